@@ -1,0 +1,3 @@
+//! venvguard keeps Python virtualenvs working across apt upgrades of Python.
+
+pub mod cli;
