@@ -1,3 +1,4 @@
 //! venvguard keeps Python virtualenvs working across apt upgrades of Python.
 
 pub mod cli;
+mod host;

@@ -1,0 +1,42 @@
+//! Time, asked here only, so that what depends on it can be handed in.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// The wall clock, to the second: what the records and the people get.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// A point in time by which something has to be done; steps of the wall clock do not move it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self(Instant::now() + limit)
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+
+    pub(crate) fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Asks `condition` again and again until it holds or the deadline has passed.
+pub(crate) fn wait_until(deadline: Deadline, every: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    loop {
+        if condition() {
+            return true;
+        }
+        if deadline.has_passed() {
+            return false;
+        }
+        std::thread::sleep(every.min(deadline.left()));
+    }
+}

@@ -1,0 +1,268 @@
+//! The one way to run a program.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::clock::Deadline;
+use super::descriptor;
+
+/// What of a program's output is kept; more is read and dropped.
+const OUTPUT_LIMIT: usize = 32 << 20;
+
+/// How long the output is waited for once the program itself has ended: a grandchild
+/// may hold the pipe open for ever.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// The system's own programs answer within this, or something is very wrong.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The only search path a child gets.
+pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program to run: an absolute path and an argument list, never shell text; an
+/// environment of its own; no terminal; killed with its whole group at the time limit.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    input: Vec<u8>,
+    limit: Duration,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) output: Vec<u8>,
+    pub(crate) errors: Vec<u8>,
+}
+
+impl Finished {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+
+    /// The last lines of what went wrong, for an error message.
+    pub(crate) fn complaint(&self) -> String {
+        let errors = String::from_utf8_lossy(&self.errors);
+        let text = if errors.trim().is_empty() { self.text() } else { errors.into_owned() };
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let kept = lines.len().saturating_sub(6);
+        super::file::printable(lines.get(kept..).unwrap_or_default().join("\n")).replace("\\n", "\n")
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("cannot run {program}: {source}")]
+    Start { program: String, source: std::io::Error },
+    #[error("{program} did not end within {} s and was killed", .limit.as_secs())]
+    TimedOut { program: String, limit: Duration },
+    #[error("{program} {status}{}", indent(.complaint))]
+    Failed { program: String, status: Ended, complaint: String },
+}
+
+/// An exit status in words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended(pub(crate) ExitStatus);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::os::unix::process::ExitStatusExt;
+        match (self.0.code(), self.0.signal()) {
+            (Some(code), _) => write!(f, "exited {code}"),
+            (None, Some(11)) => write!(f, "was killed by signal 11 (SIGSEGV)"),
+            (None, Some(signal)) => write!(f, "was killed by signal {signal}"),
+            (None, None) => write!(f, "ended"),
+        }
+    }
+}
+
+fn indent(complaint: &str) -> String {
+    complaint.lines().map(|line| format!("\n    {line}")).collect()
+}
+
+impl Program {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            environment: vec![("PATH".into(), PATH.into()), ("LANG".into(), "C.UTF-8".into())],
+            input: Vec::new(),
+            limit: DEFAULT_LIMIT,
+        }
+    }
+
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_os_string());
+        self
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|a| a.as_ref().to_os_string()));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_os_string(), value.as_ref().to_os_string()));
+        self
+    }
+
+    pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+
+    pub(crate) fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The program's own name, as it stands in messages.
+    pub(crate) fn name(&self) -> String {
+        super::file::printable(self.path.file_name().unwrap_or(self.path.as_os_str()))
+    }
+
+    /// The same program with `launcher` in front: what a confined run is.
+    pub(crate) fn launched_by(self, launcher: impl Into<PathBuf>, arguments: Vec<OsString>) -> Self {
+        let mut all = arguments;
+        all.push(self.path.into_os_string());
+        all.extend(self.arguments);
+        Self { path: launcher.into(), arguments: all, ..self }
+    }
+
+    /// Runs it and wants exit 0.
+    pub(crate) fn run(self) -> Result<Finished, CommandError> {
+        let program = self.name();
+        let finished = self.finish()?;
+        if finished.status.success() {
+            return Ok(finished);
+        }
+        let complaint = finished.complaint();
+        Err(CommandError::Failed { program, status: Ended(finished.status), complaint })
+    }
+
+    /// Runs it to its end, whatever the exit status is.
+    pub(crate) fn finish(self) -> Result<Finished, CommandError> {
+        descriptor::keep_from_children();
+        let program = self.name();
+        let start = |source| CommandError::Start { program: program.clone(), source };
+        let mut child = Command::new(&self.path)
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment)
+            .current_dir("/")
+            .process_group(0)
+            .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(start)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that does not read its input ends the thread by EPIPE.
+            std::thread::spawn(move || stdin.write_all(&self.input));
+        }
+        let output = child.stdout.take().map(collect);
+        let errors = child.stderr.take().map(collect);
+        let group = Pid::from_child(&child);
+        let ended = await_end(&mut child, self.limit);
+        // Whatever the program left behind in its group goes with it.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        let status = child.wait().map_err(start)?;
+        let drain = Deadline::after(DRAIN);
+        let gathered = |stream: Option<Receiver<Vec<u8>>>| {
+            stream.and_then(|bytes| bytes.recv_timeout(drain.left()).ok()).unwrap_or_default()
+        };
+        let (output, errors) = (gathered(output), gathered(errors));
+        if ended {
+            Ok(Finished { status, output, errors })
+        } else {
+            Err(CommandError::TimedOut { program, limit: self.limit })
+        }
+    }
+}
+
+/// Waits for the child's end, but not longer than `limit`. It stays a zombie, so that its
+/// process group still is its own when it is killed.
+fn await_end(child: &mut Child, limit: Duration) -> bool {
+    let deadline = Deadline::after(limit);
+    let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
+        // A kernel before 5.3: ask now and then.
+        return super::clock::wait_until(deadline, Duration::from_millis(10), || {
+            matches!(child.try_wait(), Ok(Some(_)) | Err(_))
+        });
+    };
+    loop {
+        let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let left = rustix::event::Timespec::try_from(deadline.left()).ok();
+        match rustix::event::poll(&mut poll, left.as_ref()) {
+            Ok(0) if deadline.has_passed() => return false,
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Reads a stream to its end in a thread of its own.
+fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut chunk = vec![0; 64 << 10];
+        while let Ok(read) = stream.read(&mut chunk) {
+            if read == 0 {
+                break;
+            }
+            let room = OUTPUT_LIMIT.saturating_sub(kept.len()).min(read);
+            kept.extend_from_slice(chunk.get(..room).unwrap_or_default());
+        }
+        let _ = sender.send(kept);
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        Program::new("/bin/sh").arg("-c").arg(script)
+    }
+
+    #[test]
+    fn output_input_and_environment_are_what_was_asked_for() {
+        let finished = shell("cat; env").env("A", "b").input("hello\n").run().unwrap();
+        let text = finished.text();
+        assert!(text.starts_with("hello\n"), "{text}");
+        assert!(text.contains("A=b") && text.contains(PATH), "{text}");
+        assert!(!text.contains("CARGO"), "nothing is inherited: {text}");
+    }
+
+    #[test]
+    fn a_failure_tells_the_status_and_the_last_words() {
+        let error = shell("echo no such luck >&2; exit 3").run().unwrap_err().to_string();
+        assert_eq!(error, "sh exited 3\n    no such luck");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_its_children() {
+        let error = shell("sleep 60 & sleep 60").limit(Duration::from_millis(200)).run();
+        assert!(matches!(error, Err(CommandError::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_child_that_keeps_the_output_open_does_not_hang_us() {
+        let finished = shell("echo done; setsid sleep 60 &").run().unwrap();
+        // What the daemon keeps open is not waited for; only the wait's end is asserted.
+        assert!(finished.status.success());
+    }
+}

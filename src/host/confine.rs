@@ -1,0 +1,170 @@
+//! Running what belongs to somebody else: as him, and with nothing of ours.
+//!
+//! The parent never forks with threads around it: it starts this same program again
+//! (`venvguard confine SPECIFICATION -- PROGRAM…`), which lays down its rights one after
+//! the other and then becomes the program.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::MountPropagationFlags;
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use super::user::User;
+use super::{Program, Root, user};
+
+/// The exit code by which the launcher says that it could not do its part. The program
+/// itself was not started then.
+pub(crate) const LAUNCHER_FAILED: i32 = 126;
+
+/// What the launcher says first when the kernel or a container forbids mount namespaces.
+pub(crate) const NO_NAMESPACE: &str = "cannot make a private mount namespace";
+
+/// Who a program is run as, and what it sees in place of what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Confinement {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    /// A folder that the program sees at the place of another.
+    overlay: Option<Overlay>,
+    folder: PathBuf,
+}
+
+/// `from` is seen at `to`. Both are known by device and inode as well, so that a folder
+/// put in their place meanwhile is noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Overlay {
+    pub(crate) from: PathBuf,
+    pub(crate) to: PathBuf,
+    pub(crate) from_identity: (u64, u64),
+}
+
+/// A program that runs as `owner`, sees `overlay`, and starts in `folder`.
+pub(crate) fn confined(
+    root: &Root,
+    program: Program,
+    owner: &User,
+    overlay: Option<Overlay>,
+    folder: &Path,
+) -> Program {
+    let confinement = Confinement {
+        uid: owner.uid,
+        gid: owner.gid,
+        groups: user::groups(root, owner),
+        overlay,
+        folder: folder.to_path_buf(),
+    };
+    let specification = serde_json::to_string(&confinement).unwrap_or_default();
+    let arguments = ["confine", &specification, "--"].map(OsString::from).to_vec();
+    program
+        .env("HOME", &owner.home)
+        .env("USER", &owner.name)
+        .env("LOGNAME", &owner.name)
+        .launched_by("/proc/self/exe", arguments)
+}
+
+/// The launcher's side: returns only if something went wrong.
+pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) -> io::Error {
+    match prepare(confinement) {
+        Ok(()) => {
+            let Some((path, arguments)) = program.split_first() else {
+                return io::Error::other("no program was named");
+            };
+            let error = Command::new(path).args(arguments).exec();
+            io::Error::new(error.kind(), format!("{}: {error}", Path::new(path).display()))
+        }
+        Err(error) => error,
+    }
+}
+
+fn prepare(confinement: &Confinement) -> io::Result<()> {
+    let step = |what: &'static str| move |error| io::Error::other(format!("{what}: {error}"));
+    super::descriptor::keep_from_children();
+    if let Some(overlay) = &confinement.overlay {
+        lay_over(overlay)?;
+    }
+    rustix::process::setsid().map_err(io::Error::from).or_else(already_leader)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).map_err(io::Error::from)?;
+    if rustix::process::geteuid().is_root() {
+        let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let gid = Gid::from_raw(confinement.gid);
+        let uid = Uid::from_raw(confinement.uid);
+        rustix::thread::set_thread_groups(&groups).map_err(io::Error::from).map_err(step("groups"))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)
+            .map_err(io::Error::from)
+            .map_err(step("group"))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+            .map_err(io::Error::from)
+            .map_err(step("user"))?;
+    } else if rustix::process::geteuid().as_raw() != confinement.uid {
+        return Err(io::Error::other("only root can run a program as somebody else"));
+    }
+    rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("no_new_privs"))?;
+    // As the owner, so that a folder he may not enter is not entered for him.
+    std::env::set_current_dir(&confinement.folder)
+        .or_else(|_| std::env::set_current_dir("/"))
+        .map_err(step("working folder"))
+}
+
+/// The process is its group's leader when it is started: a session of its own is then
+/// refused and not needed, the group is killed as a whole.
+fn already_leader(error: io::Error) -> io::Result<Pid> {
+    if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) {
+        return Ok(rustix::process::getpid());
+    }
+    Err(error)
+}
+
+use rustix::process::Pid;
+
+/// In a mount namespace of our own, puts `from` over `to`.
+fn lay_over(overlay: &Overlay) -> io::Result<()> {
+    let forbidden = |error: rustix::io::Errno| io::Error::other(format!("{NO_NAMESPACE}: {error}"));
+    unshare_mounts().map_err(forbidden)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(forbidden)?;
+    let from = open_folder(&overlay.from)?;
+    let to = open_folder(&overlay.to)?;
+    let metadata = std::fs::metadata(magic(&from))?;
+    if (metadata.dev(), metadata.ino()) != overlay.from_identity {
+        return Err(io::Error::other(format!("{} was replaced", overlay.from.display())));
+    }
+    // By descriptor: no name on the way can be exchanged between the look and the mount.
+    rustix::mount::mount_bind(magic(&from), magic(&to)).map_err(forbidden)
+}
+
+/// Opens a folder without following a link anywhere in its path.
+pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    rustix::fs::openat2(
+        rustix::fs::CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS,
+    )
+    .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display())))
+}
+
+/// The name under which a descriptor can be used as a path.
+fn magic(descriptor: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+#[expect(unsafe_code, reason = "unshare(CLONE_NEWNS) shares no memory or descriptors anew")]
+fn unshare_mounts() -> rustix::io::Result<()> {
+    // SAFETY: only the mount namespace is unshared; the launcher has a single thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}

@@ -1,0 +1,198 @@
+//! Reading what others wrote, and writing so that a crash leaves the old or the new.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+/// What tells one file from another at the same path, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct FileIdentity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    /// Nanoseconds since the epoch; `ctime` cannot be set back by the file's owner.
+    pub(crate) changed: i64,
+}
+
+impl From<&fs::Metadata> for FileIdentity {
+    fn from(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Why a file that somebody else wrote was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("{path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is not a regular file", path = .path.display())]
+    NotRegular { path: PathBuf },
+    #[error("{path} is larger than {limit} bytes", path = .path.display())]
+    TooLarge { path: PathBuf, limit: u64 },
+}
+
+impl ReadError {
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Opens a regular file of someone we need not trust: the last name is not followed
+/// if it is a link, and a FIFO or a device neither blocks nor is read.
+pub(crate) fn open_untrusted(path: &Path) -> Result<File, ReadError> {
+    let io = |source| ReadError::Io { path: path.to_path_buf(), source };
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(|source| match rustix::io::Errno::from_io_error(&source) {
+            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+                ReadError::NotRegular { path: path.to_path_buf() }
+            }
+            _ => io(source),
+        })?;
+    if file.metadata().map_err(io)?.is_file() {
+        Ok(file)
+    } else {
+        Err(ReadError::NotRegular { path: path.to_path_buf() })
+    }
+}
+
+/// Reads a whole regular file of at most `limit` bytes.
+pub(crate) fn read_untrusted(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let file = open_untrusted(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;
+    if bytes.len() as u64 > limit {
+        return Err(ReadError::TooLarge { path: path.to_path_buf(), limit });
+    }
+    Ok(bytes)
+}
+
+/// Replaces `path` by `bytes`: temporary file in the same folder, sync, rename, sync the folder.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let temporary = folder.join(name);
+    // A leftover of a crashed writer; the callers hold the lock, so nobody else writes here.
+    remove_if_there(&temporary)?;
+    let result = (|| {
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_folder(folder)
+    })();
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Makes a rename or removal in `folder` survive a power loss.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a file; one that is not there is as good.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a folder holds no parent reference and no link in its last name.
+pub(crate) fn is_plain_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// A name as it may be shown to a person: control bytes and bad UTF-8 are escaped.
+pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
+    let mut shown = String::new();
+    for chunk in name.as_ref().as_bytes().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || is_bidirectional(character) {
+                shown.extend(character.escape_default());
+            } else {
+                shown.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+/// Characters that reorder a line on the terminal and so could forge it.
+fn is_bidirectional(character: char) -> bool {
+    matches!(character, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_link_a_fifo_and_a_folder_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        for path in [link.as_path(), fifo.as_path(), folder.path()] {
+            assert!(
+                matches!(read_untrusted(path, 10), Err(ReadError::NotRegular { .. })),
+                "{}",
+                path.display()
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_untrusted(&path, 5).unwrap(), b"12345");
+        assert!(matches!(read_untrusted(&path, 4), Err(ReadError::TooLarge { limit: 4, .. })));
+    }
+
+    #[test]
+    fn an_atomic_write_replaces_the_file_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.json");
+        fs::write(folder.path().join(".registry.json.new"), "half").unwrap();
+        fs::write(&path, "old").unwrap();
+        write_atomically(&path, b"new", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn terminal_escapes_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+        assert_eq!(printable(std::ffi::OsStr::from_bytes(b"v\xff")), "v\\xff");
+        assert_eq!(printable("Ünïcode ok"), "Ünïcode ok");
+    }
+}

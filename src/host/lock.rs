@@ -1,0 +1,78 @@
+//! One venvguard at a time.
+//!
+//! It is `flock`: dpkg's own locks are `fcntl` locks and are not seen by it. The pre and
+//! the post hook of one apt run are two processes; what spans them is the journal.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::clock::{Deadline, wait_until};
+
+/// How often a held lock is tried again: below what a person notices.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Held as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LockError {
+    #[error("another venvguard is at work (lock {path})", path = .0.display())]
+    Held(PathBuf),
+    #[error("cannot lock {path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Takes the lock at `path`, waiting for at most `patience`. The file is opened once and
+/// never renamed or removed, so that all callers lock the same inode.
+pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError> {
+    let io = |source| LockError::Io { path: path.to_path_buf(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(io)?;
+    }
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    let mut failure = None;
+    // Polled: a blocking flock would return `Interrupted` on a signal. Called qualified:
+    // since Rust 1.89 `File` has methods of the same names that shadow the trait's.
+    let taken = wait_until(Deadline::after(patience), POLL, || {
+        match fs2::FileExt::try_lock_exclusive(&file) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => false,
+            Err(error) => {
+                failure = Some(error);
+                true
+            }
+        }
+    });
+    match failure {
+        Some(error) => Err(io(error)),
+        None if taken => Ok(Lock { _file: file }),
+        None => Err(LockError::Held(path.to_path_buf())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_taker_is_told_that_the_lock_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/lock");
+        let first = acquire(&path, Duration::ZERO).unwrap();
+        assert!(matches!(acquire(&path, Duration::ZERO), Err(LockError::Held(_))));
+        drop(first);
+        assert!(acquire(&path, Duration::ZERO).is_ok());
+    }
+}

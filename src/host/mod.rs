@@ -1,0 +1,18 @@
+//! The only door to the system: rooted paths, files, commands, users, time.
+//!
+//! Nothing outside this module starts a process, asks a clock or makes a
+//! privileged system call; `.clippy.toml` holds the rest of the crate to it.
+
+pub(crate) mod clock;
+pub(crate) mod command;
+pub(crate) mod confine;
+pub(crate) mod descriptor;
+pub(crate) mod file;
+pub(crate) mod lock;
+pub(crate) mod root;
+pub(crate) mod tree;
+pub(crate) mod user;
+
+pub(crate) use command::Program;
+pub(crate) use file::{FileIdentity, ReadError};
+pub(crate) use root::Root;

@@ -1,0 +1,115 @@
+//! Paths below a root prefix, so that a test is a folder of files.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+
+/// How many links are followed before a chain counts as a loop (the kernel's own limit).
+const MAX_LINKS: usize = 40;
+
+/// The folder that stands for `/`. Every system path is looked up below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Root(PathBuf);
+
+impl Root {
+    pub(crate) fn new(prefix: impl Into<PathBuf>) -> Self {
+        Self(prefix.into())
+    }
+
+    /// Whether this is the running system and not a folder that stands for one.
+    pub(crate) fn is_system(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
+    /// Where `path` really lies. An absolute path stays below the prefix
+    /// (`Path::join` alone would silently drop it).
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        if self.is_system() {
+            return Path::new("/").join(path);
+        }
+        self.0.join(relative(path.as_ref()))
+    }
+
+    /// The path as the system below the prefix would name it.
+    pub(crate) fn logical(&self, real: &Path) -> PathBuf {
+        match real.strip_prefix(&self.0) {
+            Ok(below) => Path::new("/").join(below),
+            Err(_) => real.to_path_buf(),
+        }
+    }
+
+    /// Follows the links at the end of `path`, one name after the other. The last
+    /// element is no link: a file, a folder, or a name where nothing stands.
+    /// Links among the folders on the way are the kernel's business.
+    pub(crate) fn follow(&self, path: &Path) -> std::io::Result<Vec<PathBuf>> {
+        let mut chain = vec![path.to_path_buf()];
+        let mut here = path.to_path_buf();
+        for _ in 0..MAX_LINKS {
+            match std::fs::read_link(self.at(&here)) {
+                Ok(target) => {
+                    here = normal(&here.parent().unwrap_or(Path::new("/")).join(target));
+                    chain.push(here.clone());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                    return Ok(chain);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(chain),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(rustix::io::Errno::LOOP.into())
+    }
+}
+
+/// The path without its leading `/`.
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+/// `path` without `.` and `..`, by its text alone.
+pub(crate) fn normal(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                result.pop();
+            }
+            Component::CurDir => {}
+            other => result.push(AsRef::<OsStr>::as_ref(&other)),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_path_stays_below_the_root() {
+        let root = Root::new("/tmp/box");
+        assert_eq!(root.at("/etc/passwd"), Path::new("/tmp/box/etc/passwd"));
+        assert_eq!(root.logical(Path::new("/tmp/box/etc/passwd")), Path::new("/etc/passwd"));
+        assert_eq!(Root::new("/").at("/etc/passwd"), Path::new("/etc/passwd"));
+    }
+
+    #[test]
+    fn absolute_links_are_followed_below_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("usr/bin")).unwrap();
+        std::fs::write(folder.path().join("usr/bin/python3.11"), "").unwrap();
+        std::os::unix::fs::symlink("python3.11", folder.path().join("usr/bin/python3")).unwrap();
+        std::os::unix::fs::symlink("/usr/bin/python3", folder.path().join("python")).unwrap();
+        let chain = Root::new(folder.path()).follow(Path::new("/python")).unwrap();
+        assert_eq!(
+            chain,
+            ["/python", "/usr/bin/python3", "/usr/bin/python3.11"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn a_loop_of_links_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("a", folder.path().join("a")).unwrap();
+        assert!(Root::new(folder.path()).follow(Path::new("/a")).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! Folders made, exchanged and removed as a whole.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
+
+/// Device and inode: which folder it is, whatever its name is.
+pub(crate) type Identity = (u64, u64);
+
+/// Which folder stands at `path`, if one does (a link to one does not count).
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
+    let metadata = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// A folder held open, in which names are made and exchanged without its path being
+/// walked again.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl Parent {
+    /// Opens the folder that `path` lies in; no link anywhere on the way is followed.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let folder = rustix::fs::openat2(
+            rustix::fs::CWD,
+            parent,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS,
+        )
+        .map_err(|error| at(parent, error))?;
+        Ok(Self { folder, path: parent.to_path_buf() })
+    }
+
+    /// Makes an empty folder for an owner and returns which one it is.
+    pub(crate) fn make(&self, name: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<Identity> {
+        let path = self.path.join(name);
+        rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700))
+            .map_err(|error| at(&path, error))?;
+        let made = rustix::fs::openat(
+            &self.folder,
+            name,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| at(&path, error))?;
+        rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|error| at(&path, error))?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(mode)).map_err(|error| at(&path, error))?;
+        let stat = rustix::fs::fstat(&made).map_err(|error| at(&path, error))?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Which folder has this name.
+    pub(crate) fn identity(&self, name: &Path) -> Option<Identity> {
+        let stat = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        rustix::fs::FileType::from_raw_mode(stat.st_mode)
+            .is_dir()
+            .then_some((stat.st_dev, stat.st_ino))
+    }
+
+    /// Exchanges two names in one step: each path holds a whole folder at every instant.
+    pub(crate) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        rustix::fs::renameat_with(&self.folder, one, &self.folder, other, RenameFlags::EXCHANGE)
+            .map_err(|error| at(&self.path.join(other), error))?;
+        self.sync()
+    }
+
+    /// Gives a name to a folder, unless something has that name already.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        rustix::fs::renameat_with(&self.folder, from, &self.folder, to, RenameFlags::NOREPLACE)
+            .map_err(|error| at(&self.path.join(from), error))?;
+        self.sync()
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        rustix::fs::fsync(&self.folder).map_err(|error| at(&self.path, error))
+    }
+
+    /// All that was written to this folder's file system reaches the disk.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        rustix::fs::syncfs(&self.folder).map_err(|error| at(&self.path, error))
+    }
+}
+
+/// Removes a whole tree; one that is not there is as good. The standard library walks it
+/// by descriptors and follows no links.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{}: {error}", super::file::printable(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_swaps_two_folders_and_keeps_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("venv");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("old"), "").unwrap();
+        let parent = Parent::of(&path).unwrap();
+        let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let stage = Path::new(".venv.stage");
+        let made = parent.make(stage, me.0, me.1, 0o750).unwrap();
+        let old = identity(&path).unwrap();
+        parent.exchange(stage, Path::new("venv")).unwrap();
+        assert_eq!(identity(&path), Some(made));
+        assert_eq!(parent.identity(stage), Some(old));
+        assert!(folder.path().join(".venv.stage/old").exists());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o750);
+    }
+
+    #[test]
+    fn a_link_on_the_way_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("real/venv")).unwrap();
+        std::os::unix::fs::symlink(base.join("real"), base.join("link")).unwrap();
+        assert!(Parent::of(&base.join("link/venv")).is_err());
+        assert!(Parent::of(&base.join("real/venv")).is_ok());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        fs::create_dir(base.join("a")).unwrap();
+        fs::create_dir(base.join("b")).unwrap();
+        let parent = Parent::of(&base.join("a")).unwrap();
+        assert!(parent.rename(Path::new("a"), Path::new("b")).is_err());
+    }
+}

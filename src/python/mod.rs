@@ -1,0 +1,79 @@
+//! Base interpreters: what stands in `/usr/bin`, which version it is, who packaged it.
+//!
+//! Nothing here runs an interpreter: versions and build-ids are read from the file.
+
+mod elf;
+mod snapshot;
+mod version;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use elf::{Binary, ElfError, read_binary};
+pub(crate) use snapshot::{SnapshotError, look, unchanged};
+pub(crate) use version::{Minor, Version, VersionError};
+
+use crate::host::FileIdentity;
+
+/// The default interpreter's name: a link to the one of the default minor version.
+pub(crate) const DEFAULT: &str = "/usr/bin/python3";
+
+/// A GNU build-id: equal for two files exactly if they come from the same build.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct BuildId(pub(crate) String);
+
+/// A Debian package and its version, as dpkg writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+/// One interpreter that a Debian package owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Interpreter {
+    pub(crate) version: Version,
+    pub(crate) package: Package,
+    /// None where the file has none, and for an interpreter that is yet to be installed.
+    pub(crate) build_id: Option<BuildId>,
+    /// None for an interpreter that is yet to be installed.
+    pub(crate) identity: Option<FileIdentity>,
+}
+
+/// The interpreters of a system at one moment: as they are, or as a transaction will leave them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Interpreters {
+    /// What `/usr/bin/python3` leads to.
+    pub(crate) default: Option<Minor>,
+    /// By minor version: `/usr/bin/python3.11` and its like.
+    pub(crate) installed: BTreeMap<Minor, Interpreter>,
+}
+
+impl Interpreters {
+    pub(crate) fn get(&self, minor: Minor) -> Option<&Interpreter> {
+        self.installed.get(&minor)
+    }
+
+    /// The interpreter that `/usr/bin/python3` leads to.
+    pub(crate) fn default_interpreter(&self) -> Option<&Interpreter> {
+        self.get(self.default?)
+    }
+}
+
+/// Where Debian installs the interpreter of a minor version.
+pub(crate) fn path_of(minor: Minor) -> PathBuf {
+    Path::new("/usr/bin").join(minor.program())
+}
+
+impl fmt::Display for Interpreter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} {})", self.version, self.package.name, self.package.version)
+    }
+}

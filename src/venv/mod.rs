@@ -1,0 +1,131 @@
+//! Venvs: what stands on disk, read without running anything of theirs.
+
+mod distribution;
+mod foreign;
+mod inspect;
+mod recipe;
+mod scan;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub(crate) use distribution::{Distribution, Origin, distributions};
+pub(crate) use foreign::{ForeignFile, foreign_files};
+pub(crate) use inspect::{NotAVenv, inspect};
+pub(crate) use recipe::{Recipe, Requirement, Unreproducible};
+pub(crate) use scan::{Found, scan};
+
+use crate::python::{BuildId, Minor, Version};
+
+/// Who made a venv. It decides how it is made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Flavour {
+    Venv,
+    Virtualenv,
+    /// virtualenv before 20: no pyvenv.cfg, the interpreter always a copy.
+    LegacyVirtualenv,
+    Uv,
+    Poetry,
+    Pdm,
+    Hatch,
+    Pipenv,
+    Pipx,
+}
+
+/// How a venv's `bin/python` hangs on its base interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Link {
+    /// Through `/usr/bin/python3`: it moves with the default minor version.
+    Followed,
+    /// To `/usr/bin/python3.11`: it stays, as long as that one is installed.
+    Pinned,
+    /// A regular file: what was copied stays, the library under it does not.
+    Copied,
+    /// The link leads nowhere.
+    Dangling,
+}
+
+/// The interpreter a venv runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) link: Link,
+    /// The first name outside the venv that `bin/python` leads to (`/usr/bin/python3`,
+    /// `/usr/bin/python3.11`), for a copy the interpreter it was copied from
+    /// (`/usr/bin/python3.11`, by its minor version).
+    pub(crate) path: PathBuf,
+    /// The minor version that runs. None where the link dangles and nothing else tells.
+    pub(crate) minor: Option<Minor>,
+    /// The interpreter's own version where it could be read.
+    pub(crate) version: Option<Version>,
+    /// Of a copy: every regular-file interpreter in `bin`, with its build-id.
+    pub(crate) copies: Vec<Copy>,
+    /// Whether the base interpreter lies where Debian's lie (`/usr/bin/python3*`). If not
+    /// (pyenv, conda, uv-managed, /usr/local), the venv is none of our business.
+    pub(crate) ours: bool,
+}
+
+/// A copied interpreter in a venv's `bin`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Copy {
+    /// Its name in `bin`.
+    pub(crate) name: PathBuf,
+    pub(crate) version: Option<Version>,
+    pub(crate) build_id: Option<BuildId>,
+}
+
+/// A virtual environment as it stands on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Venv {
+    pub(crate) path: PathBuf,
+    pub(crate) flavour: Flavour,
+    pub(crate) base: Base,
+    /// The minor version whose `lib/pythonX.Y/site-packages` holds the distributions.
+    pub(crate) site: Minor,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) system_site_packages: bool,
+    pub(crate) prompt: Option<String>,
+}
+
+impl Venv {
+    pub(crate) fn site_packages(&self) -> PathBuf {
+        site_packages(&self.path, self.site)
+    }
+}
+
+/// `lib/pythonX.Y/site-packages` of a venv.
+pub(crate) fn site_packages(venv: &Path, minor: Minor) -> PathBuf {
+    venv.join("lib").join(minor.program()).join("site-packages")
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Venv => "venv",
+            Self::Virtualenv => "virtualenv",
+            Self::LegacyVirtualenv => "legacy-virtualenv",
+            Self::Uv => "uv",
+            Self::Poetry => "poetry",
+            Self::Pdm => "pdm",
+            Self::Hatch => "hatch",
+            Self::Pipenv => "pipenv",
+            Self::Pipx => "pipx",
+        })
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Followed => "followed",
+            Self::Pinned => "pinned",
+            Self::Copied => "copied",
+            Self::Dangling => "dangling",
+        })
+    }
+}
