@@ -2,3 +2,4 @@
 
 pub mod cli;
 mod host;
+mod python;

@@ -2,6 +2,7 @@
 //!
 //! Nothing here runs an interpreter: versions and build-ids are read from the file.
 
+mod dpkg;
 mod elf;
 mod snapshot;
 mod version;
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use dpkg::{Unsettled, unsettled};
 pub(crate) use elf::{Binary, ElfError, read_binary};
-pub(crate) use snapshot::{SnapshotError, look, unchanged};
+pub(crate) use snapshot::{SnapshotError, debian_minor, look, unchanged};
 pub(crate) use version::{Minor, Version, VersionError};
 
 use crate::host::FileIdentity;

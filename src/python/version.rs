@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn upstream_versions_are_ordered_as_python_orders_them() {
-        let ordered = ["3.9.2", "3.11.2", "3.13.5", "3.13.15", "3.14.0a7", "3.14.0b1", "3.14.0rc1", "3.14.0"];
+        let ordered =
+            ["3.9.2", "3.11.2", "3.13.5", "3.13.15", "3.14.0a7", "3.14.0b1", "3.14.0rc1", "3.14.0"];
         let parsed: Vec<Version> = ordered.iter().map(|v| v.parse().unwrap()).collect();
         assert!(parsed.windows(2).all(|pair| pair[0] < pair[1]), "{parsed:?}");
         assert_eq!(parsed.iter().map(ToString::to_string).collect::<Vec<_>>(), ordered);

@@ -1,0 +1,311 @@
+//! What dpkg says about the packages that carry an interpreter, read from its database.
+//!
+//! The database is read as dpkg reads it: the status file first, then, where dpkg was
+//! interrupted, the newer stanzas that wait in `updates/`. No program needs to be run for it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::Minor;
+use crate::host::file::{open_untrusted, printable};
+use crate::host::{ReadError, Root};
+
+const STATUS: &str = "/var/lib/dpkg/status";
+const UPDATES: &str = "/var/lib/dpkg/updates";
+
+/// The status file of a system with every package of Debian has about 100 MB.
+const LIMIT: u64 = 512 << 20;
+
+/// What `/var/lib/dpkg/status` says about one package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) version: String,
+    /// The last word of the status: `installed`, `half-configured`, …
+    state: String,
+    /// dpkg asks for the package to be installed again.
+    reinstall: bool,
+}
+
+/// A package that dpkg has not brought to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    pub(crate) package: String,
+    pub(crate) state: String,
+}
+
+impl fmt::Display for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", printable(&self.package), printable(&self.state))
+    }
+}
+
+impl Entry {
+    /// Whether the package's files are there, configured or not.
+    pub(super) fn is_unpacked(&self) -> bool {
+        !matches!(self.state.as_str(), "not-installed" | "config-files" | "half-installed")
+    }
+
+    fn is_settled(&self) -> bool {
+        // Triggers are the business of other packages: this one does its work already.
+        let done = matches!(
+            self.state.as_str(),
+            "installed"
+                | "not-installed"
+                | "config-files"
+                | "triggers-awaited"
+                | "triggers-pending"
+        );
+        done && !self.reinstall
+    }
+}
+
+/// The packages that `wanted` picks, by name and architecture (`python3.11:amd64`).
+pub(super) fn packages(
+    root: &Root,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Entry>, ReadError> {
+    let mut found = BTreeMap::new();
+    read(&root.at(STATUS), &wanted, &mut found)?;
+    for path in updates(&root.at(UPDATES)) {
+        match read(&path, &wanted, &mut found) {
+            // dpkg has finished meanwhile.
+            Err(error) if error.is_not_found() => {}
+            other => other?,
+        }
+    }
+    Ok(found)
+}
+
+/// The packages of Python's interpreters that dpkg left halfway.
+pub(crate) fn unsettled(root: &Root) -> Result<Vec<Unsettled>, ReadError> {
+    let packages = packages(root, is_interpreter_package)?;
+    Ok(packages
+        .into_iter()
+        .filter(|(_, entry)| !entry.is_settled())
+        .map(|(package, entry)| Unsettled { package, state: entry.state })
+        .collect())
+}
+
+/// Whether an interpreter does not work as it should while this package is not settled.
+fn is_interpreter_package(name: &str) -> bool {
+    let library = name.strip_prefix("lib");
+    let Some(rest) = library.unwrap_or(name).strip_prefix("python3") else { return false };
+    let (minor, part) = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            (&rest[..end], &rest[end..])
+        }
+        None => ("", rest),
+    };
+    let versioned = !minor.is_empty();
+    match (library, part) {
+        (None, "" | "-minimal" | "-venv") | (Some(_), "-stdlib") => true,
+        // Debian's name since the transition to 64-bit time, where it differs.
+        (Some(_), "" | "t64" | "-minimal") => versioned,
+        _ => false,
+    }
+}
+
+/// The package that carries `/usr/bin/python3.11`.
+pub(super) fn owner_of(minor: Minor) -> String {
+    format!("{}-minimal", minor.program())
+}
+
+/// Where dpkg keeps the names of the files of that package.
+pub(super) fn list_of(minor: Minor) -> PathBuf {
+    Path::new("/var/lib/dpkg/info").join(format!("{}.list", owner_of(minor)))
+}
+
+/// Whether a package's list of files names a path.
+pub(super) fn lists(list: &Path, path: &Path) -> bool {
+    let Some(path) = path.to_str() else { return false };
+    open_untrusted(list).is_ok_and(|file| {
+        BufReader::new(file.take(LIMIT)).lines().any(|line| line.is_ok_and(|line| line == path))
+    })
+}
+
+/// The numbered files of an interrupted dpkg, in its order. Others are still being written.
+fn updates(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn read(
+    path: &Path,
+    wanted: &impl Fn(&str) -> bool,
+    found: &mut BTreeMap<String, Entry>,
+) -> Result<(), ReadError> {
+    let file = open_untrusted(path)?;
+    stanzas(file, wanted, found)
+        .map_err(|source| ReadError::Io { path: path.to_path_buf(), source })
+}
+
+fn stanzas(
+    file: File,
+    wanted: &impl Fn(&str) -> bool,
+    found: &mut BTreeMap<String, Entry>,
+) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(128 << 10, file.take(LIMIT));
+    let mut stanza = Stanza::default();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        let text = line.trim_ascii_end();
+        if text.is_empty() {
+            if let Some((name, entry)) = std::mem::take(&mut stanza).entry() {
+                found.insert(name, entry);
+            }
+            if read == 0 {
+                return Ok(());
+            }
+        } else if let Some(name) = text.strip_prefix(b"Package:") {
+            let name = String::from_utf8_lossy(name.trim_ascii());
+            stanza.package = wanted(&name).then(|| name.into_owned());
+        } else if stanza.package.is_some() {
+            stanza.field(text);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Stanza {
+    package: Option<String>,
+    architecture: String,
+    version: String,
+    status: String,
+}
+
+impl Stanza {
+    fn field(&mut self, line: &[u8]) {
+        let value = |prefix: &[u8]| {
+            line.strip_prefix(prefix)
+                .map(|value| String::from_utf8_lossy(value.trim_ascii()).into_owned())
+        };
+        if let Some(architecture) = value(b"Architecture:") {
+            self.architecture = architecture;
+        } else if let Some(version) = value(b"Version:") {
+            self.version = version;
+        } else if let Some(status) = value(b"Status:") {
+            self.status = status;
+        }
+    }
+
+    fn entry(self) -> Option<(String, Entry)> {
+        let name = format!("{}:{}", self.package?, self.architecture);
+        let mut words = self.status.split_ascii_whitespace().skip(1);
+        let reinstall = words.next() == Some("reinstreq");
+        let state = words.next().unwrap_or("not-installed").to_string();
+        Some((name, Entry { version: self.version, state, reinstall }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stanza(package: &str, status: &str, version: &str) -> String {
+        format!(
+            "Package: {package}\nStatus: {status}\nPriority: optional\nArchitecture: amd64\n\
+             Version: {version}\nDescription: text\n Package: not-this\n .\n more\n\n"
+        )
+    }
+
+    fn system(status: &str) -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("var/lib/dpkg/updates")).unwrap();
+        std::fs::write(folder.path().join("var/lib/dpkg/status"), status).unwrap();
+        let root = Root::new(folder.path());
+        (folder, root)
+    }
+
+    fn unsettled_names(root: &Root) -> Vec<String> {
+        unsettled(root).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn packages_that_dpkg_left_halfway_are_named() {
+        let (_folder, root) = system(
+            &[
+                stanza("python3", "install ok unpacked", "3.13.5-1"),
+                stanza("python3-minimal", "install ok installed", "3.13.5-1"),
+                stanza("python3-requests", "install ok half-configured", "2.32"),
+                stanza("python3.11", "deinstall ok config-files", "3.11.2-6"),
+                stanza("python3.13-minimal", "install reinstreq half-installed", "3.13.5-2"),
+                stanza("python3.13-venv", "install ok triggers-pending", "3.13.5-2"),
+            ]
+            .concat(),
+        );
+        assert_eq!(
+            unsettled_names(&root),
+            ["python3.13-minimal:amd64 (half-installed)", "python3:amd64 (unpacked)"]
+        );
+    }
+
+    #[test]
+    fn what_an_interrupted_dpkg_noted_last_counts() {
+        let (folder, root) = system(&stanza("python3", "install ok unpacked", "3.13.5-1"));
+        let updates = folder.path().join("var/lib/dpkg/updates");
+        std::fs::write(updates.join("0000"), stanza("python3", "install ok half-configured", "1"))
+            .unwrap();
+        std::fs::write(updates.join("0001"), stanza("python3", "install ok installed", "1"))
+            .unwrap();
+        std::fs::write(updates.join("tmp.i"), stanza("python3", "install ok unpacked", "1"))
+            .unwrap();
+        assert_eq!(unsettled_names(&root), [""; 0]);
+    }
+
+    #[test]
+    fn a_last_stanza_without_an_empty_line_counts() {
+        let (_folder, root) = system(stanza("python3", "install ok unpacked", "1").trim_end());
+        assert_eq!(unsettled_names(&root).len(), 1);
+    }
+
+    #[test]
+    fn a_system_without_a_status_file_is_an_error() {
+        assert!(unsettled(&Root::new(tempfile::tempdir().unwrap().path())).is_err());
+    }
+
+    #[test]
+    fn only_the_interpreters_own_packages_are_looked_at() {
+        for name in [
+            "python3",
+            "python3-minimal",
+            "python3-venv",
+            "libpython3-stdlib",
+            "python3.11",
+            "python3.11-minimal",
+            "python3.11-venv",
+            "libpython3.11",
+            "libpython3.12t64",
+            "libpython3.11-minimal",
+            "libpython3.11-stdlib",
+        ] {
+            assert!(is_interpreter_package(name), "{name}");
+        }
+        for name in [
+            "python3-pip",
+            "python3.11-doc",
+            "libpython3-dev",
+            "libpython3.11-dev",
+            "python2.7",
+            "python",
+            "libpython3",
+            "python3.11t64",
+            "python3-all",
+        ] {
+            assert!(!is_interpreter_package(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! What a python binary tells about itself without being run: its version and its build-id.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use object::elf::{self, FileHeader32, FileHeader64};
+use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
+use object::read::{ReadCache, ReadRef};
+use object::{Endianness, FileKind};
+
+use super::{BuildId, Version};
+use crate::host::ReadError;
+use crate::host::file::open_untrusted;
+
+/// Debian's interpreters have 6 to 9 MB; one with its debugging symbols stays below this.
+const FILE_LIMIT: u64 = 256 << 20;
+
+/// A python binary has about 30 sections.
+const SECTIONS_LIMIT: u16 = 512;
+
+/// The symbols that extension modules use, and their names: 50 KiB each.
+const SYMBOLS_LIMIT: u64 = 4 << 20;
+
+/// `.rodata` of a statically linked interpreter has about 2 MB.
+const RODATA_LIMIT: u64 = 32 << 20;
+
+const NOTES_LIMIT: u64 = 64 << 10;
+
+/// Stands in every binary: the version of the tables of a module, not of Python.
+const NOT_PYTHON: &[u8] = b"3.2.0";
+
+/// What a python binary tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Binary {
+    /// None for a program that leaves all to `libpythonX.Y.so` (no build of Debian's does).
+    pub(crate) version: Option<Version>,
+    pub(crate) build_id: Option<BuildId>,
+}
+
+/// Why a binary told nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ElfError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{path} is no ELF program", path = .path.display())]
+    NotElf { path: PathBuf },
+    #[error("{path} is a damaged ELF program: {detail}", path = .path.display())]
+    Damaged { path: PathBuf, detail: object::read::Error },
+}
+
+/// Reads version and build-id of a regular file that nobody need trust. Only the pieces
+/// that are needed are read.
+pub(crate) fn read_binary(file: &Path) -> Result<Binary, ElfError> {
+    let opened = open_untrusted(file)?;
+    let path = || file.to_path_buf();
+    let metadata = opened.metadata().map_err(|source| ReadError::Io { path: path(), source })?;
+    if metadata.len() > FILE_LIMIT {
+        return Err(ReadError::TooLarge { path: path(), limit: FILE_LIMIT }.into());
+    }
+    let data = ReadCache::new(opened);
+    match FileKind::parse(&data) {
+        Ok(FileKind::Elf64) => read::<FileHeader64<Endianness>>(&data),
+        Ok(FileKind::Elf32) => read::<FileHeader32<Endianness>>(&data),
+        _ => return Err(ElfError::NotElf { path: path() }),
+    }
+    .map_err(|detail| ElfError::Damaged { path: path(), detail })
+}
+
+type Data<'data> = &'data ReadCache<File>;
+
+fn read<Elf: FileHeader<Endian = Endianness>>(data: Data) -> object::read::Result<Binary> {
+    let header = Elf::parse(data)?;
+    let endian = header.endian()?;
+    // Zero would move the number into a section, where it can be anything.
+    if !(1..=SECTIONS_LIMIT).contains(&header.e_shnum(endian)) {
+        return Ok(Binary::default());
+    }
+    let sections = header.sections(endian, data)?;
+    let version = match version_symbol::<Elf>(endian, data, &sections)? {
+        Some(version) => Some(version),
+        None => version_text::<Elf>(endian, data, &sections)?,
+    };
+    Ok(Binary { version, build_id: build_id::<Elf>(endian, data, &sections)? })
+}
+
+/// Since 3.11 the exported constant `Py_Version` holds what `sys.hexversion` does.
+fn version_symbol<'data, Elf: FileHeader<Endian = Endianness>>(
+    endian: Endianness,
+    data: Data<'data>,
+    sections: &SectionTable<'data, Elf, Data<'data>>,
+) -> object::read::Result<Option<Version>> {
+    let Some(table) = sections
+        .iter()
+        .find(|section| section.sh_type(endian) == elf::SHT_DYNSYM)
+        .filter(|section| section.sh_size(endian).into() <= SYMBOLS_LIMIT)
+    else {
+        return Ok(None);
+    };
+    let names = sections.section(table.link(endian))?;
+    if names.sh_size(endian).into() > SYMBOLS_LIMIT {
+        return Ok(None);
+    }
+    let names = names.data(endian, data)?;
+    let symbols: &[Elf::Sym] = table.data_as_array(endian, data)?;
+    let named = |symbol: &&Elf::Sym| {
+        let start = usize::try_from(symbol.st_name(endian)).unwrap_or(usize::MAX);
+        names.get(start..).is_some_and(|name| name.starts_with(b"Py_Version\0"))
+    };
+    let Some(symbol) = symbols.iter().find(named) else { return Ok(None) };
+    let Ok(section) = sections.section(object::SectionIndex(symbol.st_shndx(endian).into())) else {
+        return Ok(None);
+    };
+    let Some((start, length)) = section.file_range(endian) else { return Ok(None) };
+    let address: u64 = symbol.st_value(endian).into();
+    let word: u64 = if size_of::<Elf::Word>() == 8 { 8 } else { 4 };
+    let bytes = address
+        .checked_sub(section.sh_addr(endian).into())
+        .filter(|offset| offset.checked_add(word).is_some_and(|end| end <= length))
+        .and_then(|offset| start.checked_add(offset))
+        .and_then(|at| data.read_bytes_at(at, word).ok());
+    Ok(bytes.and_then(|bytes| of_hexversion(number(endian, bytes))))
+}
+
+/// The number that at most eight bytes make.
+fn number(endian: Endianness, bytes: &[u8]) -> u64 {
+    let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+    match endian {
+        Endianness::Little => bytes.iter().rev().fold(0, add),
+        Endianness::Big => bytes.iter().fold(0, add),
+    }
+}
+
+/// The version in a number like `sys.hexversion`: `0x030b02f0` is 3.11.2,
+/// `0x030e00c1` is 3.14.0rc1.
+fn of_hexversion(number: u64) -> Option<Version> {
+    let [major, minor, patch, release] = u32::try_from(number).ok()?.to_be_bytes();
+    let version = Version::new(major, minor, patch);
+    let serial = release & 0xf;
+    match release >> 4 {
+        0xf => Some(version),
+        0xc => version.with_prerelease(&format!("rc{serial}")).ok(),
+        0xb => version.with_prerelease(&format!("b{serial}")).ok(),
+        0xa => version.with_prerelease(&format!("a{serial}")).ok(),
+        _ => None,
+    }
+}
+
+/// Before 3.11 the version stands in `.rodata` as a text of its own. Where there is not
+/// exactly one such text nothing is claimed.
+fn version_text<'data, Elf: FileHeader<Endian = Endianness>>(
+    endian: Endianness,
+    data: Data<'data>,
+    sections: &SectionTable<'data, Elf, Data<'data>>,
+) -> object::read::Result<Option<Version>> {
+    let Some((_, section)) = sections.section_by_name(endian, b".rodata") else { return Ok(None) };
+    if section.sh_size(endian).into() > RODATA_LIMIT {
+        return Ok(None);
+    }
+    let mut found: Option<Version> = None;
+    for text in section.data(endian, data)?.split(|byte| *byte == 0) {
+        let Some(version) = python_version(text) else { continue };
+        match &found {
+            Some(other) if *other != version => return Ok(None),
+            _ => found = Some(version),
+        }
+    }
+    Ok(found)
+}
+
+fn python_version(text: &[u8]) -> Option<Version> {
+    // The longest is like "3.10.0rc12".
+    if !(5..=10).contains(&text.len()) || !text.starts_with(b"3.") || text == NOT_PYTHON {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let two_dots = text.bytes().filter(|byte| *byte == b'.').count() == 2;
+    two_dots.then(|| text.parse().ok()).flatten()
+}
+
+fn build_id<'data, Elf: FileHeader<Endian = Endianness>>(
+    endian: Endianness,
+    data: Data<'data>,
+    sections: &SectionTable<'data, Elf, Data<'data>>,
+) -> object::read::Result<Option<BuildId>> {
+    for section in sections.iter().filter(|section| section.sh_size(endian).into() <= NOTES_LIMIT) {
+        let Some(mut notes) = section.notes(endian, data)? else { continue };
+        while let Some(note) = notes.next()? {
+            let desired = note.name() == elf::ELF_NOTE_GNU
+                && note.n_type(endian) == elf::NT_GNU_BUILD_ID
+                && (1..=64).contains(&note.desc().len());
+            if desired {
+                let digits = note.desc().iter().map(|byte| format!("{byte:02x}")).collect();
+                return Ok(Some(BuildId(digits)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+pub(crate) mod sample {
+    //! Small ELF files that tell what a python binary tells.
+
+    use object::Endianness;
+    use object::elf;
+    use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
+
+    /// A binary with these pieces, each left out where it is None or empty.
+    pub(crate) fn binary(hexversion: Option<u64>, rodata: &[u8], build_id: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(Endianness::Little, true, &mut bytes);
+        writer.reserve_file_header();
+        let note = note(build_id);
+        let note_at = writer.reserve(note.len(), 4);
+        let rodata_at = writer.reserve(rodata.len(), 8);
+        let value = hexversion.unwrap_or(0).to_le_bytes();
+        let value_at = writer.reserve(value.len(), 8);
+        writer.reserve_null_section_index();
+        let note_name = writer.add_section_name(b".note.gnu.build-id");
+        writer.reserve_section_index();
+        let rodata_name = writer.add_section_name(b".rodata");
+        writer.reserve_section_index();
+        let data_name = writer.add_section_name(b".data");
+        let data_index = writer.reserve_section_index();
+        writer.reserve_dynsym_section_index();
+        writer.reserve_dynstr_section_index();
+        writer.reserve_shstrtab_section_index();
+        let symbol = hexversion.map(|_| writer.add_dynamic_string(b"Py_Version"));
+        writer.reserve_null_dynamic_symbol_index();
+        if symbol.is_some() {
+            writer.reserve_dynamic_symbol_index();
+        }
+        writer.reserve_dynsym();
+        writer.reserve_dynstr();
+        writer.reserve_shstrtab();
+        writer.reserve_section_headers();
+
+        writer
+            .write_file_header(&FileHeader {
+                os_abi: elf::ELFOSABI_SYSV,
+                abi_version: 0,
+                e_type: elf::ET_EXEC,
+                e_machine: elf::EM_X86_64,
+                e_entry: 0,
+                e_flags: 0,
+            })
+            .unwrap();
+        writer.pad_until(note_at);
+        writer.write(&note);
+        writer.pad_until(rodata_at);
+        writer.write(rodata);
+        writer.pad_until(value_at);
+        writer.write(&value);
+        writer.write_null_dynamic_symbol();
+        if let Some(name) = symbol {
+            writer.write_dynamic_symbol(&Sym {
+                name: Some(name),
+                section: Some(data_index),
+                st_info: elf::STB_GLOBAL << 4 | elf::STT_OBJECT,
+                st_other: 0,
+                st_shndx: 0,
+                st_value: 0x1000,
+                st_size: 8,
+            });
+        }
+        writer.write_dynstr();
+        writer.write_shstrtab();
+        writer.write_null_section_header();
+        let section = |name, sh_type, offset: usize, size: usize, sh_addr| SectionHeader {
+            name: Some(name),
+            sh_type,
+            sh_flags: u64::from(elf::SHF_ALLOC),
+            sh_addr,
+            sh_offset: offset as u64,
+            sh_size: size as u64,
+            sh_link: 0,
+            sh_info: 0,
+            sh_addralign: 4,
+            sh_entsize: 0,
+        };
+        for header in [
+            section(note_name, elf::SHT_NOTE, note_at, note.len(), 0),
+            section(rodata_name, elf::SHT_PROGBITS, rodata_at, rodata.len(), 0),
+            section(data_name, elf::SHT_PROGBITS, value_at, value.len(), 0x1000),
+        ] {
+            writer.write_section_header(&header);
+        }
+        writer.write_dynsym_section_header(0, 1);
+        writer.write_dynstr_section_header(0);
+        writer.write_shstrtab_section_header();
+        bytes
+    }
+
+    fn note(build_id: &[u8]) -> Vec<u8> {
+        if build_id.is_empty() {
+            return Vec::new();
+        }
+        let length = u32::try_from(build_id.len()).unwrap();
+        let mut note = Vec::new();
+        for number in [4, length, elf::NT_GNU_BUILD_ID] {
+            note.extend(number.to_le_bytes());
+        }
+        note.extend(b"GNU\0");
+        note.extend(build_id);
+        note
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample::binary;
+    use super::*;
+
+    fn told(bytes: &[u8]) -> Result<Binary, ElfError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("python");
+        std::fs::write(&path, bytes).unwrap();
+        read_binary(&path)
+    }
+
+    fn version(bytes: &[u8]) -> Option<String> {
+        told(bytes).unwrap().version.map(|version| version.to_string())
+    }
+
+    #[test]
+    fn version_and_build_id_are_read_from_a_binary() {
+        let told = told(&binary(Some(0x030b_02f0), b"3.2.0\0", &[0xab, 0x01, 0xff, 0x00])).unwrap();
+        assert_eq!(
+            told,
+            Binary {
+                version: Some(Version::new(3, 11, 2)),
+                build_id: Some(BuildId("ab01ff00".into()))
+            }
+        );
+    }
+
+    #[test]
+    fn a_release_candidate_is_told_from_the_release() {
+        assert_eq!(version(&binary(Some(0x030e_00c1), b"", b"")).unwrap(), "3.14.0rc1");
+        assert_eq!(version(&binary(Some(0x030e_00a7), b"", b"")).unwrap(), "3.14.0a7");
+        assert_eq!(version(&binary(Some(0x030e_0010), b"", b"")), None);
+    }
+
+    #[test]
+    fn an_old_binary_tells_its_version_as_a_text() {
+        let rodata = b"\x003.2.0\0x3.8.1\x003.9.2\x001.2.11\x003.9\x003.9.2\0";
+        assert_eq!(version(&binary(None, rodata, b"")).unwrap(), "3.9.2");
+    }
+
+    #[test]
+    fn nothing_is_claimed_where_two_texts_look_like_the_version() {
+        assert_eq!(version(&binary(None, b"\x003.9.2\x003.8.1\0", b"")), None);
+        assert_eq!(version(&binary(None, b"\x003.2.0\0", b"")), None);
+    }
+
+    #[test]
+    fn what_is_no_elf_file_is_an_error() {
+        assert!(matches!(told(b"#!/bin/sh\n"), Err(ElfError::NotElf { .. })));
+        assert!(matches!(told(b""), Err(ElfError::NotElf { .. })));
+    }
+
+    #[test]
+    fn a_damaged_binary_is_an_error_or_tells_nothing_but_never_panics() {
+        let whole = binary(Some(0x030b_02f0), b"\x003.9.2\0", &[1; 20]);
+        for length in 0..whole.len() {
+            let _ = told(&whole[..length]);
+        }
+        for at in 0..whole.len() {
+            for value in [0x00, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[at] = value;
+                let _ = told(&damaged);
+            }
+        }
+    }
+}
