@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod confine;
 pub(crate) mod descriptor;
 pub(crate) mod file;
+pub(crate) mod folder;
 pub(crate) mod lock;
 pub(crate) mod root;
 pub(crate) mod tree;
@@ -15,4 +16,5 @@ pub(crate) mod user;
 
 pub(crate) use command::Program;
 pub(crate) use file::{FileIdentity, ReadError};
+pub(crate) use folder::Folder;
 pub(crate) use root::Root;

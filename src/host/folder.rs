@@ -1,0 +1,207 @@
+//! A folder of somebody we need not trust, held open: names in it are looked up one at a
+//! time and links are never followed, so that nothing leads out of it.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+
+use super::ReadError;
+
+/// No folder of a venv has more names; the largest known has some ten thousand.
+const ENTRIES_LIMIT: usize = 1 << 20;
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    descriptor: OwnedFd,
+    path: PathBuf,
+}
+
+/// A name in a folder, and what stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    pub(crate) kind: FileType,
+}
+
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Folder {
+    /// Opens a folder. The last name must not be a link; the way to it is the caller's.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let descriptor = rustix::fs::open(path, FOLDER, Mode::empty())?;
+        Ok(Self { descriptor, path: path.to_path_buf() })
+    }
+
+    /// Opens a folder in this one.
+    pub(crate) fn folder(&self, name: impl AsRef<Path>) -> io::Result<Self> {
+        let name = single(name.as_ref())?;
+        let descriptor = rustix::fs::openat(&self.descriptor, name, FOLDER, Mode::empty())?;
+        Ok(Self { descriptor, path: self.path.join(name) })
+    }
+
+    /// The path it was opened by: for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the folder itself is.
+    pub(crate) fn own_stat(&self) -> io::Result<Stat> {
+        Ok(rustix::fs::fstat(&self.descriptor)?)
+    }
+
+    /// What stands at a name; of a link, the link.
+    pub(crate) fn stat(&self, name: impl AsRef<Path>) -> io::Result<Stat> {
+        let name = single(name.as_ref())?;
+        Ok(rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// The kind of what stands at a name, if anything does.
+    pub(crate) fn kind(&self, name: impl AsRef<Path>) -> Option<FileType> {
+        Some(FileType::from_raw_mode(self.stat(name).ok()?.st_mode))
+    }
+
+    /// Where a link leads.
+    pub(crate) fn link(&self, name: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let name = single(name.as_ref())?;
+        let target = rustix::fs::readlinkat(&self.descriptor, name, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// Opens a regular file. A FIFO or a device neither blocks nor is read.
+    pub(crate) fn file(&self, name: impl AsRef<Path>) -> Result<File, ReadError> {
+        let name = name.as_ref();
+        let path = || self.path.join(name);
+        let io = |source| ReadError::Io { path: path(), source };
+        let name = single(name).map_err(io)?;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.descriptor, name, flags, Mode::empty()) {
+            Ok(descriptor) => File::from(descriptor),
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+                return Err(ReadError::NotRegular { path: path() });
+            }
+            Err(error) => return Err(io(error.into())),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| io(error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode).is_file() {
+            Ok(file)
+        } else {
+            Err(ReadError::NotRegular { path: path() })
+        }
+    }
+
+    /// Reads a whole regular file of at most `limit` bytes.
+    pub(crate) fn read(&self, name: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let path = || self.path.join(name.as_ref());
+        let mut bytes = Vec::new();
+        self.file(name.as_ref())?
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|source| ReadError::Io { path: path(), source })?;
+        if bytes.len() as u64 > limit {
+            return Err(ReadError::TooLarge { path: path(), limit });
+        }
+        Ok(bytes)
+    }
+
+    /// Every name in it, in no order. A folder with too many names is an error.
+    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&self.descriptor)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            if entries.len() == ENTRIES_LIMIT {
+                return Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    "too many names in a folder",
+                ));
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => self.kind_of(name),
+                kind => kind,
+            };
+            entries.push(Entry { name: OsStr::from_bytes(name.to_bytes()).to_os_string(), kind });
+        }
+        Ok(entries)
+    }
+
+    /// For file systems that do not tell the kind with the name.
+    fn kind_of(&self, name: &CStr) -> FileType {
+        rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+    }
+}
+
+/// A name that stays in its folder.
+fn single(name: &Path) -> io::Result<&Path> {
+    let bytes = name.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a single name"));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_leads_out_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path();
+        fs::create_dir_all(base.join("venv/lib")).unwrap();
+        fs::write(base.join("secret"), "secret").unwrap();
+        symlink("../secret", base.join("venv/cfg")).unwrap();
+        symlink("..", base.join("venv/bin")).unwrap();
+        let venv = Folder::open(&base.join("venv")).unwrap();
+        assert!(matches!(venv.read("cfg", 10), Err(ReadError::NotRegular { .. })));
+        assert!(venv.folder("bin").is_err());
+        for name in ["..", ".", "", "../secret", "lib/..", "/etc/passwd"] {
+            assert!(venv.read(name, 10).is_err(), "{name}");
+            assert!(venv.folder(name).is_err(), "{name}");
+        }
+        assert!(venv.folder("lib").is_ok());
+        assert_eq!(venv.link("cfg").unwrap(), Path::new("../secret"));
+        symlink("venv", base.join("link")).unwrap();
+        assert!(Folder::open(&base.join("link")).is_err());
+    }
+
+    #[test]
+    fn a_fifo_does_not_block_and_a_large_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(folder.path().join("large"), "12345").unwrap();
+        let open = Folder::open(folder.path()).unwrap();
+        assert!(matches!(open.read("fifo", 10), Err(ReadError::NotRegular { .. })));
+        assert!(matches!(open.read("large", 4), Err(ReadError::TooLarge { limit: 4, .. })));
+        assert_eq!(open.read("large", 5).unwrap(), b"12345");
+        assert!(open.read("absent", 5).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn every_name_is_told_with_its_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        fs::write(folder.path().join("b"), "").unwrap();
+        symlink("b", folder.path().join("c")).unwrap();
+        let open = Folder::open(folder.path()).unwrap();
+        let mut entries = open.entries().unwrap();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [FileType::Directory, FileType::RegularFile, FileType::Symlink]);
+        assert_eq!(open.entries().unwrap().len(), 3, "it can be asked again");
+    }
+}
