@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use object::elf::{self, FileHeader32, FileHeader64};
-use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
+use object::read::elf::{Dyn, FileHeader, SectionHeader, SectionTable, Sym};
 use object::read::{ReadCache, ReadRef};
 use object::{Endianness, FileKind};
 
@@ -35,6 +35,8 @@ pub(crate) struct Binary {
     /// None for a program that leaves all to `libpythonX.Y.so` (no build of Debian's does).
     pub(crate) version: Option<Version>,
     pub(crate) build_id: Option<BuildId>,
+    /// Whether it is such a program.
+    pub(crate) is_shared: bool,
 }
 
 /// Why a binary told nothing.
@@ -51,7 +53,11 @@ pub(crate) enum ElfError {
 /// Reads version and build-id of a regular file that nobody need trust. Only the pieces
 /// that are needed are read.
 pub(crate) fn read_binary(file: &Path) -> Result<Binary, ElfError> {
-    let opened = open_untrusted(file)?;
+    read_opened(open_untrusted(file)?, file)
+}
+
+/// The same for a file that is open already; `file` is its name in messages.
+pub(crate) fn read_opened(opened: File, file: &Path) -> Result<Binary, ElfError> {
     let path = || file.to_path_buf();
     let metadata = opened.metadata().map_err(|source| ReadError::Io { path: path(), source })?;
     if metadata.len() > FILE_LIMIT {
@@ -80,7 +86,11 @@ fn read<Elf: FileHeader<Endian = Endianness>>(data: Data) -> object::read::Resul
         Some(version) => Some(version),
         None => version_text::<Elf>(endian, data, &sections)?,
     };
-    Ok(Binary { version, build_id: build_id::<Elf>(endian, data, &sections)? })
+    Ok(Binary {
+        version,
+        build_id: build_id::<Elf>(endian, data, &sections)?,
+        is_shared: is_shared::<Elf>(endian, data, &sections)?,
+    })
 }
 
 /// Since 3.11 the exported constant `Py_Version` holds what `sys.hexversion` does.
@@ -197,114 +207,34 @@ fn build_id<'data, Elf: FileHeader<Endian = Endianness>>(
     Ok(None)
 }
 
-#[cfg(test)]
-pub(crate) mod sample {
-    //! Small ELF files that tell what a python binary tells.
-
-    use object::Endianness;
-    use object::elf;
-    use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
-
-    /// A binary with these pieces, each left out where it is None or empty.
-    pub(crate) fn binary(hexversion: Option<u64>, rodata: &[u8], build_id: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut writer = Writer::new(Endianness::Little, true, &mut bytes);
-        writer.reserve_file_header();
-        let note = note(build_id);
-        let note_at = writer.reserve(note.len(), 4);
-        let rodata_at = writer.reserve(rodata.len(), 8);
-        let value = hexversion.unwrap_or(0).to_le_bytes();
-        let value_at = writer.reserve(value.len(), 8);
-        writer.reserve_null_section_index();
-        let note_name = writer.add_section_name(b".note.gnu.build-id");
-        writer.reserve_section_index();
-        let rodata_name = writer.add_section_name(b".rodata");
-        writer.reserve_section_index();
-        let data_name = writer.add_section_name(b".data");
-        let data_index = writer.reserve_section_index();
-        writer.reserve_dynsym_section_index();
-        writer.reserve_dynstr_section_index();
-        writer.reserve_shstrtab_section_index();
-        let symbol = hexversion.map(|_| writer.add_dynamic_string(b"Py_Version"));
-        writer.reserve_null_dynamic_symbol_index();
-        if symbol.is_some() {
-            writer.reserve_dynamic_symbol_index();
-        }
-        writer.reserve_dynsym();
-        writer.reserve_dynstr();
-        writer.reserve_shstrtab();
-        writer.reserve_section_headers();
-
-        writer
-            .write_file_header(&FileHeader {
-                os_abi: elf::ELFOSABI_SYSV,
-                abi_version: 0,
-                e_type: elf::ET_EXEC,
-                e_machine: elf::EM_X86_64,
-                e_entry: 0,
-                e_flags: 0,
-            })
-            .unwrap();
-        writer.pad_until(note_at);
-        writer.write(&note);
-        writer.pad_until(rodata_at);
-        writer.write(rodata);
-        writer.pad_until(value_at);
-        writer.write(&value);
-        writer.write_null_dynamic_symbol();
-        if let Some(name) = symbol {
-            writer.write_dynamic_symbol(&Sym {
-                name: Some(name),
-                section: Some(data_index),
-                st_info: elf::STB_GLOBAL << 4 | elf::STT_OBJECT,
-                st_other: 0,
-                st_shndx: 0,
-                st_value: 0x1000,
-                st_size: 8,
-            });
-        }
-        writer.write_dynstr();
-        writer.write_shstrtab();
-        writer.write_null_section_header();
-        let section = |name, sh_type, offset: usize, size: usize, sh_addr| SectionHeader {
-            name: Some(name),
-            sh_type,
-            sh_flags: u64::from(elf::SHF_ALLOC),
-            sh_addr,
-            sh_offset: offset as u64,
-            sh_size: size as u64,
-            sh_link: 0,
-            sh_info: 0,
-            sh_addralign: 4,
-            sh_entsize: 0,
-        };
-        for header in [
-            section(note_name, elf::SHT_NOTE, note_at, note.len(), 0),
-            section(rodata_name, elf::SHT_PROGBITS, rodata_at, rodata.len(), 0),
-            section(data_name, elf::SHT_PROGBITS, value_at, value.len(), 0x1000),
-        ] {
-            writer.write_section_header(&header);
-        }
-        writer.write_dynsym_section_header(0, 1);
-        writer.write_dynstr_section_header(0);
-        writer.write_shstrtab_section_header();
-        bytes
+/// Whether the program needs a `libpythonX.Y.so`.
+fn is_shared<'data, Elf: FileHeader<Endian = Endianness>>(
+    endian: Endianness,
+    data: Data<'data>,
+    sections: &SectionTable<'data, Elf, Data<'data>>,
+) -> object::read::Result<bool> {
+    let Some(table) = sections
+        .iter()
+        .find(|section| section.sh_type(endian) == elf::SHT_DYNAMIC)
+        .filter(|section| section.sh_size(endian).into() <= SYMBOLS_LIMIT)
+    else {
+        return Ok(false);
+    };
+    let names = sections.section(table.link(endian))?;
+    if names.sh_size(endian).into() > SYMBOLS_LIMIT {
+        return Ok(false);
     }
-
-    fn note(build_id: &[u8]) -> Vec<u8> {
-        if build_id.is_empty() {
-            return Vec::new();
-        }
-        let length = u32::try_from(build_id.len()).unwrap();
-        let mut note = Vec::new();
-        for number in [4, length, elf::NT_GNU_BUILD_ID] {
-            note.extend(number.to_le_bytes());
-        }
-        note.extend(b"GNU\0");
-        note.extend(build_id);
-        note
-    }
+    let names = names.data(endian, data)?;
+    let entries: &[Elf::Dyn] = table.data_as_array(endian, data)?;
+    Ok(entries
+        .iter()
+        .filter(|entry| entry.d_tag(endian).into() == u64::from(elf::DT_NEEDED))
+        .filter_map(|entry| names.get(usize::try_from(entry.d_val(endian).into()).ok()?..))
+        .any(|name| name.starts_with(b"libpython")))
 }
+
+#[cfg(test)]
+pub(crate) mod sample;
 
 #[cfg(test)]
 mod tests {
@@ -329,7 +259,8 @@ mod tests {
             told,
             Binary {
                 version: Some(Version::new(3, 11, 2)),
-                build_id: Some(BuildId("ab01ff00".into()))
+                build_id: Some(BuildId("ab01ff00".into())),
+                is_shared: false,
             }
         );
     }
@@ -351,6 +282,13 @@ mod tests {
     fn nothing_is_claimed_where_two_texts_look_like_the_version() {
         assert_eq!(version(&binary(None, b"\x003.9.2\x003.8.1\0", b"")), None);
         assert_eq!(version(&binary(None, b"\x003.2.0\0", b"")), None);
+    }
+
+    #[test]
+    fn a_program_that_needs_libpython_is_told_from_one_that_does_not() {
+        let shared = sample::linked(None, b"", b"", b"libpython3.11.so.1.0");
+        assert!(told(&shared).unwrap().is_shared);
+        assert!(!told(&binary(None, b"", b"")).unwrap().is_shared);
     }
 
     #[test]

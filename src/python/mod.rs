@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use dpkg::{Unsettled, unsettled};
-pub(crate) use elf::{Binary, ElfError, read_binary};
+#[cfg(test)]
+pub(crate) use elf::sample;
+pub(crate) use elf::{Binary, ElfError, read_binary, read_opened};
 pub(crate) use snapshot::{SnapshotError, debian_minor, look, unchanged};
 pub(crate) use version::{Minor, Version, VersionError};
 
