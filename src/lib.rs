@@ -3,3 +3,4 @@
 pub mod cli;
 mod host;
 mod python;
+mod venv;

@@ -1,21 +1,15 @@
 //! Venvs: what stands on disk, read without running anything of theirs.
 
-mod distribution;
-mod foreign;
+mod base;
+mod configuration;
 mod inspect;
-mod recipe;
-mod scan;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub(crate) use distribution::{Distribution, Origin, distributions};
-pub(crate) use foreign::{ForeignFile, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
-pub(crate) use recipe::{Recipe, Requirement, Unreproducible};
-pub(crate) use scan::{Found, scan};
 
 use crate::python::{BuildId, Minor, Version};
 

@@ -1,0 +1,222 @@
+//! What stands at a path: a venv, of which flavour, on which interpreter; or why it is none.
+//!
+//! Nothing of the venv is run, no link in it is followed, and of its files only small ones
+//! and copied interpreters are opened.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::base::{Claims, base};
+use super::configuration::Configuration;
+use super::{Flavour, Venv};
+use crate::host::file::printable;
+use crate::host::root::normal;
+use crate::host::{Folder, ReadError, Root};
+use crate::python::Minor;
+
+/// The longest `pyvenv.cfg` in use has under 1 KiB.
+const CONFIGURATION_LIMIT: u64 = 64 << 10;
+
+/// One path.
+const PATH_LIMIT: u64 = 8 << 10;
+
+/// Why a path is no venv that can be looked after.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAVenv {
+    #[error("{}: no such folder", printable(.0))]
+    Missing(PathBuf),
+    #[error("{} is not a folder", printable(.0))]
+    NotAFolder(PathBuf),
+    #[error("{} is a link to {}: name the folder itself", printable(.path), printable(.target))]
+    Link { path: PathBuf, target: PathBuf },
+    #[error("{} is a conda environment, which has an interpreter of its own", printable(.0))]
+    Conda(PathBuf),
+    #[error("{} holds neither a pyvenv.cfg nor the orig-prefix.txt of an old virtualenv", printable(.0))]
+    NoConfiguration(PathBuf),
+    #[error("{} holds a pyvenv.cfg, but neither an interpreter nor a library", printable(.0))]
+    Remains(PathBuf),
+    #[error("cannot read its configuration: {0}")]
+    Configuration(ReadError),
+    #[error("cannot look into {}: {source}", printable(.path))]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Looks at the venv at `path`.
+pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
+    let path = normal(path);
+    let real = root.at(&path);
+    let folder = open(&real, &path)?;
+    if folder.kind("conda-meta") == Some(FileType::Directory) {
+        return Err(NotAVenv::Conda(path));
+    }
+    let configuration = configuration(&folder)?;
+    let libraries = libraries(&folder);
+    let legacy = match configuration {
+        Some(_) => None,
+        None => libraries.iter().find_map(Legacy::of),
+    };
+    if configuration.is_none() && legacy.is_none() {
+        return Err(NotAVenv::NoConfiguration(path));
+    }
+    let claims = Claims {
+        configuration: configuration.as_ref(),
+        original_prefix: legacy.as_ref().map(|legacy| legacy.prefix.as_path()),
+        library: libraries.iter().map(|library| library.minor).max(),
+    };
+    let bin = folder.folder("bin").ok();
+    let base = base(root, &path, bin.as_ref(), &claims);
+    let claimed = configuration.as_ref().and_then(Configuration::minor);
+    let Some(site) = site(&libraries, claimed.or(base.minor)).or(base.minor).or(claimed) else {
+        return Err(NotAVenv::Remains(path));
+    };
+    let stat = folder.own_stat().map_err(|source| NotAVenv::Io { path: path.clone(), source })?;
+    Ok(Venv {
+        flavour: flavour(&folder, &real, &path, configuration.as_ref()),
+        base,
+        site,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: stat.st_mode & 0o7777,
+        system_site_packages: match (&configuration, &legacy) {
+            (Some(configuration), _) => configuration.is_true("include-system-site-packages"),
+            (None, legacy) => legacy.as_ref().is_some_and(|legacy| legacy.system_site_packages),
+        },
+        prompt: configuration.and_then(|configuration| configuration.prompt()),
+        path,
+    })
+}
+
+fn open(real: &Path, path: &Path) -> Result<Folder, NotAVenv> {
+    Folder::open(real).map_err(|source| {
+        let path = path.to_path_buf();
+        match std::fs::read_link(real) {
+            Ok(target) => NotAVenv::Link { path, target },
+            Err(_) if source.kind() == io::ErrorKind::NotFound => NotAVenv::Missing(path),
+            Err(_) if source.kind() == io::ErrorKind::NotADirectory => NotAVenv::NotAFolder(path),
+            Err(_) => NotAVenv::Io { path, source },
+        }
+    })
+}
+
+fn configuration(folder: &Folder) -> Result<Option<Configuration>, NotAVenv> {
+    match folder.read("pyvenv.cfg", CONFIGURATION_LIMIT) {
+        Ok(bytes) => Ok(Some(Configuration::parse(&bytes))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(NotAVenv::Configuration(error)),
+    }
+}
+
+/// A `lib/python3.11`.
+struct Library {
+    minor: Minor,
+    folder: Folder,
+}
+
+fn libraries(folder: &Folder) -> Vec<Library> {
+    let Ok(lib) = folder.folder("lib") else { return Vec::new() };
+    let Ok(entries) = lib.entries() else { return Vec::new() };
+    entries
+        .into_iter()
+        .filter(|entry| entry.kind.is_dir())
+        .filter_map(|entry| {
+            let minor = Minor::of_program(entry.name.to_str()?)?;
+            Some(Library { minor, folder: lib.folder(&entry.name).ok()? })
+        })
+        .collect()
+}
+
+/// What a virtualenv before version 20 notes instead of a `pyvenv.cfg`.
+struct Legacy {
+    prefix: PathBuf,
+    system_site_packages: bool,
+}
+
+impl Legacy {
+    fn of(library: &Library) -> Option<Self> {
+        let prefix = library.folder.read("orig-prefix.txt", PATH_LIMIT).ok()?;
+        let prefix = PathBuf::from(std::ffi::OsStr::from_bytes(prefix.trim_ascii()));
+        let system_site_packages = library.folder.kind("no-global-site-packages.txt").is_none();
+        Some(Self { prefix, system_site_packages })
+    }
+}
+
+/// The minor version whose site-packages holds the distributions: of several the one with
+/// the most in it (`venv --upgrade` leaves an empty one), then the one that is claimed.
+fn site(libraries: &[Library], claimed: Option<Minor>) -> Option<Minor> {
+    match libraries {
+        [] => None,
+        [only] => Some(only.minor),
+        several => several
+            .iter()
+            .max_by_key(|library| {
+                (distributions(library), Some(library.minor) == claimed, library.minor)
+            })
+            .map(|library| library.minor),
+    }
+}
+
+/// How many distributions there are besides those that come with every venv, and with them.
+fn distributions(library: &Library) -> (usize, usize) {
+    let Ok(site) = library.folder.folder("site-packages") else { return (0, 0) };
+    let Ok(entries) = site.entries() else { return (0, 0) };
+    let known = entries.iter().map(|entry| entry.name.to_string_lossy()).filter(|name| {
+        [".dist-info", ".egg-info", ".egg-link", ".egg"].iter().any(|end| name.ends_with(end))
+    });
+    known.fold((0, 0), |(chosen, all), name| {
+        let name = name.split(['-', '.']).next().unwrap_or_default();
+        (chosen + usize::from(!matches!(name, "pip" | "setuptools" | "wheel")), all + 1)
+    })
+}
+
+/// The manager whose marks it bears, else the tool that made it. `real` is where `path` lies.
+fn flavour(
+    folder: &Folder,
+    real: &Path,
+    path: &Path,
+    configuration: Option<&Configuration>,
+) -> Flavour {
+    let regular = |name: &str| folder.kind(name) == Some(FileType::RegularFile);
+    let Some(configuration) = configuration else { return Flavour::LegacyVirtualenv };
+    if regular("pipx_metadata.json") {
+        Flavour::Pipx
+    } else if regular(".project") {
+        Flavour::Pipenv
+    } else if lies_in(path, "pypoetry/virtualenvs") || is_poetry(real, configuration) {
+        Flavour::Poetry
+    } else if path.to_string_lossy().contains("/hatch/env/virtual/") {
+        Flavour::Hatch
+    } else if lies_in(path, "pdm/venvs") || is_pdm(real, path) {
+        Flavour::Pdm
+    } else if configuration.has("uv") {
+        Flavour::Uv
+    } else if configuration.has("virtualenv") {
+        Flavour::Virtualenv
+    } else {
+        Flavour::Venv
+    }
+}
+
+/// Whether it lies in a folder of this name.
+fn lies_in(path: &Path, folder: &str) -> bool {
+    path.parent().is_some_and(|parent| parent.ends_with(folder))
+}
+
+/// poetry makes the venv in a project by virtualenv and leaves no mark in it.
+fn is_poetry(real: &Path, configuration: &Configuration) -> bool {
+    let lock = || real.with_file_name("poetry.lock");
+    real.ends_with(".venv") && configuration.has("virtualenv") && lock().is_file()
+}
+
+/// pdm notes in the project's folder which interpreter the project uses.
+fn is_pdm(real: &Path, path: &Path) -> bool {
+    let Some(project) = real.parent() else { return false };
+    crate::host::file::read_untrusted(&project.join(".pdm-python"), PATH_LIMIT).is_ok_and(|bytes| {
+        Path::new(std::ffi::OsStr::from_bytes(bytes.trim_ascii())).starts_with(path)
+    })
+}
+
+#[cfg(test)]
+mod tests;
