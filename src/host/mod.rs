@@ -11,6 +11,7 @@ pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod lock;
 pub(crate) mod root;
+pub(crate) mod socket;
 pub(crate) mod tree;
 pub(crate) mod user;
 
