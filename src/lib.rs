@@ -3,4 +3,5 @@
 pub mod cli;
 mod host;
 mod python;
+mod service;
 mod venv;

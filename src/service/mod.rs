@@ -1,32 +1,107 @@
 //! The services that run out of venvs: found, restarted, waited for.
+//!
+//! A manager is asked and told, never replaced: nothing here signals a process. Which
+//! services there are to restart, and when, is decided elsewhere.
 
-mod find;
-mod process;
+mod condition;
+mod name;
 mod supervisord;
 mod systemd;
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub(crate) use condition::{Condition, NotUp};
+pub(crate) use name::{Manager, Service, ServiceNameError};
+pub(crate) use supervisord::SupervisordError;
 
-pub(crate) use find::{Users, users_of};
-pub(crate) use process::{Process, Processes};
+use crate::host::command::CommandError;
+use crate::host::{Root, file};
 
-/// Who runs a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Manager {
-    Systemd,
-    Supervisord,
+/// How long a service has to stay up before it counts as up: a broken interpreter ends
+/// most services within the first second, gunicorn's workers within the second one.
+pub(crate) const STABLE_FOR: Duration = Duration::from_secs(3);
+
+/// How many lines of a service's log an error shows, and how much of each.
+const WORDS: usize = 5;
+const WORD_LENGTH: usize = 400;
+
+/// Why a manager was not asked, or did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceError {
+    #[error("systemd does not run this machine")]
+    NoSystemd,
+    #[error("systemd cannot restart {unit}: the unit is {state}")]
+    NotLoaded { unit: String, state: String },
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    Supervisord(#[from] SupervisordError),
 }
 
-/// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct Service {
-    pub(crate) manager: Manager,
-    pub(crate) name: String,
+/// What a restart came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    Done,
+    /// It was down before and is down now: nobody asked for it.
+    LeftDown,
+    /// A oneshot at work: it ends by itself, and a second run is not ours to start.
+    LeftAtWork,
+}
+
+/// How a service is, in its manager's eyes.
+pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, ServiceError> {
+    match service.manager() {
+        Manager::Systemd => systemd::condition(root, service.name()),
+        Manager::Supervisord => supervisord::condition(root, service.name()),
+    }
+}
+
+/// Restarts a service; one that is down is started only if it `was_up` before.
+pub(crate) fn restart(
+    root: &Root,
+    service: &Service,
+    was_up: bool,
+) -> Result<Restart, ServiceError> {
+    match service.manager() {
+        Manager::Systemd => systemd::restart(root, service.name(), was_up),
+        Manager::Supervisord => supervisord::restart(root, service.name(), was_up),
+    }
+}
+
+/// Waits until a service is up and stays so with the same main process for `stable_for`;
+/// the error tells its state and its last words.
+pub(crate) fn await_up(
+    root: &Root,
+    service: &Service,
+    patience: Duration,
+    stable_for: Duration,
+) -> Result<(), NotUp> {
+    let patience = match service.manager() {
+        Manager::Systemd => patience,
+        // It is not RUNNING before this time is over, however well it does.
+        Manager::Supervisord => patience + supervisord::start_time(root, service.name()),
+    };
+    let (state, restarts) =
+        match condition::watch(|| condition(root, service), patience, stable_for) {
+            condition::Watched::Up => return Ok(()),
+            condition::Watched::Unknown(error) => return Err(error.into()),
+            condition::Watched::NotUp(condition, restarts) => (condition.state, restarts),
+        };
+    let words = match service.manager() {
+        Manager::Systemd => systemd::last_words(root, service.name()),
+        Manager::Supervisord => supervisord::last_words(root, service.name()),
+    };
+    let service = service.name().to_string();
+    Err(match restarts {
+        0 => NotUp::Down { service, state, words },
+        _ => NotUp::Unsteady { service, state, restarts, words },
+    })
+}
+
+/// The last lines of a log, as they may be shown to a person.
+fn last_lines(log: &str) -> Vec<String> {
+    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let kept = lines.len().saturating_sub(WORDS);
+    let shown = |line: &&str| file::printable(line.chars().take(WORD_LENGTH).collect::<String>());
+    lines.iter().skip(kept).map(shown).collect()
 }

@@ -1,0 +1,179 @@
+//! Whether a service is up, and stays up.
+//!
+//! "Active" alone says little: a service whose interpreter is broken is active for the
+//! blink between two attempts, and uWSGI stays up with no application in it. The last is
+//! for a check to find; the first is found here.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::ServiceError;
+use crate::host::clock::{Deadline, wait_until};
+
+/// How often a manager is asked while we wait; an answer costs it some milliseconds.
+const POLL: Duration = Duration::from_millis(150);
+
+/// For how long a service has to be at rest before it counts as down: between the end of
+/// a process and the next attempt some managers show a state of rest.
+const AT_REST: Duration = Duration::from_secs(1);
+
+/// How a service is, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) up: bool,
+    /// It ran to its end, as it is meant to (a oneshot).
+    pub(crate) done: bool,
+    /// It is not up and its manager will not change that by itself.
+    pub(crate) settled: bool,
+    /// As the manager words it.
+    pub(crate) state: String,
+    pub(crate) main_pid: Option<u32>,
+    /// How often the manager started it anew by itself.
+    pub(crate) restarts: u32,
+}
+
+/// Why a service does not count as up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotUp {
+    #[error("{service} is {state}{}", quoted(.words))]
+    Down { service: String, state: String, words: Vec<String> },
+    #[error("{service} did not stay up: {state}, restarted {restarts} times while it was watched{}", quoted(.words))]
+    Unsteady { service: String, state: String, restarts: u32, words: Vec<String> },
+    #[error(transparent)]
+    Unknown(#[from] ServiceError),
+}
+
+fn quoted(words: &[String]) -> String {
+    words.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+/// What watching a service came to.
+#[derive(Debug)]
+pub(super) enum Watched {
+    /// It is up and stayed so, or it ended as it is meant to.
+    Up,
+    /// How it was at last, and how often its manager had started it anew meanwhile.
+    NotUp(Condition, u32),
+    /// Its manager did not tell.
+    Unknown(ServiceError),
+}
+
+/// Waits until a service is up and stays so, with the same main process, for `stable_for`.
+pub(super) fn watch(
+    mut ask: impl FnMut() -> Result<Condition, ServiceError>,
+    patience: Duration,
+    stable_for: Duration,
+) -> Watched {
+    let mut first: Option<u32> = None;
+    let mut pids = BTreeSet::new();
+    let mut since: Option<(Condition, Deadline)> = None;
+    let mut last = Watched::Up;
+    wait_until(Deadline::after(patience + stable_for), POLL, || {
+        let now = match ask() {
+            Ok(now) => now,
+            Err(error) => {
+                (last, since) = (Watched::Unknown(error), None);
+                return false;
+            }
+        };
+        let first = *first.get_or_insert(now.restarts);
+        let waits_for = if now.up { Some(stable_for) } else { now.settled.then_some(AT_REST) };
+        let ends = match (&since, waits_for) {
+            _ if now.done => true,
+            (Some((before, until)), Some(_)) if *before == now => until.has_passed(),
+            (_, Some(long)) => {
+                since = Some((now.clone(), Deadline::after(long)));
+                long.is_zero()
+            }
+            (_, None) => {
+                since = None;
+                false
+            }
+        };
+        // Not every manager keeps a count; every process that is seen tells as much.
+        pids.extend(now.main_pid);
+        let seen = u32::try_from(pids.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let restarts = now.restarts.saturating_sub(first).max(seen);
+        last =
+            if ends && (now.up || now.done) { Watched::Up } else { Watched::NotUp(now, restarts) };
+        ends
+    });
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const STABLE: Duration = Duration::from_millis(400);
+
+    fn condition(state: &str, pid: u32, restarts: u32) -> Condition {
+        Condition {
+            up: state == "active",
+            done: state == "done",
+            settled: matches!(state, "failed" | "done"),
+            state: state.into(),
+            main_pid: Some(pid),
+            restarts,
+        }
+    }
+
+    #[test]
+    fn a_service_that_stays_up_is_up() {
+        let mut asked = 0;
+        let answer = watch(
+            || {
+                asked += 1;
+                Ok(condition(if asked < 3 { "activating" } else { "active" }, 7, 0))
+            },
+            LONG,
+            STABLE,
+        );
+        assert!(matches!(answer, Watched::Up), "{answer:?}");
+        assert!(asked > 4, "it was watched for a while: {asked}");
+    }
+
+    #[test]
+    fn a_service_that_starts_again_and_again_is_not_up() {
+        let mut asked = 0;
+        let answer = watch(
+            || {
+                asked += 1;
+                Ok(condition("active", 100 + asked, asked))
+            },
+            Duration::from_millis(500),
+            STABLE,
+        );
+        let Watched::NotUp(last, restarts) = answer else { panic!("{answer:?}") };
+        assert!(last.up && restarts >= 2, "{last:?} {restarts}");
+    }
+
+    #[test]
+    fn a_failed_service_is_not_waited_for_to_the_end() {
+        let begin = Deadline::after(LONG);
+        let answer = watch(|| Ok(condition("failed", 0, 5)), LONG, STABLE);
+        let Watched::NotUp(last, _) = answer else { panic!("{answer:?}") };
+        assert_eq!(last.state, "failed");
+        assert!(begin.left() > LONG / 2);
+    }
+
+    #[test]
+    fn a_oneshot_that_ended_well_needs_no_watching() {
+        assert!(matches!(watch(|| Ok(condition("done", 0, 0)), LONG, LONG), Watched::Up));
+    }
+
+    #[test]
+    fn a_manager_that_is_away_for_a_moment_is_asked_again() {
+        let mut asked = 0;
+        let answer = watch(
+            || {
+                asked += 1;
+                if asked < 3 { Err(ServiceError::NoSystemd) } else { Ok(condition("active", 7, 0)) }
+            },
+            LONG,
+            STABLE,
+        );
+        assert!(matches!(answer, Watched::Up), "{answer:?}");
+    }
+}

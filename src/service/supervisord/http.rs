@@ -1,0 +1,218 @@
+//! As much of HTTP/1.1 as a call over a Unix socket takes.
+
+use std::io;
+
+use crate::host::socket::Connection;
+
+/// No answer of supervisord's to our questions is larger: 1,000 programs take a quarter.
+const LIMIT: usize = 4 << 20;
+
+/// Room for a status line and headers.
+const HEAD_LIMIT: usize = 16 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it wants a user name and a password that its configuration does not tell")]
+    Unauthorized,
+    #[error("it answered with HTTP status {0}")]
+    Status(u16),
+    #[error("its answer is no HTTP")]
+    Malformed,
+    #[error("its answer is larger than {LIMIT} bytes")]
+    TooLarge,
+}
+
+/// Posts `body` and returns the body of the answer.
+pub(super) fn post(
+    connection: &mut Connection,
+    user: Option<&(String, String)>,
+    body: &str,
+) -> Result<Vec<u8>, HttpError> {
+    let login = user.map_or_else(String::new, |(name, password)| {
+        format!("Authorization: Basic {}\r\n", base64(format!("{name}:{password}").as_bytes()))
+    });
+    let length = body.len();
+    let head = format!(
+        "POST /RPC2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nConnection: close\r\n\
+         {login}Content-Length: {length}\r\n\r\n"
+    );
+    connection.send(head.as_bytes())?;
+    connection.send(body.as_bytes())?;
+    answer(|| connection.receive())
+}
+
+/// Reads an answer, chunk by chunk of what arrives, as far as it says that it goes.
+fn answer(mut receive: impl FnMut() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, HttpError> {
+    let mut bytes = Vec::new();
+    let mut more = |bytes: &mut Vec<u8>| -> Result<bool, HttpError> {
+        let arrived = receive()?;
+        bytes.extend_from_slice(&arrived);
+        if bytes.len() > LIMIT { Err(HttpError::TooLarge) } else { Ok(!arrived.is_empty()) }
+    };
+    let head = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let rest = bytes.split_off(end + 4);
+            break Head::read(&std::mem::replace(&mut bytes, rest))?;
+        }
+        if bytes.len() > HEAD_LIMIT {
+            return Err(HttpError::Malformed);
+        }
+        if !more(&mut bytes)? {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    };
+    loop {
+        let whole = match head.extent {
+            Extent::Length(length) if length > LIMIT => return Err(HttpError::TooLarge),
+            Extent::Length(length) => bytes.get(..length).map(<[u8]>::to_vec),
+            Extent::Chunks => unchunk(&bytes)?,
+            Extent::End => None,
+        };
+        if let Some(whole) = whole {
+            return Ok(whole);
+        }
+        if !more(&mut bytes)? {
+            let is_whole = matches!(head.extent, Extent::End);
+            let cut = || io::Error::from(io::ErrorKind::UnexpectedEof).into();
+            return is_whole.then_some(bytes).ok_or_else(cut);
+        }
+    }
+}
+
+/// How far a body goes.
+enum Extent {
+    Length(usize),
+    Chunks,
+    End,
+}
+
+struct Head {
+    extent: Extent,
+}
+
+impl Head {
+    fn read(bytes: &[u8]) -> Result<Self, HttpError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| HttpError::Malformed)?;
+        let mut lines = text.split("\r\n");
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
+        let status = status.and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        match status.ok_or(HttpError::Malformed)? {
+            200 => {}
+            401 => return Err(HttpError::Unauthorized),
+            other => return Err(HttpError::Status(other)),
+        }
+        let mut extent = Extent::End;
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
+            if name.eq_ignore_ascii_case("transfer-encoding")
+                && value.eq_ignore_ascii_case("chunked")
+            {
+                return Ok(Self { extent: Extent::Chunks });
+            }
+            if name.eq_ignore_ascii_case("content-length") {
+                extent = Extent::Length(value.parse().map_err(|_| HttpError::Malformed)?);
+            }
+        }
+        Ok(Self { extent })
+    }
+}
+
+/// The chunks put together; None while the last one is missing.
+fn unchunk(bytes: &[u8]) -> Result<Option<Vec<u8>>, HttpError> {
+    let mut whole = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let Some(end) = rest.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
+        let (size, after) = rest.split_at(end);
+        let size = size.split(|byte| *byte == b';').next().unwrap_or_default();
+        let size = std::str::from_utf8(size)
+            .ok()
+            .and_then(|hex| usize::from_str_radix(hex.trim(), 16).ok());
+        let size = size.filter(|size| *size <= LIMIT).ok_or(HttpError::Malformed)?;
+        if size == 0 {
+            return Ok(Some(whole));
+        }
+        // Two bytes end the line of the size, two more the chunk.
+        let Some(chunk) = after.get(2..2 + size) else { return Ok(None) };
+        let Some(next) = after.get(4 + size..) else { return Ok(None) };
+        whole.extend_from_slice(chunk);
+        rest = next;
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| three.get(at).map_or(0, |byte| u32::from(*byte));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let index = (bits >> (18 - 6 * place) & 63) as usize;
+            // Six bits are an index below 64.
+            let letter = if place <= three.len() { ALPHABET[index] } else { b'=' };
+            text.push(char::from(letter));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds an answer in pieces of a few bytes.
+    fn read(answer_text: &str, piece: usize) -> Result<String, HttpError> {
+        let mut pieces = answer_text.as_bytes().chunks(piece).map(<[u8]>::to_vec);
+        answer(|| Ok(pieces.next().unwrap_or_default()))
+            .map(|body| String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn a_body_goes_as_far_as_it_is_said_to() {
+        for text in [
+            "HTTP/1.1 200 OK\r\nServer: Medusa/1.12\r\nContent-Length: 5\r\n\r\nhelloREST",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nServer: x\r\n\r\nhello",
+        ] {
+            for piece in [1, 3, 1000] {
+                assert_eq!(read(text, piece).unwrap(), "hello", "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_answer_is_an_error() {
+        let large = LIMIT + 1;
+        for (text, what) in [
+            ("HTTP/1.1 401 Unauthorized\r\n\r\n", "user name"),
+            ("HTTP/1.1 500 Oops\r\n\r\n", "status 500"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "unexpected end"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "no HTTP"),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+                "no HTTP",
+            ),
+            (&format!("HTTP/1.1 200 OK\r\nContent-Length: {large}\r\n\r\n"), "larger"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
+            (&"a".repeat(HEAD_LIMIT * 2), "no HTTP"),
+        ] {
+            let error = read(text, 4096).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_written_in_base64() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("bob:pa\u{fc}", "Ym9iOnBhw7w="),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+}
