@@ -112,11 +112,11 @@ fn version_symbol<'data, Elf: FileHeader<Endian = Endianness>>(
     }
     let names = names.data(endian, data)?;
     let symbols: &[Elf::Sym] = table.data_as_array(endian, data)?;
-    let named = |symbol: &&Elf::Sym| {
+    let is_version = |symbol: &&Elf::Sym| {
         let start = usize::try_from(symbol.st_name(endian)).unwrap_or(usize::MAX);
         names.get(start..).is_some_and(|name| name.starts_with(b"Py_Version\0"))
     };
-    let Some(symbol) = symbols.iter().find(named) else { return Ok(None) };
+    let Some(symbol) = symbols.iter().find(is_version) else { return Ok(None) };
     let Ok(section) = sections.section(object::SectionIndex(symbol.st_shndx(endian).into())) else {
         return Ok(None);
     };
