@@ -2,14 +2,20 @@
 
 mod base;
 mod configuration;
+mod distribution;
 mod inspect;
+mod origin;
+mod record;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use inspect::{NotAVenv, inspect};
+pub(crate) use origin::Origin;
+pub(crate) use record::RecordEntry;
 
 use crate::python::{BuildId, Minor, Version};
 

@@ -1,0 +1,404 @@
+//! The distributions that are installed in a venv, read from what their installers noted.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::origin::Origin;
+use super::record::{RecordEntry, installed_files, record, top_level_modules};
+use crate::host::folder::Entry;
+use crate::host::{Folder, ReadError};
+
+/// The headers end long before this; a description may stand among them.
+const HEADERS_LIMIT: u64 = 1 << 20;
+
+/// Of a METADATA file this much is read at once: name and version stand in its first lines.
+const HEADERS_READ: usize = 4 << 10;
+
+/// A file with a word or a path in it.
+const SMALL_LIMIT: u64 = 64 << 10;
+
+/// RECORD of a distribution with a hundred thousand files.
+const RECORD_LIMIT: u64 = 32 << 20;
+
+/// An installed distribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Distribution {
+    /// As its metadata spells it.
+    pub(crate) name: String,
+    pub(crate) version: Option<String>,
+    /// `pip`, `uv`, …, as it wrote itself down.
+    pub(crate) installer: Option<String>,
+    /// Asked for by name, not pulled in. Tells something only where `pip` is the installer.
+    pub(crate) requested: bool,
+    pub(crate) origin: Origin,
+    /// What in site-packages describes it: `flask-3.0.0.dist-info`.
+    pub(crate) info: PathBuf,
+}
+
+impl Distribution {
+    /// The name by which it is the same as any other spelling of it.
+    pub(crate) fn normalised_name(&self) -> String {
+        normalised(&self.name)
+    }
+
+    /// The files that its installer wrote, relative to site-packages; None where it did
+    /// not write that down.
+    pub(crate) fn record(
+        &self,
+        site_packages: &Path,
+    ) -> Result<Option<Vec<RecordEntry>>, ReadError> {
+        let info = open(site_packages).and_then(|site| site.folder(&self.info));
+        let Ok(info) = info else { return Ok(None) };
+        match info.read("RECORD", RECORD_LIMIT) {
+            Ok(bytes) => return Ok(Some(record(&bytes))),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        match info.read("installed-files.txt", RECORD_LIMIT) {
+            Ok(bytes) => Ok(Some(installed_files(&bytes, &self.info))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The modules that an application imports it by.
+    pub(crate) fn top_level_modules(&self, site_packages: &Path) -> Vec<String> {
+        let entries = self.record(site_packages).ok().flatten().unwrap_or_default();
+        let modules = top_level_modules(&entries);
+        if modules.is_empty() { self.declared_modules(site_packages) } else { modules }
+    }
+
+    /// The modules in `top_level.txt`, which setuptools writes, for editables too.
+    pub(super) fn declared_modules(&self, site_packages: &Path) -> Vec<String> {
+        let is_egg = self.info.extension().is_some_and(|extension| extension == "egg");
+        let info = open(site_packages).and_then(|site| site.folder(&self.info));
+        let info = if is_egg { info.and_then(|egg| egg.folder("EGG-INFO")) } else { info };
+        let text = info.ok().and_then(|info| info.read("top_level.txt", SMALL_LIMIT).ok());
+        let text = text.unwrap_or_default();
+        let mut modules: Vec<String> = String::from_utf8_lossy(&text)
+            .lines()
+            .map(str::trim)
+            .filter(|name| super::record::is_identifier(name))
+            .map(str::to_string)
+            .collect();
+        modules.sort();
+        modules.dedup();
+        modules
+    }
+}
+
+/// The normal form of a distribution's name (PEP 503).
+pub(crate) fn normalised(name: &str) -> String {
+    let mut result = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            '-' | '_' | '.' if result.ends_with('-') => {}
+            '-' | '_' | '.' => result.push('-'),
+            other => result.extend(other.to_lowercase()),
+        }
+    }
+    result
+}
+
+/// The distributions in a site-packages folder, sorted by normalised name.
+pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution>> {
+    let site = open(site_packages)?;
+    let mut found: Vec<(String, Distribution)> = site
+        .entries()?
+        .iter()
+        .filter_map(|entry| distribution(&site, entry))
+        .map(|distribution| (distribution.normalised_name(), distribution))
+        .collect();
+    found.sort_by(|(name, a), (other, b)| (name, &a.info).cmp(&(other, &b.info)));
+    let mut distributions: Vec<(String, Distribution)> = Vec::with_capacity(found.len());
+    for (name, distribution) in found {
+        match distributions.last_mut() {
+            // What an interrupted installer left beside its successor.
+            Some((last, kept)) if *last == name => {
+                if changed(&site, &distribution) > changed(&site, kept) {
+                    *kept = distribution;
+                }
+            }
+            _ => distributions.push((name, distribution)),
+        }
+    }
+    Ok(distributions.into_iter().map(|(_, distribution)| distribution).collect())
+}
+
+/// Opens `lib/pythonX.Y/site-packages` name by name: none of them may be a link that leads
+/// out of the venv.
+fn open(site_packages: &Path) -> io::Result<Folder> {
+    let names = ["lib", "pythonX.Y", "site-packages"];
+    let venv = site_packages.ancestors().nth(names.len()).unwrap_or(Path::new("/"));
+    let below = site_packages.strip_prefix(venv).unwrap_or(site_packages);
+    below.iter().try_fold(Folder::open(venv)?, |folder, name| folder.folder(name))
+}
+
+fn changed(site: &Folder, distribution: &Distribution) -> (i64, u64) {
+    site.stat(&distribution.info)
+        .map_or((0, 0), |stat| (stat.st_mtime, u64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
+}
+
+fn distribution(site: &Folder, entry: &Entry) -> Option<Distribution> {
+    let name = entry.name.to_str()?;
+    // pip renames what it is about to remove.
+    if name.starts_with('~') {
+        return None;
+    }
+    let (stem, extension) = name.rsplit_once('.')?;
+    let info = PathBuf::from(name);
+    match (extension, entry.kind.is_dir(), entry.kind.is_file()) {
+        ("dist-info", true, _) => Some(described(&site.folder(name).ok()?, "METADATA", stem, info)),
+        ("egg-info", true, _) => Some(described(&site.folder(name).ok()?, "PKG-INFO", stem, info)),
+        ("egg", true, _) => {
+            let inner = site.folder(name).ok()?.folder("EGG-INFO").ok()?;
+            Some(described(&inner, "PKG-INFO", stem, info))
+        }
+        // distutils wrote the metadata alone.
+        ("egg-info", _, true) => Some(plain(headers(site.file(name)), stem, info)),
+        // A zip file.
+        ("egg", _, true) => Some(plain(Headers::default(), stem, info)),
+        ("egg-link", _, true) => developed(site, stem, info),
+        _ => None,
+    }
+}
+
+/// A distribution by its metadata; what they leave open is told by the folder's name.
+fn plain(headers: Headers, stem: &str, info: PathBuf) -> Distribution {
+    let (name, version) = in_file_name(stem);
+    Distribution {
+        name: headers.name.unwrap_or_else(|| name.to_string()),
+        version: headers.version.or_else(|| version.map(str::to_string)),
+        installer: None,
+        requested: false,
+        origin: Origin::Index,
+        info,
+    }
+}
+
+fn described(folder: &Folder, metadata: &str, stem: &str, info: PathBuf) -> Distribution {
+    let installer = folder.read("INSTALLER", SMALL_LIMIT).ok();
+    Distribution {
+        installer: installer
+            .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii()).into_owned())
+            .filter(|name| !name.is_empty()),
+        requested: folder.kind("REQUESTED").is_some(),
+        origin: match folder.read("direct_url.json", SMALL_LIMIT) {
+            Ok(bytes) => Origin::of_direct_url(&bytes),
+            Err(error) if error.is_not_found() => Origin::Index,
+            // It did not come from an index, and must not be taken from one.
+            Err(error) => Origin::Unknown { reason: error.to_string() },
+        },
+        ..plain(headers(folder.file(metadata)), stem, info)
+    }
+}
+
+/// What `setup.py develop` leaves: the path of the sources.
+fn developed(site: &Folder, stem: &str, info: PathBuf) -> Option<Distribution> {
+    let text = site.read(&info, SMALL_LIMIT).ok()?;
+    let path = text.split(|byte| *byte == b'\n').next()?.trim_ascii();
+    let path = PathBuf::from(OsStr::from_bytes(path));
+    let origin = if path.is_absolute() {
+        Origin::Folder { path, editable: true }
+    } else {
+        Origin::Unknown { reason: format!("{} names no absolute path", info.display()) }
+    };
+    Some(Distribution { version: None, origin, ..plain(Headers::default(), stem, info) })
+}
+
+/// `flask-3.0.0`, of an egg `flask-3.0.0-py3.11`.
+fn in_file_name(stem: &str) -> (&str, Option<&str>) {
+    match stem.split_once('-') {
+        Some((name, rest)) => (name, rest.split('-').next()),
+        None => (stem, None),
+    }
+}
+
+#[derive(Default)]
+struct Headers {
+    name: Option<String>,
+    version: Option<String>,
+}
+
+/// Name and version from a METADATA or PKG-INFO file; what cannot be read tells nothing.
+fn headers(file: Result<File, ReadError>) -> Headers {
+    let mut found = Headers::default();
+    let Ok(file) = file else { return found };
+    let mut reader = BufReader::with_capacity(HEADERS_READ, file.take(HEADERS_LIMIT));
+    let mut line = Vec::new();
+    while found.name.is_none() || found.version.is_none() {
+        line.clear();
+        match reader.read_until(b'\n', &mut line) {
+            // An empty line ends the headers.
+            Ok(read) if read > 0 && !line.trim_ascii().is_empty() => {}
+            _ => break,
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (key, value) = line.split_at(colon);
+        let value = || {
+            let value = value.get(1..).unwrap_or_default().trim_ascii();
+            Some(String::from_utf8_lossy(value).into_owned()).filter(|text| !text.is_empty())
+        };
+        if key.eq_ignore_ascii_case(b"name") {
+            found.name = found.name.or_else(value);
+        } else if key.eq_ignore_ascii_case(b"version") {
+            found.version = found.version.or_else(value);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Site(tempfile::TempDir);
+
+    impl Site {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("lib/python3.11/site-packages")
+        }
+
+        fn write(&self, path: &str, text: &str) -> &Self {
+            let path = self.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        fn distributions(&self) -> Vec<Distribution> {
+            distributions(&self.path()).unwrap()
+        }
+
+        fn told(&self) -> Vec<String> {
+            let told =
+                |d: &Distribution| format!("{} {}", d.name, d.version.as_deref().unwrap_or("-"));
+            self.distributions().iter().map(told).collect()
+        }
+    }
+
+    #[test]
+    fn distributions_are_told_in_order_of_their_normal_names() {
+        let site = Site::new();
+        site.write("zope.interface-6.0.dist-info/METADATA", "Name: zope.interface\nVersion: 6.0\n")
+            .write(
+                "Flask-3.0.dist-info/METADATA",
+                "Metadata-Version: 2.1\r\nName: Flask\r\nVersion: 3.0\r\n",
+            )
+            .write(
+                "ruamel_yaml-1.dist-info/METADATA",
+                "name:ruamel.yaml\nVERSION : no\nversion: 1\n\nVersion: 2\n",
+            )
+            .write("flask/__init__.py", "")
+            .write("~lask-2.0.dist-info/METADATA", "Name: flask\nVersion: 2.0\n");
+        assert_eq!(site.told(), ["Flask 3.0", "ruamel.yaml 1", "zope.interface 6.0"]);
+    }
+
+    #[test]
+    fn what_the_installer_noted_is_read() {
+        let site = Site::new();
+        site.write("a-1.dist-info/METADATA", "Name: a\nVersion: 1\n")
+            .write("a-1.dist-info/INSTALLER", "pip\n")
+            .write("a-1.dist-info/REQUESTED", "")
+            .write("b-1.dist-info/METADATA", "Name: b\nVersion: 1\n")
+            .write(
+                "b-1.dist-info/direct_url.json",
+                "{\"url\": \"file:///srv/b\", \"dir_info\": {}}",
+            );
+        let [a, b] = &site.distributions()[..] else { panic!() };
+        assert_eq!(
+            (a.installer.as_deref(), a.requested, &a.origin),
+            (Some("pip"), true, &Origin::Index)
+        );
+        assert_eq!((b.installer.as_deref(), b.requested), (None, false));
+        assert_eq!(b.origin, Origin::Folder { path: "/srv/b".into(), editable: false });
+    }
+
+    #[test]
+    fn the_forms_of_former_times_are_read_too() {
+        let site = Site::new();
+        site.write("a.egg-info/PKG-INFO", "Name: a\nVersion: 1\n")
+            .write("b-2.0-py3.11.egg-info", "Metadata-Version: 1.0\nName: b\nVersion: 2.0\n")
+            .write("c-3.0-py3.11.egg/EGG-INFO/PKG-INFO", "Name: c\nVersion: 3.0\n")
+            .write("d-4.0-py3.11.egg", "PK")
+            .write("e.egg-link", "/srv/e e\n../\n")
+            .write("f.egg-link", "relative\n.\n");
+        assert_eq!(site.told(), ["a 1", "b 2.0", "c 3.0", "d 4.0", "e -", "f -"]);
+        let all = site.distributions();
+        assert_eq!(all[4].origin, Origin::Folder { path: "/srv/e e".into(), editable: true });
+        assert!(matches!(all[5].origin, Origin::Unknown { .. }));
+    }
+
+    #[test]
+    fn the_name_of_the_folder_tells_where_the_metadata_do_not() {
+        let site = Site::new();
+        site.write("a_b-1.0.dist-info/RECORD", "").write("c.dist-info/METADATA", "\nName: x\n");
+        assert_eq!(site.told(), ["a_b 1.0", "c -"]);
+    }
+
+    #[test]
+    fn of_two_versions_of_a_distribution_the_newer_files_count() {
+        let site = Site::new();
+        site.write("a-2.dist-info/METADATA", "Name: a\nVersion: 2\n")
+            .write("a-1.dist-info/METADATA", "Name: a\nVersion: 1\n");
+        let older = std::time::SystemTime::UNIX_EPOCH;
+        fs::File::open(site.path().join("a-2.dist-info")).unwrap().set_modified(older).unwrap();
+        assert_eq!(site.told(), ["a 1"]);
+        fs::File::open(site.path().join("a-1.dist-info"))
+            .unwrap()
+            .set_modified(older - std::time::Duration::from_secs(9))
+            .unwrap();
+        assert_eq!(site.told(), ["a 2"]);
+    }
+
+    #[test]
+    fn links_and_devices_among_the_notes_are_not_followed() {
+        let site = Site::new();
+        site.write("secret", "Name: secret\nVersion: 9\n").write("a-1.dist-info/RECORD", "");
+        let info = site.path().join("a-1.dist-info");
+        std::os::unix::fs::symlink("../secret", info.join("METADATA")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", info.join("direct_url.json")).unwrap();
+        std::os::unix::fs::symlink("a-1.dist-info", site.path().join("b-1.dist-info")).unwrap();
+        assert_eq!(site.told(), ["a 1"]);
+        assert!(matches!(site.distributions()[0].origin, Origin::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_link_to_another_site_packages_is_not_followed() {
+        let site = Site::new();
+        site.write("a-1.dist-info/METADATA", "Name: a\nVersion: 1\n");
+        let other = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(site.0.path().join("lib"), other.path().join("lib")).unwrap();
+        assert!(distributions(&other.path().join("lib/python3.11/site-packages")).is_err());
+        assert!(distributions(&other.path().join("none/lib/python3.11/site-packages")).is_err());
+    }
+
+    #[test]
+    fn names_are_normalised_as_indexes_do_it() {
+        assert_eq!(normalised("Zope.Interface"), "zope-interface");
+        assert_eq!(normalised("a-_.b__c"), "a-b-c");
+    }
+
+    #[test]
+    fn the_modules_to_import_are_told_even_without_a_record() {
+        let site = Site::new();
+        site.write("a-1.dist-info/RECORD", "a/__init__.py,,\n_a.so,,\n")
+            .write("b-1.dist-info/RECORD", "__editable__.b-1.pth,,\n__editable___b_1_finder.py,,\n")
+            .write("b-1.dist-info/top_level.txt", "b\nc\n../d\n")
+            .write("e.egg-info/installed-files.txt", "../e/__init__.py\nPKG-INFO\n");
+        let modules: Vec<_> = site
+            .distributions()
+            .iter()
+            .map(|d| d.top_level_modules(&site.path()).join(" "))
+            .collect();
+        assert_eq!(modules, ["_a a", "b c", "e"]);
+    }
+}

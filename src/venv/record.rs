@@ -1,0 +1,231 @@
+//! The files that an installer says it wrote: `RECORD`, and the list that came before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+/// A file that an installer wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordEntry {
+    /// As it was written down: relative to site-packages, often with `..` (a console script
+    /// is `../../../bin/x`), seldom absolute.
+    pub(crate) path: PathBuf,
+    /// `sha256=…` in URL-safe base64; None for what is made later, like `.pyc` files.
+    pub(crate) hash: Option<String>,
+}
+
+/// How deep below a folder without `__init__.py` packages are looked for:
+/// `google/cloud/storage`.
+const NAMESPACE_DEPTH: usize = 3;
+
+/// Reads a RECORD: lines of path, hash and size, as comma-separated values.
+pub(super) fn record(bytes: &[u8]) -> Vec<RecordEntry> {
+    bytes.split(|byte| *byte == b'\n').filter_map(|line| entry(line.trim_ascii_end())).collect()
+}
+
+fn entry(line: &[u8]) -> Option<RecordEntry> {
+    let (path, rest) = match line.strip_prefix(b"\"") {
+        Some(quoted) => unquoted(quoted)?,
+        None => {
+            let comma = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
+            let (path, rest) = line.split_at(comma);
+            (path.to_vec(), rest)
+        }
+    };
+    if path.is_empty() {
+        return None;
+    }
+    let hash = rest.split(|byte| *byte == b',').nth(1).filter(|hash| !hash.is_empty());
+    Some(RecordEntry {
+        path: PathBuf::from(std::ffi::OsString::from_vec(path)),
+        hash: hash.map(|hash| String::from_utf8_lossy(hash).into_owned()),
+    })
+}
+
+/// A quoted value, in which a quote is doubled, and what follows it.
+fn unquoted(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut value = Vec::new();
+    let mut rest = quoted;
+    loop {
+        let (byte, after) = rest.split_first()?;
+        match (byte, after) {
+            (b'"', [b'"', beyond @ ..]) => {
+                value.push(b'"');
+                rest = beyond;
+            }
+            (b'"', _) => return Some((value, after)),
+            (byte, _) => {
+                value.push(*byte);
+                rest = after;
+            }
+        }
+    }
+}
+
+/// Reads an `installed-files.txt`: paths relative to the folder it lies in.
+pub(super) fn installed_files(bytes: &[u8], info: &Path) -> Vec<RecordEntry> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+        .map(|line| Path::new(OsStr::from_bytes(line)))
+        .map(|path| RecordEntry {
+            path: path.strip_prefix("..").map_or_else(|_| info.join(path), Path::to_path_buf),
+            hash: None,
+        })
+        .collect()
+}
+
+/// The modules that can be imported from these files, the top of each tree only: packages,
+/// single modules, extension modules. A name with one underscore counts (`_cffi_backend`
+/// is what a new interpreter breaks first), a name with two is an installer's machinery.
+/// Of a folder without `__init__.py` the packages below it count: the folder itself
+/// imports always and so proves nothing.
+pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
+    let mut modules = BTreeSet::new();
+    // The folders with an `__init__`, by their names.
+    let mut packages: BTreeMap<Vec<&str>, ()> = BTreeMap::new();
+    for entry in entries {
+        let Some(names) = names(&entry.path) else { continue };
+        let Some((file, folders)) = names.split_last() else { continue };
+        let Some(module) = module(file) else { continue };
+        if !folders.iter().all(|folder| is_identifier(folder)) {
+            continue;
+        }
+        if module == "__init__" {
+            packages.insert(folders.to_vec(), ());
+        } else if folders.is_empty() && is_identifier(module) && !module.starts_with("__") {
+            modules.insert(module.to_string());
+        }
+    }
+    for folders in packages.keys() {
+        let is_inner = (1..folders.len())
+            .any(|length| folders.get(..length).is_some_and(|outer| packages.contains_key(outer)));
+        let private = folders.iter().any(|folder| folder.starts_with("__"));
+        if !is_inner && !private && (1..=NAMESPACE_DEPTH).contains(&folders.len()) {
+            modules.insert(folders.join("."));
+        }
+    }
+    modules.into_iter().collect()
+}
+
+/// The names in a path that stays in site-packages.
+fn names(path: &Path) -> Option<Vec<&str>> {
+    path.components()
+        .map(|component| match component {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The module that a file is: `a.py`, `a.so`, `a.abi3.so`, `a.cpython-311-x86_64-linux-gnu.so`.
+fn module(file: &str) -> Option<&str> {
+    let (name, ending) = file.split_once('.')?;
+    match ending.rsplit_once('.') {
+        None if ending == "py" || ending == "so" => Some(name),
+        Some((tag, "so")) if tag == "abi3" || tag.starts_with("cpython-") => Some(name),
+        _ => None,
+    }
+}
+
+/// Whether Python can import something by this name.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && characters.all(|character| character.is_alphanumeric() || character == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modules(paths: &[&str]) -> Vec<String> {
+        let record_text: String = paths.iter().map(|path| format!("{path},,\n")).collect();
+        top_level_modules(&record(record_text.as_bytes()))
+    }
+
+    #[test]
+    fn a_record_is_read_with_its_quotes() {
+        let entries = record(
+            b"a/b.py,sha256=x_-,12\r\n\"c,\"\"d.py\",sha256=y,1\n../../../bin/a,,\n\n\"broken\na.pyc\n",
+        );
+        let told: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.path.to_str().unwrap(), entry.hash.as_deref()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("a/b.py", Some("sha256=x_-")),
+                ("c,\"d.py", Some("sha256=y")),
+                ("../../../bin/a", None),
+                ("a.pyc", None)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_older_list_is_relative_to_its_own_folder() {
+        let entries = installed_files(
+            b"../a/__init__.py\nPKG-INFO\n../../../../bin/a\n",
+            Path::new("a.egg-info"),
+        );
+        let paths: Vec<_> = entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
+        assert_eq!(paths, ["a/__init__.py", "a.egg-info/PKG-INFO", "../../../bin/a"]);
+    }
+
+    #[test]
+    fn modules_packages_and_extensions_are_imported_by_their_top_names() {
+        assert_eq!(
+            modules(&[
+                "six.py",
+                "flask/__init__.py",
+                "flask/app.py",
+                "flask/json/__init__.py",
+                "_cffi_backend.cpython-311-x86_64-linux-gnu.so",
+                "fast.abi3.so",
+                "old.so",
+                "cython/__init__.cpython-311-x86_64-linux-gnu.so",
+            ]),
+            ["_cffi_backend", "cython", "fast", "flask", "old", "six"]
+        );
+    }
+
+    #[test]
+    fn of_a_namespace_the_packages_in_it_are_imported() {
+        assert_eq!(
+            modules(&[
+                "google/cloud/storage/__init__.py",
+                "google/cloud/storage/blob/__init__.py",
+                "google/auth/__init__.py",
+                "google/loose.py",
+                "a/b/c/d/__init__.py",
+            ]),
+            ["google.auth", "google.cloud.storage"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_module_is_not_imported() {
+        assert_eq!(
+            modules(&[
+                "../../../bin/flask",
+                "../x/__init__.py",
+                "/etc/x.py",
+                "flask-3.0.dist-info/METADATA",
+                "flask-3.0.dist-info/licenses/x.py",
+                "__pycache__/six.cpython-311.pyc",
+                "__editable___a_1_finder.py",
+                "a-b.py",
+                "1a.py",
+                "libfoo.so.1",
+                "foo.libs/libgfortran-040039e1.so.5.0.0",
+                "a.pth",
+                "data.txt",
+            ]),
+            [""; 0]
+        );
+    }
+}
