@@ -31,6 +31,18 @@ impl From<&fs::Metadata> for FileIdentity {
     }
 }
 
+impl From<&rustix::fs::Stat> for FileIdentity {
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        let nanoseconds = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            changed: stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        }
+    }
+}
+
 /// Why a file that somebody else wrote was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -167,6 +179,15 @@ mod tests {
                 path.display()
             );
         }
+    }
+
+    #[test]
+    fn a_file_has_one_identity_however_it_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        let stat = rustix::fs::stat(&path).unwrap();
+        assert_eq!(FileIdentity::from(&stat), FileIdentity::from(&fs::metadata(&path).unwrap()));
     }
 
     #[test]

@@ -199,12 +199,16 @@ fn build_id<'data, Elf: FileHeader<Endian = Endianness>>(
                 && note.n_type(endian) == elf::NT_GNU_BUILD_ID
                 && (1..=64).contains(&note.desc().len());
             if desired {
-                let digits = note.desc().iter().map(|byte| format!("{byte:02x}")).collect();
-                return Ok(Some(BuildId(digits)));
+                return Ok(Some(BuildId(hexadecimal(note.desc()))));
             }
         }
     }
     Ok(None)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16);
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).filter_map(digit).collect()
 }
 
 /// Whether the program needs a `libpythonX.Y.so`.

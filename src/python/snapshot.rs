@@ -1,11 +1,13 @@
 //! The interpreters as they are now, and the cheap question whether that has changed.
 
-use std::fs::Metadata;
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use rustix::fs::FileType;
 
 use super::{DEFAULT, Interpreter, Interpreters, Minor, Package, Version, VersionError, dpkg};
 use super::{path_of, read_binary};
-use crate::host::{FileIdentity, ReadError, Root};
+use crate::host::{FileIdentity, Folder, ReadError, Root};
 
 /// Python 3 will not have had more minor versions for decades; each costs one `lstat`.
 const MINORS: std::ops::Range<u8> = 0..64;
@@ -22,15 +24,19 @@ pub(crate) enum SnapshotError {
 /// Looks at the interpreters that Debian's packages have installed.
 pub(crate) fn look(root: &Root) -> Result<Interpreters, SnapshotError> {
     let default = default_minor(root);
-    let files: Vec<(Minor, Metadata)> =
-        candidates(root).filter(|(minor, _)| is_owned(root, *minor)).collect();
+    let programs = programs(root);
+    let files: Vec<(Minor, FileIdentity)> = MINORS
+        .map(minor)
+        .filter_map(|minor| Some((minor, identity(programs.as_ref()?, minor)?)))
+        .filter(|(minor, _)| is_owned(root, *minor))
+        .collect();
     if files.is_empty() {
         return Ok(Interpreters { default, ..Interpreters::default() });
     }
     let packages =
         dpkg::packages(root, |name| files.iter().any(|(minor, _)| name == dpkg::owner_of(*minor)))?;
-    let mut installed = std::collections::BTreeMap::new();
-    for (minor, metadata) in files {
+    let mut installed = BTreeMap::new();
+    for (minor, identity) in files {
         let name = dpkg::owner_of(minor);
         // One architecture of a package is installed at a time: it owns a plain path.
         let Some(entry) = packages.iter().find_map(|(qualified, entry)| {
@@ -48,7 +54,7 @@ pub(crate) fn look(root: &Root) -> Result<Interpreters, SnapshotError> {
             })?,
         };
         let package = Package { name, version: entry.version.clone() };
-        let identity = Some(FileIdentity::from(&metadata));
+        let identity = Some(identity);
         installed
             .insert(minor, Interpreter { version, package, build_id: binary.build_id, identity });
     }
@@ -58,11 +64,11 @@ pub(crate) fn look(root: &Root) -> Result<Interpreters, SnapshotError> {
 /// Whether the interpreters still are the ones that are known. Asked in every run of apt:
 /// names and inodes only, no file is opened.
 pub(crate) fn unchanged(root: &Root, known: &Interpreters) -> bool {
+    let programs = programs(root);
+    let identity = |minor| identity(programs.as_ref()?, minor);
     default_minor(root) == known.default
-        && MINORS.map(minor).all(|minor| match (known.get(minor), regular_file(root, minor)) {
-            (Some(interpreter), Some(metadata)) => {
-                interpreter.identity == Some(FileIdentity::from(&metadata))
-            }
+        && MINORS.map(minor).all(|minor| match (known.get(minor), identity(minor)) {
+            (Some(interpreter), Some(identity)) => interpreter.identity == Some(identity),
             (None, None) => true,
             (Some(_), None) => false,
             // Put there by hand, unless a package has come with it.
@@ -94,12 +100,15 @@ fn minor(number: u8) -> Minor {
     Minor::new(3, number)
 }
 
-fn candidates(root: &Root) -> impl Iterator<Item = (Minor, Metadata)> {
-    MINORS.map(minor).filter_map(|minor| Some((minor, regular_file(root, minor)?)))
+/// The folder of the interpreters, held open: 64 names are asked for below it.
+fn programs(root: &Root) -> Option<Folder> {
+    Folder::open(&root.at("/usr/bin")).ok()
 }
 
-fn regular_file(root: &Root, minor: Minor) -> Option<Metadata> {
-    std::fs::symlink_metadata(root.at(path_of(minor))).ok().filter(Metadata::is_file)
+/// Which regular file is the interpreter of a minor version, if one is.
+fn identity(programs: &Folder, minor: Minor) -> Option<FileIdentity> {
+    let stat = programs.stat(minor.program()).ok()?;
+    FileType::from_raw_mode(stat.st_mode).is_file().then(|| FileIdentity::from(&stat))
 }
 
 fn is_owned(root: &Root, minor: Minor) -> bool {

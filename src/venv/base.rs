@@ -97,7 +97,7 @@ impl Chain {
         let mut beyond = names.iter().filter(|name| !name.starts_with(venv));
         let debian = beyond.clone().find_map(|name| debian_name(name));
         let outside = beyond.next().cloned();
-        Self { outside, debian, end, names }
+        Self { names, outside, debian, end }
     }
 
     fn end(&self) -> &Path {

@@ -137,9 +137,8 @@ fn open(site_packages: &Path) -> io::Result<Folder> {
     below.iter().try_fold(Folder::open(venv)?, |folder, name| folder.folder(name))
 }
 
-fn changed(site: &Folder, distribution: &Distribution) -> (i64, u64) {
-    site.stat(&distribution.info)
-        .map_or((0, 0), |stat| (stat.st_mtime, u64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
+fn changed(site: &Folder, distribution: &Distribution) -> impl Ord + use<> {
+    site.stat(&distribution.info).ok().map(|stat| (stat.st_mtime, stat.st_mtime_nsec))
 }
 
 fn distribution(site: &Folder, entry: &Entry) -> Option<Distribution> {

@@ -53,10 +53,10 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
         return Err(NotAVenv::Conda(path));
     }
     let configuration = configuration(&folder)?;
-    let libraries = libraries(&folder);
+    let libraries = Libraries::of(&folder);
     let legacy = match configuration {
         Some(_) => None,
-        None => libraries.iter().find_map(Legacy::of),
+        None => libraries.minors.iter().find_map(|minor| Legacy::of(&libraries.folder(*minor)?)),
     };
     if configuration.is_none() && legacy.is_none() {
         return Err(NotAVenv::NoConfiguration(path));
@@ -64,7 +64,7 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
     let claims = Claims {
         configuration: configuration.as_ref(),
         original_prefix: legacy.as_ref().map(|legacy| legacy.prefix.as_path()),
-        library: libraries.iter().map(|library| library.minor).max(),
+        library: libraries.minors.iter().copied().max(),
     };
     let bin = folder.folder("bin").ok();
     let base = base(root, &path, bin.as_ref(), &claims);
@@ -109,23 +109,28 @@ fn configuration(folder: &Folder) -> Result<Option<Configuration>, NotAVenv> {
     }
 }
 
-/// A `lib/python3.11`.
-struct Library {
-    minor: Minor,
-    folder: Folder,
+/// The folders `lib/pythonX.Y`. They are opened only where they have to be.
+#[derive(Default)]
+struct Libraries {
+    lib: Option<Folder>,
+    minors: Vec<Minor>,
 }
 
-fn libraries(folder: &Folder) -> Vec<Library> {
-    let Ok(lib) = folder.folder("lib") else { return Vec::new() };
-    let Ok(entries) = lib.entries() else { return Vec::new() };
-    entries
-        .into_iter()
-        .filter(|entry| entry.kind.is_dir())
-        .filter_map(|entry| {
-            let minor = Minor::of_program(entry.name.to_str()?)?;
-            Some(Library { minor, folder: lib.folder(&entry.name).ok()? })
-        })
-        .collect()
+impl Libraries {
+    fn of(venv: &Folder) -> Self {
+        let lib = venv.folder("lib").ok();
+        let entries = lib.as_ref().and_then(|lib| lib.entries().ok()).unwrap_or_default();
+        let minors = entries
+            .iter()
+            .filter(|entry| entry.kind.is_dir())
+            .filter_map(|entry| Minor::of_program(entry.name.to_str()?))
+            .collect();
+        Self { lib, minors }
+    }
+
+    fn folder(&self, minor: Minor) -> Option<Folder> {
+        self.lib.as_ref()?.folder(minor.program()).ok()
+    }
 }
 
 /// What a virtualenv before version 20 notes instead of a `pyvenv.cfg`.
@@ -135,32 +140,30 @@ struct Legacy {
 }
 
 impl Legacy {
-    fn of(library: &Library) -> Option<Self> {
-        let prefix = library.folder.read("orig-prefix.txt", PATH_LIMIT).ok()?;
+    fn of(library: &Folder) -> Option<Self> {
+        let prefix = library.read("orig-prefix.txt", PATH_LIMIT).ok()?;
         let prefix = PathBuf::from(std::ffi::OsStr::from_bytes(prefix.trim_ascii()));
-        let system_site_packages = library.folder.kind("no-global-site-packages.txt").is_none();
+        let system_site_packages = library.kind("no-global-site-packages.txt").is_none();
         Some(Self { prefix, system_site_packages })
     }
 }
 
 /// The minor version whose site-packages holds the distributions: of several the one with
 /// the most in it (`venv --upgrade` leaves an empty one), then the one that is claimed.
-fn site(libraries: &[Library], claimed: Option<Minor>) -> Option<Minor> {
-    match libraries {
+fn site(libraries: &Libraries, claimed: Option<Minor>) -> Option<Minor> {
+    match libraries.minors[..] {
         [] => None,
-        [only] => Some(only.minor),
-        several => several
-            .iter()
-            .max_by_key(|library| {
-                (distributions(library), Some(library.minor) == claimed, library.minor)
-            })
-            .map(|library| library.minor),
+        [only] => Some(only),
+        ref several => several.iter().copied().max_by_key(|minor| {
+            let held = libraries.folder(*minor).map(|library| distributions(&library));
+            (held, Some(*minor) == claimed, *minor)
+        }),
     }
 }
 
 /// How many distributions there are besides those that come with every venv, and with them.
-fn distributions(library: &Library) -> (usize, usize) {
-    let Ok(site) = library.folder.folder("site-packages") else { return (0, 0) };
+fn distributions(library: &Folder) -> (usize, usize) {
+    let Ok(site) = library.folder("site-packages") else { return (0, 0) };
     let Ok(entries) = site.entries() else { return (0, 0) };
     let known = entries.iter().map(|entry| entry.name.to_string_lossy()).filter(|name| {
         [".dist-info", ".egg-info", ".egg-link", ".egg"].iter().any(|end| name.ends_with(end))

@@ -1,6 +1,6 @@
 //! The files that an installer says it wrote: `RECORD`, and the list that came before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -25,13 +25,12 @@ pub(super) fn record(bytes: &[u8]) -> Vec<RecordEntry> {
 }
 
 fn entry(line: &[u8]) -> Option<RecordEntry> {
-    let (path, rest) = match line.strip_prefix(b"\"") {
-        Some(quoted) => unquoted(quoted)?,
-        None => {
-            let comma = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
-            let (path, rest) = line.split_at(comma);
-            (path.to_vec(), rest)
-        }
+    let (path, rest) = if let Some(quoted) = line.strip_prefix(b"\"") {
+        unquoted(quoted)?
+    } else {
+        let comma = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
+        let (path, rest) = line.split_at(comma);
+        (path.to_vec(), rest)
     };
     if path.is_empty() {
         return None;
@@ -85,7 +84,7 @@ pub(super) fn installed_files(bytes: &[u8], info: &Path) -> Vec<RecordEntry> {
 pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
     let mut modules = BTreeSet::new();
     // The folders with an `__init__`, by their names.
-    let mut packages: BTreeMap<Vec<&str>, ()> = BTreeMap::new();
+    let mut packages: BTreeSet<Vec<&str>> = BTreeSet::new();
     for entry in entries {
         let Some(names) = names(&entry.path) else { continue };
         let Some((file, folders)) = names.split_last() else { continue };
@@ -94,14 +93,14 @@ pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
             continue;
         }
         if module == "__init__" {
-            packages.insert(folders.to_vec(), ());
+            packages.insert(folders.to_vec());
         } else if folders.is_empty() && is_identifier(module) && !module.starts_with("__") {
             modules.insert(module.to_string());
         }
     }
-    for folders in packages.keys() {
+    for folders in &packages {
         let is_inner = (1..folders.len())
-            .any(|length| folders.get(..length).is_some_and(|outer| packages.contains_key(outer)));
+            .any(|length| folders.get(..length).is_some_and(|outer| packages.contains(outer)));
         let private = folders.iter().any(|folder| folder.starts_with("__"));
         if !is_inner && !private && (1..=NAMESPACE_DEPTH).contains(&folders.len()) {
             modules.insert(folders.join("."));

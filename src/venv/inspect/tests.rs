@@ -79,20 +79,16 @@ impl System {
     }
 }
 
-fn hanging(base: &Base) -> (Link, &str, Option<String>, bool) {
-    let minor = base.minor.map(|minor| minor.to_string());
+fn hanging(base: &Base) -> (Link, &str, String, bool) {
+    let minor = base.minor.map(|minor| minor.to_string()).unwrap_or_default();
     (base.link, base.path.to_str().unwrap(), minor, base.ours)
-}
-
-fn on_3_11() -> Option<String> {
-    Some("3.11".to_string())
 }
 
 #[test]
 fn a_venv_on_the_default_interpreter_follows_it() {
     let system = System::new();
     let venv = system.inspect();
-    assert_eq!(hanging(&venv.base), (Link::Followed, "/usr/bin/python3", on_3_11(), true));
+    assert_eq!(hanging(&venv.base), (Link::Followed, "/usr/bin/python3", "3.11".into(), true));
     assert_eq!(venv.base.copies, []);
     assert_eq!((venv.flavour, venv.site), (Flavour::Venv, Minor::new(3, 11)));
     assert_eq!(venv.path, Path::new("/srv/app"));
@@ -107,12 +103,12 @@ fn the_merged_bin_is_the_same_folder() {
     system.link("srv/app/bin/python3", "/bin/python3");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Followed, "/usr/bin/python3", on_3_11(), true)
+        (Link::Followed, "/usr/bin/python3", "3.11".into(), true)
     );
     system.link("srv/app/bin/python3", "/bin/python3.11");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Pinned, "/usr/bin/python3.11", on_3_11(), true)
+        (Link::Pinned, "/usr/bin/python3.11", "3.11".into(), true)
     );
 }
 
@@ -143,11 +139,14 @@ fn a_link_that_leads_nowhere_still_tells_where_it_led() {
     system.link("srv/app/bin/python3", "/usr/bin/python3.9");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Dangling, "/usr/bin/python3.9", Some("3.9".to_string()), true)
+        (Link::Dangling, "/usr/bin/python3.9", "3.9".into(), true)
     );
     system.remove("usr/bin/python3");
     system.link("srv/app/bin/python3", "/usr/bin/python3");
-    assert_eq!(hanging(&system.inspect().base), (Link::Dangling, "/usr/bin/python3", None, true));
+    assert_eq!(
+        hanging(&system.inspect().base),
+        (Link::Dangling, "/usr/bin/python3", String::new(), true)
+    );
     system.link("srv/app/bin/python3", "python");
     let base = system.inspect().base;
     assert_eq!((base.link, base.minor, base.ours), (Link::Dangling, None, true), "a loop");
@@ -155,7 +154,7 @@ fn a_link_that_leads_nowhere_still_tells_where_it_led() {
         system.remove(&format!("srv/app/bin/{name}"));
     }
     let venv = system.inspect();
-    assert_eq!(hanging(&venv.base), (Link::Dangling, "/srv/app/bin/python", None, true));
+    assert_eq!(hanging(&venv.base), (Link::Dangling, "/srv/app/bin/python", String::new(), true));
     assert_eq!(venv.site, Minor::new(3, 11));
 }
 
@@ -165,7 +164,7 @@ fn copied_interpreters_are_read_each() {
     system.copy_interpreter(&binary(Some(HEX_3_11_2), b"", &[0xab]));
     system.write("srv/app/bin/python3", binary(Some(0x030b_01f0), b"", &[0xcd]));
     let base = system.inspect().base;
-    assert_eq!(hanging(&base), (Link::Copied, "/usr/bin/python3.11", on_3_11(), true));
+    assert_eq!(hanging(&base), (Link::Copied, "/usr/bin/python3.11", "3.11".into(), true));
     assert_eq!(base.version.unwrap().to_string(), "3.11.2");
     let told: Vec<_> = base
         .copies
@@ -192,7 +191,7 @@ fn a_copy_of_another_build_of_python_is_not_ours() {
     let base = system.inspect().base;
     assert_eq!(
         hanging(&base),
-        (Link::Copied, "/root/.pyenv/versions/3.11.7/bin/python3.11", on_3_11(), false)
+        (Link::Copied, "/root/.pyenv/versions/3.11.7/bin/python3.11", "3.11".into(), false)
     );
 }
 
@@ -203,7 +202,7 @@ fn a_copy_that_was_lost_or_damaged_is_ours_by_its_origin() {
     for bytes in [&b""[..], &whole[..200]] {
         system.copy_interpreter(bytes);
         let base = system.inspect().base;
-        assert_eq!(hanging(&base), (Link::Copied, "/usr/bin/python3.11", on_3_11(), true));
+        assert_eq!(hanging(&base), (Link::Copied, "/usr/bin/python3.11", "3.11".into(), true));
         assert_eq!((base.version, base.copies.len()), (None, 3));
     }
 }
@@ -218,7 +217,7 @@ fn an_old_virtualenv_without_a_configuration_is_recognised() {
     system.write("srv/app/lib/python3.11/orig-prefix.txt", "/usr");
     let venv = system.inspect();
     assert_eq!(venv.flavour, Flavour::LegacyVirtualenv);
-    assert_eq!(hanging(&venv.base), (Link::Copied, "/usr/bin/python3.11", on_3_11(), true));
+    assert_eq!(hanging(&venv.base), (Link::Copied, "/usr/bin/python3.11", "3.11".into(), true));
     assert_eq!(venv.base.copies.len(), 2);
     assert!(venv.system_site_packages);
     system.write("srv/app/lib/python3.11/no-global-site-packages.txt", "");
@@ -238,9 +237,9 @@ fn interpreters_of_others_are_not_ours() {
     ] {
         system.write(&path[1..], "");
         system.link("srv/app/bin/python3", path);
-        assert_eq!(hanging(&system.inspect().base), (Link::Pinned, path, on_3_11(), ours));
+        assert_eq!(hanging(&system.inspect().base), (Link::Pinned, path, "3.11".into(), ours));
         system.remove(&path[1..]);
-        assert_eq!(hanging(&system.inspect().base), (Link::Dangling, path, None, ours));
+        assert_eq!(hanging(&system.inspect().base), (Link::Dangling, path, String::new(), ours));
     }
     system.write("usr/local/bin/python3.12", "");
     system.link("usr/bin/python3", "/usr/local/bin/python3.12");
