@@ -5,22 +5,25 @@ mod configuration;
 mod distribution;
 mod inspect;
 mod origin;
+mod recipe;
 mod record;
+mod text;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use origin::Origin;
+pub(crate) use recipe::{Reason, Recipe, RecipeError, Requirement, Source, Unreproducible};
 pub(crate) use record::RecordEntry;
 
 use crate::python::{BuildId, Minor, Version};
 
 /// Who made a venv. It decides how it is made again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Flavour {
     Venv,

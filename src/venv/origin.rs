@@ -84,7 +84,14 @@ impl Origin {
                 {
                     hashes.entry(name.to_string()).or_insert_with(|| value.to_string());
                 }
-                Self::Archive { url, hashes, subdirectory }
+                // uv leaves the hash that was asked for in the URL.
+                let (url, fragment) = url.split_once('#').unwrap_or((&url, ""));
+                for (name, value) in fragment.split('&').filter_map(|part| part.split_once('=')) {
+                    if name.starts_with("sha") {
+                        hashes.entry(name.to_string()).or_insert_with(|| value.to_string());
+                    }
+                }
+                Self::Archive { url: url.to_string(), hashes, subdirectory }
             }
             (None, None, Some(folder)) => match local_path(&url) {
                 Some(path) => Self::Folder {
@@ -175,6 +182,14 @@ mod tests {
             origin(r#"{"url": "file:///srv/a.whl", "archive_info": {"hash": "sha256=ab"}}"#),
             Origin::Archive {
                 url: "file:///srv/a.whl".into(),
+                hashes: [("sha256".to_string(), "ab".to_string())].into(),
+                subdirectory: None,
+            }
+        );
+        assert_eq!(
+            origin(r#"{"url": "https://x.org/a.whl#egg=a&sha256=ab", "archive_info": {}}"#),
+            Origin::Archive {
+                url: "https://x.org/a.whl".into(),
                 hashes: [("sha256".to_string(), "ab".to_string())].into(),
                 subdirectory: None,
             }

@@ -141,8 +141,7 @@ mod tests {
     use super::*;
 
     fn modules(paths: &[&str]) -> Vec<String> {
-        let record_text: String = paths.iter().map(|path| format!("{path},,\n")).collect();
-        top_level_modules(&record(record_text.as_bytes()))
+        top_level_modules(&record(paths.join(",,\n").as_bytes()))
     }
 
     #[test]

@@ -1,0 +1,363 @@
+//! What it takes to make a venv again without asking the venv.
+//!
+//! A recipe is kept outside the venv, so that it survives a dead interpreter. It never puts
+//! a distribution of an index in the place of one that came from somewhere else: the name
+//! of a private project may be anybody's there.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::text::{Name, Release, Subdirectory, Token, Unfit, Url};
+use super::{Distribution, Flavour, Origin, Venv};
+use crate::host::Root;
+use crate::host::file::printable;
+
+const SCHEMA_VERSION: u32 = 1;
+
+/// Since this version setuptools is without `pkg_resources`, which many a distribution
+/// imports and none declares.
+const SETUPTOOLS_WITHOUT_PKG_RESOURCES: u32 = 82;
+
+/// What it takes to make a venv again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Recipe {
+    #[serde(rename = "schema_version")]
+    schema_version: u32,
+    pub(crate) flavour: Flavour,
+    pub(crate) system_site_packages: bool,
+    pub(crate) prompt: Option<String>,
+    /// Whether pip itself was in it.
+    pub(crate) seed_pip: bool,
+    /// Sorted by normalised name.
+    pub(crate) requirements: Vec<Requirement>,
+}
+
+/// One distribution, and where to get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Requirement {
+    pub(crate) name: Name,
+    pub(crate) source: Source,
+}
+
+/// Where a distribution comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Source {
+    Index {
+        version: Release,
+    },
+    Vcs {
+        vcs: Vcs,
+        url: Url,
+        commit: Token,
+        subdirectory: Option<Subdirectory>,
+    },
+    Archive {
+        url: Url,
+        hash: Option<Hash>,
+        subdirectory: Option<Subdirectory>,
+    },
+    Folder {
+        url: Url,
+        editable: bool,
+    },
+    /// A distribution that moves with the interpreter: the newest, or the newest below a
+    /// version that would take something away.
+    Newest {
+        below: Option<u32>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Vcs {
+    Git,
+    Hg,
+    Svn,
+    Bzr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Hash {
+    pub(crate) algorithm: Token,
+    pub(crate) digits: Token,
+}
+
+/// A distribution that cannot be had again, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot be installed again: {reason}", printable(.name))]
+pub(crate) struct Unreproducible {
+    pub(crate) name: String,
+    pub(crate) reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("it has no version")]
+    NoVersion,
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    #[error("it was checked out by {0:?}")]
+    UnknownVcs(String),
+    #[error("where it came from cannot be read: {}", printable(.0))]
+    UnknownOrigin(String),
+    #[error("it was installed from {}, which is gone", printable(.0))]
+    Gone(PathBuf),
+}
+
+/// Why a stored recipe was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecipeError {
+    #[error("the recipe has schema version {0}, this venvguard knows {SCHEMA_VERSION}")]
+    Schema(u32),
+    #[error("the recipe is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+}
+
+impl Recipe {
+    /// The recipe of a venv. All that cannot be had again is told, not the first alone.
+    pub(crate) fn of(
+        venv: &Venv,
+        distributions: &[Distribution],
+    ) -> Result<Self, Vec<Unreproducible>> {
+        let is_seed = |distribution: &&Distribution| seed(distribution).is_some();
+        let (seeds, others): (Vec<_>, Vec<_>) = distributions.iter().partition(is_seed);
+        let mut unreproducible = Vec::new();
+        let mut requirements: Vec<Requirement> = seeds.iter().filter_map(|d| seed(d)?).collect();
+        requirements.dedup_by(|a, b| a.name == b.name);
+        for distribution in others {
+            match requirement(distribution) {
+                Ok(requirement) => requirements.push(requirement),
+                Err(reason) => {
+                    unreproducible.push(Unreproducible { name: distribution.name.clone(), reason });
+                }
+            }
+        }
+        if !unreproducible.is_empty() {
+            return Err(unreproducible);
+        }
+        requirements
+            .sort_by_cached_key(|requirement| super::normalised(&requirement.name.to_string()));
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            flavour: venv.flavour,
+            system_site_packages: venv.system_site_packages,
+            prompt: venv.prompt.clone(),
+            seed_pip: distributions
+                .iter()
+                .any(|distribution| distribution.normalised_name() == "pip"),
+            requirements,
+        })
+    }
+
+    /// The distributions as they were, for `pip install --no-deps -r /dev/stdin` (pip knows
+    /// no `-r -`) or uv's like. The ones that move with the interpreter are not among them:
+    /// see `seeds`.
+    pub(crate) fn exact(&self) -> String {
+        self.requirements
+            .iter()
+            .filter(|requirement| !requirement.is_seed())
+            .flat_map(|requirement| [requirement.to_string(), "\n".to_string()])
+            .collect()
+    }
+
+    /// setuptools and wheel, where they were there. Nothing tells whether an application
+    /// needs them: they are to be installed where they can be had.
+    pub(crate) fn seeds(&self) -> Vec<String> {
+        let seeds = self.requirements.iter().filter(|requirement| requirement.is_seed());
+        seeds.map(ToString::to_string).collect()
+    }
+
+    /// Every distribution by name, for a second pass with the resolver: it adds what the
+    /// markers of a new interpreter ask for. What did not come from an index is installed
+    /// by then and stands without version or URL.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.requirements
+            .iter()
+            .filter(|requirement| !requirement.is_seed())
+            .map(|requirement| match requirement.source {
+                Source::Index { .. } => requirement.to_string(),
+                _ => requirement.name.to_string(),
+            })
+            .collect()
+    }
+
+    /// What was installed from this machine and is not there any more.
+    pub(crate) fn gone(&self, root: &Root) -> Vec<Unreproducible> {
+        let gone = |(name, path): (&Name, PathBuf)| {
+            let is_there = std::fs::symlink_metadata(root.at(&path)).is_ok();
+            let reason = Reason::Gone(path);
+            (!is_there).then(|| Unreproducible { name: name.to_string(), reason })
+        };
+        self.local_sources().filter_map(gone).collect()
+    }
+
+    /// The sources that lie in the venv itself (pip keeps the checkouts of editables in its
+    /// `src`): they have to be carried over before anything is installed.
+    pub(crate) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
+        self.local_sources().map(|(_, path)| path).filter(|path| path.starts_with(venv)).collect()
+    }
+
+    fn local_sources(&self) -> impl Iterator<Item = (&Name, PathBuf)> {
+        self.requirements.iter().filter_map(|requirement| {
+            let path = match &requirement.source {
+                Source::Vcs { url, .. }
+                | Source::Archive { url, .. }
+                | Source::Folder { url, .. } => url.path(),
+                Source::Index { .. } | Source::Newest { .. } => None,
+            };
+            Some((&requirement.name, path?))
+        })
+    }
+
+    /// As it is stored.
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, RecipeError> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Reads a stored recipe. Every text in it is looked at again.
+    pub(crate) fn of_json(bytes: &[u8]) -> Result<Self, RecipeError> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema_version: u32,
+        }
+        let Head { schema_version } = serde_json::from_slice(bytes)?;
+        if schema_version != SCHEMA_VERSION {
+            return Err(RecipeError::Schema(schema_version));
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl Requirement {
+    fn is_seed(&self) -> bool {
+        matches!(self.source, Source::Newest { .. })
+    }
+}
+
+/// What comes with every venv and moves with its interpreter: no requirement for pip,
+/// which the maker of the venv puts there, one without a version for the others.
+#[expect(clippy::option_option, reason = "no seed, a seed that is required, one that is not")]
+fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
+    let newest = |name: &str, below| {
+        Name::try_from(name.to_string())
+            .ok()
+            .map(|name| Requirement { name, source: Source::Newest { below } })
+    };
+    match distribution.normalised_name().as_str() {
+        "pip" => Some(None),
+        "wheel" => Some(newest("wheel", None)),
+        // distribute was setuptools for a while.
+        "setuptools" | "distribute" => {
+            let major =
+                distribution.version.as_deref().and_then(|version| version.split('.').next());
+            let had_it = major
+                .and_then(|major| major.parse::<u32>().ok())
+                .is_none_or(|major| major < SETUPTOOLS_WITHOUT_PKG_RESOURCES);
+            Some(newest("setuptools", had_it.then_some(SETUPTOOLS_WITHOUT_PKG_RESOURCES)))
+        }
+        _ => None,
+    }
+}
+
+fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
+    let name = Name::try_from(distribution.name.clone())?;
+    let source = match &distribution.origin {
+        Origin::Index => {
+            let version = distribution.version.clone().ok_or(Reason::NoVersion)?;
+            Source::Index { version: Release::try_from(version)? }
+        }
+        Origin::Vcs { url, vcs, commit, subdirectory } => Source::Vcs {
+            vcs: match vcs.as_str() {
+                "git" => Vcs::Git,
+                "hg" => Vcs::Hg,
+                "svn" => Vcs::Svn,
+                "bzr" => Vcs::Bzr,
+                other => return Err(Reason::UnknownVcs(other.to_string())),
+            },
+            url: without_fragment(url)?,
+            commit: Token::try_from(commit.clone())?,
+            subdirectory: in_archive(subdirectory.as_ref())?,
+        },
+        Origin::Archive { url, hashes, subdirectory } => Source::Archive {
+            url: without_fragment(url)?,
+            // The ones that both pip and uv take.
+            hash: ["sha256", "sha512", "sha384"]
+                .into_iter()
+                .find_map(|algorithm| Some((algorithm, hashes.get(algorithm)?)))
+                .map(|(algorithm, digits)| {
+                    let algorithm = Token::try_from(algorithm.to_string())?;
+                    Ok::<_, Unfit>(Hash { algorithm, digits: Token::try_from(digits.clone())? })
+                })
+                .transpose()?,
+            subdirectory: in_archive(subdirectory.as_ref())?,
+        },
+        Origin::Folder { path, editable } => {
+            Source::Folder { url: Url::of_path(path)?, editable: *editable }
+        }
+        Origin::Unknown { reason } => return Err(Reason::UnknownOrigin(reason.clone())),
+    };
+    Ok(Requirement { name, source })
+}
+
+fn in_archive(folder: Option<&String>) -> Result<Option<Subdirectory>, Unfit> {
+    folder.cloned().map(Subdirectory::try_from).transpose()
+}
+
+fn without_fragment(url: &str) -> Result<Url, Unfit> {
+    Url::try_from(url.split('#').next().unwrap_or_default().to_string())
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, source } = self;
+        match source {
+            Source::Index { version } => write!(f, "{name}=={version}"),
+            Source::Newest { below: None } => write!(f, "{name}"),
+            Source::Newest { below: Some(version) } => write!(f, "{name}<{version}"),
+            Source::Folder { url, editable: true } => write!(f, "-e {url}"),
+            Source::Folder { url, editable: false } => write!(f, "{name} @ {url}"),
+            Source::Vcs { vcs, url, commit, subdirectory } => {
+                let folder = subdirectory.as_ref().map(|folder| format!("subdirectory={folder}"));
+                if url.path().is_none() {
+                    write!(f, "{name} @ {vcs}+{url}@{commit}{}", fragment([folder, None]))
+                } else {
+                    // pip 23 takes no `name @` with such a URL that names no host.
+                    let name = Some(format!("egg={name}"));
+                    write!(f, "{vcs}+{url}@{commit}{}", fragment([name, folder]))
+                }
+            }
+            Source::Archive { url, hash, subdirectory } => {
+                let hash =
+                    hash.as_ref().map(|Hash { algorithm, digits }| format!("{algorithm}={digits}"));
+                let folder = subdirectory.as_ref().map(|folder| format!("subdirectory={folder}"));
+                write!(f, "{name} @ {url}{}", fragment([hash, folder]))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Vcs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Git => "git",
+            Self::Hg => "hg",
+            Self::Svn => "svn",
+            Self::Bzr => "bzr",
+        })
+    }
+}
+
+/// The end of a URL, for the installer: `#sha256=…&subdirectory=…`.
+fn fragment(parts: [Option<String>; 2]) -> String {
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join("&");
+    if text.is_empty() { text } else { format!("#{text}") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use super::*;
+use crate::venv::{Base, Link};
+
+fn venv() -> Venv {
+    let minor = crate::python::Minor::new(3, 11);
+    Venv {
+        path: "/srv/app".into(),
+        flavour: Flavour::Venv,
+        base: Base {
+            link: Link::Followed,
+            path: "/usr/bin/python3".into(),
+            minor: Some(minor),
+            version: None,
+            copies: Vec::new(),
+            ours: true,
+        },
+        site: minor,
+        uid: 0,
+        gid: 0,
+        mode: 0o755,
+        system_site_packages: false,
+        prompt: Some("app".into()),
+    }
+}
+
+fn distribution(name: &str, version: &str, origin: Origin) -> Distribution {
+    Distribution {
+        name: name.into(),
+        version: Some(version.into()),
+        installer: None,
+        requested: false,
+        origin,
+        info: format!("{name}.dist-info").into(),
+    }
+}
+
+fn vcs(url: &str, subdirectory: Option<&str>) -> Origin {
+    Origin::Vcs {
+        url: url.into(),
+        vcs: "git".into(),
+        commit: "4f2a".into(),
+        subdirectory: subdirectory.map(str::to_string),
+    }
+}
+
+fn archive(url: &str) -> Origin {
+    let hashes = [("md5", "00"), ("sha256", "abcd")].map(|(a, b)| (a.to_string(), b.to_string()));
+    Origin::Archive { url: url.into(), hashes: hashes.into(), subdirectory: None }
+}
+
+fn folder(path: &str, editable: bool) -> Origin {
+    Origin::Folder { path: path.into(), editable }
+}
+
+fn mixed() -> Recipe {
+    let distributions = [
+        distribution("Flask", "3.0.0", Origin::Index),
+        distribution("torch", "2.1.0+cu118", Origin::Index),
+        distribution("pip", "23.0", Origin::Index),
+        distribution("setuptools", "66.1.1", Origin::Index),
+        distribution("wheel", "0.38", Origin::Index),
+        distribution("lib", "1", vcs("https://x.org/lib.git", Some("my/py"))),
+        distribution("whl", "1", archive("file:///srv/wheels/whl-1-py3-none-any.whl")),
+        distribution("edit", "0.1", folder("/srv/my app", true)),
+        distribution("plain", "0.1", folder("/srv/plain", false)),
+    ];
+    Recipe::of(&venv(), &distributions).unwrap()
+}
+
+fn refused(distribution: Distribution) -> String {
+    let [only] = &Recipe::of(&venv(), &[distribution]).unwrap_err()[..] else { panic!() };
+    only.to_string()
+}
+
+#[test]
+fn every_origin_becomes_a_line_that_installers_understand() {
+    assert_eq!(
+        mixed().exact(),
+        "-e file:///srv/my%20app\n\
+         Flask==3.0.0\n\
+         lib @ git+https://x.org/lib.git@4f2a#subdirectory=my/py\n\
+         plain @ file:///srv/plain\n\
+         torch==2.1.0+cu118\n\
+         whl @ file:///srv/wheels/whl-1-py3-none-any.whl#sha256=abcd\n"
+    );
+}
+
+#[test]
+fn a_repository_on_this_machine_is_named_as_old_pip_wants_it() {
+    let local = [distribution("lib", "1", vcs("file:///srv/lib.git", Some("py")))];
+    assert_eq!(
+        Recipe::of(&venv(), &local).unwrap().exact(),
+        "git+file:///srv/lib.git@4f2a#egg=lib&subdirectory=py\n"
+    );
+}
+
+#[test]
+fn what_moves_with_the_interpreter_is_not_pinned() {
+    let recipe = mixed();
+    assert!(recipe.seed_pip);
+    assert_eq!(recipe.seeds(), ["setuptools<82", "wheel"]);
+    let newer = [distribution("setuptools", "84.2.1", Origin::Index)];
+    assert_eq!(Recipe::of(&venv(), &newer).unwrap().seeds(), ["setuptools"]);
+    assert!(!Recipe::of(&venv(), &newer).unwrap().seed_pip);
+}
+
+#[test]
+fn the_resolver_is_told_names_and_never_looks_for_what_came_from_elsewhere() {
+    assert_eq!(
+        mixed().names(),
+        ["edit", "Flask==3.0.0", "lib", "plain", "torch==2.1.0+cu118", "whl"]
+    );
+}
+
+#[test]
+fn what_would_forge_a_requirement_is_refused() {
+    let index = |name: &str, version: &str| refused(distribution(name, version, Origin::Index));
+    assert!(index("a\n--index-url=https://evil", "1").contains("cannot stand in a requirement"));
+    assert!(index("a", "1\nevil==1").contains("cannot stand in a requirement"));
+    assert!(index("a", "1 ; python_version>'3'").contains("cannot stand in a requirement"));
+    let direct = |origin| refused(distribution("a", "1", origin));
+    assert!(direct(vcs("https://x.org/a b", None)).contains("cannot stand in a requirement"));
+    assert!(
+        direct(archive("https://${TOKEN}@x.org/a.whl")).contains("cannot stand in a requirement")
+    );
+    // Neither pip nor uv decodes it: it is written as it is, or not at all.
+    assert!(
+        direct(vcs("https://x.org/a", Some("my py"))).contains("cannot stand in a requirement")
+    );
+    let mut evil = vcs("https://x.org/a", None);
+    if let Origin::Vcs { commit, .. } = &mut evil {
+        *commit = "main\n-e /tmp".into();
+    }
+    assert!(direct(evil).contains("cannot stand in a requirement"));
+}
+
+#[test]
+fn what_cannot_be_had_again_is_told_and_all_of_it() {
+    let mut nameless = distribution("a", "1", Origin::Index);
+    nameless.version = None;
+    let lost = distribution("b", "1", Origin::Unknown { reason: "EOF".into() });
+    let told = Recipe::of(&venv(), &[nameless, lost]).unwrap_err();
+    assert_eq!(
+        told.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "a cannot be installed again: it has no version",
+            "b cannot be installed again: where it came from cannot be read: EOF"
+        ]
+    );
+}
+
+#[test]
+fn a_local_source_that_is_gone_is_told_and_not_looked_for_elsewhere() {
+    let system = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(system.path().join("srv/my app")).unwrap();
+    let gone = mixed().gone(&Root::new(system.path()));
+    let gone: Vec<_> = gone.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        gone,
+        [
+            "plain cannot be installed again: it was installed from /srv/plain, which is gone",
+            "whl cannot be installed again: it was installed from \
+             /srv/wheels/whl-1-py3-none-any.whl, which is gone",
+        ]
+    );
+}
+
+#[test]
+fn sources_inside_the_venv_are_known() {
+    let inside = [distribution("a", "1", folder("/srv/app/src/a", true))];
+    let recipe = Recipe::of(&venv(), &inside).unwrap();
+    assert_eq!(recipe.sources_inside(Path::new("/srv/app")), [PathBuf::from("/srv/app/src/a")]);
+    assert!(mixed().sources_inside(Path::new("/srv/app")).is_empty());
+}
+
+#[test]
+fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
+    let json = mixed().to_json().unwrap();
+    assert_eq!(Recipe::of_json(&json).unwrap(), mixed());
+    let text = String::from_utf8(json).unwrap();
+    let newer = text.replace("\"schema_version\": 1", "\"schema_version\": 2");
+    assert!(matches!(Recipe::of_json(newer.as_bytes()), Err(RecipeError::Schema(2))));
+    for (from, to) in [("3.0.0", "3\\nevil"), ("\"seed-pip\"", "\"x\": 1, \"seed-pip\"")] {
+        let damaged = text.replace(from, to);
+        assert!(
+            matches!(Recipe::of_json(damaged.as_bytes()), Err(RecipeError::Damaged(_))),
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn a_recipe_of_schema_version_1_is_still_read() {
+    let stored = include_bytes!("schema-1.json");
+    assert_eq!(Recipe::of_json(stored).unwrap(), mixed());
+}

@@ -1,0 +1,161 @@
+//! Texts that may stand in a line of requirements. What comes from a venv is its owner's:
+//! a name with a line break in it would forge a requirement.
+
+use std::fmt::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::origin::local_path;
+
+/// A text that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot stand in a requirement")]
+pub(crate) struct Unfit(pub(crate) String);
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident if $fits:path;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub(crate) struct $name(String);
+
+        impl TryFrom<String> for $name {
+            type Error = Unfit;
+
+            fn try_from(text: String) -> Result<Self, Unfit> {
+                if $fits(&text) { Ok(Self(text)) } else { Err(Unfit(text)) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+texts! {
+    /// The name of a distribution (PEP 508).
+    Name if is_name;
+    /// A version in the alphabet of PEP 440.
+    Release if is_release;
+    /// A URL without fragment, in the characters that a URL may have.
+    Url if is_url;
+    /// A folder in a repository or an archive, as it stands in a URL's fragment: neither pip
+    /// nor uv decodes it there.
+    Subdirectory if is_subdirectory;
+    /// A commit, or the digits of a hash.
+    Token if is_token;
+}
+
+impl Url {
+    /// The URL of a path, whatever bytes it has.
+    pub(super) fn of_path(path: &Path) -> Result<Self, Unfit> {
+        let mut url = String::from("file://");
+        for byte in path.as_os_str().as_bytes() {
+            if byte.is_ascii_alphanumeric() || b"/-._~+".contains(byte) {
+                url.push(char::from(*byte));
+            } else {
+                // Writing to a String does not fail.
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+        Self::try_from(url)
+    }
+
+    /// The path, if it is one on this machine.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        local_path(&self.0)
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    edge(text.bytes().next())
+        && edge(text.bytes().last())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_release(text: &str) -> bool {
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".!+_-".contains(&byte))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_subdirectory(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._+@~-".contains(&byte))
+}
+
+/// Braces are no characters of a URL, which rules out `${TOKEN}` as well: pip and uv would
+/// put an environment variable in its place.
+fn is_url(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let fits = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte);
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+    scheme.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        && scheme.bytes().all(letter)
+        && !rest.is_empty()
+        && rest.bytes().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_would_end_a_line_or_a_word_fits() {
+        for text in
+            ["", " ", "a b", "a\nb", "a\r", "a;b", "a#b", "a\\", "-a", "a,b", "ä", "$a", "a\0"]
+        {
+            assert!(!is_name(text) && !is_release(text), "{text:?}");
+            assert!(
+                !is_url(&format!("https://x/{text}"))
+                    || ["", "-a", "a;b", "a,b", "$a"].contains(&text)
+            );
+        }
+        assert!(is_name("zope.interface") && is_name("a") && !is_name("a-") && !is_name("a@b"));
+        assert!(is_release("1!2.0rc1.post1+cu118") && !is_release("1.0 ; x") && !is_release(">=1"));
+        assert!(!is_token("") && !is_token("abc#egg=x") && is_token("0a1b"));
+    }
+
+    #[test]
+    fn urls_are_urls() {
+        for url in ["https://x.org/a.git", "ssh://git@x.org/a.git", "file:///srv/my%20app"] {
+            assert!(is_url(url), "{url}");
+        }
+        for url in [
+            "https://${TOKEN}@x.org/a",
+            "git@x.org:a.git",
+            "--index-url=https://x",
+            "https://",
+            "-://x",
+        ] {
+            assert!(!is_url(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_path_survives_the_way_through_a_url() {
+        use std::ffi::OsStr;
+        for bytes in
+            [&b"/srv/my app"[..], b"/srv/a%20b", b"/srv/\xff\n", b"/srv/a#b?c", b"/srv/${HOME}"]
+        {
+            let path = Path::new(OsStr::from_bytes(bytes));
+            assert_eq!(Url::of_path(path).unwrap().path().unwrap(), path);
+        }
+    }
+}
