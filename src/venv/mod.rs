@@ -7,6 +7,7 @@ mod inspect;
 mod origin;
 mod recipe;
 mod record;
+mod scan;
 mod text;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{Reason, Recipe, RecipeError, Requirement, Source, Unreproducible};
 pub(crate) use record::RecordEntry;
+pub(crate) use scan::{Found, Scan, scan};
 
 use crate::python::{BuildId, Minor, Version};
 

@@ -1,0 +1,257 @@
+//! Finding venvs below folders, as fast as `find -name pyvenv.cfg` does.
+//!
+//! Names only: no file is opened and no link followed. What is found still has to be
+//! inspected.
+
+mod walk;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use walk::{Part, Queue, Task, Worker};
+
+use crate::host::Root;
+use crate::host::root::normal;
+
+/// More threads only wait for the same disk.
+const THREADS_LIMIT: usize = 8;
+
+/// Folders below `/` that hold nothing but the system.
+const SYSTEM: [&str; 13] = [
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "boot",
+    "bin",
+    "sbin",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "tmp",
+    "lost+found",
+];
+
+/// Of these, only what an administrator may have filled is looked at.
+const PARTLY: [(&str, &[&str]); 2] = [("usr", &["local", "share/python"]), ("etc", &[])];
+
+/// Folders that are not entered on the way: images and chroots of other systems, caches.
+/// A folder that is named as a root itself is.
+const OTHERS: [&str; 9] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/lib/docker",
+    "/var/lib/containers",
+    "/var/lib/containerd",
+    "/var/lib/machines",
+    "/var/tmp",
+];
+
+/// A venv that was found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+}
+
+/// What a scan found, and what it could not look into.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Sorted by path.
+    pub(crate) found: Vec<Found>,
+    pub(crate) folders: usize,
+    /// Folders that could not be read.
+    pub(crate) unreadable: usize,
+}
+
+/// Looks for venvs below some folders, or below all of the system's where people keep
+/// applications. It stays on local file systems and enters no venv. A folder that is named
+/// is entered on whatever file system it is.
+pub(crate) fn scan(root: &Root, below: &[PathBuf]) -> Scan {
+    let (roots, device) = match below {
+        [] => (usual(root), rustix::fs::stat(root.at("/")).ok().map(|stat| stat.st_dev)),
+        named => (named.to_vec(), None),
+    };
+    let mut roots: Vec<PathBuf> = roots.iter().map(|path| root.at(normal(path))).collect();
+    roots.sort();
+    // A folder in another one is looked at with it.
+    roots.dedup_by(|later, earlier| later.starts_with(&*earlier));
+    let others: HashSet<PathBuf> = OTHERS.iter().map(|path| root.at(path)).collect();
+    let queue = Queue::new(roots.into_iter().map(|path| Task { path, device, depth: 0 }).collect());
+    let threads =
+        std::thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_LIMIT);
+    let parts: Vec<Part> = std::thread::scope(|scope| {
+        let start = |_| scope.spawn(|| Worker::new(&queue, &others).work());
+        let workers: Vec<_> = (0..threads).map(start).collect();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
+    });
+    merged(root, parts)
+}
+
+fn merged(root: &Root, parts: Vec<Part>) -> Scan {
+    let mut scan = Scan::default();
+    let mut found = Vec::new();
+    for part in parts {
+        scan.folders += part.folders;
+        scan.unreadable += part.unreadable;
+        found.extend(part.found);
+    }
+    found.sort();
+    // A bind mount shows a folder at a second path.
+    let mut seen = HashSet::new();
+    found.retain(|(_, identity)| seen.insert(*identity));
+    scan.found = found.into_iter().map(|(path, _)| Found { path: root.logical(&path) }).collect();
+    scan
+}
+
+/// The folders below `/` where something else than the system may lie.
+fn usual(root: &Root) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(root.at("/")) else { return Vec::new() };
+    let top = Path::new("/");
+    let names = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        entry.file_type().ok()?.is_dir().then(|| entry.file_name())
+    });
+    let mut folders = Vec::new();
+    for name in names.filter(|name| !SYSTEM.iter().any(|system| name == system)) {
+        match PARTLY.iter().find(|(folder, _)| name == *folder) {
+            Some((folder, parts)) => {
+                let parts = parts.iter().map(|part| top.join(folder).join(part));
+                folders.extend(parts.filter(|part| root.at(part).is_dir()));
+            }
+            None => folders.push(top.join(name)),
+        }
+    }
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    struct System(tempfile::TempDir);
+
+    impl System {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn write(&self, path: &str) -> &Self {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+            self
+        }
+
+        fn venv(&self, path: &str) -> &Self {
+            self.write(&format!("{path}/pyvenv.cfg")).write(&format!("{path}/bin/python"))
+        }
+
+        fn scan(&self, below: &[&str]) -> Scan {
+            let below: Vec<PathBuf> = below.iter().map(PathBuf::from).collect();
+            scan(&Root::new(self.0.path()), &below)
+        }
+
+        fn found(&self, below: &[&str]) -> Vec<String> {
+            let found = self.scan(below).found;
+            found.iter().map(|found| found.path.display().to_string()).collect()
+        }
+    }
+
+    #[test]
+    fn venvs_are_found_at_any_depth_and_told_once() {
+        let system = System::new();
+        system.venv("srv/a/venv").venv("srv/a/b/c/d/e/.venv").venv("home/u/env").venv("srv");
+        assert_eq!(
+            system.found(&["/home", "/srv/a", "/srv/a/b", "/home"]),
+            ["/home/u/env", "/srv/a/b/c/d/e/.venv", "/srv/a/venv"]
+        );
+    }
+
+    #[test]
+    fn a_venv_is_not_entered_and_no_link_is_followed() {
+        let system = System::new();
+        system.venv("srv/venv").venv("srv/venv/share/inner").venv("opt/other");
+        symlink("../opt/other", system.0.path().join("srv/link")).unwrap();
+        assert_eq!(system.found(&["/srv"]), ["/srv/venv"]);
+    }
+
+    #[test]
+    fn an_old_virtualenv_is_found_without_a_configuration() {
+        let system = System::new();
+        system.write("srv/old/bin/activate").write("srv/old/lib/python2.7/orig-prefix.txt");
+        system.write("srv/prefix/bin/activate").write("srv/prefix/lib/python3.11/site.py");
+        assert_eq!(system.found(&["/srv"]), ["/srv/old"]);
+    }
+
+    #[test]
+    fn a_configuration_alone_is_no_venv() {
+        let system = System::new();
+        system.write("srv/docs/pyvenv.cfg");
+        fs::create_dir_all(system.0.path().join("srv/odd/pyvenv.cfg")).unwrap();
+        system.write("srv/odd/bin/python");
+        assert_eq!(system.found(&["/srv"]), [""; 0]);
+    }
+
+    #[test]
+    fn without_folders_named_the_places_of_applications_are_looked_at() {
+        let system = System::new();
+        for path in [
+            "opt/a",
+            "srv/b",
+            "home/u/c",
+            "root/d",
+            "var/www/e",
+            "var/lib/f",
+            "usr/local/g",
+            "data/h",
+            // These are the system's, or another system's.
+            "usr/lib/x",
+            "proc/x",
+            "tmp/x",
+            "var/tmp/x",
+            "etc/x",
+            "var/lib/docker/overlay2/y/srv/x",
+        ] {
+            system.venv(path);
+        }
+        assert_eq!(
+            system.found(&[]),
+            [
+                "/data/h",
+                "/home/u/c",
+                "/opt/a",
+                "/root/d",
+                "/srv/b",
+                "/usr/local/g",
+                "/var/lib/f",
+                "/var/www/e"
+            ]
+        );
+        assert_eq!(system.found(&["/var/tmp"]), ["/var/tmp/x"], "what is named is looked at");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_counted() {
+        let system = System::new();
+        system.venv("srv/venv");
+        let scan = system.scan(&["/srv", "/none"]);
+        assert_eq!((scan.found.len(), scan.folders, scan.unreadable), (1, 2, 1));
+    }
+
+    #[test]
+    fn many_folders_are_shared_among_threads_and_none_is_lost() {
+        let system = System::new();
+        for outer in 0..40 {
+            for inner in 0..10 {
+                system.venv(&format!("srv/{outer}/{inner}/venv"));
+            }
+        }
+        let scan = system.scan(&["/srv"]);
+        assert_eq!((scan.found.len(), scan.folders), (400, 1 + 40 + 400 + 400));
+    }
+}
