@@ -3,15 +3,20 @@
 //! A manager is asked and told, never replaced: nothing here signals a process. Which
 //! services there are to restart, and when, is decided elsewhere.
 
+mod cgroup;
 mod condition;
 mod name;
+mod process;
+mod stale;
 mod supervisord;
 mod systemd;
 
 use std::time::Duration;
 
+pub(crate) use cgroup::Place;
 pub(crate) use condition::{Condition, NotUp};
 pub(crate) use name::{Manager, Service, ServiceNameError};
+pub(crate) use process::{Process, ProcessId, Processes, await_gone, survivors};
 pub(crate) use supervisord::SupervisordError;
 
 use crate::host::command::CommandError;

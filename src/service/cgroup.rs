@@ -1,0 +1,160 @@
+//! Which unit a process belongs to, by its cgroup.
+//!
+//! Below a unit that hands its cgroup over (a user's manager, a container) the names are
+//! chosen by whoever it was handed to. So a path is read from its beginning and only as far
+//! as PID 1 made it: slices, then one unit. What stands below is not looked at.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Service;
+use crate::host::file;
+
+/// Who started a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A service of the system.
+    Unit(Service),
+    /// A unit of a user's own manager.
+    UserUnit { uid: u32, unit: String },
+    /// A session, a container, or nothing that is known.
+    Elsewhere,
+}
+
+/// Where PID 1's own names begin: none of the path on a whole machine, the container's
+/// part where a container sees its host's paths.
+pub(super) fn prefix(init: &[u8]) -> Vec<u8> {
+    let path = path(init).unwrap_or_default();
+    path.strip_suffix(b"/init.scope").unwrap_or_default().to_vec()
+}
+
+/// Reads `/proc/PID/cgroup`.
+pub(super) fn place(cgroup: &[u8], prefix: &[u8]) -> Place {
+    let below = path(cgroup).and_then(|path| path.strip_prefix(prefix)?.strip_prefix(b"/"));
+    let Some(below) = below else { return Place::Elsewhere };
+    let mut parts = below.split(|byte| *byte == b'/');
+    let mut slices = Vec::new();
+    let Some(unit) = unit(&mut parts, &mut slices) else { return Place::Elsewhere };
+    if let Some(uid) = unit.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")) {
+        return user_unit(uid, &slices, &mut parts).unwrap_or(Place::Elsewhere);
+    }
+    match Service::unit(&unit) {
+        Ok(service) if service.name() == unit => Place::Unit(service),
+        _ => Place::Elsewhere,
+    }
+}
+
+/// A unit below a user's manager; his number is the one that logind gave his slice.
+fn user_unit<'a>(
+    uid: &str,
+    slices: &[&[u8]],
+    parts: &mut impl Iterator<Item = &'a [u8]>,
+) -> Option<Place> {
+    let expected = format!("user-{uid}.slice");
+    if slices != [b"user.slice", expected.as_bytes()] {
+        return None;
+    }
+    let unit = unit(parts, &mut Vec::new())?;
+    let unit = unit.ends_with(".service").then(|| file::printable(&unit))?;
+    Some(Place::UserUnit { uid: uid.parse().ok()?, unit })
+}
+
+/// The first name that is no slice.
+fn unit<'a>(
+    parts: &mut impl Iterator<Item = &'a [u8]>,
+    slices: &mut Vec<&'a [u8]>,
+) -> Option<String> {
+    for part in parts {
+        if part.ends_with(b".slice") {
+            slices.push(part);
+            continue;
+        }
+        // systemd puts `_` in front of a name that the kernel could take for its own.
+        let name = part.strip_prefix(b"_").unwrap_or(part);
+        return OsStr::from_bytes(name).to_str().map(str::to_string);
+    }
+    None
+}
+
+/// The path in systemd's hierarchy: the unified one, or on older systems its own.
+fn path(cgroup: &[u8]) -> Option<&[u8]> {
+    let lines = || cgroup.split(|byte| *byte == b'\n');
+    let unified = lines().find_map(|line| line.strip_prefix(b"0::")).filter(|path| *path != b"/");
+    let own = || {
+        lines().find_map(|line| {
+            let at = line.windows(14).position(|part| part == b":name=systemd:")?;
+            line.get(at + 14..)
+        })
+    };
+    unified.or_else(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(cgroup: &str) -> String {
+        match place(cgroup.as_bytes(), b"") {
+            Place::Unit(service) => service.name().to_string(),
+            Place::UserUnit { uid, unit } => format!("{uid}:{unit}"),
+            Place::Elsewhere => String::new(),
+        }
+    }
+
+    #[test]
+    fn a_unit_is_found_in_whatever_slice_it_lies() {
+        for (path, unit) in [
+            ("/system.slice/web.service", "web.service"),
+            ("/apps.slice/apps-shop.slice/web.service", "web.service"),
+            (r"/system.slice/system-web.slice/web@blue\x2d1.service", r"web@blue\x2d1.service"),
+            // A unit that was handed its cgroup.
+            ("/system.slice/web.service/workers/1", "web.service"),
+            ("/system.slice/web.service/other.service", "web.service"),
+            ("/system.slice/_cpu.service", "cpu.service"),
+        ] {
+            assert_eq!(read(&format!("0::{path}\n")), unit, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_users_unit_never_is_the_systems() {
+        let manager = "0::/user.slice/user-1000.slice/user@1000.service";
+        assert_eq!(read(&format!("{manager}/app.slice/app.service\n")), "1000:app.service");
+        // Made by the user in the cgroup that is his.
+        let forged = format!("{manager}/app.slice/x.scope/system.slice/ssh.service\n");
+        assert_eq!(read(&forged), "");
+        assert_eq!(read(&format!("{manager}/system.slice/ssh.service\n")), "1000:ssh.service");
+        for path in [
+            "/user.slice/user-1000.slice/user@0.service/app.slice/app.service",
+            "/system.slice/user@1000.service/app.service",
+            "/user.slice/user-1000.slice/session-3.scope",
+            "/machine.slice/machine-lab.scope/payload/system.slice/web.service",
+            "/system.slice/docker-0123.scope",
+            "/init.scope",
+            "/../../system.slice/web.service",
+            "/system.slice/we b.service",
+            "/system.slice/web.socket",
+            "/",
+        ] {
+            assert_eq!(read(&format!("0::{path}\n")), "", "{path}");
+        }
+    }
+
+    #[test]
+    fn the_hierarchies_of_older_systems_are_read() {
+        let hybrid = "9:name=systemd:/system.slice/web.service\n8:pids:/x\n0::/\n";
+        assert_eq!(read(hybrid), "web.service");
+        // A container on a machine with both (seen on a lab machine).
+        let container = "9:name=systemd:/\n1:cpu:/\n0::/system.slice/web.service\n";
+        assert_eq!(read(container), "web.service");
+        assert_eq!(read(""), "");
+    }
+
+    #[test]
+    fn a_container_that_sees_its_hosts_paths_knows_its_own_part() {
+        let prefix = prefix(b"0::/machine.slice/machine-lab.scope/payload/init.scope\n");
+        let own = b"0::/machine.slice/machine-lab.scope/payload/system.slice/web.service\n";
+        assert_eq!(place(own, &prefix), Place::Unit(Service::unit("web").unwrap()));
+        assert_eq!(place(b"0::/system.slice/web.service\n", &prefix), Place::Elsewhere);
+    }
+}

@@ -1,0 +1,470 @@
+//! The processes of this machine, as far as they may run Python: one pass over `/proc`.
+//!
+//! All of it is written by whoever runs the process: it is bytes, it is limited, and it is
+//! compared and shown, nothing more.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::cgroup::{self, Place};
+use crate::host::clock::{Deadline, wait_until};
+use crate::host::{Root, file};
+
+/// How much of a command line and of an environment is looked at: what we look for stands
+/// at the front of the first, and the second is seldom larger.
+const ARGUMENTS_LIMIT: u64 = 64 << 10;
+const ENVIRONMENT_LIMIT: u64 = 256 << 10;
+
+/// Of a process' maps: a Python with every extension module there is has some thousand lines.
+const MAPS_LIMIT: u64 = 8 << 20;
+const MAPPED_LIMIT: usize = 4096;
+
+/// The files of /proc that are of a few lines.
+const SMALL: u64 = 16 << 10;
+
+/// A kernel thread's flag in `/proc/PID/stat`.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// How often it is asked whether a process still lives.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The unit of start times: `USER_HZ`, 100 on every architecture Debian has.
+const TICKS: u64 = 100;
+
+/// Which process it is: a pid alone is given to another one sooner or later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: u32,
+    /// In ticks since the machine was booted.
+    pub(crate) started: u64,
+}
+
+/// A file that a process has in its memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) path: PathBuf,
+    /// It was removed or replaced since.
+    pub(crate) deleted: bool,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) id: ProcessId,
+    pub(crate) parent: u32,
+    pub(crate) uid: u32,
+    pub(crate) place: Place,
+    /// None where it is not ours to see.
+    pub(crate) exe: Option<Image>,
+    pub(crate) arguments: Vec<OsString>,
+    /// What follows is known of those only that run Python.
+    pub(super) virtual_env: Option<PathBuf>,
+    pub(super) search_path: Vec<PathBuf>,
+    /// The folders that a relative name may be meant from: where it is, where it began.
+    pub(super) folders: Vec<PathBuf>,
+    /// Extension modules, libpython, what is mapped from outside the system's folders.
+    pub(super) mapped: Vec<Image>,
+}
+
+/// The processes of a machine at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Processes {
+    by_pid: HashMap<u32, Process>,
+    /// How long the machine has been up.
+    uptime: Duration,
+}
+
+impl Processes {
+    /// Looks at all processes. One that ends meanwhile is left out, and so is one that has
+    /// another root: a container's `/opt/app` is not ours.
+    pub(crate) fn look(root: &Root) -> Self {
+        let proc = root.at("/proc");
+        let prefix = cgroup::prefix(&some(&proc.join("1/cgroup"), SMALL).unwrap_or_default());
+        let home = fs::metadata(root.at("/")).map(|m| (m.dev(), m.ino())).ok();
+        let entries = fs::read_dir(&proc).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let by_pid = pids
+            .filter(|pid| {
+                let other = fs::metadata(proc.join(format!("{pid}/root")));
+                other.map_or(true, |m| home == Some((m.dev(), m.ino())))
+            })
+            .filter_map(|pid| Some((pid, Process::read(&proc, pid, &prefix)?)))
+            .collect();
+        let uptime = some(&proc.join("uptime"), SMALL).unwrap_or_default();
+        let uptime = String::from_utf8_lossy(&uptime);
+        let uptime = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
+        Self { by_pid, uptime: Duration::from_secs(uptime) }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Process> {
+        self.by_pid.values()
+    }
+
+    pub(crate) fn get(&self, pid: u32) -> Option<&Process> {
+        self.by_pid.get(&pid)
+    }
+
+    /// A process and those that it descends from, nearest first.
+    pub(super) fn lineage<'a>(&'a self, process: &'a Process) -> impl Iterator<Item = &'a Process> {
+        let parent = |child: &&Process| {
+            // A pid that was given anew cannot belong to a parent younger than its child.
+            self.get(child.parent).filter(|parent| parent.id.started <= child.id.started)
+        };
+        // Deeper trees than this are nobody's services; a loop ends here too.
+        std::iter::successors(Some(process), move |child| parent(child)).take(64)
+    }
+
+    /// How long ago a process was started.
+    pub(super) fn age(&self, process: &Process) -> Duration {
+        self.uptime.saturating_sub(Duration::from_secs(process.id.started / TICKS))
+    }
+}
+
+/// Those of the processes `before` that are still there.
+pub(crate) fn survivors<'a>(
+    before: impl IntoIterator<Item = &'a Process>,
+    after: &Processes,
+) -> Vec<Process> {
+    let lives = |old: &&Process| after.get(old.id.pid).is_some_and(|new| new.id == old.id);
+    before.into_iter().filter(lives).cloned().collect()
+}
+
+/// Waits for the end of processes and returns those that did not end.
+pub(crate) fn await_gone(root: &Root, ids: &[ProcessId], patience: Duration) -> Vec<ProcessId> {
+    let mut left = ids.to_vec();
+    wait_until(Deadline::after(patience), POLL, || {
+        left.retain(|id| is_alive(root, *id));
+        left.is_empty()
+    });
+    left
+}
+
+fn is_alive(root: &Root, id: ProcessId) -> bool {
+    let stat = some(&root.at(format!("/proc/{}/stat", id.pid)), SMALL);
+    stat.and_then(|stat| Stat::read(&stat)).is_some_and(|stat| stat.started == id.started)
+}
+
+impl Process {
+    fn read(proc: &Path, pid: u32, prefix: &[u8]) -> Option<Self> {
+        let folder = proc.join(pid.to_string());
+        let stat = Stat::read(&some(&folder.join("stat"), SMALL)?)?;
+        let mut process = Self {
+            id: ProcessId { pid, started: stat.started },
+            parent: stat.parent,
+            uid: uid(&some(&folder.join("status"), SMALL)?)?,
+            place: cgroup::place(&some(&folder.join("cgroup"), SMALL).unwrap_or_default(), prefix),
+            exe: link(&folder.join("exe")).map(Image::of),
+            arguments: words(&some(&folder.join("cmdline"), ARGUMENTS_LIMIT).unwrap_or_default()),
+            virtual_env: None,
+            search_path: Vec::new(),
+            folders: Vec::new(),
+            mapped: Vec::new(),
+        };
+        if process.runs_python() {
+            process.look_closer(&folder);
+            // What was read belongs together only if the pid still is the same process.
+            let again = Stat::read(&some(&folder.join("stat"), SMALL)?)?;
+            (again.started == stat.started).then_some(())?;
+        }
+        Some(process)
+    }
+
+    /// Whether it runs a Python interpreter, its own or one within uWSGI.
+    pub(crate) fn runs_python(&self) -> bool {
+        let is_python = |name: &OsStr| {
+            let name = name.as_bytes();
+            name.starts_with(b"python") || name.windows(5).any(|part| part == b"uwsgi")
+        };
+        let exe = self.exe.as_ref().and_then(|exe| exe.path.file_name());
+        let called = self.arguments.first().and_then(|name| Path::new(name).file_name());
+        exe.is_some_and(is_python) || called.is_some_and(is_python)
+    }
+
+    fn look_closer(&mut self, folder: &Path) {
+        let environment = some(&folder.join("environ"), ENVIRONMENT_LIMIT).unwrap_or_default();
+        let variable = |name: &[u8]| {
+            environment.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(name))
+        };
+        let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        self.virtual_env = variable(b"VIRTUAL_ENV=").map(path);
+        let search_path = variable(b"PATH=").unwrap_or_default();
+        self.search_path = search_path.split(|byte| *byte == b':').map(path).collect();
+        self.folders.extend(link(&folder.join("cwd")));
+        self.folders.extend(variable(b"PWD=").map(path));
+        self.folders.retain(|folder| folder.is_absolute());
+        self.mapped = mapped(&some(&folder.join("maps"), MAPS_LIMIT).unwrap_or_default());
+    }
+
+    /// `pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)`, for a person.
+    pub(crate) fn describe(&self) -> String {
+        let mut words: Vec<_> = self.arguments.iter().take(2).map(file::printable).collect();
+        if words.is_empty() {
+            words.extend(self.exe.as_ref().map(|exe| file::printable(&exe.path)));
+        }
+        if self.arguments.len() > 2 {
+            words.push("…".to_string());
+        }
+        let command: String = words.join(" ").chars().take(160).collect();
+        format!("pid {} ({command})", self.id.pid)
+    }
+}
+
+impl Image {
+    /// The kernel marks a name whose file is gone.
+    fn of(path: PathBuf) -> Self {
+        match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+            Some(name) => Self { path: PathBuf::from(OsStr::from_bytes(name)), deleted: true },
+            None => Self { path, deleted: false },
+        }
+    }
+}
+
+/// What is needed of `/proc/PID/stat`.
+struct Stat {
+    parent: u32,
+    started: u64,
+}
+
+impl Stat {
+    /// None for a kernel thread and for what has ended and only waits to be noticed.
+    fn read(stat: &[u8]) -> Option<Self> {
+        // The name in parentheses may hold anything, parentheses too; the rest holds none.
+        let end = stat.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        // proc(5) counts from one and the first here is its third.
+        let is_over = matches!(*fields.first()?, "Z" | "X" | "x");
+        let is_kernel = number(6)? & PF_KTHREAD != 0;
+        let parent = u32::try_from(number(1)?).ok()?;
+        (!is_over && !is_kernel).then_some(Self { parent, started: number(19)? })
+    }
+}
+
+/// The effective user in `/proc/PID/status`. (The owner of `/proc/PID` is root for every
+/// process that changed its user without executing anything since.)
+fn uid(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn words(command_line: &[u8]) -> Vec<OsString> {
+    let end = command_line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let whole = command_line.get(..end).unwrap_or_default();
+    if whole.is_empty() {
+        return Vec::new();
+    }
+    whole.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
+}
+
+/// The files of interest in `/proc/PID/maps`, each once.
+fn mapped(maps: &[u8]) -> Vec<Image> {
+    let mut images: Vec<Image> = Vec::new();
+    let mut last: &[u8] = b"";
+    for line in maps.split(|byte| *byte == b'\n') {
+        // The path follows five fields and stands alone in holding a slash.
+        let Some(path) = line.iter().position(|byte| *byte == b'/').and_then(|at| line.get(at..))
+        else {
+            continue;
+        };
+        if path == last || !is_of_interest(path) {
+            continue;
+        }
+        last = path;
+        let image = Image::of(PathBuf::from(OsStr::from_bytes(path)));
+        if images.len() < MAPPED_LIMIT {
+            images.push(image);
+        }
+    }
+    images
+}
+
+fn is_of_interest(path: &[u8]) -> bool {
+    let holds = |part: &[u8]| path.windows(part.len()).any(|window| window == part);
+    let is_systems =
+        [b"/usr/".as_slice(), b"/lib/", b"/lib64/", b"/dev/", b"/memfd:", b"/SYSV"]
+            .iter()
+            .any(|folder| path.starts_with(folder));
+    !is_systems
+        || [b"/bin/python".as_slice(), b"/lib-dynload/", b"/libpython", b"/site-packages/"]
+            .iter()
+            .any(|part| holds(part))
+}
+
+/// A file of /proc, or as much of it as `limit` allows.
+fn some(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn link(path: &Path) -> Option<PathBuf> {
+    fs::read_link(path).ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A folder that stands for /proc, made process by process.
+    pub(in crate::service) struct Machine(pub(in crate::service) tempfile::TempDir);
+
+    impl Machine {
+        pub(in crate::service) fn new() -> Self {
+            let machine = Self(tempfile::tempdir().unwrap());
+            machine.write("proc/1/cgroup", "0::/init.scope\n");
+            machine.write("proc/uptime", "5000.12 9000.00\n");
+            machine
+        }
+
+        pub(in crate::service) fn root(&self) -> Root {
+            Root::new(self.0.path())
+        }
+
+        pub(in crate::service) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+            let path = self.0.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+
+        pub(in crate::service) fn link(&self, path: &str, target: &str) {
+            let path = self.0.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(target, path).unwrap();
+        }
+
+        /// A process with its parent, cgroup, exe and command line.
+        pub(in crate::service) fn process(
+            &self,
+            (pid, parent): (u32, u32),
+            cgroup: &str,
+            exe: &str,
+            command: &str,
+        ) {
+            let stat = format!(
+                "{pid} (a) b (x)) S {parent} 363 363 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {} 1 2",
+                4000 + pid
+            );
+            self.write(&format!("proc/{pid}/stat"), stat);
+            self.write(&format!("proc/{pid}/status"), "Name:\tx\nUid:\t0\t33\t0\t0\nGid:\t0\n");
+            self.write(&format!("proc/{pid}/cgroup"), format!("0::{cgroup}\n"));
+            self.write(&format!("proc/{pid}/cmdline"), command.replace(' ', "\0") + "\0");
+            self.link(&format!("proc/{pid}/exe"), exe);
+        }
+    }
+
+    const PYTHON: &str = "/usr/bin/python3.13";
+
+    #[test]
+    fn a_process_is_read_whole() {
+        let machine = Machine::new();
+        machine.process(
+            (363, 1),
+            "/system.slice/web.service",
+            "/usr/bin/python3.13 (deleted)",
+            "/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn -w 2",
+        );
+        machine.write(
+            "proc/363/environ",
+            "PATH=/opt/v/web/bin:/usr/bin\0VIRTUAL_ENV=/opt/v/web\0PWD=/srv\0",
+        );
+        machine.link("proc/363/cwd", "/srv/web");
+        machine.write(
+            "proc/363/maps",
+            "55d0-55d1 r--p 00000000 fe:00 123      /usr/bin/python3.13 (deleted)\n\
+             55d1-55d2 r-xp 00001000 fe:00 123      /usr/bin/python3.13 (deleted)\n\
+             55d2-55d3 rw-p 00000000 00:00 0        [heap]\n\
+             7f00-7f01 r--p 00000000 fe:00 124      /usr/lib/x86_64-linux-gnu/libc.so.6\n\
+             7f01-7f02 r--p 00000000 fe:00 125      /opt/my venv/lib/x.so\n\
+             7f02-7f03 rw-s 00000000 00:01 126      /dev/zero (deleted)\n\
+             7f03-7f04 rw-s 00000000 00:01 126      /memfd:x (deleted)\n",
+        );
+        let processes = Processes::look(&machine.root());
+        let process = processes.get(363).unwrap();
+        assert_eq!(process.id, ProcessId { pid: 363, started: 4363 });
+        assert_eq!((process.parent, process.uid), (1, 33));
+        assert_eq!(process.place, Place::Unit(Service::unit("web").unwrap()));
+        assert_eq!(process.exe, Some(Image { path: PYTHON.into(), deleted: true }));
+        assert_eq!(process.virtual_env.as_deref(), Some(Path::new("/opt/v/web")));
+        assert_eq!(process.folders, ["/srv/web", "/srv"].map(PathBuf::from));
+        let mapped = [(PYTHON, true), ("/opt/my venv/lib/x.so", false)];
+        assert_eq!(
+            process.mapped,
+            mapped.map(|(path, deleted)| Image { path: path.into(), deleted })
+        );
+        assert_eq!(
+            process.describe(),
+            "pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)"
+        );
+        assert_eq!(processes.age(process), Duration::from_secs(5000 - 43));
+    }
+
+    use super::super::Service;
+
+    #[test]
+    fn kernel_threads_and_what_has_ended_are_left_out() {
+        let machine = Machine::new();
+        machine.write(
+            "proc/2/stat",
+            "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0",
+        );
+        machine.write("proc/2/status", "Uid:\t0\t0\t0\t0\n");
+        machine.write(
+            "proc/9/stat",
+            "9 (python3) Z 1 9 9 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0",
+        );
+        machine.write("proc/9/status", "Uid:\t0\t0\t0\t0\n");
+        machine.write("proc/10/stat", "garbage");
+        assert_eq!(Processes::look(&machine.root()).iter().count(), 0);
+    }
+
+    #[test]
+    fn a_process_with_another_root_is_not_ours() {
+        let machine = Machine::new();
+        for pid in [5, 6] {
+            machine.process((pid, 1), "/", PYTHON, "python3");
+        }
+        machine.link("proc/5/root", "/usr");
+        machine.link("proc/6/root", machine.0.path().to_str().unwrap());
+        let processes = Processes::look(&machine.root());
+        assert!(processes.get(5).is_none() && processes.get(6).is_some());
+    }
+
+    #[test]
+    fn a_survivor_is_the_same_process_and_not_the_same_pid() {
+        let machine = Machine::new();
+        machine.process((5, 1), "/", PYTHON, "python3");
+        machine.process((6, 1), "/", PYTHON, "python3");
+        machine.process((7, 1), "/", PYTHON, "python3");
+        let root = machine.root();
+        let before = Processes::look(&root);
+        let ids: Vec<_> = before.iter().map(|process| process.id).collect();
+        let later = "5 (x) S 1 5 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99999 1 2";
+        machine.write("proc/5/stat", later);
+        std::fs::remove_dir_all(machine.0.path().join("proc/6")).unwrap();
+        let left = survivors(before.iter(), &Processes::look(&root));
+        assert_eq!(left.iter().map(|process| process.id.pid).collect::<Vec<_>>(), [7]);
+        let left = await_gone(&root, &ids, Duration::ZERO);
+        assert_eq!(left, [ProcessId { pid: 7, started: 4007 }]);
+    }
+
+    #[test]
+    fn hostile_processes_are_read_without_harm() {
+        let machine = Machine::new();
+        machine.process((5, 5), "/", "/home/bob/python3 (deleted)", "\u{1b}[2Jpython3 \n");
+        machine.write("proc/5/cmdline", vec![b'a'; 1 << 20]);
+        machine.write("proc/5/maps", "///\n/ (deleted)\nx\n\u{0}");
+        machine.write("proc/5/environ", vec![b'='; 1 << 20]);
+        let processes = Processes::look(&machine.root());
+        let process = processes.get(5).unwrap();
+        assert_eq!(process.arguments[0].len() as u64, ARGUMENTS_LIMIT);
+        assert!(!process.describe().contains('\u{1b}') && process.describe().len() < 200);
+        assert_eq!(processes.lineage(process).count(), 64, "its own parent: the walk ends");
+    }
+}

@@ -1,0 +1,139 @@
+//! Whether a process still has an old interpreter in its memory.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::process::{Image, Process};
+use crate::host::file;
+
+impl Process {
+    /// Why this process runs old code, if it does. `interpreter` is the base interpreter
+    /// that its venv has now (`/usr/bin/python3.13`), where it has one.
+    ///
+    /// Nothing tells of a copied interpreter that is itself unchanged while the library
+    /// under it moved on and that has none of its extension modules loaded: there the
+    /// venv has to be refreshed anyway, and then the copy is a replaced one.
+    pub(crate) fn stale(&self, interpreter: Option<&Path>) -> Option<String> {
+        let images = || self.exe.iter().chain(&self.mapped);
+        if let Some(gone) = images().find(|image| image.deleted && is_python(&image.path)) {
+            return Some(format!("{} was replaced since it was started", shown(gone)));
+        }
+        // `python3` names no version to compare with.
+        let now = interpreter.and_then(|path| version(path.file_name()?.as_bytes()))?;
+        let other = images().find(|image| base_version(&image.path).is_some_and(|v| v != now))?;
+        Some(format!(
+            "it runs on {}, the venv is on python{} now",
+            shown(other),
+            String::from_utf8_lossy(now)
+        ))
+    }
+}
+
+fn shown(image: &Image) -> String {
+    file::printable(&image.path)
+}
+
+/// Whether a file is an interpreter or a part of one.
+fn is_python(path: &Path) -> bool {
+    let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+    let is_program =
+        name.strip_prefix(b"python").is_some_and(|rest| rest.is_empty() || is_number(rest));
+    let folder = path.parent().and_then(Path::file_name);
+    match folder.map(OsStrExt::as_bytes) {
+        Some(b"bin") if is_program => true,
+        Some(b"lib-dynload") => true,
+        _ => name.starts_with(b"libpython"),
+    }
+}
+
+/// The minor version of the base interpreter that a file belongs to: of Debian's
+/// interpreters, their library, their extension modules.
+fn base_version(path: &Path) -> Option<&[u8]> {
+    let name = path.file_name()?.as_bytes();
+    let folder = path.parent()?;
+    if folder == Path::new("/usr/bin") {
+        return version(name);
+    }
+    if !path.starts_with("/usr/lib") {
+        return None;
+    }
+    if let Some(rest) = name.strip_prefix(b"libpython") {
+        let end = rest.windows(3).position(|part| part == b".so")?;
+        return rest.get(..end).filter(|version| is_number(version));
+    }
+    (folder.file_name()? == "lib-dynload")
+        .then(|| version(folder.parent()?.file_name()?.as_bytes()))?
+}
+
+/// `3.13` of `python3.13`.
+fn version(name: &[u8]) -> Option<&[u8]> {
+    name.strip_prefix(b"python").filter(|rest| is_number(rest) && rest.contains(&b'.'))
+}
+
+fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::process::Processes;
+    use super::super::process::tests::Machine;
+    use super::*;
+
+    fn stale(exe: &str, mapped: &[&str], now: &str) -> Option<String> {
+        let machine = Machine::new();
+        machine.process((5, 1), "/", exe, "/opt/v/web/bin/python3");
+        let maps: String =
+            mapped.iter().map(|path| format!("1-2 r--p 0 fe:00 1   {path}\n")).collect();
+        machine.write("proc/5/maps", maps);
+        Processes::look(&machine.root()).get(5).unwrap().stale(Some(Path::new(now)))
+    }
+
+    #[test]
+    fn what_was_replaced_under_a_process_makes_it_stale() {
+        let dynload =
+            "/usr/lib/python3.13/lib-dynload/_bz2.cpython-313-x86_64-linux-gnu.so (deleted)";
+        let library = "/usr/lib/x86_64-linux-gnu/libpython3.13.so.1.0 (deleted)";
+        for (exe, mapped) in [
+            ("/usr/bin/python3.13 (deleted)", ""),
+            ("/opt/v/copy/bin/python3 (deleted)", ""),
+            ("/opt/v/copy/bin/python3", dynload),
+            ("/usr/bin/uwsgi-core", library),
+            ("/opt/v/dj/bin/uwsgi", dynload),
+        ] {
+            let reason = stale(exe, &[mapped], "/usr/bin/python3.13").unwrap_or_default();
+            assert!(reason.ends_with(" was replaced since it was started"), "{exe}: {reason}");
+            assert!(!reason.contains("(deleted)"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn another_minor_version_than_the_venvs_is_stale() {
+        assert_eq!(
+            stale("/usr/bin/python3.11", &[], "/usr/bin/python3.13").unwrap(),
+            "it runs on /usr/bin/python3.11, the venv is on python3.13 now"
+        );
+        let library = "/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0";
+        assert!(stale("/usr/bin/uwsgi-core", &[library], "/usr/bin/python3.13").is_some());
+        let dynload = "/usr/lib/python3.11/lib-dynload/_bz2.cpython-311-x86_64-linux-gnu.so";
+        assert!(stale("/opt/v/copy/bin/python3", &[dynload], "/usr/bin/python3.13").is_some());
+    }
+
+    #[test]
+    fn a_process_is_not_stale_for_what_is_no_interpreter() {
+        for (exe, mapped) in [
+            ("/usr/bin/python3.13", ""),
+            ("/usr/bin/python3.13", "/dev/zero (deleted)"),
+            ("/usr/bin/python3.13", "/memfd:python3 (deleted)"),
+            ("/usr/bin/python3.13", "/tmp/ffi8Xc (deleted)"),
+            ("/usr/bin/python3.13", "/SYSV00000000 (deleted)"),
+            ("/usr/bin/python3.13", "/opt/v/web/lib/python3.13/site-packages/x.so (deleted)"),
+            ("/usr/bin/python3.13", "/usr/lib/x86_64-linux-gnu/libssl.so.3 (deleted)"),
+            ("/usr/bin/uwsgi-core (deleted)", ""),
+            ("/opt/v/copy/bin/python3", ""),
+        ] {
+            assert_eq!(stale(exe, &[mapped], "/usr/bin/python3.13"), None, "{exe} {mapped}");
+        }
+        assert_eq!(stale("/usr/bin/python3.11", &[], "/usr/bin/python3"), None);
+    }
+}
