@@ -44,7 +44,7 @@ pub(crate) enum NotUp {
 }
 
 fn quoted(words: &[String]) -> String {
-    words.iter().map(|line| format!("\n    {line}")).collect()
+    words.iter().flat_map(|line| ["\n    ", line.as_str()]).collect()
 }
 
 /// What watching a service came to.

@@ -4,17 +4,22 @@
 //! services there are to restart, and when, is decided elsewhere.
 
 mod cgroup;
+mod command_line;
 mod condition;
+mod find;
 mod name;
 mod process;
 mod stale;
 mod supervisord;
 mod systemd;
+mod unit_file;
+mod uwsgi;
 
 use std::time::Duration;
 
 pub(crate) use cgroup::Place;
 pub(crate) use condition::{Condition, NotUp};
+pub(crate) use find::{ServiceMap, UserProcess, Users, needs_restart};
 pub(crate) use name::{Manager, Service, ServiceNameError};
 pub(crate) use process::{Process, ProcessId, Processes, await_gone, survivors};
 pub(crate) use supervisord::SupervisordError;
@@ -96,7 +101,7 @@ pub(crate) fn await_up(
         Manager::Systemd => systemd::last_words(root, service.name()),
         Manager::Supervisord => supervisord::last_words(root, service.name()),
     };
-    let service = service.name().to_string();
+    let service = service.to_string();
     Err(match restarts {
         0 => NotUp::Down { service, state, words },
         _ => NotUp::Unsteady { service, state, restarts, words },

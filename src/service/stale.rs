@@ -29,8 +29,11 @@ impl Process {
     }
 }
 
+/// The file, or for an extension module its folder: which of them a process happens to
+/// have loaded tells nobody anything.
 fn shown(image: &Image) -> String {
-    file::printable(&image.path)
+    let folder = image.path.parent().filter(|folder| folder.ends_with("lib-dynload"));
+    file::printable(folder.unwrap_or(&image.path))
 }
 
 /// Whether a file is an interpreter or a part of one.
@@ -83,9 +86,9 @@ mod tests {
     fn stale(exe: &str, mapped: &[&str], now: &str) -> Option<String> {
         let machine = Machine::new();
         machine.process((5, 1), "/", exe, "/opt/v/web/bin/python3");
-        let maps: String =
-            mapped.iter().map(|path| format!("1-2 r--p 0 fe:00 1   {path}\n")).collect();
-        machine.write("proc/5/maps", maps);
+        let maps: Vec<_> =
+            mapped.iter().map(|path| format!("1-2 r--p 0 fe:00 1   {path}")).collect();
+        machine.write("proc/5/maps", maps.join("\n"));
         Processes::look(&machine.root()).get(5).unwrap().stale(Some(Path::new(now)))
     }
 

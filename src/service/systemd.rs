@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::condition::Condition;
 use super::{Restart, ServiceError, last_lines};
+use crate::host::command::CommandError;
 use crate::host::{Program, Root};
 
 /// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
@@ -16,7 +17,7 @@ const RESTART_LIMIT: Duration = Duration::from_secs(300);
 const QUESTION_LIMIT: Duration = Duration::from_secs(25);
 
 /// What a unit is asked for.
-const PROPERTIES: [&str; 10] = [
+const PROPERTIES: [&str; 11] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -27,6 +28,7 @@ const PROPERTIES: [&str; 10] = [
     "ExecMainStatus",
     "Job",
     "NeedDaemonReload",
+    "InvocationID",
 ];
 
 /// Whether systemd runs this machine (`sd_booted(3)`).
@@ -59,8 +61,14 @@ pub(super) fn restart(root: &Root, unit: &str, was_up: bool) -> Result<Restart, 
     // A unit that failed too often is refused until its counter is set back. The counter
     // also counts our own restarts, so it is set back for a running one too.
     systemctl(root)?.args(["reset-failed", "--", unit]).finish()?;
-    systemctl(root)?.limit(RESTART_LIMIT).args(["restart", "--", unit]).run()?;
-    Ok(Restart::Done)
+    match systemctl(root)?.limit(RESTART_LIMIT).args(["restart", "--", unit]).run() {
+        // It was started and failed: how it is, and what it said, is for the caller to ask.
+        Err(CommandError::Failed { .. }) if Unit::ask(root, unit)?.is_another_run(&before) => {
+            Ok(Restart::Done)
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(Restart::Done),
+    }
 }
 
 /// The last lines that the unit's own processes left in the journal; those of the manager
@@ -113,6 +121,12 @@ impl Unit {
         self.get(property).parse().ok()
     }
 
+    /// Whether systemd started it between the two looks.
+    fn is_another_run(&self, before: &Self) -> bool {
+        let run = self.get("InvocationID");
+        !run.is_empty() && run != before.get("InvocationID")
+    }
+
     fn condition(&self) -> Condition {
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         let is_queued = self.number("Job").is_some_and(|job| job != 0);
@@ -134,9 +148,10 @@ impl Unit {
     /// `active (running)`, `failed (exit-code, status 3)`, `not-found`: systemd's own words.
     fn words(&self, active: &str, sub: &str) -> String {
         match (self.get("LoadState"), active) {
-            ("loaded", "failed") | ("loaded", "activating") if self.get("Result") != "success" => {
+            ("loaded", "failed" | "activating") if self.get("Result") != "success" => {
                 let status = self.get("ExecMainStatus");
-                format!("{active} ({sub}: {}, status {status})", self.get("Result"))
+                let sub = if sub == active { String::new() } else { format!("{sub}: ") };
+                format!("{active} ({sub}{}, status {status})", self.get("Result"))
             }
             ("loaded", _) => format!("{active} ({sub})"),
             (load, _) => load.to_string(),
@@ -189,7 +204,7 @@ mod tests {
                       ExecMainStatus=11\nType=simple\n";
         let condition = shown(failed);
         assert!(condition.settled && !condition.up);
-        assert_eq!(condition.state, "failed (failed: signal, status 11)");
+        assert_eq!(condition.state, "failed (signal, status 11)");
         assert!(!shown(&format!("{failed}Job=211\n")).settled);
     }
 
@@ -217,7 +232,11 @@ mod tests {
         std::fs::write(at("shown"), shown).unwrap();
         let script = format!(
             "#!/bin/sh\nshift 2\necho \"$@\" >>{folder}/calls\n\
-             case $1 in show) cat {folder}/shown;; reset-failed) exit 1;; esac\n",
+             case $1 in\n\
+             show) cat {folder}/shown; cat {folder}/calls | grep -c ^restart | sed s/^/InvocationID=/;;\n\
+             reset-failed) exit 1;;\n\
+             restart) grep -q FragmentPath=/bad {folder}/shown && exit 1;;\n\
+             esac; exit 0\n",
             folder = folder.path().display()
         );
         std::fs::write(at("script"), script).unwrap();
@@ -266,6 +285,13 @@ mod tests {
             let (_folder, root) = machine(shown);
             assert_eq!(restart(&root, "web.service", was_up).unwrap(), left, "{shown}");
         }
+    }
+
+    #[test]
+    fn a_unit_that_fails_to_start_was_restarted_all_the_same() {
+        let unit = "LoadState=loaded\nActiveState=active\nFragmentPath=";
+        let (_folder, root) = machine(&format!("{unit}/bad\n"));
+        assert_eq!(restart(&root, "web.service", true).unwrap(), Restart::Done);
     }
 
     #[test]

@@ -82,8 +82,8 @@ fn answer(mut stream: UnixStream, programs: &mut [Program], told: &Mutex<Vec<Str
     let wanted = between("<string>", "<").unwrap_or_default();
     let found = programs.iter_mut().find(|program| program.full_name() == wanted);
     let value = match (method, found) {
-        ("getAllProcessInfo", _) => list(programs.iter().map(Program::state)),
-        ("getAllConfigInfo", _) => list(programs.iter().map(Program::configuration)),
+        ("getAllProcessInfo", _) => Ok(list(programs.iter().map(Program::state))),
+        ("getAllConfigInfo", _) => Ok(list(programs.iter().map(Program::configuration))),
         (_, None) => Err((BAD_NAME, format!("BAD_NAME: {wanted}"))),
         ("getProcessInfo", Some(program)) => {
             let state = program.state();
@@ -127,9 +127,9 @@ fn answer(mut stream: UnixStream, programs: &mut [Program], told: &Mutex<Vec<Str
     let _ = stream.write_all((head + &body).as_bytes());
 }
 
-fn list(values: impl Iterator<Item = String>) -> Result<String, (i64, String)> {
-    let values: String = values.map(|value| format!("<value>{value}</value>")).collect();
-    Ok(format!("<array><data>{values}</data></array>"))
+fn list(values: impl Iterator<Item = String>) -> String {
+    let values: Vec<_> = values.map(|value| format!("<value>{value}</value>")).collect();
+    format!("<array><data>{}</data></array>", values.concat())
 }
 
 fn member(name: &str, value: &str) -> String {

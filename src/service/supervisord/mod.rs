@@ -3,7 +3,7 @@
 mod configuration;
 mod http;
 #[cfg(test)]
-mod imitation;
+pub(super) mod imitation;
 mod xml;
 
 use std::collections::HashMap;

@@ -1,0 +1,192 @@
+use super::super::process::tests::Machine;
+use super::super::supervisord::imitation::Imitation;
+use super::*;
+
+const PYTHON: &str = "/usr/bin/python3.13";
+const UNIT: &str = "/system.slice/web.service";
+
+fn map(machine: &Machine, venvs: &[&str]) -> ServiceMap {
+    let root = machine.root();
+    ServiceMap::build(&root, venvs, &Processes::look(&root))
+}
+
+/// The services and pids that use a venv.
+fn users(map: &ServiceMap, venv: &str) -> (Vec<String>, Vec<u32>) {
+    let users = map.of(Path::new(venv));
+    let services = users.services.iter().map(ToString::to_string).collect();
+    (services, users.processes.iter().map(|user| user.process.id.pid).collect())
+}
+
+fn web(pids: &[u32]) -> (Vec<String>, Vec<u32>) {
+    (vec!["systemd:web.service".to_string()], pids.to_vec())
+}
+
+#[test]
+fn a_venv_is_used_by_whoever_runs_its_python() {
+    let machine = Machine::new();
+    let gunicorn = "/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn -w 2";
+    machine.process((5, 1), UNIT, PYTHON, gunicorn);
+    machine.process((6, 5), UNIT, PYTHON, gunicorn);
+    machine.process((7, 1), UNIT, "/opt/v/copy/bin/python3 (deleted)", "renamed by its program");
+    machine.process((8, 1), UNIT, PYTHON, "/usr/bin/python3 -u /opt/v/args/bin/app");
+    machine.process((9, 1), UNIT, PYTHON, "celery: master");
+    machine.write(
+        "proc/9/maps",
+        "1-2 r-xp 0 fe:00 1  /opt/v/maps/lib/python3.13/site-packages/x.so\n",
+    );
+    machine.process((10, 1), UNIT, PYTHON, "bin/python app.py");
+    machine.link("proc/10/cwd", "/opt/v/relative");
+    machine.process((11, 1), UNIT, "/opt/v/tool/bin/ruff", "ruff server");
+    let venvs =
+        ["web", "copy", "args", "maps", "relative", "tool", "none"].map(|v| format!("/opt/v/{v}"));
+    let venvs: Vec<_> = venvs.iter().map(String::as_str).collect();
+    let map = map(&machine, &venvs);
+    for (venv, pids) in [
+        ("web", &[5, 6][..]),
+        ("copy", &[7]),
+        ("args", &[8]),
+        ("maps", &[9]),
+        ("relative", &[10]),
+        ("tool", &[11]),
+    ] {
+        assert_eq!(users(&map, &format!("/opt/v/{venv}")), web(pids), "{venv}");
+    }
+    assert_eq!(*map.of(Path::new("/opt/v/none")), Users::default());
+    assert_eq!(*map.of(Path::new("/never/heard/of")), Users::default());
+}
+
+#[test]
+fn names_that_only_begin_alike_are_not_the_same_venv() {
+    let machine = Machine::new();
+    machine.process((5, 1), UNIT, PYTHON, "/opt/v/web2/bin/python3 x");
+    machine.write("etc/systemd/system/api.service", "[Service]\nExecStart=/opt/v/web2/bin/x\n");
+    let map = map(&machine, &["/opt/v/web", "/opt/v/web2", "/opt/v"]);
+    assert_eq!(users(&map, "/opt/v/web"), (vec![], vec![]));
+    assert_eq!(users(&map, "/opt/v"), (vec![], vec![]));
+    assert_eq!(users(&map, "/opt/v/web2").1, [5]);
+}
+
+#[test]
+fn an_activated_environment_counts_only_for_what_it_decides() {
+    let machine = Machine::new();
+    let environ = "VIRTUAL_ENV=/opt/v/web\0PATH=/opt/v/web/bin:/usr/bin\0";
+    for (pid, exe, command) in [
+        (5, PYTHON, "python3 app.py"),
+        (6, PYTHON, "/usr/bin/python3 /usr/bin/some-tool"),
+        (7, "/usr/bin/bash", "-bash"),
+        (8, "/usr/bin/uwsgi-core", "/usr/bin/uwsgi --module x"),
+    ] {
+        machine.process((pid, 1), UNIT, exe, command);
+        machine.write(&format!("proc/{pid}/environ"), environ);
+    }
+    machine.process((9, 1), UNIT, PYTHON, "python app.py");
+    machine.write("proc/9/environ", "PATH=/opt/v/path/bin:/usr/bin\0");
+    machine.process((10, 1), UNIT, PYTHON, "python app.py");
+    machine.write("proc/10/environ", "PATH=/usr/bin:/opt/v/path/bin\0");
+    let map = map(&machine, &["/opt/v/web", "/opt/v/path"]);
+    assert_eq!(users(&map, "/opt/v/web").1, [5, 8]);
+    assert_eq!(users(&map, "/opt/v/path").1, [9]);
+}
+
+#[test]
+fn looking_at_a_file_in_a_venv_is_not_using_it() {
+    let machine = Machine::new();
+    machine.process((5, 1), UNIT, "/usr/bin/vim", "vim /opt/v/web/bin/activate");
+    machine.process((6, 1), UNIT, PYTHON, "/usr/bin/python3 /usr/bin/lint /opt/v/web/lib/x.py");
+    assert_eq!(users(&map(&machine, &["/opt/v/web"]), "/opt/v/web"), (vec![], vec![]));
+}
+
+#[test]
+fn a_unit_that_names_a_venv_uses_it_even_when_it_is_down() {
+    let machine = Machine::new();
+    machine
+        .write("etc/systemd/system/web.service", "[Service]\nExecStart=/opt/v/web/bin/gunicorn\n");
+    machine.write("etc/systemd/system/job@.service", "[Service]\nExecStart=/opt/v/%i/bin/job\n");
+    machine.process(
+        (5, 1),
+        "/system.slice/system-job.slice/job@web.service",
+        "/usr/bin/dash",
+        "sh x",
+    );
+    let services = users(&map(&machine, &["/opt/v/web"]), "/opt/v/web").0;
+    assert_eq!(services, ["systemd:job@web.service", "systemd:web.service"]);
+}
+
+#[test]
+fn a_users_processes_are_seen_and_belong_to_no_service() {
+    let machine = Machine::new();
+    let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service";
+    machine.process((5, 1), own, PYTHON, "/opt/v/web/bin/python3 x");
+    let map = map(&machine, &["/opt/v/web"]);
+    assert_eq!(users(&map, "/opt/v/web"), (vec![], vec![5]));
+    assert_eq!(map.of(Path::new("/opt/v/web")).unmanaged().count(), 1);
+}
+
+#[test]
+fn a_link_to_a_venv_is_the_venv() {
+    let machine = Machine::new();
+    machine.write("srv/releases/7/venv/pyvenv.cfg", "");
+    machine.link("srv/current", "releases/7");
+    machine.process((5, 1), UNIT, "/srv/releases/7/venv/bin/python3", "x");
+    machine.process((6, 1), UNIT, PYTHON, "/srv/current/venv/bin/python3");
+    assert_eq!(users(&map(&machine, &["/srv/current/venv"]), "/srv/current/venv").1, [5, 6]);
+}
+
+#[test]
+fn a_child_of_supervisord_is_its_program_and_not_supervisords_unit() {
+    let imitation = Imitation::start(&[("pair", "dj", "RUNNING"), ("pair", "down", "STOPPED")]);
+    let machine = Machine::new();
+    let unit = "/system.slice/supervisor.service";
+    let uwsgi = "/opt/v/dj/bin/python3 /opt/v/dj/bin/uwsgi --master";
+    machine.process((51, 1), unit, PYTHON, "/usr/bin/python3 /usr/bin/supervisord -n");
+    machine.process((380, 51), unit, "/opt/v/dj/bin/python3", uwsgi);
+    machine.process((387, 380), unit, "/opt/v/dj/bin/python3", uwsgi);
+    let processes = Processes::look(&machine.root());
+    let venvs = ["/opt/v/dj", "/opt/v/down"];
+    let map = ServiceMap::build(&imitation.root(), venvs, &processes);
+    assert_eq!(users(&map, "/opt/v/dj"), (vec!["supervisord:pair:dj".into()], vec![380, 387]));
+    assert_eq!(users(&map, "/opt/v/down"), (vec!["supervisord:pair:down".into()], vec![]));
+    assert_eq!(map.gaps, [""; 0]);
+    // Where supervisord cannot be asked, restarting it as a whole is what is left.
+    let blind = ServiceMap::build(&machine.root(), venvs, &processes);
+    assert_eq!(users(&blind, "/opt/v/dj").0, ["systemd:supervisor.service"]);
+}
+
+#[test]
+fn what_needs_a_restart_is_said_once_a_service() {
+    let machine = Machine::new();
+    for pid in [5, 6] {
+        machine.process(
+            (pid, 1),
+            UNIT,
+            "/usr/bin/python3.13 (deleted)",
+            "/opt/v/web/bin/python3 x",
+        );
+    }
+    machine.process((7, 1), UNIT, PYTHON, "/opt/v/web/bin/python3 x");
+    machine.process((8, 1), "/", "/usr/bin/python3.11", "/opt/v/web/bin/python3 x");
+    let map = map(&machine, &["/opt/v/web"]);
+    let reasons = needs_restart(map.of(Path::new("/opt/v/web")), Some(Path::new(PYTHON)));
+    assert_eq!(
+        reasons,
+        [
+            "pid 8 (/opt/v/web/bin/python3 x): it runs on /usr/bin/python3.11, the venv is on python3.13 now",
+            "systemd:web.service (pids 5, 6): /usr/bin/python3.13 was replaced since it was started",
+        ]
+    );
+    let web = BTreeSet::from([Service::unit("web").unwrap()]);
+    assert_eq!(map.of(Path::new("/opt/v/web")).processes_of(&web).count(), 3);
+}
+
+#[test]
+fn many_venvs_cost_no_more_than_their_index() {
+    let machine = Machine::new();
+    for pid in 1000..1300 {
+        machine.process((pid, 1), UNIT, PYTHON, &format!("/srv/app{pid}/venv/bin/python3 x"));
+    }
+    let venvs: Vec<String> = (0..10_000).map(|n| format!("/srv/app{n}/venv")).collect();
+    let root = machine.root();
+    let map = ServiceMap::build(&root, &venvs, &Processes::look(&root));
+    let used = venvs.iter().filter(|venv| !map.of(Path::new(venv)).processes.is_empty()).count();
+    assert_eq!(used, 300);
+}

@@ -1,0 +1,342 @@
+//! The service units on disk, and which paths they name.
+//!
+//! Only what tells which programs a unit runs is read; systemd itself is asked about
+//! everything else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Service;
+use super::command_line::paths;
+use crate::host::{Root, file};
+
+/// Where units lie, the one that wins first (`systemd.unit(5)`).
+const FOLDERS: [&str; 9] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/generator.late",
+];
+
+/// A unit file of this size is none.
+const LIMIT: u64 = 1 << 20;
+
+/// A service of systemd's, and the paths that its commands and environment name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnitFile {
+    pub(super) service: Service,
+    pub(super) paths: Vec<PathBuf>,
+}
+
+/// All service units; of a template, the instances that are enabled or `running`.
+pub(super) fn units(root: &Root, running: &BTreeSet<Service>) -> Vec<UnitFile> {
+    let catalogue = Catalogue::look(root);
+    let mut names: BTreeSet<&str> = catalogue.files.keys().map(String::as_str).collect();
+    names.extend(catalogue.instances.iter().map(String::as_str));
+    names.extend(running.iter().map(Service::name));
+    // A template itself is no service: `Service::unit` refuses it.
+    let services = names.into_iter().filter_map(|name| Service::unit(name).ok());
+    services.filter_map(|service| catalogue.read(root, service)).collect()
+}
+
+/// What lies in the folders, by name; not read yet.
+#[derive(Default)]
+struct Catalogue {
+    /// The file that wins; None where the unit is masked or another's alias.
+    files: HashMap<String, Option<PathBuf>>,
+    /// Drop-ins by unit, in the order of their names.
+    drop_ins: HashMap<String, BTreeMap<String, PathBuf>>,
+    /// Instances of templates that something wants.
+    instances: BTreeSet<String>,
+}
+
+impl Catalogue {
+    fn look(root: &Root) -> Self {
+        let mut catalogue = Self::default();
+        for folder in FOLDERS.map(Path::new) {
+            for name in names_in(root, folder) {
+                let path = folder.join(&name);
+                if let Some(unit) = name.strip_suffix(".d") {
+                    for conf in names_in(root, &path).into_iter().filter(|n| is(n, "conf")) {
+                        let path = path.join(&conf);
+                        let drop_ins = catalogue.drop_ins.entry(unit.to_string()).or_default();
+                        drop_ins.entry(conf).or_insert(path);
+                    }
+                } else if is(&name, "wants") || is(&name, "requires") || is(&name, "upholds") {
+                    let wanted = names_in(root, &path).into_iter();
+                    catalogue.instances.extend(wanted.filter(|name| template(name).is_some()));
+                } else if is(&name, "service") {
+                    catalogue
+                        .files
+                        .entry(name)
+                        .or_insert_with_key(|name| target(root, &path, name));
+                }
+            }
+        }
+        catalogue
+    }
+
+    fn read(&self, root: &Root, service: Service) -> Option<UnitFile> {
+        let name = service.name();
+        let template = template(name);
+        let own = self.files.get(name);
+        let main = match (own, &template) {
+            // Masked, or an alias: the unit goes by its own name.
+            (Some(None), _) => return None,
+            (Some(file), _) => file.as_ref(),
+            (None, Some(template)) => self.files.get(template)?.as_ref(),
+            (None, None) => None,
+        };
+        let of = |unit: &str| self.drop_ins.get(unit);
+        // A unit's own drop-ins win over those of its template and of all services.
+        let mut drop_ins: BTreeMap<&String, &PathBuf> = BTreeMap::new();
+        let all = of("service").into_iter().chain(template.as_deref().and_then(of)).chain(of(name));
+        all.for_each(|more| drop_ins.extend(more));
+        let mut settings = Settings::default();
+        for path in main.into_iter().chain(drop_ins.into_values()) {
+            if let Some(text) = text(root, path) {
+                settings.read(&text);
+            }
+        }
+        let paths = settings.paths(name);
+        Some(UnitFile { service, paths })
+    }
+}
+
+/// What a unit runs, setting by setting.
+#[derive(Default)]
+struct Settings {
+    values: BTreeMap<String, Vec<String>>,
+    has_own_root: bool,
+}
+
+impl Settings {
+    fn read(&mut self, text: &str) {
+        let mut section = String::new();
+        for line in logical_lines(text) {
+            if line.starts_with('[') {
+                section = line;
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=') else { continue };
+            let (key, value) = (key.trim(), value.trim());
+            if section != "[Service]" {
+                continue;
+            }
+            if matches!(key, "RootDirectory" | "RootImage") {
+                self.has_own_root = !matches!(value, "" | "/");
+            }
+            if key.starts_with("Exec") || key == "Environment" {
+                let values = self.values.entry(key.to_string()).or_default();
+                if value.is_empty() {
+                    // An empty value takes back what was set before.
+                    values.clear();
+                } else {
+                    values.push(value.to_string());
+                }
+            }
+        }
+    }
+
+    fn paths(&self, unit: &str) -> Vec<PathBuf> {
+        if self.has_own_root {
+            // What it names lies in another tree.
+            return Vec::new();
+        }
+        let values = self.values.values().flatten();
+        values.flat_map(|value| paths(&expand(value, unit))).collect()
+    }
+}
+
+/// Lines with those put together that a backslash continues; comments are left out.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut whole = String::new();
+    for line in text.lines() {
+        let line = line.trim_start();
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(front) = line.strip_suffix('\\') {
+            whole.push_str(front);
+            whole.push(' ');
+        } else {
+            whole.push_str(line);
+            lines.push(std::mem::take(&mut whole).trim_end().to_string());
+        }
+    }
+    lines.push(whole);
+    lines
+}
+
+/// Puts in what `%i` and its like stand for, as far as paths are made of them.
+fn expand(value: &str, unit: &str) -> String {
+    let stem = unit.strip_suffix(".service").unwrap_or(unit);
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    let mut text = String::new();
+    let mut rest = value.chars();
+    while let Some(c) = rest.next() {
+        if c != '%' {
+            text.push(c);
+            continue;
+        }
+        match rest.next() {
+            Some('n') => text.push_str(unit),
+            Some('N') => text.push_str(stem),
+            Some('p') => text.push_str(prefix),
+            Some('P') => text.push_str(&unescape(prefix)),
+            Some('i') => text.push_str(instance),
+            Some('I') => text.push_str(&unescape(instance)),
+            Some('f') => {
+                text.push('/');
+                text.push_str(&unescape(if instance.is_empty() { prefix } else { instance }));
+            }
+            Some('j') => text.push_str(prefix.rsplit('-').next().unwrap_or(prefix)),
+            Some('h') => text.push_str("/root"),
+            Some('t') => text.push_str("/run"),
+            Some('S') => text.push_str("/var/lib"),
+            Some('E') => text.push_str("/etc"),
+            Some('%') | None => text.push('%'),
+            Some(other) => text.extend(['%', other]),
+        }
+    }
+    text
+}
+
+/// `srv-my\x2dapp` is `srv/my-app` (`systemd-escape(1)`).
+fn unescape(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.strip_prefix(b"x").and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok());
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let byte;
+        (rest, byte) = match (first, code) {
+            (b'\\', Some(code)) => (after.get(3..).unwrap_or_default(), code),
+            (b'-', _) => (after, b'/'),
+            (other, _) => (after, *other),
+        };
+        bytes.push(byte);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `web@.service` of `web@blue.service`.
+fn template(name: &str) -> Option<String> {
+    let (prefix, instance) = name.strip_suffix(".service")?.split_once('@')?;
+    (!instance.is_empty()).then(|| format!("{prefix}@.service"))
+}
+
+/// The file that a name in a unit folder leads to; None for a mask and for an alias.
+fn target(root: &Root, path: &Path, name: &str) -> Option<PathBuf> {
+    let end = root.follow(path).ok()?.pop()?;
+    let own = end.file_name()?.to_str()?;
+    // `web@blue.service` may be a link to its template.
+    (own == name || template(name).as_deref() == Some(own)).then_some(end)
+}
+
+fn text(root: &Root, path: &Path) -> Option<String> {
+    let real = root.follow(path).ok()?.pop()?;
+    let bytes = file::read_untrusted(&root.at(real), LIMIT).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn names_in(root: &Root, folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.at(folder)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn is(name: &str, kind: &str) -> bool {
+    name.strip_suffix(kind).is_some_and(|front| front.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::process::tests::Machine;
+    use super::*;
+
+    fn found(machine: &Machine, running: &[&str]) -> BTreeMap<String, Vec<PathBuf>> {
+        let running = running.iter().map(|name| Service::unit(name).unwrap()).collect();
+        units(&machine.root(), &running)
+            .into_iter()
+            .map(|unit| (unit.service.name().to_string(), unit.paths))
+            .collect()
+    }
+
+    #[test]
+    fn the_nearest_file_wins_and_drop_ins_change_it() {
+        let machine = Machine::new();
+        machine
+            .write("usr/lib/systemd/system/web.service", "[Service]\nExecStart=/opt/old/bin/app\n");
+        machine.write(
+            "etc/systemd/system/web.service",
+            "[Unit]\nDescription=/opt/not/bin/this\n[Service]\n# ExecStart=/opt/not/bin/that\n\
+             ExecStartPre=/opt/pre/bin/migrate\nExecStart=/opt/first/bin/app \\\n  --home=/opt/more\n",
+        );
+        machine.write(
+            "usr/lib/systemd/system/web.service.d/10.conf",
+            "[Service]\nExecStart=/opt/hidden/bin/app\n",
+        );
+        machine.write(
+            "etc/systemd/system/web.service.d/10.conf",
+            "[Service]\nExecStart=\nExecStart=/opt/second/bin/app\nEnvironment=\"VIRTUAL_ENV=/opt/v\"\n",
+        );
+        let paths = ["/opt/v", "/opt/second/bin/app", "/opt/pre/bin/migrate"].map(PathBuf::from);
+        assert_eq!(found(&machine, &[])["web.service"], paths);
+    }
+
+    #[test]
+    fn a_template_stands_for_its_instances() {
+        let machine = Machine::new();
+        machine.write(
+            "etc/systemd/system/web@.service",
+            "[Service]\nExecStart=/srv/%i/venv/bin/app --name %n %%i\nExecStop=/%I/x\n",
+        );
+        machine
+            .link("etc/systemd/system/multi-user.target.wants/web@blue.service", "../web@.service");
+        let found = found(&machine, &[r"web@my\x2dapp-x.service", "gone@1.service"]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found["web@blue.service"][0], Path::new("/srv/blue/venv/bin/app"));
+        let escaped = &found[r"web@my\x2dapp-x.service"];
+        assert!(escaped.contains(&"/my-app/x/x".into()), "{escaped:?}");
+    }
+
+    #[test]
+    fn masks_aliases_and_units_with_another_root_name_nothing() {
+        let machine = Machine::new();
+        for unit in ["masked", "real"] {
+            machine.write(
+                &format!("usr/lib/systemd/system/{unit}.service"),
+                "[Service]\nExecStart=/opt/v/bin/app\n",
+            );
+        }
+        machine.link("etc/systemd/system/masked.service", "/dev/null");
+        machine.link("etc/systemd/system/alias.service", "/usr/lib/systemd/system/real.service");
+        machine.write(
+            "etc/systemd/system/jail.service",
+            "[Service]\nRootDirectory=/srv/jail\nExecStart=/opt/v/bin/app\n",
+        );
+        machine.write("srv/app/linked.service", "[Service]\nExecStart=/opt/v/bin/app\n");
+        machine.link("etc/systemd/system/linked.service", "/srv/app/linked.service");
+        let found = found(&machine, &[]);
+        let mut named = found;
+        named.retain(|_, paths| !paths.is_empty());
+        assert_eq!(named.into_keys().collect::<Vec<_>>(), ["linked.service", "real.service"]);
+    }
+
+    #[test]
+    fn what_is_no_unit_file_does_no_harm() {
+        let machine = Machine::new();
+        machine.link("etc/systemd/system/loop.service", "loop.service");
+        machine.write("etc/systemd/system/-H.service", "[Service]\nExecStart=/opt/v/bin/app\n");
+        machine.write("etc/systemd/system/bytes.service", b"[Service]\n\xff=\xff\nExecStart=\\");
+        std::fs::create_dir(machine.0.path().join("etc/systemd/system/folder.service")).unwrap();
+        assert!(found(&machine, &[]).values().all(Vec::is_empty));
+    }
+}
