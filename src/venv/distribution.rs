@@ -73,11 +73,7 @@ impl Distribution {
 
     /// The modules in `top_level.txt`, which setuptools writes, for editables too.
     pub(super) fn declared_modules(&self, site_packages: &Path) -> Vec<String> {
-        let is_egg = self.info.extension().is_some_and(|extension| extension == "egg");
-        let info = open(site_packages).and_then(|site| site.folder(&self.info));
-        let info = if is_egg { info.and_then(|egg| egg.folder("EGG-INFO")) } else { info };
-        let text = info.ok().and_then(|info| info.read("top_level.txt", SMALL_LIMIT).ok());
-        let text = text.unwrap_or_default();
+        let text = self.note(site_packages, "top_level.txt");
         let mut modules: Vec<String> = String::from_utf8_lossy(&text)
             .lines()
             .map(str::trim)
@@ -87,6 +83,29 @@ impl Distribution {
         modules.sort();
         modules.dedup();
         modules
+    }
+
+    /// The names of the programs in `entry_points.txt`.
+    pub(super) fn declared_scripts(&self, site_packages: &Path) -> Vec<String> {
+        let text = self.note(site_packages, "entry_points.txt");
+        let mut wanted = false;
+        let mut scripts = Vec::new();
+        for line in String::from_utf8_lossy(&text).lines().map(str::trim) {
+            if line.starts_with('[') {
+                wanted = matches!(line, "[console_scripts]" | "[gui_scripts]");
+            } else if let (true, Some((name, _))) = (wanted, line.split_once('=')) {
+                scripts.push(name.trim().to_string());
+            }
+        }
+        scripts
+    }
+
+    /// A small file among those that describe it; empty where there is none.
+    fn note(&self, site_packages: &Path, name: &str) -> Vec<u8> {
+        let is_egg = self.info.extension().is_some_and(|extension| extension == "egg");
+        let info = open(site_packages).and_then(|site| site.folder(&self.info));
+        let info = if is_egg { info.and_then(|egg| egg.folder("EGG-INFO")) } else { info };
+        info.ok().and_then(|info| info.read(name, SMALL_LIMIT).ok()).unwrap_or_default()
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod base;
 mod configuration;
+mod creator;
 mod distribution;
+mod foreign;
 mod inspect;
 mod origin;
 mod recipe;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use distribution::{Distribution, distributions, normalised};
+pub(crate) use foreign::{ForeignFile, ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{Reason, Recipe, RecipeError, Requirement, Source, Unreproducible};

@@ -1,0 +1,109 @@
+//! What the makers of venvs put into one: venv, virtualenv, uv, by name and place.
+
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use super::Flavour;
+use crate::host::Folder;
+use crate::python::Minor;
+
+/// The largest mark has 194 bytes.
+const MARK_LIMIT: u64 = 4 << 10;
+
+/// The scripts of activation, of every shell.
+const SCRIPTS: [&str; 15] = [
+    "activate",
+    "activate.bat",
+    "activate.csh",
+    "activate.fish",
+    "activate.nu",
+    "activate.ps1",
+    "activate.xsh",
+    "activate_this.py",
+    "Activate.ps1",
+    "deactivate.bat",
+    "deactivate.csh",
+    "deactivate.fish",
+    "deactivate.nu",
+    "pydoc.bat",
+    "python-config",
+];
+
+/// Programs that come with a venv, also with a version behind: `pip3.11`, `pip-3.11`.
+const PROGRAMS: [&str; 5] = ["python", "pip", "wheel", "easy_install", "pypy"];
+
+/// Whether the creator of a venv made what stands at `path` in it; of a folder, with all
+/// that is in it. `folder` is the one it stands in.
+pub(super) fn made(
+    folder: &Folder,
+    path: &Path,
+    kind: FileType,
+    flavour: Flavour,
+    site: Minor,
+) -> bool {
+    let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
+    if names.len() != path.iter().count() {
+        return false;
+    }
+    match names[..] {
+        ["pyvenv.cfg" | "pip-selfcheck.json"] => kind.is_file(),
+        ["lib64"] => kind.is_symlink(),
+        [name @ (".gitignore" | "CACHEDIR.TAG" | ".lock")] => is_mark(folder, name),
+        ["bin", name] => SCRIPTS.contains(&name) || is_program(name),
+        ["include", name] => kind.is_symlink() && name.starts_with("python"),
+        // Debian's venv kept the wheels of pip there until 3.9.
+        ["share", "python-wheels"] => true,
+        ["lib", name] if kind.is_dir() => {
+            Minor::of_program(name).is_some_and(|minor| minor != site)
+        }
+        // virtualenv copies the library that the interpreter needs, if it finds one.
+        ["lib", name] => name.starts_with("libpython"),
+        ["lib", _, "site-packages"] => false,
+        ["lib", python, _] => {
+            flavour == Flavour::LegacyVirtualenv && Minor::of_program(python) == Some(site)
+        }
+        ["lib", _, "site-packages", name] => {
+            // pip renames so what it is about to remove.
+            name.starts_with('~')
+                || matches!(name, "_virtualenv.py" | "_virtualenv.pth")
+                || name.ends_with(".virtualenv")
+        }
+        _ => false,
+    }
+}
+
+/// Whether a folder is there in every venv, even if nothing is in it.
+pub(super) fn is_frame(path: &Path, site: Minor) -> bool {
+    let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
+    match names[..] {
+        ["bin" | "lib" | "include" | "share"] | ["include", "site"] => true,
+        ["lib" | "include", python]
+        | ["include", "site", python]
+        | ["lib", python, "site-packages"] => Minor::of_program(python) == Some(site),
+        _ => false,
+    }
+}
+
+fn is_program(name: &str) -> bool {
+    PROGRAMS.iter().any(|program| {
+        name.strip_prefix(program).is_some_and(|version| {
+            version.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte))
+        })
+    })
+}
+
+/// The marks that keep backups and version control away, by which creators sign.
+fn is_mark(folder: &Folder, name: &str) -> bool {
+    let Ok(text) = folder.read(name, MARK_LIMIT) else { return false };
+    let text = text.trim_ascii();
+    match name {
+        "CACHEDIR.TAG" => text.starts_with(b"Signature: 8a477f597d28d172789f06886806bc55"),
+        ".lock" => text.is_empty(),
+        // A comment of the creator's, then all is left out.
+        _ => text
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii)
+            .all(|line| line == b"*" || line.starts_with(b"#") || line.is_empty()),
+    }
+}

@@ -1,0 +1,379 @@
+//! What stands in a venv that neither its creator nor an installer put there: `.env`,
+//! hooks of activate, hand-made `.pth` files, data. Nothing makes it again, so a rebuild
+//! has to carry it over, to where nothing stands yet.
+//!
+//! A file that an installer wrote and somebody changed afterwards is not among them; the
+//! hash in its `RecordEntry` would tell.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use serde::Serialize;
+
+use super::{Distribution, Flavour, Venv, creator};
+use crate::host::folder::Entry;
+use crate::host::root::normal;
+use crate::host::{Folder, Root};
+use crate::python::Minor;
+
+/// Folders deeper than this were made to be. Each level holds a descriptor open.
+const DEPTH_LIMIT: usize = 128;
+
+/// So many files are no venv's any more, and would not fit into memory.
+const FILES_LIMIT: usize = 2_000_000;
+
+/// Something in a venv that nobody accounts for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ForeignFile {
+    /// Relative to the venv.
+    pub(crate) path: PathBuf,
+    pub(crate) kind: ForeignKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ForeignKind {
+    File,
+    Link,
+    /// An empty folder; of others the contents are told.
+    Folder,
+    /// A socket, FIFO or device: to be left alone.
+    Other,
+}
+
+/// Everything in a venv that neither its creator nor one of its distributions accounts for,
+/// sorted by path. `distributions` are those of its site-packages. Folders of the libraries
+/// of other minor versions (an upgrade in place leaves them) are not looked into.
+pub(crate) fn foreign_files(
+    root: &Root,
+    venv: &Venv,
+    distributions: &[Distribution],
+) -> io::Result<Vec<ForeignFile>> {
+    let mut walk = Walk {
+        accounted: Accounted::of(root, venv, distributions),
+        flavour: venv.flavour,
+        site: venv.site,
+        found: Vec::new(),
+    };
+    walk.folder(&Folder::open(&root.at(&venv.path))?, Path::new(""), 0)?;
+    walk.found.sort();
+    Ok(walk.found)
+}
+
+/// What the distributions account for; paths are relative to the venv.
+#[derive(Debug, Default)]
+struct Accounted {
+    /// `lib/pythonX.Y/site-packages`.
+    site_packages: PathBuf,
+    /// Files that an installer wrote.
+    files: HashSet<PathBuf>,
+    /// Folders that belong to a distribution with all that is in them.
+    trees: HashSet<PathBuf>,
+    /// Modules of distributions whose installer wrote no list of its files.
+    modules: HashSet<String>,
+}
+
+impl Accounted {
+    fn of(root: &Root, venv: &Venv, distributions: &[Distribution]) -> Self {
+        let site_packages = super::site_packages(Path::new(""), venv.site);
+        let real = root.at(venv.site_packages());
+        let mut accounted = Self { site_packages, ..Self::default() };
+        for distribution in distributions {
+            accounted.add(venv, distribution, &real);
+        }
+        accounted
+    }
+
+    fn add(&mut self, venv: &Venv, distribution: &Distribution, site_packages: &Path) {
+        self.trees.insert(self.site_packages.join(&distribution.info));
+        if let Ok(Some(entries)) = distribution.record(site_packages) {
+            let below = |path: &Path| match path.strip_prefix(&venv.path) {
+                Ok(inside) => Some(inside.to_path_buf()),
+                Err(_) if path.is_absolute() => None,
+                Err(_) => Some(normal(&self.site_packages.join(path))),
+            };
+            self.files.extend(entries.iter().filter_map(|entry| below(&entry.path)));
+            return;
+        }
+        let modules = distribution.declared_modules(site_packages);
+        if modules.is_empty() {
+            self.modules.insert(distribution.normalised_name().replace('-', "_"));
+        }
+        self.modules.extend(modules);
+        let scripts = distribution.declared_scripts(site_packages);
+        self.files.extend(scripts.into_iter().map(|name| Path::new("bin").join(name)));
+        // Where easy_install and `setup.py develop` note what they add to the path.
+        self.files.insert(self.site_packages.join("easy-install.pth"));
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.files.contains(path)
+            || self.trees.contains(path)
+            || self.is_module(path)
+            || self.is_bytecode(path)
+    }
+
+    /// `name.py`, `name.cpython-311-….so` or the folder `name` right in site-packages.
+    fn is_module(&self, path: &Path) -> bool {
+        let name = || path.file_name()?.to_str()?.split('.').next();
+        path.parent() == Some(&self.site_packages)
+            && name().is_some_and(|name| self.modules.contains(name))
+    }
+
+    /// The bytecode that Python 2 and `compileall -b` write beside the source.
+    fn is_bytecode(&self, path: &Path) -> bool {
+        path.extension().is_some_and(|extension| extension == "pyc")
+            && self.files.contains(&path.with_extension("py"))
+    }
+}
+
+struct Walk {
+    accounted: Accounted,
+    flavour: Flavour,
+    site: Minor,
+    found: Vec<ForeignFile>,
+}
+
+impl Walk {
+    fn folder(&mut self, folder: &Folder, path: &Path, depth: usize) -> io::Result<()> {
+        for Entry { name, kind } in folder.entries()? {
+            // Made again from the sources.
+            if name == "__pycache__" {
+                continue;
+            }
+            let inner = path.join(&name);
+            if self.accounted.has(&inner)
+                || creator::made(folder, &inner, kind, self.flavour, self.site)
+            {
+                continue;
+            }
+            if !kind.is_dir() {
+                self.add(inner, kind)?;
+                continue;
+            }
+            if depth == DEPTH_LIMIT {
+                return Err(io::Error::other("folders in folders without end"));
+            }
+            let opened = match folder.folder(&name) {
+                Ok(opened) => opened,
+                // It went away meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if !creator::is_frame(&inner, self.site) && opened.entries()?.is_empty() {
+                self.add(inner, kind)?;
+            } else {
+                self.folder(&opened, &inner, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: PathBuf, kind: FileType) -> io::Result<()> {
+        if self.found.len() == FILES_LIMIT {
+            return Err(io::Error::other("too many files that no installer wrote"));
+        }
+        let kind = match kind {
+            FileType::RegularFile => ForeignKind::File,
+            FileType::Symlink => ForeignKind::Link,
+            FileType::Directory => ForeignKind::Folder,
+            _ => ForeignKind::Other,
+        };
+        self.found.push(ForeignFile { path, kind });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::venv::{Base, Link, distributions};
+
+    /// A venv as `python3 -m venv` makes it, with one distribution.
+    struct Made(tempfile::TempDir);
+
+    impl Made {
+        fn new() -> Self {
+            let made = Self(tempfile::tempdir().unwrap());
+            for file in [
+                "pyvenv.cfg",
+                "bin/activate",
+                "bin/activate.fish",
+                "bin/Activate.ps1",
+                "bin/pip",
+                "bin/pip3.11",
+                "bin/pip-3.11",
+                "bin/wheel",
+                "bin/pydoc.bat",
+                "bin/flask",
+                "lib/python3.11/site-packages/flask/__init__.py",
+                "lib/python3.11/site-packages/flask/__pycache__/__init__.cpython-311.pyc",
+                "lib/python3.11/site-packages/flask/app.py",
+                "lib/python3.11/site-packages/flask/app.pyc",
+                "lib/python3.11/site-packages/flask-3.0.dist-info/uv_cache.json",
+                "lib/python3.11/site-packages/_virtualenv.py",
+                "lib/python3.11/site-packages/~lask/old.py",
+                "share/man/man1/flask.1",
+            ] {
+                made.write(file, "");
+            }
+            made.write(
+                "lib/python3.11/site-packages/flask-3.0.dist-info/RECORD",
+                "flask/__init__.py,,\nflask/app.py,,\n../../../bin/flask,,\n\
+                 ../../../share/man/man1/flask.1,,\n",
+            );
+            for folder in ["include/python3.11", "lib/python3.11/site-packages/flask/__pycache__"] {
+                fs::create_dir_all(made.at(folder)).unwrap();
+            }
+            symlink("lib", made.at("lib64")).unwrap();
+            symlink("/usr/bin/python3", made.at("bin/python3")).unwrap();
+            symlink("python3", made.at("bin/python")).unwrap();
+            symlink("python3", made.at("bin/python3.11")).unwrap();
+            made
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.0.path().join("srv/app").join(path)
+        }
+
+        fn write(&self, path: &str, text: &str) -> &Self {
+            fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+            fs::write(self.at(path), text).unwrap();
+            self
+        }
+
+        fn foreign_of(&self, flavour: Flavour) -> Vec<String> {
+            let site = Minor::new(3, 11);
+            let base = Base {
+                link: Link::Followed,
+                path: "/usr/bin/python3".into(),
+                minor: Some(site),
+                version: None,
+                copies: Vec::new(),
+                ours: true,
+            };
+            let venv = Venv {
+                path: "/srv/app".into(),
+                flavour,
+                base,
+                site,
+                uid: 0,
+                gid: 0,
+                mode: 0o755,
+                system_site_packages: false,
+                prompt: None,
+            };
+            let root = Root::new(self.0.path());
+            let installed = distributions(&root.at(venv.site_packages())).unwrap();
+            let told = |file: &ForeignFile| format!("{:?} {}", file.kind, file.path.display());
+            foreign_files(&root, &venv, &installed).unwrap().iter().map(told).collect()
+        }
+
+        fn foreign(&self) -> Vec<String> {
+            self.foreign_of(Flavour::Venv)
+        }
+    }
+
+    #[test]
+    fn a_venv_as_its_tools_made_it_holds_nothing_foreign() {
+        assert_eq!(Made::new().foreign(), [""; 0]);
+    }
+
+    #[test]
+    fn what_people_put_into_a_venv_is_found() {
+        let made = Made::new();
+        made.write(".env", "SECRET=1")
+            .write("bin/postactivate", "")
+            .write("pip.conf", "")
+            .write("lib/python3.11/site-packages/local.pth", "/srv/lib")
+            .write("lib/python3.11/site-packages/flask/static/logo.png", "")
+            .write("lib/python3.11/site-packages/hand.py", "")
+            .write("share/jupyter/kernels/app/kernel.json", "{}")
+            .write("pipx_metadata.json", "{}");
+        fs::create_dir_all(made.at("var/run")).unwrap();
+        symlink("/srv/data", made.at("data")).unwrap();
+        let fifo = made.at("var/fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(
+            made.foreign(),
+            [
+                "File .env",
+                "File bin/postactivate",
+                "Link data",
+                "File lib/python3.11/site-packages/flask/static/logo.png",
+                "File lib/python3.11/site-packages/hand.py",
+                "File lib/python3.11/site-packages/local.pth",
+                "File pip.conf",
+                "File pipx_metadata.json",
+                "File share/jupyter/kernels/app/kernel.json",
+                "Other var/fifo",
+                "Folder var/run",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_marks_of_the_creators_are_told_from_files_of_the_same_name() {
+        let made = Made::new();
+        made.write(".gitignore", "# created by virtualenv automatically\n*\n")
+            .write("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55")
+            .write(".lock", "");
+        assert_eq!(made.foreign(), [""; 0]);
+        made.write(".gitignore", "*.log\n").write("CACHEDIR.TAG", "mine").write(".lock", "12");
+        assert_eq!(made.foreign(), ["File .gitignore", "File .lock", "File CACHEDIR.TAG"]);
+    }
+
+    #[test]
+    fn distributions_without_a_list_of_files_account_for_their_modules() {
+        let made = Made::new();
+        let site = "lib/python3.11/site-packages";
+        made.write(&format!("{site}/old.egg-info/top_level.txt"), "old\n_old\n")
+            .write(
+                &format!("{site}/old.egg-info/entry_points.txt"),
+                "[console_scripts]\nold-x = old:main\n[x]\ny = z\n",
+            )
+            .write(&format!("{site}/old/__init__.py"), "")
+            .write(&format!("{site}/_old.cpython-311-x86_64-linux-gnu.so"), "")
+            .write(&format!("{site}/Small_Thing-1.0-py3.11.egg-info"), "Name: Small-Thing\n")
+            .write(&format!("{site}/small_thing.py"), "")
+            .write(&format!("{site}/easy-install.pth"), "")
+            .write(&format!("{site}/zipped-1.0-py3.11.egg/zipped/__init__.py"), "")
+            .write(&format!("{site}/zipped-1.0-py3.11.egg/EGG-INFO/PKG-INFO"), "Name: zipped\n")
+            .write("bin/old-x", "")
+            .write("bin/y", "");
+        assert_eq!(made.foreign(), ["File bin/y"]);
+    }
+
+    #[test]
+    fn an_old_virtualenv_has_a_library_of_links_that_is_its_creators() {
+        let made = Made::new();
+        made.write("lib/python3.11/orig-prefix.txt", "/usr").write("lib/python3.11/site.py", "");
+        made.write("lib/python3.11/distutils/__init__.py", "");
+        symlink("/usr/lib/python3.11/os.py", made.at("lib/python3.11/os.py")).unwrap();
+        assert_eq!(made.foreign_of(Flavour::LegacyVirtualenv), [""; 0]);
+        assert_eq!(made.foreign().len(), 4);
+    }
+
+    #[test]
+    fn the_library_of_another_minor_version_is_not_carried_along() {
+        let made = Made::new();
+        made.write("lib/python3.9/site-packages/flask/__init__.py", "");
+        made.write("lib/python3.9x/file", "");
+        assert_eq!(made.foreign(), ["File lib/python3.9x/file"]);
+    }
+
+    #[test]
+    fn a_record_does_not_account_for_what_lies_elsewhere() {
+        let made = Made::new();
+        let record = "/srv/app/notes,,\n/etc/passwd,,\n../../../../../../../data,,\n";
+        made.write("lib/python3.11/site-packages/evil-1.dist-info/RECORD", record);
+        made.write("notes", "").write("etc/passwd", "");
+        assert_eq!(made.foreign(), ["File etc/passwd"]);
+    }
+}
