@@ -95,11 +95,8 @@ impl ServiceMap {
         processes: &Processes,
     ) -> Self {
         let index = Index::new(root, venvs);
-        let mut gaps = Vec::new();
-        let supervised = supervisord::programs(root, patience(processes)).unwrap_or_else(|error| {
-            gaps.push(error.to_string());
-            Vec::new()
-        });
+        let (supervised, errors) = supervisord::programs(root, patience(processes));
+        let gaps = errors.iter().map(ToString::to_string).collect();
         let mut users = vec![Users::default(); index.venvs.len()];
         let programs =
             supervised.iter().filter_map(|program| Some((program.pid?, &program.service)));

@@ -66,7 +66,9 @@ pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, Ser
     }
 }
 
-/// Restarts a service; one that is down is started only if it `was_up` before.
+/// Restarts a service; one that is down is started only if it `was_up` before. `Done` says
+/// that it was told to start, not that it did: [`await_up`] tells. What is left alone is
+/// not to be waited for.
 pub(crate) fn restart(
     root: &Root,
     service: &Service,

@@ -88,27 +88,27 @@ pub(super) struct Supervised {
     pub(super) command: String,
 }
 
-/// All programs of all supervisords. One that does not run has none; one that is waited
-/// for has `patience` to appear.
+/// All programs of all supervisords, and which of these could not be asked. One that does
+/// not run has none; one that is waited for has `patience` to appear.
 pub(super) fn programs(
     root: &Root,
     patience: Duration,
-) -> Result<Vec<Supervised>, SupervisordError> {
-    let mut programs = Vec::new();
+) -> (Vec<Supervised>, Vec<SupervisordError>) {
+    let (mut programs, mut errors) = (Vec::new(), Vec::new());
     for server in configuration::servers(root) {
         let daemon = Daemon { root, server };
-        match daemon.patiently(patience, Daemon::programs) {
+        match patiently(patience, || daemon.programs()) {
             Ok(found) => programs.extend(found),
             Err(SupervisordError::Absent { .. }) if patience.is_zero() => {}
-            Err(error) => return Err(error),
+            Err(error) => errors.push(error),
         }
     }
-    Ok(programs)
+    (programs, errors)
 }
 
 /// How a program is.
 pub(super) fn condition(root: &Root, program: &str) -> Result<Condition, ServiceError> {
-    Ok(Daemon::of(root, program, ABSENCE)?.1.condition())
+    Ok(Daemon::of(root, program, Duration::ZERO)?.1.condition())
 }
 
 /// Stops and starts a program. One that is at rest is started only if it `was_up` before.
@@ -124,9 +124,8 @@ pub(super) fn restart(root: &Root, program: &str, was_up: bool) -> Result<Restar
         Err(error) if !error.is_fault(NOT_RUNNING) && !error.may_pass() => return Err(error.into()),
         _ => daemon.await_rest(program)?,
     }
-    let start =
-        |daemon: &Daemon| daemon.call("supervisor.startProcess", &[name(), Value::Truth(false)]);
-    match daemon.patiently(ABSENCE, start) {
+    let start = || daemon.call("supervisor.startProcess", &[name(), Value::Truth(false)]);
+    match patiently(ABSENCE, start) {
         // Supervisord itself was quicker, or was itself restarted meanwhile.
         Err(error) if !error.is_fault(ALREADY_STARTED) => Err(error.into()),
         _ => Ok(Restart::Done),
@@ -135,7 +134,7 @@ pub(super) fn restart(root: &Root, program: &str, was_up: bool) -> Result<Restar
 
 /// How long a program has to run before supervisord itself calls it running.
 pub(super) fn start_time(root: &Root, program: &str) -> Duration {
-    let configured = Daemon::of(root, program, ABSENCE)
+    let configured = Daemon::of(root, program, Duration::ZERO)
         .ok()
         .and_then(|(daemon, _)| daemon.configuration().ok()?.get(program)?.number("startsecs"));
     Duration::from_secs(configured.and_then(|seconds| seconds.try_into().ok()).unwrap_or(1))
@@ -156,6 +155,22 @@ pub(super) fn last_words(root: &Root, program: &str) -> Vec<String> {
         })
         .find(|lines| !lines.is_empty())
         .unwrap_or_default()
+}
+
+/// Asks again while supervisord may just be starting, for as long as `patience` lasts.
+fn patiently<T>(
+    patience: Duration,
+    ask: impl Fn() -> Result<T, SupervisordError>,
+) -> Result<T, SupervisordError> {
+    let mut answer = ask();
+    wait_until(Deadline::after(patience), POLL, || {
+        if !matches!(&answer, Err(error) if error.may_pass()) {
+            return true;
+        }
+        answer = ask();
+        false
+    });
+    answer
 }
 
 /// A supervisord at its socket.
@@ -206,16 +221,19 @@ impl<'a> Daemon<'a> {
         program: &str,
         patience: Duration,
     ) -> Result<(Self, State), SupervisordError> {
-        let mut complaint = SupervisordError::UnknownProgram(program.to_string());
-        for server in configuration::servers(root) {
-            let daemon = Self { root, server };
-            match daemon.patiently(patience, |daemon| daemon.state(program)) {
-                Ok(state) => return Ok((daemon, state)),
-                Err(error) if error.is_fault(BAD_NAME) => {}
-                Err(error) => complaint = error,
+        // All are asked before one of them is waited for.
+        patiently(patience, || {
+            let mut complaint = SupervisordError::UnknownProgram(program.to_string());
+            for server in configuration::servers(root) {
+                let daemon = Self { root, server };
+                match daemon.state(program) {
+                    Ok(state) => return Ok((daemon, state)),
+                    Err(error) if error.is_fault(BAD_NAME) => {}
+                    Err(error) => complaint = error,
+                }
             }
-        }
-        Err(complaint)
+            Err(complaint)
+        })
     }
 
     fn state(&self, program: &str) -> Result<State, SupervisordError> {
@@ -223,7 +241,8 @@ impl<'a> Daemon<'a> {
     }
 
     fn await_rest(&self, program: &str) -> Result<(), SupervisordError> {
-        let configured = self.configuration()?.get(program).and_then(|c| c.number("stopwaitsecs"));
+        let configuration = self.configuration().unwrap_or_default();
+        let configured = configuration.get(program).and_then(|c| c.number("stopwaitsecs"));
         let configured = configured.and_then(|seconds| seconds.try_into().ok()).unwrap_or(10);
         let limit = Duration::from_secs(configured) + STOP_GRACE;
         let mut last = Ok(());
@@ -267,23 +286,6 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Calls again while supervisord may just be starting, for as long as `patience` lasts.
-    fn patiently<T>(
-        &self,
-        patience: Duration,
-        call: impl Fn(&Self) -> Result<T, SupervisordError>,
-    ) -> Result<T, SupervisordError> {
-        let mut answer = call(self);
-        wait_until(Deadline::after(patience), POLL, || {
-            if !matches!(&answer, Err(error) if error.may_pass()) {
-                return true;
-            }
-            answer = call(self);
-            false
-        });
-        answer
-    }
-
     fn call(&self, method: &'static str, arguments: &[Value]) -> Result<Value, SupervisordError> {
         let mut connection = self.connect()?;
         let body = xml::call(method, arguments);
@@ -301,10 +303,18 @@ impl<'a> Daemon<'a> {
     /// socket's file says less, since `chown=` in the configuration may give it away.
     fn connect(&self) -> Result<Connection, SupervisordError> {
         let socket = &self.server.socket;
-        let absent = |source| SupervisordError::Absent { socket: socket.clone(), source };
-        let connection =
-            Connection::open(&self.root.at(socket), Deadline::after(CALL_LIMIT)).map_err(absent)?;
-        let peer = connection.peer().map_err(absent)?;
+        let failed = |source: io::Error| {
+            let socket = socket.clone();
+            match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    SupervisordError::Absent { socket, source }
+                }
+                _ => SupervisordError::Http { socket, source: source.into() },
+            }
+        };
+        let deadline = Deadline::after(CALL_LIMIT);
+        let connection = Connection::open(&self.root.at(socket), deadline).map_err(failed)?;
+        let peer = connection.peer().map_err(failed)?;
         if peer != 0 && peer != rustix::process::geteuid().as_raw() {
             let reason = format!("it runs as user {peer}, not as root");
             return Err(SupervisordError::NotTrusted { socket: socket.clone(), reason });
@@ -330,7 +340,7 @@ mod tests {
     #[test]
     fn programs_are_told_with_their_pids_and_commands() {
         let imitation = Imitation::start(&[("pair", "dj", "RUNNING"), ("solo", "solo", "FATAL")]);
-        let programs = programs(&imitation.root(), Duration::ZERO).unwrap();
+        let (programs, _) = programs(&imitation.root(), Duration::ZERO);
         let shown: Vec<_> = programs.iter().map(|p| (p.service.to_string(), p.pid)).collect();
         let expected =
             [("supervisord:pair:dj".to_string(), Some(380)), ("supervisord:solo".into(), None)];
@@ -341,7 +351,8 @@ mod tests {
     #[test]
     fn no_supervisord_has_no_programs() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(programs(&Root::new(folder.path()), Duration::ZERO).unwrap(), []);
+        let (programs, errors) = programs(&Root::new(folder.path()), Duration::ZERO);
+        assert!(programs.is_empty() && errors.is_empty());
     }
 
     #[test]
@@ -377,7 +388,23 @@ mod tests {
     fn a_supervisord_that_is_just_restarting_is_waited_for() {
         let imitation =
             Imitation::start_late(&[("dj", "dj", "RUNNING")], Duration::from_millis(400));
-        assert!(condition(&imitation.root(), "dj").unwrap().up);
+        assert!(condition(&imitation.root(), "dj").is_err(), "a mere question does not wait");
+        assert_eq!(restart(&imitation.root(), "dj", true).unwrap(), Restart::Done);
+    }
+
+    #[test]
+    fn a_supervisord_that_is_away_does_not_hide_another_one() {
+        let imitation = Imitation::start(&[("dj", "dj", "RUNNING")]);
+        let root = imitation.root();
+        std::fs::create_dir_all(root.at("/etc/supervisor")).unwrap();
+        for (path, socket) in
+            [("/etc/supervisor/supervisord.conf", "gone"), ("/etc/supervisord.conf", "supervisor")]
+        {
+            let text = format!("[unix_http_server]\nfile=/run/{socket}.sock\n");
+            std::fs::write(root.at(path), text).unwrap();
+        }
+        assert!(condition(&root, "dj").unwrap().up);
+        assert_eq!(programs(&root, Duration::ZERO).0.len(), 1);
     }
 
     #[test]
