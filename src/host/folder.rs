@@ -76,7 +76,10 @@ impl Folder {
 
     /// Opens a regular file. A FIFO or a device neither blocks nor is read.
     pub(crate) fn file(&self, name: impl AsRef<Path>) -> Result<File, ReadError> {
-        let name = name.as_ref();
+        Ok(self.sized_file(name.as_ref())?.0)
+    }
+
+    fn sized_file(&self, name: &Path) -> Result<(File, u64), ReadError> {
         let path = || self.path.join(name);
         let io = |source| ReadError::Io { path: path(), source };
         let name = single(name).map_err(io)?;
@@ -91,7 +94,7 @@ impl Folder {
         };
         let stat = rustix::fs::fstat(&file).map_err(|error| io(error.into()))?;
         if FileType::from_raw_mode(stat.st_mode).is_file() {
-            Ok(file)
+            Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
         } else {
             Err(ReadError::NotRegular { path: path() })
         }
@@ -100,11 +103,16 @@ impl Folder {
     /// Reads a whole regular file of at most `limit` bytes.
     pub(crate) fn read(&self, name: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, ReadError> {
         let path = || self.path.join(name.as_ref());
-        let mut bytes = Vec::new();
-        self.file(name.as_ref())?
-            .take(limit.saturating_add(1))
+        let (file, size) = self.sized_file(name.as_ref())?;
+        if size > limit {
+            return Err(ReadError::TooLarge { path: path(), limit });
+        }
+        // One more, so that the end is seen without growing.
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
+        file.take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(|source| ReadError::Io { path: path(), source })?;
+        // It may have grown meanwhile.
         if bytes.len() as u64 > limit {
             return Err(ReadError::TooLarge { path: path(), limit });
         }

@@ -41,11 +41,9 @@ impl Claims<'_> {
 
 /// Finds the interpreter of the venv at `path`. Only a copied one is opened.
 pub(super) fn base(root: &Root, path: &Path, bin: Option<&Folder>, claims: &Claims<'_>) -> Base {
-    let copies = bin.map(|bin| copies(bin, claims.library)).unwrap_or_default();
-    let start = ["python", "python3"]
-        .into_iter()
-        .find(|name| bin.is_some_and(|bin| bin.kind(name).is_some()))
-        .unwrap_or("python");
+    let usual = ["python", "python3"].map(|name| bin.and_then(|bin| bin.kind(name)));
+    let copies = bin.map(|bin| copies(bin, &usual, claims.library)).unwrap_or_default();
+    let start = if let [None, Some(_)] = usual { "python3" } else { "python" };
     let chain = Chain::walk(root, path, path.join("bin").join(start));
     let mut base = match chain.end {
         End::There if chain.stays_inside(path) => copied(&chain, &copies, claims),
@@ -177,13 +175,11 @@ struct Found {
     is_foreign: bool,
 }
 
-/// Every regular-file interpreter in `bin`.
-fn copies(bin: &Folder, library: Option<Minor>) -> Vec<Found> {
-    let regular = |name: &str| bin.kind(name) == Some(FileType::RegularFile);
-    let versioned = library.map(Minor::program);
-    let usual = ["python", "python3"].into_iter().chain(versioned.as_deref());
+/// Every regular-file interpreter in `bin`; `usual` is what stands at the usual names.
+fn copies(bin: &Folder, usual: &[Option<FileType>], library: Option<Minor>) -> Vec<Found> {
+    let versioned = library.and_then(|minor| bin.kind(minor.program()));
     // The common venv has none and is not listed for it.
-    if !usual.into_iter().any(regular) {
+    if !usual.iter().chain([&versioned]).any(|kind| *kind == Some(FileType::RegularFile)) {
         return Vec::new();
     }
     let Ok(entries) = bin.entries() else { return Vec::new() };

@@ -49,9 +49,6 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
     let path = normal(path);
     let real = root.at(&path);
     let folder = open(&real, &path)?;
-    if folder.kind("conda-meta") == Some(FileType::Directory) {
-        return Err(NotAVenv::Conda(path));
-    }
     let configuration = configuration(&folder)?;
     let libraries = Libraries::of(&folder);
     let legacy = match configuration {
@@ -59,7 +56,10 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
         None => libraries.minors.iter().find_map(|minor| Legacy::of(&libraries.folder(*minor)?)),
     };
     if configuration.is_none() && legacy.is_none() {
-        return Err(NotAVenv::NoConfiguration(path));
+        return Err(match folder.kind("conda-meta") {
+            Some(FileType::Directory) => NotAVenv::Conda(path),
+            _ => NotAVenv::NoConfiguration(path),
+        });
     }
     let claims = Claims {
         configuration: configuration.as_ref(),
