@@ -187,11 +187,11 @@ fn a_copy_of_another_build_of_python_is_not_ours() {
     assert!(!system.inspect().base.ours, "a script");
     system.copy_interpreter(&binary(Some(HEX_3_11_2), b"", b""));
     assert!(system.inspect().base.ours);
-    system.add_to_cfg("base-executable = /root/.pyenv/versions/3.11.7/bin/python3.11\n");
+    system.add_to_cfg("base-executable = /home/u/.pyenv/versions/3.11.7/bin/python3.11\n");
     let base = system.inspect().base;
     assert_eq!(
         hanging(&base),
-        (Link::Copied, "/root/.pyenv/versions/3.11.7/bin/python3.11", "3.11".into(), false)
+        (Link::Copied, "/home/u/.pyenv/versions/3.11.7/bin/python3.11", "3.11".into(), false)
     );
 }
 
@@ -222,7 +222,7 @@ fn an_old_virtualenv_without_a_configuration_is_recognised() {
     assert!(venv.system_site_packages);
     system.write("srv/app/lib/python3.11/no-global-site-packages.txt", "");
     assert!(!system.inspect().system_site_packages);
-    system.write("srv/app/lib/python3.11/orig-prefix.txt", "/root/.pyenv/versions/3.11.7");
+    system.write("srv/app/lib/python3.11/orig-prefix.txt", "/home/u/.pyenv/versions/3.11.7");
     assert!(!system.inspect().base.ours);
 }
 
@@ -230,9 +230,9 @@ fn an_old_virtualenv_without_a_configuration_is_recognised() {
 fn interpreters_of_others_are_not_ours() {
     let system = System::new();
     for (path, ours) in [
-        ("/root/.pyenv/versions/3.11.7/bin/python3.11", false),
+        ("/home/u/.pyenv/versions/3.11.7/bin/python3.11", false),
         ("/usr/local/bin/python3.11", false),
-        ("/root/.local/share/uv/python/cpython-3.11.9-linux-x86_64-gnu/bin/python3.11", false),
+        ("/home/u/.local/share/uv/python/cpython-3.11.9-linux-x86_64-gnu/bin/python3.11", false),
         ("/srv/tools/python3.11", false),
     ] {
         system.write(&path[1..], "");
