@@ -29,7 +29,11 @@ impl Deadline {
 }
 
 /// Asks `condition` again and again until it holds or the deadline has passed.
-pub(crate) fn wait_until(deadline: Deadline, every: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(
+    deadline: Deadline,
+    every: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> bool {
     loop {
         if condition() {
             return true;

@@ -26,6 +26,17 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 /// The only search path a child gets.
 pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where the system has a program of this name.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(PathBuf::from(name)).filter(|path| path.is_file());
+    }
+    if name.contains('/') {
+        return None;
+    }
+    PATH.split(':').map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
+}
+
 /// A program to run: an absolute path and an argument list, never shell text; an
 /// environment of its own; no terminal; killed with its whole group at the time limit.
 #[derive(Debug, Clone)]
@@ -56,7 +67,8 @@ impl Finished {
         let text = if errors.trim().is_empty() { self.text() } else { errors.into_owned() };
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let kept = lines.len().saturating_sub(6);
-        super::file::printable(lines.get(kept..).unwrap_or_default().join("\n")).replace("\\n", "\n")
+        super::file::printable(lines.get(kept..).unwrap_or_default().join("\n"))
+            .replace("\\n", "\n")
     }
 }
 
@@ -87,7 +99,7 @@ impl std::fmt::Display for Ended {
 }
 
 fn indent(complaint: &str) -> String {
-    complaint.lines().map(|line| format!("\n    {line}")).collect()
+    complaint.lines().fold(String::new(), |text, line| text + "\n    " + line)
 }
 
 impl Program {
@@ -132,7 +144,11 @@ impl Program {
     }
 
     /// The same program with `launcher` in front: what a confined run is.
-    pub(crate) fn launched_by(self, launcher: impl Into<PathBuf>, arguments: Vec<OsString>) -> Self {
+    pub(crate) fn launched_by(
+        self,
+        launcher: impl Into<PathBuf>,
+        arguments: Vec<OsString>,
+    ) -> Self {
         let mut all = arguments;
         all.push(self.path.into_os_string());
         all.extend(self.arguments);

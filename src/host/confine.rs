@@ -14,7 +14,7 @@ use std::process::Command;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::MountPropagationFlags;
-use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,9 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let gid = Gid::from_raw(confinement.gid);
         let uid = Uid::from_raw(confinement.uid);
-        rustix::thread::set_thread_groups(&groups).map_err(io::Error::from).map_err(step("groups"))?;
+        rustix::thread::set_thread_groups(&groups)
+            .map_err(io::Error::from)
+            .map_err(step("groups"))?;
         rustix::thread::set_thread_res_gid(gid, gid, gid)
             .map_err(io::Error::from)
             .map_err(step("group"))?;
@@ -112,7 +114,13 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     } else if rustix::process::geteuid().as_raw() != confinement.uid {
         return Err(io::Error::other("only root can run a program as somebody else"));
     }
-    rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("no_new_privs"))?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(io::Error::from)
+        .map_err(step("no_new_privs"))?;
+    // With us goes what we started. Set last: a change of user takes it back.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(io::Error::from)
+        .map_err(step("death signal"))?;
     // As the owner, so that a folder he may not enter is not entered for him.
     std::env::set_current_dir(&confinement.folder)
         .or_else(|_| std::env::set_current_dir("/"))
@@ -127,8 +135,6 @@ fn already_leader(error: io::Error) -> io::Result<Pid> {
     }
     Err(error)
 }
-
-use rustix::process::Pid;
 
 /// In a mount namespace of our own, puts `from` over `to`.
 fn lay_over(overlay: &Overlay) -> io::Result<()> {
@@ -155,7 +161,9 @@ pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
         Mode::empty(),
         ResolveFlags::NO_SYMLINKS,
     )
-    .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display())))
+    .map_err(|error| {
+        io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()))
+    })
 }
 
 /// The name under which a descriptor can be used as a path.

@@ -9,7 +9,9 @@ static ONCE: Once = Once::new();
 /// child of ours holds apt's pipes open (apt would wait for it).
 pub(crate) fn keep_from_children() {
     ONCE.call_once(|| {
-        let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+        let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+            return;
+        };
         let open: Vec<RawFd> = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(|descriptor| *descriptor > 2)

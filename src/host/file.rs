@@ -1,12 +1,13 @@
 //! Reading what others wrote, and writing so that a crash leaves the old or the new.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// What tells one file from another at the same path, without reading it.
@@ -26,7 +27,10 @@ impl From<&fs::Metadata> for FileIdentity {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
-            changed: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+            changed: metadata
+                .ctime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.ctime_nsec()),
         }
     }
 }
@@ -64,17 +68,14 @@ impl ReadError {
 /// if it is a link, and a FIFO or a device neither blocks nor is read.
 pub(crate) fn open_untrusted(path: &Path) -> Result<File, ReadError> {
     let io = |source| ReadError::Io { path: path.to_path_buf(), source };
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(|source| match rustix::io::Errno::from_io_error(&source) {
-            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
-                ReadError::NotRegular { path: path.to_path_buf() }
-            }
-            _ => io(source),
-        })?;
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NXIO => {
+            ReadError::NotRegular { path: path.to_path_buf() }
+        }
+        other => io(other.into()),
+    })?;
+    let file = File::from(opened);
     if file.metadata().map_err(io)?.is_file() {
         Ok(file)
     } else {
@@ -131,11 +132,6 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a folder holds no parent reference and no link in its last name.
-pub(crate) fn is_plain_folder(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
-}
-
 /// A name as it may be shown to a person: control bytes and bad UTF-8 are escaped.
 pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
     let mut shown = String::new();
@@ -148,7 +144,7 @@ pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
             }
         }
         for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
+            let _ = write!(shown, "\\x{byte:02x}");
         }
     }
     shown

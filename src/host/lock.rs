@@ -48,7 +48,9 @@ pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError
     let taken = wait_until(Deadline::after(patience), POLL, || {
         match fs2::FileExt::try_lock_exclusive(&file) {
             Ok(()) => true,
-            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => false,
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                false
+            }
             Err(error) => {
                 failure = Some(error);
                 true
@@ -60,6 +62,13 @@ pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError
         None if taken => Ok(Lock { _file: file }),
         None => Err(LockError::Held(path.to_path_buf())),
     }
+}
+
+/// Whether apt or dpkg is at work: somebody holds dpkg's frontend lock, an `fcntl` lock.
+pub(crate) fn is_dpkg_running() -> bool {
+    let Ok(file) = File::open("/var/lib/dpkg/lock-frontend") else { return false };
+    let whole = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+    rustix::process::fcntl_getlk(&file, &whole).is_ok_and(|holder| holder.is_some())
 }
 
 #[cfg(test)]

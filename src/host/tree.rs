@@ -45,17 +45,17 @@ impl Parent {
         let path = self.path.join(name);
         rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700))
             .map_err(|error| at(&path, error))?;
-        let made = rustix::fs::openat(
+        let folder = rustix::fs::openat(
             &self.folder,
             name,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         )
         .map_err(|error| at(&path, error))?;
-        rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .map_err(|error| at(&path, error))?;
-        rustix::fs::fchmod(&made, Mode::from_raw_mode(mode)).map_err(|error| at(&path, error))?;
-        let stat = rustix::fs::fstat(&made).map_err(|error| at(&path, error))?;
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode)).map_err(|error| at(&path, error))?;
+        let stat = rustix::fs::fstat(&folder).map_err(|error| at(&path, error))?;
         Ok((stat.st_dev, stat.st_ino))
     }
 

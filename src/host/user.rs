@@ -34,7 +34,9 @@ pub(crate) fn name(root: &Root, uid: u32) -> String {
 
 /// The groups a user is in, besides his own.
 pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
-    let Ok(text) = file::read_untrusted(&root.at("/etc/group"), LIMIT) else { return Vec::new() };
+    let Ok(text) = file::read_untrusted(&root.at("/etc/group"), LIMIT) else {
+        return Vec::new();
+    };
     String::from_utf8_lossy(&text)
         .lines()
         .filter_map(|line| {

@@ -25,11 +25,20 @@ pub(crate) struct Condition {
     pub(crate) done: bool,
     /// It is not up and its manager will not change that by itself.
     pub(crate) settled: bool,
+    /// It went down by itself, and nobody stopped it.
+    pub(crate) failed: bool,
     /// As the manager words it.
     pub(crate) state: String,
     pub(crate) main_pid: Option<u32>,
     /// How often the manager started it anew by itself.
     pub(crate) restarts: u32,
+}
+
+impl Condition {
+    /// Whether the service is meant to be up: what somebody stopped stays stopped.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.up || self.failed || !self.settled
+    }
 }
 
 /// Why a service does not count as up.
@@ -113,6 +122,7 @@ mod tests {
             up: state == "active",
             done: state == "done",
             settled: matches!(state, "failed" | "done"),
+            failed: state == "failed",
             state: state.into(),
             main_pid: Some(pid),
             restarts,

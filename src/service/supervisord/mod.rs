@@ -206,6 +206,7 @@ impl State {
             up: self.name() == "RUNNING",
             done: false,
             settled: self.is_at_rest(),
+            failed: matches!(self.name(), "FATAL" | "EXITED" | "UNKNOWN"),
             state,
             main_pid: self.pid(),
             // Supervisord keeps no count; a changed pid tells.

@@ -1,0 +1,233 @@
+//! What the changes of the interpreters do to one venv.
+
+use crate::python::{self, Interpreters, Minor};
+use crate::transaction::{Change, ChangeKind, changes};
+use crate::venv::Link;
+
+use super::{Effect, Subject};
+
+/// An effect, the change it comes from, and what a person should know about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Assessment {
+    pub(crate) effect: Effect,
+    pub(crate) change: Option<Change>,
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Assessment {
+    fn none() -> Self {
+        Self { effect: Effect::None, change: None, reasons: Vec::new() }
+    }
+
+    fn unharmed(reason: impl Into<String>) -> Self {
+        Self { reasons: vec![reason.into()], ..Self::none() }
+    }
+}
+
+/// What happens to a venv when the interpreters become `after`. What was broken before is
+/// not blamed on the change.
+pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpreters) -> Assessment {
+    let venv = &subject.venv;
+    if !venv.base.ours {
+        return Assessment::unharmed("its base interpreter is not Debian's");
+    }
+    match venv.base.link {
+        Link::Followed => followed(venv.site, before, after),
+        Link::Pinned if subject.held => followed(venv.site, before, after),
+        Link::Pinned => match venv.base.minor {
+            Some(minor) if minor == venv.site => pinned(minor, before, after),
+            _ => broken_before(),
+        },
+        Link::Copied => copied(subject, before, after),
+        Link::Dangling => broken_before(),
+    }
+}
+
+fn broken_before() -> Assessment {
+    Assessment::unharmed("it was broken before this change")
+}
+
+fn followed(site: Minor, before: &Interpreters, after: &Interpreters) -> Assessment {
+    match (before.default, after.default) {
+        (Some(old), Some(new)) if old == site && new == site => pinned(site, before, after),
+        (Some(old), _) if old != site => {
+            if after.default == Some(site) {
+                Assessment::unharmed("it was broken before this change, which mends it")
+            } else {
+                broken_before()
+            }
+        }
+        (None, _) => broken_before(),
+        (Some(_), new) => {
+            let effect = if new.is_some() { Effect::Orphaned } else { Effect::Stranded };
+            let change = of_default(before, after);
+            let reasons = match new {
+                Some(new) => {
+                    vec![format!("{} will run {new}, its packages are for {site}", python::DEFAULT)]
+                }
+                None => vec![format!("{} goes away", python::DEFAULT)],
+            };
+            Assessment { effect, change, reasons }
+        }
+    }
+}
+
+fn pinned(minor: Minor, before: &Interpreters, after: &Interpreters) -> Assessment {
+    if before.get(minor).is_none() {
+        return broken_before();
+    }
+    match of_minor(minor, before, after) {
+        None => Assessment::none(),
+        Some(change) if change.kind == ChangeKind::Removed => stranded(minor, change),
+        Some(change) => Assessment {
+            effect: Effect::RestartOnly,
+            change: Some(change),
+            reasons: vec!["running processes keep the old interpreter in memory".into()],
+        },
+    }
+}
+
+fn copied(subject: &Subject, before: &Interpreters, after: &Interpreters) -> Assessment {
+    let venv = &subject.venv;
+    let Some(minor) = venv.base.minor.filter(|minor| *minor == venv.site) else {
+        return broken_before();
+    };
+    if before.get(minor).is_none() {
+        return broken_before();
+    }
+    let Some(change) = of_minor(minor, before, after) else { return Assessment::none() };
+    match change.kind {
+        ChangeKind::Removed => stranded(minor, change),
+        kind => {
+            let fate = if kind == ChangeKind::Patch {
+                "crashes or fails to import"
+            } else {
+                "misses the new one's fixes"
+            };
+            Assessment {
+                effect: Effect::Stale,
+                change: Some(change),
+                reasons: vec![format!(
+                    "its copied interpreter is not the new library's: it {fate}"
+                )],
+            }
+        }
+    }
+}
+
+fn stranded(minor: Minor, change: Change) -> Assessment {
+    let reasons = vec![format!("{} goes away", python::path_of(minor).display())];
+    Assessment { effect: Effect::Stranded, change: Some(change), reasons }
+}
+
+fn of_default(before: &Interpreters, after: &Interpreters) -> Option<Change> {
+    changes(before, after)
+        .into_iter()
+        .find(|change| change.interpreter.as_os_str() == python::DEFAULT)
+}
+
+fn of_minor(minor: Minor, before: &Interpreters, after: &Interpreters) -> Option<Change> {
+    let path = python::path_of(minor);
+    changes(before, after).into_iter().find(|change| change.interpreter == path)
+}
+
+#[cfg(test)]
+pub(super) mod samples {
+    use super::super::Policy;
+    use super::*;
+    use crate::venv::{Base, Flavour, Venv};
+
+    /// A venv of `site` that hangs on its interpreter by `link`.
+    pub(crate) fn subject(link: Link, site: Minor) -> Subject {
+        let path =
+            if link == Link::Followed { python::DEFAULT.into() } else { python::path_of(site) };
+        Subject {
+            id: "1".into(),
+            name: "shop".into(),
+            policy: Policy::Auto,
+            held: false,
+            venv: Venv {
+                path: "/srv/shop/venv".into(),
+                flavour: Flavour::Venv,
+                base: Base {
+                    link,
+                    path,
+                    minor: Some(site),
+                    version: None,
+                    copies: Vec::new(),
+                    ours: true,
+                },
+                site,
+                uid: 1000,
+                gid: 1000,
+                mode: 0o755,
+                system_site_packages: false,
+                prompt: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::subject;
+    use super::*;
+    use crate::transaction::samples::system;
+
+    const OLD: Minor = Minor::new(3, 11);
+    const NEW: Minor = Minor::new(3, 13);
+
+    /// The effects on a followed, a pinned and a copied venv of 3.11.
+    fn effects(before: &[&str], after: &[&str]) -> [Effect; 3] {
+        [Link::Followed, Link::Pinned, Link::Copied]
+            .map(|link| assess(&subject(link, OLD), &system(before), &system(after)).effect)
+    }
+
+    #[test]
+    fn each_change_has_its_effect_on_each_kind_of_link() {
+        use Effect::{None, Orphaned, RestartOnly, Stale, Stranded};
+        assert_eq!(effects(&["3.11.2-6"], &["3.11.2-6"]), [None, None, None]);
+        assert_eq!(effects(&["3.11.2-6"], &["3.11.2-7"]), [RestartOnly, RestartOnly, Stale]);
+        assert_eq!(effects(&["3.11.2-6"], &["3.11.9-1"]), [RestartOnly, RestartOnly, Stale]);
+        assert_eq!(effects(&["3.11.2-6"], &["3.13.5-2", "3.11.2-6"]), [Orphaned, None, None]);
+        assert_eq!(
+            effects(&["3.11.2-6"], &["3.13.5-2", "3.11.9-1"]),
+            [Orphaned, RestartOnly, Stale]
+        );
+        assert_eq!(effects(&["3.11.2-6"], &["3.13.5-2"]), [Orphaned, Stranded, Stranded]);
+        assert_eq!(effects(&["3.11.2-6"], &[]), [Stranded, Stranded, Stranded]);
+    }
+
+    #[test]
+    fn what_was_broken_before_is_not_blamed_on_the_change() {
+        let followed = subject(Link::Followed, Minor::new(3, 9));
+        let assessment =
+            assess(&followed, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
+        assert_eq!(assessment, broken_before());
+        let copied = subject(Link::Copied, Minor::new(3, 9));
+        assert_eq!(assess(&copied, &system(&["3.11.2-6"]), &system(&[])), broken_before());
+    }
+
+    #[test]
+    fn a_venv_rebuilt_already_is_left_alone() {
+        let rebuilt = subject(Link::Followed, NEW);
+        let before = system(&["3.11.2-6"]);
+        let after = system(&["3.13.5-2", "3.11.2-6"]);
+        assert_eq!(assess(&rebuilt, &before, &after).effect, Effect::None);
+    }
+
+    #[test]
+    fn a_venv_held_for_the_transaction_counts_as_followed() {
+        let mut held = subject(Link::Pinned, OLD);
+        held.held = true;
+        let assessment = assess(&held, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
+        assert_eq!(assessment.effect, Effect::Orphaned);
+    }
+
+    #[test]
+    fn an_interpreter_that_is_not_debians_is_none_of_our_business() {
+        let mut foreign = subject(Link::Pinned, OLD);
+        foreign.venv.base.ours = false;
+        assert_eq!(assess(&foreign, &system(&["3.11.2-6"]), &system(&[])).effect, Effect::None);
+    }
+}

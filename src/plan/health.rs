@@ -1,0 +1,133 @@
+//! How a venv is now.
+
+use serde::Serialize;
+
+use crate::python::{self, Interpreters};
+use crate::venv::{Link, Venv};
+
+/// What `status` says of a venv.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    Healthy,
+    RestartNeeded,
+    Stale,
+    Orphaned,
+    Stranded,
+    Broken,
+    Missing,
+}
+
+/// A state and what led to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) state: State,
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Health {
+    pub(crate) fn new(state: State, reason: impl Into<String>) -> Self {
+        Self { state, reasons: vec![reason.into()] }
+    }
+}
+
+/// How a venv stands with the interpreters of now. `processes` says of each process of the
+/// venv that runs old code why it is thought so.
+pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> Health {
+    let base = &venv.base;
+    if !base.ours {
+        return match base.link {
+            Link::Dangling => {
+                Health::new(State::Stranded, format!("{} is gone", base.path.display()))
+            }
+            _ => Health::new(
+                State::Healthy,
+                format!(
+                    "{} is not Debian's: venvguard leaves this venv alone",
+                    base.path.display()
+                ),
+            ),
+        };
+    }
+    let runs = match base.link {
+        Link::Followed => now.default,
+        Link::Pinned | Link::Copied => base.minor,
+        Link::Dangling => None,
+    };
+    let Some(interpreter) = runs.and_then(|minor| now.get(minor)) else {
+        return Health::new(State::Stranded, format!("{} is not installed", base.path.display()));
+    };
+    let minor = interpreter.version.minor();
+    if minor != venv.site {
+        return Health::new(
+            State::Orphaned,
+            format!("bin/python runs {minor}, the packages are for {}", venv.site),
+        );
+    }
+    let stale: Vec<String> = base
+        .copies
+        .iter()
+        .filter(|copy| interpreter.build_id.is_some() && copy.build_id != interpreter.build_id)
+        .map(|copy| {
+            let version = copy.version.as_ref().map_or_else(String::new, |v| format!(" {v}"));
+            format!(
+                "bin/{} is a copy{version} of another build than {} {}",
+                copy.name.display(),
+                python::path_of(minor).display(),
+                interpreter.package.version
+            )
+        })
+        .collect();
+    if !stale.is_empty() {
+        return Health { state: State::Stale, reasons: stale };
+    }
+    if !processes.is_empty() {
+        return Health { state: State::RestartNeeded, reasons: processes.to_vec() };
+    }
+    Health { state: State::Healthy, reasons: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::effect::samples::subject;
+    use super::*;
+    use crate::python::{BuildId, Minor};
+    use crate::transaction::samples::system;
+    use crate::venv::Copy;
+
+    const OLD: Minor = Minor::new(3, 11);
+
+    fn state(venv: &Venv, now: &[&str]) -> State {
+        health(venv, &system(now), &[]).state
+    }
+
+    #[test]
+    fn a_venv_is_judged_by_the_interpreter_it_runs() {
+        let followed = subject(Link::Followed, OLD).venv;
+        assert_eq!(state(&followed, &["3.11.2-6"]), State::Healthy);
+        assert_eq!(state(&followed, &["3.13.5-2", "3.11.2-6"]), State::Orphaned);
+        assert_eq!(state(&followed, &[]), State::Stranded);
+        let pinned = subject(Link::Pinned, OLD).venv;
+        assert_eq!(state(&pinned, &["3.13.5-2", "3.11.2-6"]), State::Healthy);
+        assert_eq!(state(&pinned, &["3.13.5-2"]), State::Stranded);
+    }
+
+    #[test]
+    fn a_copy_is_healthy_only_if_it_is_of_the_same_build() {
+        let mut copied = subject(Link::Copied, OLD).venv;
+        copied.base.copies = vec![Copy {
+            name: "python3".into(),
+            version: None,
+            build_id: Some(BuildId("3.11.2-6".into())),
+        }];
+        assert_eq!(state(&copied, &["3.11.2-6"]), State::Healthy);
+        assert_eq!(state(&copied, &["3.11.2-7"]), State::Stale);
+    }
+
+    #[test]
+    fn a_process_with_old_code_needs_a_restart() {
+        let venv = subject(Link::Pinned, OLD).venv;
+        let health = health(&venv, &system(&["3.11.2-6"]), &["pid 7 runs a deleted file".into()]);
+        assert_eq!(health.state, State::RestartNeeded);
+    }
+}

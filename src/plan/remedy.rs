@@ -1,0 +1,259 @@
+//! From effects, readiness and policy to decisions.
+
+use crate::python::Interpreters;
+
+use super::{Assessment, Decision, Effect, Policy, Remedy, Subject};
+
+/// When the decision is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// dpkg has not run: `after` is a prediction, and the transaction can still be blocked.
+    BeforeDpkg,
+    /// dpkg has run: `after` is what is there.
+    AfterDpkg,
+}
+
+/// Whether a venv could be rebuilt for the default interpreter of `after`: its recipe is
+/// complete and there is an engine to install it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// Why not.
+    NotReady(Vec<String>),
+}
+
+/// Decides about one venv.
+pub(crate) fn decide(
+    subject: &Subject,
+    assessment: Assessment,
+    readiness: &Readiness,
+    before: &Interpreters,
+    after: &Interpreters,
+    moment: Moment,
+) -> Decision {
+    let Assessment { effect, change, reasons } = assessment;
+    let mut decision = Decision {
+        id: subject.id.clone(),
+        name: subject.name.clone(),
+        path: subject.venv.path.clone(),
+        policy: subject.policy,
+        effect,
+        change,
+        remedy: Remedy::None,
+        fallback: None,
+        before_dpkg: false,
+        blocks: false,
+        reasons,
+    };
+    if effect == Effect::None || matches!(subject.policy, Policy::Warn | Policy::Ignore) {
+        return decision;
+    }
+    if subject.policy == Policy::Block && moment == Moment::BeforeDpkg {
+        decision.blocks = true;
+        decision.reasons.push("its policy is \"block\"".into());
+        return decision;
+    }
+    match effect {
+        Effect::None => {}
+        Effect::RestartOnly => decision.remedy = Remedy::Restart,
+        Effect::Stale if subject.policy == Policy::Rebuild && *readiness == Readiness::Ready => {
+            decision.remedy = Remedy::Rebuild;
+            decision.fallback = Some(Remedy::Refresh);
+        }
+        Effect::Stale => decision.remedy = Remedy::Refresh,
+        Effect::Orphaned => orphaned(&mut decision, subject, readiness, after, moment),
+        Effect::Stranded => stranded(&mut decision, readiness, before, after, moment),
+    }
+    decision
+}
+
+/// The default minor version moves away from under a venv.
+fn orphaned(
+    decision: &mut Decision,
+    subject: &Subject,
+    readiness: &Readiness,
+    after: &Interpreters,
+    moment: Moment,
+) {
+    let can_anchor = after.get(subject.venv.site).is_some();
+    match readiness {
+        _ if can_anchor && subject.policy == Policy::Anchor => decision.remedy = Remedy::Anchor,
+        Readiness::Ready if can_anchor => {
+            decision.remedy = Remedy::Rebuild;
+            decision.fallback = Some(Remedy::Anchor);
+        }
+        Readiness::NotReady(reasons) if can_anchor => {
+            decision.remedy = Remedy::Anchor;
+            decision.reasons.extend_from_slice(reasons);
+        }
+        Readiness::Ready if moment == Moment::AfterDpkg => decision.remedy = Remedy::Rebuild,
+        Readiness::Ready => impossible(
+            decision,
+            &["its old interpreter goes away in the same transaction, so that a failing rebuild would leave it dead".into()],
+            moment,
+        ),
+        Readiness::NotReady(reasons) => impossible(decision, reasons, moment),
+    }
+}
+
+/// A venv's interpreter goes away. Where the one that stays is installed already, the venv
+/// is moved to it before dpkg runs: only if that fails, the removal is blocked.
+fn stranded(
+    decision: &mut Decision,
+    readiness: &Readiness,
+    before: &Interpreters,
+    after: &Interpreters,
+    moment: Moment,
+) {
+    let target_is_there = after
+        .default
+        .is_some_and(|minor| before.default == Some(minor) && before.get(minor).is_some());
+    match readiness {
+        Readiness::NotReady(reasons) => impossible(decision, reasons, moment),
+        Readiness::Ready if moment == Moment::AfterDpkg && after.default.is_some() => {
+            decision.remedy = Remedy::Rebuild;
+        }
+        Readiness::Ready if target_is_there => {
+            decision.remedy = Remedy::Rebuild;
+            decision.before_dpkg = true;
+        }
+        Readiness::Ready => impossible(
+            decision,
+            &["no other interpreter is installed that it could be rebuilt for beforehand".into()],
+            moment,
+        ),
+    }
+}
+
+fn impossible(decision: &mut Decision, reasons: &[String], moment: Moment) {
+    decision.remedy = Remedy::Impossible;
+    decision.blocks = moment == Moment::BeforeDpkg;
+    decision.reasons.extend_from_slice(reasons);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::effect::{assess, samples::subject};
+    use super::*;
+    use crate::python::Minor;
+    use crate::transaction::samples::system;
+    use crate::venv::Link;
+
+    const OLD: Minor = Minor::new(3, 11);
+
+    struct Case {
+        link: Link,
+        policy: Policy,
+        readiness: Readiness,
+        moment: Moment,
+        before: &'static [&'static str],
+        after: &'static [&'static str],
+    }
+
+    const MINOR: Case = Case {
+        link: Link::Followed,
+        policy: Policy::Auto,
+        readiness: Readiness::Ready,
+        moment: Moment::BeforeDpkg,
+        before: &["3.11.2-6"],
+        after: &["3.13.5-2", "3.11.2-6"],
+    };
+    const AUTOREMOVE: Case = Case {
+        link: Link::Pinned,
+        before: &["3.13.5-2", "3.11.2-6"],
+        after: &["3.13.5-2"],
+        ..MINOR
+    };
+
+    fn decided(case: &Case) -> Decision {
+        let mut subject = subject(case.link, OLD);
+        subject.policy = case.policy;
+        let (before, after) = (system(case.before), system(case.after));
+        let assessment = assess(&subject, &before, &after);
+        decide(&subject, assessment, &case.readiness, &before, &after, case.moment)
+    }
+
+    /// Remedy, fallback, before dpkg, blocks.
+    fn outcome(case: &Case) -> (Remedy, Option<Remedy>, bool, bool) {
+        let decision = decided(case);
+        (decision.remedy, decision.fallback, decision.before_dpkg, decision.blocks)
+    }
+
+    fn not_ready() -> Readiness {
+        Readiness::NotReady(vec!["no wheel".into()])
+    }
+
+    #[test]
+    fn a_minor_upgrade_rebuilds_and_falls_back_to_the_old_minor() {
+        assert_eq!(outcome(&MINOR), (Remedy::Rebuild, Some(Remedy::Anchor), false, false));
+    }
+
+    #[test]
+    fn what_is_not_ready_is_anchored_and_says_why() {
+        let decision = decided(&Case { readiness: not_ready(), ..MINOR });
+        assert_eq!((decision.remedy, decision.blocks), (Remedy::Anchor, false));
+        assert!(decision.reasons.contains(&"no wheel".to_string()), "{decision:?}");
+    }
+
+    #[test]
+    fn policy_anchor_keeps_the_old_minor() {
+        let case = Case { policy: Policy::Anchor, ..MINOR };
+        assert_eq!(outcome(&case), (Remedy::Anchor, None, false, false));
+    }
+
+    #[test]
+    fn policy_block_blocks_every_change_of_the_interpreter() {
+        for after in [&["3.13.5-2", "3.11.2-6"][..], &["3.11.2-7"], &["3.11.9-1"]] {
+            let case = Case { policy: Policy::Block, after, ..MINOR };
+            assert_eq!(outcome(&case), (Remedy::None, None, false, true), "{after:?}");
+        }
+        let unaffected = Case { policy: Policy::Block, after: MINOR.before, ..MINOR };
+        assert_eq!(outcome(&unaffected), (Remedy::None, None, false, false));
+    }
+
+    #[test]
+    fn autoremove_moves_the_venv_before_its_interpreter_goes() {
+        for link in [Link::Pinned, Link::Copied] {
+            let case = Case { link, ..AUTOREMOVE };
+            assert_eq!(outcome(&case), (Remedy::Rebuild, None, true, false));
+        }
+    }
+
+    #[test]
+    fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
+        let cases = [
+            Case { readiness: not_ready(), ..AUTOREMOVE },
+            Case { link: Link::Pinned, after: &["3.13.5-2"], ..MINOR },
+            Case { after: &["3.13.5-2"], ..MINOR },
+            Case { after: &[], ..MINOR },
+        ];
+        for case in cases {
+            assert_eq!(outcome(&case), (Remedy::Impossible, None, false, true), "{:?}", case.after);
+        }
+    }
+
+    #[test]
+    fn after_dpkg_nothing_blocks_and_a_dead_venv_is_rebuilt() {
+        let case = Case { moment: Moment::AfterDpkg, after: &["3.13.5-2"], ..MINOR };
+        assert_eq!(outcome(&case), (Remedy::Rebuild, None, false, false));
+        let case = Case { moment: Moment::AfterDpkg, ..AUTOREMOVE };
+        assert_eq!(outcome(&case), (Remedy::Rebuild, None, false, false));
+        let case = Case { moment: Moment::AfterDpkg, readiness: not_ready(), ..AUTOREMOVE };
+        assert_eq!(outcome(&case), (Remedy::Impossible, None, false, false));
+    }
+
+    #[test]
+    fn a_copied_interpreter_is_refreshed_and_a_running_one_restarted() {
+        let patch = Case { after: &["3.11.9-1"], ..MINOR };
+        assert_eq!(outcome(&patch), (Remedy::Restart, None, false, false));
+        let copied = Case { link: Link::Copied, ..patch };
+        assert_eq!(outcome(&copied), (Remedy::Refresh, None, false, false));
+    }
+
+    #[test]
+    fn warn_and_ignore_do_nothing() {
+        for policy in [Policy::Warn, Policy::Ignore] {
+            assert_eq!(outcome(&Case { policy, ..AUTOREMOVE }), (Remedy::None, None, false, false));
+        }
+    }
+}

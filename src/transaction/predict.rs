@@ -1,0 +1,124 @@
+//! The interpreters as a transaction will leave them.
+
+use crate::python::{Interpreter, Interpreters, Minor, Package, Version};
+
+use super::Action;
+
+/// Applies the actions to the interpreters of now. Debian's `python3.N-minimal` carries
+/// `/usr/bin/python3.N`, and `python3-minimal` of version N carries the link to it.
+pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
+    let mut after = now.clone();
+    for action in actions {
+        let to = action.to.as_deref();
+        if action.package == "python3-minimal" {
+            after.default =
+                to.and_then(|version| Version::of_package(version).ok()).map(|v| v.minor());
+        } else if let Some(minor) =
+            action.package.strip_suffix("-minimal").and_then(Minor::of_program)
+        {
+            match to.map(|version| (version, Version::of_package(version))) {
+                None => {
+                    after.installed.remove(&minor);
+                }
+                Some((debian, _)) if is_installed(&after, minor, debian) => {}
+                Some((debian, Ok(version))) => {
+                    let package =
+                        Package { name: action.package.clone(), version: debian.to_string() };
+                    let interpreter =
+                        Interpreter { version, package, build_id: None, identity: None };
+                    after.installed.insert(minor, interpreter);
+                }
+                // A version that is no Python version: what it brings is seen afterwards.
+                Some((_, Err(_))) => {}
+            }
+        }
+    }
+    after
+}
+
+/// Whether a version is there already: then a reinstallation or a configuration brings no
+/// other build. Versions are compared as dpkg compares them.
+fn is_installed(interpreters: &Interpreters, minor: Minor, version: &str) -> bool {
+    interpreters.get(minor).is_some_and(|interpreter| {
+        deb_version::compare_versions(&interpreter.package.version, version).is_eq()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::change::samples::system;
+    use super::*;
+
+    fn action(package: &str, from: Option<&str>, to: Option<&str>) -> Action {
+        Action { package: package.into(), from: from.map(Into::into), to: to.map(Into::into) }
+    }
+
+    #[test]
+    fn a_minor_upgrade_moves_the_default_and_keeps_the_old_interpreter() {
+        let after = predict(
+            &system(&["3.11.2-6"]),
+            &[
+                action("python3.13-minimal", None, Some("3.13.5-2")),
+                action("python3-minimal", Some("3.11.2-1+b1"), Some("3.13.5-1")),
+            ],
+        );
+        assert_eq!(after.default, Some(Minor::new(3, 13)));
+        assert_eq!(after.get(Minor::new(3, 11)), system(&["3.11.2-6"]).get(Minor::new(3, 11)));
+        assert_eq!(after.get(Minor::new(3, 13)).unwrap().version, Version::new(3, 13, 5));
+    }
+
+    #[test]
+    fn a_reinstallation_changes_nothing() {
+        let now = system(&["3.13.5-2"]);
+        assert_eq!(
+            predict(&now, &[action("python3.13-minimal", Some("3.13.5-2"), Some("3.13.5-2"))]),
+            now
+        );
+    }
+
+    #[test]
+    fn a_removal_takes_the_interpreter_away() {
+        let after = predict(
+            &system(&["3.13.5-2", "3.11.2-6"]),
+            &[action("python3.11-minimal", Some("3.11.2-6"), None)],
+        );
+        assert_eq!(after, system(&["3.13.5-2"]));
+    }
+
+    /// Debian versions are ordered as dpkg orders them, asked from dpkg itself.
+    #[test]
+    fn versions_compare_as_dpkg_compares_them() {
+        let versions = [
+            "0",
+            "0~",
+            "1.0",
+            "1.0-1",
+            "1.0-1ubuntu9",
+            "1.0-1ubuntu10",
+            "1:0.1",
+            "0:1.0",
+            "3.14.0~rc1-1",
+            "3.14.0-1",
+            "3.11.2-6",
+            "3.11.2-6+deb12u8",
+            "3.11.2-6+deb12u10",
+            "3.13.5-2+b1",
+            "1.0a",
+            "1.0+a",
+        ];
+        for one in versions {
+            for other in versions {
+                let ours = deb_version::compare_versions(one, other);
+                for (word, holds) in
+                    [("lt", ours.is_lt()), ("eq", ours.is_eq()), ("gt", ours.is_gt())]
+                {
+                    let dpkg = crate::host::Program::new("/usr/bin/dpkg")
+                        .args(["--compare-versions", one, word, other])
+                        .finish()
+                        .unwrap();
+                    assert_eq!(dpkg.status.success(), holds, "{one} {word} {other}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The list that apt hands to `DPkg::Pre-Install-Pkgs`, in version 3.
+//!
+//! `VERSION 3`, then `key=value` lines of apt's configuration, a blank line, then a line an
+//! action: `name oldversion oldarch oldmultiarch op newversion newarch newmultiarch action`.
+//! The action is the rest of the line: a path (with spaces as they are), `**CONFIGURE**`,
+//! `**REMOVE**` or `**ERROR**`. A version that does not exist is `-`.
+
+use std::io::{BufRead, BufReader, Read};
+
+/// What all packages of a full upgrade need, many times over.
+const LIMIT: u64 = 16 << 20;
+
+/// What is done to one package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Action {
+    pub(crate) package: String,
+    /// The Debian version that is installed, if one is.
+    pub(crate) from: Option<String>,
+    /// The Debian version that will be installed; none for a removal.
+    pub(crate) to: Option<String>,
+}
+
+/// apt's list, as far as it is about Python.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Transaction {
+    pub(crate) actions: Vec<Action>,
+    /// apt only prints what it would tell dpkg (`Debug::pkgDPkgPM`, which
+    /// `unattended-upgrade --dry-run` sets): nothing will change.
+    pub(crate) dry_run: bool,
+    /// Somebody said yes beforehand, or nobody is there to ask.
+    pub(crate) unattended: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProtocolError {
+    #[error("cannot read apt's list: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(
+        "apt's list begins with {0:?} and not with \"VERSION 3\" (is DPkg::Tools::Options set for this hook?)"
+    )]
+    Version(String),
+    #[error("line {line} of apt's list is no action: {text:?}")]
+    Action { line: usize, text: String },
+    #[error("apt's list is larger than {LIMIT} bytes")]
+    TooLarge,
+}
+
+impl Transaction {
+    /// Reads the list. Only actions on Python's own packages are kept, and only they are
+    /// looked at closely: no fault in a line about something else is ours to complain about.
+    pub(crate) fn read(source: impl Read) -> Result<Self, ProtocolError> {
+        let mut source = BufReader::with_capacity(64 << 10, source.take(LIMIT));
+        let mut transaction = Self::default();
+        let mut line = Vec::new();
+        let mut number = 0;
+        let mut length = 0;
+        let mut in_actions = false;
+        loop {
+            line.clear();
+            let read = source.read_until(b'\n', &mut line)?;
+            length += read as u64;
+            if length >= LIMIT {
+                return Err(ProtocolError::TooLarge);
+            }
+            if read == 0 && number > 0 {
+                return Ok(transaction);
+            }
+            number += 1;
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            if number == 1 {
+                if text != b"VERSION 3" {
+                    return Err(ProtocolError::Version(lossy(text)));
+                }
+            } else if in_actions {
+                transaction.read_action(text, number)?;
+            } else if text.is_empty() {
+                in_actions = true;
+            } else {
+                transaction.read_option(text);
+            }
+        }
+    }
+
+    fn read_option(&mut self, text: &[u8]) {
+        match text {
+            b"Debug::pkgDPkgPM=1" | b"Debug::pkgDPkgPM=true" => self.dry_run = true,
+            b"APT::Get::Assume-Yes=1" | b"APT::Get::Assume-Yes=true" => self.unattended = true,
+            _ => {}
+        }
+    }
+
+    fn read_action(&mut self, text: &[u8], line: usize) -> Result<(), ProtocolError> {
+        let name = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+        if !concerns_python(name) {
+            return Ok(());
+        }
+        let malformed = || ProtocolError::Action { line, text: lossy(text) };
+        let text = std::str::from_utf8(text).map_err(|_| malformed())?;
+        let fields: Vec<&str> = text.splitn(9, ' ').collect();
+        let [name, old, _, _, operation, new, _, _, action] = fields.as_slice() else {
+            return Err(malformed());
+        };
+        if !matches!(*operation, "<" | ">" | "=") {
+            return Err(malformed());
+        }
+        let version = |text: &str| (text != "-").then(|| text.to_string());
+        match *action {
+            // What will be done is not known; what was done is seen afterwards.
+            "**ERROR**" => {}
+            "**REMOVE**" => {
+                self.actions.push(Action {
+                    package: (*name).to_string(),
+                    from: version(old),
+                    to: None,
+                });
+            }
+            _ => self.actions.push(Action {
+                package: (*name).to_string(),
+                from: version(old),
+                to: Some(version(new).ok_or_else(malformed)?),
+            }),
+        }
+        Ok(())
+    }
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned()
+}
+
+/// Whether a package of this name is a part of Debian's Python itself: `python3`,
+/// `python3-minimal`, `python3-venv`, `python3.13`, `libpython3.13-stdlib` and their like,
+/// but not the hundreds of modules packaged as `python3-something`.
+pub(crate) fn concerns_python(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(b"lib").unwrap_or(name).strip_prefix(b"python3") else {
+        return false;
+    };
+    match rest {
+        b"" | b"-minimal" | b"-venv" | b"-stdlib" | b"-pip-whl" | b"-setuptools-whl" => true,
+        [b'.', digit, ..] => digit.is_ascii_digit(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "VERSION 3\nAPT::Architecture=amd64\nquiet=1\n\n";
+
+    fn read(text: &str) -> Result<Transaction, ProtocolError> {
+        Transaction::read(text.as_bytes())
+    }
+
+    #[test]
+    fn upgrades_removals_and_new_packages_are_read() {
+        let list = format!(
+            "{HEAD}fpy 1.0-1 amd64 allowed < 1.1-1 amd64 allowed /t/repo/./fpy_1.1-1_amd64.deb\n\
+             python3-minimal 3.11.2-1+b1 amd64 allowed < 3.13.5-1 amd64 allowed /var/cache/a b.deb\n\
+             python3.13-minimal - - none < 3.13.5-2 amd64 allowed /x.deb\n\
+             python3.11-minimal 3.11.2-6 amd64 allowed > - - none **REMOVE**\n\
+             python3.13-minimal - - none < 3.13.5-2 amd64 allowed **CONFIGURE**\n"
+        );
+        let action = |package: &str, from: Option<&str>, to: Option<&str>| Action {
+            package: package.into(),
+            from: from.map(Into::into),
+            to: to.map(Into::into),
+        };
+        assert_eq!(
+            read(&list).unwrap(),
+            Transaction {
+                actions: vec![
+                    action("python3-minimal", Some("3.11.2-1+b1"), Some("3.13.5-1")),
+                    action("python3.13-minimal", None, Some("3.13.5-2")),
+                    action("python3.11-minimal", Some("3.11.2-6"), None),
+                    action("python3.13-minimal", None, Some("3.13.5-2")),
+                ],
+                dry_run: false,
+                unattended: false,
+            }
+        );
+    }
+
+    #[test]
+    fn apts_dry_run_and_assume_yes_are_seen() {
+        let list = "VERSION 3\nDebug::pkgDPkgPM=1\nAPT::Get::Assume-Yes=1\n\n";
+        let transaction = read(list).unwrap();
+        assert!(transaction.dry_run && transaction.unattended);
+    }
+
+    #[test]
+    fn another_protocol_is_an_error_that_says_so() {
+        assert!(matches!(read("VERSION 2\n\n"), Err(ProtocolError::Version(_))));
+        assert!(matches!(read("/var/cache/apt/archives/x.deb\n"), Err(ProtocolError::Version(_))));
+        assert!(matches!(read(""), Err(ProtocolError::Version(_))));
+    }
+
+    #[test]
+    fn a_cut_line_about_python_is_an_error_and_one_about_something_else_is_not() {
+        assert!(read(&format!("{HEAD}hello 1.0\n")).is_ok());
+        let error = read(&format!("{HEAD}python3 3.11 amd64\n")).unwrap_err();
+        assert!(matches!(error, ProtocolError::Action { line: 5, .. }), "{error}");
+    }
+
+    #[test]
+    fn modules_packaged_by_debian_are_not_python_itself() {
+        for name in [
+            "python3",
+            "python3-minimal",
+            "python3.13",
+            "libpython3.13-stdlib",
+            "libpython3-stdlib",
+            "python3.13-venv",
+        ] {
+            assert!(concerns_python(name.as_bytes()), "{name}");
+        }
+        for name in
+            ["python3-requests", "python-is-python3", "libpython2.7", "python3-pip", "apython3"]
+        {
+            assert!(!concerns_python(name.as_bytes()), "{name}");
+        }
+    }
+}
