@@ -54,5 +54,6 @@ mod host;
 mod plan;
 mod python;
 mod service;
+mod store;
 mod transaction;
 mod venv;

@@ -1,0 +1,105 @@
+//! `/etc/venvguard/config.toml`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::StoreError;
+use crate::host::{Root, file};
+use crate::plan::Policy;
+
+const PATH: &str = "/etc/venvguard/config.toml";
+const LIMIT: u64 = 1 << 20;
+
+/// What the administrator set, and the defaults for what he did not.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    /// The policy of a venv that is registered without one.
+    pub(crate) policy: Policy,
+    /// What installs the distributions of a rebuilt venv.
+    pub(crate) engine: EngineChoice,
+    /// How many venvs are repaired at once; 0: the number of cores, at most 4.
+    pub(crate) jobs: usize,
+    /// Seconds that one rebuild may take.
+    pub(crate) rebuild_timeout: u64,
+    /// Seconds that a service may take until it is up and its check passes.
+    pub(crate) service_timeout: u64,
+    /// Seconds for which a service has to stay up.
+    pub(crate) stable_for: u64,
+    /// Days for which the tree before a rebuild is kept.
+    pub(crate) keep_days: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Auto,
+            engine: EngineChoice::Auto,
+            jobs: 0,
+            rebuild_timeout: 1800,
+            service_timeout: 60,
+            stable_for: 3,
+            keep_days: 14,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EngineChoice {
+    /// uv where it is installed, else pip; pip too where uv failed.
+    Auto,
+    Uv,
+    Pip,
+}
+
+impl Config {
+    pub(super) fn load(root: &Root) -> Result<Self, StoreError> {
+        let path = root.at(PATH);
+        match file::read_untrusted(&path, LIMIT) {
+            Ok(bytes) => Self::parse(&path, &bytes),
+            Err(error) if error.is_not_found() => Ok(Self::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged =
+            |line, reason: String| StoreError::Damaged { path: path.to_path_buf(), line, reason };
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            damaged(before.iter().filter(|byte| **byte == b'\n').count() + 1, error.to_string())
+        })?;
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+            damaged(line, error.message().to_string())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, StoreError> {
+        Config::parse(Path::new("config.toml"), text.as_bytes())
+    }
+
+    #[test]
+    fn what_is_not_set_has_its_default() {
+        let config = parse("engine = \"pip\"\njobs = 3\n").unwrap();
+        assert_eq!(config, Config { engine: EngineChoice::Pip, jobs: 3, ..Config::default() });
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        for (text, line) in
+            [("jobs = 1\nenigne = \"uv\"\n", 2), ("policy = \"blok\"\n", 1), ("jobs =\n", 1)]
+        {
+            let error = parse(text).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { line: at, .. } if at == line), "{error}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What was done, a line an event, for people and for `history --json`.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{PathText, Store, StoreError};
+use crate::host::{clock, file};
+
+const NAME: &str = "history.jsonl";
+const LIMIT: u64 = 64 << 20;
+
+/// One thing that happened to a venv, or to a transaction because of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Event {
+    pub(crate) at: Timestamp,
+    /// The venv's name.
+    pub(crate) venv: String,
+    path: PathText,
+    /// What was done: `rebuilt`, `refreshed`, `anchored`, `restarted`, `rolled-back`, `blocked`, `failed`.
+    pub(crate) what: String,
+    pub(crate) detail: String,
+}
+
+impl Event {
+    pub(crate) fn new(venv: &str, path: &Path, what: &str, detail: impl Into<String>) -> Self {
+        Self {
+            at: clock::now(),
+            venv: venv.to_string(),
+            path: path.into(),
+            what: what.to_string(),
+            detail: detail.into(),
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn record(&self, event: &Event) -> Result<(), StoreError> {
+        let path = self.folder().join(NAME);
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        let mut line = serde_json::to_vec(event).map_err(|error| io(error.into()))?;
+        line.push(b'\n');
+        std::fs::create_dir_all(self.folder()).map_err(io)?;
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .open(&path)
+            .map_err(io)?;
+        file.write_all(&line).and_then(|()| file.sync_data()).map_err(io)
+    }
+
+    /// All events, oldest first. A line that a crash cut off is passed over.
+    pub(crate) fn history(&self) -> Result<Vec<Event>, StoreError> {
+        match file::read_untrusted(&self.folder().join(NAME), LIMIT) {
+            Ok(bytes) => Ok(bytes
+                .split(|byte| *byte == b'\n')
+                .filter_map(|line| serde_json::from_slice(line).ok())
+                .collect()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Root;
+
+    #[test]
+    fn events_are_read_back_in_order_and_a_cut_line_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(folder.path()));
+        let events = ["rebuilt", "rolled-back"]
+            .map(|what| Event::new("shop", Path::new("/srv/shop"), what, "x"));
+        for event in &events {
+            store.record(event).unwrap();
+        }
+        let path = store.folder().join(NAME);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(b"{\"at\":");
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(store.history().unwrap(), events);
+    }
+}

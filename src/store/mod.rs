@@ -1,0 +1,241 @@
+//! What venvguard remembers, below `/var/lib/venvguard`, and what it is told in `/etc/venvguard`.
+//!
+//! Every file bears its `schema_version`; unknown fields and newer schemas are refused with
+//! the file's name, so that a downgrade cannot misread what a newer version wrote. Take the
+//! lock first, then read.
+
+mod config;
+mod history;
+mod journal;
+mod path_text;
+mod registry;
+mod transaction;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use config::{Config, EngineChoice};
+pub(crate) use history::Event;
+pub(crate) use journal::{Entry as JournalEntry, Operation, Progress};
+pub(crate) use path_text::PathText;
+pub(crate) use registry::{Anchored, Entry, Kept, NameError, Registry};
+pub(crate) use transaction::{Pending, Subject as TransactionSubject, TransactionRecord};
+
+use crate::host::lock::{self, Lock, LockError};
+use crate::host::{Root, file};
+use crate::python::Interpreters;
+
+const STATE: &str = "/var/lib/venvguard";
+const LOCK: &str = "/run/venvguard/lock";
+
+/// The registry of a hundred thousand venvs stays below this.
+const LIMIT: u64 = 256 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("{path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}, line {line}: {reason}", path = .path.display())]
+    Damaged { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "{path} was written by a newer venvguard (schema {found}; this one knows {known})",
+        path = .path.display()
+    )]
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error(transparent)]
+    Read(#[from] file::ReadError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// Where everything is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    root: Root,
+    state: PathBuf,
+}
+
+impl Store {
+    pub(crate) fn new(root: &Root) -> Self {
+        Self { root: root.clone(), state: root.at(STATE) }
+    }
+
+    /// Keeps every other venvguard out, waiting for at most `patience`.
+    pub(crate) fn lock(&self, patience: Duration) -> Result<Lock, StoreError> {
+        Ok(lock::acquire(&self.root.at(LOCK), patience)?)
+    }
+
+    /// The folder for whom it may concern in messages.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.state
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, StoreError> {
+        Config::load(&self.root)
+    }
+
+    pub(crate) fn registry(&self) -> Result<Registry, StoreError> {
+        let registry: Registry = self.load("registry.json", registry::SCHEMA)?.unwrap_or_default();
+        Ok(registry)
+    }
+
+    pub(crate) fn save_registry(&self, registry: &Registry) -> Result<(), StoreError> {
+        self.save("registry.json", registry)
+    }
+
+    /// The interpreters that the venvs were last brought in line with.
+    pub(crate) fn interpreters(&self) -> Result<Option<Interpreters>, StoreError> {
+        Ok(self
+            .load::<transaction::Snapshot>("interpreters.json", transaction::SCHEMA)?
+            .map(|snapshot| snapshot.interpreters))
+    }
+
+    pub(crate) fn save_interpreters(&self, interpreters: &Interpreters) -> Result<(), StoreError> {
+        let snapshot = transaction::Snapshot {
+            schema_version: transaction::SCHEMA,
+            interpreters: interpreters.clone(),
+        };
+        self.save("interpreters.json", &snapshot)
+    }
+
+    /// What the gate of the transaction that is going on did and found.
+    pub(crate) fn transaction(&self) -> Result<Option<TransactionRecord>, StoreError> {
+        self.load("transaction.json", transaction::SCHEMA)
+    }
+
+    pub(crate) fn save_transaction(&self, record: &TransactionRecord) -> Result<(), StoreError> {
+        self.save("transaction.json", record)
+    }
+
+    pub(crate) fn end_transaction(&self) -> Result<(), StoreError> {
+        self.remove("transaction.json")
+    }
+
+    /// Whether somebody marked work for `resume`. One `stat`.
+    pub(crate) fn has_work(&self) -> bool {
+        ["pending", "transaction.json"].iter().any(|name| self.state.join(name).exists())
+            || self
+                .state
+                .join("journal")
+                .read_dir()
+                .is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    pub(crate) fn mark_pending(&self, pending: &Pending) -> Result<(), StoreError> {
+        self.save("pending", pending)
+    }
+
+    pub(crate) fn clear_pending(&self) -> Result<(), StoreError> {
+        self.remove("pending")
+    }
+
+    fn load<T: DeserializeOwned>(&self, name: &str, known: u64) -> Result<Option<T>, StoreError> {
+        let path = self.state.join(name);
+        let bytes = match file::read_untrusted(&path, LIMIT) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        parse(&path, &bytes, known).map(Some)
+    }
+
+    fn save(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        let path = self.state.join(name);
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| io(error.into()))?;
+        bytes.push(b'\n');
+        let folder = path.parent().unwrap_or(&self.state);
+        std::fs::create_dir_all(folder).map_err(io)?;
+        file::write_atomically(&path, &bytes, 0o644).map_err(io)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.state.join(name);
+        file::remove_if_there(&path)
+            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        match file::sync_folder(&self.state) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Io { path, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads a document: first its schema, so that a newer one is called newer and not damaged.
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        schema_version: u64,
+    }
+    let damaged = |error: &serde_json::Error| StoreError::Damaged {
+        path: path.to_path_buf(),
+        line: error.line(),
+        reason: error.to_string(),
+    };
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+    if head.schema_version > known {
+        return Err(StoreError::Newer {
+            path: path.to_path_buf(),
+            found: head.schema_version,
+            known,
+        });
+    }
+    serde_json::from_slice(bytes).map_err(|error| damaged(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(folder.path()));
+        (folder, store)
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back() {
+        let (_folder, store) = store();
+        assert_eq!(store.registry().unwrap(), Registry::default());
+        let mut registry = Registry::default();
+        registry.add(Path::new("/srv/shop/venv"), Some("shop"), crate::plan::Policy::Auto).unwrap();
+        store.save_registry(&registry).unwrap();
+        assert_eq!(store.registry().unwrap(), registry);
+    }
+
+    #[test]
+    fn a_damaged_registry_names_file_and_line() {
+        let (_folder, store) = store();
+        std::fs::create_dir_all(store.folder()).unwrap();
+        std::fs::write(store.folder().join("registry.json"), "{\n\"schema_version\": 1,\n oops")
+            .unwrap();
+        let error = store.registry().unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { line: 3, .. }), "{error}");
+        assert!(error.to_string().contains("registry.json"), "{error}");
+    }
+
+    #[test]
+    fn a_newer_schema_and_an_unknown_field_are_refused() {
+        let (_folder, store) = store();
+        std::fs::create_dir_all(store.folder()).unwrap();
+        let path = store.folder().join("registry.json");
+        std::fs::write(&path, r#"{"schema_version": 99, "venvs": [], "what": 1}"#).unwrap();
+        assert!(matches!(store.registry(), Err(StoreError::Newer { found: 99, .. })));
+        std::fs::write(&path, r#"{"schema_version": 1, "venvs": [], "what": 1}"#).unwrap();
+        assert!(matches!(store.registry(), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn work_is_seen_and_ends() {
+        let (_folder, store) = store();
+        assert!(!store.has_work());
+        store.mark_pending(&Pending::new("a trigger")).unwrap();
+        assert!(store.has_work());
+        store.clear_pending().unwrap();
+        assert!(!store.has_work());
+    }
+}

@@ -1,0 +1,78 @@
+//! Paths in JSON: text where they are UTF-8, bytes in hexadecimal where they are not.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A path that survives JSON byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PathText(pub(crate) PathBuf);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Text(String),
+    Bytes { bytes: String },
+}
+
+impl Serialize for PathText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let form = match self.0.to_str() {
+            Some(text) => Form::Text(text.to_string()),
+            None => Form::Bytes {
+                bytes: self
+                    .0
+                    .as_os_str()
+                    .as_bytes()
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect(),
+            },
+        };
+        form.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PathText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Form::deserialize(deserializer)? {
+            Form::Text(text) => Ok(Self(text.into())),
+            Form::Bytes { bytes } => {
+                let bytes = bytes
+                    .as_bytes()
+                    .chunks(2)
+                    .map(|pair| {
+                        let pair = std::str::from_utf8(pair).ok()?;
+                        u8::from_str_radix(pair, 16).ok()
+                    })
+                    .collect::<Option<Vec<u8>>>()
+                    .ok_or_else(|| {
+                        serde::de::Error::custom("a path's bytes are not hexadecimal")
+                    })?;
+                Ok(Self(PathBuf::from(OsString::from_vec(bytes))))
+            }
+        }
+    }
+}
+
+impl From<&std::path::Path> for PathText {
+    fn from(path: &std::path::Path) -> Self {
+        Self(path.to_path_buf())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_survive() {
+        for bytes in [&b"/srv/shop"[..], b"/srv/\xff\xfe/venv", "/srv/ü\n".as_bytes()] {
+            let path = PathText(PathBuf::from(OsString::from_vec(bytes.to_vec())));
+            let json = serde_json::to_string(&path).unwrap();
+            assert_eq!(serde_json::from_str::<PathText>(&json).unwrap(), path, "{json}");
+        }
+    }
+}

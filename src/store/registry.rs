@@ -1,0 +1,260 @@
+//! The registered venvs.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::PathText;
+use crate::host::clock;
+use crate::plan::Policy;
+use crate::service::Service;
+
+pub(super) const SCHEMA: u64 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registry {
+    schema_version: u64,
+    pub(crate) venvs: Vec<Entry>,
+}
+
+/// One registered venv, and what was said about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    path: PathText,
+    #[serde(default)]
+    pub(crate) policy: Policy,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) services: Vec<Service>,
+    /// The check's program and arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) check: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requirements: Option<PathText>,
+    pub(crate) registered_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) anchored: Option<Anchored>,
+    /// The tree that the last rebuild put aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A venv that followed the default interpreter and was pinned to a minor version by us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Anchored {
+    pub(crate) at: Timestamp,
+    /// The minor version it is pinned to.
+    pub(crate) to: crate::python::Minor,
+    pub(crate) reason: String,
+}
+
+/// An old tree that waits for a rollback or its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    pub(crate) at: Timestamp,
+    path: PathText,
+}
+
+impl Kept {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { at: clock::now(), path: path.into() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+}
+
+/// Why a name or a path cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameError {
+    #[error("the name {name:?} is taken by {path}", path = crate::host::file::printable(.path))]
+    Taken { name: String, path: PathBuf },
+    #[error(
+        "{name:?} cannot be a name: use letters, digits and any of . _ + -, and begin with a letter or digit"
+    )]
+    Malformed { name: String },
+    #[error(
+        "it lies below {outer}, which is registered already",
+        outer = crate::host::file::printable(.outer)
+    )]
+    Below { outer: PathBuf },
+}
+
+impl Entry {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    pub(crate) fn requirements(&self) -> Option<&Path> {
+        self.requirements.as_ref().map(|path| path.0.as_path())
+    }
+
+    pub(crate) fn set_requirements(&mut self, path: &Path) {
+        self.requirements = Some(path.into());
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { schema_version: SCHEMA, venvs: Vec::new() }
+    }
+}
+
+impl Registry {
+    /// The entry for a path, made with `policy` if there is none. `name` renames one that is there.
+    pub(crate) fn add(
+        &mut self,
+        path: &Path,
+        name: Option<&str>,
+        policy: Policy,
+    ) -> Result<&mut Entry, NameError> {
+        let known = self.venvs.iter().position(|entry| entry.path() == path);
+        if let Some(name) = name {
+            if !is_name(name) {
+                return Err(NameError::Malformed { name: name.to_string() });
+            }
+            let taken = self.venvs.iter().find(|entry| entry.name == name && entry.path() != path);
+            if let Some(entry) = taken {
+                return Err(NameError::Taken {
+                    name: name.to_string(),
+                    path: entry.path().to_path_buf(),
+                });
+            }
+        }
+        let index = match known {
+            Some(index) => index,
+            None => self.append(path, policy)?,
+        };
+        // Found or appended just now.
+        let entry = &mut self.venvs[index];
+        if let Some(name) = name {
+            entry.name = name.to_string();
+        }
+        Ok(entry)
+    }
+
+    fn append(&mut self, path: &Path, policy: Policy) -> Result<usize, NameError> {
+        if let Some(outer) = self.venvs.iter().find(|entry| path.starts_with(entry.path())) {
+            return Err(NameError::Below { outer: outer.path().to_path_buf() });
+        }
+        self.venvs.push(Entry {
+            id: self.unused_id(path),
+            name: self.unused_name(path),
+            path: path.into(),
+            policy,
+            services: Vec::new(),
+            check: Vec::new(),
+            requirements: None,
+            registered_at: clock::now(),
+            anchored: None,
+            kept: None,
+        });
+        Ok(self.venvs.len() - 1)
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Entry> {
+        self.venvs.iter().find(|entry| entry.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
+        self.venvs.iter_mut().find(|entry| entry.id == id)
+    }
+
+    /// Eight hexadecimal digits that no other entry bears.
+    fn unused_id(&self, path: &Path) -> String {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        loop {
+            let id = format!("{:08x}", hasher.finish() & 0xffff_ffff);
+            if self.get(&id).is_none() {
+                return id;
+            }
+            1.hash(&mut hasher);
+        }
+    }
+
+    /// A name made from the path: the venv's own, or its project's where that says more.
+    fn unused_name(&self, path: &Path) -> String {
+        const SAYS_LITTLE: [&str; 7] =
+            ["venv", ".venv", "env", ".env", "virtualenv", "current", "python"];
+        let mut words = path.iter().rev().map(|part| part.to_string_lossy().into_owned());
+        let own = words.next().unwrap_or_default();
+        let word =
+            if SAYS_LITTLE.contains(&own.as_str()) { words.next().unwrap_or(own) } else { own };
+        let word: String =
+            word.chars().map(|c| if is_name_character(c) { c } else { '-' }).collect();
+        let base = word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        let base = if base.is_empty() { "venv" } else { base };
+        let mut name = base.to_string();
+        let mut number = 2;
+        while self.venvs.iter().any(|entry| entry.name == name) {
+            name = format!("{base}-{number}");
+            number += 1;
+        }
+        name
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_name_character)
+}
+
+fn is_name_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "._+-".contains(character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(paths: &[&str]) -> Registry {
+        let mut registry = Registry::default();
+        for path in paths {
+            registry.add(Path::new(path), None, Policy::Auto).unwrap();
+        }
+        registry
+    }
+
+    #[test]
+    fn registering_twice_is_harmless() {
+        let mut registry = with(&["/srv/shop/venv"]);
+        let once = registry.clone();
+        registry.add(Path::new("/srv/shop/venv"), None, Policy::Auto).unwrap();
+        assert_eq!(registry, once);
+    }
+
+    #[test]
+    fn names_come_from_the_path_and_are_unique() {
+        let registry = with(&["/srv/shop/venv", "/opt/shop", "/srv/a b/.venv", "/venv"]);
+        let names: Vec<_> = registry.venvs.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["shop", "shop-2", "a-b", "venv"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_or_malformed_is_refused() {
+        let mut registry = with(&["/srv/shop/venv"]);
+        let taken = registry.add(Path::new("/srv/other"), Some("shop"), Policy::Auto);
+        assert!(matches!(taken, Err(NameError::Taken { .. })));
+        for name in ["", "-x", "a b", "a/b", "a\n"] {
+            let refused = registry.add(Path::new("/srv/other"), Some(name), Policy::Auto);
+            assert!(matches!(refused, Err(NameError::Malformed { .. })), "{name:?}");
+        }
+        assert_eq!(registry.venvs.len(), 1, "nothing was registered on the way");
+    }
+
+    #[test]
+    fn a_venv_below_a_registered_one_is_refused() {
+        let mut registry = with(&["/srv/shop/venv"]);
+        let below = registry.add(Path::new("/srv/shop/venv/lib/x"), None, Policy::Auto);
+        assert_eq!(below.unwrap_err(), NameError::Below { outer: "/srv/shop/venv".into() });
+        assert!(registry.add(Path::new("/srv/shop/venv2"), None, Policy::Auto).is_ok());
+    }
+}
