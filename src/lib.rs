@@ -50,9 +50,12 @@
 #![allow(rustdoc::private_intra_doc_links, reason = "the overview is for readers of the code")]
 
 pub mod cli;
+mod guard;
 mod host;
 mod plan;
 mod python;
+mod repair;
+mod report;
 mod service;
 mod store;
 mod transaction;

@@ -1,8 +1,173 @@
 //! Arguments and one file a command: ask, then print.
 
+mod arguments;
+mod generate;
+mod history;
+mod hook;
+mod list;
+mod plan;
+mod rebuild;
+mod register;
+mod scan;
+
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::guard::{Guard, Settled};
+use crate::host::{Root, confine};
+use crate::repair;
+use crate::report::Report;
+use crate::store::{Entry, Registry};
+use arguments::{Arguments, Command};
+
+/// How the program ends. Only [`Exit::Blocked`] stops apt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    /// The command worked, and found something that needs a person.
+    Attention = 3,
+    /// A transaction must not go on.
+    Blocked = 10,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    let report = if matches!(arguments.command, Command::Hook { .. }) {
+        Report::for_apt()
+    } else {
+        Report::for_command()
+    };
+    let root = Root::new(arguments.root);
+    match run(root, report, arguments.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let report = Report::for_command();
+            report.error(&format!("{error:#}"));
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        // What needs nothing of ours, and must work when all of ours is broken.
+        Command::Hook { moment } => return Ok(hook::run(&root, report, moment)),
+        Command::Confine { specification, program } => {
+            return Ok(confined(&report, &specification, &program));
+        }
+        Command::Carry => {
+            repair::copy_listed(std::io::stdin().lock(), std::io::stdout().lock())?;
+            return Ok(Exit::Done);
+        }
+        Command::Generate { what } => return generate::run(what).map(|()| Exit::Done),
+        _ => {}
+    }
+    let guard = Guard::open(root, report)?;
+    match command {
+        Command::Register(wanted) => register::register(&guard, &wanted),
+        Command::Unregister { venvs } => register::unregister(&guard, &venvs),
+        Command::List { json } => list::list(&guard, json),
+        Command::Show { venvs, json } => list::show(&guard, &venvs, json),
+        Command::Status { venvs, json } => list::status(&guard, &venvs, json),
+        Command::Scan { folders, register, json } => scan::scan(&guard, &folders, register, json),
+        Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
+        Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
+        Command::Rollback { venv } => rebuild::rollback(&guard, &venv),
+        Command::History { json } => history::history(&guard, json),
+        Command::Resume => resume(&guard),
+        Command::Hook { .. }
+        | Command::Confine { .. }
+        | Command::Carry
+        | Command::Generate { .. } => Ok(Exit::Done),
+    }
+}
+
+/// Ends what a crash, a kill or a missing Post-Invoke left.
+fn resume(guard: &Guard) -> anyhow::Result<Exit> {
+    need_root(guard)?;
+    if guard.root.is_system() && crate::host::lock::is_dpkg_running() {
+        guard.report.note("apt or dpkg is at work: another time");
+        return Ok(Exit::Attention);
+    }
+    let settled = guard.settle()?;
+    guard.prune()?;
+    Ok(match settled {
+        Settled::Nothing => {
+            guard.report.note("nothing was left to do");
+            Exit::Done
+        }
+        Settled::Done => Exit::Done,
+        Settled::Attention | Settled::Later => Exit::Attention,
+    })
+}
+
+/// The launcher's side of a confined run.
+fn confined(report: &Report, specification: &str, program: &[std::ffi::OsString]) -> Exit {
+    let error = match serde_json::from_str(specification) {
+        Ok(confinement) => confine::become_program(&confinement, program),
+        Err(error) => error.into(),
+    };
+    report.note(&error.to_string());
+    std::process::exit(confine::LAUNCHER_FAILED)
+}
+
+/// Commands that change what root keeps say so before anything is tried.
+fn need_root(guard: &Guard) -> anyhow::Result<()> {
+    if guard.root.is_system() && !rustix::process::geteuid().is_root() {
+        anyhow::bail!("only root can do this; nothing was changed (try `sudo venvguard …`)");
+    }
+    Ok(())
+}
+
+/// The entries that names, paths, ids or globs stand for; each has to stand for one at least.
+fn chosen<'a>(registry: &'a Registry, wanted: &[String]) -> anyhow::Result<Vec<&'a Entry>> {
+    let mut entries: Vec<&Entry> = Vec::new();
+    for word in wanted {
+        let found = matching(registry, word)?;
+        if found.is_empty() {
+            anyhow::bail!(
+                "no registered venv is called {word:?}, or lies there (see `venvguard list`)"
+            );
+        }
+        for entry in found {
+            if !entries.iter().any(|known| known.id == entry.id) {
+                entries.push(entry);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn matching<'a>(registry: &'a Registry, word: &str) -> anyhow::Result<Vec<&'a Entry>> {
+    let exact: Vec<&Entry> =
+        registry.venvs.iter().filter(|entry| entry.name == word || entry.id == word).collect();
+    if !exact.is_empty() {
+        return Ok(exact);
+    }
+    let path = std::path::absolute(word)?;
+    let real = path.canonicalize().unwrap_or_else(|_| crate::host::root::normal(&path));
+    let at_path: Vec<&Entry> = registry.venvs.iter().filter(|entry| entry.path() == real).collect();
+    if !at_path.is_empty() {
+        return Ok(at_path);
+    }
+    let pattern = glob::Pattern::new(word)
+        .map_err(|error| anyhow::anyhow!("{word:?} is no name, path or glob: {error}"))?;
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    Ok(registry
+        .venvs
+        .iter()
+        .filter(|entry| {
+            pattern.matches_path_with(entry.path(), options)
+                || pattern.matches_with(&entry.name, options)
+        })
+        .collect())
 }

@@ -1,0 +1,175 @@
+//! What can be said to the program.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::plan::Policy;
+use crate::python::Minor;
+use crate::service::Service;
+
+/// Keeps Python virtualenvs working across apt upgrades of Python.
+///
+/// venvguard runs inside every apt transaction. Before dpkg it knows what will change and
+/// what that does to every registered venv; after dpkg it repairs them, restarts their
+/// services, checks them, and rolls back what does not come up.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    /// A folder that stands for the whole system.
+    #[arg(long, hide = true, default_value = "/", global = true)]
+    pub(super) root: PathBuf,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the command line is wrong\n  3   something needs attention\n  10  the transaction is blocked (hook pre-install only)";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Put venvs under guard, or change what is known of them
+    Register(Register),
+    /// Take venvs out of guard; nothing in them is changed
+    Unregister {
+        /// Names, paths, ids or globs
+        #[arg(required = true)]
+        venvs: Vec<String>,
+    },
+    /// List the registered venvs
+    List {
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
+    /// Show all that is known of some venvs
+    Show {
+        /// Names, paths, ids or globs
+        #[arg(required = true)]
+        venvs: Vec<String>,
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
+    /// Find venvs below some folders
+    Scan {
+        /// Where to look (default: where venvs usually are)
+        folders: Vec<PathBuf>,
+        /// Register what is found
+        #[arg(long)]
+        register: bool,
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
+    /// Tell how the venvs are now; exit status 3 if one is not healthy
+    Status {
+        /// Names, paths, ids or globs (default: all)
+        venvs: Vec<String>,
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
+    /// Tell what the pending upgrade would do to the venvs, and what would be done about it
+    Plan {
+        /// A list as apt hands it to its hooks (version 3), instead of a simulated dist-upgrade
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
+    /// Make venvs again for the interpreter that is there now
+    Rebuild(Rebuild),
+    /// Put the tree of before the last rebuild back
+    Rollback {
+        /// Name, path or id
+        venv: String,
+    },
+    /// Tell what was done
+    History {
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
+    /// End what an interruption left: repairs, and upgrades made without apt
+    Resume,
+    /// Called by apt and dpkg
+    Hook {
+        #[command(subcommand)]
+        moment: Moment,
+    },
+    /// Write the man page or a shell's completions
+    #[command(hide = true)]
+    Generate {
+        #[command(subcommand)]
+        what: Generated,
+    },
+    #[command(hide = true)]
+    Confine {
+        specification: String,
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
+    #[command(hide = true)]
+    Carry,
+}
+
+const JSON_HELP: &str = "Print one JSON object, with a schema_version";
+
+#[derive(Debug, Args)]
+pub(super) struct Register {
+    /// The venvs' folders
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// A name for it (default: made from the path)
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// What runs out of it: systemd:UNIT or supervisord:PROGRAM (default: found at each upgrade)
+    #[arg(long = "service", value_name = "SERVICE")]
+    pub(super) services: Vec<Service>,
+    /// A command that tells whether the app works; run as the venv's owner, without a shell
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) check: Option<String>,
+    /// What to do when its interpreter changes
+    #[arg(long, value_enum)]
+    pub(super) policy: Option<Policy>,
+    /// What a rebuild installs (default: exactly what is installed now)
+    #[arg(long, value_name = "FILE")]
+    pub(super) requirements: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rebuild {
+    /// Names, paths, ids or globs
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(super) venvs: Vec<String>,
+    /// Every venv that is not healthy
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// How many at once (default: the number of cores, at most 4)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Rebuild for this minor version, as 3.13 (default: the default interpreter's for
+    /// venvs that follow it or have lost theirs, their own for the others)
+    #[arg(long, value_name = "X.Y")]
+    pub(super) python: Option<Minor>,
+    #[arg(long, requires = "dry_run", help = JSON_HELP)]
+    pub(super) json: bool,
+}
+
+/// The moments of an apt or dpkg run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(super) enum Moment {
+    /// `DPkg::Pre-Invoke`
+    PreInvoke,
+    /// `DPkg::Pre-Install-Pkgs`, version 3
+    PreInstall,
+    /// `DPkg::Post-Invoke`
+    PostInvoke,
+    /// A dpkg trigger or an rtupdate script: only marks work
+    Mark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(super) enum Generated {
+    Man,
+    Completions { shell: clap_complete::Shell },
+}

@@ -1,0 +1,70 @@
+//! What apt calls. Only a verdict blocks: whatever goes wrong with venvguard itself is
+//! said, and lets apt go on.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Exit;
+use super::arguments::Moment;
+use crate::guard::{Guard, GuardError};
+use crate::host::Root;
+use crate::plan::Verdict;
+use crate::report::Report;
+use crate::store::Pending;
+use crate::transaction::{ProtocolError, Transaction};
+
+pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
+    let result = catch_unwind(AssertUnwindSafe(|| live(root, report, moment)));
+    let report = Report::for_apt();
+    match result {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => {
+            let consequence = match moment {
+                Moment::PostInvoke => {
+                    "the venvs are as this run left them (see `venvguard status`, then `venvguard resume`)"
+                }
+                _ => "this run goes on without the guard",
+            };
+            report.error(&format!("{error}\n{consequence}"));
+            Exit::Done
+        }
+        Err(_) => {
+            report.error("internal error; apt goes on without the guard");
+            Exit::Done
+        }
+    }
+}
+
+fn live(root: &Root, report: Report, moment: Moment) -> Result<Exit, GuardError> {
+    if moment == Moment::PreInstall {
+        let transaction = Transaction::read(list()?)?;
+        if transaction.actions.is_empty() {
+            return Ok(Exit::Done);
+        }
+        return match Guard::open(root.clone(), report)?.gate(&transaction)? {
+            Verdict::Block => Ok(Exit::Blocked),
+            Verdict::Allow | Verdict::Repair => Ok(Exit::Done),
+        };
+    }
+    let guard = Guard::open(root.clone(), report)?;
+    match moment {
+        Moment::PreInvoke => guard.snapshot()?,
+        Moment::PostInvoke => drop(guard.settle()?),
+        Moment::Mark => guard.store.mark_pending(&Pending::new("dpkg changed Python"))?,
+        Moment::PreInstall => {}
+    }
+    Ok(Exit::Done)
+}
+
+/// apt's list: on the descriptor that apt names, or on standard input for an apt that
+/// knows no `InfoFD`.
+fn list() -> Result<File, ProtocolError> {
+    let number = match std::env::var("APT_HOOK_INFO_FD") {
+        Ok(text) => text
+            .parse::<u32>()
+            .map_err(|_| io::Error::other(format!("APT_HOOK_INFO_FD is {text:?} and no number")))?,
+        Err(_) => 0,
+    };
+    Ok(File::open(format!("/proc/self/fd/{number}"))?)
+}

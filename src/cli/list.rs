@@ -1,0 +1,239 @@
+//! `list`, `show` and `status`.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use super::{Exit, chosen};
+use crate::guard::{Guard, Survey};
+use crate::host::file::printable;
+use crate::host::user;
+use crate::plan::{Health, State, health};
+use crate::python::{self, Interpreters, Version};
+use crate::report::{ListJson, VenvJson, table};
+use crate::service::{Processes, ServiceMap, needs_restart};
+use crate::store::Entry;
+use crate::venv::{self, Link, NotAVenv, Venv};
+
+type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
+
+pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
+    let survey = guard.look()?;
+    let looked: Vec<Looked> = survey.entries().collect();
+    if json {
+        let facts = Facts::new(guard)?;
+        let venvs = looked.iter().map(|one| facts.in_json(one)).collect();
+        guard.report.json(&ListJson::new(venvs));
+        return Ok(Exit::Done);
+    }
+    if looked.is_empty() {
+        guard.report.note("no venv is registered (see `venvguard scan`)");
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = looked
+        .iter()
+        .map(|(entry, venv)| {
+            let about = match venv {
+                Ok(venv) => [
+                    venv.flavour.to_string(),
+                    format!("{} {}", venv.base.link, printable(&venv.base.path)),
+                    venv.site.to_string(),
+                ],
+                Err(_) => ["-", "-", "-"].map(String::from),
+            };
+            let [flavour, link, python] = about;
+            vec![
+                entry.name.clone(),
+                python,
+                link,
+                flavour,
+                entry.policy.to_string(),
+                printable(entry.path()),
+            ]
+        })
+        .collect();
+    guard
+        .report
+        .data(table(&["NAME", "PYTHON", "INTERPRETER", "MADE BY", "POLICY", "PATH"], &rows));
+    Ok(Exit::Done)
+}
+
+pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
+    let survey = guard.look()?;
+    let ids: Option<HashSet<&str>> = if wanted.is_empty() {
+        None
+    } else {
+        Some(chosen(&survey.registry, wanted)?.iter().map(|entry| entry.id.as_str()).collect())
+    };
+    let looked: Vec<(Looked, Health)> = healths(guard, &survey)?
+        .into_iter()
+        .filter(|((entry, _), _)| ids.as_ref().is_none_or(|ids| ids.contains(entry.id.as_str())))
+        .collect();
+    let worst = looked.iter().map(|(_, health)| health.state).max().unwrap_or(State::Healthy);
+    if json {
+        let facts = Facts::new(guard)?;
+        let venvs = looked
+            .into_iter()
+            .map(|(one, health)| facts.in_json(&one).with_health(health))
+            .collect();
+        guard.report.json(&ListJson::new(venvs));
+    } else if looked.is_empty() {
+        guard.report.note("no venv is registered (see `venvguard scan`)");
+    } else {
+        let rows: Vec<Vec<String>> = looked
+            .iter()
+            .map(|((entry, venv), health)| {
+                let python = venv.as_ref().map_or("-".into(), |venv| venv.site.to_string());
+                let reason = health.reasons.first().cloned().unwrap_or_default();
+                vec![
+                    entry.name.clone(),
+                    health.state.to_string(),
+                    python,
+                    printable(entry.path()),
+                    reason,
+                ]
+            })
+            .collect();
+        guard.report.data(table(&["NAME", "STATE", "PYTHON", "PATH", ""], &rows));
+        if worst != State::Healthy {
+            guard.report.hint("`venvguard rebuild --all --dry-run` says what would mend this");
+        }
+    }
+    Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
+}
+
+/// The state of every registered venv, and why.
+pub(super) fn healths<'a>(
+    guard: &Guard,
+    survey: &'a Survey,
+) -> anyhow::Result<Vec<(Looked<'a>, Health)>> {
+    let now = guard.interpreters()?;
+    let processes = Processes::look(&guard.root);
+    let paths = survey.entries().filter_map(|(_, venv)| Some(venv.as_ref().ok()?.path.clone()));
+    let map = ServiceMap::build(&guard.root, paths, &processes);
+    Ok(survey
+        .entries()
+        .map(|(entry, venv)| {
+            let mut health = match venv {
+                Ok(venv) => {
+                    let users = map.of(&venv.path);
+                    health(venv, &now, &needs_restart(users, interpreter(venv, &now).as_deref()))
+                }
+                Err(error @ NotAVenv::Missing(_)) => Health::new(State::Missing, error.to_string()),
+                Err(error) => Health::new(State::Broken, error.to_string()),
+            };
+            if let Some(anchored) = &entry.anchored {
+                health.reasons.push(format!(
+                    "anchored to Python {} since {} ({}); `venvguard rebuild {}` moves it to the default",
+                    anchored.to,
+                    anchored.at,
+                    anchored.reason.lines().next().unwrap_or_default(),
+                    entry.name
+                ));
+            }
+            ((entry, venv), health)
+        })
+        .collect())
+}
+
+pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
+    let survey = guard.look()?;
+    let ids: HashSet<&str> =
+        chosen(&survey.registry, wanted)?.iter().map(|entry| entry.id.as_str()).collect();
+    let looked: Vec<(Looked, Health)> = healths(guard, &survey)?
+        .into_iter()
+        .filter(|((entry, _), _)| ids.contains(entry.id.as_str()))
+        .collect();
+    let facts = Facts::new(guard)?;
+    if json {
+        let venvs = looked
+            .into_iter()
+            .map(|(one, health)| facts.in_json(&one).with_health(health))
+            .collect();
+        guard.report.json(&ListJson::new(venvs));
+        return Ok(Exit::Done);
+    }
+    let processes = Processes::look(&guard.root);
+    let paths: Vec<_> = looked.iter().map(|((entry, _), _)| entry.path().to_path_buf()).collect();
+    let map = ServiceMap::build(&guard.root, paths, &processes);
+    for ((entry, venv), health) in &looked {
+        let line = |what: &str, value: &str| guard.report.data(format!("{what:>14}: {value}"));
+        line("name", &entry.name);
+        line("id", &entry.id);
+        line("path", &printable(entry.path()));
+        line("state", &health.state.to_string());
+        for reason in &health.reasons {
+            line("", reason);
+        }
+        line("policy", &entry.policy.to_string());
+        if let Ok(venv) = venv {
+            line("made by", &venv.flavour.to_string());
+            line("interpreter", &format!("{} ({})", printable(&venv.base.path), venv.base.link));
+            line("python", &venv.site.to_string());
+            line("owner", &facts.owner(venv));
+            if let Ok(distributions) = venv::distributions(&guard.root.at(venv.site_packages())) {
+                line("distributions", &distributions.len().to_string());
+            }
+        }
+        for service in &entry.services {
+            line("service", &service.to_string());
+        }
+        for service in
+            map.of(entry.path()).services.iter().filter(|one| !entry.services.contains(one))
+        {
+            line("service found", &service.to_string());
+        }
+        if !entry.check.is_empty() {
+            line("check", &printable(entry.check.join(" ")));
+        }
+        if let Some(path) = entry.requirements() {
+            line("requirements", &printable(path));
+        }
+        if let Some(kept) = &entry.kept {
+            line("kept tree", &format!("{} (since {})", printable(kept.path()), kept.at));
+        }
+        guard.report.data("");
+    }
+    Ok(Exit::Done)
+}
+
+/// The interpreter, by its minor version, that a venv runs now.
+fn interpreter(venv: &Venv, now: &Interpreters) -> Option<PathBuf> {
+    let minor = if venv.base.link == Link::Followed { now.default } else { venv.base.minor };
+    minor.filter(|_| venv.base.ours).map(python::path_of)
+}
+
+/// What more has to be known to show a venv.
+struct Facts<'a> {
+    guard: &'a Guard,
+    now: Interpreters,
+    /// Names of owners, each looked up once.
+    owners: RefCell<HashMap<u32, String>>,
+}
+
+impl<'a> Facts<'a> {
+    fn new(guard: &'a Guard) -> anyhow::Result<Self> {
+        Ok(Self { guard, now: guard.interpreters()?, owners: RefCell::default() })
+    }
+
+    fn owner(&self, venv: &Venv) -> String {
+        let mut owners = self.owners.borrow_mut();
+        owners.entry(venv.uid).or_insert_with(|| user::name(&self.guard.root, venv.uid)).clone()
+    }
+
+    /// The version of the interpreter that runs when the venv is used now.
+    fn version(&self, venv: &Venv) -> Option<Version> {
+        let linked = match venv.base.link {
+            Link::Followed => self.now.default,
+            Link::Pinned => venv.base.minor,
+            Link::Copied | Link::Dangling => None,
+        };
+        let interpreter = linked.and_then(|minor| self.now.get(minor));
+        interpreter.map(|one| one.version.clone()).or_else(|| venv.base.version.clone())
+    }
+
+    fn in_json(&self, (entry, venv): &Looked) -> VenvJson {
+        let known = venv.as_ref().ok();
+        VenvJson::new(entry, known.map(|venv| (venv, self.owner(venv), self.version(venv))))
+    }
+}

@@ -1,0 +1,143 @@
+//! `register` and `unregister`.
+
+use anyhow::{Context as _, bail};
+
+use super::arguments::Register;
+use super::{Exit, chosen, need_root};
+use crate::guard::Guard;
+use crate::host::file::printable;
+use crate::store::Registry;
+use crate::venv::{self, Venv};
+
+pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
+    need_root(guard)?;
+    if wanted.name.is_some() && wanted.paths.len() > 1 {
+        bail!(
+            "--name is for one venv, and {} are given; nothing was registered",
+            wanted.paths.len()
+        );
+    }
+    let check = wanted.check.as_deref().map(check).transpose()?;
+    let requirements = wanted
+        .requirements
+        .as_ref()
+        .map(|path| path.canonicalize().with_context(|| format!("cannot read {}", printable(path))))
+        .transpose()?;
+    let _lock = guard.lock()?;
+    let mut registry = guard.store.registry()?;
+    let mut registered = Vec::new();
+    for path in &wanted.paths {
+        // All or nothing: a mistake in the last path registers none of the others.
+        let (id, venv) =
+            add(guard, &mut registry, path, wanted.name.as_deref()).with_context(|| {
+                format!("cannot register {}; nothing was registered", printable(path))
+            })?;
+        let Some(entry) = registry.get_mut(&id) else { continue };
+        if let Some(policy) = wanted.policy {
+            entry.policy = policy;
+        }
+        if !wanted.services.is_empty() {
+            entry.services.clone_from(&wanted.services);
+        }
+        if let Some(check) = &check {
+            entry.check.clone_from(check);
+        }
+        if let Some(path) = &requirements {
+            entry.set_requirements(path);
+        }
+        registered.push((id, venv));
+    }
+    guard.store.save_registry(&registry)?;
+    if guard.store.interpreters()?.is_none() {
+        guard.store.save_interpreters(&guard.interpreters()?)?;
+    }
+    for (id, venv) in &registered {
+        let Some(entry) = registry.get(id) else { continue };
+        guard.report.data(format!(
+            "{}: {}, {} by {}, Python {}",
+            entry.name,
+            printable(&venv.path),
+            venv.base.link,
+            venv.flavour,
+            venv.site
+        ));
+        if !venv.base.ours {
+            guard.report.note(&format!(
+                "{}: its base interpreter {} is not Debian's: no upgrade changes it, venvguard leaves it alone",
+                entry.name,
+                printable(&venv.base.path)
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn add(
+    guard: &Guard,
+    registry: &mut Registry,
+    path: &std::path::Path,
+    name: Option<&str>,
+) -> anyhow::Result<(String, Venv)> {
+    let real = guard.root.at(path_from_here(guard, path)?);
+    let real = real.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => anyhow::anyhow!("there is no such folder"),
+        _ => error.into(),
+    })?;
+    let path = guard.root.logical(&real);
+    let venv = venv::inspect(&guard.root, &path)?;
+    let entry = registry.add(&path, name, guard.config.policy)?;
+    Ok((entry.id.clone(), venv))
+}
+
+/// A relative path is relative to where the caller is.
+fn path_from_here(guard: &Guard, path: &std::path::Path) -> std::io::Result<std::path::PathBuf> {
+    if guard.root.is_system() { std::path::absolute(path) } else { Ok(path.to_path_buf()) }
+}
+
+/// The check's words. It is run without a shell: what looks like shell is refused here,
+/// and not found out at the next upgrade.
+fn check(command: &str) -> anyhow::Result<Vec<String>> {
+    let words = shlex::split(command)
+        .with_context(|| format!("the check {command:?} has a quote without its partner"))?;
+    let Some(program) = words.first() else { bail!("the check is empty") };
+    if let Some(word) =
+        words.iter().find(|word| matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<"))
+    {
+        bail!(
+            "the check is run without a shell, {word:?} means nothing there (put it into a script, or use `sh -c '…'`)"
+        );
+    }
+    let found = crate::host::command::find(program)
+        .with_context(|| format!("the check's program {program:?} is not found"))?;
+    let mut words = words;
+    if let Some(first) = words.first_mut() {
+        *first = found.to_string_lossy().into_owned();
+    }
+    Ok(words)
+}
+
+pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit> {
+    need_root(guard)?;
+    let _lock = guard.lock()?;
+    let mut registry = guard.store.registry()?;
+    let ids: Vec<String> = chosen(&registry, venvs)?.iter().map(|entry| entry.id.clone()).collect();
+    let (gone, left) = registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
+    registry = Registry::default();
+    registry.venvs = left;
+    guard.store.save_registry(&registry)?;
+    let gone: Vec<crate::store::Entry> = gone;
+    for entry in gone {
+        guard.report.data(format!(
+            "{}: no longer guarded; {} is as it was",
+            entry.name,
+            printable(entry.path())
+        ));
+        if let Some(kept) = entry.kept {
+            guard.report.note(&format!(
+                "the tree of before its last rebuild stays at {}: it is yours to remove",
+                printable(kept.path())
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}

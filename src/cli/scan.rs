@@ -1,0 +1,102 @@
+//! `scan`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Exit, need_root};
+use crate::guard::Guard;
+use crate::host::file::printable;
+use crate::repair;
+use crate::report::table;
+use crate::venv;
+
+#[derive(Serialize)]
+struct ScanJson {
+    schema_version: u64,
+    venvs: Vec<FoundJson>,
+}
+
+#[derive(Serialize)]
+struct FoundJson {
+    path: String,
+    flavour: venv::Flavour,
+    link: venv::Link,
+    python: String,
+    guardable: bool,
+    registered: bool,
+}
+
+pub(super) fn scan(
+    guard: &Guard,
+    folders: &[PathBuf],
+    register: bool,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    if register {
+        need_root(guard)?;
+    }
+    let _lock = register.then(|| guard.lock()).transpose()?;
+    let mut registry = guard.store.registry()?;
+    let mut found = Vec::new();
+    for one in venv::scan(&guard.root, folders).found {
+        let Ok(venv) = venv::inspect(&guard.root, &one.path) else { continue };
+        if repair::is_ours_to_keep(&venv.path) {
+            continue;
+        }
+        if register && venv.base.ours {
+            if let Err(error) = registry.add(&venv.path, None, guard.config.policy) {
+                guard.report.error(&format!("cannot register {}: {error}", printable(&venv.path)));
+            }
+        }
+        let registered = registry.venvs.iter().any(|entry| entry.path() == venv.path);
+        found.push((venv, registered));
+    }
+    if register {
+        guard.store.save_registry(&registry)?;
+        if guard.store.interpreters()?.is_none() {
+            guard.store.save_interpreters(&guard.interpreters()?)?;
+        }
+    }
+    if json {
+        let venvs = found
+            .iter()
+            .map(|(venv, registered)| FoundJson {
+                path: printable(&venv.path),
+                flavour: venv.flavour,
+                link: venv.base.link,
+                python: venv.site.to_string(),
+                guardable: venv.base.ours,
+                registered: *registered,
+            })
+            .collect();
+        guard.report.json(&ScanJson { schema_version: 1, venvs });
+        return Ok(Exit::Done);
+    }
+    if found.is_empty() {
+        guard.report.note("no venv was found");
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|(venv, registered)| {
+            let guarded = match (venv.base.ours, registered) {
+                (_, true) => "registered",
+                (true, false) => "not registered",
+                (false, false) => "not Debian's Python",
+            };
+            vec![
+                printable(&venv.path),
+                venv.site.to_string(),
+                format!("{} {}", venv.base.link, printable(&venv.base.path)),
+                venv.flavour.to_string(),
+                guarded.to_string(),
+            ]
+        })
+        .collect();
+    guard.report.data(table(&["PATH", "PYTHON", "INTERPRETER", "MADE BY", "GUARD"], &rows));
+    if found.iter().any(|(venv, registered)| venv.base.ours && !registered) {
+        guard.report.hint("`venvguard scan --register` puts them under guard");
+    }
+    Ok(Exit::Done)
+}

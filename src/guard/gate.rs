@@ -1,0 +1,133 @@
+//! `DPkg::Pre-Install-Pkgs`: may this transaction go on?
+
+use std::collections::BTreeMap;
+
+use super::{Guard, GuardError, Survey};
+use crate::plan::{Effect, Moment, Plan, Remedy, Verdict};
+use crate::python::Interpreters;
+use crate::repair::{self, Done};
+use crate::service::Service;
+use crate::store::{Event, Pending, StoreError, TransactionRecord, TransactionSubject};
+use crate::transaction::{Transaction, predict};
+use crate::venv::Link;
+
+impl Guard {
+    /// Answers apt's list.
+    ///
+    /// Two things are done here, while the old interpreter still is there: venvs whose
+    /// interpreter goes away move to the one that stays, and those that follow the default
+    /// one are pinned to their own minor version until [`Guard::settle`], so that what
+    /// starts in the middle of the upgrade runs what it was made for.
+    pub(crate) fn gate(&self, transaction: &Transaction) -> Result<Verdict, GuardError> {
+        let _lock = self.lock()?;
+        let now = self.interpreters()?;
+        if self.store.interpreters()?.is_none() {
+            self.store.save_interpreters(&now)?;
+        }
+        let after = predict(&now, &transaction.actions);
+        let known = self.store.transaction()?;
+        let survey = self.look()?;
+        let plan = self.plan(&survey, &now, &after, Moment::BeforeDpkg, known.as_ref());
+        if plan.changes.is_empty() || plan.notable().next().is_none() {
+            return Ok(Verdict::Allow);
+        }
+        self.report.plan_for_apt(&plan);
+        if plan.verdict() == Verdict::Block {
+            self.record_block(&plan)?;
+            return Ok(Verdict::Block);
+        }
+        if transaction.dry_run || plan.verdict() == Verdict::Allow {
+            return Ok(plan.verdict());
+        }
+        let affected: Vec<&str> = plan
+            .decisions
+            .iter()
+            .filter(|decision| decision.remedy != Remedy::None)
+            .map(|decision| decision.id.as_str())
+            .collect();
+        let running = self.running_services(&survey, &affected);
+        if !self.move_away(&survey, &plan, &running, &now)? {
+            return Ok(Verdict::Block);
+        }
+        self.hold(&survey, &plan, running, known)?;
+        Ok(Verdict::Repair)
+    }
+
+    /// Rebuilds the venvs whose interpreter goes away. Where one fails, the removal is off.
+    fn move_away(
+        &self,
+        survey: &Survey,
+        plan: &Plan,
+        running: &BTreeMap<String, Vec<Service>>,
+        now: &Interpreters,
+    ) -> Result<bool, StoreError> {
+        let jobs: Vec<_> = plan
+            .decisions
+            .iter()
+            .filter(|decision| decision.before_dpkg)
+            .filter_map(|decision| self.job(survey, decision, None, running, now))
+            .collect();
+        if jobs.is_empty() {
+            return Ok(true);
+        }
+        let outcomes = repair::execute(&self.context(), now, jobs, self.jobs(None), |outcome| {
+            self.report.outcome(&survey.registry, outcome);
+        });
+        let mut registry = survey.registry.clone();
+        self.remember(&mut registry, &outcomes)?;
+        let failed: Vec<&str> = outcomes
+            .iter()
+            .filter(|outcome| !matches!(outcome.done, Done::Rebuilt { .. }))
+            .filter_map(|outcome| Some(registry.get(&outcome.id)?.name.as_str()))
+            .collect();
+        if failed.is_empty() {
+            return Ok(true);
+        }
+        self.report.blocked_by_failure(&failed);
+        Ok(false)
+    }
+
+    /// Pins the venvs that the default interpreter will move away from. What is done is
+    /// written down first: a run that ends here is put right by `settle`.
+    fn hold(
+        &self,
+        survey: &Survey,
+        plan: &Plan,
+        mut running: BTreeMap<String, Vec<Service>>,
+        known: Option<TransactionRecord>,
+    ) -> Result<(), StoreError> {
+        let mut subjects = known.map(|record| record.subjects).unwrap_or_default();
+        let mut holds = Vec::new();
+        for decision in
+            plan.decisions.iter().filter(|one| one.remedy != Remedy::None && !one.before_dpkg)
+        {
+            let Some((_, venv)) = survey.get(&decision.id) else { continue };
+            let held = decision.effect == Effect::Orphaned;
+            if held && venv.base.link == Link::Followed {
+                holds.push(venv);
+            }
+            let services = running.remove(&decision.id).unwrap_or_default();
+            // The hooks run twice under unattended-upgrades: what the first run knew stays.
+            subjects.entry(decision.id.clone()).or_insert(TransactionSubject { held, services });
+        }
+        self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
+        self.store.save_transaction(&TransactionRecord::new(subjects))?;
+        for venv in holds {
+            if let Err(error) = repair::pin(&self.root, venv, venv.site) {
+                self.report.error(&format!(
+                    "cannot pin {} for this upgrade: {error}",
+                    venv.path.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn record_block(&self, plan: &Plan) -> Result<(), StoreError> {
+        for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
+            let detail = decision.reasons.join("; ");
+            self.store.record(&Event::new(&decision.name, &decision.path, "blocked", detail))?;
+        }
+        Ok(())
+    }
+}

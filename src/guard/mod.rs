@@ -1,0 +1,128 @@
+//! The way of an upgrade: what happens at each moment of an apt run.
+//!
+//! [`Guard::snapshot`] before anything, [`Guard::gate`] with apt's list, [`Guard::settle`]
+//! after dpkg and whenever something was left to do. Each reads what is, asks `plan` what
+//! to do about it, and lets `repair` do it. Each may run twice, or not at all.
+
+mod gate;
+mod settle;
+mod survey;
+
+use std::time::Duration;
+
+pub(crate) use settle::Settled;
+pub(crate) use survey::Survey;
+
+use crate::host::lock::Lock;
+use crate::host::{ReadError, Root, clock};
+use crate::python::{self, Interpreters, SnapshotError};
+use crate::repair::{Context, Done, Outcome};
+use crate::report::Report;
+use crate::store::{Config, Event, Registry, Store, StoreError};
+
+/// How long another venvguard is waited for: it may be at a rebuild of minutes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why a moment could not be lived through. Never a verdict.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuardError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot read the installed interpreters: {0}")]
+    Snapshot(#[from] SnapshotError),
+    #[error("cannot read dpkg's database: {0}")]
+    Dpkg(#[from] ReadError),
+    #[error(transparent)]
+    Protocol(#[from] crate::transaction::ProtocolError),
+}
+
+/// The program, at work on one system.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pub(crate) root: Root,
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+    pub(crate) report: Report,
+}
+
+impl Guard {
+    pub(crate) fn open(root: Root, report: Report) -> Result<Self, StoreError> {
+        let store = Store::new(&root);
+        let config = store.config()?;
+        Ok(Self { root, store, config, report })
+    }
+
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context { root: &self.root, store: &self.store, config: &self.config, report: &self.report }
+    }
+
+    pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
+        self.store.lock(PATIENCE)
+    }
+
+    pub(crate) fn interpreters(&self) -> Result<Interpreters, SnapshotError> {
+        python::look(&self.root)
+    }
+
+    /// How many venvs are repaired at once.
+    pub(crate) fn jobs(&self, asked: Option<usize>) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        asked
+            .filter(|jobs| *jobs > 0)
+            .or(Some(self.config.jobs).filter(|jobs| *jobs > 0))
+            .unwrap_or(cores.min(4))
+    }
+
+    /// `DPkg::Pre-Invoke`: knows the interpreters as they are before dpkg touches them.
+    /// What differs from the last snapshot already is work that was left, and stays known
+    /// by that snapshot.
+    pub(crate) fn snapshot(&self) -> Result<(), GuardError> {
+        if self.store.interpreters()?.is_none() {
+            let _lock = self.lock()?;
+            self.store.save_interpreters(&self.interpreters()?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what came of repairs: the registry, the history, and what `apt
+    /// autoremove` must not take.
+    pub(crate) fn remember(
+        &self,
+        registry: &mut Registry,
+        outcomes: &[Outcome],
+    ) -> Result<(), StoreError> {
+        let mut anchored = std::collections::BTreeSet::new();
+        for outcome in outcomes {
+            let Some(entry) = registry.get_mut(&outcome.id) else { continue };
+            crate::repair::note_in_entry(entry, &outcome.done);
+            if let Done::Anchored { minor, .. } = outcome.done {
+                anchored.insert(minor);
+            }
+            if let Some((what, detail)) = crate::report::outcome_in_words(outcome) {
+                self.store.record(&Event::new(&entry.name, entry.path(), what, detail))?;
+            }
+        }
+        self.store.save_registry(registry)?;
+        if let Err(error) = crate::repair::keep_installed(&self.root, &anchored) {
+            self.report.error(&format!("cannot mark an anchored interpreter as wanted: {error}"));
+        }
+        Ok(())
+    }
+
+    /// Removes the trees of before a rebuild that have been kept long enough.
+    pub(crate) fn prune(&self) -> Result<(), GuardError> {
+        let _lock = self.lock()?;
+        let mut registry = self.store.registry()?;
+        let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
+        let oldest = clock::now() - limit;
+        for entry in &mut registry.venvs {
+            let Some(kept) = entry.kept.as_ref().filter(|kept| kept.at < oldest) else { continue };
+            match crate::repair::forget(kept) {
+                Ok(()) => entry.kept = None,
+                Err(error) => self.report.error(&format!("{}: {error}", entry.name)),
+            }
+        }
+        self.store.save_registry(&registry)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! `DPkg::Post-Invoke` and `resume`: what really changed, and the repair of it.
+
+use super::{Guard, GuardError, Survey};
+use crate::plan::{Effect, Moment, Plan, Remedy};
+use crate::python::{self, Interpreters};
+use crate::repair::{self, Job};
+use crate::store::{Pending, TransactionRecord};
+
+/// What [`Guard::settle`] left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// There was nothing to do.
+    Nothing,
+    /// Everything is as it should be.
+    Done,
+    /// Something needs attention; it was said what.
+    Attention,
+    /// dpkg has not finished with Python: another time.
+    Later,
+}
+
+impl Guard {
+    /// Whether there is anything to settle. Costs a few `stat`s.
+    pub(crate) fn is_settled(&self) -> Result<bool, GuardError> {
+        if self.store.has_work() {
+            return Ok(false);
+        }
+        Ok(self.store.interpreters()?.is_none_or(|known| python::unchanged(&self.root, &known)))
+    }
+
+    /// Brings every venv in line with the interpreters that are there now. Decides from
+    /// the disk, not from apt's list: the run may have failed in the middle, or never begun.
+    pub(crate) fn settle(&self) -> Result<Settled, GuardError> {
+        if self.is_settled()? {
+            return Ok(Settled::Nothing);
+        }
+        let _lock = self.lock()?;
+        let unfinished = python::unsettled(&self.root)?;
+        if !unfinished.is_empty() {
+            let names: Vec<String> = unfinished.iter().map(ToString::to_string).collect();
+            let reason = format!("dpkg has not finished with {}", names.join(", "));
+            self.report.note(&format!(
+                "{reason}: the venvs stay with the interpreter they have until it has (then: `venvguard resume`)"
+            ));
+            self.store.mark_pending(&Pending::new(reason))?;
+            return Ok(Settled::Later);
+        }
+        let now = self.interpreters()?;
+        let before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
+        let mut registry = self.store.registry()?;
+        let recovered = repair::recover(&self.context(), &mut registry, &now)?;
+        let transaction = self.store.transaction()?;
+        let survey = self.survey(registry);
+        let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg, transaction.as_ref());
+        self.let_go(&survey, &plan, transaction.as_ref());
+        let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now)?;
+        self.store.save_interpreters(&now)?;
+        self.store.end_transaction()?;
+        self.store.clear_pending()?;
+        Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
+    }
+
+    /// Lets those venvs follow the default interpreter again that were pinned for a change
+    /// which did not come.
+    fn let_go(&self, survey: &Survey, plan: &Plan, transaction: Option<&TransactionRecord>) {
+        let held =
+            transaction.into_iter().flat_map(|record| &record.subjects).filter(|(_, one)| one.held);
+        for (id, _) in held {
+            let still_orphaned =
+                plan.decisions.iter().any(|one| one.id == *id && one.effect == Effect::Orphaned);
+            if still_orphaned {
+                continue;
+            }
+            let Some((entry, venv)) = survey.get(id) else { continue };
+            if let Err(error) = repair::follow(&self.root, venv, venv.site) {
+                self.report
+                    .error(&format!("{}: cannot let it follow python3 again: {error}", entry.name));
+            }
+        }
+    }
+
+    fn carry_out(
+        &self,
+        mut survey: Survey,
+        plan: &Plan,
+        transaction: Option<&TransactionRecord>,
+        now: &Interpreters,
+    ) -> Result<bool, GuardError> {
+        if plan.notable().next().is_none() {
+            return Ok(true);
+        }
+        self.report.changes(&plan.changes);
+        let wanted = || plan.decisions.iter().filter(|decision| decision.remedy != Remedy::None);
+        let ids: Vec<&str> = wanted().map(|decision| decision.id.as_str()).collect();
+        let running = self.running_services(&survey, &ids);
+        let impossible = wanted().filter(|decision| decision.remedy == Remedy::Impossible);
+        let mut all_good = true;
+        for decision in impossible {
+            self.report.decision(decision);
+            all_good = false;
+        }
+        let jobs: Vec<Job> = wanted()
+            .filter(|decision| decision.remedy != Remedy::Impossible)
+            .filter_map(|decision| self.job(&survey, decision, transaction, &running, now))
+            .collect();
+        let outcomes = repair::execute(&self.context(), now, jobs, self.jobs(None), |outcome| {
+            self.report.outcome(&survey.registry, outcome);
+        });
+        self.remember(&mut survey.registry, &outcomes)?;
+        Ok(all_good && outcomes.iter().all(|outcome| outcome.done.is_good()))
+    }
+}

@@ -1,0 +1,181 @@
+//! All registered venvs, looked at.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{Guard, GuardError};
+use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Subject};
+use crate::python::Interpreters;
+use crate::repair::{self, Job, Target};
+use crate::service::{Processes, Service, ServiceMap};
+use crate::store::{Entry, Registry, TransactionRecord};
+use crate::transaction::changes;
+use crate::venv::{self, Link, NotAVenv, Venv};
+
+/// The registry, and each venv in it as it stands on disk, in the same order.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) registry: Registry,
+    pub(crate) venvs: Vec<Result<Venv, NotAVenv>>,
+}
+
+impl Survey {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Entry, &Result<Venv, NotAVenv>)> {
+        self.registry.venvs.iter().zip(&self.venvs)
+    }
+
+    /// A venv by its id, if it is one.
+    pub(crate) fn get(&self, id: &str) -> Option<(&Entry, &Venv)> {
+        self.entries()
+            .find_map(|(entry, venv)| (entry.id == id).then_some((entry, venv.as_ref().ok()?)))
+    }
+}
+
+/// The venvs that one thread looks at before it asks for more.
+const CHUNK: usize = 256;
+
+impl Guard {
+    /// Looks at every registered venv, on all cores.
+    pub(crate) fn survey(&self, registry: Registry) -> Survey {
+        let entries = &registry.venvs;
+        let chunks: Vec<&[Entry]> = entries.chunks(CHUNK).collect();
+        let look = |chunk: &[Entry]| -> Vec<Result<Venv, NotAVenv>> {
+            chunk.iter().map(|entry| venv::inspect(&self.root, entry.path())).collect()
+        };
+        let venvs = if chunks.len() < 2 {
+            look(entries)
+        } else {
+            let next = std::sync::atomic::AtomicUsize::new(0);
+            let mut found: Vec<(usize, Vec<Result<Venv, NotAVenv>>)> =
+                std::thread::scope(|scope| {
+                    let workers: Vec<_> = (0..self.jobs(None))
+                        .map(|_| {
+                            scope.spawn(|| {
+                                let mut found = Vec::new();
+                                loop {
+                                    let index =
+                                        next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                    let Some(chunk) = chunks.get(index) else { return found };
+                                    found.push((index, look(chunk)));
+                                }
+                            })
+                        })
+                        .collect();
+                    workers
+                        .into_iter()
+                        .flat_map(|worker| worker.join().unwrap_or_default())
+                        .collect()
+                });
+            found.sort_by_key(|(index, _)| *index);
+            found.into_iter().flat_map(|(_, venvs)| venvs).collect()
+        };
+        Survey { registry, venvs }
+    }
+
+    /// What the change from `before` to `after` does to every venv, and what is to be done.
+    pub(crate) fn plan(
+        &self,
+        survey: &Survey,
+        before: &Interpreters,
+        after: &Interpreters,
+        moment: Moment,
+        transaction: Option<&TransactionRecord>,
+    ) -> Plan {
+        let decisions = survey
+            .entries()
+            .filter_map(|(entry, venv)| {
+                let venv = venv.as_ref().ok()?;
+                let held = transaction
+                    .and_then(|record| record.subjects.get(&entry.id))
+                    .is_some_and(|subject| subject.held);
+                let subject = Subject {
+                    id: entry.id.clone(),
+                    name: entry.name.clone(),
+                    policy: entry.policy,
+                    venv: venv.clone(),
+                    held,
+                };
+                let assessment = plan::assess(&subject, before, after);
+                let wants_rebuild = match assessment.effect {
+                    Effect::Orphaned | Effect::Stranded => true,
+                    Effect::Stale => entry.policy == Policy::Rebuild,
+                    Effect::None | Effect::RestartOnly => false,
+                };
+                let readiness = if wants_rebuild {
+                    repair::readiness(&self.context(), entry, venv, after.default)
+                } else {
+                    Readiness::Ready
+                };
+                Some(plan::decide(&subject, assessment, &readiness, before, after, moment))
+            })
+            .collect();
+        Plan { changes: changes(before, after), decisions }
+    }
+
+    /// The services of some venvs that are up now, declared or found.
+    pub(crate) fn running_services(
+        &self,
+        survey: &Survey,
+        ids: &[&str],
+    ) -> BTreeMap<String, Vec<Service>> {
+        let chosen: Vec<(&Entry, &Venv)> = ids.iter().filter_map(|id| survey.get(id)).collect();
+        if chosen.is_empty() {
+            return BTreeMap::new();
+        }
+        let processes = Processes::look(&self.root);
+        let paths: Vec<PathBuf> = chosen.iter().map(|(_, venv)| venv.path.clone()).collect();
+        let map = ServiceMap::build(&self.root, paths, &processes);
+        chosen
+            .into_iter()
+            .map(|(entry, venv)| {
+                let mut services: Vec<Service> = entry.services.clone();
+                // What was declared wins: then nothing else is restarted.
+                if services.is_empty() {
+                    services.extend(map.of(&venv.path).services.iter().cloned());
+                }
+                services.retain(|service| self.is_wanted(service));
+                (entry.id.clone(), services)
+            })
+            .collect()
+    }
+
+    /// Whether a service is to be brought back: it is up, or it failed. One that somebody
+    /// stopped stays stopped.
+    fn is_wanted(&self, service: &Service) -> bool {
+        crate::service::condition(&self.root, service).is_ok_and(|condition| condition.is_wanted())
+    }
+
+    /// The repair that a decision asks for.
+    pub(crate) fn job(
+        &self,
+        survey: &Survey,
+        decision: &Decision,
+        transaction: Option<&TransactionRecord>,
+        running: &BTreeMap<String, Vec<Service>>,
+        now: &Interpreters,
+    ) -> Option<Job> {
+        let (entry, venv) = survey.get(&decision.id)?;
+        let known = transaction.and_then(|record| record.subjects.get(&entry.id));
+        let mut services = known.map(|subject| subject.services.clone()).unwrap_or_default();
+        for service in running.get(&entry.id).into_iter().flatten() {
+            if !services.contains(service) {
+                services.push(service.clone());
+            }
+        }
+        let held = known.is_some_and(|subject| subject.held);
+        let follows = held || entry.anchored.is_some() || venv.base.link == Link::Followed;
+        Some(Job {
+            entry: entry.clone(),
+            venv: venv.clone(),
+            remedy: decision.remedy,
+            fallback: decision.fallback,
+            target: Target::of_default(venv, follows, now),
+            services,
+        })
+    }
+
+    /// The registry, looked at.
+    pub(crate) fn look(&self) -> Result<Survey, GuardError> {
+        Ok(self.survey(self.store.registry()?))
+    }
+}

@@ -1,0 +1,193 @@
+//! Carrying what no installer put into a venv over to its successor.
+//!
+//! The copying is done by the venv's owner, in a process of his: what he may not read is
+//! not read for him, and what he may not write is not written.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::host::user::User;
+use crate::host::{Program, Root, confine, file};
+use crate::python::Minor;
+use crate::venv::{self, ForeignKind, Venv};
+
+/// A list longer than this is no list of ours.
+const LIST_LIMIT: u64 = 64 << 20;
+
+/// Copies those foreign files of `from` that are `wanted` (by their path in the venv) into
+/// the tree at `to`, where `lib/pythonX.Y` is the one of `minor`. Returns what could not be
+/// carried, in words; it stays in the old tree.
+pub(super) fn carry_over(
+    root: &Root,
+    owner: &User,
+    from: &Venv,
+    to: &Path,
+    minor: Minor,
+    wanted: impl Fn(&Path) -> bool,
+) -> io::Result<Vec<String>> {
+    let mut list = Vec::new();
+    let distributions = venv::distributions(&root.at(from.site_packages()))?;
+    for foreign in venv::foreign_files(root, from, &distributions)? {
+        // A socket or a FIFO is its service's, which makes it again.
+        if foreign.kind == ForeignKind::Other || !wanted(&foreign.path) {
+            continue;
+        }
+        let target = corresponding(&foreign.path, from.site, minor);
+        for path in [from.path.join(&foreign.path), to.join(target)] {
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
+        }
+    }
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    let copier = Program::new("/proc/self/exe").arg("carry").input(list);
+    let finished = confine::confined(root, copier, owner, None, Path::new("/"))
+        .run()
+        .map_err(io::Error::other)?;
+    Ok(finished.text().lines().map(str::to_string).collect())
+}
+
+/// Where a file of the old tree belongs in the new one: `lib/python3.11/…` becomes
+/// `lib/python3.13/…`, everything else keeps its place.
+fn corresponding(path: &Path, old: Minor, new: Minor) -> PathBuf {
+    for library in ["lib", "lib64", "include"] {
+        let prefix = Path::new(library).join(old.program());
+        if let Ok(below) = path.strip_prefix(&prefix) {
+            return Path::new(library).join(new.program()).join(below);
+        }
+    }
+    path.to_path_buf()
+}
+
+/// The owner's side: reads pairs of paths, each ended by NUL, and copies the first to the
+/// second. Says on `output` what it could not copy.
+pub(crate) fn copy_listed(input: impl Read, mut output: impl Write) -> io::Result<()> {
+    let mut list = Vec::new();
+    input.take(LIST_LIMIT).read_to_end(&mut list)?;
+    let mut paths = list
+        .split(|byte| *byte == 0)
+        .map(|bytes| PathBuf::from(OsString::from_vec(bytes.to_vec())));
+    while let (Some(from), Some(to)) = (paths.next(), paths.next()) {
+        if let Err(error) = copy(&from, &to) {
+            writeln!(output, "{}: {error}", file::printable(&from))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(io::Error::other("the new environment has a file of that name"));
+    }
+    if let (Some(from), Some(to)) = (from.parent(), to.parent()) {
+        make_folders(from, to)?;
+    }
+    let metadata = fs::symlink_metadata(from)?;
+    if metadata.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    if metadata.is_dir() {
+        fs::create_dir(to)?;
+    } else if metadata.is_file() {
+        // The standard library copies by reference where the file system can.
+        fs::copy(from, to)?;
+        let times = fs::FileTimes::new().set_modified(metadata.modified()?);
+        fs::File::open(to)?.set_times(times)?;
+    } else {
+        return Err(io::Error::other("it is neither a file nor a folder nor a link"));
+    }
+    copy_attributes(from, to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
+}
+
+/// Makes the folders above a file with the modes of those they correspond to.
+fn make_folders(from: &Path, to: &Path) -> io::Result<()> {
+    if to.is_dir() {
+        return Ok(());
+    }
+    if let (Some(from), Some(to)) = (from.parent(), to.parent()) {
+        make_folders(from, to)?;
+    }
+    fs::create_dir(to)?;
+    let mode = fs::metadata(from)?.mode() & 0o7777;
+    // Its owner has to be able to write into it now; that is so in the old tree too, or
+    // the file would not have come there.
+    fs::set_permissions(to, fs::Permissions::from_mode(mode | 0o700))
+}
+
+/// Extended attributes, and with them the access lists.
+fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
+    let mut names = vec![0; 64 << 10];
+    let length = match rustix::fs::llistxattr(from, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for name in names.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
+        // The others are root's or the kernel's to give.
+        let is_owners = name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+        if !is_owners {
+            continue;
+        }
+        let name = std::ffi::OsStr::from_bytes(name);
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::lgetxattr(from, name, &mut value)?;
+        let value = value.get(..length).unwrap_or_default();
+        rustix::fs::lsetxattr(to, name, value, rustix::fs::XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_links_and_folders_keep_content_mode_and_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        fs::create_dir_all(old.join("etc/deep")).unwrap();
+        fs::create_dir(&new).unwrap();
+        fs::write(old.join("etc/deep/.env"), "SECRET=1").unwrap();
+        fs::set_permissions(old.join("etc/deep/.env"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(old.join("etc/deep"), fs::Permissions::from_mode(0o710)).unwrap();
+        symlink("nowhere", old.join("link")).unwrap();
+        fs::write(old.join("taken"), "old").unwrap();
+        fs::write(new.join("taken"), "new").unwrap();
+        let mut list = Vec::new();
+        for name in ["etc/deep/.env", "link", "taken", "gone"] {
+            for base in [&old, &new] {
+                list.extend_from_slice(base.join(name).as_os_str().as_bytes());
+                list.push(0);
+            }
+        }
+        let mut said = Vec::new();
+        copy_listed(list.as_slice(), &mut said).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(fs::read(new.join("etc/deep/.env")).unwrap(), b"SECRET=1");
+        assert_eq!(fs::metadata(new.join("etc/deep/.env")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(new.join("etc/deep")).unwrap().mode() & 0o777, 0o710);
+        assert_eq!(fs::read_link(new.join("link")).unwrap(), Path::new("nowhere"));
+        assert_eq!(fs::read(new.join("taken")).unwrap(), b"new");
+        assert!(
+            said.contains("old/taken: the new environment has") && said.contains("old/gone: "),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_file_in_the_library_moves_with_the_minor_version() {
+        let (old, new) = (Minor::new(3, 11), Minor::new(3, 13));
+        let moved = corresponding(Path::new("lib/python3.11/site-packages/my.pth"), old, new);
+        assert_eq!(moved, Path::new("lib/python3.13/site-packages/my.pth"));
+        assert_eq!(
+            corresponding(Path::new("bin/postactivate"), old, new),
+            Path::new("bin/postactivate")
+        );
+    }
+}

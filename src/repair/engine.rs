@@ -1,0 +1,168 @@
+//! What makes a venv and installs distributions into it: uv, or the new interpreter's pip.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::host::{Program, Root};
+use crate::python::Minor;
+use crate::store::EngineChoice;
+
+/// Where Debian's python3-pip-whl puts the wheels that `ensurepip` installs from.
+const WHEELS: &str = "/usr/share/python-wheels";
+
+/// Where a system-wide uv is looked for.
+const UV: [&str; 3] = ["/usr/bin/uv", "/usr/local/bin/uv", "/opt/uv/bin/uv"];
+
+/// Debian's python3-pip.
+const PIP_MODULE: &str = "/usr/lib/python3/dist-packages/pip";
+
+/// A way to install distributions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Uv(PathBuf),
+    /// pip's wheel, run as it is: no venv has to hold a pip for it.
+    PipWheel(PathBuf),
+    /// The pip module of the interpreter itself, which is given here.
+    PipModule(PathBuf),
+}
+
+impl Engine {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Uv(_) => "uv",
+            Self::PipWheel(_) | Self::PipModule(_) => "pip",
+        }
+    }
+
+    /// An `install` for the venv whose interpreter is `python`.
+    pub(crate) fn install(&self, python: &Path, compile: bool) -> Program {
+        match self {
+            Self::Uv(uv) => {
+                let program = Program::new(uv)
+                    .env("UV_PYTHON_DOWNLOADS", "never")
+                    .args(["pip", "install", "--no-progress", "--python"])
+                    .arg(python);
+                if compile { program.arg("--compile-bytecode") } else { program }
+            }
+            Self::PipWheel(wheel) => {
+                Self::pip(Program::new(python).arg(wheel.join("pip")), compile)
+            }
+            Self::PipModule(interpreter) => {
+                let program = Program::new(interpreter).args(["-m", "pip", "--python"]).arg(python);
+                Self::pip(program, compile)
+            }
+        }
+    }
+
+    fn pip(program: Program, compile: bool) -> Program {
+        let program = program
+            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+            .env("PIP_NO_INPUT", "1")
+            // Root's own venvs are rebuilt by root: the warning says nothing here.
+            .env("PIP_ROOT_USER_ACTION", "ignore")
+            .args(["install", "--quiet"]);
+        if compile { program } else { program.arg("--no-compile") }
+    }
+
+    /// The option that names the list of requirements on standard input.
+    pub(crate) fn list_from_input(&self) -> [OsString; 2] {
+        match self {
+            Self::Uv(_) => ["-r".into(), "-".into()],
+            _ => ["-r".into(), "/dev/stdin".into()],
+        }
+    }
+}
+
+/// The folder whose wheels serve for pip itself and its companions.
+pub(crate) fn seed_wheels(root: &Root) -> Option<PathBuf> {
+    root.at(WHEELS).is_dir().then(|| PathBuf::from(WHEELS))
+}
+
+/// The engines to try for an interpreter that is installed, the best first.
+pub(crate) fn engines(root: &Root, choice: EngineChoice, interpreter: &Path) -> Vec<Engine> {
+    let uv =
+        UV.iter().map(PathBuf::from).find(|path| is_roots_program(&root.at(path)).unwrap_or(false));
+    let pip = pip_wheel(root).map(Engine::PipWheel).or_else(|| {
+        root.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
+    });
+    let uv = uv.map(Engine::Uv).filter(|_| choice != EngineChoice::Pip);
+    let pip = pip.filter(|_| choice != EngineChoice::Uv);
+    uv.into_iter().chain(pip).collect()
+}
+
+/// Why there is no engine, and what to install.
+pub(crate) fn no_engine(minor: Minor, choice: EngineChoice) -> String {
+    match choice {
+        EngineChoice::Uv => {
+            "uv is not installed (looked in /usr/bin, /usr/local/bin, /opt/uv/bin)".into()
+        }
+        _ => {
+            format!("neither uv nor pip is there to install with: `apt install python{minor}-venv`")
+        }
+    }
+}
+
+/// The newest pip wheel that Debian installed.
+fn pip_wheel(root: &Root) -> Option<PathBuf> {
+    let pattern = root.at(WHEELS).join("pip-*-py3-none-any.whl");
+    let mut wheels: Vec<(Vec<u32>, PathBuf)> = glob::glob(pattern.to_str()?)
+        .ok()?
+        .filter_map(Result::ok)
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            let version = name.strip_prefix("pip-")?.split('-').next()?;
+            Some((
+                version.split('.').map(|part| part.parse().unwrap_or(0)).collect(),
+                root.logical(&path),
+            ))
+        })
+        .collect();
+    wheels.sort();
+    wheels.pop().map(|(_, path)| path)
+}
+
+/// Whether a program, and what a link in its place leads to, is root's alone to change.
+fn is_roots_program(path: &Path) -> io::Result<bool> {
+    let real = path.canonicalize()?;
+    let mut here = Some(real.as_path());
+    while let Some(path) = here {
+        let metadata = std::fs::metadata(path)?;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            return Ok(false);
+        }
+        here = path.parent();
+    }
+    Ok(std::fs::metadata(&real)?.mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_wheel_of_pip_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheels = folder.path().join("usr/share/python-wheels");
+        std::fs::create_dir_all(&wheels).unwrap();
+        for version in ["9.0.1", "23.0.1", "23.10"] {
+            std::fs::write(wheels.join(format!("pip-{version}-py3-none-any.whl")), "").unwrap();
+        }
+        let root = Root::new(folder.path());
+        let found = engines(&root, EngineChoice::Auto, Path::new("/usr/bin/python3.13"));
+        assert_eq!(
+            found,
+            [Engine::PipWheel(format!("{WHEELS}/pip-23.10-py3-none-any.whl").into())]
+        );
+        assert_eq!(engines(&root, EngineChoice::Uv, Path::new("/usr/bin/python3.13")), []);
+    }
+
+    #[test]
+    fn a_program_that_others_can_write_is_not_roots() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("uv");
+        std::fs::write(&program, "").unwrap();
+        assert!(!is_roots_program(&program).unwrap(), "its folder lies in a folder all can write");
+    }
+}

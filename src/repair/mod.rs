@@ -1,0 +1,38 @@
+//! Carrying out what was decided, and undoing what does not hold.
+//!
+//! [`execute`] takes the decisions of a plan, one thread a venv. Each repair writes to the
+//! journal before it does anything, and [`recover`] ends what was interrupted. All effects
+//! on venvs are in this module; all of them are right when done twice.
+
+mod anchor;
+mod carry;
+mod engine;
+mod execute;
+mod rebuild;
+mod recover;
+mod refresh;
+mod restart;
+mod rollback;
+mod smoke;
+mod stage;
+
+pub(crate) use anchor::{follow, pin};
+pub(crate) use carry::copy_listed;
+pub(crate) use execute::{Done, Job, Outcome, execute, keep_installed, note_in_entry};
+pub(crate) use rebuild::{Target, forget, readiness};
+pub(crate) use recover::recover;
+pub(crate) use rollback::rollback;
+pub(crate) use stage::is_ours_to_keep;
+
+use crate::host::Root;
+use crate::report::Report;
+use crate::store::{Config, Store};
+
+/// What every repair needs to know and to reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) store: &'a Store,
+    pub(crate) config: &'a Config,
+    pub(crate) report: &'a Report,
+}

@@ -1,0 +1,75 @@
+//! Does a tree work? Its own interpreter imports what is installed in it.
+//!
+//! Optional imports fail in many a healthy venv. So the old tree is asked first, and only
+//! what fails in the new one alone counts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::host::command::Ended;
+use crate::host::confine::{self, Overlay};
+use crate::host::user::User;
+use crate::host::{Program, Root};
+
+const SCRIPT: &str = include_str!("smoke.py");
+
+/// Imports of a hundred distributions take seconds; one that waits for the network hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What failed, by what was tried: `module numpy`, `script flask`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Failures(BTreeMap<String, String>);
+
+impl Failures {
+    /// What fails here and did not fail in `before`.
+    pub(super) fn new_since(&self, before: &Self) -> Vec<String> {
+        self.0
+            .iter()
+            .filter(|(what, _)| !before.0.contains_key(*what))
+            .map(|(what, error)| format!("{what}: {error}"))
+            .collect()
+    }
+}
+
+/// Tries the tree at `venv`. An interpreter that does not come to the end (it is missing,
+/// crashes, hangs) is an error that says how it ended.
+pub(super) fn smoke(
+    root: &Root,
+    owner: &User,
+    venv: &Path,
+    overlay: Option<Overlay>,
+) -> Result<Failures, String> {
+    let python = venv.join("bin/python");
+    // `-` reads the program from standard input; the environment is empty, and the
+    // folder is not the owner's.
+    let program = Program::new(python).args(["-B", "-"]).input(SCRIPT).limit(LIMIT);
+    let finished = confine::confined(root, program, owner, overlay, Path::new("/"))
+        .finish()
+        .map_err(|error| error.to_string())?;
+    let text = finished.text();
+    if text.lines().last() != Some("done") {
+        return Err(format!("bin/python {}\n{}", Ended(finished.status), finished.complaint()));
+    }
+    Ok(Failures(
+        text.lines()
+            .filter_map(|line| serde_json::from_str::<(String, String, String)>(line).ok())
+            .map(|(kind, name, error)| (format!("{kind} {name}"), error))
+            .collect(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_new_failures_count() {
+        let failures = |names: &[&str]| {
+            Failures(names.iter().map(|name| ((*name).to_string(), "E".to_string())).collect())
+        };
+        let before = failures(&["module a"]);
+        assert_eq!(failures(&["module a"]).new_since(&before), Vec::<String>::new());
+        assert_eq!(failures(&["module a", "module b"]).new_since(&before), ["module b: E"]);
+    }
+}

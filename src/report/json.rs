@@ -1,0 +1,204 @@
+//! The JSON that commands print: one object with a `schema_version`, stable.
+
+use serde::Serialize;
+
+use crate::host::file::printable;
+use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict};
+use crate::python::Version;
+use crate::repair::Job;
+use crate::service::Service;
+use crate::store::{Entry, Event};
+use crate::transaction::{Build, ChangeKind};
+use crate::venv::{Flavour, Link, Venv};
+
+const SCHEMA: u64 = 1;
+
+/// What `list`, `show` and `status` print.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListJson {
+    schema_version: u64,
+    venvs: Vec<VenvJson>,
+}
+
+impl ListJson {
+    pub(crate) fn new(venvs: Vec<VenvJson>) -> Self {
+        Self { schema_version: SCHEMA, venvs }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct VenvJson {
+    id: String,
+    name: String,
+    path: String,
+    owner: Option<String>,
+    flavour: Option<Flavour>,
+    interpreter: Option<InterpreterJson>,
+    policy: Policy,
+    services: Vec<ServiceJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct InterpreterJson {
+    path: String,
+    link: Link,
+    version: Option<Version>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceJson {
+    manager: String,
+    name: String,
+}
+
+impl From<&Service> for ServiceJson {
+    fn from(service: &Service) -> Self {
+        Self { manager: service.manager().to_string(), name: service.name().to_string() }
+    }
+}
+
+impl VenvJson {
+    /// `version` is the one of the interpreter that the venv runs now.
+    pub(crate) fn new(entry: &Entry, venv: Option<(&Venv, String, Option<Version>)>) -> Self {
+        let (venv, owner, version) = match venv {
+            Some((venv, owner, version)) => (Some(venv), Some(owner), version),
+            None => (None, None, None),
+        };
+        Self {
+            id: entry.id.clone(),
+            name: entry.name.clone(),
+            path: printable(entry.path()),
+            owner,
+            flavour: venv.map(|venv| venv.flavour),
+            interpreter: venv.map(|venv| InterpreterJson {
+                path: printable(&venv.base.path),
+                link: venv.base.link,
+                version,
+            }),
+            policy: entry.policy,
+            services: entry.services.iter().map(ServiceJson::from).collect(),
+            state: None,
+            reasons: None,
+        }
+    }
+
+    pub(crate) fn with_health(mut self, health: Health) -> Self {
+        self.state = Some(health.state);
+        self.reasons = Some(health.reasons);
+        self
+    }
+}
+
+/// What `plan` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanJson {
+    schema_version: u64,
+    changes: Vec<ChangeJson>,
+    venvs: Vec<DecisionJson>,
+    verdict: Verdict,
+}
+
+#[derive(Debug, Serialize)]
+struct ChangeJson {
+    interpreter: String,
+    from: Option<String>,
+    to: Option<String>,
+    kind: ChangeKind,
+}
+
+#[derive(Debug, Serialize)]
+struct DecisionJson {
+    id: String,
+    path: String,
+    effect: Effect,
+    remedy: Remedy,
+    ready: bool,
+    reasons: Vec<String>,
+}
+
+impl From<&Plan> for PlanJson {
+    fn from(plan: &Plan) -> Self {
+        let version =
+            |build: &Option<Build>| build.as_ref().map(|build| build.package_version.clone());
+        Self {
+            schema_version: SCHEMA,
+            changes: plan
+                .changes
+                .iter()
+                .map(|change| ChangeJson {
+                    interpreter: printable(&change.interpreter),
+                    from: version(&change.from),
+                    to: version(&change.to),
+                    kind: change.kind,
+                })
+                .collect(),
+            venvs: plan.decisions.iter().map(DecisionJson::from).collect(),
+            verdict: plan.verdict(),
+        }
+    }
+}
+
+impl From<&Decision> for DecisionJson {
+    fn from(decision: &Decision) -> Self {
+        Self {
+            id: decision.id.clone(),
+            path: printable(&decision.path),
+            effect: decision.effect,
+            remedy: decision.remedy,
+            ready: decision.ready(),
+            reasons: decision.reasons.clone(),
+        }
+    }
+}
+
+/// What `rebuild --dry-run` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobsJson {
+    schema_version: u64,
+    venvs: Vec<JobJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct JobJson {
+    id: String,
+    name: String,
+    path: String,
+    remedy: Remedy,
+    interpreter: Option<String>,
+}
+
+impl JobsJson {
+    pub(crate) fn new(jobs: &[Job]) -> Self {
+        let venvs = jobs
+            .iter()
+            .map(|job| JobJson {
+                id: job.entry.id.clone(),
+                name: job.entry.name.clone(),
+                path: printable(job.entry.path()),
+                remedy: job.remedy,
+                interpreter: job
+                    .target
+                    .filter(|_| job.remedy == Remedy::Rebuild)
+                    .map(|target| printable(target.interpreter())),
+            })
+            .collect();
+        Self { schema_version: SCHEMA, venvs }
+    }
+}
+
+/// What `history` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryJson<'a> {
+    schema_version: u64,
+    events: &'a [Event],
+}
+
+impl<'a> HistoryJson<'a> {
+    pub(crate) fn new(events: &'a [Event]) -> Self {
+        Self { schema_version: SCHEMA, events }
+    }
+}

@@ -1,0 +1,144 @@
+//! The one place that prints: for people, and as JSON.
+//!
+//! stdout is data, stderr is messages. Names from the system are escaped before they reach
+//! a terminal. Nothing here decides or changes anything.
+
+mod json;
+mod progress;
+mod words;
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+
+pub(crate) use json::{HistoryJson, JobsJson, ListJson, PlanJson, VenvJson};
+pub(crate) use progress::Progress;
+pub(crate) use words::{outcome_in_words, table};
+
+use crate::plan::{Decision, Plan, Verdict};
+use crate::repair::Outcome;
+use crate::store::Registry;
+use crate::transaction::Change;
+
+/// To whom is spoken, and how.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Before each message: within apt's output it has to be told who speaks.
+    prefix: &'static str,
+    bars: Option<indicatif::MultiProgress>,
+}
+
+impl Report {
+    /// For a command that a person or a script called.
+    pub(crate) fn for_command() -> Self {
+        let bars = std::io::stderr().is_terminal().then(indicatif::MultiProgress::new);
+        Self { prefix: "", bars }
+    }
+
+    /// For a hook, whose messages stand among apt's.
+    pub(crate) fn for_apt() -> Self {
+        Self { prefix: "venvguard: ", ..Self::for_command() }
+    }
+
+    /// A line of data.
+    pub(crate) fn data(&self, line: impl Display) {
+        // A reader that has gone (`| head`) is no fault.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+
+    pub(crate) fn json(&self, value: &impl serde::Serialize) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.data(text),
+            Err(error) => self.error(&format!("cannot write JSON: {error}")),
+        }
+    }
+
+    /// A message; the lines after its first are indented.
+    pub(crate) fn note(&self, message: &str) {
+        let text = format!("{}{}", self.prefix, words::indented(message));
+        let write = || {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+
+    pub(crate) fn error(&self, message: &str) {
+        self.note(&format!("error: {message}"));
+    }
+
+    pub(crate) fn hint(&self, message: &str) {
+        self.note(&format!("hint: {message}"));
+    }
+
+    /// A line for one venv at work.
+    pub(crate) fn progress(&self, name: &str) -> Progress {
+        Progress::new(name, self.bars.as_ref())
+    }
+
+    pub(crate) fn changes(&self, changes: &[Change]) {
+        for change in changes {
+            self.note(&change.to_string());
+        }
+    }
+
+    pub(crate) fn decision(&self, decision: &Decision) {
+        self.note(&words::decision(decision));
+    }
+
+    /// The gate's answer, in the middle of apt's output.
+    pub(crate) fn plan_for_apt(&self, plan: &Plan) {
+        if plan.verdict() == Verdict::Block {
+            self.note("this run is blocked, nothing was changed");
+            for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
+                self.note(&words::block(decision));
+            }
+            self.hint(&words::way_out(plan));
+            return;
+        }
+        for decision in plan.notable() {
+            self.decision(decision);
+        }
+    }
+
+    /// The plan as a command prints it.
+    pub(crate) fn plan(&self, plan: &Plan) {
+        for change in &plan.changes {
+            self.data(change);
+        }
+        for decision in plan.notable() {
+            self.data(words::indented(&words::decision(decision)));
+        }
+        let verdict = match plan.verdict() {
+            Verdict::Allow if plan.changes.is_empty() => {
+                "no interpreter changes: nothing to do for the venvs"
+            }
+            Verdict::Allow => "allow: no registered venv is affected",
+            Verdict::Repair => "repair: the upgrade goes on, the venvs are repaired as above",
+            Verdict::Block => "block: the upgrade does not go on",
+        };
+        self.data(verdict);
+        if plan.verdict() == Verdict::Block {
+            self.hint(&words::way_out(plan));
+        }
+    }
+
+    pub(crate) fn outcome(&self, registry: &Registry, outcome: &Outcome) {
+        let Some(entry) = registry.get(&outcome.id) else { return };
+        let Some((what, detail)) = outcome_in_words(outcome) else { return };
+        let line = format!("{}: {what}: {detail}", entry.name);
+        self.note(&line);
+        for note in &outcome.notes {
+            self.note(&format!("{}: note: {note}", entry.name));
+        }
+    }
+
+    pub(crate) fn blocked_by_failure(&self, names: &[&str]) {
+        self.note(&format!(
+            "this run is blocked, dpkg was not started: {} cannot be moved to the interpreter that stays",
+            names.join(", ")
+        ));
+        self.hint("mend the cause above and run apt again, or keep the interpreter: `apt-mark manual python3.X`");
+    }
+}

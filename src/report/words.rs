@@ -1,0 +1,122 @@
+//! Decisions, outcomes and tables in words.
+
+use std::fmt::Write;
+
+use crate::host::file::printable;
+use crate::plan::{Decision, Plan, Policy, Remedy};
+use crate::repair::{Done, Outcome};
+
+/// A message whose further lines are indented below its first.
+pub(super) fn indented(message: &str) -> String {
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or_default().to_string();
+    lines.fold(first, |text, line| text + "\n    " + line.trim_start())
+}
+
+/// `shop (/srv/shop/venv): rebuild for the new interpreter`, and why.
+pub(super) fn decision(decision: &Decision) -> String {
+    let what = match decision.remedy {
+        Remedy::None if decision.blocks => "blocks",
+        Remedy::None => "is left alone",
+        Remedy::Restart => "its services are restarted",
+        Remedy::Refresh => "its copied interpreter is refreshed, its services are restarted",
+        Remedy::Anchor => "stays with the interpreter it has",
+        Remedy::Rebuild if decision.before_dpkg => {
+            "is rebuilt for the interpreter that stays, before dpkg runs"
+        }
+        Remedy::Rebuild => "is rebuilt for the new interpreter, its services are restarted",
+        Remedy::Impossible => "cannot be repaired",
+    };
+    let mut text = format!("{} ({}) {what}", decision.name, printable(&decision.path));
+    for reason in &decision.reasons {
+        let _ = write!(text, "\n{reason}");
+    }
+    text
+}
+
+/// Why a venv blocks: the venv, the interpreter, from, to.
+pub(super) fn block(decision: &Decision) -> String {
+    let mut text = format!("{} ({})", decision.name, printable(&decision.path));
+    if let Some(change) = &decision.change {
+        let _ = write!(text, "\ninterpreter: {change}");
+    }
+    for reason in &decision.reasons {
+        let _ = write!(text, "\n{reason}");
+    }
+    text
+}
+
+/// What a person can do about a blocked run.
+pub(super) fn way_out(plan: &Plan) -> String {
+    let blocking: Vec<&Decision> =
+        plan.decisions.iter().filter(|decision| decision.blocks).collect();
+    let mut packages: Vec<String> = blocking
+        .iter()
+        .filter_map(|decision| {
+            Some(decision.change.as_ref()?.interpreter.file_name()?.to_str()?.to_string())
+        })
+        .map(|program| format!("{program}-minimal"))
+        .collect();
+    packages.sort();
+    packages.dedup();
+    let mut ways = Vec::new();
+    if let Some(by_policy) = blocking.iter().find(|decision| decision.policy == Policy::Block) {
+        ways.push(format!(
+            "let it change: `venvguard register --policy auto {}`",
+            printable(&by_policy.path)
+        ));
+    }
+    ways.push(format!(
+        "or keep Python as it is and upgrade the rest: `apt-mark hold {}`",
+        packages.join(" ")
+    ));
+    ways.push("or let venvguard out of it: `venvguard register --policy warn PATH`".into());
+    ways.join("\n")
+}
+
+/// What was done, by a word and a sentence; nothing for nothing.
+pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, String)> {
+    Some(match &outcome.done {
+        Done::Nothing => return None,
+        Done::Restarted => ("restarted", "its services run the new interpreter".into()),
+        Done::Refreshed => ("refreshed", "its copied interpreter is the new one".into()),
+        Done::Rebuilt { minor, kept } => (
+            "rebuilt",
+            format!(
+                "for Python {minor}; the old environment is kept at {}",
+                printable(kept.path())
+            ),
+        ),
+        Done::Anchored { minor, because: None } => {
+            ("anchored", format!("stays with Python {minor}"))
+        }
+        Done::Anchored { minor, because: Some(because) } => (
+            "anchored",
+            format!("works with Python {minor} as before; it was not rebuilt: {because}"),
+        ),
+        Done::RolledBack { because } => {
+            ("rolled-back", format!("it is as it was before: {because}"))
+        }
+        Done::Failed { because, state } => ("failed", format!("{because}\n{state}")),
+    })
+}
+
+/// Columns as wide as they have to be.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|word| word.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            let _ = write!(text, "{cell:<width$}  ");
+        }
+        text.trim_end().to_string()
+    };
+    let mut lines = vec![line(&mut head.iter().copied())];
+    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
