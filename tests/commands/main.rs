@@ -1,0 +1,267 @@
+//! The program as apt and people call it, on folders that stand for systems.
+
+mod system;
+
+use system::System;
+
+const MINOR_UPGRADE: &[&str] = &[
+    "python3.13-minimal - - none < 3.13.5-2 amd64 allowed /x.deb",
+    "python3-minimal 3.11.2-1+b1 amd64 allowed < 3.13.5-1 amd64 allowed /x.deb",
+];
+const REVISION: &[&str] =
+    &["python3.11-minimal 3.11.2-6 amd64 allowed < 3.11.2-7 amd64 allowed /x.deb"];
+const NO_PYTHON: &[&str] = &["hello 1.0 amd64 none < 1.1 amd64 none /x.deb"];
+
+/// A system with Python 3.11 and a venv that follows it.
+fn system() -> System {
+    let system = System::with_python("3.11.2-6");
+    system.make_venv("/srv/shop/venv", "3.11", "/usr/bin/python3");
+    system
+}
+
+#[test]
+fn a_registered_venv_is_listed_and_healthy() {
+    let system = system();
+    let said = system.run(&["register", "/srv/shop/venv"]).expect(0);
+    assert_eq!(said.stdout, "shop: /srv/shop/venv, followed by venv, Python 3.11\n");
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["schema_version"], 1);
+    let venvs = status["venvs"].as_array().unwrap();
+    assert_eq!(venvs.len(), 1, "registering twice is harmless: {status}");
+    assert_eq!(venvs[0]["state"], "healthy");
+    assert_eq!(venvs[0]["interpreter"]["link"], "followed");
+    assert_eq!(venvs[0]["interpreter"]["version"], "3.11.2");
+}
+
+#[test]
+fn what_cannot_be_registered_is_refused_by_name_and_nothing_is_registered() {
+    let system = system();
+    system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");
+    system.make_folder("/srv/empty");
+    for (arguments, why) in [
+        (&["/srv/shop/venv", "/srv/nowhere"][..], "there is no such folder"),
+        (&["/srv/shop/venv", "/srv/empty"], "/srv/empty"),
+        (&["/srv/shop/venv", "/srv/other/venv", "--name", "x"], "--name is for one venv"),
+        (&["/srv/shop/venv", "--check", "curl x | grep y"], "without a shell"),
+        (&["/srv/shop/venv", "--check", "no-such-program-here"], "is not found"),
+        (&["/srv/shop/venv", "--name", "a/b"], "cannot be a name"),
+    ] {
+        let said = system.run(&[&["register"], arguments].concat()).expect(1);
+        assert!(said.stderr.contains(why), "{arguments:?}: {}", said.stderr);
+        let list = system.run(&["list", "--json"]).expect(0).json();
+        assert_eq!(list["venvs"].as_array().unwrap().len(), 0, "{arguments:?}");
+    }
+    system.run(&["register", "/srv/shop/venv", "--service", "web"]).expect(2);
+}
+
+#[test]
+fn a_taken_name_and_a_venv_below_a_venv_are_refused() {
+    let system = system();
+    system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");
+    system.make_venv("/srv/shop/venv/share/inner", "3.11", "/usr/bin/python3");
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let taken = system.run(&["register", "/srv/other/venv", "--name", "shop"]).expect(1);
+    assert!(taken.stderr.contains("\"shop\" is taken by /srv/shop/venv"), "{}", taken.stderr);
+    let below = system.run(&["register", "/srv/shop/venv/share/inner"]).expect(1);
+    assert!(below.stderr.contains("lies below /srv/shop/venv"), "{}", below.stderr);
+}
+
+#[test]
+fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    system.remove("/srv/shop/venv");
+    let status = system.run(&["status", "--json"]).expect(3).json();
+    assert_eq!(status["venvs"][0]["state"], "missing");
+    system.run(&["unregister", "shop"]).expect(0);
+    let said = system.run(&["unregister", "shop"]).expect(1);
+    assert!(said.stderr.contains("no registered venv is called \"shop\""), "{}", said.stderr);
+}
+
+#[test]
+fn a_glob_names_several_venvs() {
+    let system = system();
+    system.make_venv("/srv/blog/venv", "3.11", "/usr/bin/python3");
+    system.make_venv("/opt/wiki", "3.11", "/usr/bin/python3");
+    system.run(&["register", "/srv/shop/venv", "/srv/blog/venv", "/opt/wiki"]).expect(0);
+    let shown = system.run(&["show", "/srv/*/venv", "--json"]).expect(0).json();
+    let names: Vec<_> = shown["venvs"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["shop", "blog"]);
+}
+
+#[test]
+fn the_plan_names_change_effect_and_remedy() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    let list = system.list(MINOR_UPGRADE);
+    let plan = system.run(&["plan", "--json", "--from", &list]).expect(0).json();
+    assert_eq!(
+        plan["changes"],
+        serde_json::json!([
+            {"interpreter": "/usr/bin/python3", "from": "3.11.2-6", "to": "3.13.5-2", "kind": "minor"},
+            {"interpreter": "/usr/bin/python3.13", "from": null, "to": "3.13.5-2", "kind": "appeared"},
+        ])
+    );
+    assert_eq!(plan["verdict"], "repair");
+    assert_eq!(plan["venvs"][0]["effect"], "orphaned");
+    assert_eq!(plan["venvs"][0]["remedy"], "anchor");
+    assert_eq!(plan["venvs"][0]["ready"], true);
+    let words = system.run(&["plan", "--from", &list]).expect(0).stdout;
+    assert!(words.contains("/usr/bin/python3 3.11.2 → 3.13.5"), "{words}");
+}
+
+#[test]
+fn policy_block_stops_apt_with_status_10_and_says_why() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
+    let said = system.hook("pre-install", REVISION).expect(10);
+    for word in
+        ["blocked", "shop (/srv/shop/venv)", "/usr/bin/python3.11", "3.11.2-6 → 3.11.2-7", "hint:"]
+    {
+        assert!(said.stderr.contains(word), "{word}: {}", said.stderr);
+    }
+    assert!(
+        said.stderr.lines().all(|line| line.starts_with("venvguard: ") || line.starts_with("    "))
+    );
+    let history = system.run(&["history", "--json"]).expect(0).json();
+    assert_eq!(history["events"][0]["what"], "blocked");
+}
+
+#[test]
+fn an_apt_run_without_python_says_and_writes_nothing() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
+    let before = system.state();
+    for moment in ["pre-invoke", "pre-install", "post-invoke"] {
+        let said = system.hook(moment, NO_PYTHON).expect(0);
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("", ""), "{moment}");
+    }
+    assert_eq!(system.state(), before);
+}
+
+#[test]
+fn apts_own_dry_run_changes_nothing() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    let before = system.state();
+    let list = format!("VERSION 3\nDebug::pkgDPkgPM=1\n\n{}\n", MINOR_UPGRADE.join("\n"));
+    let said = system.hook_with("pre-install", &list).expect(0);
+    assert!(said.stderr.contains("shop (/srv/shop/venv) stays with"), "{}", said.stderr);
+    system.hook_with("post-invoke", "").expect(0);
+    assert_eq!(system.state(), before);
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3");
+}
+
+#[test]
+fn an_upgrade_that_moves_python_keeps_an_anchored_venv_with_its_minor() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    for _ in 0..2 {
+        system.hook("pre-invoke", MINOR_UPGRADE).expect(0);
+        system.hook("pre-install", MINOR_UPGRADE).expect(0);
+    }
+    let python = "/srv/shop/venv/bin/python3";
+    assert_eq!(system.link(python), "/usr/bin/python3.11", "held before dpkg moves the default");
+    system.install_python("3.13.5-2");
+    system.make_default("3.13");
+    for _ in 0..2 {
+        system.hook("post-invoke", MINOR_UPGRADE).expect(0);
+    }
+    assert_eq!(system.link(python), "/usr/bin/python3.11");
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["venvs"][0]["state"], "healthy");
+    assert!(
+        status["venvs"][0]["reasons"][0].as_str().unwrap().starts_with("anchored to Python 3.11")
+    );
+    let history = system.run(&["history", "--json"]).expect(0).json();
+    assert_eq!(
+        history["events"].as_array().unwrap().len(),
+        1,
+        "once, though the hooks ran twice: {history}"
+    );
+}
+
+#[test]
+fn an_upgrade_that_did_not_happen_leaves_the_venv_as_it_was() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.hook("pre-invoke", MINOR_UPGRADE).expect(0);
+    system.hook("pre-install", MINOR_UPGRADE).expect(0);
+    system.hook("post-invoke", MINOR_UPGRADE).expect(0);
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3");
+    let said = system.run(&["rebuild", "--all", "--dry-run"]).expect(0);
+    assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
+}
+
+#[test]
+fn a_transaction_that_failed_halfway_is_settled_when_it_is_finished() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.hook("pre-install", MINOR_UPGRADE).expect(0);
+    system.unpack_python("3.13.5-2");
+    let said = system.hook("post-invoke", MINOR_UPGRADE).expect(0);
+    assert!(
+        said.stderr.contains("dpkg has not finished with python3.13-minimal"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3.11");
+    system.install_python("3.13.5-2");
+    system.make_default("3.13");
+    system.run(&["resume"]).expect(0);
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3.11");
+    let said = system.run(&["resume"]).expect(0);
+    assert!(said.stderr.contains("nothing was left to do"), "{}", said.stderr);
+}
+
+#[test]
+fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
+    let system = system();
+    system.make_venv("/srv/old/venv", "3.11", "/usr/bin/python3.11");
+    system.run(&["register", "/srv/old/venv"]).expect(0);
+    let removal = ["python3.11-minimal 3.11.2-6 amd64 allowed > - - none **REMOVE**"];
+    let said = system.hook("pre-install", &removal).expect(10);
+    assert!(said.stderr.contains("/usr/bin/python3.11 goes away"), "{}", said.stderr);
+}
+
+#[test]
+fn faults_of_ours_never_stop_apt() {
+    for (name, content) in [
+        ("registry.json", "{ damaged"),
+        ("registry.json", "{\"schema_version\": 99}"),
+        ("transaction.json", "[]"),
+    ] {
+        let system = system();
+        system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+        system.write(&format!("/var/lib/venvguard/{name}"), content);
+        let said = system.hook("pre-install", MINOR_UPGRADE).expect(0);
+        assert!(
+            said.stderr.contains(name) && said.stderr.contains("without the guard"),
+            "{name}: {}",
+            said.stderr
+        );
+        system.install_python("3.13.5-2");
+        system.make_default("3.13");
+        let said = system.hook("post-invoke", MINOR_UPGRADE).expect(0);
+        assert!(said.stderr.contains(name), "{name}: {}", said.stderr);
+    }
+    let system = system();
+    system.write("/etc/venvguard/config.toml", "polcy = 1\n");
+    let said = system.hook("pre-invoke", NO_PYTHON).expect(0);
+    assert!(said.stderr.contains("config.toml, line 1"), "{}", said.stderr);
+    let said = system.hook_with("pre-install", "VERSION 2\n\n").expect(0);
+    assert!(said.stderr.contains("VERSION 3"), "{}", said.stderr);
+}
+
+#[test]
+fn the_man_page_and_the_completions_name_every_command() {
+    let system = system();
+    let man = system.run(&["generate", "man"]).expect(0).stdout;
+    let completions = system.run(&["generate", "completions", "bash"]).expect(0).stdout;
+    for command in
+        ["register", "scan", "status", "plan", "rebuild", "rollback", "history", "resume"]
+    {
+        assert!(man.contains(command) && completions.contains(command), "{command}");
+    }
+}

@@ -1,0 +1,184 @@
+//! A folder that stands for a Debian system, and the program run on it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+pub(crate) struct System {
+    folder: tempfile::TempDir,
+}
+
+/// What a run said.
+pub(crate) struct Said {
+    code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+impl System {
+    /// One whose default Python is of this Debian version.
+    pub(crate) fn with_python(version: &str) -> Self {
+        let system = Self { folder: tempfile::tempdir().unwrap() };
+        system.install_python(version);
+        system.make_default(minor(version));
+        system
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(path.trim_start_matches('/'))
+    }
+
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn make_folder(&self, path: &str) {
+        fs::create_dir_all(self.at(path)).unwrap();
+    }
+
+    pub(crate) fn remove(&self, path: &str) {
+        fs::remove_dir_all(self.at(path)).unwrap();
+    }
+
+    pub(crate) fn link(&self, path: &str) -> String {
+        fs::read_link(self.at(path)).unwrap().display().to_string()
+    }
+
+    fn relink(&self, path: &str, target: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        symlink(target, path).unwrap();
+    }
+
+    pub(crate) fn install_python(&self, version: &str) {
+        self.python(version, "installed");
+    }
+
+    /// As dpkg leaves it when it dies between unpacking and configuring.
+    pub(crate) fn unpack_python(&self, version: &str) {
+        self.python(version, "unpacked");
+    }
+
+    fn python(&self, version: &str, status: &str) {
+        let minor = minor(version);
+        let package = format!("python{minor}-minimal");
+        self.write(&format!("/usr/bin/python{minor}"), version);
+        self.write(
+            &format!("/var/lib/dpkg/info/{package}.list"),
+            &format!("/.\n/usr\n/usr/bin\n/usr/bin/python{minor}\n"),
+        );
+        let database = self.at("/var/lib/dpkg/status");
+        let old = fs::read_to_string(&database).unwrap_or_default();
+        let others = old
+            .split("\n\n")
+            .filter(|stanza| {
+                !stanza.trim().is_empty() && !stanza.contains(&format!("Package: {package}\n"))
+            })
+            .map(|stanza| stanza.trim().to_string() + "\n\n")
+            .collect::<String>();
+        self.write(
+            "/var/lib/dpkg/status",
+            &format!(
+                "{others}Package: {package}\nStatus: install ok {status}\nArchitecture: amd64\nVersion: {version}\n\n"
+            ),
+        );
+    }
+
+    pub(crate) fn make_default(&self, minor: &str) {
+        self.relink("/usr/bin/python3", &format!("python{minor}"));
+    }
+
+    /// A venv as `python3 -m venv` leaves it, linked to `interpreter`.
+    pub(crate) fn make_venv(&self, path: &str, minor: &str, interpreter: &str) {
+        self.write(&format!("{path}/lib/python{minor}/site-packages/app.py"), "");
+        self.write(
+            &format!("{path}/pyvenv.cfg"),
+            "home = /usr/bin\ninclude-system-site-packages = false\n",
+        );
+        self.relink(&format!("{path}/bin/python3"), interpreter);
+        self.relink(&format!("{path}/bin/python"), "python3");
+    }
+
+    /// A file that holds apt's list with these actions.
+    pub(crate) fn list(&self, actions: &[&str]) -> String {
+        self.write("/list", &text(actions));
+        self.at("/list").display().to_string()
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        self.start(arguments, Stdio::null())
+    }
+
+    pub(crate) fn hook(&self, moment: &str, actions: &[&str]) -> Said {
+        self.hook_with(moment, &text(actions))
+    }
+
+    pub(crate) fn hook_with(&self, moment: &str, list: &str) -> Said {
+        let path = self.folder.path().join("input");
+        fs::write(&path, list).unwrap();
+        self.start(&["hook", moment], fs::File::open(path).unwrap().into())
+    }
+
+    fn start(&self, arguments: &[&str], input: Stdio) -> Said {
+        let output = Command::new(env!("CARGO_BIN_EXE_venvguard"))
+            .arg("--root")
+            .arg(self.at("/"))
+            .args(arguments)
+            .env_clear()
+            .stdin(input)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    /// All that venvguard keeps, with its content.
+    pub(crate) fn state(&self) -> Vec<(PathBuf, String)> {
+        let mut files = Vec::new();
+        collect(&self.at("/var/lib/venvguard"), &mut files);
+        files.sort();
+        files
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push((path.clone(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn text(actions: &[&str]) -> String {
+    format!("VERSION 3\nAPT::Architecture=amd64\n\n{}\n", actions.join("\n"))
+}
+
+/// `3.11` of `3.11.2-6`.
+fn minor(version: &str) -> &str {
+    let end = version.match_indices('.').nth(1).unwrap().0;
+    &version[..end]
+}
