@@ -1,0 +1,42 @@
+//! The cases, a file for each kind of upgrade.
+
+mod copied;
+
+use anyhow::Result;
+
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+
+/// Half a case, one trial: a machine with these sites and this upgrade, and what happens on it.
+pub(crate) struct Case {
+    pub(crate) subject: &'static str,
+    pub(crate) half: Half,
+    pub(crate) upgrade: Kind,
+    pub(crate) sites: &'static [Site],
+    pub(crate) run: fn(&Machine) -> Result<()>,
+}
+
+/// Each case is tried without venvguard and with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Half {
+    Unguarded,
+    Guarded,
+}
+
+impl Case {
+    /// The name of the trial, for filters.
+    pub(crate) fn name(&self) -> String {
+        let half = match self.half {
+            Half::Unguarded => "unguarded",
+            Half::Guarded => "guarded",
+        };
+        format!("{}::{half}", self.subject)
+    }
+}
+
+pub(crate) fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    cases.extend(copied::cases());
+    cases
+}

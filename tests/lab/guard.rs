@@ -1,0 +1,147 @@
+//! venvguard on a machine: how it is installed and asked, and what must hold after every guarded upgrade.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::machine::{Machine, Manager, Said, Service, services_of};
+use crate::prepare::venvs::Site;
+
+/// Which Python a site runs on after an upgrade.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On {
+    Old,
+    New,
+}
+
+impl Machine {
+    /// Installs venvguard's package and registers every site, with its services and a check that asks them.
+    pub(crate) fn install_guard(&self) -> Result<()> {
+        self.must("dpkg --install /package/venvguard_*.deb")?;
+        for site in self.sites.clone() {
+            self.register(site, "")?;
+        }
+        Ok(())
+    }
+
+    /// Registers one site; `options` may change its policy.
+    pub(crate) fn register(&self, site: Site, options: &str) -> Result<()> {
+        let services = services_of(site);
+        let declared: String = services
+            .iter()
+            .map(|service| format!(" --service {}", declaration(service)))
+            .collect();
+        let page = if site == Site::News { "tls" } else { "ok" };
+        let socket = &services[0].socket;
+        self.must(&format!(
+            "venvguard register {} --name {} {declared} {options} \
+             --check 'curl -fsS --unix-socket {socket} http://lab/{page}'",
+            site.venv(),
+            site.name(),
+        ))?;
+        Ok(())
+    }
+
+    pub(crate) fn venvguard(&self, arguments: &str) -> Result<Said> {
+        self.run(&format!("venvguard {arguments}"))
+    }
+
+    /// What `venvguard … --json` says; its exit code tells whether something needs attention.
+    pub(crate) fn venvguard_json(&self, arguments: &str) -> Result<(i32, Value)> {
+        let said = self.stdout(&format!("venvguard {arguments} --json"))?;
+        let value = serde_json::from_str(&said.text)
+            .with_context(|| format!("venvguard {arguments} --json: {:?}", said.text))?;
+        Ok((said.code, value))
+    }
+
+    /// One venv in `venvguard status --json`.
+    pub(crate) fn status_of(&self, site: Site) -> Result<Value> {
+        let (_, status) = self.venvguard_json("status")?;
+        let venvs = status["venvs"]
+            .as_array()
+            .context("status names no venvs")?;
+        let venv = venvs.iter().find(|venv| venv["name"] == site.name());
+        Ok(venv
+            .with_context(|| format!("status does not name {}", site.name()))?
+            .clone())
+    }
+
+    /// What must hold after a guarded upgrade: every service answers on the Python it should run on, nothing runs on
+    /// an old one, `status` finds every venv healthy and there is nothing left to rebuild.
+    pub(crate) fn assert_guarded(&self, expected: &[(Site, On)]) -> Result<()> {
+        for (site, on) in expected {
+            let python = match on {
+                On::Old => &self.upgrade.about.from,
+                On::New => &self.upgrade.about.to,
+            };
+            for service in services_of(*site) {
+                self.page(&service, "/ok")?;
+                if *site == Site::News {
+                    self.page(&service, "/tls")?;
+                }
+                let version = self.answering_version(&service)?;
+                ensure!(
+                    version == python.upstream,
+                    "{} answers with {version}, not with {}",
+                    service.name,
+                    python.upstream
+                );
+            }
+            self.assert_no_process_but_on(*site, &python.minor)?;
+            let status = self.status_of(*site)?;
+            ensure!(status["state"] == "healthy", "status: {status}");
+            ensure!(
+                status["interpreter"]["version"] == python.upstream.as_str(),
+                "status names another Python than {}: {status}",
+                python.upstream
+            );
+        }
+        let again = self.venvguard("rebuild --all --dry-run")?;
+        ensure!(
+            again.code == 0,
+            "rebuild --all --dry-run: exit {}\n{}",
+            again.code,
+            again.text
+        );
+        let (code, plan) = self.venvguard_json("rebuild --all --dry-run")?;
+        ensure!(code == 0, "rebuild --all --dry-run --json: exit {code}");
+        let to_do = plan["venvs"]
+            .as_array()
+            .context("the dry run names no venvs")?;
+        let remedies = to_do
+            .iter()
+            .filter(|venv| !matches!(venv["remedy"].as_str(), None | Some("none")));
+        ensure!(
+            remedies.count() == 0,
+            "there is still something to rebuild: {plan}"
+        );
+        Ok(())
+    }
+
+    /// No process of a site runs an interpreter of another minor, or files that are no longer there.
+    pub(crate) fn assert_no_process_but_on(&self, site: Site, minor: &str) -> Result<()> {
+        let processes = self.processes_of(&site.venv())?;
+        ensure!(!processes.is_empty(), "{} has no process", site.name());
+        let copied = format!("{}/bin/", site.venv());
+        for process in processes {
+            ensure!(
+                process.executable == format!("/usr/bin/python{minor}")
+                    || process.executable.starts_with(&copied)
+                        && !process.executable.ends_with("(deleted)"),
+                "an old process is left: {process:?}"
+            );
+            ensure!(
+                process.deleted.is_empty(),
+                "an old process is left: {process:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A service as `register --service` wants it.
+fn declaration(service: &Service) -> String {
+    match service.manager {
+        Manager::Systemd => format!("systemd:{}.service", service.name),
+        Manager::Supervisord => format!("supervisord:{}", service.name),
+    }
+}

@@ -1,0 +1,571 @@
+//! A machine: a root of the lab, booted in a container with sites that serve and an upgrade that waits.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cases::{Case, Half};
+use crate::child;
+use crate::overlay::Overlay;
+use crate::prepare::upgrade::Upgrade;
+use crate::prepare::venvs::Site;
+use crate::prepare::{Lab, copy_tree};
+
+/// Booting takes a second; a machine under load may take a few.
+const BOOT: Duration = Duration::from_secs(60);
+/// How long anything polled for may take: supervisord gives a program up after some seconds.
+const PATIENCE: Duration = Duration::from_secs(45);
+const POLL: Duration = Duration::from_millis(50);
+
+const PIP_CONFIGURATION: &str = "[global]\nno-index = true\nfind-links = /wheelhouse\n";
+const APT_SOURCES: &str = "deb [trusted=yes] file:/repository ./\n";
+/// Commands run with these and nothing of this machine's environment.
+const ENVIRONMENT: [&str; 5] = [
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME=/root",
+    "LANG=C.UTF-8",
+    "TERM=dumb",
+    "DEBIAN_FRONTEND=noninteractive",
+];
+
+/// A booted container. It is gone, with all that it wrote, when the value is dropped.
+pub(crate) struct Machine {
+    container: Child,
+    /// The container's first process, as this machine numbers it.
+    leader: u32,
+    overlay: Overlay,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) sites: Vec<Site>,
+}
+
+/// What a command said, errors among the rest, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) text: String,
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) text: String,
+}
+
+/// A process of a machine.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) command: String,
+    pub(crate) executable: String,
+    /// Files of a Python that are mapped but no longer there.
+    pub(crate) deleted: Vec<String>,
+}
+
+impl Machine {
+    /// Boots a machine with these sites enabled and waits until each of them answers.
+    pub(crate) fn boot(lab: &Lab, case: &Case) -> Result<Self> {
+        let suite = case.upgrade.suite();
+        let upgrade = lab.upgrade(case.upgrade)?;
+        let overlay = lab.overlay(suite.name(), &lab.root(suite)?)?;
+        overlay.write("/etc/apt/sources.list", APT_SOURCES)?;
+        overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
+        overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;
+        for site in case.sites {
+            // Copied, not an overlay's lower folder: there a folder cannot be renamed, unlike on a real disk.
+            copy_tree(&lab.site(suite, *site)?, &overlay.path(&site.folder()))?;
+            install(&overlay, *site)?;
+        }
+        let wheelhouse = lab.wheelhouse(suite)?;
+        let mut folders = vec![
+            (upgrade.repository.clone(), "/repository"),
+            (wheelhouse, "/wheelhouse"),
+        ];
+        if case.half == Half::Guarded {
+            folders.push((lab.package()?, "/package"));
+        }
+        let (container, leader) = start(&overlay, &folders)?;
+        let machine = Self {
+            container,
+            leader,
+            overlay,
+            upgrade,
+            sites: case.sites.to_vec(),
+        };
+        machine.must("apt-get -qq update")?;
+        machine.wait_until_all_serve()?;
+        Ok(machine)
+    }
+
+    /// Runs a shell command and returns what it said, whatever its end.
+    pub(crate) fn run(&self, script: &str) -> Result<Said> {
+        let mut command = self.enter();
+        command.args([
+            "/bin/sh",
+            "-c",
+            "exec 2>&1; cd /; eval \"$1\"",
+            "sh",
+            script,
+        ]);
+        said(&mut command)
+    }
+
+    /// Runs a shell command that must succeed.
+    pub(crate) fn must(&self, script: &str) -> Result<String> {
+        let said = self.run(script)?;
+        ensure!(
+            said.code == 0,
+            "{script}: exit {}\n{}",
+            said.code,
+            child::tail(&said.text)
+        );
+        Ok(said.text)
+    }
+
+    /// The standard output of a command, apart from its errors.
+    pub(crate) fn stdout(&self, script: &str) -> Result<Said> {
+        let mut command = self.enter();
+        command.args(["/bin/sh", "-c", script]);
+        let done = command.stdin(Stdio::null()).output()?;
+        Ok(Said {
+            code: done.status.code().unwrap_or(-1),
+            text: String::from_utf8_lossy(&done.stdout).into_owned(),
+        })
+    }
+
+    /// Runs apt-get as an administrator does, in a unit of its own: one that outlives the restart of systemd itself,
+    /// which an upgrade may bring. What it says is kept for the report of a failure.
+    pub(crate) fn apt(&self, arguments: &str) -> Result<Said> {
+        let said = self.run(&format!(
+            "systemd-run --quiet --wait --pipe --setenv=DEBIAN_FRONTEND=noninteractive \
+             apt-get --yes --quiet --option Dpkg::Options::=--force-confold {arguments}"
+        ))?;
+        let log = self.overlay.directory().join("apt.log");
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        writeln!(
+            log,
+            "# apt-get {arguments}\n{}# exit {}",
+            said.text, said.code
+        )?;
+        Ok(said)
+    }
+
+    /// The upgrade of Python that waits for this machine.
+    pub(crate) fn upgrade_python(&self) -> Result<Said> {
+        self.apt(&format!(
+            "install {}",
+            self.upgrade.about.packages.join(" ")
+        ))
+    }
+
+    /// The same, where it must succeed.
+    pub(crate) fn must_upgrade_python(&self) -> Result<Said> {
+        let said = self.upgrade_python()?;
+        ensure!(
+            said.code == 0,
+            "apt-get: exit {}\n{}",
+            said.code,
+            child::tail(&said.text)
+        );
+        Ok(said)
+    }
+
+    /// Writes a file of the machine.
+    pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
+        // Through the container's own root: there a folder may be another file system than in the overlay.
+        let path = self.root().join(path.trim_start_matches('/'));
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Asks a service for a page, on its socket, by HTTP 1.0.
+    pub(crate) fn ask(&self, service: &Service, page: &str) -> Result<Answer> {
+        let socket = self.root().join(service.socket.trim_start_matches('/'));
+        let mut stream = UnixStream::connect(&socket)
+            .with_context(|| format!("{} does not listen", service.name))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {page} HTTP/1.0\r\nHost: lab\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, text) = answer
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("{} hung up without an answer", service.name))?;
+        let status = head.split(' ').nth(1).context("no HTTP status")?;
+        Ok(Answer {
+            status: status.parse()?,
+            text: text.to_owned(),
+        })
+    }
+
+    /// Asks for a page that must come.
+    pub(crate) fn page(&self, service: &Service, page: &str) -> Result<String> {
+        let answer = self.ask(service, page)?;
+        ensure!(
+            answer.status == 200,
+            "{}{page}: {} {}",
+            service.name,
+            answer.status,
+            answer.text
+        );
+        Ok(answer.text)
+    }
+
+    /// The version of the interpreter that answers for a service.
+    pub(crate) fn answering_version(&self, service: &Service) -> Result<String> {
+        let page: serde_json::Value = serde_json::from_str(&self.page(service, "/python")?)?;
+        let version = page["version"].as_str().context("no version")?;
+        Ok(version.to_owned())
+    }
+
+    pub(crate) fn services(&self) -> Vec<Service> {
+        self.sites.iter().copied().flat_map(services_of).collect()
+    }
+
+    fn wait_until_all_serve(&self) -> Result<()> {
+        for service in self.services() {
+            self.wait_until_serving(&service)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wait_until_serving(&self, service: &Service) -> Result<()> {
+        wait_for(&format!("{} to serve", service.name), || {
+            Ok(self
+                .ask(service, "/ok")
+                .is_ok_and(|answer| answer.status == 200))
+        })
+    }
+
+    /// Restarts a service as an administrator does, without asking whether that went well.
+    pub(crate) fn restart(&self, service: &Service) -> Result<()> {
+        self.run(&match service.manager {
+            Manager::Systemd => format!("systemctl restart {}", service.name),
+            Manager::Supervisord => format!("supervisorctl restart {}", service.name),
+        })?;
+        Ok(())
+    }
+
+    /// Waits until a service has failed for good, in its manager's own words.
+    pub(crate) fn wait_until_failed(&self, service: &Service) -> Result<()> {
+        wait_for(&format!("{} to fail", service.name), || {
+            Ok(match service.manager {
+                Manager::Systemd => {
+                    let state = self.run(&format!("systemctl is-failed {}", service.name))?;
+                    state.text.trim() == "failed"
+                }
+                Manager::Supervisord => {
+                    let state = self.run(&format!("supervisorctl status {}", service.name))?;
+                    state.text.contains("FATAL")
+                }
+            })
+        })
+    }
+
+    /// What a service has logged.
+    pub(crate) fn log_of(&self, service: &Service) -> Result<String> {
+        self.must(&match service.manager {
+            Manager::Systemd => format!("journalctl --quiet --no-pager --unit {}", service.name),
+            Manager::Supervisord => format!("cat /var/log/supervisor/{}.log", service.name),
+        })
+    }
+
+    /// Waits until a service has logged something.
+    pub(crate) fn wait_for_log(&self, service: &Service, text: &str) -> Result<()> {
+        wait_for(&format!("{} to log {text:?}", service.name), || {
+            Ok(self.log_of(service)?.contains(text))
+        })
+        .with_context(|| self.log_of(service).unwrap_or_default())
+    }
+
+    /// The processes of the machine that run out of a venv.
+    pub(crate) fn processes_of(&self, venv: &str) -> Result<Vec<Process>> {
+        let inside = format!("{venv}/bin/");
+        let mut processes = Vec::new();
+        for entry in fs::read_dir(self.root().join("proc"))? {
+            let entry = entry?;
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+                continue;
+            };
+            // A process may end while it is read; it is then of no interest.
+            let Some(process) = read_process(&entry.path(), pid) else {
+                continue;
+            };
+            if process.command.contains(&inside) || process.executable.starts_with(&inside) {
+                processes.push(process);
+            }
+        }
+        Ok(processes)
+    }
+
+    /// The numbers of a venv's processes, in order.
+    pub(crate) fn pids_of(&self, venv: &str) -> Result<Vec<u32>> {
+        let mut pids: Vec<u32> = self
+            .processes_of(venv)?
+            .iter()
+            .map(|process| process.pid)
+            .collect();
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// Every installed package with its version and state.
+    pub(crate) fn packages(&self) -> Result<String> {
+        self.must("dpkg-query -W -f '${Package} ${Version} ${Status}\\n'")
+    }
+
+    /// What to read when a trial has failed on this machine.
+    pub(crate) fn report(&self) -> String {
+        let mut report = String::new();
+        let log = fs::read_to_string(self.overlay.directory().join("apt.log"));
+        let mut add = |title: &str, text: &str| {
+            report.push_str(&format!("--- {title}\n{}\n", child::tail(text).trim_end()));
+        };
+        add("apt", &log.unwrap_or_default());
+        for service in self.services() {
+            add(&service.name, &self.log_of(&service).unwrap_or_default());
+        }
+        for script in [
+            "systemctl --no-pager --no-legend list-units --failed",
+            "journalctl --quiet --no-pager --boot --lines 40 --identifier venvguard",
+            "test ! -x /usr/sbin/venvguard || venvguard status",
+            "test ! -x /usr/sbin/venvguard || venvguard history",
+        ] {
+            match self.run(script) {
+                Ok(said) => add(script, &said.text),
+                Err(error) => add(script, &format!("{error:#}")),
+            }
+        }
+        report
+    }
+
+    /// The container's root as its own processes see it.
+    fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.leader))
+    }
+
+    fn enter(&self) -> Command {
+        entering(self.leader)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Nothing of it is kept, so nothing needs to be shut down in order.
+        let _ = self.container.kill();
+        let _ = self.container.wait();
+    }
+}
+
+/// What manages a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Manager {
+    Systemd,
+    Supervisord,
+}
+
+/// A service of a site.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) manager: Manager,
+    pub(crate) name: String,
+    pub(crate) socket: String,
+    pub(crate) venv: String,
+}
+
+/// The services that a site's venv runs.
+pub(crate) fn services_of(site: Site) -> Vec<Service> {
+    let service = |manager, name: &str, socket: String| Service {
+        manager,
+        name: name.to_owned(),
+        socket,
+        venv: site.venv(),
+    };
+    match site {
+        Site::Shop => ["gunicorn", "uwsgi"]
+            .map(|server| {
+                service(
+                    Manager::Supervisord,
+                    &format!("shop-{server}"),
+                    format!("/srv/shop/{server}.sock"),
+                )
+            })
+            .to_vec(),
+        _ => {
+            let name = site.name();
+            vec![service(
+                Manager::Systemd,
+                name,
+                format!("/run/{name}/http.sock"),
+            )]
+        }
+    }
+}
+
+/// Polls until a condition holds.
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !holds()? {
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} for {what}"
+        );
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Lays a site's app and its units into a root that is not booted yet.
+fn install(overlay: &Overlay, site: Site) -> Result<()> {
+    let enable = |unit: &str| -> Result<()> {
+        let wanted = overlay.path("/etc/systemd/system/multi-user.target.wants");
+        fs::create_dir_all(&wanted)?;
+        std::os::unix::fs::symlink(format!("../{unit}"), wanted.join(unit))?;
+        Ok(())
+    };
+    let unit = |name: &str, text: &str| -> Result<()> {
+        overlay.write(&format!("/etc/systemd/system/{name}"), text)?;
+        enable(name)
+    };
+    let app = format!("{}/app.py", site.folder());
+    match site {
+        Site::Followed | Site::Pinned | Site::Copied => {
+            overlay.write(&app, include_str!("apps/plain/app.py"))?;
+            let text = include_str!("apps/plain/site.service").replace("SITE", site.name());
+            unit(&format!("{}.service", site.name()), &text)
+        }
+        Site::Shop => {
+            overlay.write(&app, include_str!("apps/shop/app.py"))?;
+            overlay.write(
+                "/etc/supervisor/conf.d/shop.conf",
+                include_str!("apps/shop/supervisor.conf"),
+            )?;
+            let wanted = overlay.path("/etc/systemd/system/multi-user.target.wants");
+            fs::create_dir_all(&wanted)?;
+            std::os::unix::fs::symlink(
+                "/lib/systemd/system/supervisor.service",
+                wanted.join("supervisor.service"),
+            )?;
+            Ok(())
+        }
+        Site::News => {
+            overlay.write(&app, include_str!("apps/news/app.py"))?;
+            child::output(
+                Command::new("sh")
+                    .args(["-euc", include_str!("apps/news/authority.sh"), "sh"])
+                    .arg({
+                        let tls = overlay.path("/srv/news/tls");
+                        fs::create_dir(&tls)?;
+                        tls
+                    }),
+            )?;
+            unit("tls.service", include_str!("apps/news/tls.service"))?;
+            unit("news.service", include_str!("apps/news/news.service"))
+        }
+    }
+}
+
+/// Boots a container and finds its first process.
+fn start(overlay: &Overlay, folders: &[(PathBuf, &str)]) -> Result<(Child, u32)> {
+    let console = overlay.directory().join("console.log");
+    let output = fs::File::create(&console)?;
+    // A container must not outlive the lab, however that ends.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "systemd-nspawn", "--quiet"])
+        // The host may still mount the legacy hierarchy, which the systemd of newer releases refuses to boot on.
+        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        .arg("--directory")
+        .arg(overlay.root())
+        .arg(format!("--machine=lab-{}", overlay.name()))
+        .args([
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+            "--link-journal=no",
+            "--private-network",
+            "--resolv-conf=off",
+            "--timezone=off",
+        ]);
+    for (here, there) in folders {
+        command.arg(format!("--bind-ro={}:{there}", here.display()));
+    }
+    let mut container = command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .context("cannot start systemd-nspawn")?;
+    let started = Instant::now();
+    loop {
+        if let Some(leader) = child_of(container.id()).filter(|leader| is_booted(*leader)) {
+            return Ok((container, leader));
+        }
+        let ended = container.try_wait()?;
+        if ended.is_some() || started.elapsed() > BOOT {
+            let _ = container.kill();
+            let _ = container.wait();
+            let said = fs::read_to_string(&console).unwrap_or_default();
+            bail!("the container does not boot\n{}", child::tail(&said));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn child_of(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// Whether systemd is up; one that says `degraded` has a failed unit, which a root without a network may well have.
+fn is_booted(leader: u32) -> bool {
+    let mut command = entering(leader);
+    command.args(["systemctl", "is-system-running"]);
+    said(&mut command).is_ok_and(|said| matches!(said.text.trim(), "running" | "degraded"))
+}
+
+/// A command in all of the container's namespaces.
+fn entering(leader: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg("--target")
+        .arg(leader.to_string())
+        .args([
+            "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+        ])
+        .args(["/usr/bin/env", "-i"])
+        .args(ENVIRONMENT);
+    command
+}
+
+fn said(command: &mut Command) -> Result<Said> {
+    let done = command.stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    Ok(Said {
+        code: done.status.code().unwrap_or(-1),
+        text: text + &String::from_utf8_lossy(&done.stderr),
+    })
+}
+
+fn read_process(folder: &Path, pid: u32) -> Option<Process> {
+    let executable = fs::read_link(folder.join("exe")).ok()?;
+    let command = fs::read(folder.join("cmdline")).ok()?;
+    let maps = fs::read_to_string(folder.join("maps")).ok()?;
+    let mut deleted: Vec<String> = maps
+        .lines()
+        .filter(|line| line.ends_with(" (deleted)") && line.contains("python"))
+        .filter_map(|line| line.find('/').map(|path| line[path..].to_owned()))
+        .collect();
+    deleted.dedup();
+    Some(Process {
+        pid,
+        command: String::from_utf8_lossy(&command).replace('\0', " "),
+        executable: executable.to_string_lossy().into_owned(),
+        deleted,
+    })
+}

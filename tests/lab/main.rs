@@ -1,0 +1,176 @@
+//! The lab: real Debian systems in containers, real services in real venvs, real upgrades of Python by apt, offline.
+//!
+//! Each case has two trials: `unguarded`, which must break as it does in the field, and `guarded`, which must come
+//! through. Needs root, and the Debian archive and PyPI when something has to be prepared; `tests/run` sees to the
+//! rest. `tests/run minor` runs the trials whose names contain "minor".
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the lab is no part of the program and drives the system itself"
+)]
+
+mod cases;
+mod child;
+mod guard;
+mod machine;
+mod overlay;
+mod prepare;
+
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use cases::{Case, Half};
+use machine::Machine;
+use prepare::Lab;
+
+/// Set once the lab runs in a mount namespace of its own.
+const INSIDE: &str = "VENVGUARD_LAB_INSIDE";
+/// Two machines at once keep two cores busy; more make them slow enough to run into their time limits.
+const MOST_AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let cases = cases::all();
+    if arguments.list {
+        let trials = cases
+            .into_iter()
+            .map(|case| Trial::test(case.name(), || Ok(())));
+        return libtest_mimic::run(&arguments, trials.collect()).exit_code();
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("error: the lab boots containers and mounts overlays: it needs root");
+        eprintln!("hint: sudo tests/run");
+        return ExitCode::FAILURE;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        let error = enter_own_mount_namespace();
+        eprintln!("error: cannot enter a mount namespace: {error}");
+        return ExitCode::FAILURE;
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let home = target.with_file_name("lab");
+    let wanted: Vec<&Case> = cases
+        .iter()
+        .filter(|case| is_wanted(&arguments, &case.name()))
+        .collect();
+    let lab = match Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted).map(|()| lab)) {
+        Ok(lab) => Arc::new(lab),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE);
+    arguments.test_threads = Some(threads.min(MOST_AT_ONCE));
+    let trials = cases
+        .into_iter()
+        .map(|case| {
+            let lab = Arc::clone(&lab);
+            Trial::test(case.name(), move || perform(&lab, &case))
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Starts this program again where its mounts are nobody else's and end with it. Returns only if that fails.
+fn enter_own_mount_namespace() -> std::io::Error {
+    match std::env::current_exe() {
+        Ok(program) => Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--"])
+            .arg(program)
+            .args(std::env::args_os().skip(1))
+            .env(INSIDE, "1")
+            .exec(),
+        Err(error) => error,
+    }
+}
+
+/// As libtest chooses.
+fn is_wanted(arguments: &Arguments, name: &str) -> bool {
+    let matches = |filter: &String| {
+        if arguments.exact {
+            name == filter
+        } else {
+            name.contains(filter.as_str())
+        }
+    };
+    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+}
+
+/// Makes all that the trials need, two things at a time: a preparation waits for the network as often as for a core.
+fn prepare_for(lab: &Lab, wanted: &[&Case]) -> Result<()> {
+    let started = Instant::now();
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    let mut kinds = Vec::new();
+    for case in wanted {
+        if !kinds.contains(&case.upgrade) {
+            kinds.push(case.upgrade);
+        }
+    }
+    for suite in kinds.iter().map(|kind| kind.suite()) {
+        steps.push(Box::new(move || lab.root(suite).map(drop)));
+    }
+    if wanted.iter().any(|case| case.half == Half::Guarded) {
+        steps.push(Box::new(move || lab.package().map(drop)));
+    }
+    for kind in kinds {
+        steps.push(Box::new(move || lab.upgrade(kind).map(drop)));
+    }
+    for case in wanted {
+        for site in case.sites {
+            steps.push(Box::new(move || {
+                lab.site(case.upgrade.suite(), *site).map(drop)
+            }));
+        }
+    }
+    let steps = std::sync::Mutex::new(steps.into_iter());
+    let next = || steps.lock().ok().and_then(|mut steps| steps.next());
+    let results = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..MOST_AT_ONCE)
+            .map(|_| {
+                scope.spawn(|| -> Result<()> {
+                    while let Some(step) = next() {
+                        step()?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect::<Vec<_>>()
+    });
+    for result in results {
+        result.map_err(|_| anyhow!("a preparation panicked"))??;
+    }
+    println!(
+        "lab: everything is prepared after {:.1} s",
+        started.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+type Step<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+
+/// Boots the machine of a case and runs the case on it; a failure brings the machine's own words along.
+fn perform(lab: &Lab, case: &Case) -> Result<(), Failed> {
+    let started = Instant::now();
+    let machine = Machine::boot(lab, case).map_err(|error| format!("{error:#}"))?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(&machine)))
+        .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
+    println!(
+        "lab: {} took {:.1} s",
+        case.name(),
+        started.elapsed().as_secs_f32()
+    );
+    outcome.map_err(|error| format!("{error:#}\n{}", machine.report()).into())
+}

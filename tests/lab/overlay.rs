@@ -1,0 +1,82 @@
+//! A throw-away copy of a root: an overlay whose changes live in memory and vanish with the value.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// A mounted overlay. The lab runs in a mount namespace of its own, so that a killed run leaves no mount behind.
+pub(crate) struct Overlay {
+    name: String,
+    directory: PathBuf,
+}
+
+impl Overlay {
+    /// Mounts an overlay over `lower` below `memory`, which must be a tmpfs: an overlay's upper
+    /// folder cannot itself lie on an overlay, which is what the checkout is on in many containers.
+    pub(crate) fn new(memory: &Path, name: &str, lower: &Path) -> Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let overlay = Self {
+            directory: memory.join(&name),
+            name,
+        };
+        for part in ["upper", "work", "root"] {
+            fs::create_dir_all(overlay.directory.join(part))?;
+        }
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            overlay.directory.join("upper").display(),
+            overlay.directory.join("work").display(),
+        );
+        let options = std::ffi::CString::new(options)?;
+        rustix::mount::mount(
+            "overlay",
+            overlay.root(),
+            "overlay",
+            MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .with_context(|| format!("cannot mount an overlay over {}", lower.display()))?;
+        Ok(overlay)
+    }
+
+    /// A name that no other overlay of this run has.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A folder in memory beside the root, for logs and the like.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// The place of a path of the container on this machine.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.root().join(inside.trim_start_matches('/'))
+    }
+
+    /// Writes a file of the container, with its folders.
+    pub(crate) fn write(&self, inside: &str, text: &str) -> Result<()> {
+        let path = self.path(inside);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        // A process that is just dying may still hold the mount: detaching cannot fail on that.
+        let _ = rustix::mount::unmount(self.root(), UnmountFlags::DETACH);
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}

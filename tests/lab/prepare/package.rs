@@ -1,0 +1,113 @@
+//! venvguard's own package, built from the checkout; statically linked, so that one serves bullseye to forky.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Lab, copy_tree};
+use crate::child;
+
+/// What the package is built from.
+const SOURCES: [&str; 9] = [
+    ".clippy.toml",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "build.rs",
+    "debian",
+    "hooks",
+    "src",
+];
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+impl Lab {
+    /// A folder that holds the package and nothing else.
+    pub(crate) fn package(&self) -> Result<PathBuf> {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut hasher = DefaultHasher::new();
+        for source in SOURCES {
+            hash_tree(&checkout.join(source), &mut hasher)?;
+        }
+        let recipe = [include_str!("package.rs"), &hasher.finish().to_string()];
+        self.artefact("package", &recipe, |directory| {
+            // dpkg-buildpackage writes beside the source, so the source is a copy.
+            let source = directory.join("source");
+            fs::create_dir(&source)?;
+            for name in SOURCES.map(|name| checkout.join(name)) {
+                if name.exists() {
+                    copy_tree(&name, &source)?;
+                }
+            }
+            // Only the package itself is built again when the source changes.
+            let target = self.home.join("cargo");
+            fs::create_dir_all(&target)?;
+            symlink(&target, source.join("target"))?;
+            build(&source)?;
+            for entry in fs::read_dir(directory)? {
+                let path = entry?.path();
+                if path.extension().is_none_or(|extension| extension != "deb") {
+                    if path.is_dir() {
+                        fs::remove_dir_all(&path)?;
+                    } else {
+                        fs::remove_file(&path)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Builds the package beside its source.
+fn build(source: &Path) -> Result<()> {
+    // debhelper gives the build an empty home, where cargo would find neither its crates nor its toolchain.
+    let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?);
+    let of_home = |variable: &str, folder: &str| {
+        std::env::var_os(variable).map_or_else(|| home.join(folder), PathBuf::from)
+    };
+    let mut command = Command::new("dpkg-buildpackage");
+    command
+        .args([
+            "--build=binary",
+            "--unsigned-changes",
+            "--no-check-builddeps",
+        ])
+        .current_dir(source)
+        .env("CARGO_HOME", of_home("CARGO_HOME", ".cargo"))
+        .env("RUSTUP_HOME", of_home("RUSTUP_HOME", ".rustup"))
+        .env("CARGO_BUILD_TARGET", TARGET)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("DEB_BUILD_OPTIONS", "nocheck");
+    // What the test runner sets for itself is not for the package's build.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") {
+            command.env_remove(name);
+        }
+    }
+    child::output(&mut command).context("the package does not build")?;
+    Ok(())
+}
+
+fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    if path.is_dir() {
+        let mut entries: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(path)? {
+            entries.push(entry?.path());
+        }
+        entries.sort();
+        for entry in entries {
+            hash_tree(&entry, hasher)?;
+        }
+    } else if path.is_file() {
+        path.hash(hasher);
+        fs::read(path)?.hash(hasher);
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Sites: an app, its venv and the service that runs it. The venv is made once by the root's own Python, from the
+//! wheelhouse, as the user who owns it; the app and its unit are laid beside it when a container is made.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::root::Suite;
+use super::{Lab, run_in};
+
+/// The sites, named after how their venv hangs on the base interpreter or after what they run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Site {
+    /// gunicorn in a venv linked to `/usr/bin/python3`.
+    Followed,
+    /// gunicorn in a venv linked to `/usr/bin/python3.13`.
+    Pinned,
+    /// gunicorn in a venv with a copied interpreter.
+    Copied,
+    /// The first article's: Django under gunicorn and under uWSGI, in a virtualenv with a copied interpreter, kept by
+    /// supervisord.
+    Shop,
+    /// The second article's: Flask, requests and `APScheduler` under gunicorn with gevent workers.
+    News,
+}
+
+/// What makes a site's venv.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tool {
+    Venv,
+    Virtualenv,
+}
+
+impl Site {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Followed,
+        Self::Pinned,
+        Self::Copied,
+        Self::Shop,
+        Self::News,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Followed => "followed",
+            Self::Pinned => "pinned",
+            Self::Copied => "copied",
+            Self::Shop => "shop",
+            Self::News => "news",
+        }
+    }
+
+    /// The folder of the site in a container.
+    pub(crate) fn folder(self) -> String {
+        format!("/srv/{}", self.name())
+    }
+
+    pub(crate) fn venv(self) -> String {
+        format!("/srv/{}/venv", self.name())
+    }
+
+    pub(crate) fn suites(self) -> &'static [Suite] {
+        match self {
+            Self::Followed => &[Suite::Bullseye, Suite::Bookworm, Suite::Trixie],
+            Self::Pinned | Self::Copied => &[Suite::Bookworm, Suite::Trixie],
+            Self::News => &[Suite::Bookworm],
+            Self::Shop => &[Suite::Trixie],
+        }
+    }
+
+    pub(crate) fn tool(self) -> Tool {
+        match self {
+            Self::Shop => Tool::Virtualenv,
+            _ => Tool::Venv,
+        }
+    }
+
+    pub(crate) fn requirements(self) -> &'static str {
+        match self {
+            Self::Followed | Self::Pinned | Self::Copied => {
+                include_str!("../apps/plain/requirements.txt")
+            }
+            Self::Shop => include_str!("../apps/shop/requirements.txt"),
+            Self::News => include_str!("../apps/news/requirements.txt"),
+        }
+    }
+
+    /// The commands that make the venv, `$VENV`.
+    fn creation(self) -> &'static str {
+        match self {
+            Self::Followed | Self::News => "/usr/bin/python3 -m venv $VENV",
+            Self::Pinned => "$(readlink -f /usr/bin/python3) -m venv $VENV",
+            Self::Copied => "/usr/bin/python3 -m venv --copies $VENV",
+            Self::Shop => {
+                "/usr/bin/python3 -m venv /tmp/tool
+                 /tmp/tool/bin/pip --quiet install virtualenv
+                 /tmp/tool/bin/virtualenv --quiet --copies --python /usr/bin/python3 $VENV"
+            }
+        }
+    }
+}
+
+const SCRIPT: &str = r#"
+chown app: "$1"
+printf '[global]\nno-index = true\nfind-links = /wheelhouse\n' >/etc/pip.conf
+su app -c 'exec sh -eu /as-owner'
+"#;
+
+const INSTALLATION: &str = r#"
+printf '%s' "$REQUIREMENTS" >/tmp/requirements.txt
+$VENV/bin/pip --quiet install --requirement /tmp/requirements.txt
+"#;
+
+impl Lab {
+    /// The tree of a site that holds its venv, to be copied to `/srv`.
+    pub(crate) fn site(&self, suite: Suite, site: Site) -> Result<PathBuf> {
+        let root = self.root(suite)?;
+        let wheelhouse = self.wheelhouse(suite)?;
+        let script = format!(
+            "VENV={}\nREQUIREMENTS='{}'\n{}\n{INSTALLATION}",
+            site.venv(),
+            site.requirements(),
+            site.creation(),
+        );
+        let recipe = [SCRIPT, &script, &wheelhouse.to_string_lossy()];
+        let name = format!("site-{}-{}", suite.name(), site.name());
+        self.artefact(&name, &recipe, |directory| {
+            let overlay = self.overlay("site", &root)?;
+            overlay.write("/as-owner", &script)?;
+            run_in(
+                &overlay.root(),
+                &[(directory, &site.folder()), (&wheelhouse, "/wheelhouse")],
+                SCRIPT,
+                &[&site.folder()],
+            )?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! Wheelhouses: the wheels of every app, for the Python of a root and for those that its upgrades bring. From them the
+//! venvs are made and, in containers without a network, rebuilt.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::root::Suite;
+use super::upgrade::Kind;
+use super::venvs::{Site, Tool};
+use super::{Lab, run_in};
+
+const SCRIPT: &str = include_str!("wheelhouse.sh");
+
+impl Lab {
+    pub(crate) fn wheelhouse(&self, suite: Suite) -> Result<PathBuf> {
+        let root = self.root(suite)?;
+        let minors = self.minors_after(suite)?;
+        let requirements = requirements(suite);
+        let recipe = [SCRIPT, &requirements, &minors, &root.to_string_lossy()];
+        self.artefact(
+            &format!("wheelhouse-{}", suite.name()),
+            &recipe,
+            |directory| {
+                let overlay = self.overlay("wheelhouse", &root)?;
+                overlay.write("/requirements.txt", &requirements)?;
+                copy_pip_configuration(&overlay)?;
+                let cache = self.home.join("pip-cache");
+                fs::create_dir_all(&cache)?;
+                run_in(
+                    &overlay.root(),
+                    &[(directory, "/wheelhouse"), (&cache, "/root/.cache/pip")],
+                    SCRIPT,
+                    &minors.split(' ').collect::<Vec<_>>(),
+                )?;
+                Ok(())
+            },
+        )
+    }
+
+    /// The minors that the upgrades of a release bring, besides its own.
+    fn minors_after(&self, suite: Suite) -> Result<String> {
+        let mut minors = BTreeSet::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.suite() == suite) {
+            let about = self.upgrade(kind)?.about;
+            if about.to.minor != about.from.minor {
+                minors.insert(about.to.minor);
+            }
+        }
+        Ok(minors.into_iter().collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// The requirements of all the sites of a release, and of the tools that make them.
+fn requirements(suite: Suite) -> String {
+    let mut lines = BTreeSet::new();
+    for site in Site::ALL
+        .into_iter()
+        .filter(|site| site.suites().contains(&suite))
+    {
+        lines.extend(site.requirements().lines());
+        if site.tool() == Tool::Virtualenv {
+            lines.insert("virtualenv");
+        }
+    }
+    lines
+        .into_iter()
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// pip reads the same configuration there as here.
+fn copy_pip_configuration(overlay: &crate::overlay::Overlay) -> Result<()> {
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    for file in [
+        home.join(".config/pip/pip.conf"),
+        PathBuf::from("/etc/pip.conf"),
+    ] {
+        if let Ok(text) = fs::read_to_string(&file) {
+            overlay.write("/etc/pip.conf", &text)?;
+            break;
+        }
+    }
+    let authorities = "/etc/ssl/certs/ca-certificates.crt";
+    if Path::new(authorities).exists() {
+        fs::copy(authorities, overlay.path(authorities)).context("cannot copy the authorities")?;
+    }
+    Ok(())
+}
