@@ -38,6 +38,7 @@ pub(crate) struct Machine {
     container: Child,
     /// The container's first process, as this machine numbers it.
     leader: u32,
+    _group: ControlGroup,
     overlay: Overlay,
     pub(crate) upgrade: Upgrade,
     pub(crate) sites: Vec<Site>,
@@ -68,7 +69,7 @@ pub(crate) struct Process {
 }
 
 impl Machine {
-    /// Boots a machine with these sites enabled and waits until each of them answers.
+    /// Boots a machine with the sites of a case enabled.
     pub(crate) fn boot(lab: &Lab, case: &Case) -> Result<Self> {
         let suite = case.upgrade.suite();
         let upgrade = lab.upgrade(case.upgrade)?;
@@ -89,17 +90,16 @@ impl Machine {
         if case.half == Half::Guarded {
             folders.push((lab.package()?, "/package"));
         }
-        let (container, leader) = start(&overlay, &folders)?;
-        let machine = Self {
+        let group = ControlGroup::new(overlay.name())?;
+        let (container, leader) = start(&overlay, &group, &folders)?;
+        Ok(Self {
             container,
             leader,
+            _group: group,
             overlay,
             upgrade,
             sites: case.sites.to_vec(),
-        };
-        machine.must("apt-get -qq update")?;
-        machine.wait_until_all_serve()?;
-        Ok(machine)
+        })
     }
 
     /// Runs a shell command and returns what it said, whatever its end.
@@ -226,7 +226,8 @@ impl Machine {
         self.sites.iter().copied().flat_map(services_of).collect()
     }
 
-    fn wait_until_all_serve(&self) -> Result<()> {
+    /// Waits until every service answers: the state of the machine before its upgrade.
+    pub(crate) fn wait_until_all_serve(&self) -> Result<()> {
         for service in self.services() {
             self.wait_until_serving(&service)?;
         }
@@ -313,9 +314,14 @@ impl Machine {
         Ok(pids)
     }
 
-    /// Every installed package with its version and state.
+    /// Every package that dpkg knows of, with its version and state.
     pub(crate) fn packages(&self) -> Result<String> {
         self.must("dpkg-query -W -f '${Package} ${Version} ${Status}\\n'")
+    }
+
+    pub(crate) fn is_installed(&self, package: &str) -> Result<bool> {
+        let state = self.run(&format!("dpkg-query -W -f '${{Status}}' {package}"))?;
+        Ok(state.text == "install ok installed")
     }
 
     /// What to read when a trial has failed on this machine.
@@ -433,9 +439,20 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
     };
     let app = format!("{}/app.py", site.folder());
     match site {
+        Site::Bare => {
+            overlay.write(&app, include_str!("apps/bare/app.py"))?;
+            unit("bare.service", include_str!("apps/bare/bare.service"))
+        }
         Site::Followed | Site::Pinned | Site::Copied => {
             overlay.write(&app, include_str!("apps/plain/app.py"))?;
-            let text = include_str!("apps/plain/site.service").replace("SITE", site.name());
+            let settings = match site {
+                // What the app imports is imported by gunicorn's master, so that a crash is the unit's own.
+                Site::Copied => "NEEDS=ctypes GUNICORN_CMD_ARGS=--preload",
+                _ => "",
+            };
+            let text = include_str!("apps/plain/site.service")
+                .replace("SITE", site.name())
+                .replace("SETTINGS", settings);
             unit(&format!("{}.service", site.name()), &text)
         }
         Site::Shop => {
@@ -470,18 +487,34 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
 }
 
 /// Boots a container and finds its first process.
-fn start(overlay: &Overlay, folders: &[(PathBuf, &str)]) -> Result<(Child, u32)> {
+fn start(
+    overlay: &Overlay,
+    group: &ControlGroup,
+    folders: &[(PathBuf, &str)],
+) -> Result<(Child, u32)> {
     let console = overlay.directory().join("console.log");
     let output = fs::File::create(&console)?;
-    // A container must not outlive the lab, however that ends.
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "systemd-nspawn", "--quiet"])
+        // However the lab ends, the container ends with it: the kernel kills a whole process namespace.
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "sh",
+            "-euc",
+            ENTER_GROUP_AND_NAMESPACE,
+        ])
+        .arg(&group.folder)
+        .args(["systemd-nspawn", "--quiet"])
         // The host may still mount the legacy hierarchy, which the systemd of newer releases refuses to boot on.
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .arg("--directory")
         .arg(overlay.root())
-        .arg(format!("--machine=lab-{}", overlay.name()))
+        .arg(format!(
+            "--machine=lab-{}-{}",
+            std::process::id(),
+            overlay.name()
+        ))
         .args([
             "--boot",
             "--register=no",
@@ -503,7 +536,11 @@ fn start(overlay: &Overlay, folders: &[(PathBuf, &str)]) -> Result<(Child, u32)>
         .context("cannot start systemd-nspawn")?;
     let started = Instant::now();
     loop {
-        if let Some(leader) = child_of(container.id()).filter(|leader| is_booted(*leader)) {
+        let nspawn = child_of(container.id());
+        if let Some(leader) = nspawn
+            .and_then(child_of)
+            .filter(|leader| is_booted(*leader))
+        {
             return Ok((container, leader));
         }
         let ended = container.try_wait()?;
@@ -515,6 +552,59 @@ fn start(overlay: &Overlay, folders: &[(PathBuf, &str)]) -> Result<(Child, u32)>
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// What stands between the lab and systemd-nspawn; the first argument is the control group.
+const ENTER_GROUP_AND_NAMESPACE: &str = r#"
+echo $$ >"$0/cgroup.procs"
+exec unshare --pid --fork --kill-child --mount-proc "$@"
+"#;
+
+/// A control group for one container. systemd-nspawn makes the container's group below the one that it is started in,
+/// always of the same name: two containers would share their units' groups, and stop each other's processes.
+struct ControlGroup {
+    folder: PathBuf,
+}
+
+impl ControlGroup {
+    fn new(name: &str) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let mount = mounts
+            .lines()
+            .find(|line| line.contains(" - cgroup2 "))
+            .and_then(|line| line.split(' ').nth(4))
+            .context("no cgroup2 is mounted")?;
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let own = groups
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .context("the lab is in no control group")?;
+        let folder = Path::new(mount)
+            .join(own)
+            .join(format!("lab-{}-{name}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder })
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // Its processes are dead by now but may not be gone yet; a group that stays behind does no harm.
+        let started = Instant::now();
+        while remove_groups(&self.folder).is_err() && started.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+fn remove_groups(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_groups(&entry.path())?;
+        }
+    }
+    fs::remove_dir(folder)
 }
 
 fn child_of(pid: u32) -> Option<u32> {

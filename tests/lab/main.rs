@@ -165,8 +165,12 @@ type Step<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 fn perform(lab: &Lab, case: &Case) -> Result<(), Failed> {
     let started = Instant::now();
     let machine = Machine::boot(lab, case).map_err(|error| format!("{error:#}"))?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(&machine)))
-        .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        machine.must("apt-get -qq update")?;
+        machine.wait_until_all_serve()?;
+        (case.run)(&machine)
+    }))
+    .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
     println!(
         "lab: {} took {:.1} s",
         case.name(),

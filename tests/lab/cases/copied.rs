@@ -9,21 +9,25 @@ use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
+    let article = |half, run| Case {
+        subject: "copied_interpreter_article_patch",
+        half,
+        upgrade: Kind::ArticlePatch,
+        sites: &[Site::Shop],
+        run,
+    };
+    let real = |half, run| Case {
+        subject: "copied_interpreter_real_patch",
+        half,
+        upgrade: Kind::RealPatch,
+        sites: &[Site::Copied],
+        run,
+    };
     vec![
-        Case {
-            subject: "copied_interpreter_article_patch",
-            half: Half::Unguarded,
-            upgrade: Kind::ArticlePatch,
-            sites: &[Site::Shop],
-            run: article_unguarded,
-        },
-        Case {
-            subject: "copied_interpreter_article_patch",
-            half: Half::Guarded,
-            upgrade: Kind::ArticlePatch,
-            sites: &[Site::Shop],
-            run: article_guarded,
-        },
+        article(Half::Unguarded, article_unguarded),
+        article(Half::Guarded, article_guarded),
+        real(Half::Unguarded, real_unguarded),
+        real(Half::Guarded, real_guarded),
     ]
 }
 
@@ -53,4 +57,41 @@ fn article_guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Shop, On::New)])
+}
+
+/// With the patch of the archive the copied interpreter does not even raise an error: it crashes.
+fn real_unguarded(machine: &Machine) -> Result<()> {
+    machine.must_upgrade_python()?;
+    let service = &services_of(Site::Copied)[0];
+    machine.page(service, "/ok")?;
+    let python = format!("{}/bin/python", Site::Copied.venv());
+    // What people look at first says that all is well.
+    machine.must(&format!("{python} --version"))?;
+    machine.must(&format!("{python} -m pip --version"))?;
+    machine.restart(service)?;
+    if machine.upgrade.about.repackaged {
+        machine.wait_for_log(service, ARTICLE)?;
+        return machine.wait_until_failed(service);
+    }
+    machine.wait_for_log(service, "status=11/SEGV")?;
+    machine.wait_until_failed(service)?;
+    for code in [
+        "import ctypes",
+        "import asyncio; asyncio.run(asyncio.sleep(0))",
+    ] {
+        let said = machine.run(&format!("{python} -c '{code}'"))?;
+        ensure!(said.code == 139, "{code}: {said:?}");
+    }
+    Ok(())
+}
+
+fn real_guarded(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(Site::Copied, On::New)])?;
+    let python = format!("{}/bin/python", Site::Copied.venv());
+    machine.must(&format!(
+        "{python} -c 'import asyncio, ctypes; asyncio.run(asyncio.sleep(0))'"
+    ))?;
+    Ok(())
 }

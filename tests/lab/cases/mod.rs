@@ -1,6 +1,9 @@
 //! The cases, a file for each kind of upgrade.
 
+mod block;
 mod copied;
+mod minor;
+mod running;
 
 use anyhow::Result;
 
@@ -36,7 +39,13 @@ impl Case {
 }
 
 pub(crate) fn all() -> Vec<Case> {
-    let mut cases = Vec::new();
-    cases.extend(copied::cases());
-    cases
+    [
+        copied::cases(),
+        running::cases(),
+        minor::cases(),
+        block::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

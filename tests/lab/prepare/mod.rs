@@ -53,15 +53,11 @@ impl Lab {
         // Two runs in one checkout would take each other's half-made artefacts away.
         fs2::FileExt::try_lock_exclusive(&lock)
             .context("another run of the lab is under way in this checkout")?;
-        let options = std::ffi::CString::new(MEMORY)?;
-        rustix::mount::mount(
-            "lab",
-            &memory,
-            "tmpfs",
-            MountFlags::empty(),
-            options.as_c_str(),
-        )
-        .context("cannot mount a tmpfs")?;
+        mount_memory(&memory)?;
+        // systemd-nspawn leaves folders here where /run is no file system of its own.
+        let nspawn = Path::new("/run/systemd/nspawn");
+        fs::create_dir_all(nspawn)?;
+        mount_memory(nspawn)?;
         Ok(Self {
             home,
             mirror: Mirror::of_this_machine()?,
@@ -164,6 +160,18 @@ impl Mirror {
         let security = of(true).unwrap_or_else(|| format!("{main}-security"));
         Ok(Self { main, security })
     }
+}
+
+fn mount_memory(folder: &Path) -> Result<()> {
+    let options = std::ffi::CString::new(MEMORY)?;
+    rustix::mount::mount(
+        "lab",
+        folder,
+        "tmpfs",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
+    .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
 }
 
 /// The archive that a line of apt's sources names, in the old form or in deb822.

@@ -47,20 +47,18 @@ pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &P
         rebuild_interpreter(&interpreter, from, to)?;
     }
     let library = tree.join(format!("usr/lib/python{}", from.minor));
-    if from.upstream == to.upstream {
-        edit(&library.join("email/errors.py"), |text| {
-            format!(
-                "{text}\n\nclass LabError(MessageError):\n    \"\"\"New in this revision.\"\"\"\n"
-            )
-        })?;
-        edit(&library.join("email/generator.py"), |text| {
-            text.replacen(
-                "\nimport ",
-                "\nfrom email.errors import LabError\nimport ",
-                1,
-            )
-        })?;
-    } else {
+    // Something in pure Python as well, which a process that is running across the upgrade lacks.
+    edit(&library.join("email/errors.py"), |text| {
+        format!("{text}\n\nclass LabError(MessageError):\n    \"\"\"New in this version.\"\"\"\n")
+    })?;
+    edit(&library.join("email/generator.py"), |text| {
+        text.replacen(
+            "\nimport ",
+            "\nfrom email.errors import LabError\nimport ",
+            1,
+        )
+    })?;
+    if from.upstream != to.upstream {
         edit(&library.join("ssl.py"), |text| {
             text.replacen(
                 "\nimport _ssl ",

@@ -11,6 +11,8 @@ use super::{Lab, run_in};
 /// The sites, named after how their venv hangs on the base interpreter or after what they run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Site {
+    /// A server of the standard library alone, which has little of it in memory.
+    Bare,
     /// gunicorn in a venv linked to `/usr/bin/python3`.
     Followed,
     /// gunicorn in a venv linked to `/usr/bin/python3.13`.
@@ -32,7 +34,8 @@ pub(crate) enum Tool {
 }
 
 impl Site {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Bare,
         Self::Followed,
         Self::Pinned,
         Self::Copied,
@@ -42,6 +45,7 @@ impl Site {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Bare => "bare",
             Self::Followed => "followed",
             Self::Pinned => "pinned",
             Self::Copied => "copied",
@@ -64,7 +68,7 @@ impl Site {
             Self::Followed => &[Suite::Bullseye, Suite::Bookworm, Suite::Trixie],
             Self::Pinned | Self::Copied => &[Suite::Bookworm, Suite::Trixie],
             Self::News => &[Suite::Bookworm],
-            Self::Shop => &[Suite::Trixie],
+            Self::Bare | Self::Shop => &[Suite::Trixie],
         }
     }
 
@@ -77,6 +81,7 @@ impl Site {
 
     pub(crate) fn requirements(self) -> &'static str {
         match self {
+            Self::Bare => "",
             Self::Followed | Self::Pinned | Self::Copied => {
                 include_str!("../apps/plain/requirements.txt")
             }
@@ -88,7 +93,7 @@ impl Site {
     /// The commands that make the venv, `$VENV`.
     fn creation(self) -> &'static str {
         match self {
-            Self::Followed | Self::News => "/usr/bin/python3 -m venv $VENV",
+            Self::Bare | Self::Followed | Self::News => "/usr/bin/python3 -m venv $VENV",
             Self::Pinned => "$(readlink -f /usr/bin/python3) -m venv $VENV",
             Self::Copied => "/usr/bin/python3 -m venv --copies $VENV",
             Self::Shop => {
@@ -108,7 +113,7 @@ su app -c 'exec sh -eu /as-owner'
 
 const INSTALLATION: &str = r#"
 printf '%s' "$REQUIREMENTS" >/tmp/requirements.txt
-$VENV/bin/pip --quiet install --requirement /tmp/requirements.txt
+[ -z "$REQUIREMENTS" ] || $VENV/bin/pip --quiet install --requirement /tmp/requirements.txt
 "#;
 
 impl Lab {

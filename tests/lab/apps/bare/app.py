@@ -1,0 +1,18 @@
+"""A server made of the standard library alone: a process that runs for long and has little in memory."""
+
+import socketserver
+import sys
+
+import probe
+
+
+class Request(socketserver.StreamRequestHandler):
+    def handle(self):
+        path = self.rfile.readline().split()[1].decode()
+        while self.rfile.readline().strip():
+            pass
+        status, text = probe.answer(path)
+        self.wfile.write(("HTTP/1.0 %d Lab\r\n\r\n%s" % (status, text)).encode())
+
+
+socketserver.UnixStreamServer(sys.argv[1], Request).serve_forever()

@@ -1,0 +1,136 @@
+//! Running processes: the files of their Python are replaced below them, and what they import next is new.
+
+use anyhow::{Result, ensure};
+
+use super::{Case, Half};
+use crate::guard::On;
+use crate::machine::{Machine, Service, services_of};
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |subject, half, upgrade, run| Case {
+        subject,
+        half,
+        upgrade,
+        sites: match upgrade {
+            Kind::RealPatch => &[Site::Bare, Site::Followed],
+            _ => &[Site::Followed],
+        },
+        run,
+    };
+    let patch = "running_process_patch";
+    let revision = "running_process_revision";
+    vec![
+        case(patch, Half::Unguarded, Kind::RealPatch, patch_unguarded),
+        case(patch, Half::Guarded, Kind::RealPatch, guarded),
+        case(
+            revision,
+            Half::Unguarded,
+            Kind::Revision,
+            revision_unguarded,
+        ),
+        case(revision, Half::Guarded, Kind::Revision, guarded),
+    ]
+}
+
+fn service_of(site: Site) -> Service {
+    services_of(site).remove(0)
+}
+
+/// The venvs are fine, and so would be new processes; the old ones no longer are.
+fn patch_unguarded(machine: &Machine) -> Result<()> {
+    let (bare, gunicorn) = (service_of(Site::Bare), service_of(Site::Followed));
+    machine.must_upgrade_python()?;
+    machine.page(&bare, "/ok")?;
+    machine.page(&gunicorn, "/ok")?;
+    if machine.upgrade.about.repackaged {
+        return assert_stale_name(machine, &bare, "/mail", "'LabError' from 'email.errors'");
+    }
+    assert_stale_name(machine, &bare, "/library", "from 'typing'")?;
+    for (service, crash) in [(&bare, "status=11/SEGV"), (&gunicorn, "was sent SIGSEGV")] {
+        let answer = machine.ask(service, "/import/ctypes");
+        ensure!(
+            answer.is_err(),
+            "{}: ctypes did not crash the process: {answer:?}",
+            service.name
+        );
+        machine.wait_for_log(service, crash)?;
+        assert_cured_by_a_restart(machine, service)?;
+    }
+    Ok(())
+}
+
+/// Not even the version has changed; the process is stale all the same.
+fn revision_unguarded(machine: &Machine) -> Result<()> {
+    let service = service_of(Site::Followed);
+    machine.must_upgrade_python()?;
+    ensure!(machine.answering_version(&service)? == machine.upgrade.about.to.upstream);
+    let name = if machine.upgrade.about.repackaged {
+        "'LabError'"
+    } else {
+        "'HeaderWriteError'"
+    };
+    assert_stale_name(
+        machine,
+        &service,
+        "/mail",
+        &format!("{name} from 'email.errors'"),
+    )?;
+    assert_cured_by_a_restart(machine, &service)
+}
+
+/// The process fails to import a name that only the new files have.
+fn assert_stale_name(machine: &Machine, service: &Service, page: &str, name: &str) -> Result<()> {
+    let answer = machine.ask(service, page)?;
+    ensure!(
+        answer.status == 500
+            && answer.text.contains("ImportError: cannot import name '")
+            && answer.text.contains(name),
+        "{page}: {answer:?}"
+    );
+    let old = machine.processes_of(&service.venv)?;
+    ensure!(
+        old.iter()
+            .all(|process| process.executable.ends_with(" (deleted)")),
+        "these should run a deleted interpreter: {old:?}"
+    );
+    Ok(())
+}
+
+fn assert_cured_by_a_restart(machine: &Machine, service: &Service) -> Result<()> {
+    machine.restart(service)?;
+    machine.wait_until_serving(service)?;
+    for page in ["/mail", "/library", "/import/ctypes"] {
+        machine.page(service, page)?;
+    }
+    Ok(())
+}
+
+/// Every service is restarted: it is on the new interpreter, with other processes, and imports what it likes.
+fn guarded(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    let pids = |machine: &Machine| {
+        let sites = machine.sites.iter();
+        sites
+            .map(|site| machine.pids_of(&site.venv()))
+            .collect::<Result<Vec<_>>>()
+    };
+    let before = pids(machine)?;
+    machine.must_upgrade_python()?;
+    let expected: Vec<_> = machine.sites.iter().map(|site| (*site, On::New)).collect();
+    machine.assert_guarded(&expected)?;
+    let after = pids(machine)?;
+    for (before, after) in before.iter().zip(&after) {
+        ensure!(
+            before.iter().all(|pid| !after.contains(pid)),
+            "old processes are left: {before:?}, {after:?}"
+        );
+    }
+    for service in machine.services() {
+        for page in ["/mail", "/library", "/import/ctypes"] {
+            machine.page(&service, page)?;
+        }
+    }
+    Ok(())
+}
