@@ -26,10 +26,8 @@ impl Machine {
     /// Registers one site; `options` may change its policy.
     pub(crate) fn register(&self, site: Site, options: &str) -> Result<()> {
         let services = services_of(site);
-        let declared: String = services
-            .iter()
-            .map(|service| format!(" --service {}", declaration(service)))
-            .collect();
+        let declared: Vec<String> = services.iter().map(declaration).collect();
+        let declared = declared.join(" ");
         let page = if site == Site::News { "tls" } else { "ok" };
         let socket = &services[0].socket;
         self.must(&format!(
@@ -138,10 +136,10 @@ impl Machine {
     }
 }
 
-/// A service as `register --service` wants it.
+/// A service as `register` wants it.
 fn declaration(service: &Service) -> String {
     match service.manager {
-        Manager::Systemd => format!("systemd:{}.service", service.name),
-        Manager::Supervisord => format!("supervisord:{}", service.name),
+        Manager::Systemd => format!("--service systemd:{}.service", service.name),
+        Manager::Supervisord => format!("--service supervisord:{}", service.name),
     }
 }

@@ -1,5 +1,6 @@
 //! A machine: a root of the lab, booted in a container with sites that serve and an upgrade that waits.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -175,13 +176,6 @@ impl Machine {
         Ok(said)
     }
 
-    /// Writes a file of the machine.
-    pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
-        // Through the container's own root: there a folder may be another file system than in the overlay.
-        let path = self.root().join(path.trim_start_matches('/'));
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    }
-
     /// Asks a service for a page, on its socket, by HTTP 1.0.
     pub(crate) fn ask(&self, service: &Service, page: &str) -> Result<Answer> {
         let socket = self.root().join(service.socket.trim_start_matches('/'));
@@ -329,7 +323,8 @@ impl Machine {
         let mut report = String::new();
         let log = fs::read_to_string(self.overlay.directory().join("apt.log"));
         let mut add = |title: &str, text: &str| {
-            report.push_str(&format!("--- {title}\n{}\n", child::tail(text).trim_end()));
+            // Writing to a text cannot fail.
+            let _ = writeln!(report, "--- {title}\n{}", child::tail(text).trim_end());
         };
         add("apt", &log.unwrap_or_default());
         for service in self.services() {
@@ -391,25 +386,19 @@ pub(crate) fn services_of(site: Site) -> Vec<Service> {
         socket,
         venv: site.venv(),
     };
-    match site {
-        Site::Shop => ["gunicorn", "uwsgi"]
-            .map(|server| {
-                service(
-                    Manager::Supervisord,
-                    &format!("shop-{server}"),
-                    format!("/srv/shop/{server}.sock"),
-                )
-            })
-            .to_vec(),
-        _ => {
-            let name = site.name();
-            vec![service(
-                Manager::Systemd,
-                name,
-                format!("/run/{name}/http.sock"),
-            )]
-        }
+    if site == Site::Shop {
+        let programs = ["gunicorn", "uwsgi"].map(|server| {
+            let socket = format!("/srv/shop/{server}.sock");
+            service(Manager::Supervisord, &format!("shop-{server}"), socket)
+        });
+        return programs.to_vec();
     }
+    let name = site.name();
+    vec![service(
+        Manager::Systemd,
+        name,
+        format!("/run/{name}/http.sock"),
+    )]
 }
 
 /// Polls until a condition holds.

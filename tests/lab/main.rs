@@ -1,8 +1,9 @@
 //! The lab: real Debian systems in containers, real services in real venvs, real upgrades of Python by apt, offline.
 //!
 //! Each case has two trials: `unguarded`, which must break as it does in the field, and `guarded`, which must come
-//! through. Needs root, and the Debian archive and PyPI when something has to be prepared; `tests/run` sees to the
-//! rest. `tests/run minor` runs the trials whose names contain "minor".
+//! through. Needs root, and the Debian archive and `PyPI` when something has to be prepared; `tests/run` sees to the
+//! rest. `cargo test --test lab -- minor` runs the trials whose names contain "minor", `--nocapture` shows the logs of
+//! those that pass, too.
 
 #![allow(
     clippy::disallowed_methods,
@@ -70,11 +71,12 @@ fn main() -> ExitCode {
     };
     let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE);
     arguments.test_threads = Some(threads.min(MOST_AT_ONCE));
+    let nocapture = arguments.nocapture;
     let trials = cases
         .into_iter()
         .map(|case| {
             let lab = Arc::clone(&lab);
-            Trial::test(case.name(), move || perform(&lab, &case))
+            Trial::test(case.name(), move || perform(&lab, &case, nocapture))
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -162,7 +164,7 @@ fn prepare_for(lab: &Lab, wanted: &[&Case]) -> Result<()> {
 type Step<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
 /// Boots the machine of a case and runs the case on it; a failure brings the machine's own words along.
-fn perform(lab: &Lab, case: &Case) -> Result<(), Failed> {
+fn perform(lab: &Lab, case: &Case, nocapture: bool) -> Result<(), Failed> {
     let started = Instant::now();
     let machine = Machine::boot(lab, case).map_err(|error| format!("{error:#}"))?;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -176,5 +178,8 @@ fn perform(lab: &Lab, case: &Case) -> Result<(), Failed> {
         case.name(),
         started.elapsed().as_secs_f32()
     );
+    if nocapture && outcome.is_ok() {
+        println!("{}", machine.report());
+    }
     outcome.map_err(|error| format!("{error:#}\n{}", machine.report()).into())
 }

@@ -2,6 +2,8 @@
 
 mod block;
 mod copied;
+mod halfway;
+mod harmless;
 mod minor;
 mod running;
 
@@ -44,6 +46,8 @@ pub(crate) fn all() -> Vec<Case> {
         running::cases(),
         minor::cases(),
         block::cases(),
+        halfway::cases(),
+        harmless::cases(),
     ]
     .into_iter()
     .flatten()

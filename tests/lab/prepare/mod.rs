@@ -91,11 +91,12 @@ impl Lab {
         let mut slot = slot
             .lock()
             .map_err(|_| anyhow!("the preparation of {name} panicked"))?;
-        let made = slot.get_or_insert_with(|| {
+        let outcome = slot.get_or_insert_with(|| {
             self.make(name, hasher.finish(), make)
                 .map_err(|error| format!("{error:#}"))
         });
-        made.clone()
+        outcome
+            .clone()
             .map_err(|error| anyhow!("cannot prepare {name}: {error}"))
     }
 

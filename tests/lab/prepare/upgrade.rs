@@ -148,6 +148,10 @@ impl Lab {
                     None => self.repackaged(kind, &root, &installed, directory)?,
                 };
                 repackage::add_lab_packages(directory)?;
+                if kind == Kind::ArticlePatch {
+                    // Its hook is one of apt's, beside venvguard's.
+                    self.download(&root, "", &["needrestart".to_owned()], directory)?;
+                }
                 index(directory)?;
                 fs::write(directory.join(ABOUT), serde_json::to_string_pretty(&about)?)?;
                 println!(

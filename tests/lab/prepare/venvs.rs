@@ -118,9 +118,9 @@ printf '%s' "$REQUIREMENTS" >/tmp/requirements.txt
 
 impl Lab {
     /// The tree of a site that holds its venv, to be copied to `/srv`.
-    pub(crate) fn site(&self, suite: Suite, site: Site) -> Result<PathBuf> {
-        let root = self.root(suite)?;
-        let wheelhouse = self.wheelhouse(suite)?;
+    pub(crate) fn site(&self, release: Suite, site: Site) -> Result<PathBuf> {
+        let root = self.root(release)?;
+        let wheelhouse = self.wheelhouse(release)?;
         let script = format!(
             "VENV={}\nREQUIREMENTS='{}'\n{}\n{INSTALLATION}",
             site.venv(),
@@ -128,7 +128,7 @@ impl Lab {
             site.creation(),
         );
         let recipe = [SCRIPT, &script, &wheelhouse.to_string_lossy()];
-        let name = format!("site-{}-{}", suite.name(), site.name());
+        let name = format!("site-{}-{}", release.name(), site.name());
         self.artefact(&name, &recipe, |directory| {
             let overlay = self.overlay("site", &root)?;
             overlay.write("/as-owner", &script)?;
