@@ -10,10 +10,8 @@ const TAIL: usize = 4096;
 /// Runs a command to its end and returns its standard output; an error carries the end of all that it said.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let done = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {name}"))?;
+    let done =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
     let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
     if !done.status.success() {
         let said = stdout + &String::from_utf8_lossy(&done.stderr);

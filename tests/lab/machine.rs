@@ -84,47 +84,27 @@ impl Machine {
             install(&overlay, *site)?;
         }
         let wheelhouse = lab.wheelhouse(suite)?;
-        let mut folders = vec![
-            (upgrade.repository.clone(), "/repository"),
-            (wheelhouse, "/wheelhouse"),
-        ];
+        let mut folders =
+            vec![(upgrade.repository.clone(), "/repository"), (wheelhouse, "/wheelhouse")];
         if case.half == Half::Guarded {
             folders.push((lab.package()?, "/package"));
         }
         let group = ControlGroup::new(overlay.name())?;
         let (container, leader) = start(&overlay, &group, &folders)?;
-        Ok(Self {
-            container,
-            leader,
-            _group: group,
-            overlay,
-            upgrade,
-            sites: case.sites.to_vec(),
-        })
+        Ok(Self { container, leader, _group: group, overlay, upgrade, sites: case.sites.to_vec() })
     }
 
     /// Runs a shell command and returns what it said, whatever its end.
     pub(crate) fn run(&self, script: &str) -> Result<Said> {
         let mut command = self.enter();
-        command.args([
-            "/bin/sh",
-            "-c",
-            "exec 2>&1; cd /; eval \"$1\"",
-            "sh",
-            script,
-        ]);
+        command.args(["/bin/sh", "-c", "exec 2>&1; cd /; eval \"$1\"", "sh", script]);
         said(&mut command)
     }
 
     /// Runs a shell command that must succeed.
     pub(crate) fn must(&self, script: &str) -> Result<String> {
         let said = self.run(script)?;
-        ensure!(
-            said.code == 0,
-            "{script}: exit {}\n{}",
-            said.code,
-            child::tail(&said.text)
-        );
+        ensure!(said.code == 0, "{script}: exit {}\n{}", said.code, child::tail(&said.text));
         Ok(said.text)
     }
 
@@ -148,31 +128,19 @@ impl Machine {
         ))?;
         let log = self.overlay.directory().join("apt.log");
         let mut log = fs::OpenOptions::new().create(true).append(true).open(log)?;
-        writeln!(
-            log,
-            "# apt-get {arguments}\n{}# exit {}",
-            said.text, said.code
-        )?;
+        writeln!(log, "# apt-get {arguments}\n{}# exit {}", said.text, said.code)?;
         Ok(said)
     }
 
     /// The upgrade of Python that waits for this machine.
     pub(crate) fn upgrade_python(&self) -> Result<Said> {
-        self.apt(&format!(
-            "install {}",
-            self.upgrade.about.packages.join(" ")
-        ))
+        self.apt(&format!("install {}", self.upgrade.about.packages.join(" ")))
     }
 
     /// The same, where it must succeed.
     pub(crate) fn must_upgrade_python(&self) -> Result<Said> {
         let said = self.upgrade_python()?;
-        ensure!(
-            said.code == 0,
-            "apt-get: exit {}\n{}",
-            said.code,
-            child::tail(&said.text)
-        );
+        ensure!(said.code == 0, "apt-get: exit {}\n{}", said.code, child::tail(&said.text));
         Ok(said)
     }
 
@@ -190,22 +158,13 @@ impl Machine {
             .split_once("\r\n\r\n")
             .with_context(|| format!("{} hung up without an answer", service.name))?;
         let status = head.split(' ').nth(1).context("no HTTP status")?;
-        Ok(Answer {
-            status: status.parse()?,
-            text: text.to_owned(),
-        })
+        Ok(Answer { status: status.parse()?, text: text.to_owned() })
     }
 
     /// Asks for a page that must come.
     pub(crate) fn page(&self, service: &Service, page: &str) -> Result<String> {
         let answer = self.ask(service, page)?;
-        ensure!(
-            answer.status == 200,
-            "{}{page}: {} {}",
-            service.name,
-            answer.status,
-            answer.text
-        );
+        ensure!(answer.status == 200, "{}{page}: {} {}", service.name, answer.status, answer.text);
         Ok(answer.text)
     }
 
@@ -230,9 +189,7 @@ impl Machine {
 
     pub(crate) fn wait_until_serving(&self, service: &Service) -> Result<()> {
         wait_for(&format!("{} to serve", service.name), || {
-            Ok(self
-                .ask(service, "/ok")
-                .is_ok_and(|answer| answer.status == 200))
+            Ok(self.ask(service, "/ok").is_ok_and(|answer| answer.status == 200))
         })
     }
 
@@ -299,11 +256,8 @@ impl Machine {
 
     /// The numbers of a venv's processes, in order.
     pub(crate) fn pids_of(&self, venv: &str) -> Result<Vec<u32>> {
-        let mut pids: Vec<u32> = self
-            .processes_of(venv)?
-            .iter()
-            .map(|process| process.pid)
-            .collect();
+        let mut pids: Vec<u32> =
+            self.processes_of(venv)?.iter().map(|process| process.pid).collect();
         pids.sort_unstable();
         Ok(pids)
     }
@@ -394,21 +348,14 @@ pub(crate) fn services_of(site: Site) -> Vec<Service> {
         return programs.to_vec();
     }
     let name = site.name();
-    vec![service(
-        Manager::Systemd,
-        name,
-        format!("/run/{name}/http.sock"),
-    )]
+    vec![service(Manager::Systemd, name, format!("/run/{name}/http.sock"))]
 }
 
 /// Polls until a condition holds.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !holds()? {
-        ensure!(
-            started.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} for {what}"
-        );
+        ensure!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
         std::thread::sleep(POLL);
     }
     Ok(())
@@ -486,24 +433,14 @@ fn start(
     let mut command = Command::new("setpriv");
     command
         // However the lab ends, the container ends with it: the kernel kills a whole process namespace.
-        .args([
-            "--pdeathsig",
-            "KILL",
-            "sh",
-            "-euc",
-            ENTER_GROUP_AND_NAMESPACE,
-        ])
+        .args(["--pdeathsig", "KILL", "sh", "-euc", ENTER_GROUP_AND_NAMESPACE])
         .arg(&group.folder)
         .args(["systemd-nspawn", "--quiet"])
         // The host may still mount the legacy hierarchy, which the systemd of newer releases refuses to boot on.
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .arg("--directory")
         .arg(overlay.root())
-        .arg(format!(
-            "--machine=lab-{}-{}",
-            std::process::id(),
-            overlay.name()
-        ))
+        .arg(format!("--machine=lab-{}-{}", std::process::id(), overlay.name()))
         .args([
             "--boot",
             "--register=no",
@@ -526,10 +463,7 @@ fn start(
     let started = Instant::now();
     loop {
         let nspawn = child_of(container.id());
-        if let Some(leader) = nspawn
-            .and_then(child_of)
-            .filter(|leader| is_booted(*leader))
-        {
+        if let Some(leader) = nspawn.and_then(child_of).filter(|leader| is_booted(*leader)) {
             return Ok((container, leader));
         }
         let ended = container.try_wait()?;
@@ -568,9 +502,7 @@ impl ControlGroup {
             .lines()
             .find_map(|line| line.strip_prefix("0::/"))
             .context("the lab is in no control group")?;
-        let folder = Path::new(mount)
-            .join(own)
-            .join(format!("lab-{}-{name}", std::process::id()));
+        let folder = Path::new(mount).join(own).join(format!("lab-{}-{name}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self { folder })
     }
@@ -614,9 +546,7 @@ fn entering(leader: u32) -> Command {
     command
         .arg("--target")
         .arg(leader.to_string())
-        .args([
-            "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
-        ])
+        .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"])
         .args(["/usr/bin/env", "-i"])
         .args(ENVIRONMENT);
     command

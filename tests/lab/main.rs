@@ -41,9 +41,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cases = cases::all();
     if arguments.list {
-        let trials = cases
-            .into_iter()
-            .map(|case| Trial::test(case.name(), || Ok(())));
+        let trials = cases.into_iter().map(|case| Trial::test(case.name(), || Ok(())));
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
     }
     if !rustix::process::geteuid().is_root() {
@@ -58,10 +56,8 @@ fn main() -> ExitCode {
     }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let home = target.with_file_name("lab");
-    let wanted: Vec<&Case> = cases
-        .iter()
-        .filter(|case| is_wanted(&arguments, &case.name()))
-        .collect();
+    let wanted: Vec<&Case> =
+        cases.iter().filter(|case| is_wanted(&arguments, &case.name())).collect();
     let lab = match Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted).map(|()| lab)) {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
@@ -98,11 +94,7 @@ fn enter_own_mount_namespace() -> std::io::Error {
 /// As libtest chooses.
 fn is_wanted(arguments: &Arguments, name: &str) -> bool {
     let matches = |filter: &String| {
-        if arguments.exact {
-            name == filter
-        } else {
-            name.contains(filter.as_str())
-        }
+        if arguments.exact { name == filter } else { name.contains(filter.as_str()) }
     };
     arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
@@ -128,9 +120,7 @@ fn prepare_for(lab: &Lab, wanted: &[&Case]) -> Result<()> {
     }
     for case in wanted {
         for site in case.sites {
-            steps.push(Box::new(move || {
-                lab.site(case.upgrade.suite(), *site).map(drop)
-            }));
+            steps.push(Box::new(move || lab.site(case.upgrade.suite(), *site).map(drop)));
         }
     }
     let steps = std::sync::Mutex::new(steps.into_iter());
@@ -146,18 +136,12 @@ fn prepare_for(lab: &Lab, wanted: &[&Case]) -> Result<()> {
                 })
             })
             .collect();
-        workers
-            .into_iter()
-            .map(std::thread::ScopedJoinHandle::join)
-            .collect::<Vec<_>>()
+        workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     for result in results {
         result.map_err(|_| anyhow!("a preparation panicked"))??;
     }
-    println!(
-        "lab: everything is prepared after {:.1} s",
-        started.elapsed().as_secs_f32()
-    );
+    println!("lab: everything is prepared after {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
 }
 
@@ -173,11 +157,7 @@ fn perform(lab: &Lab, case: &Case, nocapture: bool) -> Result<(), Failed> {
         (case.run)(&machine)
     }))
     .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
-    println!(
-        "lab: {} took {:.1} s",
-        case.name(),
-        started.elapsed().as_secs_f32()
-    );
+    println!("lab: {} took {:.1} s", case.name(), started.elapsed().as_secs_f32());
     if nocapture && outcome.is_ok() {
         println!("{}", machine.report());
     }

@@ -19,10 +19,7 @@ impl Overlay {
     pub(crate) fn new(memory: &Path, name: &str, lower: &Path) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let overlay = Self {
-            directory: memory.join(&name),
-            name,
-        };
+        let overlay = Self { directory: memory.join(&name), name };
         for part in ["upper", "work", "root"] {
             fs::create_dir_all(overlay.directory.join(part))?;
         }

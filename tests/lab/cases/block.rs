@@ -15,10 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
         sites: &[Site::Followed, Site::Copied],
         run,
     };
-    vec![
-        case(Half::Unguarded, unguarded),
-        case(Half::Guarded, guarded),
-    ]
+    vec![case(Half::Unguarded, unguarded), case(Half::Guarded, guarded)]
 }
 
 /// Nothing stands in the way, and the next restart is the last.
@@ -40,18 +37,10 @@ fn guarded(machine: &Machine) -> Result<()> {
     let pids = [Site::Followed, Site::Copied].map(|site| machine.pids_of(&site.venv()));
     let said = machine.upgrade_python()?;
     ensure!(said.code == 100, "apt-get: {said:?}");
-    ensure!(
-        !said.text.contains("Unpacking "),
-        "something was unpacked: {}",
-        said.text
-    );
+    ensure!(!said.text.contains("Unpacking "), "something was unpacked: {}", said.text);
     ensure!(machine.packages()? == packages, "packages have changed");
     for (site, before) in [Site::Followed, Site::Copied].into_iter().zip(pids) {
-        ensure!(
-            machine.pids_of(&site.venv())? == before?,
-            "{} was touched",
-            site.name()
-        );
+        ensure!(machine.pids_of(&site.venv())? == before?, "{} was touched", site.name());
     }
     let about = &machine.upgrade.about;
     for word in [
@@ -62,11 +51,7 @@ fn guarded(machine: &Machine) -> Result<()> {
         "hint: ",
         "venvguard ",
     ] {
-        ensure!(
-            said.text.contains(word),
-            "the reason does not name {word:?}:\n{}",
-            said.text
-        );
+        ensure!(said.text.contains(word), "the reason does not name {word:?}:\n{}", said.text);
     }
     for service in machine.services() {
         machine.page(&service, "/ok")?;

@@ -75,10 +75,7 @@ fn real_unguarded(machine: &Machine) -> Result<()> {
     }
     machine.wait_for_log(service, "status=11/SEGV")?;
     machine.wait_until_failed(service)?;
-    for code in [
-        "import ctypes",
-        "import asyncio; asyncio.run(asyncio.sleep(0))",
-    ] {
+    for code in ["import ctypes", "import asyncio; asyncio.run(asyncio.sleep(0))"] {
         let said = machine.run(&format!("{python} -c '{code}'"))?;
         ensure!(said.code == 139, "{code}: {said:?}");
     }
@@ -90,8 +87,7 @@ fn real_guarded(machine: &Machine) -> Result<()> {
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Copied, On::New)])?;
     let python = format!("{}/bin/python", Site::Copied.venv());
-    machine.must(&format!(
-        "{python} -c 'import asyncio, ctypes; asyncio.run(asyncio.sleep(0))'"
-    ))?;
+    machine
+        .must(&format!("{python} -c 'import asyncio, ctypes; asyncio.run(asyncio.sleep(0))'"))?;
     Ok(())
 }

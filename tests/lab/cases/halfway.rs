@@ -16,10 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         sites: &[Site::Followed, Site::Copied],
         run,
     };
-    vec![
-        case(Half::Unguarded, unguarded),
-        case(Half::Guarded, guarded),
-    ]
+    vec![case(Half::Unguarded, unguarded), case(Half::Guarded, guarded)]
 }
 
 /// The default Python has moved although the upgrade failed; a restart now ends the service.
@@ -53,15 +50,9 @@ fn fail_halfway(machine: &Machine) -> Result<()> {
     let packages = machine.upgrade.about.packages.join(" ");
     let said = machine.apt(&format!("install {packages} lab-halt"))?;
     ensure!(said.code == 100, "apt-get: {said:?}");
-    ensure!(
-        said.text.contains("Unpacking python3"),
-        "nothing was unpacked: {said:?}"
-    );
+    ensure!(said.text.contains("Unpacking python3"), "nothing was unpacked: {said:?}");
     let audit = machine.must("dpkg --audit")?;
-    ensure!(
-        audit.contains("python3"),
-        "Python is not halfway: {audit:?}"
-    );
+    ensure!(audit.contains("python3"), "Python is not halfway: {audit:?}");
     Ok(())
 }
 

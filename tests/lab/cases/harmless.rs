@@ -23,10 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("apt_works_with_a_corrupt_state", corrupt),
         case("apt_works_with_an_unreadable_state", unreadable),
         case("apt_works_with_a_full_state", full),
-        case(
-            "venvs_are_repaired_before_needrestart_looks",
-            before_needrestart,
-        ),
+        case("venvs_are_repaired_before_needrestart_looks", before_needrestart),
     ]
 }
 
@@ -40,26 +37,17 @@ fn silent(machine: &Machine) -> Result<()> {
     let with = must_apt(machine, "install --only-upgrade lab-plain")?;
     // dpkg counts files as it reads its database, and venvguard's own are among them.
     let lines = |said: &Said| -> Vec<String> {
-        let lines = said
-            .text
-            .lines()
-            .filter(|line| !line.contains("Reading database"));
+        let lines = said.text.lines().filter(|line| !line.contains("Reading database"));
         lines.map(str::to_owned).collect()
     };
-    ensure!(
-        lines(&with) == lines(&without),
-        "with venvguard: {with:?}; without: {without:?}"
-    );
+    ensure!(lines(&with) == lines(&without), "with venvguard: {with:?}; without: {without:?}");
     Ok(())
 }
 
 fn removed(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     must_apt(machine, "remove venvguard")?;
-    ensure!(
-        !machine.is_installed("venvguard")?,
-        "venvguard is still installed"
-    );
+    ensure!(!machine.is_installed("venvguard")?, "venvguard is still installed");
     assert_apt_goes_on(machine)?;
     must_apt(machine, "purge venvguard")?;
     let left = machine.must("find /etc /usr /var/lib/venvguard /var/cache/venvguard -path '*venvguard*' 2>/dev/null || true")?;
@@ -78,10 +66,7 @@ fn corrupt(machine: &Machine) -> Result<()> {
     machine.must(&format!(
         "find {STATE} -type f | while read -r file; do head -c 200 /dev/urandom >\"$file\"; done"
     ))?;
-    ensure!(
-        machine.venvguard("status")?.code == 1,
-        "status has not noticed"
-    );
+    ensure!(machine.venvguard("status")?.code == 1, "status has not noticed");
     assert_apt_goes_on(machine)
 }
 
@@ -91,10 +76,7 @@ fn unreadable(machine: &Machine) -> Result<()> {
     machine.must(&format!(
         "find {STATE} -type f | while read -r file; do rm \"$file\"; mkdir \"$file\"; done"
     ))?;
-    ensure!(
-        machine.venvguard("status")?.code == 1,
-        "status has not noticed"
-    );
+    ensure!(machine.venvguard("status")?.code == 1, "status has not noticed");
     assert_apt_goes_on(machine)
 }
 
@@ -133,10 +115,7 @@ fn before_needrestart(machine: &Machine) -> Result<()> {
     let hooks = machine.must("apt-config dump --format '%v%n' DPkg::Post-Invoke")?;
     let place = |name: &str| {
         let lines = hooks.lines();
-        lines
-            .enumerate()
-            .find(|(_, line)| line.contains(name))
-            .map(|(place, _)| place)
+        lines.enumerate().find(|(_, line)| line.contains(name)).map(|(place, _)| place)
     };
     let venvguard = place("venvguard").with_context(|| format!("no hook of ours in {hooks}"))?;
     let needrestart = place("needrestart").with_context(|| format!("no needrestart in {hooks}"))?;
@@ -150,11 +129,6 @@ fn before_needrestart(machine: &Machine) -> Result<()> {
 
 fn must_apt(machine: &Machine, arguments: &str) -> Result<Said> {
     let said = machine.apt(arguments)?;
-    ensure!(
-        said.code == 0,
-        "apt-get {arguments}: exit {}\n{}",
-        said.code,
-        said.text
-    );
+    ensure!(said.code == 0, "apt-get {arguments}: exit {}\n{}", said.code, said.text);
     Ok(said)
 }

@@ -10,57 +10,15 @@ use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
     let venvs: &[Site] = &[Site::Followed, Site::Pinned, Site::Copied];
-    let case = |subject, half, upgrade, sites, run| Case {
-        subject,
-        half,
-        upgrade,
-        sites,
-        run,
-    };
+    let case = |subject, half, upgrade, sites, run| Case { subject, half, upgrade, sites, run };
     let (bookworm, trixie) = (Kind::BookwormMinor, Kind::TrixieMinor);
     vec![
-        case(
-            "minor_bookworm_to_trixie",
-            Half::Unguarded,
-            bookworm,
-            venvs,
-            unguarded,
-        ),
-        case(
-            "minor_bookworm_to_trixie",
-            Half::Guarded,
-            bookworm,
-            venvs,
-            guarded,
-        ),
-        case(
-            "minor_trixie_to_forky",
-            Half::Unguarded,
-            trixie,
-            venvs,
-            unguarded,
-        ),
-        case(
-            "minor_trixie_to_forky",
-            Half::Guarded,
-            trixie,
-            venvs,
-            guarded,
-        ),
-        case(
-            "minor_gevent_and_tls",
-            Half::Unguarded,
-            bookworm,
-            &[Site::News],
-            news_unguarded,
-        ),
-        case(
-            "minor_gevent_and_tls",
-            Half::Guarded,
-            bookworm,
-            &[Site::News],
-            news_guarded,
-        ),
+        case("minor_bookworm_to_trixie", Half::Unguarded, bookworm, venvs, unguarded),
+        case("minor_bookworm_to_trixie", Half::Guarded, bookworm, venvs, guarded),
+        case("minor_trixie_to_forky", Half::Unguarded, trixie, venvs, unguarded),
+        case("minor_trixie_to_forky", Half::Guarded, trixie, venvs, guarded),
+        case("minor_gevent_and_tls", Half::Unguarded, bookworm, &[Site::News], news_unguarded),
+        case("minor_gevent_and_tls", Half::Guarded, bookworm, &[Site::News], news_guarded),
     ]
 }
 
@@ -68,22 +26,14 @@ fn unguarded(machine: &Machine) -> Result<()> {
     let old = machine.upgrade.about.from.clone();
     machine.must_upgrade_python()?;
     for service in machine.services() {
-        ensure!(
-            machine.answering_version(&service)? == old.upstream,
-            "{}",
-            service.name
-        );
+        ensure!(machine.answering_version(&service)? == old.upstream, "{}", service.name);
         machine.restart(&service)?;
         if service.name == "followed" {
             machine.wait_for_log(&service, "ModuleNotFoundError: No module named 'gunicorn'")?;
             machine.wait_until_failed(&service)?;
         } else {
             machine.wait_until_serving(&service)?;
-            ensure!(
-                machine.answering_version(&service)? == old.upstream,
-                "{}",
-                service.name
-            );
+            ensure!(machine.answering_version(&service)? == old.upstream, "{}", service.name);
         }
     }
     remove_old_minor(machine)?;
@@ -129,11 +79,7 @@ fn remove_old_minor(machine: &Machine) -> Result<()> {
     let said = machine.apt("autoremove")?;
     ensure!(said.code == 0, "autoremove: {said:?}");
     let package = format!("python{}-minimal", machine.upgrade.about.from.minor);
-    ensure!(
-        !machine.is_installed(&package)?,
-        "{package} is still installed:\n{}",
-        said.text
-    );
+    ensure!(!machine.is_installed(&package)?, "{package} is still installed:\n{}", said.text);
     Ok(())
 }
 
@@ -153,18 +99,12 @@ fn news_guarded(machine: &Machine) -> Result<()> {
     machine.page(service, "/tls")?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::News, On::New)])?;
-    ensure!(
-        beats(machine)? > 0 || later_beats(machine)?,
-        "the scheduler stands still"
-    );
+    ensure!(beats(machine)? > 0 || later_beats(machine)?, "the scheduler stands still");
     Ok(())
 }
 
 fn beats(machine: &Machine) -> Result<u32> {
-    Ok(machine
-        .page(&services_of(Site::News)[0], "/beats")?
-        .trim()
-        .parse()?)
+    Ok(machine.page(&services_of(Site::News)[0], "/beats")?.trim().parse()?)
 }
 
 fn later_beats(machine: &Machine) -> Result<bool> {

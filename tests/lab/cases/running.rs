@@ -24,12 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case(patch, Half::Unguarded, Kind::RealPatch, patch_unguarded),
         case(patch, Half::Guarded, Kind::RealPatch, guarded),
-        case(
-            revision,
-            Half::Unguarded,
-            Kind::Revision,
-            revision_unguarded,
-        ),
+        case(revision, Half::Unguarded, Kind::Revision, revision_unguarded),
         case(revision, Half::Guarded, Kind::Revision, guarded),
     ]
 }
@@ -50,11 +45,7 @@ fn patch_unguarded(machine: &Machine) -> Result<()> {
     assert_stale_name(machine, &bare, "/library", "from 'typing'")?;
     for (service, crash) in [(&bare, "status=11/SEGV"), (&gunicorn, "was sent SIGSEGV")] {
         let answer = machine.ask(service, "/import/ctypes");
-        ensure!(
-            answer.is_err(),
-            "{}: ctypes did not crash the process: {answer:?}",
-            service.name
-        );
+        ensure!(answer.is_err(), "{}: ctypes did not crash the process: {answer:?}", service.name);
         machine.wait_for_log(service, crash)?;
         assert_cured_by_a_restart(machine, service)?;
     }
@@ -66,17 +57,8 @@ fn revision_unguarded(machine: &Machine) -> Result<()> {
     let service = service_of(Site::Followed);
     machine.must_upgrade_python()?;
     ensure!(machine.answering_version(&service)? == machine.upgrade.about.to.upstream);
-    let name = if machine.upgrade.about.repackaged {
-        "'LabError'"
-    } else {
-        "'HeaderWriteError'"
-    };
-    assert_stale_name(
-        machine,
-        &service,
-        "/mail",
-        &format!("{name} from 'email.errors'"),
-    )?;
+    let name = if machine.upgrade.about.repackaged { "'LabError'" } else { "'HeaderWriteError'" };
+    assert_stale_name(machine, &service, "/mail", &format!("{name} from 'email.errors'"))?;
     assert_cured_by_a_restart(machine, &service)
 }
 
@@ -91,8 +73,7 @@ fn assert_stale_name(machine: &Machine, service: &Service, page: &str, name: &st
     );
     let old = machine.processes_of(&service.venv)?;
     ensure!(
-        old.iter()
-            .all(|process| process.executable.ends_with(" (deleted)")),
+        old.iter().all(|process| process.executable.ends_with(" (deleted)")),
         "these should run a deleted interpreter: {old:?}"
     );
     Ok(())
@@ -112,9 +93,7 @@ fn guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     let pids = |machine: &Machine| {
         let sites = machine.sites.iter();
-        sites
-            .map(|site| machine.pids_of(&site.venv()))
-            .collect::<Result<Vec<_>>>()
+        sites.map(|site| machine.pids_of(&site.venv())).collect::<Result<Vec<_>>>()
     };
     let before = pids(machine)?;
     machine.must_upgrade_python()?;

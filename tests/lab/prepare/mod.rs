@@ -58,12 +58,7 @@ impl Lab {
         let nspawn = Path::new("/run/systemd/nspawn");
         fs::create_dir_all(nspawn)?;
         mount_memory(nspawn)?;
-        Ok(Self {
-            home,
-            mirror: Mirror::of_this_machine()?,
-            slots: Mutex::default(),
-            _lock: lock,
-        })
+        Ok(Self { home, mirror: Mirror::of_this_machine()?, slots: Mutex::default(), _lock: lock })
     }
 
     /// A throw-away copy of a root.
@@ -88,16 +83,11 @@ impl Lab {
                 .entry(name.to_owned())
                 .or_default(),
         );
-        let mut slot = slot
-            .lock()
-            .map_err(|_| anyhow!("the preparation of {name} panicked"))?;
+        let mut slot = slot.lock().map_err(|_| anyhow!("the preparation of {name} panicked"))?;
         let outcome = slot.get_or_insert_with(|| {
-            self.make(name, hasher.finish(), make)
-                .map_err(|error| format!("{error:#}"))
+            self.make(name, hasher.finish(), make).map_err(|error| format!("{error:#}"))
         });
-        outcome
-            .clone()
-            .map_err(|error| anyhow!("cannot prepare {name}: {error}"))
+        outcome.clone().map_err(|error| anyhow!("cannot prepare {name}: {error}"))
     }
 
     fn make(
@@ -150,10 +140,7 @@ impl Mirror {
             addresses.extend(text.lines().filter_map(archive_of_line));
         }
         let of = |security: bool| {
-            addresses
-                .iter()
-                .find(|address| address.ends_with("security") == security)
-                .cloned()
+            addresses.iter().find(|address| address.ends_with("security") == security).cloned()
         };
         let Some(main) = of(false) else {
             bail!("no Debian archive in this machine's apt sources");
@@ -165,14 +152,8 @@ impl Mirror {
 
 fn mount_memory(folder: &Path) -> Result<()> {
     let options = std::ffi::CString::new(MEMORY)?;
-    rustix::mount::mount(
-        "lab",
-        folder,
-        "tmpfs",
-        MountFlags::empty(),
-        options.as_c_str(),
-    )
-    .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
+    rustix::mount::mount("lab", folder, "tmpfs", MountFlags::empty(), options.as_c_str())
+        .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
 }
 
 /// The archive that a line of apt's sources names, in the old form or in deb822.
@@ -232,12 +213,7 @@ fn run_in(
 
 /// Copies a tree with everything that it is made of.
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    child::output(
-        Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(from)
-            .arg(to),
-    )?;
+    child::output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to))?;
     Ok(())
 }
 

@@ -76,11 +76,7 @@ fn build(source: &Path) -> Result<()> {
     };
     let mut command = Command::new("dpkg-buildpackage");
     command
-        .args([
-            "--build=binary",
-            "--unsigned-changes",
-            "--no-check-builddeps",
-        ])
+        .args(["--build=binary", "--unsigned-changes", "--no-check-builddeps"])
         .current_dir(source)
         .env("CARGO_HOME", of_home("CARGO_HOME", ".cargo"))
         .env("RUSTUP_HOME", of_home("RUSTUP_HOME", ".rustup"))
@@ -120,14 +116,7 @@ fn build_by_hand(source: &Path) -> Result<()> {
     let target = format!("target/{TARGET}/release/venvguard");
     child::output(
         Command::new("cargo")
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--locked",
-                "--target",
-                TARGET,
-            ])
+            .args(["build", "--quiet", "--release", "--locked", "--target", TARGET])
             .current_dir(source)
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
@@ -141,10 +130,7 @@ fn build_by_hand(source: &Path) -> Result<()> {
         "Package: venvguard\nVersion: 0~lab\nArchitecture: amd64\nMaintainer: The lab <root@localhost>\n\
          Description: provisional\n",
     )?;
-    fs::write(
-        tree.join("DEBIAN/conffiles"),
-        "/etc/apt/apt.conf.d/50venvguard\n",
-    )?;
+    fs::write(tree.join("DEBIAN/conffiles"), "/etc/apt/apt.conf.d/50venvguard\n")?;
     fs::write(
         tree.join("etc/apt/apt.conf.d/50venvguard"),
         r#"DPkg::Pre-Invoke { "test ! -x /usr/sbin/venvguard || /usr/sbin/venvguard hook pre-invoke || true"; };

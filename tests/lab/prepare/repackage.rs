@@ -23,10 +23,7 @@ pub(crate) fn next_patch(upstream: &str) -> Result<String> {
     let (minor, patch) = upstream.rsplit_once('.').context("an odd version")?;
     let next = (patch.parse::<u32>()? + 1).to_string();
     // The version is replaced inside a binary, where there is no room for another digit.
-    ensure!(
-        next.len() == patch.len(),
-        "{upstream} has no next patch of the same length"
-    );
+    ensure!(next.len() == patch.len(), "{upstream} has no next patch of the same length");
     Ok(format!("{minor}.{next}"))
 }
 
@@ -35,11 +32,7 @@ pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &P
     let tree = unpack(original)?;
     let control = tree.join("DEBIAN/control");
     let text = fs::read_to_string(&control)?;
-    ensure!(
-        text.contains(&from.debian),
-        "{} is of another version",
-        original.display()
-    );
+    ensure!(text.contains(&from.debian), "{} is of another version", original.display());
     fs::write(&control, text.replace(&from.debian, &to.debian))?;
 
     let interpreter = tree.join(format!("usr/bin/python{}", from.minor));
@@ -52,11 +45,7 @@ pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &P
         format!("{text}\n\nclass LabError(MessageError):\n    \"\"\"New in this version.\"\"\"\n")
     })?;
     edit(&library.join("email/generator.py"), |text| {
-        text.replacen(
-            "\nimport ",
-            "\nfrom email.errors import LabError\nimport ",
-            1,
-        )
+        text.replacen("\nimport ", "\nfrom email.errors import LabError\nimport ", 1)
     })?;
     if from.upstream != to.upstream {
         edit(&library.join("ssl.py"), |text| {
@@ -73,11 +62,9 @@ pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &P
 /// Adds `lab-plain`, in two versions, and `lab-halt`, which cannot be installed before `/etc/lab-go` exists.
 pub(crate) fn add_lab_packages(repository: &Path) -> Result<()> {
     let halt = "#!/bin/sh\nif [ \"$1\" = install ]; then test -e /etc/lab-go; fi\n";
-    for (name, version, preinst) in [
-        ("lab-plain", "1.0", None),
-        ("lab-plain", "1.1", None),
-        ("lab-halt", "1.0", Some(halt)),
-    ] {
+    for (name, version, preinst) in
+        [("lab-plain", "1.0", None), ("lab-plain", "1.1", None), ("lab-halt", "1.0", Some(halt))]
+    {
         let tree = repository.join("tree");
         fs::create_dir_all(tree.join("DEBIAN"))?;
         fs::write(
@@ -171,9 +158,7 @@ fn rebuild_interpreter(path: &Path, from: &Python, to: &Python) -> Result<()> {
 
 /// Where the interpreter's own version number stands in its file.
 fn version_symbol(elf: &object::File<'_>) -> Result<Option<usize>> {
-    let Some(symbol) = elf
-        .dynamic_symbols()
-        .find(|symbol| symbol.name() == Ok("Py_Version"))
+    let Some(symbol) = elf.dynamic_symbols().find(|symbol| symbol.name() == Ok("Py_Version"))
     else {
         return Ok(None);
     };

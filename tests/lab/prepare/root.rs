@@ -48,27 +48,23 @@ impl Lab {
     /// The root of a release.
     pub(crate) fn root(&self, suite: Suite) -> Result<PathBuf> {
         let suite = suite.name();
-        self.artefact(
-            &format!("root-{suite}"),
-            &[PACKAGES, CUSTOMISE],
-            |directory| {
-                child::output(
-                    Command::new("mmdebstrap")
-                        .args(["--quiet", "--variant=apt", "--format=directory"])
-                        .arg(format!("--include={PACKAGES}"))
-                        // A snapshot of the archive may be older than its Release file allows.
-                        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
-                        .arg("--dpkgopt=force-unsafe-io")
-                        .arg("--dpkgopt=path-exclude=/usr/share/man/*")
-                        .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
-                        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
-                        .arg(format!("--customize-hook={CUSTOMISE}"))
-                        .arg(suite)
-                        .arg(directory)
-                        .arg(&self.mirror.main),
-                )?;
-                Ok(())
-            },
-        )
+        self.artefact(&format!("root-{suite}"), &[PACKAGES, CUSTOMISE], |directory| {
+            child::output(
+                Command::new("mmdebstrap")
+                    .args(["--quiet", "--variant=apt", "--format=directory"])
+                    .arg(format!("--include={PACKAGES}"))
+                    // A snapshot of the archive may be older than its Release file allows.
+                    .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+                    .arg("--dpkgopt=force-unsafe-io")
+                    .arg("--dpkgopt=path-exclude=/usr/share/man/*")
+                    .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
+                    .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
+                    .arg(format!("--customize-hook={CUSTOMISE}"))
+                    .arg(suite)
+                    .arg(directory)
+                    .arg(&self.mirror.main),
+            )?;
+            Ok(())
+        })
     }
 }

@@ -114,11 +114,8 @@ impl Lab {
     pub(crate) fn upgrade(&self, kind: Kind) -> Result<Upgrade> {
         let suite = kind.suite();
         let root = self.root(suite)?;
-        let recipe = [
-            include_str!("upgrade.rs"),
-            include_str!("repackage.rs"),
-            &root.to_string_lossy(),
-        ];
+        let recipe =
+            [include_str!("upgrade.rs"), include_str!("repackage.rs"), &root.to_string_lossy()];
         let repository =
             self.artefact(&format!("upgrade-{}", kind.name()), &recipe, |directory| {
                 let installed = Installed::in_root(&root)?;
@@ -179,15 +176,8 @@ impl Lab {
         self.download(root, source, &packages, directory)?;
         let from = installed.default_python()?;
         let offered = offered_pythons(directory)?;
-        let to = offered
-            .into_iter()
-            .find(|python| python.minor == from.minor);
-        Ok(to.map(|to| About {
-            from,
-            to,
-            packages,
-            repackaged: false,
-        }))
+        let to = offered.into_iter().find(|python| python.minor == from.minor);
+        Ok(to.map(|to| About { from, to, packages, repackaged: false }))
     }
 
     /// The default minor of another archive.
@@ -206,21 +196,10 @@ impl Lab {
         self.download(root, source, &packages, directory)?;
         let from = installed.default_python()?;
         let offered = offered_pythons(directory)?;
-        let Some(to) = offered
-            .into_iter()
-            .find(|python| python.minor != from.minor)
-        else {
-            bail!(
-                "the archive has no newer default Python than {}",
-                from.minor
-            );
+        let Some(to) = offered.into_iter().find(|python| python.minor != from.minor) else {
+            bail!("the archive has no newer default Python than {}", from.minor);
         };
-        Ok(About {
-            from,
-            to,
-            packages,
-            repackaged: false,
-        })
+        Ok(About { from, to, packages, repackaged: false })
     }
 
     /// The root's own Python with the next version.
@@ -244,21 +223,13 @@ impl Lab {
         run_in(&overlay.root(), &[(&originals, "/originals")], &script, &[])?;
         let to = match kind {
             Kind::Revision => Python::new(&from.minor, &format!("{}+lab1", from.debian)),
-            _ => Python::new(
-                &from.minor,
-                &format!("{}-1", repackage::next_patch(&from.upstream)?),
-            ),
+            _ => Python::new(&from.minor, &format!("{}-1", repackage::next_patch(&from.upstream)?)),
         };
         for entry in fs::read_dir(&originals)? {
             repackage::python(&entry?.path(), &from, &to, directory)?;
         }
         fs::remove_dir_all(&originals)?;
-        Ok(About {
-            from,
-            to,
-            packages,
-            repackaged: true,
-        })
+        Ok(About { from, to, packages, repackaged: true })
     }
 
     /// Lets apt choose and fetch what installing `packages` takes in a root with one more source.
@@ -279,12 +250,7 @@ impl Lab {
                 -o APT::Sandbox::User=root install \"$@\"
             rm -rf /repository/partial /repository/lock";
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
-        run_in(
-            &overlay.root(),
-            &[(directory, "/repository")],
-            script,
-            &packages,
-        )?;
+        run_in(&overlay.root(), &[(directory, "/repository")], script, &packages)?;
         Ok(())
     }
 }
@@ -299,10 +265,11 @@ struct Installed {
 impl Installed {
     fn in_root(root: &Path) -> Result<Self> {
         let listing = child::output(
-            Command::new("dpkg-query")
-                .arg("--admindir")
-                .arg(root.join("var/lib/dpkg"))
-                .args(["-W", "-f", "${Package} ${Version} ${source:Package}\n"]),
+            Command::new("dpkg-query").arg("--admindir").arg(root.join("var/lib/dpkg")).args([
+                "-W",
+                "-f",
+                "${Package} ${Version} ${source:Package}\n",
+            ]),
         )?;
         let mut versions = BTreeMap::new();
         let mut sources = BTreeMap::new();
@@ -319,11 +286,7 @@ impl Installed {
         let link = fs::read_link(root.join("usr/bin/python3"))?;
         let link = link.to_string_lossy().into_owned();
         let minor = link.strip_prefix("python").context("an odd python3")?;
-        Ok(Self {
-            minor: minor.to_owned(),
-            versions,
-            sources,
-        })
+        Ok(Self { minor: minor.to_owned(), versions, sources })
     }
 
     /// The source package of the default Python.
@@ -338,10 +301,7 @@ impl Installed {
     }
 
     fn of_source(&self, source: &str) -> Vec<String> {
-        let of_source = self
-            .sources
-            .iter()
-            .filter(|(_, built_from)| *built_from == source);
+        let of_source = self.sources.iter().filter(|(_, built_from)| *built_from == source);
         of_source.map(|(package, _)| package.clone()).collect()
     }
 }
@@ -355,9 +315,7 @@ fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
         let (Some(package), Some(version)) = (parts.next(), parts.next()) else {
             continue;
         };
-        let minor = package
-            .strip_prefix("python")
-            .and_then(|rest| rest.strip_suffix("-minimal"));
+        let minor = package.strip_prefix("python").and_then(|rest| rest.strip_suffix("-minimal"));
         if let Some(minor) = minor.filter(|minor| minor.contains('.')) {
             // apt writes the colon of an epoch as %3a, which no Python of Debian's has.
             found.push(Python::new(minor, version));
@@ -369,9 +327,7 @@ fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
 /// Makes a folder of packages an apt repository.
 fn index(directory: &Path) -> Result<()> {
     let packages = child::output(
-        Command::new("dpkg-scanpackages")
-            .args(["--multiversion", "."])
-            .current_dir(directory),
+        Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(directory),
     )?;
     fs::write(directory.join("Packages"), packages)?;
     fs::write(directory.join("Release"), "Suite: lab\n")?;

@@ -34,14 +34,8 @@ pub(crate) enum Tool {
 }
 
 impl Site {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Bare,
-        Self::Followed,
-        Self::Pinned,
-        Self::Copied,
-        Self::Shop,
-        Self::News,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Bare, Self::Followed, Self::Pinned, Self::Copied, Self::Shop, Self::News];
 
     pub(crate) fn name(self) -> &'static str {
         match self {

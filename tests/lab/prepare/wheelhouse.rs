@@ -20,24 +20,20 @@ impl Lab {
         let minors = self.minors_after(suite)?;
         let requirements = requirements(suite);
         let recipe = [SCRIPT, &requirements, &minors, &root.to_string_lossy()];
-        self.artefact(
-            &format!("wheelhouse-{}", suite.name()),
-            &recipe,
-            |directory| {
-                let overlay = self.overlay("wheelhouse", &root)?;
-                overlay.write("/requirements.txt", &requirements)?;
-                copy_pip_configuration(&overlay)?;
-                let cache = self.home.join("pip-cache");
-                fs::create_dir_all(&cache)?;
-                run_in(
-                    &overlay.root(),
-                    &[(directory, "/wheelhouse"), (&cache, "/root/.cache/pip")],
-                    SCRIPT,
-                    &minors.split(' ').collect::<Vec<_>>(),
-                )?;
-                Ok(())
-            },
-        )
+        self.artefact(&format!("wheelhouse-{}", suite.name()), &recipe, |directory| {
+            let overlay = self.overlay("wheelhouse", &root)?;
+            overlay.write("/requirements.txt", &requirements)?;
+            copy_pip_configuration(&overlay)?;
+            let cache = self.home.join("pip-cache");
+            fs::create_dir_all(&cache)?;
+            run_in(
+                &overlay.root(),
+                &[(directory, "/wheelhouse"), (&cache, "/root/.cache/pip")],
+                SCRIPT,
+                &minors.split(' ').collect::<Vec<_>>(),
+            )?;
+            Ok(())
+        })
     }
 
     /// The minors that the upgrades of a release bring, besides its own.
@@ -56,29 +52,19 @@ impl Lab {
 /// The requirements of all the sites of a release, and of the tools that make them.
 fn requirements(suite: Suite) -> String {
     let mut lines = BTreeSet::new();
-    for site in Site::ALL
-        .into_iter()
-        .filter(|site| site.suites().contains(&suite))
-    {
+    for site in Site::ALL.into_iter().filter(|site| site.suites().contains(&suite)) {
         lines.extend(site.requirements().lines());
         if site.tool() == Tool::Virtualenv {
             lines.insert("virtualenv");
         }
     }
-    lines
-        .into_iter()
-        .fold(String::new(), |text, line| text + line + "\n")
+    lines.into_iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// pip reads the same configuration there as here.
 fn copy_pip_configuration(overlay: &crate::overlay::Overlay) -> Result<()> {
-    let home = std::env::var_os("HOME")
-        .map(PathBuf::from)
-        .unwrap_or_default();
-    for file in [
-        home.join(".config/pip/pip.conf"),
-        PathBuf::from("/etc/pip.conf"),
-    ] {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    for file in [home.join(".config/pip/pip.conf"), PathBuf::from("/etc/pip.conf")] {
         if let Ok(text) = fs::read_to_string(&file) {
             overlay.write("/etc/pip.conf", &text)?;
             break;
