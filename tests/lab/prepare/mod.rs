@@ -189,6 +189,8 @@ fn run_in(
             "--pipe",
             "--timezone=off",
             "--resolv-conf=copy-host",
+            // It would ask for the machine-id of this machine, which a fresh root lacks.
+            "--link-journal=no",
         ]);
     for (here, there) in binds {
         let mut bind = std::ffi::OsString::from("--bind=");
