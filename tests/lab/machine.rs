@@ -546,7 +546,7 @@ fn entering(leader: u32) -> Command {
     command
         .arg("--target")
         .arg(leader.to_string())
-        .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"])
+        .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--"])
         .args(["/usr/bin/env", "-i"])
         .args(ENVIRONMENT);
     command
