@@ -15,7 +15,7 @@ use crate::child;
 use crate::overlay::Overlay;
 use crate::prepare::upgrade::Upgrade;
 use crate::prepare::venvs::Site;
-use crate::prepare::{Lab, copy_tree};
+use crate::prepare::{Lab, copy_tree, machine_name};
 
 /// Booting takes a second; a machine under load may take a few.
 const BOOT: Duration = Duration::from_secs(60);
@@ -97,7 +97,7 @@ impl Machine {
     /// Runs a shell command and returns what it said, whatever its end.
     pub(crate) fn run(&self, script: &str) -> Result<Said> {
         let mut command = self.enter();
-        command.args(["/bin/sh", "-c", "exec 2>&1; cd /; eval \"$1\"", "sh", script]);
+        command.args(["/bin/sh", "-c", "exec 2>&1; eval \"$1\"", "sh", script]);
         said(&mut command)
     }
 
@@ -440,7 +440,7 @@ fn start(
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .arg("--directory")
         .arg(overlay.root())
-        .arg(format!("--machine=lab-{}-{}", std::process::id(), overlay.name()))
+        .arg(machine_name(overlay))
         .args([
             "--boot",
             "--register=no",
@@ -547,7 +547,7 @@ fn entering(leader: u32) -> Command {
         .arg("--target")
         .arg(leader.to_string())
         .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--"])
-        .args(["/usr/bin/env", "-i"])
+        .args(["/usr/bin/env", "-i", "--chdir=/"])
         .args(ENVIRONMENT);
     command
 }

@@ -171,7 +171,7 @@ fn archive_of_line(line: &str) -> Option<String> {
 
 /// Runs a script in a root that is not booted, as the first process and with this machine's network.
 fn run_in(
-    root: &Path,
+    overlay: &Overlay,
     binds: &[(&Path, &str)],
     script: &str,
     arguments: &[&str],
@@ -181,7 +181,8 @@ fn run_in(
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .arg("--quiet")
         .arg("--directory")
-        .arg(root)
+        .arg(overlay.root())
+        .arg(machine_name(overlay))
         .args([
             "--as-pid2",
             "--register=no",
@@ -211,6 +212,11 @@ fn run_in(
         .args(["/bin/sh", "-euc", script, "sh"])
         .args(arguments);
     child::output(&mut command)
+}
+
+/// systemd-nspawn keeps things of its own under a machine's name, and two machines must not share them.
+pub(crate) fn machine_name(overlay: &Overlay) -> String {
+    format!("--machine=lab-{}-{}", std::process::id(), overlay.name())
 }
 
 /// Copies a tree with everything that it is made of.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,11 +43,7 @@ impl Lab {
                     copy_tree(&name, &source)?;
                 }
             }
-            // Only the package itself is built again when the source changes.
-            let target = self.home.join("cargo");
-            fs::create_dir_all(&target)?;
-            symlink(&target, source.join("target"))?;
-            build(&source)?;
+            build(&source, &self.home.join("cargo"))?;
             for entry in fs::read_dir(directory)? {
                 let path = entry?.path();
                 if path.extension().is_none_or(|extension| extension != "deb") {
@@ -64,10 +59,11 @@ impl Lab {
     }
 }
 
-/// Builds the package beside its source.
-fn build(source: &Path) -> Result<()> {
+/// Builds the package beside its source. What cargo makes is kept in `target`: only the crate itself is compiled again
+/// when it has changed.
+fn build(source: &Path, target: &Path) -> Result<()> {
     if !source.join("debian").exists() {
-        return build_by_hand(source);
+        return build_by_hand(source, target);
     }
     // debhelper gives the build an empty home, where cargo would find neither its crates nor its toolchain.
     let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?);
@@ -80,6 +76,7 @@ fn build(source: &Path) -> Result<()> {
         .current_dir(source)
         .env("CARGO_HOME", of_home("CARGO_HOME", ".cargo"))
         .env("RUSTUP_HOME", of_home("RUSTUP_HOME", ".rustup"))
+        .env("CARGO_TARGET_DIR", target)
         .env("CARGO_BUILD_TARGET", TARGET)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("DEB_BUILD_OPTIONS", "nocheck");
@@ -112,19 +109,20 @@ fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
 }
 
 /// PROVISIONAL, until there is `debian/`: the binary and apt's snippet, and nothing else.
-fn build_by_hand(source: &Path) -> Result<()> {
-    let target = format!("target/{TARGET}/release/venvguard");
+fn build_by_hand(source: &Path, target: &Path) -> Result<()> {
+    let binary = target.join(TARGET).join("release/venvguard");
     child::output(
         Command::new("cargo")
             .args(["build", "--quiet", "--release", "--locked", "--target", TARGET])
             .current_dir(source)
+            .env("CARGO_TARGET_DIR", target)
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
     let tree = source.join("tree");
     for folder in ["DEBIAN", "usr/sbin", "etc/apt/apt.conf.d"] {
         fs::create_dir_all(tree.join(folder))?;
     }
-    fs::copy(source.join(target), tree.join("usr/sbin/venvguard"))?;
+    fs::copy(binary, tree.join("usr/sbin/venvguard"))?;
     fs::write(
         tree.join("DEBIAN/control"),
         "Package: venvguard\nVersion: 0~lab\nArchitecture: amd64\nMaintainer: The lab <root@localhost>\n\

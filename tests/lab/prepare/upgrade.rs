@@ -220,7 +220,7 @@ impl Lab {
             use std::fmt::Write;
             write!(script, " {package}={}", installed.versions[package])?;
         }
-        run_in(&overlay.root(), &[(&originals, "/originals")], &script, &[])?;
+        run_in(&overlay, &[(&originals, "/originals")], &script, &[])?;
         let to = match kind {
             Kind::Revision => Python::new(&from.minor, &format!("{}+lab1", from.debian)),
             _ => Python::new(&from.minor, &format!("{}-1", repackage::next_patch(&from.upstream)?)),
@@ -250,7 +250,7 @@ impl Lab {
                 -o APT::Sandbox::User=root install \"$@\"
             rm -rf /repository/partial /repository/lock";
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
-        run_in(&overlay.root(), &[(directory, "/repository")], script, &packages)?;
+        run_in(&overlay, &[(directory, "/repository")], script, &packages)?;
         Ok(())
     }
 }

@@ -127,7 +127,7 @@ impl Lab {
             let overlay = self.overlay("site", &root)?;
             overlay.write("/as-owner", &script)?;
             run_in(
-                &overlay.root(),
+                &overlay,
                 &[(directory, &site.folder()), (&wheelhouse, "/wheelhouse")],
                 SCRIPT,
                 &[&site.folder()],

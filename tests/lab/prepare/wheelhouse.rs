@@ -27,7 +27,7 @@ impl Lab {
             let cache = self.home.join("pip-cache");
             fs::create_dir_all(&cache)?;
             run_in(
-                &overlay.root(),
+                &overlay,
                 &[(directory, "/wheelhouse"), (&cache, "/root/.cache/pip")],
                 SCRIPT,
                 &minors.split(' ').collect::<Vec<_>>(),
