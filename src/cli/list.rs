@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use super::{Exit, chosen};
 use crate::guard::{Guard, Survey};
@@ -117,7 +116,8 @@ pub(super) fn healths<'a>(
             let mut health = match venv {
                 Ok(venv) => {
                     let users = map.of(&venv.path);
-                    health(venv, &now, &needs_restart(users, interpreter(venv, &now).as_deref()))
+                    let interpreter = venv.runs(&now).map(python::path_of);
+                    health(venv, &now, &needs_restart(users, interpreter.as_deref()))
                 }
                 Err(error @ NotAVenv::Missing(_)) => Health::new(State::Missing, error.to_string()),
                 Err(error) => Health::new(State::Broken, error.to_string()),
@@ -195,12 +195,6 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         guard.report.data("");
     }
     Ok(Exit::Done)
-}
-
-/// The interpreter, by its minor version, that a venv runs now.
-fn interpreter(venv: &Venv, now: &Interpreters) -> Option<PathBuf> {
-    let minor = if venv.base.link == Link::Followed { now.default } else { venv.base.minor };
-    minor.filter(|_| venv.base.ours).map(python::path_of)
 }
 
 /// What more has to be known to show a venv.

@@ -6,6 +6,7 @@ use super::arguments::Register;
 use super::{Exit, chosen, need_root};
 use crate::guard::Guard;
 use crate::host::file::printable;
+use crate::repair;
 use crate::store::Registry;
 use crate::venv::{self, Venv};
 
@@ -53,6 +54,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
     }
     for (id, venv) in &registered {
         let Some(entry) = registry.get(id) else { continue };
+        repair::keep_recipe(&guard.context(), id, venv)?;
         guard.report.data(format!(
             "{}: {}, {} by {}, Python {}",
             entry.name,

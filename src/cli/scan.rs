@@ -45,8 +45,11 @@ pub(super) fn scan(
             continue;
         }
         if register && venv.base.ours {
-            if let Err(error) = registry.add(&venv.path, None, guard.config.policy) {
-                guard.report.error(&format!("cannot register {}: {error}", printable(&venv.path)));
+            match registry.add(&venv.path, None, guard.config.policy) {
+                Ok(entry) => repair::keep_recipe(&guard.context(), &entry.id, &venv)?,
+                Err(error) => guard
+                    .report
+                    .error(&format!("cannot register {}: {error}", printable(&venv.path))),
             }
         }
         let registered = registry.venvs.iter().any(|entry| entry.path() == venv.path);

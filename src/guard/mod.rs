@@ -95,8 +95,14 @@ impl Guard {
         for outcome in outcomes {
             let Some(entry) = registry.get_mut(&outcome.id) else { continue };
             crate::repair::note_in_entry(entry, &outcome.done);
-            if let Done::Anchored { minor, .. } = outcome.done {
-                anchored.insert(minor);
+            match outcome.done {
+                Done::Anchored { minor, .. } => drop(anchored.insert(minor)),
+                Done::Rebuilt { .. } => {
+                    if let Ok(venv) = crate::venv::inspect(&self.root, entry.path()) {
+                        crate::repair::keep_recipe(&self.context(), &entry.id, &venv)?;
+                    }
+                }
+                _ => {}
             }
             if let Some((what, detail)) = crate::report::outcome_in_words(outcome) {
                 self.store.record(&Event::new(&entry.name, entry.path(), what, detail))?;

@@ -107,6 +107,8 @@ impl Guard {
             self.report.outcome(&survey.registry, outcome);
         });
         self.remember(&mut survey.registry, &outcomes)?;
+        let survey = self.survey(survey.registry);
+        self.tell_of_processes_left(&survey, &ids, now);
         Ok(all_good && outcomes.iter().all(|outcome| outcome.done.is_good()))
     }
 }

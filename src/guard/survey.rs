@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{Guard, GuardError};
 use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Subject};
-use crate::python::Interpreters;
+use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Target};
 use crate::service::{Processes, Service, ServiceMap};
 use crate::store::{Entry, Registry, TransactionRecord};
@@ -125,6 +125,9 @@ impl Guard {
         let processes = Processes::look(&self.root);
         let paths: Vec<PathBuf> = chosen.iter().map(|(_, venv)| venv.path.clone()).collect();
         let map = ServiceMap::build(&self.root, paths, &processes);
+        for gap in &map.gaps {
+            self.report.note(&format!("some services may be overlooked: {gap}"));
+        }
         chosen
             .into_iter()
             .map(|(entry, venv)| {
@@ -137,6 +140,19 @@ impl Guard {
                 (entry.id.clone(), services)
             })
             .collect()
+    }
+
+    /// Names the processes that still run old code and that no service manager can restart.
+    pub(crate) fn tell_of_processes_left(&self, survey: &Survey, ids: &[&str], now: &Interpreters) {
+        let chosen: Vec<(&Entry, &Venv)> = ids.iter().filter_map(|id| survey.get(id)).collect();
+        let paths = chosen.iter().map(|(_, venv)| &venv.path);
+        let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
+        for (entry, venv) in chosen {
+            let interpreter = venv.runs(now).map(python::path_of);
+            for process in map.of(&venv.path).left_to_people(interpreter.as_deref()) {
+                self.report.note(&format!("{}: restart this yourself: {process}", entry.name));
+            }
+        }
     }
 
     /// Whether a service is to be brought back: it is up, or it failed. One that somebody

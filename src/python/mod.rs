@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use dpkg::{Unsettled, unsettled};
+pub(crate) use dpkg::unsettled;
 #[cfg(test)]
 pub(crate) use elf::sample;
 pub(crate) use elf::{Binary, ElfError, read_binary, read_opened};

@@ -19,7 +19,7 @@ mod stage;
 pub(crate) use anchor::{follow, pin};
 pub(crate) use carry::copy_listed;
 pub(crate) use execute::{Done, Job, Outcome, execute, keep_installed, note_in_entry};
-pub(crate) use rebuild::{Target, forget, readiness};
+pub(crate) use rebuild::{Target, forget, keep_recipe, readiness};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
 pub(crate) use stage::is_ours_to_keep;

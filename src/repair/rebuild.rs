@@ -118,6 +118,14 @@ pub(crate) fn readiness(
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
+/// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
+/// cannot be told today stays as it was told before.
+pub(crate) fn keep_recipe(context: &Context, id: &str, venv: &Venv) -> Result<(), StoreError> {
+    let site = context.root.at(venv.site_packages());
+    let recipe = venv::distributions(&site).ok().and_then(|all| Recipe::of(venv, &all).ok());
+    recipe.map_or(Ok(()), |recipe| context.store.save_recipe(id, &recipe))
+}
+
 /// Builds the successor, tries it, and lets the two trees change places.
 pub(crate) fn rebuild(
     context: &Context,
@@ -173,12 +181,20 @@ pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
     })
 }
 
-/// What is to be installed, told by the old tree while it still is in its place.
+/// What is in a tree, told while it still is in its place.
 #[derive(Debug)]
-enum Content<'a> {
-    /// Exactly what was installed.
+struct Content<'a> {
+    wanted: Wanted<'a>,
+    /// What has to be importable again.
+    modules: Vec<String>,
+}
+
+/// What is to be installed.
+#[derive(Debug)]
+enum Wanted<'a> {
+    /// Exactly what was.
     Same(Recipe),
-    /// What a person wrote down; `pip` where the old tree had one.
+    /// What a person wrote down; and pip, where the old tree had one.
     Listed { file: &'a Path, pip: bool },
 }
 
@@ -188,28 +204,43 @@ impl<'a> Content<'a> {
         let site = context.root.at(venv.site_packages());
         let distributions = venv::distributions(&site)
             .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
+        let mut modules: Vec<String> =
+            distributions.iter().flat_map(|one| one.top_level_modules(&site)).collect();
+        modules.sort();
+        modules.dedup();
         if let Some(file) = entry.requirements() {
             let pip = distributions.iter().any(|one| one.normalised_name() == "pip");
-            return Ok(Self::Listed { file, pip });
+            return Ok(Self { wanted: Wanted::Listed { file, pip }, modules });
         }
         let words =
             |reasons: Vec<Unreproducible>| reasons.iter().map(ToString::to_string).collect();
-        let recipe = Recipe::of(venv, &distributions).map_err(words)?;
+        let recipe = match Recipe::of(venv, &distributions) {
+            // A venv that lost its packages is made again as it was registered.
+            Ok(empty) if distributions.is_empty() => {
+                context.store.recipe(&entry.id).ok().flatten().unwrap_or(empty)
+            }
+            Ok(recipe) => recipe,
+            Err(reasons) => return Err(words(reasons)),
+        };
         let gone = recipe.gone(context.root);
-        if gone.is_empty() { Ok(Self::Same(recipe)) } else { Err(words(gone)) }
+        if gone.is_empty() {
+            Ok(Self { wanted: Wanted::Same(recipe), modules })
+        } else {
+            Err(words(gone))
+        }
     }
 
     fn has_pip(&self) -> bool {
-        match self {
-            Self::Same(recipe) => recipe.seed_pip,
-            Self::Listed { pip, .. } => *pip,
+        match &self.wanted {
+            Wanted::Same(recipe) => recipe.seed_pip,
+            Wanted::Listed { pip, .. } => *pip,
         }
     }
 
     /// Sources that lie in the venv itself, by their paths in it: they have to be there
     /// before anything is installed.
     fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
-        let Self::Same(recipe) = self else { return Vec::new() };
+        let Wanted::Same(recipe) = &self.wanted else { return Vec::new() };
         let inside = recipe.sources_inside(venv);
         inside.iter().filter_map(|path| Some(path.strip_prefix(venv).ok()?.to_path_buf())).collect()
     }
@@ -238,7 +269,7 @@ impl Work<'_> {
         let overlay = || Some(stage.overlay(path));
         // The old tree is asked while the new one is built: both cost seconds.
         let (built, before) = std::thread::scope(|scope| {
-            let before = scope.spawn(|| smoke::smoke(self.context.root, self.owner, path, None));
+            let before = scope.spawn(|| self.smoke(None));
             (self.build(self.venv, &stage.path, &overlay), before.join())
         });
         let notes = built?;
@@ -273,7 +304,7 @@ impl Work<'_> {
         journal: &mut JournalEntry,
     ) -> Result<Rebuilt, RebuildError> {
         let path = &self.venv.path;
-        let before = smoke::smoke(self.context.root, self.owner, path, None);
+        let before = self.smoke(None);
         let aside = beside(path, "old");
         journal.progress = Step::InPlace { aside: aside.as_path().into(), old };
         self.context.store.write_journal(journal)?;
@@ -307,6 +338,12 @@ impl Work<'_> {
         Ok(Rebuilt { kept: Kept::new(kept), old, notes })
     }
 
+    /// What fails in the tree that is seen at the venv's path.
+    fn smoke(&self, overlay: Option<Overlay>) -> Result<smoke::Failures, String> {
+        let modules = &self.content.modules;
+        smoke::smoke(self.context.root, self.owner, &self.venv.path, modules, overlay)
+    }
+
     /// The new tree has to do what the old one did. An old tree that does not even start
     /// sets no standard but that the new one starts.
     fn compare(
@@ -314,8 +351,7 @@ impl Work<'_> {
         before: Result<smoke::Failures, String>,
         overlay: Option<Overlay>,
     ) -> Result<(), RebuildError> {
-        let after = smoke::smoke(self.context.root, self.owner, &self.venv.path, overlay)
-            .map_err(RebuildError::Dead)?;
+        let after = self.smoke(overlay).map_err(RebuildError::Dead)?;
         let worse = before.map(|before| after.new_since(&before)).unwrap_or_default();
         if worse.is_empty() { Ok(()) } else { Err(RebuildError::Worse(worse)) }
     }
@@ -411,11 +447,11 @@ impl Work<'_> {
             let offline: &[&str] = if wheels.is_some() { &["--no-index"] } else { &[] };
             run(seed(install()).args(offline).arg("pip")).map_err(failed)?;
         }
-        let recipe = match &self.content {
-            Content::Listed { file, .. } => {
+        let recipe = match &self.content.wanted {
+            Wanted::Listed { file, .. } => {
                 return run(install().arg("-r").arg(file)).map(drop).map_err(failed);
             }
-            Content::Same(recipe) => recipe,
+            Wanted::Same(recipe) => recipe,
         };
         for name in recipe.seeds() {
             if let Err(error) = run(seed(install()).arg(&name)) {

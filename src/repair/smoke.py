@@ -1,4 +1,4 @@
-# Run by a venv's own interpreter, as its owner. Prints one JSON line for each import that
+# Run by a venv's own interpreter, as its owner, with the names of modules. Prints one JSON line for each import that
 # fails, and "done" at the end: a crash is told by its absence.
 import asyncio, ctypes, importlib, importlib.metadata, json, os, sys, warnings
 warnings.simplefilter("ignore")
@@ -17,28 +17,10 @@ def attempt(kind, name, action):
         print(json.dumps([kind, name, text]), file=report, flush=True)
 
 
-def top_level(distribution):
-    for file in distribution.files or []:
-        first = file.parts[0]
-        if first in ("..", "/", "__pycache__") or first.endswith((".dist-info", ".egg-info", ".data", ".libs", ".pth")):
-            continue
-        if len(file.parts) == 1:
-            name, suffix = first.split(".", 1) if "." in first else (first, "")
-            if suffix != "py" and not suffix.endswith("so"):
-                continue
-            first = name
-        elif not str(file).endswith((".py", ".so")):
-            continue
-        if first.isidentifier():
-            yield first
-
-
-site = [path for path in sys.path if path.startswith(sys.prefix + os.sep) and path.endswith("site-packages")]
-distributions = list(importlib.metadata.distributions(path=site))
-names = sorted({name for one in distributions for name in top_level(one)} - {"distutils-precedence"})
-for name in names:
+for name in sys.argv[1:]:
     attempt("module", name, lambda: importlib.import_module(name))
-for one in distributions:
+site = [path for path in sys.path if path.startswith(sys.prefix + os.sep) and path.endswith("site-packages")]
+for one in importlib.metadata.distributions(path=site):
     for point in one.entry_points:
         if point.group == "console_scripts":
             attempt("script", point.name, point.load)

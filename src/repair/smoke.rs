@@ -32,18 +32,19 @@ impl Failures {
     }
 }
 
-/// Tries the tree at `venv`. An interpreter that does not come to the end (it is missing,
+/// Tries the tree at `venv`: it imports `modules` and what its programs begin with. An interpreter that does not come to the end (it is missing,
 /// crashes, hangs) is an error that says how it ended.
 pub(super) fn smoke(
     root: &Root,
     owner: &User,
     venv: &Path,
+    modules: &[String],
     overlay: Option<Overlay>,
 ) -> Result<Failures, String> {
     let python = venv.join("bin/python");
     // `-` reads the program from standard input; the environment is empty, and the
     // folder is not the owner's.
-    let program = Program::new(python).args(["-B", "-"]).input(SCRIPT).limit(LIMIT);
+    let program = Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(LIMIT);
     let finished = confine::confined(root, program, owner, overlay, Path::new("/"))
         .finish()
         .map_err(|error| error.to_string())?;

@@ -52,9 +52,16 @@ impl Users {
         self.processes.iter().filter(belongs).map(|user| &user.process)
     }
 
-    /// The processes that no manager of ours runs: somebody has to restart them by hand.
-    pub(crate) fn unmanaged(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|user| user.service.is_none()).map(|user| &user.process)
+    /// The processes that run old code and that no manager of ours runs: somebody has to
+    /// restart them by hand. In words.
+    pub(crate) fn left_to_people(&self, interpreter: Option<&Path>) -> Vec<String> {
+        self.processes
+            .iter()
+            .filter(|user| user.service.is_none())
+            .filter_map(|UserProcess { process, .. }| {
+                Some(format!("{}: {}", process.describe(), process.stale(interpreter)?))
+            })
+            .collect()
     }
 }
 

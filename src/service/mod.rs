@@ -17,19 +17,14 @@ mod uwsgi;
 
 use std::time::Duration;
 
-pub(crate) use cgroup::Place;
 pub(crate) use condition::{Condition, NotUp};
-pub(crate) use find::{ServiceMap, UserProcess, Users, needs_restart};
-pub(crate) use name::{Manager, Service, ServiceNameError};
-pub(crate) use process::{Process, ProcessId, Processes, await_gone, survivors};
+pub(crate) use find::{ServiceMap, needs_restart};
+pub(crate) use name::{Manager, Service};
+pub(crate) use process::{ProcessId, Processes, await_gone};
 pub(crate) use supervisord::SupervisordError;
 
 use crate::host::command::CommandError;
 use crate::host::{Root, file};
-
-/// How long a service has to stay up before it counts as up: a broken interpreter ends
-/// most services within the first second, gunicorn's workers within the second one.
-pub(crate) const STABLE_FOR: Duration = Duration::from_secs(3);
 
 /// How many lines of a service's log an error shows, and how much of each.
 const WORDS: usize = 5;

@@ -126,15 +126,6 @@ impl Processes {
     }
 }
 
-/// Those of the processes `before` that are still there.
-pub(crate) fn survivors<'a>(
-    before: impl IntoIterator<Item = &'a Process>,
-    after: &Processes,
-) -> Vec<Process> {
-    let lives = |old: &&Process| after.get(old.id.pid).is_some_and(|new| new.id == old.id);
-    before.into_iter().filter(lives).cloned().collect()
-}
-
 /// Waits for the end of processes and returns those that did not end.
 pub(crate) fn await_gone(root: &Root, ids: &[ProcessId], patience: Duration) -> Vec<ProcessId> {
     let mut left = ids.to_vec();

@@ -22,12 +22,13 @@ pub(crate) use config::{Config, EngineChoice};
 pub(crate) use history::Event;
 pub(crate) use journal::{Entry as JournalEntry, Operation, Progress};
 pub(crate) use path_text::PathText;
-pub(crate) use registry::{Anchored, Entry, Kept, NameError, Registry};
+pub(crate) use registry::{Anchored, Entry, Kept, Registry};
 pub(crate) use transaction::{Pending, Subject as TransactionSubject, TransactionRecord};
 
 use crate::host::lock::{self, Lock, LockError};
 use crate::host::{Root, file};
 use crate::python::Interpreters;
+use crate::venv::Recipe;
 
 const STATE: &str = "/var/lib/venvguard";
 const LOCK: &str = "/run/venvguard/lock";
@@ -113,6 +114,22 @@ impl Store {
 
     pub(crate) fn end_transaction(&self) -> Result<(), StoreError> {
         self.remove("transaction.json")
+    }
+
+    /// What it takes to make a venv again, should it not tell any more.
+    pub(crate) fn recipe(&self, id: &str) -> Result<Option<Recipe>, StoreError> {
+        let path = self.state.join(format!("recipes/{id}.json"));
+        match file::read_untrusted(&path, LIMIT) {
+            Ok(bytes) => Ok(Some(Recipe::of_json(&bytes).map_err(|error| {
+                StoreError::Damaged { path, line: 0, reason: error.to_string() }
+            })?)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn save_recipe(&self, id: &str, recipe: &Recipe) -> Result<(), StoreError> {
+        self.save(&format!("recipes/{id}.json"), recipe)
     }
 
     /// Whether somebody marked work for `resume`. One `stat`.

@@ -18,14 +18,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use distribution::{Distribution, distributions, normalised};
-pub(crate) use foreign::{ForeignFile, ForeignKind, foreign_files};
+pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use origin::Origin;
-pub(crate) use recipe::{Reason, Recipe, RecipeError, Requirement, Source, Unreproducible};
-pub(crate) use record::RecordEntry;
-pub(crate) use scan::{Found, Scan, scan};
+pub(crate) use recipe::{Recipe, Unreproducible};
+pub(crate) use scan::scan;
 
-use crate::python::{BuildId, Minor, Version};
+use crate::python::{BuildId, Interpreters, Minor, Version};
 
 /// Who made a venv. It decides how it is made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +100,12 @@ pub(crate) struct Venv {
 }
 
 impl Venv {
+    /// The minor version of Debian's interpreter that runs when the venv is used now.
+    pub(crate) fn runs(&self, now: &Interpreters) -> Option<Minor> {
+        let minor = if self.base.link == Link::Followed { now.default } else { self.base.minor };
+        minor.filter(|_| self.base.ours)
+    }
+
     pub(crate) fn site_packages(&self) -> PathBuf {
         site_packages(&self.path, self.site)
     }

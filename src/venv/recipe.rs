@@ -215,11 +215,6 @@ impl Recipe {
         })
     }
 
-    /// As it is stored.
-    pub(crate) fn to_json(&self) -> Result<Vec<u8>, RecipeError> {
-        Ok(serde_json::to_vec_pretty(self)?)
-    }
-
     /// Reads a stored recipe. Every text in it is looked at again.
     pub(crate) fn of_json(bytes: &[u8]) -> Result<Self, RecipeError> {
         #[derive(Deserialize)]
