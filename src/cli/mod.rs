@@ -30,6 +30,8 @@ pub(crate) enum Exit {
     Attention = 3,
     /// A transaction must not go on.
     Blocked = 10,
+    /// The launcher could not do its part, the program was not started.
+    NotLaunched = confine::LAUNCHER_FAILED as isize,
 }
 
 impl From<Exit> for ExitCode {
@@ -117,7 +119,7 @@ fn confined(report: &Report, specification: &str, program: &[std::ffi::OsString]
         Err(error) => error.into(),
     };
     report.note(&error.to_string());
-    std::process::exit(confine::LAUNCHER_FAILED)
+    Exit::NotLaunched
 }
 
 /// Commands that change what root keeps say so before anything is tried.

@@ -65,7 +65,7 @@ impl Guard {
             .decisions
             .iter()
             .filter(|decision| decision.before_dpkg)
-            .filter_map(|decision| self.job(survey, decision, None, running, now))
+            .filter_map(|decision| survey.job(decision, None, running, now))
             .collect();
         if jobs.is_empty() {
             return Ok(true);

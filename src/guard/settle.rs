@@ -101,7 +101,7 @@ impl Guard {
         }
         let jobs: Vec<Job> = wanted()
             .filter(|decision| decision.remedy != Remedy::Impossible)
-            .filter_map(|decision| self.job(&survey, decision, transaction, &running, now))
+            .filter_map(|decision| survey.job(decision, transaction, &running, now))
             .collect();
         let outcomes = repair::execute(&self.context(), now, jobs, self.jobs(None), |outcome| {
             self.report.outcome(&survey.registry, outcome);

@@ -29,6 +29,40 @@ impl Survey {
         self.entries()
             .find_map(|(entry, venv)| (entry.id == id).then_some((entry, venv.as_ref().ok()?)))
     }
+
+    /// The repair that a decision asks for.
+    pub(crate) fn job(
+        &self,
+        decision: &Decision,
+        transaction: Option<&TransactionRecord>,
+        running: &BTreeMap<String, Vec<Service>>,
+        now: &Interpreters,
+    ) -> Option<Job> {
+        let (entry, venv) = self.get(&decision.id)?;
+        let known = transaction.and_then(|record| record.subjects.get(&entry.id));
+        let mut services = known.map(|subject| subject.services.clone()).unwrap_or_default();
+        for service in running.get(&entry.id).into_iter().flatten() {
+            if !services.contains(service) {
+                services.push(service.clone());
+            }
+        }
+        let held = known.is_some_and(|subject| subject.held);
+        let follows = held || entry.anchored.is_some() || venv.base.link == Link::Followed;
+        // A venv whose own minor version stays is made again for that one.
+        let own = (decision.effect == Effect::Stale).then_some(venv.site);
+        let target = match own {
+            Some(minor) => Target::asked_for(venv, follows, now, Some(minor)),
+            None => Target::of_default(venv, follows, now),
+        };
+        Some(Job {
+            entry: entry.clone(),
+            venv: venv.clone(),
+            remedy: decision.remedy,
+            fallback: decision.fallback,
+            target,
+            services,
+        })
+    }
 }
 
 /// The venvs that one thread looks at before it asks for more.
@@ -159,35 +193,6 @@ impl Guard {
     /// stopped stays stopped.
     fn is_wanted(&self, service: &Service) -> bool {
         crate::service::condition(&self.root, service).is_ok_and(|condition| condition.is_wanted())
-    }
-
-    /// The repair that a decision asks for.
-    pub(crate) fn job(
-        &self,
-        survey: &Survey,
-        decision: &Decision,
-        transaction: Option<&TransactionRecord>,
-        running: &BTreeMap<String, Vec<Service>>,
-        now: &Interpreters,
-    ) -> Option<Job> {
-        let (entry, venv) = survey.get(&decision.id)?;
-        let known = transaction.and_then(|record| record.subjects.get(&entry.id));
-        let mut services = known.map(|subject| subject.services.clone()).unwrap_or_default();
-        for service in running.get(&entry.id).into_iter().flatten() {
-            if !services.contains(service) {
-                services.push(service.clone());
-            }
-        }
-        let held = known.is_some_and(|subject| subject.held);
-        let follows = held || entry.anchored.is_some() || venv.base.link == Link::Followed;
-        Some(Job {
-            entry: entry.clone(),
-            venv: venv.clone(),
-            remedy: decision.remedy,
-            fallback: decision.fallback,
-            target: Target::of_default(venv, follows, now),
-            services,
-        })
     }
 
     /// The registry, looked at.

@@ -116,6 +116,7 @@ fn is_owned(root: &Root, minor: Minor) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 mod tests {
     use super::super::elf::sample::binary;
     use super::*;

@@ -84,6 +84,7 @@ pub(super) fn interpreter_names(bin: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 mod tests {
     use super::*;
     use crate::venv::{Base, Flavour, Link};

@@ -137,7 +137,7 @@ pub(crate) fn rebuild(
     if let Some(reason) = stage::untrusted_ancestor(&venv.path, venv) {
         return Err(RebuildError::Untrusted(reason));
     }
-    let content = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
+    let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
     let path = Stage::path_for(&venv.path);
@@ -152,7 +152,7 @@ pub(crate) fn rebuild(
     context.store.write_journal(&journal)?;
     let stage = Stage::make(&parent, &path, venv)?;
     let owner = owner(context, venv);
-    let work = Work { context, entry, venv, target, owner: &owner, content };
+    let work = Work { context, entry, venv, target, owner: &owner, content: told };
     let result = match stage::can_lay_over(context.root, &owner, &stage, &venv.path) {
         Ok(()) => work.beside(&parent, &stage, old, &mut journal),
         Err(reason) => {

@@ -131,6 +131,7 @@ pub(super) fn put_back(venv: &Path, aside: &Path, old: Identity) -> io::Result<(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 mod tests {
     use super::*;
     use std::fs;

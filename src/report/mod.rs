@@ -40,6 +40,10 @@ impl Report {
     }
 
     /// A line of data.
+    #[expect(
+        clippy::unused_self,
+        reason = "who prints has a report at hand; nobody prints without one"
+    )]
     pub(crate) fn data(&self, line: impl Display) {
         // A reader that has gone (`| head`) is no fault.
         let _ = writeln!(std::io::stdout().lock(), "{line}");

@@ -19,6 +19,7 @@ const AT_REST: Duration = Duration::from_secs(1);
 
 /// How a service is, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four questions, each with its own answer")]
 pub(crate) struct Condition {
     pub(crate) up: bool,
     /// It ran to its end, as it is meant to (a oneshot).

@@ -140,6 +140,10 @@ struct Index {
 }
 
 impl Index {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the whole of a path is resolved, and what leaves the root prefix matches nothing"
+    )]
     /// A venv is known by its path as given and by the one that links lead to: the kernel
     /// tells only the latter.
     fn new<P: AsRef<Path>>(root: &Root, venvs: impl IntoIterator<Item = P>) -> Self {

@@ -69,7 +69,7 @@ impl Config {
             |line, reason: String| StoreError::Damaged { path: path.to_path_buf(), line, reason };
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            damaged(before.iter().filter(|byte| **byte == b'\n').count() + 1, error.to_string())
+            damaged(before.split(|byte| *byte == b'\n').count(), error.to_string())
         })?;
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);

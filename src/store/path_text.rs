@@ -1,6 +1,7 @@
 //! Paths in JSON: text where they are UTF-8, bytes in hexadecimal where they are not.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -22,13 +23,13 @@ impl Serialize for PathText {
         let form = match self.0.to_str() {
             Some(text) => Form::Text(text.to_string()),
             None => Form::Bytes {
-                bytes: self
-                    .0
-                    .as_os_str()
-                    .as_bytes()
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect(),
+                bytes: self.0.as_os_str().as_bytes().iter().fold(
+                    String::new(),
+                    |mut text, byte| {
+                        let _ = write!(text, "{byte:02x}");
+                        text
+                    },
+                ),
             },
         };
         form.serialize(serializer)

@@ -46,6 +46,7 @@ impl Imitation {
         let noted = told.clone();
         let mut listener = late.is_zero().then(|| UnixListener::bind(&socket).unwrap());
         std::thread::spawn(move || {
+            #[expect(clippy::disallowed_methods, reason = "a slow server is what is imitated")]
             std::thread::sleep(late);
             let listener = listener.take().unwrap_or_else(|| UnixListener::bind(&socket).unwrap());
             for stream in listener.incoming().flatten() {

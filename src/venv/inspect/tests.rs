@@ -326,6 +326,7 @@ fn a_hostile_configuration_is_not_read() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 fn links_in_the_place_of_its_folders_are_not_followed() {
     let system = System::new();
     fs::rename(system.at("srv/app/lib"), system.at("srv/elsewhere")).unwrap();

@@ -175,7 +175,7 @@ fn sources_inside_the_venv_are_known() {
 
 #[test]
 fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
-    let json = serde_json::to_vec(&mixed()).unwrap();
+    let json = serde_json::to_vec_pretty(&mixed()).unwrap();
     assert_eq!(Recipe::of_json(&json).unwrap(), mixed());
     let text = String::from_utf8(json).unwrap();
     let newer = text.replace("\"schema_version\": 1", "\"schema_version\": 2");
