@@ -101,7 +101,6 @@ fn resume(guard: &Guard) -> anyhow::Result<Exit> {
         return Ok(Exit::Attention);
     }
     let settled = guard.settle()?;
-    guard.prune()?;
     Ok(match settled {
         Settled::Nothing => {
             guard.report.note("nothing was left to do");

@@ -115,10 +115,9 @@ impl Guard {
         Ok(())
     }
 
-    /// Removes the trees of before a rebuild that have been kept long enough.
-    pub(crate) fn prune(&self) -> Result<(), GuardError> {
-        let _lock = self.lock()?;
-        let mut registry = self.store.registry()?;
+    /// Removes the trees of before a rebuild that have been kept long enough. The caller
+    /// holds the lock, and saves the registry.
+    pub(crate) fn prune(&self, registry: &mut Registry) {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now() - limit;
         for entry in &mut registry.venvs {
@@ -128,7 +127,5 @@ impl Guard {
                 Err(error) => self.report.error(&format!("{}: {error}", entry.name)),
             }
         }
-        self.store.save_registry(&registry)?;
-        Ok(())
     }
 }

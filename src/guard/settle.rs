@@ -48,6 +48,7 @@ impl Guard {
         let now = self.interpreters()?;
         let before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
         let mut registry = self.store.registry()?;
+        self.prune(&mut registry);
         let recovered = repair::recover(&self.context(), &mut registry, &now)?;
         let transaction = self.store.transaction()?;
         let survey = self.survey(registry);
