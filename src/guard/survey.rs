@@ -192,7 +192,13 @@ impl Guard {
     /// Whether a service is to be brought back: it is up, or it failed. One that somebody
     /// stopped stays stopped.
     fn is_wanted(&self, service: &Service) -> bool {
-        crate::service::condition(&self.root, service).is_ok_and(|condition| condition.is_wanted())
+        match crate::service::condition(&self.root, service) {
+            Ok(condition) => condition.is_wanted(),
+            Err(error) => {
+                self.report.error(&format!("{service} will not be restarted: {error}"));
+                false
+            }
+        }
     }
 
     /// The registry, looked at.

@@ -42,6 +42,8 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     path: PathBuf,
+    /// What it is called in messages, where its path does not tell.
+    name: String,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
@@ -106,11 +108,17 @@ impl Program {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            name: String::new(),
             arguments: Vec::new(),
             environment: vec![("PATH".into(), PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             input: Vec::new(),
             limit: DEFAULT_LIMIT,
         }
+    }
+
+    /// One of the system's own programs. Not every release has merged `/bin` and `/usr/bin`.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::new(find(name).unwrap_or_else(|| PathBuf::from("/usr/bin").join(name)))
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -140,7 +148,10 @@ impl Program {
 
     /// The program's own name, as it stands in messages.
     pub(crate) fn name(&self) -> String {
-        super::file::printable(self.path.file_name().unwrap_or(self.path.as_os_str()))
+        if self.name.is_empty() {
+            return super::file::printable(self.path.file_name().unwrap_or(self.path.as_os_str()));
+        }
+        self.name.clone()
     }
 
     /// The same program with `launcher` in front: what a confined run is.
@@ -149,10 +160,11 @@ impl Program {
         launcher: impl Into<PathBuf>,
         arguments: Vec<OsString>,
     ) -> Self {
+        let name = self.name();
         let mut all = arguments;
         all.push(self.path.into_os_string());
         all.extend(self.arguments);
-        Self { path: launcher.into(), arguments: all, ..self }
+        Self { path: launcher.into(), arguments: all, name, ..self }
     }
 
     /// Runs it and wants exit 0.

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::MountPropagationFlags;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::UnshareFlags;
@@ -102,6 +102,7 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let gid = Gid::from_raw(confinement.gid);
         let uid = Uid::from_raw(confinement.uid);
+        give_input_to(uid, gid).map_err(step("standard input"))?;
         rustix::thread::set_thread_groups(&groups)
             .map_err(io::Error::from)
             .map_err(step("groups"))?;
@@ -125,6 +126,17 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     std::env::set_current_dir(&confinement.folder)
         .or_else(|_| std::env::set_current_dir("/"))
         .map_err(step("working folder"))
+}
+
+/// Makes the pipe on standard input the program's own, so that it can open it by name too
+/// (`/dev/stdin`). A pipe belongs to who made it, and that was root.
+fn give_input_to(uid: Uid, gid: Gid) -> io::Result<()> {
+    let input = rustix::stdio::stdin();
+    let is_pipe = FileType::from_raw_mode(rustix::fs::fstat(input)?.st_mode) == FileType::Fifo;
+    if is_pipe {
+        rustix::fs::fchown(input, Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 /// The process is its group's leader when it is started: a session of its own is then

@@ -1,7 +1,6 @@
 //! systemd, asked and told by `systemctl`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::condition::Condition;
@@ -73,9 +72,9 @@ pub(super) fn restart(root: &Root, unit: &str, was_up: bool) -> Result<Restart, 
 
 /// The last lines that the unit's own processes left in the journal; those of the manager
 /// about the unit, where its processes left none.
-pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
+pub(super) fn last_words(unit: &str) -> Vec<String> {
     let ask = |selection: &[&str]| {
-        Program::new(root.at("/usr/bin/journalctl"))
+        Program::named("journalctl")
             .limit(QUESTION_LIMIT)
             .args(["--no-pager", "--quiet", "--output=cat", "--lines=5"])
             .args(selection)
@@ -91,8 +90,7 @@ fn systemctl(root: &Root) -> Result<Program, ServiceError> {
     if !is_running(root) {
         return Err(ServiceError::NoSystemd);
     }
-    let path: PathBuf = root.at("/usr/bin/systemctl");
-    Ok(Program::new(path).limit(QUESTION_LIMIT).args(["--no-pager", "--no-ask-password"]))
+    Ok(Program::named("systemctl").limit(QUESTION_LIMIT).args(["--no-pager", "--no-ask-password"]))
 }
 
 /// What `systemctl show` says of a unit.

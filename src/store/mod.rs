@@ -88,11 +88,14 @@ impl Store {
         self.save("registry.json", registry)
     }
 
-    /// The interpreters that the venvs were last brought in line with.
+    /// The interpreters that the venvs were last brought in line with. A damaged file is as
+    /// good as none: it is made anew from what is installed.
     pub(crate) fn interpreters(&self) -> Result<Option<Interpreters>, StoreError> {
-        Ok(self
-            .load::<transaction::Snapshot>("interpreters.json", transaction::SCHEMA)?
-            .map(|snapshot| snapshot.interpreters))
+        match self.load::<transaction::Snapshot>("interpreters.json", transaction::SCHEMA) {
+            Ok(snapshot) => Ok(snapshot.map(|snapshot| snapshot.interpreters)),
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn save_interpreters(&self, interpreters: &Interpreters) -> Result<(), StoreError> {
