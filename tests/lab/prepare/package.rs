@@ -13,11 +13,11 @@ use crate::child;
 /// What the package is built from.
 const SOURCES: [&str; 9] = [
     ".clippy.toml",
+    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
     "README.md",
-    "build.rs",
     "debian",
     "hooks",
     "src",
