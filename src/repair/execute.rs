@@ -51,6 +51,8 @@ impl Job {
 pub(crate) struct Outcome {
     pub(crate) id: String,
     pub(crate) done: Done,
+    /// The services that were restarted, where the repair went well.
+    pub(crate) restarted: Vec<Service>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -131,7 +133,11 @@ fn repair_safely(context: &Context, now: &Interpreters, job: &Job) -> Outcome {
         let state = "`venvguard resume` looks at what was begun".to_string();
         (Done::Failed { because, state }, Vec::new())
     });
-    let outcome = Outcome { id: job.entry.id.clone(), done, notes };
+    let restarted = match done {
+        Done::Restarted | Done::Refreshed | Done::Rebuilt { .. } => job.services.clone(),
+        _ => Vec::new(),
+    };
+    let outcome = Outcome { id: job.entry.id.clone(), done, restarted, notes };
     progress.end();
     outcome
 }

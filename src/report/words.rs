@@ -76,7 +76,7 @@ pub(super) fn way_out(plan: &Plan) -> String {
 
 /// What was done, by a word and a sentence; nothing for nothing.
 pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, String)> {
-    Some(match &outcome.done {
+    let (what, mut detail) = match &outcome.done {
         Done::Nothing => return None,
         Done::Restarted => ("restarted", "its services run the new interpreter".into()),
         Done::Refreshed => ("refreshed", "its copied interpreter is the new one".into()),
@@ -98,7 +98,12 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
             ("rolled-back", format!("it is as it was before: {because}"))
         }
         Done::Failed { because, state } => ("failed", format!("{because}\n{state}")),
-    })
+    };
+    let names: Vec<String> = outcome.restarted.iter().map(ToString::to_string).collect();
+    if !names.is_empty() {
+        let _ = write!(detail, "\nrestarted {}", names.join(", "));
+    }
+    Some((what, detail))
 }
 
 /// Columns as wide as they have to be.
@@ -119,4 +124,37 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines = vec![line(&mut head.iter().copied())];
     lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::Minor;
+    use crate::store::Kept;
+
+    fn outcome(done: Done) -> Outcome {
+        let restarted = vec!["systemd:shop".parse().unwrap()];
+        Outcome { id: "1".into(), done, restarted, notes: Vec::new() }
+    }
+
+    #[test]
+    fn a_rebuild_tells_minor_kept_tree_and_services() {
+        let kept = Kept::new(std::path::Path::new("/srv/.venv.old"));
+        let (what, detail) =
+            outcome_in_words(&outcome(Done::Rebuilt { minor: Minor::new(3, 13), kept })).unwrap();
+        assert_eq!(what, "rebuilt");
+        assert_eq!(
+            indented(&detail),
+            "for Python 3.13; the old environment is kept at /srv/.venv.old\n    \
+             restarted systemd:shop.service"
+        );
+        assert_eq!(outcome_in_words(&outcome(Done::Nothing)), None);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows =
+            [vec!["shop".to_string(), "healthy".to_string()], vec!["x".into(), String::new()]];
+        assert_eq!(table(&["NAME", ""], &rows), "NAME\nshop  healthy\nx");
+    }
 }
