@@ -26,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(patch, Half::Guarded, Kind::RealPatch, guarded),
         case(revision, Half::Unguarded, Kind::Revision, revision_unguarded),
         case(revision, Half::Guarded, Kind::Revision, guarded),
+        case("running_process_told_of", Half::Guarded, Kind::Revision, told_of),
     ]
 }
 
@@ -111,5 +112,23 @@ fn guarded(machine: &Machine) -> Result<()> {
             machine.page(&service, page)?;
         }
     }
+    Ok(())
+}
+
+/// Policy `warn` leaves the processes alone: `status` names them, and `rebuild --all` restarts them when asked.
+fn told_of(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    machine.register(Site::Followed, "--policy warn")?;
+    let service = service_of(Site::Followed);
+    let before = machine.pids_of(&service.venv)?;
+    machine.must_upgrade_python()?;
+    ensure!(machine.pids_of(&service.venv)? == before, "policy warn restarted something");
+    let status = machine.status_of(Site::Followed)?;
+    ensure!(status["state"] == "restart-needed", "status: {status}");
+    let rebuilt = machine.venvguard("rebuild --all")?;
+    ensure!(rebuilt.code == 0, "rebuild --all: exit {}\n{}", rebuilt.code, rebuilt.text);
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    let after = machine.pids_of(&service.venv)?;
+    ensure!(before.iter().all(|pid| !after.contains(pid)), "{before:?}, {after:?}");
     Ok(())
 }
