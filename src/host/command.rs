@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock::Deadline;
-use super::descriptor;
+use super::{Root, descriptor};
 
 /// What of a program's output is kept; more is read and dropped.
 const OUTPUT_LIMIT: usize = 32 << 20;
@@ -117,8 +117,10 @@ impl Program {
     }
 
     /// One of the system's own programs. Not every release has merged `/bin` and `/usr/bin`.
-    pub(crate) fn named(name: &str) -> Self {
-        Self::new(find(name).unwrap_or_else(|| PathBuf::from("/usr/bin").join(name)))
+    pub(crate) fn named(root: &Root, name: &str) -> Self {
+        let places = PATH.split(':').map(|folder| root.at(folder).join(name));
+        let usual = root.at("/usr/bin").join(name);
+        Self::new(places.into_iter().find(|path| path.is_file()).unwrap_or(usual))
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {

@@ -95,7 +95,7 @@ pub(crate) fn await_up(
             condition::Watched::NotUp(condition, restarts) => (condition.state, restarts),
         };
     let words = match service.manager() {
-        Manager::Systemd => systemd::last_words(service.name()),
+        Manager::Systemd => systemd::last_words(root, service.name()),
         Manager::Supervisord => supervisord::last_words(root, service.name()),
     };
     let service = service.to_string();

@@ -72,9 +72,9 @@ pub(super) fn restart(root: &Root, unit: &str, was_up: bool) -> Result<Restart, 
 
 /// The last lines that the unit's own processes left in the journal; those of the manager
 /// about the unit, where its processes left none.
-pub(super) fn last_words(unit: &str) -> Vec<String> {
+pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
     let ask = |selection: &[&str]| {
-        Program::named("journalctl")
+        Program::named(root, "journalctl")
             .limit(QUESTION_LIMIT)
             .args(["--no-pager", "--quiet", "--output=cat", "--lines=5"])
             .args(selection)
@@ -90,7 +90,9 @@ fn systemctl(root: &Root) -> Result<Program, ServiceError> {
     if !is_running(root) {
         return Err(ServiceError::NoSystemd);
     }
-    Ok(Program::named("systemctl").limit(QUESTION_LIMIT).args(["--no-pager", "--no-ask-password"]))
+    Ok(Program::named(root, "systemctl")
+        .limit(QUESTION_LIMIT)
+        .args(["--no-pager", "--no-ask-password"]))
 }
 
 /// What `systemctl show` says of a unit.
