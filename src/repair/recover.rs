@@ -5,7 +5,9 @@ use super::{Context, stage};
 use crate::host::tree;
 use crate::plan::Remedy;
 use crate::python::Interpreters;
-use crate::store::{Event, JournalEntry, Kept, PathText, Progress as Step, Registry, StoreError};
+use crate::store::{
+    Event, JournalEntry, Kept, Operation, PathText, Progress as Step, Registry, StoreError,
+};
 use crate::venv;
 
 /// Ends or undoes everything the journal holds. Afterwards every path holds a whole venv
@@ -53,8 +55,13 @@ fn recover_one(
                 told("the successor is in place, its services are restarted");
                 return restart(context, registry, now, journal, Some(Kept::new(&kept)));
             }
-            told("the unfinished successor is removed, the venv is untouched");
-            stage::put_back(path, &stage.0, *old)?;
+            if journal.operation == Operation::Rollback {
+                // What would have come back is a kept tree, and stays one.
+                told("the venv was not rolled back, it is untouched");
+            } else {
+                told("the unfinished successor is removed, the venv is untouched");
+                stage::put_back(path, &stage.0, *old)?;
+            }
             context.store.close_journal(&journal.id)?;
         }
         Step::InPlace { aside, old } | Step::PuttingBack { aside, old } => {
@@ -140,4 +147,107 @@ fn again(
     }
     context.store.close_journal(&journal.id)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::host::Root;
+    use crate::host::tree::identity;
+    use crate::report::Report;
+    use crate::store::{Config, Store};
+
+    /// A venv at `venv`, another tree beside it, and a journal that was left open.
+    struct Crash {
+        _folder: tempfile::TempDir,
+        venv: PathBuf,
+        other: PathBuf,
+        store: Store,
+        root: Root,
+    }
+
+    impl Crash {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let base = folder.path().canonicalize().unwrap();
+            let (venv, other) = (base.join("venv"), base.join(".venv.other"));
+            for path in [&venv, &other] {
+                std::fs::create_dir(path).unwrap();
+            }
+            let root = Root::new(base.join("system"));
+            Self { _folder: folder, venv, other, store: Store::new(&root), root }
+        }
+
+        /// Leaves the journal at a step, recovers, and tells whether all went well.
+        fn recover(&self, operation: Operation, step: Step) -> bool {
+            let entry = JournalEntry::new("1", "shop", &self.venv, operation, step, Vec::new());
+            self.store.write_journal(&entry).unwrap();
+            let (config, report) = (Config::default(), Report::for_command());
+            let context =
+                Context { root: &self.root, store: &self.store, config: &config, report: &report };
+            let well =
+                recover(&context, &mut Registry::default(), &Interpreters::default()).unwrap();
+            assert_eq!(self.store.open_journal().is_empty(), well);
+            well
+        }
+
+        fn identities(&self) -> [tree::Identity; 2] {
+            [&self.venv, &self.other].map(|path| identity(path).unwrap())
+        }
+
+        fn stage(&self) -> PathText {
+            PathText(self.other.clone())
+        }
+    }
+
+    fn exists(path: &Path) -> bool {
+        path.symlink_metadata().is_ok()
+    }
+
+    #[test]
+    fn an_unfinished_successor_is_removed_and_the_venv_is_untouched() {
+        let crash = Crash::new();
+        let [venv, other] = crash.identities();
+        for step in [
+            Step::Staging { stage: crash.stage() },
+            Step::Exchanging { stage: crash.stage(), old: venv, new: other },
+        ] {
+            let _ = std::fs::create_dir(&crash.other);
+            assert!(crash.recover(Operation::Rebuild, step));
+            assert_eq!(identity(&crash.venv), Some(venv));
+            assert!(!exists(&crash.other));
+        }
+    }
+
+    #[test]
+    fn a_successor_that_took_the_place_keeps_it_and_the_old_tree_stays_beside_it() {
+        let crash = Crash::new();
+        let [new, old] = crash.identities();
+        let step = Step::Exchanging { stage: crash.stage(), old, new };
+        assert!(crash.recover(Operation::Rebuild, step));
+        assert_eq!(identity(&crash.venv), Some(new));
+        let beside = crash.venv.parent().unwrap().read_dir().unwrap();
+        let kept = beside.filter(|entry| identity(&entry.as_ref().unwrap().path()) == Some(old));
+        assert_eq!(kept.count(), 1);
+    }
+
+    #[test]
+    fn a_rollback_that_did_not_begin_loses_no_kept_tree() {
+        let crash = Crash::new();
+        let [current, kept] = crash.identities();
+        let step = Step::Exchanging { stage: crash.stage(), old: current, new: kept };
+        assert!(crash.recover(Operation::Rollback, step));
+        assert_eq!(crash.identities(), [current, kept]);
+    }
+
+    #[test]
+    fn a_venv_whose_old_tree_is_nowhere_is_reported_and_stays_in_the_journal() {
+        let crash = Crash::new();
+        let identities = crash.identities();
+        let step = Step::PuttingBack { aside: crash.stage(), old: (0, 0) };
+        assert!(!crash.recover(Operation::Rebuild, step));
+        assert_eq!(crash.identities(), identities);
+    }
 }
