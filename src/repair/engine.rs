@@ -40,8 +40,12 @@ impl Engine {
     pub(crate) fn install(&self, python: &Path, compile: bool) -> Program {
         match self {
             Self::Uv(uv) => {
+                // A company's own certificate stands in the system's store, where pip looks
+                // too; uv has renamed the switch.
                 let program = Program::new(uv)
                     .env("UV_PYTHON_DOWNLOADS", "never")
+                    .env("UV_SYSTEM_CERTS", "1")
+                    .env("UV_NATIVE_TLS", "1")
                     .args(["pip", "install", "--no-progress", "--python"])
                     .arg(python);
                 if compile { program.arg("--compile-bytecode") } else { program }

@@ -381,9 +381,13 @@ impl Work<'_> {
         let mut notes = self.carry(old, to, is_source)?;
         let mut last = Ok(());
         for engine in &engines {
-            last = self.install(engine, &run, &mut notes);
+            let mut own = Vec::new();
+            last = self.install(engine, &run, &mut own);
             match &last {
-                Ok(()) => break,
+                Ok(()) => {
+                    notes.extend(own);
+                    break;
+                }
                 Err(error) => notes.push(error.to_string()),
             }
         }
