@@ -1,6 +1,7 @@
 //! `scan`.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -9,7 +10,8 @@ use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
 use crate::report::table;
-use crate::venv;
+use crate::store::Entry;
+use crate::venv::{self, Venv};
 
 #[derive(Serialize)]
 struct ScanJson {
@@ -52,9 +54,16 @@ pub(super) fn scan(
                     .error(&format!("cannot register {}: {error}", printable(&venv.path))),
             }
         }
-        let registered = registry.venvs.iter().any(|entry| entry.path() == venv.path);
-        found.push((venv, registered));
+        found.push(venv);
     }
+    let known: HashSet<&Path> = registry.venvs.iter().map(Entry::path).collect();
+    let found: Vec<(Venv, bool)> = found
+        .into_iter()
+        .map(|venv| {
+            let registered = known.contains(venv.path.as_path());
+            (venv, registered)
+        })
+        .collect();
     if register {
         guard.store.save_registry(&registry)?;
         if guard.store.interpreters()?.is_none() {
