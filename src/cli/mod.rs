@@ -42,6 +42,8 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
+    // What root keeps is readable, and written by nobody else, whoever started us.
+    crate::host::file::usual_umask();
     let arguments = Arguments::parse();
     let report = if matches!(arguments.command, Command::Hook { .. }) {
         Report::for_apt()
@@ -96,12 +98,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
 /// Ends what a crash, a kill or a missing Post-Invoke left.
 fn resume(guard: &Guard) -> anyhow::Result<Exit> {
     need_root(guard)?;
-    if guard.root.is_system() && crate::host::lock::is_dpkg_running() {
-        guard.report.note("apt or dpkg is at work: another time");
-        return Ok(Exit::Attention);
-    }
-    let settled = guard.settle()?;
-    Ok(match settled {
+    Ok(match guard.resume()? {
         Settled::Nothing => {
             guard.report.note("nothing was left to do");
             Exit::Done

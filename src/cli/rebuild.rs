@@ -6,51 +6,40 @@ use super::arguments::Rebuild;
 use super::list::healths;
 use super::{Exit, chosen, need_root};
 use crate::guard::{Guard, Survey};
-use crate::plan::{Readiness, Remedy, State};
-use crate::python::Interpreters;
+use crate::host::lock::Lock;
+use crate::plan::{Policy, Readiness, Remedy, State};
+use crate::python::{Interpreters, Minor};
 use crate::repair::{self, Job, Target};
 use crate::report::JobsJson;
-use crate::store::{Entry, Event};
+use crate::store::Entry;
 use crate::venv::{Link, Venv};
 
 pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
-    if !wanted.dry_run {
-        need_root(guard)?;
-    }
-    let _lock = (!wanted.dry_run).then(|| guard.lock()).transpose()?;
+    let _lock = if wanted.dry_run { None } else { Some(alone(guard)?) };
     let now = guard.interpreters()?;
     if let Some(minor) = wanted.python.filter(|minor| now.get(*minor).is_none()) {
         bail!("Python {minor} is not installed by Debian here; nothing was changed");
     }
-    let survey = look(guard, &now, wanted.dry_run)?;
-    let mut attention = false;
+    let mut registry = guard.store.registry()?;
+    // What cannot be ended is said, and refused below.
+    let mut attention = !wanted.dry_run && !guard.tidy_up(&mut registry, &now)?;
+    let mut survey = guard.survey(registry);
     let mut jobs = Vec::new();
     for (entry, venv, remedy) in asked_for(guard, &survey, wanted)? {
-        let follows = entry.anchored.is_some() || venv.base.link == Link::Followed;
-        let target = Target::asked_for(venv, follows, &now, wanted.python);
+        let job = job(entry, venv, remedy, &now, wanted.python);
         if remedy == Remedy::Rebuild {
-            let minor = target.map(|target| target.minor);
+            let minor = job.target.map(|target| target.minor);
             if let Readiness::NotReady(reasons) =
                 repair::readiness(&guard.context(), entry, venv, minor)
             {
-                guard.report.error(&format!(
-                    "cannot rebuild {}: {}",
-                    entry.name,
-                    reasons.join("; ")
-                ));
+                let reasons = reasons.join("; ");
+                guard.report.error(&format!("cannot rebuild {}: {reasons}", entry.name));
                 guard.report.note("the venv was not changed");
                 attention = true;
                 continue;
             }
         }
-        jobs.push(Job {
-            entry: entry.clone(),
-            venv: venv.clone(),
-            remedy,
-            fallback: None,
-            target,
-            services: Vec::new(),
-        });
+        jobs.push(job);
     }
     if wanted.json {
         guard.report.json(&JobsJson::new(&jobs));
@@ -70,12 +59,8 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     for job in &mut jobs {
         job.services = running.remove(&job.entry.id).unwrap_or_default();
     }
-    let outcomes =
-        repair::execute(&guard.context(), &now, jobs, guard.jobs(wanted.jobs), |outcome| {
-            guard.report.outcome(&survey.registry, outcome);
-        });
-    let mut registry = survey.registry;
-    guard.remember(&mut registry, &outcomes)?;
+    let (context, at_once) = (guard.context(), guard.jobs(wanted.jobs));
+    let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, at_once);
     let good = outcomes.iter().all(|outcome| outcome.done.is_good());
     Ok(match (good, attention) {
         (true, false) => Exit::Done,
@@ -84,13 +69,34 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     })
 }
 
-/// The venvs as they are, once what an earlier run left unfinished is ended.
-fn look(guard: &Guard, now: &Interpreters, dry_run: bool) -> anyhow::Result<Survey> {
-    let mut registry = guard.store.registry()?;
-    if !dry_run {
-        repair::recover(&guard.context(), &mut registry, now)?;
+/// Makes sure that nobody changes venvs or interpreters meanwhile: no other venvguard, and
+/// no apt that is between its two hooks.
+fn alone(guard: &Guard) -> anyhow::Result<Lock> {
+    need_root(guard)?;
+    let lock = guard.lock()?;
+    if guard.is_apt_at_work() {
+        bail!("apt or dpkg is at work; nothing was changed (try again when it has ended)");
     }
-    Ok(guard.survey(registry))
+    Ok(lock)
+}
+
+fn job(
+    entry: &Entry,
+    venv: &Venv,
+    remedy: Remedy,
+    now: &Interpreters,
+    wanted: Option<Minor>,
+) -> Job {
+    let follows = entry.anchored.is_some() || venv.base.link == Link::Followed;
+    Job {
+        entry: entry.clone(),
+        venv: venv.clone(),
+        remedy,
+        because: None,
+        follows,
+        target: Target::asked_for(venv, follows, now, wanted),
+        services: Vec::new(),
+    }
 }
 
 /// What is to be done: a rebuild for venvs that are named, what mends it for each that is
@@ -116,11 +122,14 @@ fn asked_for<'a>(
         .into_iter()
         .filter_map(|((entry, venv), health)| {
             let venv = venv.as_ref().ok().filter(|venv| venv.base.ours)?;
+            let stays = entry.policy == Policy::Anchor;
             let remedy = match health.state {
-                State::Healthy if entry.anchored.is_some() => Remedy::Rebuild,
+                _ if entry.policy == Policy::Ignore => return None,
+                State::Healthy if entry.anchored.is_some() && !stays => Remedy::Rebuild,
                 State::Healthy | State::Missing | State::Broken => return None,
                 State::RestartNeeded => Remedy::Restart,
                 State::Stale => Remedy::Refresh,
+                State::Orphaned if stays => Remedy::Anchor,
                 State::Orphaned | State::Stranded => Remedy::Rebuild,
             };
             Some((entry, venv, remedy))
@@ -129,36 +138,27 @@ fn asked_for<'a>(
 }
 
 pub(super) fn rollback(guard: &Guard, wanted: &str) -> anyhow::Result<Exit> {
-    need_root(guard)?;
-    let _lock = guard.lock()?;
-    let now: Interpreters = guard.interpreters()?;
-    let survey = look(guard, &now, false)?;
+    let _lock = alone(guard)?;
+    let now = guard.interpreters()?;
+    let mut registry = guard.store.registry()?;
+    guard.tidy_up(&mut registry, &now)?;
+    let mut survey = guard.survey(registry);
     let found = chosen(&survey.registry, &[wanted.to_string()])?;
     let [entry] = found.as_slice() else {
         bail!("{wanted:?} stands for {} venvs; one at a time is rolled back", found.len());
     };
     let id = entry.id.clone();
-    let services = guard.running_services(&survey, &[&id]).remove(&id).unwrap_or_default();
-    let mut registry = survey.registry.clone();
-    let Some(entry) = registry.get_mut(&id) else { bail!("{wanted} vanished from the registry") };
-    let result = repair::rollback(&guard.context(), entry, &now, &services);
-    let entry = entry.clone();
-    guard.store.save_registry(&registry)?;
-    match result {
-        Ok(venv) => {
-            let detail = format!("to the tree of before its last rebuild, Python {}", venv.site);
-            guard.store.record(&Event::new(&entry.name, entry.path(), "rolled-back", &detail))?;
-            guard.report.note(&format!("{}: rolled back {detail}", entry.name));
-            if let Some(kept) = &entry.kept {
-                guard.report.note(&format!(
-                    "what stood there is kept at {}",
-                    crate::host::file::printable(kept.path())
-                ));
-            }
-            Ok(Exit::Done)
-        }
+    let Some((entry, venv)) = survey.get(&id) else {
+        bail!("{wanted} is no venv any more; nothing was changed");
+    };
+    let mut job = job(entry, venv, Remedy::None, &now, None);
+    job.services = guard.running_services(&survey, &[&id]).remove(&id).unwrap_or_default();
+    match repair::rollback(&guard.context(), &mut survey.registry, &now, &job) {
+        Ok(outcome) if outcome.done.is_good() => Ok(Exit::Done),
+        Ok(_) => Ok(Exit::Failed),
         Err(error) => {
-            guard.report.error(&format!("cannot roll {} back: {error}", entry.name));
+            let name = &job.entry.name;
+            guard.report.error(&format!("cannot roll {name} back: {error}; nothing was changed"));
             Ok(Exit::Failed)
         }
     }

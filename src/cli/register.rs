@@ -122,7 +122,14 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
     need_root(guard)?;
     let _lock = guard.lock()?;
     let mut registry = guard.store.registry()?;
-    let ids: Vec<String> = chosen(&registry, venvs)?.iter().map(|entry| entry.id.clone()).collect();
+    let chosen = chosen(&registry, venvs)?;
+    if let Some(entry) = chosen.iter().find(|entry| guard.store.has_journal(&entry.id)) {
+        bail!(
+            "an interrupted repair of {} is not ended yet; nothing was unregistered (first: `venvguard resume`)",
+            entry.name
+        );
+    }
+    let ids: Vec<String> = chosen.iter().map(|entry| entry.id.clone()).collect();
     let (gone, left) = registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
     registry = Registry::default();
     registry.venvs = left;

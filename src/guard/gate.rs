@@ -26,14 +26,20 @@ impl Guard {
         }
         let after = predict(&now, &transaction.actions);
         let known = self.store.transaction()?;
-        let survey = self.look()?;
+        let mut registry = self.store.registry()?;
+        if !transaction.dry_run {
+            self.tidy_up(&mut registry, &now)?;
+        }
+        let mut survey = self.survey(registry);
         let plan = self.plan(&survey, &now, &after, Moment::BeforeDpkg, known.as_ref());
         if plan.changes.is_empty() || plan.notable().next().is_none() {
             return Ok(Verdict::Allow);
         }
         self.report.plan_for_apt(&plan);
         if plan.verdict() == Verdict::Block {
-            self.record_block(&plan)?;
+            if !transaction.dry_run {
+                self.record_block(&plan)?;
+            }
             return Ok(Verdict::Block);
         }
         if transaction.dry_run || plan.verdict() == Verdict::Allow {
@@ -46,7 +52,7 @@ impl Guard {
             .map(|decision| decision.id.as_str())
             .collect();
         let running = self.running_services(&survey, &affected);
-        if !self.move_away(&survey, &plan, &running, &now)? {
+        if !self.move_away(&mut survey, &plan, &running, &now) {
             return Ok(Verdict::Block);
         }
         self.hold(&survey, &plan, running, known)?;
@@ -56,11 +62,11 @@ impl Guard {
     /// Rebuilds the venvs whose interpreter goes away. Where one fails, the removal is off.
     fn move_away(
         &self,
-        survey: &Survey,
+        survey: &mut Survey,
         plan: &Plan,
         running: &BTreeMap<String, Vec<Service>>,
         now: &Interpreters,
-    ) -> Result<bool, StoreError> {
+    ) -> bool {
         let jobs: Vec<_> = plan
             .decisions
             .iter()
@@ -68,23 +74,19 @@ impl Guard {
             .filter_map(|decision| survey.job(decision, None, running, now))
             .collect();
         if jobs.is_empty() {
-            return Ok(true);
+            return true;
         }
-        let outcomes = repair::execute(&self.context(), now, jobs, self.jobs(None), |outcome| {
-            self.report.outcome(&survey.registry, outcome);
-        });
-        let mut registry = survey.registry.clone();
-        self.remember(&mut registry, &outcomes)?;
+        let (context, at_once) = (self.context(), self.jobs(None));
+        let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
         let failed: Vec<&str> = outcomes
             .iter()
             .filter(|outcome| !matches!(outcome.done, Done::Rebuilt { .. }))
-            .filter_map(|outcome| Some(registry.get(&outcome.id)?.name.as_str()))
+            .filter_map(|outcome| Some(survey.registry.get(&outcome.id)?.name.as_str()))
             .collect();
-        if failed.is_empty() {
-            return Ok(true);
+        if !failed.is_empty() {
+            self.report.blocked_by_failure(&failed);
         }
-        self.report.blocked_by_failure(&failed);
-        Ok(false)
+        failed.is_empty()
     }
 
     /// Pins the venvs that the default interpreter will move away from. What is done is

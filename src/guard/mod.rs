@@ -13,12 +13,12 @@ use std::time::Duration;
 pub(crate) use settle::Settled;
 pub(crate) use survey::Survey;
 
-use crate::host::lock::Lock;
+use crate::host::lock::{self, Lock};
 use crate::host::{ReadError, Root, clock};
 use crate::python::{self, Interpreters, SnapshotError};
-use crate::repair::{Context, Done, Outcome};
+use crate::repair::{self, Context};
 use crate::report::Report;
-use crate::store::{Config, Event, Registry, Store, StoreError};
+use crate::store::{Config, Registry, Store, StoreError};
 
 /// How long another venvguard is waited for: it may be at a rebuild of minutes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -60,6 +60,11 @@ impl Guard {
         self.store.lock(PATIENCE)
     }
 
+    /// Whether an apt run is going on, perhaps between its two hooks.
+    pub(crate) fn is_apt_at_work(&self) -> bool {
+        self.root.is_system() && lock::is_dpkg_running()
+    }
+
     pub(crate) fn interpreters(&self) -> Result<Interpreters, SnapshotError> {
         python::look(&self.root)
     }
@@ -84,48 +89,34 @@ impl Guard {
         Ok(())
     }
 
-    /// Writes down what came of repairs: the registry, the history, and what `apt
-    /// autoremove` must not take.
-    pub(crate) fn remember(
+    /// Ends what an earlier run left unfinished, and removes the trees of before a rebuild
+    /// that have been kept long enough. The caller holds the lock. Says whether all is well.
+    pub(crate) fn tidy_up(
         &self,
         registry: &mut Registry,
-        outcomes: &[Outcome],
-    ) -> Result<(), StoreError> {
-        let mut anchored = std::collections::BTreeSet::new();
-        for outcome in outcomes {
-            let Some(entry) = registry.get_mut(&outcome.id) else { continue };
-            crate::repair::note_in_entry(entry, &outcome.done);
-            match outcome.done {
-                Done::Anchored { minor, .. } => drop(anchored.insert(minor)),
-                Done::Rebuilt { .. } => {
-                    if let Ok(venv) = crate::venv::inspect(&self.root, entry.path()) {
-                        crate::repair::keep_recipe(&self.context(), &entry.id, &venv)?;
-                    }
-                }
-                _ => {}
-            }
-            if let Some((what, detail)) = crate::report::outcome_in_words(outcome) {
-                self.store.record(&Event::new(&entry.name, entry.path(), what, detail))?;
-            }
-        }
-        self.store.save_registry(registry)?;
-        if let Err(error) = crate::repair::keep_installed(&self.root, &anchored) {
-            self.report.error(&format!("cannot mark an anchored interpreter as wanted: {error}"));
-        }
-        Ok(())
-    }
-
-    /// Removes the trees of before a rebuild that have been kept long enough. The caller
-    /// holds the lock, and saves the registry.
-    pub(crate) fn prune(&self, registry: &mut Registry) {
+        now: &Interpreters,
+    ) -> Result<bool, StoreError> {
+        // In this order: what is unfinished may need a tree that is old enough to go.
+        let all_well = repair::recover(&self.context(), registry, now);
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now() - limit;
+        let mut pruned = false;
         for entry in &mut registry.venvs {
             let Some(kept) = entry.kept.as_ref().filter(|kept| kept.at < oldest) else { continue };
-            match crate::repair::forget(kept) {
-                Ok(()) => entry.kept = None,
+            if self.store.has_journal(&entry.id) {
+                continue;
+            }
+            match repair::discard(kept.path(), Some(kept.identity)) {
+                Ok(()) => {
+                    entry.kept = None;
+                    pruned = true;
+                }
                 Err(error) => self.report.error(&format!("{}: {error}", entry.name)),
             }
         }
+        if pruned {
+            self.store.save_registry(registry)?;
+        }
+        Ok(all_well)
     }
 }

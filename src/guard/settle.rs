@@ -35,6 +35,24 @@ impl Guard {
             return Ok(Settled::Nothing);
         }
         let _lock = self.lock()?;
+        self.settle_locked()
+    }
+
+    /// Ends what a crash, a kill or a missing Post-Invoke left.
+    pub(crate) fn resume(&self) -> Result<Settled, GuardError> {
+        if self.is_settled()? {
+            return Ok(Settled::Nothing);
+        }
+        let _lock = self.lock()?;
+        // Asked once we are alone: an apt that comes now waits for us in its first hook.
+        if self.is_apt_at_work() {
+            self.report.note("apt or dpkg is at work: another time");
+            return Ok(Settled::Later);
+        }
+        self.settle_locked()
+    }
+
+    fn settle_locked(&self) -> Result<Settled, GuardError> {
         let unfinished = python::unsettled(&self.root)?;
         if !unfinished.is_empty() {
             let names: Vec<String> = unfinished.iter().map(ToString::to_string).collect();
@@ -48,16 +66,18 @@ impl Guard {
         let now = self.interpreters()?;
         let before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
         let mut registry = self.store.registry()?;
-        self.prune(&mut registry);
-        let recovered = repair::recover(&self.context(), &mut registry, &now)?;
+        let recovered = self.tidy_up(&mut registry, &now)?;
         let transaction = self.store.transaction()?;
         let survey = self.survey(registry);
         let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg, transaction.as_ref());
         self.let_go(&survey, &plan, transaction.as_ref());
-        let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now)?;
+        let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now);
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
-        self.store.clear_pending()?;
+        // What dpkg changed meanwhile was marked for the next time.
+        if python::unchanged(&self.root, &now) {
+            self.store.clear_pending()?;
+        }
         Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
     }
 
@@ -86,9 +106,9 @@ impl Guard {
         plan: &Plan,
         transaction: Option<&TransactionRecord>,
         now: &Interpreters,
-    ) -> Result<bool, GuardError> {
+    ) -> bool {
         if plan.notable().next().is_none() {
-            return Ok(true);
+            return true;
         }
         self.report.changes(&plan.changes);
         let wanted = || plan.decisions.iter().filter(|decision| decision.remedy != Remedy::None);
@@ -104,12 +124,10 @@ impl Guard {
             .filter(|decision| decision.remedy != Remedy::Impossible)
             .filter_map(|decision| survey.job(decision, transaction, &running, now))
             .collect();
-        let outcomes = repair::execute(&self.context(), now, jobs, self.jobs(None), |outcome| {
-            self.report.outcome(&survey.registry, outcome);
-        });
-        self.remember(&mut survey.registry, &outcomes)?;
+        let (context, at_once) = (self.context(), self.jobs(None));
+        let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
         let survey = self.survey(survey.registry);
         self.tell_of_processes_left(&survey, &ids, now);
-        Ok(all_good && outcomes.iter().all(|outcome| outcome.done.is_good()))
+        all_good && outcomes.iter().all(|outcome| outcome.done.is_good())
     }
 }

@@ -1,10 +1,11 @@
 //! All registered venvs, looked at.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 
 use super::{Guard, GuardError};
-use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Subject};
+use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Remedy, Subject};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Target};
 use crate::service::{Processes, Service, ServiceMap};
@@ -54,11 +55,14 @@ impl Survey {
             Some(minor) => Target::asked_for(venv, follows, now, Some(minor)),
             None => Target::of_default(venv, follows, now),
         };
+        // A rebuild was wanted, and is not ready.
+        let instead = decision.remedy == Remedy::Anchor && entry.policy != Policy::Anchor;
         Some(Job {
             entry: entry.clone(),
             venv: venv.clone(),
             remedy: decision.remedy,
-            fallback: decision.fallback,
+            because: instead.then(|| decision.reasons.join("; ")),
+            follows,
             target,
             services,
         })
@@ -97,7 +101,9 @@ impl Guard {
                         .collect();
                     workers
                         .into_iter()
-                        .flat_map(|worker| worker.join().unwrap_or_default())
+                        .flat_map(|worker| {
+                            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+                        })
                         .collect()
                 });
             found.sort_by_key(|(index, _)| *index);

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::user::User;
-use super::{Program, Root, user};
+use super::{Program, Root, descriptor, user};
 
 /// The exit code by which the launcher says that it could not do its part. The program
 /// itself was not started then.
@@ -90,7 +90,7 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
 
 fn prepare(confinement: &Confinement) -> io::Result<()> {
     let step = |what: &'static str| move |error| io::Error::other(format!("{what}: {error}"));
-    super::descriptor::keep_from_children();
+    descriptor::keep_from_children();
     if let Some(overlay) = &confinement.overlay {
         lay_over(overlay)?;
     }
@@ -156,12 +156,12 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
         .map_err(forbidden)?;
     let from = open_folder(&overlay.from)?;
     let to = open_folder(&overlay.to)?;
-    let metadata = std::fs::metadata(magic(&from))?;
+    let metadata = std::fs::metadata(descriptor::path(&from))?;
     if (metadata.dev(), metadata.ino()) != overlay.from_identity {
         return Err(io::Error::other(format!("{} was replaced", overlay.from.display())));
     }
     // By descriptor: no name on the way can be exchanged between the look and the mount.
-    rustix::mount::mount_bind(magic(&from), magic(&to)).map_err(forbidden)
+    rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to)).map_err(forbidden)
 }
 
 /// Opens a folder without following a link anywhere in its path.
@@ -176,11 +176,6 @@ pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     .map_err(|error| {
         io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()))
     })
-}
-
-/// The name under which a descriptor can be used as a path.
-fn magic(descriptor: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
 #[expect(unsafe_code, reason = "unshare(CLONE_NEWNS) shares no memory or descriptors anew")]

@@ -1,9 +1,15 @@
-//! Descriptors that were open before we started.
+//! Open descriptors: those of before we started, and the names of ours.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Once;
 
 static ONCE: Once = Once::new();
+
+/// The name under which a descriptor can be used as a path.
+pub(crate) fn path(descriptor: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
 
 /// Marks every inherited descriptor but the standard three close-on-exec, so that no
 /// child of ours holds apt's pipes open (apt would wait for it).

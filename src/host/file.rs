@@ -103,7 +103,8 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let temporary = folder.join(name);
-    // A leftover of a crashed writer; the callers hold the lock, so nobody else writes here.
+    // A leftover of a crashed writer. The callers hold the lock, but for `hook mark`: of two
+    // that mark at once the slower one fails, and what it marks is marked.
     remove_if_there(&temporary)?;
     let result = (|| {
         let mut file =
@@ -117,6 +118,11 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// From now on, what is made is writable by its owner alone, unless it says otherwise.
+pub(crate) fn usual_umask() {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
 }
 
 /// Makes a rename or removal in `folder` survive a power loss.

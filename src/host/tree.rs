@@ -45,18 +45,17 @@ impl Parent {
         let path = self.path.join(name);
         rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700))
             .map_err(|error| at(&path, error))?;
-        let folder = rustix::fs::openat(
-            &self.folder,
-            name,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|error| at(&path, error))?;
-        rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|error| at(&path, error))?;
-        rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode)).map_err(|error| at(&path, error))?;
-        let stat = rustix::fs::fstat(&folder).map_err(|error| at(&path, error))?;
-        Ok((stat.st_dev, stat.st_ino))
+        let result = (|| {
+            let folder = open_child(&self.folder, name)?;
+            rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))?;
+            let stat = rustix::fs::fstat(&folder)?;
+            Ok((stat.st_dev, stat.st_ino))
+        })();
+        result.map_err(|error| {
+            let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
+            at(&path, error)
+        })
     }
 
     /// Which folder has this name.
@@ -81,6 +80,38 @@ impl Parent {
         self.sync()
     }
 
+    /// Removes a folder and all that is in it; one that is not there is as good. Where it is
+    /// said which folder it has to be, another one is left alone.
+    pub(crate) fn remove(&self, name: &Path, which: Option<Identity>) -> io::Result<()> {
+        let path = self.path.join(name);
+        let folder = match open_child(&self.folder, name) {
+            Ok(folder) => folder,
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(at(&path, error)),
+        };
+        let stat = rustix::fs::fstat(&folder).map_err(|error| at(&path, error))?;
+        if which.is_some_and(|which| which != (stat.st_dev, stat.st_ino)) {
+            let shown = super::file::printable(&path);
+            return Err(io::Error::other(format!("{shown} is another folder than it was")));
+        }
+        // By the descriptor, whatever is done to the names above it. The standard library
+        // follows no link in the trees below either.
+        let inside = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", super::file::printable(&path)))
+        };
+        for entry in fs::read_dir(super::descriptor::path(&folder)).map_err(inside)? {
+            let entry = entry.map_err(inside)?;
+            if entry.file_type().map_err(inside)?.is_dir() {
+                fs::remove_dir_all(entry.path()).map_err(inside)?;
+            } else {
+                fs::remove_file(entry.path()).map_err(inside)?;
+            }
+        }
+        rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR)
+            .map_err(|error| at(&path, error))?;
+        self.sync()
+    }
+
     pub(crate) fn sync(&self) -> io::Result<()> {
         rustix::fs::fsync(&self.folder).map_err(|error| at(&self.path, error))
     }
@@ -91,13 +122,10 @@ impl Parent {
     }
 }
 
-/// Removes a whole tree; one that is not there is as good. The standard library walks it
-/// by descriptors and follows no links.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Opens the folder of this name; a link to one is none.
+fn open_child(parent: &OwnedFd, name: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
 fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
@@ -135,6 +163,26 @@ mod tests {
         std::os::unix::fs::symlink(base.join("real"), base.join("link")).unwrap();
         assert!(Parent::of(&base.join("link/venv")).is_err());
         assert!(Parent::of(&base.join("real/venv")).is_ok());
+    }
+
+    #[test]
+    fn a_tree_is_removed_with_all_that_is_in_it_and_nothing_that_links_lead_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("old/a/b")).unwrap();
+        fs::create_dir(base.join("mine")).unwrap();
+        fs::write(base.join("old/a/file"), "").unwrap();
+        fs::write(base.join("mine/file"), "").unwrap();
+        std::os::unix::fs::symlink(base.join("mine"), base.join("old/link")).unwrap();
+        std::os::unix::fs::symlink("mine", base.join("link")).unwrap();
+        let parent = Parent::of(&base.join("old")).unwrap();
+        let which = parent.identity(Path::new("old"));
+        assert!(parent.remove(Path::new("link"), None).is_err());
+        assert!(parent.remove(Path::new("mine"), which).is_err(), "it is another folder");
+        for _ in 0..2 {
+            parent.remove(Path::new("old"), which).unwrap();
+        }
+        assert!(!base.join("old").exists() && base.join("mine/file").exists());
     }
 
     #[test]

@@ -33,7 +33,10 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
     }
     match venv.base.link {
         Link::Followed => followed(venv.site, before, after),
-        Link::Pinned if subject.held => followed(venv.site, before, after),
+        // Once the default has moved, it hangs on its own interpreter alone.
+        Link::Pinned if subject.held && before.default == Some(venv.site) => {
+            followed(venv.site, before, after)
+        }
         Link::Pinned => match venv.base.minor {
             Some(minor) if minor == venv.site => pinned(minor, before, after),
             _ => broken_before(),
@@ -222,6 +225,9 @@ mod tests {
         held.held = true;
         let assessment = assess(&held, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
         assert_eq!(assessment.effect, Effect::Orphaned);
+        // A removal before the repair ran.
+        let moved = system(&["3.13.5-2", "3.11.2-6"]);
+        assert_eq!(assess(&held, &moved, &system(&["3.13.5-2"])).effect, Effect::Stranded);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use effect::{Assessment, assess};
 pub(crate) use health::{Health, State, health};
-pub(crate) use remedy::{Moment, Readiness, decide};
+pub(crate) use remedy::{Moment, Readiness, decide, fallback};
 
 use crate::transaction::Change;
 use crate::venv::Venv;

@@ -2,7 +2,8 @@
 
 use crate::python::Interpreters;
 
-use super::{Assessment, Decision, Effect, Policy, Remedy, Subject};
+use super::{Assessment, Decision, Effect, Policy, Remedy, State, Subject, health};
+use crate::venv::{Link, Venv};
 
 /// When the decision is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,19 @@ pub(crate) fn decide(
         Effect::Stranded => stranded(&mut decision, readiness, before, after, moment),
     }
     decision
+}
+
+/// What makes a venv work that was not rebuilt. `follows`, if it belongs on the default
+/// interpreter, though it may be pinned now.
+pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Remedy> {
+    let stays = now.get(venv.site).is_some();
+    match venv.base.link {
+        Link::Followed | Link::Pinned if follows && stays && now.default != Some(venv.site) => {
+            Some(Remedy::Anchor)
+        }
+        Link::Copied if health(venv, now, &[]).state == State::Stale => Some(Remedy::Refresh),
+        _ => None,
+    }
 }
 
 /// The default minor version moves away from under a venv.
@@ -135,9 +149,9 @@ fn impossible(decision: &mut Decision, reasons: &[String], moment: Moment) {
 mod tests {
     use super::super::effect::{assess, samples::subject};
     use super::*;
-    use crate::python::Minor;
+    use crate::python::{BuildId, Minor};
     use crate::transaction::samples::system;
-    use crate::venv::Link;
+    use crate::venv::Copy;
 
     const OLD: Minor = Minor::new(3, 11);
 
@@ -248,6 +262,27 @@ mod tests {
         assert_eq!(outcome(&patch), (Remedy::Restart, None, false, false));
         let copied = Case { link: Link::Copied, ..patch };
         assert_eq!(outcome(&copied), (Remedy::Refresh, None, false, false));
+    }
+
+    #[test]
+    fn what_was_not_rebuilt_is_pinned_or_refreshed_where_it_would_not_work() {
+        let then = |link, follows, now: &[&str]| {
+            let mut venv = subject(link, OLD).venv;
+            venv.base.copies = vec![Copy {
+                name: "python3".into(),
+                version: None,
+                build_id: Some(BuildId("3.11.2-6".into())),
+            }];
+            fallback(&venv, follows, &system(now))
+        };
+        let (same, moved) = (&["3.11.2-6"][..], &["3.13.5-2", "3.11.2-6"][..]);
+        assert_eq!(then(Link::Followed, true, moved), Some(Remedy::Anchor));
+        assert_eq!(then(Link::Pinned, true, moved), Some(Remedy::Anchor), "pinned by the gate");
+        assert_eq!(then(Link::Pinned, false, moved), None);
+        assert_eq!(then(Link::Followed, true, same), None);
+        assert_eq!(then(Link::Followed, true, &["3.13.5-2"]), None, "there is nothing to pin to");
+        assert_eq!(then(Link::Copied, false, moved), None);
+        assert_eq!(then(Link::Copied, false, &["3.11.9-1"]), Some(Remedy::Refresh));
     }
 
     #[test]

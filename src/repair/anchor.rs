@@ -6,34 +6,39 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::host::Root;
+use crate::host::file::printable;
 use crate::python::{self, Minor};
-use crate::venv::Venv;
+use crate::venv::{self, Link, Venv};
 
-/// Makes a venv that follows the default interpreter stay with `minor`.
+/// Makes a venv that follows the default interpreter stay with `minor`, whatever name of
+/// the default one it is linked to.
 pub(crate) fn pin(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
-    relink(root, venv, |target| target == Path::new(python::DEFAULT), &python::path_of(minor))
+    let changed = relink(root, venv, Path::new(python::DEFAULT), &python::path_of(minor))?;
+    if changed == 0 && venv.base.link == Link::Followed {
+        let bin = printable(venv.path.join("bin"));
+        return Err(io::Error::other(format!("no link in {bin} leads to {}", python::DEFAULT)));
+    }
+    Ok(())
 }
 
 /// Makes a venv that was pinned to `minor` follow the default interpreter again.
 pub(crate) fn follow(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
-    let pinned = python::path_of(minor);
-    relink(root, venv, |target| target == pinned, Path::new(python::DEFAULT))
+    relink(root, venv, &python::path_of(minor), Path::new(python::DEFAULT)).map(drop)
 }
 
-/// Replaces every link in `bin` whose target is wanted, each by a rename.
-fn relink(root: &Root, venv: &Venv, wanted: impl Fn(&Path) -> bool, to: &Path) -> io::Result<()> {
+/// Replaces every link in `bin` that leaves the venv for `from`, each by a rename, and
+/// returns their number.
+fn relink(root: &Root, venv: &Venv, from: &Path, to: &Path) -> io::Result<usize> {
     let bin = root.at(&venv.path).join("bin");
     let folder = open_bin(&bin)?;
+    let mut changed = 0;
     for name in interpreter_names(&bin)? {
-        let Ok(target) = rustix::fs::readlinkat(&folder, &name, Vec::new()) else { continue };
-        let target = PathBuf::from(std::ffi::OsStr::from_bytes(target.as_bytes()));
-        if !wanted(&target) {
+        if venv::way_out(root, &venv.path, &name).as_deref() != Some(from) {
             continue;
         }
         let temporary = PathBuf::from(format!(".{}.venvguard", name.display()));
@@ -48,9 +53,10 @@ fn relink(root: &Root, venv: &Venv, wanted: impl Fn(&Path) -> bool, to: &Path) -
             AtFlags::SYMLINK_NOFOLLOW,
         )?;
         rustix::fs::renameat(&folder, &temporary, &folder, &name)?;
+        changed += 1;
     }
     rustix::fs::fsync(&folder)?;
-    Ok(())
+    Ok(changed)
 }
 
 /// Opens a venv's `bin` without following a link anywhere on the way.
@@ -64,7 +70,7 @@ pub(super) fn open_bin(bin: &Path) -> io::Result<std::os::fd::OwnedFd> {
     )
     .map_err(|error| {
         let error = io::Error::from(error);
-        io::Error::new(error.kind(), format!("{}: {error}", crate::host::file::printable(bin)))
+        io::Error::new(error.kind(), format!("{}: {error}", printable(bin)))
     })
 }
 
@@ -87,21 +93,32 @@ pub(super) fn interpreter_names(bin: &Path) -> io::Result<Vec<PathBuf>> {
 #[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 mod tests {
     use super::*;
-    use crate::venv::{Base, Flavour, Link};
+    use crate::venv::{Base, Flavour};
     use std::os::unix::fs::{MetadataExt, symlink};
 
     const OLD: Minor = Minor::new(3, 11);
 
-    /// A venv as `python3 -m venv` makes it, and what its links say.
-    fn venv(folder: &Path) -> Venv {
-        let path = folder.canonicalize().unwrap().join("venv");
-        fs::create_dir_all(path.join("bin")).unwrap();
-        symlink("python3", path.join("bin/python")).unwrap();
-        symlink("/usr/bin/python3", path.join("bin/python3")).unwrap();
-        symlink("python3", path.join("bin/python3.11")).unwrap();
-        let metadata = fs::metadata(&path).unwrap();
-        Venv {
-            path,
+    /// A system whose default Python is 3.11, and a venv on it as `python3 -m venv` makes it,
+    /// its way out linked to `target`.
+    fn system(target: &str) -> (tempfile::TempDir, Root, Venv) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let (system, bin) = (root.at("/usr/bin"), root.at("/srv/venv/bin"));
+        fs::create_dir_all(&system).unwrap();
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(system.join("python3.11"), "").unwrap();
+        for (link, target) in [("python3", "python3.11"), ("python", "python3")] {
+            symlink(target, system.join(link)).unwrap();
+        }
+        symlink("usr/bin", root.at("/bin")).unwrap();
+        for (link, target) in
+            [("python", "python3"), ("python3", target), ("python3.11", "python3")]
+        {
+            symlink(target, bin.join(link)).unwrap();
+        }
+        let metadata = fs::metadata(&bin).unwrap();
+        let venv = Venv {
+            path: "/srv/venv".into(),
             flavour: Flavour::Venv,
             base: Base {
                 link: Link::Followed,
@@ -117,37 +134,48 @@ mod tests {
             mode: 0o755,
             system_site_packages: false,
             prompt: None,
-        }
+        };
+        (folder, root, venv)
     }
 
-    fn links(venv: &Venv) -> Vec<String> {
+    fn links(root: &Root) -> Vec<String> {
         ["python", "python3", "python3.11"]
             .map(|name| {
-                fs::read_link(venv.path.join("bin").join(name)).unwrap().display().to_string()
+                let link = fs::read_link(root.at("/srv/venv/bin").join(name)).unwrap();
+                link.display().to_string()
             })
             .to_vec()
     }
 
     #[test]
     fn pinning_changes_the_one_link_that_leaves_the_venv_and_following_changes_it_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let venv = venv(folder.path());
-        let root = Root::new("/");
-        let before = links(&venv);
-        pin(&root, &venv, OLD).unwrap();
-        assert_eq!(links(&venv), ["python3", "/usr/bin/python3.11", "python3"]);
-        pin(&root, &venv, OLD).unwrap();
-        follow(&root, &venv, OLD).unwrap();
-        assert_eq!(links(&venv), before);
-        assert_eq!(fs::read_dir(venv.path.join("bin")).unwrap().count(), 3, "nothing is left over");
+        let names =
+            ["/usr/bin/python3", "/bin/python3", "/usr/bin/python", "../../../usr/bin/python3"];
+        for name in names {
+            let (_folder, root, venv) = system(name);
+            pin(&root, &venv, OLD).unwrap();
+            assert_eq!(links(&root), ["python3", "/usr/bin/python3.11", "python3"], "{name}");
+            follow(&root, &venv, OLD).unwrap();
+            assert_eq!(links(&root), ["python3", "/usr/bin/python3", "python3"], "{name}");
+            let left = fs::read_dir(root.at("/srv/venv/bin")).unwrap().count();
+            assert_eq!(left, 3, "nothing is left over");
+        }
+    }
+
+    #[test]
+    fn a_venv_that_stays_unpinned_is_an_error() {
+        let (_folder, root, venv) = system("/opt/python3");
+        assert!(pin(&root, &venv, OLD).is_err());
+        let pinned = Venv { base: Base { link: Link::Pinned, ..venv.base.clone() }, ..venv };
+        assert!(pin(&root, &pinned, OLD).is_ok(), "it is pinned already");
     }
 
     #[test]
     fn a_bin_that_is_a_link_is_not_entered() {
-        let folder = tempfile::tempdir().unwrap();
-        let venv = venv(folder.path());
-        fs::rename(venv.path.join("bin"), venv.path.join("real")).unwrap();
-        symlink("real", venv.path.join("bin")).unwrap();
-        assert!(pin(&Root::new("/"), &venv, OLD).is_err());
+        let (_folder, root, venv) = system("/usr/bin/python3");
+        let bin = root.at("/srv/venv/bin");
+        fs::rename(&bin, root.at("/srv/venv/real")).unwrap();
+        symlink("real", &bin).unwrap();
+        assert!(pin(&root, &venv, OLD).is_err());
     }
 }

@@ -5,18 +5,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::host::user::User;
 use crate::host::{Program, Root, confine, file};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Venv};
-
-/// A list longer than this is no list of ours.
-const LIST_LIMIT: u64 = 64 << 20;
 
 /// Copies those foreign files of `from` that are `wanted` (by their path in the venv) into
 /// the tree at `to`, where `lib/pythonX.Y` is the one of `minor`. Returns what could not be
@@ -27,6 +25,7 @@ pub(super) fn carry_over(
     from: &Venv,
     to: &Path,
     minor: Minor,
+    limit: Duration,
     wanted: impl Fn(&Path) -> bool,
 ) -> io::Result<Vec<String>> {
     let mut list = Vec::new();
@@ -45,7 +44,7 @@ pub(super) fn carry_over(
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    let copier = Program::new("/proc/self/exe").arg("carry").input(list);
+    let copier = Program::new("/proc/self/exe").arg("carry").input(list).limit(limit);
     let finished = confine::confined(root, copier, owner, None, Path::new("/"))
         .run()
         .map_err(io::Error::other)?;
@@ -66,13 +65,11 @@ fn corresponding(path: &Path, old: Minor, new: Minor) -> PathBuf {
 
 /// The owner's side: reads pairs of paths, each ended by NUL, and copies the first to the
 /// second. Says on `output` what it could not copy.
-pub(crate) fn copy_listed(input: impl Read, mut output: impl Write) -> io::Result<()> {
-    let mut list = Vec::new();
-    input.take(LIST_LIMIT).read_to_end(&mut list)?;
-    let mut paths = list
-        .split(|byte| *byte == 0)
-        .map(|bytes| PathBuf::from(OsString::from_vec(bytes.to_vec())));
+pub(crate) fn copy_listed(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    let mut paths =
+        input.split(0).map(|bytes| Ok::<_, io::Error>(PathBuf::from(OsString::from_vec(bytes?))));
     while let (Some(from), Some(to)) = (paths.next(), paths.next()) {
+        let (from, to) = (from?, to?);
         if let Err(error) = copy(&from, &to) {
             writeln!(output, "{}: {error}", file::printable(&from))?;
         }

@@ -1,13 +1,16 @@
 //! Carrying out what was decided, and undoing what does not hold.
 //!
-//! [`execute`] takes the decisions of a plan, one thread a venv. Each repair writes to the
-//! journal before it does anything, and [`recover`] ends what was interrupted. All effects
-//! on venvs are in this module; all of them are right when done twice.
+//! [`execute`] takes the decisions of a plan, one thread a venv; a [`course`] is the way of
+//! one. It writes to the journal before it does anything, [`recover`] ends what was
+//! interrupted, and what came of it is entered before the journal is closed. All effects on
+//! venvs are in this module; all of them are right when done twice.
 
 mod anchor;
 mod carry;
+mod course;
 mod engine;
 mod execute;
+mod job;
 mod rebuild;
 mod recover;
 mod refresh;
@@ -18,11 +21,12 @@ mod stage;
 
 pub(crate) use anchor::{follow, pin};
 pub(crate) use carry::copy_listed;
-pub(crate) use execute::{Done, Job, Outcome, execute, keep_installed, note_in_entry};
-pub(crate) use rebuild::{Target, forget, keep_recipe, readiness};
+pub(crate) use execute::execute;
+pub(crate) use job::{Done, Job, Outcome};
+pub(crate) use rebuild::{Target, keep_recipe, readiness};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
-pub(crate) use stage::is_ours_to_keep;
+pub(crate) use stage::{discard, is_ours_to_keep};
 
 use crate::host::Root;
 use crate::report::Report;

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::engine::{self, Engine};
-use super::stage::{self, Stage, beside, name_of};
+use super::job::Job;
+use super::stage::{self, Stage, name_of};
 use super::{Context, carry, smoke};
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
-use crate::host::tree::{self, Identity, Parent};
+use crate::host::tree::Parent;
 use crate::host::user::{self, User};
 use crate::host::{Program, file};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
-use crate::service::Service;
-use crate::store::{Entry, JournalEntry, Kept, Operation, Progress as Step, StoreError};
+use crate::store::{Entry, Kept, Progress as Step, StoreError, Swap};
 use crate::venv::{self, Flavour, Link, Recipe, Unreproducible, Venv};
 
 /// What a rebuild has to end with.
@@ -59,17 +59,15 @@ impl Target {
     }
 }
 
-/// Why there is no new tree. The venv is as it was.
+/// Why there is no new tree.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RebuildError {
+pub(super) enum RebuildError {
     #[error("its packages cannot be installed again: {}", .0.join("; "))]
     Unreproducible(Vec<String>),
     #[error("{0}")]
     NoEngine(String),
     #[error("{0}: venvguard will not work there as root")]
     Untrusted(String),
-    #[error("the venv is a mount point of its own, and a tree beside it is on another file system")]
-    OtherFileSystem,
     #[error("cannot make the environment: {0}")]
     Create(CommandError),
     #[error("{engine} cannot install the packages: {source}", source = .error)]
@@ -80,6 +78,8 @@ pub(crate) enum RebuildError {
     Worse(Vec<String>),
     #[error("the venv was changed while its successor was built")]
     Changed,
+    #[error("{error}\nand the old environment could not be put back: {left}")]
+    Unfinished { error: String, left: io::Error },
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -88,12 +88,10 @@ pub(crate) enum RebuildError {
 
 /// A venv whose successor stands in its place, the services not yet restarted.
 #[derive(Debug)]
-pub(crate) struct Rebuilt {
-    pub(crate) kept: Kept,
-    /// The old tree, should it have to come back.
-    pub(crate) old: Identity,
+pub(super) struct Rebuilt {
+    pub(super) swap: Swap,
     /// What a person should know.
-    pub(crate) notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// Whether a rebuild for `minor` can be expected to work.
@@ -115,6 +113,11 @@ pub(crate) fn readiness(
     if let Some(reason) = stage::untrusted_ancestor(&context.root.at(entry.path()), venv) {
         reasons.push(reason);
     }
+    if stage::is_mount_point(&context.root.at(entry.path())) {
+        reasons.push(
+            "it is a mount point: no tree beside it is on its file system (make the venv in a folder of the mount)".into(),
+        );
+    }
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
@@ -126,49 +129,30 @@ pub(crate) fn keep_recipe(context: &Context, id: &str, venv: &Venv) -> Result<()
     recipe.map_or(Ok(()), |recipe| context.store.save_recipe(id, &recipe))
 }
 
-/// Builds the successor, tries it, and lets the two trees change places.
-pub(crate) fn rebuild(
+/// Builds the successor, tries it, and lets the two trees change places. After an error the
+/// old tree stands, but for [`RebuildError::Unfinished`].
+pub(super) fn rebuild(
     context: &Context,
-    entry: &Entry,
-    venv: &Venv,
+    job: &Job,
     target: Target,
-    services: &[Service],
 ) -> Result<Rebuilt, RebuildError> {
+    let Job { entry, venv, .. } = job;
     if let Some(reason) = stage::untrusted_ancestor(&venv.path, venv) {
         return Err(RebuildError::Untrusted(reason));
     }
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
-    let path = Stage::path_for(&venv.path);
-    let mut journal = JournalEntry::new(
-        &entry.id,
-        &entry.name,
-        &venv.path,
-        Operation::Rebuild,
-        Step::Staging { stage: path.as_path().into() },
-        services.to_vec(),
-    );
-    context.store.write_journal(&journal)?;
-    let stage = Stage::make(&parent, &path, venv)?;
+    let kept = Kept::new(&stage::aside(&venv.path), old, job.follows);
+    job.begin(context, Step::Staging { aside: kept.path().into() })?;
+    let stage = Stage::make(&parent, kept.path(), venv)?;
+    let swap = Swap { kept, new: stage.identity };
     let owner = owner(context, venv);
-    let work = Work { context, entry, venv, target, owner: &owner, content: told };
-    let result = match stage::can_lay_over(context.root, &owner, &stage, &venv.path) {
-        Ok(()) => work.beside(&parent, &stage, old, &mut journal),
-        Err(reason) => {
-            context.report.note(&format!(
-                "{}: this kernel or container forbids mount namespaces ({reason}); building in place",
-                entry.name
-            ));
-            tree::remove(&path)?;
-            work.in_place(&parent, old, &mut journal)
-        }
-    };
-    if result.is_err() {
-        tree::remove(&path)?;
-        context.store.close_journal(&entry.id)?;
+    let work = Work { context, job, target, owner: &owner, content: told, parent: &parent, swap };
+    match work.carry_out(&stage) {
+        Ok(notes) => Ok(Rebuilt { swap: work.swap, notes }),
+        Err(error) => Err(work.undo(error)),
     }
-    result
 }
 
 /// Whoever owns the venv, with or without an account.
@@ -249,99 +233,91 @@ impl<'a> Content<'a> {
 /// One rebuild.
 struct Work<'a> {
     context: &'a Context<'a>,
-    entry: &'a Entry,
-    venv: &'a Venv,
+    job: &'a Job,
     target: Target,
     owner: &'a User,
     content: Content<'a>,
+    parent: &'a Parent,
+    swap: Swap,
 }
 
 impl Work<'_> {
+    fn carry_out(&self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
+        let overlay = stage.overlay(&self.venv().path);
+        match stage::why_not_laid_over(self.context.root, self.owner, overlay)? {
+            None => self.beside(stage),
+            Some(reason) => {
+                self.context.report.note(&format!(
+                    "{}: this kernel or container forbids mount namespaces ({reason}); building in place",
+                    self.job.entry.name
+                ));
+                self.in_place()
+            }
+        }
+    }
+
     /// The usual way: the venv is whole at every instant.
-    fn beside(
-        &self,
-        parent: &Parent,
-        stage: &Stage,
-        old: Identity,
-        journal: &mut JournalEntry,
-    ) -> Result<Rebuilt, RebuildError> {
-        let path = &self.venv.path;
-        let overlay = || Some(stage.overlay(path));
+    fn beside(&self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
+        let overlay = || Some(stage.overlay(&self.venv().path));
         // The old tree is asked while the new one is built: both cost seconds.
         let (built, before) = std::thread::scope(|scope| {
             let before = scope.spawn(|| self.smoke(None));
-            (self.build(self.venv, &stage.path, &overlay), before.join())
+            (self.build(self.venv(), &stage.path, &overlay), before.join())
         });
         let notes = built?;
         let before = before.unwrap_or_else(|_| Err("its check was aborted".into()));
         self.compare(before, overlay())?;
         // Nothing of the new tree may be in memory only when it takes the place.
-        parent.sync_all()?;
-        journal.progress =
-            Step::Exchanging { stage: stage.path.as_path().into(), old, new: stage.identity };
-        self.context.store.write_journal(journal)?;
-        if parent.identity(name_of(path)) != Some(old) {
-            return Err(RebuildError::Changed);
-        }
-        parent.exchange(name_of(&stage.path), name_of(path)).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
-                    RebuildError::OtherFileSystem
-                }
-                _ => error.into(),
-            }
-        })?;
-        let kept = beside(path, "old");
-        parent.rename(name_of(&stage.path), name_of(&kept))?;
-        self.finished(&kept, old, notes, journal)
+        self.parent.sync_all()?;
+        self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
+        self.exchange()?;
+        Ok(notes)
     }
 
     /// Where no mount namespace can be had: the venv is away while it is built.
-    fn in_place(
-        &self,
-        parent: &Parent,
-        old: Identity,
-        journal: &mut JournalEntry,
-    ) -> Result<Rebuilt, RebuildError> {
-        let path = &self.venv.path;
+    fn in_place(&self) -> Result<Vec<String>, RebuildError> {
         let before = self.smoke(None);
-        let aside = beside(path, "old");
-        journal.progress = Step::InPlace { aside: aside.as_path().into(), old };
-        self.context.store.write_journal(journal)?;
-        parent.rename(name_of(path), name_of(&aside))?;
-        let built = (|| {
-            Stage::make(parent, path, self.venv)?;
-            let moved = Venv { path: aside.clone(), ..self.venv.clone() };
-            let notes = self.build(&moved, path, &|| None)?;
-            self.compare(before, None)?;
-            parent.sync_all()?;
-            Ok(notes)
-        })();
-        match built {
-            Ok(notes) => self.finished(&aside, old, notes, journal),
-            Err(error) => {
-                stage::put_back(path, &aside, old)?;
-                Err(error)
-            }
-        }
+        self.job.begin(self.context, Step::InPlace(self.swap.clone()))?;
+        self.exchange()?;
+        let moved = Venv { path: self.swap.kept.path().to_path_buf(), ..self.venv().clone() };
+        let notes = self.build(&moved, &self.venv().path, &|| None)?;
+        self.compare(before, None)?;
+        self.parent.sync_all()?;
+        self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
+        Ok(notes)
     }
 
-    fn finished(
-        &self,
-        kept: &Path,
-        old: Identity,
-        notes: Vec<String>,
-        journal: &mut JournalEntry,
-    ) -> Result<Rebuilt, RebuildError> {
-        journal.progress = Step::Restarting { kept: Some(kept.into()) };
-        self.context.store.write_journal(journal)?;
-        Ok(Rebuilt { kept: Kept::new(kept), old, notes })
+    fn exchange(&self) -> Result<(), RebuildError> {
+        let path = name_of(&self.venv().path);
+        if self.parent.identity(path) != Some(self.swap.kept.identity) {
+            return Err(RebuildError::Changed);
+        }
+        Ok(self.parent.exchange(name_of(self.swap.kept.path()), path)?)
+    }
+
+    /// However far it has come: the old tree stands, and nothing is left beside it. That the
+    /// rest cannot be removed is said and harms no venv.
+    fn undo(&self, error: RebuildError) -> RebuildError {
+        if let Err(left) = stage::put_back(&self.venv().path, &self.swap) {
+            return RebuildError::Unfinished { error: error.to_string(), left };
+        }
+        if let Err(left) = stage::discard(self.swap.kept.path(), Some(self.swap.new)) {
+            self.context.report.note(&format!(
+                "{}: cannot remove what was built, remove it yourself: {left}",
+                self.job.entry.name
+            ));
+        }
+        error
+    }
+
+    fn venv(&self) -> &Venv {
+        &self.job.venv
     }
 
     /// What fails in the tree that is seen at the venv's path.
     fn smoke(&self, overlay: Option<Overlay>) -> Result<smoke::Failures, String> {
         let modules = &self.content.modules;
-        smoke::smoke(self.context.root, self.owner, &self.venv.path, modules, overlay)
+        smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlay)
     }
 
     /// The new tree has to do what the old one did. An old tree that does not even start
@@ -370,13 +346,13 @@ impl Work<'_> {
             return Err(RebuildError::NoEngine(engine::no_engine(self.target.minor, choice)));
         };
         let limit = Duration::from_secs(self.context.config.rebuild_timeout);
-        let folder = self.entry.requirements().and_then(Path::parent).unwrap_or(Path::new("/"));
+        let folder = self.job.entry.requirements().and_then(Path::parent).unwrap_or(Path::new("/"));
         let run = |program: Program| {
             let program = program.limit(limit);
             confine::confined(self.context.root, program, self.owner, overlay(), folder).run()
         };
         run(self.creation(first)).map_err(RebuildError::Create)?;
-        let sources = self.content.sources_inside(&self.venv.path);
+        let sources = self.content.sources_inside(&self.venv().path);
         let is_source = |path: &Path| sources.iter().any(|source| path.starts_with(source));
         let mut notes = self.carry(old, to, is_source)?;
         let mut last = Ok(());
@@ -403,14 +379,15 @@ impl Work<'_> {
         wanted: impl Fn(&Path) -> bool,
     ) -> Result<Vec<String>, RebuildError> {
         let minor = self.target.minor;
-        let left = carry::carry_over(self.context.root, self.owner, old, to, minor, wanted)?;
+        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
+        let left = carry::carry_over(self.context.root, self.owner, old, to, minor, limit, wanted)?;
         let words = |line| format!("not carried over, kept in the old tree: {line}");
         Ok(left.into_iter().map(words).collect())
     }
 
     /// The same maker as before, where it is there; else the standard library's.
     fn creation(&self, engine: &Engine) -> Program {
-        let (venv, target) = (self.venv, self.target);
+        let (venv, target) = (self.venv(), self.target);
         let interpreter = target.interpreter();
         let mut program = match engine {
             Engine::Uv(uv) if venv.flavour == Flavour::Uv && !target.copies => Program::new(uv)
@@ -437,8 +414,8 @@ impl Work<'_> {
         run: &dyn Fn(Program) -> Result<Finished, CommandError>,
         notes: &mut Vec<String>,
     ) -> Result<(), RebuildError> {
-        let python = self.venv.path.join("bin/python");
-        let compile = self.venv.flavour != Flavour::Uv;
+        let python = self.venv().path.join("bin/python");
+        let compile = self.venv().flavour != Flavour::Uv;
         let failed = |error| RebuildError::Install { engine: engine.name(), error };
         let install = || engine.install(&python, compile);
         // pip and its companions are the new interpreter's: the old ones may not run on it.
@@ -476,17 +453,4 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-/// The tree of before a rebuild, and whether it still is one.
-pub(crate) fn kept_tree(entry: &Entry) -> Option<(&Kept, Identity)> {
-    let kept = entry.kept.as_ref()?;
-    Some((kept, tree::identity(kept.path())?))
-}
-
-/// Removes an old tree for good.
-pub(crate) fn forget(kept: &Kept) -> io::Result<()> {
-    tree::remove(kept.path()).map_err(|error| {
-        io::Error::new(error.kind(), format!("{}: {error}", file::printable(kept.path())))
-    })
 }

@@ -36,21 +36,26 @@ pub(super) fn restart(
     let map = ServiceMap::build(context.root, [&venv.path], &Processes::look(context.root));
     let before: Vec<ProcessId> =
         map.of(&venv.path).processes_of(&chosen).map(|process| process.id).collect();
-    let words = |error: &dyn std::fmt::Display| error.to_string();
+    // One that fails stops none of the others: the venv serves them all.
+    let mut failures = Vec::new();
     let mut restarted = Vec::new();
     for service in services {
-        // A oneshot at work is neither started twice nor waited for.
-        if service::restart(context.root, service, true).map_err(|error| words(&error))?
-            == Restart::Done
-        {
-            restarted.push(service);
+        match service::restart(context.root, service) {
+            Ok(Restart::Done) => restarted.push(service),
+            // A oneshot is neither started twice nor waited for.
+            Ok(Restart::LeftAtWork) => {}
+            Err(error) => failures.push(error.to_string()),
         }
     }
     let patience = Duration::from_secs(context.config.service_timeout);
     let stable = Duration::from_secs(context.config.stable_for);
     for service in restarted {
-        service::await_up(context.root, service, patience, stable)
-            .map_err(|error| words(&error))?;
+        if let Err(error) = service::await_up(context.root, service, patience, stable) {
+            failures.push(error.to_string());
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures.join("\n"));
     }
     check(context, entry, venv)?;
     let left = service::await_gone(context.root, &before, GOING);

@@ -1,84 +1,88 @@
-//! Back to the tree of before the last rebuild.
+//! Back to the tree of before the last rebuild, because somebody wants it.
 
 use std::io;
 
-use super::rebuild::kept_tree;
-use super::restart::restart;
-use super::stage::{beside, name_of};
-use super::{Context, anchor};
-use crate::host::clock;
+use super::course::{Course, Ended};
+use super::execute::Ledger;
+use super::job::{Done, Job, Outcome};
+use super::stage::name_of;
+use super::{Context, anchor, refresh};
+use crate::host::file::printable;
 use crate::host::tree::Parent;
+use crate::plan::{self, Remedy};
 use crate::python::{Interpreters, Minor};
-use crate::service::Service;
-use crate::store::{Anchored, Entry, JournalEntry, Kept, Operation, Progress as Step, StoreError};
-use crate::venv::{self, Link, NotAVenv, Venv};
+use crate::store::{Kept, Progress as Step, Registry, StoreError, Swap};
+use crate::venv::{self, NotAVenv};
 
+/// Why nothing was rolled back. The venv is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollbackError {
     #[error("no tree of before a rebuild is kept")]
     NothingKept,
+    #[error("an interrupted repair of it is not ended yet (see `venvguard resume`)")]
+    Unfinished,
     #[error("the kept tree {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },
     #[error("the kept tree is no venv: {0}")]
     NotAVenv(#[from] NotAVenv),
-    #[error("{0}")]
-    Service(String),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Exchanges the venv with its kept tree, pins it to its minor version where that is no
-/// longer the default, and restarts. What stood there becomes the kept tree: a rollback can
-/// be rolled back.
+/// Exchanges the venv with its kept tree and restarts. What stood there becomes the kept
+/// tree: a rollback can be rolled back.
 pub(crate) fn rollback(
     context: &Context,
-    entry: &mut Entry,
+    registry: &mut Registry,
     now: &Interpreters,
-    services: &[Service],
-) -> Result<Venv, RollbackError> {
-    let path = entry.path().to_path_buf();
-    let (kept, old) = kept_tree(entry).ok_or(RollbackError::NothingKept)?;
-    let kept = kept.path().to_path_buf();
-    let before = venv::inspect(context.root, &kept)?;
-    if now.get(before.site).is_none() {
-        return Err(RollbackError::InterpreterGone {
-            path: crate::host::file::printable(&kept),
-            minor: before.site,
-        });
+    job: &Job,
+) -> Result<Outcome, RollbackError> {
+    let before = job.entry.kept.as_ref().ok_or(RollbackError::NothingKept)?;
+    if context.store.has_journal(&job.entry.id) {
+        return Err(RollbackError::Unfinished);
     }
-    let parent = Parent::of(&path)?;
-    let new = parent.identity(name_of(&path)).ok_or(RollbackError::NothingKept)?;
-    let mut journal = JournalEntry::new(
-        &entry.id,
-        &entry.name,
-        &path,
-        Operation::Rollback,
-        Step::Exchanging { stage: kept.as_path().into(), old: new, new: old },
-        services.to_vec(),
-    );
-    if before.base.link == Link::Followed && now.default != Some(before.site) {
-        // While it still is aside: at its place it must never run the wrong interpreter.
-        anchor::pin(context.root, &before, before.site)?;
+    let path = job.entry.path();
+    let parent = Parent::of(path)?;
+    let (name, aside) = (name_of(path), name_of(before.path()));
+    if parent.identity(aside) != Some(before.identity) {
+        return Err(RollbackError::NothingKept);
     }
-    context.store.write_journal(&journal)?;
-    parent.exchange(name_of(&kept), name_of(&path))?;
-    let aside = beside(&path, "old");
-    let aside = if aside == kept {
-        aside
-    } else {
-        parent.rename(name_of(&kept), name_of(&aside))?;
-        aside
+    let tree = venv::inspect(context.root, before.path())?;
+    let Some(interpreter) = now.get(tree.site) else {
+        let path = printable(before.path());
+        return Err(RollbackError::InterpreterGone { path, minor: tree.site });
     };
-    journal.progress = Step::Restarting { kept: Some(aside.as_path().into()) };
-    context.store.write_journal(&journal)?;
-    entry.kept = Some(Kept::new(&aside));
-    let venv = venv::inspect(context.root, &path)?;
-    entry.anchored = (before.base.link == Link::Followed && now.default != Some(before.site))
-        .then(|| Anchored { at: clock::now(), to: before.site, reason: "rolled back".into() });
-    let restarted = restart(context, entry, &venv, services);
-    context.store.close_journal(&entry.id)?;
-    restarted.map_err(RollbackError::Service)?;
-    Ok(venv)
+    // While it still is aside: at its place it must never run the wrong interpreter.
+    match plan::fallback(&tree, before.followed, now) {
+        Some(Remedy::Anchor) => anchor::pin(context.root, &tree, tree.site)?,
+        Some(Remedy::Refresh) => refresh::refresh(context.root, &tree, interpreter)?,
+        _ => {}
+    }
+    let current = parent.identity(name).ok_or(RollbackError::NothingKept)?;
+    let kept = Kept::new(before.path(), current, job.follows);
+    let swap = Swap { kept: kept.clone(), new: before.identity };
+    let follows = before.followed;
+    job.begin(context, Step::RollingBack { swap, follows })?;
+    if let Err(error) = parent.exchange(aside, name) {
+        // Not exchanged, or not yet on the disk: then it can be taken back.
+        if parent.identity(name) != Some(current) {
+            parent.exchange(aside, name)?;
+        }
+        context.store.close_journal(&job.entry.id)?;
+        return Err(error.into());
+    }
+    let ledger = Ledger::new(context, registry);
+    Ok(ledger.carry_out(now, job, |course| course.restore(kept, tree.site, follows)))
+}
+
+impl Course<'_> {
+    /// The tree that was wanted back stands: its services are restarted. It stays, whatever
+    /// they say: it is what somebody asked for.
+    pub(super) fn restore(&self, kept: Kept, minor: Minor, follows: bool) -> Ended {
+        let because = self.restart().err();
+        let anchored = follows && self.now.default != Some(minor);
+        (Done::Restored { minor, kept, anchored, because }, Vec::new())
+    }
 }

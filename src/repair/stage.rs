@@ -9,10 +9,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
-use crate::host::tree::{self, Identity, Parent};
+use crate::host::file::printable;
+use crate::host::tree::{Identity, Parent};
 use crate::host::user::User;
 use crate::host::{Program, Root, clock};
+use crate::store::Swap;
 use crate::venv::Venv;
+
+/// What marks a tree beside a venv as ours.
+const MARK: &str = ".venvguard-";
 
 /// An empty folder for a venv's successor.
 #[derive(Debug)]
@@ -22,11 +27,6 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// A name beside the venv that nobody has taken.
-    pub(super) fn path_for(venv: &Path) -> PathBuf {
-        beside(venv, "new")
-    }
-
     pub(super) fn make(parent: &Parent, path: &Path, venv: &Venv) -> io::Result<Self> {
         let identity = parent.make(name_of(path), venv.uid, venv.gid, venv.mode & 0o7777)?;
         Ok(Self { path: path.to_path_buf(), identity })
@@ -37,19 +37,25 @@ impl Stage {
     }
 }
 
-/// `.NAME.venvguard-WHAT-TIME` in the venv's own folder, and so on its file system.
-pub(super) fn beside(venv: &Path, what: &str) -> PathBuf {
+/// `.NAME.venvguard-TIME` in the venv's own folder, and so on its file system: where the
+/// successor is built, and where the old tree lies once they have changed places. Nothing
+/// has this name yet.
+pub(super) fn aside(venv: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(name_of(venv));
-    name.push(format!(".venvguard-{what}-{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
-    venv.with_file_name(name)
+    name.push(format!("{MARK}{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
+    let mut aside = venv.with_file_name(&name);
+    while aside.symlink_metadata().is_ok() {
+        name.push("+");
+        aside.set_file_name(&name);
+    }
+    aside
 }
 
-/// Whether a tree is a stage or a kept one of ours, and no venv of its own.
+/// Whether a tree is one that we put aside, and no venv of its own.
 pub(crate) fn is_ours_to_keep(path: &Path) -> bool {
     let name = name_of(path).to_string_lossy();
-    name.starts_with('.')
-        && [".venvguard-new-", ".venvguard-old-"].iter().any(|mark| name.contains(mark))
+    name.starts_with('.') && name.contains(MARK)
 }
 
 /// The last name of a path.
@@ -57,40 +63,42 @@ pub(super) fn name_of(path: &Path) -> &Path {
     path.file_name().map_or(Path::new(""), Path::new)
 }
 
-/// Whether a stage can be laid over a venv on this machine; if not, the kernel's reason.
-pub(super) fn can_lay_over(
+/// Why a stage cannot be laid over a venv on this machine, in the kernel's words; nothing
+/// where it can.
+pub(super) fn why_not_laid_over(
     root: &Root,
     owner: &User,
-    stage: &Stage,
-    venv: &Path,
-) -> Result<(), String> {
-    let probe = confine::confined(
-        root,
-        Program::new("/bin/true"),
-        owner,
-        Some(stage.overlay(venv)),
-        Path::new("/"),
-    );
-    match probe.finish() {
-        Ok(finished) if finished.status.code() == Some(LAUNCHER_FAILED) => {
-            let complaint = finished.complaint();
-            match complaint.split_once(NO_NAMESPACE) {
-                Some((_, reason)) => Err(reason.trim_start_matches(": ").to_string()),
-                None => Err(complaint),
-            }
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+    overlay: Overlay,
+) -> io::Result<Option<String>> {
+    let probe = Program::new("/bin/true");
+    let finished = confine::confined(root, probe, owner, Some(overlay), Path::new("/"))
+        .finish()
+        .map_err(io::Error::other)?;
+    if finished.status.code() != Some(LAUNCHER_FAILED) {
+        return Ok(None);
+    }
+    let complaint = finished.complaint();
+    match complaint.split_once(NO_NAMESPACE) {
+        Some((_, reason)) => Ok(Some(reason.trim_start_matches(": ").to_string())),
+        None => Err(io::Error::other(complaint)),
     }
 }
 
+/// Whether a folder is on another file system than the one it lies in.
+pub(super) fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| std::fs::symlink_metadata(path).ok().map(|found| found.dev());
+    path.parent().is_some_and(|parent| device(path) != device(parent))
+}
+
 /// Why root must not work in this place: an ancestor of the venv can be replaced by
-/// somebody who is neither root nor the venv's owner.
+/// somebody who is neither root nor the venv's owner. Whoever is in the venv's own group
+/// counts as its owner: where that group may write, its members decide what the venv is.
 pub(crate) fn untrusted_ancestor(path: &Path, venv: &Venv) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     path.ancestors().skip(1).find_map(|ancestor| {
         let metadata = std::fs::symlink_metadata(ancestor).ok()?;
-        let shown = crate::host::file::printable(ancestor);
+        let shown = printable(ancestor);
         let mode = metadata.mode();
         let is_sticky = mode & 0o1000 != 0;
         let others_write = mode & 0o002 != 0;
@@ -108,32 +116,40 @@ pub(crate) fn untrusted_ancestor(path: &Path, venv: &Venv) -> Option<String> {
     })
 }
 
-/// Puts the tree at `aside` back into its place, unless it is there already, and removes
-/// what stood in its place. Right however often and wherever it was interrupted.
-pub(super) fn put_back(venv: &Path, aside: &Path, old: Identity) -> io::Result<()> {
+/// Puts the old tree back into its place, unless it is there. The new one is aside then.
+/// Right however often and wherever it was interrupted; a tree that is neither of the two is
+/// somebody's, and not touched.
+pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
     let parent = Parent::of(venv)?;
-    let (name, aside_name) = (name_of(venv), name_of(aside));
-    if parent.identity(name) != Some(old) {
-        if parent.identity(aside_name) != Some(old) {
-            return Err(io::Error::other(format!(
-                "the tree of before is neither at {} nor at {}",
-                crate::host::file::printable(venv),
-                crate::host::file::printable(aside)
-            )));
-        }
-        if parent.identity(name).is_some() {
-            parent.exchange(aside_name, name)?;
-        } else {
-            parent.rename(aside_name, name)?;
-        }
+    let (name, aside) = (name_of(venv), name_of(swap.kept.path()));
+    let (old, new) = (Some(swap.kept.identity), Some(swap.new));
+    let standing = parent.identity(name);
+    if standing == old {
+        return Ok(());
     }
-    tree::remove(aside)
+    if parent.identity(aside) != old {
+        let (venv, aside) = (printable(venv), printable(swap.kept.path()));
+        let message = format!("the tree of before is neither at {venv} nor at {aside}");
+        return Err(io::Error::other(message));
+    }
+    if standing == new {
+        return parent.exchange(aside, name);
+    }
+    // Where nothing stands; a name that is taken is refused.
+    parent.rename(aside, name)
+}
+
+/// Removes a tree that was put aside; `which`, where that is known.
+pub(crate) fn discard(aside: &Path, which: Option<Identity>) -> io::Result<()> {
+    Parent::of(aside)?.remove(name_of(aside), which)
 }
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 mod tests {
     use super::*;
+    use crate::host::tree;
+    use crate::store::Kept;
     use std::fs;
 
     fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -147,31 +163,48 @@ mod tests {
 
     #[test]
     fn the_old_tree_is_put_back_from_wherever_it_is() {
-        // Exchanged; built in place; not moved at all.
+        // Exchanged; taken away; not moved at all.
         for state in ["exchanged", "moved", "untouched"] {
             let (_folder, venv, aside) = folder();
             let old = tree::identity(&venv).unwrap();
+            fs::create_dir(&aside).unwrap();
+            let new = tree::identity(&aside).unwrap();
             match state {
-                "exchanged" => {
+                "exchanged" => Parent::of(&venv).unwrap().exchange(&aside, &venv).unwrap(),
+                "moved" => {
+                    fs::remove_dir(&aside).unwrap();
                     fs::rename(&venv, &aside).unwrap();
-                    fs::create_dir(&venv).unwrap();
-                    fs::write(venv.join("new"), "").unwrap();
                 }
-                "moved" => fs::rename(&venv, &aside).unwrap(),
-                _ => fs::create_dir(&aside).unwrap(),
+                _ => {}
             }
+            let swap = Swap { kept: Kept::new(&aside, old, true), new };
             for _ in 0..2 {
-                put_back(&venv, &aside, old).unwrap();
+                put_back(&venv, &swap).unwrap();
                 assert_eq!(tree::identity(&venv), Some(old), "{state}");
-                assert!(venv.join("old").exists() && !aside.exists(), "{state}");
+                assert!(venv.join("old").exists() && !aside.join("old").exists(), "{state}");
             }
         }
     }
 
     #[test]
-    fn nothing_is_removed_when_the_old_tree_is_not_found() {
+    fn what_is_neither_of_the_two_trees_is_not_touched() {
         let (_folder, venv, aside) = folder();
-        assert!(put_back(&venv, &aside, (0, 0)).is_err());
-        assert!(venv.join("old").exists());
+        fs::create_dir(&aside).unwrap();
+        let (mine, old) = (tree::identity(&venv), tree::identity(&aside).unwrap());
+        for kept in [(0, 0), old] {
+            let swap = Swap { kept: Kept::new(&aside, kept, true), new: (0, 1) };
+            assert!(put_back(&venv, &swap).is_err());
+            assert_eq!(tree::identity(&venv), mine);
+        }
+    }
+
+    #[test]
+    fn a_tree_aside_is_known_by_its_name() {
+        let (_folder, venv, _) = folder();
+        let first = aside(&venv);
+        assert_eq!(first.parent(), venv.parent());
+        assert!(is_ours_to_keep(&first) && !is_ours_to_keep(&venv));
+        fs::create_dir(&first).unwrap();
+        assert_ne!(aside(&venv), first, "what is kept there is not written over");
     }
 }

@@ -16,7 +16,6 @@ pub(crate) use words::{outcome_in_words, table};
 
 use crate::plan::{Decision, Plan, Verdict};
 use crate::repair::Outcome;
-use crate::store::Registry;
 use crate::transaction::Change;
 
 /// To whom is spoken, and how.
@@ -128,13 +127,11 @@ impl Report {
         }
     }
 
-    pub(crate) fn outcome(&self, registry: &Registry, outcome: &Outcome) {
-        let Some(entry) = registry.get(&outcome.id) else { return };
+    pub(crate) fn outcome(&self, name: &str, outcome: &Outcome) {
         let Some((what, detail)) = outcome_in_words(outcome) else { return };
-        let line = format!("{}: {what}: {detail}", entry.name);
-        self.note(&line);
+        self.note(&format!("{name}: {what}: {detail}"));
         for note in &outcome.notes {
-            self.note(&format!("{}: note: {note}", entry.name));
+            self.note(&format!("{name}: note: {note}"));
         }
     }
 

@@ -95,9 +95,22 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
             format!("works with Python {minor} as before; it was not rebuilt: {because}"),
         ),
         Done::RolledBack { because } => {
-            ("rolled-back", format!("it is as it was before: {because}"))
+            ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))
+        }
+        Done::Restored { minor, kept, because, .. } => {
+            let mut text = format!(
+                "to the tree of before its last rebuild, Python {minor}; what stood there is kept at {}",
+                printable(kept.path())
+            );
+            if let Some(because) = because {
+                let _ = write!(text, "\nbut {because}");
+            }
+            ("rolled-back", text)
         }
         Done::Failed { because, state } => ("failed", format!("{because}\n{state}")),
+        Done::Unfinished { because } => {
+            ("failed", format!("{because}\nwhat is left to do: `venvguard resume`"))
+        }
     };
     let names: Vec<String> = outcome.restarted.iter().map(ToString::to_string).collect();
     if !names.is_empty() {
@@ -139,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_rebuild_tells_minor_kept_tree_and_services() {
-        let kept = Kept::new(std::path::Path::new("/srv/.venv.old"));
+        let kept = Kept::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
         let (what, detail) =
             outcome_in_words(&outcome(Done::Rebuilt { minor: Minor::new(3, 13), kept })).unwrap();
         assert_eq!(what, "rebuilt");

@@ -47,8 +47,6 @@ pub(crate) enum ServiceError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restart {
     Done,
-    /// It was down before and is down now: nobody asked for it.
-    LeftDown,
     /// A oneshot at work: it ends by itself, and a second run is not ours to start.
     LeftAtWork,
 }
@@ -61,17 +59,12 @@ pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, Ser
     }
 }
 
-/// Restarts a service; one that is down is started only if it `was_up` before. `Done` says
-/// that it was told to start, not that it did: [`await_up`] tells. What is left alone is
-/// not to be waited for.
-pub(crate) fn restart(
-    root: &Root,
-    service: &Service,
-    was_up: bool,
-) -> Result<Restart, ServiceError> {
+/// Restarts a service, or starts it where it is down. `Done` says that it was told to start,
+/// not that it did: [`await_up`] tells. What is left alone is not to be waited for.
+pub(crate) fn restart(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
     match service.manager() {
-        Manager::Systemd => systemd::restart(root, service.name(), was_up),
-        Manager::Supervisord => supervisord::restart(root, service.name(), was_up),
+        Manager::Systemd => systemd::restart(root, service.name()),
+        Manager::Supervisord => supervisord::restart(root, service.name()),
     }
 }
 

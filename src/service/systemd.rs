@@ -40,16 +40,12 @@ pub(super) fn condition(root: &Root, unit: &str) -> Result<Condition, ServiceErr
     Ok(Unit::ask(root, unit)?.condition())
 }
 
-/// Restarts a unit. One that is at rest is started only if it `was_up` before, and a
-/// oneshot that is at work is left to end its work.
-pub(super) fn restart(root: &Root, unit: &str, was_up: bool) -> Result<Restart, ServiceError> {
+/// Restarts a unit; a oneshot that is at work is left to end its work.
+pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
     let before = Unit::ask(root, unit)?;
     let load = before.get("LoadState");
-    if load != "loaded" && was_up {
+    if load != "loaded" {
         return Err(ServiceError::NotLoaded { unit: unit.to_string(), state: load.to_string() });
-    }
-    if !was_up && (load != "loaded" || before.condition().settled) {
-        return Ok(Restart::LeftDown);
     }
     if before.get("Type") == "oneshot" && before.get("ActiveState") == "activating" {
         return Ok(Restart::LeftAtWork);
@@ -254,7 +250,7 @@ mod tests {
     fn a_restart_reloads_changed_units_and_forgives_past_failures() {
         let (folder, root) =
             machine("LoadState=loaded\nActiveState=failed\nNeedDaemonReload=yes\n");
-        assert_eq!(restart(&root, "web.service", true).unwrap(), Restart::Done);
+        assert_eq!(restart(&root, "web.service").unwrap(), Restart::Done);
         let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
         let calls: Vec<_> = calls.lines().skip(1).collect();
         assert_eq!(
@@ -267,7 +263,7 @@ mod tests {
     fn a_unit_that_is_masked_or_gone_is_not_restarted() {
         for state in ["masked", "not-found"] {
             let (folder, root) = machine(&format!("LoadState={state}\nActiveState=inactive\n"));
-            let error = restart(&root, "web.service", true).unwrap_err().to_string();
+            let error = restart(&root, "web.service").unwrap_err().to_string();
             assert_eq!(error, format!("systemd cannot restart web.service: the unit is {state}"));
             let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
             assert_eq!(calls.lines().count(), 1, "{calls}");
@@ -275,17 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_down_or_is_at_work_is_left_alone() {
-        for (shown, was_up, left) in [
-            ("LoadState=loaded\nActiveState=inactive\n", false, Restart::LeftDown),
-            ("LoadState=loaded\nActiveState=failed\n", false, Restart::LeftDown),
-            ("LoadState=not-found\nActiveState=inactive\n", false, Restart::LeftDown),
-            ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", true, Restart::LeftAtWork),
-            // It was starting when it was looked at.
-            ("LoadState=loaded\nActiveState=active\n", false, Restart::Done),
+    fn what_is_at_work_is_left_alone_and_what_is_down_is_started() {
+        for (shown, left) in [
+            ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", Restart::LeftAtWork),
+            ("LoadState=loaded\nActiveState=inactive\n", Restart::Done),
+            ("LoadState=loaded\nActiveState=active\n", Restart::Done),
         ] {
             let (_folder, root) = machine(shown);
-            assert_eq!(restart(&root, "web.service", was_up).unwrap(), left, "{shown}");
+            assert_eq!(restart(&root, "web.service").unwrap(), left, "{shown}");
         }
     }
 
@@ -293,7 +286,7 @@ mod tests {
     fn a_unit_that_fails_to_start_was_restarted_all_the_same() {
         let unit = "LoadState=loaded\nActiveState=active\nFragmentPath=";
         let (_folder, root) = machine(&format!("{unit}/bad\n"));
-        assert_eq!(restart(&root, "web.service", true).unwrap(), Restart::Done);
+        assert_eq!(restart(&root, "web.service").unwrap(), Restart::Done);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{PathText, Store, StoreError, parse};
+use super::{Kept, PathText, Store, StoreError, parse};
 use crate::host::{clock, file, tree};
 use crate::service::Service;
 
@@ -24,37 +24,39 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     path: PathText,
     pub(crate) begun_at: Timestamp,
-    pub(crate) operation: Operation,
     pub(crate) progress: Progress,
     /// The services that were up and have to be up again.
     pub(crate) services: Vec<Service>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Operation {
-    Restart,
-    Refresh,
-    Rebuild,
-    Rollback,
-}
-
-/// The step that is begun.
+/// The step that is begun. Which tree stands at the venv's path is never written down: it
+/// is asked by the trees' identities.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Progress {
+    /// The services are restarted; the venv is whole.
+    Restarting,
     /// Interpreters in `bin` are being replaced one by one: doing it again is right.
     Refreshing,
-    /// A new tree is built beside the venv; the venv itself is untouched.
-    Staging { stage: PathText },
-    /// The stage takes the venv's place. Whose place it has is told by the folders' identities.
-    Exchanging { stage: PathText, old: tree::Identity, new: tree::Identity },
-    /// The venv is built in place, because the stage cannot be laid over it; the old tree is aside.
-    InPlace { aside: PathText, old: tree::Identity },
-    /// The venv is the new one; the services are restarted and checked. `kept` is the old tree.
-    Restarting { kept: Option<PathText> },
-    /// The old tree, which lies at `aside` unless it is back already, takes its place again.
-    PuttingBack { aside: PathText, old: tree::Identity },
+    /// A successor is built aside; the venv itself is untouched.
+    Staging { aside: PathText },
+    /// The successor is built in the venv's place, because it cannot be laid over it.
+    InPlace(Swap),
+    /// The successor takes the venv's place, and its services have to prove it.
+    Swapping(Swap),
+    /// The tree of before takes the venv's place again because somebody wants it;
+    /// `follows`, where it belongs on the default interpreter.
+    RollingBack { swap: Swap, follows: bool },
+}
+
+/// Two trees that change places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Swap {
+    /// The one that stood at the venv's path, and where it will be kept.
+    pub(crate) kept: Kept,
+    /// The one that stands there in the end.
+    pub(crate) new: tree::Identity,
 }
 
 impl Entry {
@@ -62,7 +64,6 @@ impl Entry {
         id: &str,
         name: &str,
         path: &Path,
-        operation: Operation,
         progress: Progress,
         services: Vec<Service>,
     ) -> Self {
@@ -72,7 +73,6 @@ impl Entry {
             name: name.to_string(),
             path: path.into(),
             begun_at: clock::now(),
-            operation,
             progress,
             services,
         }
@@ -87,6 +87,11 @@ impl Store {
     /// Records a step before it is begun.
     pub(crate) fn write_journal(&self, entry: &Entry) -> Result<(), StoreError> {
         self.save(&format!("journal/{}.json", entry.id), entry)
+    }
+
+    /// Whether a repair of this venv was begun and not ended.
+    pub(crate) fn has_journal(&self, id: &str) -> bool {
+        self.folder().join(format!("journal/{id}.json")).symlink_metadata().is_ok()
     }
 
     /// The repair is over, one way or the other.
@@ -124,21 +129,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(folder.path()));
         let path = Path::new("/srv/shop/venv");
-        let stage = PathText("/srv/shop/.venv.stage".into());
-        let mut entry = Entry::new(
-            "1",
-            "shop",
-            path,
-            Operation::Rebuild,
-            Progress::Staging { stage },
-            Vec::new(),
-        );
+        let aside = PathText("/srv/shop/.venv.aside".into());
+        let mut entry = Entry::new("1", "shop", path, Progress::Staging { aside }, Vec::new());
         store.write_journal(&entry).unwrap();
-        entry.progress = Progress::Restarting { kept: None };
+        entry.progress = Progress::Restarting;
         store.write_journal(&entry).unwrap();
         let open: Vec<_> = store.open_journal().into_iter().map(Result::unwrap).collect();
         assert_eq!(open, [entry]);
-        assert!(store.has_work());
+        assert!(store.has_work() && store.has_journal("1"));
         store.close_journal("1").unwrap();
         assert!(store.open_journal().is_empty() && !store.has_work());
     }

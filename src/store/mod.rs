@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use config::{Config, EngineChoice};
 pub(crate) use history::Event;
-pub(crate) use journal::{Entry as JournalEntry, Operation, Progress};
+pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
 pub(crate) use path_text::PathText;
 pub(crate) use registry::{Anchored, Entry, Kept, Registry};
 pub(crate) use transaction::{Pending, Subject as TransactionSubject, TransactionRecord};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::PathText;
-use crate::host::clock;
+use crate::host::{clock, tree};
 use crate::plan::Policy;
 use crate::service::Service;
 
@@ -54,17 +54,21 @@ pub(crate) struct Anchored {
     pub(crate) reason: String,
 }
 
-/// An old tree that waits for a rollback or its end.
+/// A tree that was put aside: it waits for a rollback or its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kept {
     pub(crate) at: Timestamp,
     path: PathText,
+    /// Which folder it is: at its path, or still at the venv's.
+    pub(crate) identity: tree::Identity,
+    /// It followed the default interpreter, though it may be pinned now.
+    pub(crate) followed: bool,
 }
 
 impl Kept {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self { at: clock::now(), path: path.into() }
+    pub(crate) fn new(path: &Path, identity: tree::Identity, followed: bool) -> Self {
+        Self { at: clock::now(), path: path.into(), identity, followed }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -111,12 +111,9 @@ pub(super) fn condition(root: &Root, program: &str) -> Result<Condition, Service
     Ok(Daemon::of(root, program, Duration::ZERO)?.1.condition())
 }
 
-/// Stops and starts a program. One that is at rest is started only if it `was_up` before.
-pub(super) fn restart(root: &Root, program: &str, was_up: bool) -> Result<Restart, ServiceError> {
-    let (daemon, state) = Daemon::of(root, program, ABSENCE)?;
-    if !was_up && state.is_at_rest() {
-        return Ok(Restart::LeftDown);
-    }
+/// Stops and starts a program, or starts it where it is at rest.
+pub(super) fn restart(root: &Root, program: &str) -> Result<Restart, ServiceError> {
+    let (daemon, _) = Daemon::of(root, program, ABSENCE)?;
     let name = || Value::Text(program.to_string());
     // Without waiting: the end of a program that stops slowly would hold the call up.
     let stop = || daemon.call("supervisor.stopProcess", &[name(), Value::Truth(false)]);
@@ -359,7 +356,7 @@ mod tests {
     #[test]
     fn a_program_is_stopped_to_its_end_and_started() {
         let imitation = Imitation::start(&[("pair", "dj", "RUNNING")]);
-        assert_eq!(restart(&imitation.root(), "pair:dj", true).unwrap(), Restart::Done);
+        assert_eq!(restart(&imitation.root(), "pair:dj").unwrap(), Restart::Done);
         assert_eq!(
             imitation.told(),
             ["stopProcess pair:dj", "startProcess pair:dj"],
@@ -370,18 +367,16 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_gave_up_is_started_and_one_that_was_down_is_not() {
+    fn a_program_that_gave_up_is_started() {
         let imitation = Imitation::start(&[("dj", "dj", "FATAL")]);
-        assert_eq!(restart(&imitation.root(), "dj", false).unwrap(), Restart::LeftDown);
-        assert_eq!(imitation.told(), [""; 0]);
-        assert_eq!(restart(&imitation.root(), "dj", true).unwrap(), Restart::Done);
+        assert_eq!(restart(&imitation.root(), "dj").unwrap(), Restart::Done);
         assert_eq!(imitation.told(), ["stopProcess dj", "startProcess dj"]);
     }
 
     #[test]
     fn an_unknown_program_is_said_to_be_unknown() {
         let imitation = Imitation::start(&[("dj", "dj", "RUNNING")]);
-        let error = restart(&imitation.root(), "web", true).unwrap_err().to_string();
+        let error = restart(&imitation.root(), "web").unwrap_err().to_string();
         assert_eq!(error, "supervisord knows no program web");
     }
 
@@ -390,7 +385,7 @@ mod tests {
         let imitation =
             Imitation::start_late(&[("dj", "dj", "RUNNING")], Duration::from_millis(400));
         assert!(condition(&imitation.root(), "dj").is_err(), "a mere question does not wait");
-        assert_eq!(restart(&imitation.root(), "dj", true).unwrap(), Restart::Done);
+        assert_eq!(restart(&imitation.root(), "dj").unwrap(), Restart::Done);
     }
 
     #[test]

@@ -1,0 +1,127 @@
+//! What is to be done for one venv, and how it ended.
+
+use crate::plan::Remedy;
+use crate::python::{Minor, path_of};
+use crate::service::Service;
+use crate::store::{Entry, JournalEntry, Kept, Progress as Step, StoreError};
+use crate::venv::Venv;
+
+use super::Context;
+use super::rebuild::Target;
+
+/// One venv to be repaired.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) entry: Entry,
+    pub(crate) venv: Venv,
+    pub(crate) remedy: Remedy,
+    /// Why it is pinned and not rebuilt, where a rebuild was wanted.
+    pub(crate) because: Option<String>,
+    /// It belongs on the default interpreter, though it may be pinned now.
+    pub(crate) follows: bool,
+    /// What a rebuild has to end with; none where no interpreter is there for it.
+    pub(crate) target: Option<Target>,
+    /// What runs out of it, and is up or was up before the transaction.
+    pub(crate) services: Vec<Service>,
+}
+
+impl Job {
+    /// What is to be done, for a dry run.
+    pub(crate) fn in_words(&self) -> String {
+        let what = match (self.remedy, self.target) {
+            (Remedy::None | Remedy::Impossible, _) => "nothing".to_string(),
+            (Remedy::Restart, _) => "restart its services".to_string(),
+            (Remedy::Refresh, _) => "copy the interpreter anew, restart its services".to_string(),
+            (Remedy::Anchor, _) => format!("pin it to {}", path_of(self.venv.site).display()),
+            (Remedy::Rebuild, Some(target)) => {
+                format!("rebuild it for {}, restart its services", target.interpreter().display())
+            }
+            (Remedy::Rebuild, None) => "rebuild it, once an interpreter is installed".to_string(),
+        };
+        format!("{}: would {what}", self.entry.name)
+    }
+
+    /// Writes down what is begun, before it is begun.
+    pub(super) fn begin(&self, context: &Context, step: Step) -> Result<(), StoreError> {
+        let (id, name) = (&self.entry.id, &self.entry.name);
+        let journal = JournalEntry::new(id, name, &self.venv.path, step, self.services.clone());
+        context.store.write_journal(&journal)
+    }
+}
+
+/// How a repair ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) id: String,
+    pub(crate) done: Done,
+    /// The services that were restarted, where the repair went well.
+    pub(crate) restarted: Vec<Service>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Outcome {
+    pub(super) fn new(job: &Job, done: Done, notes: Vec<String>) -> Self {
+        let restarted = match done {
+            Done::Restarted
+            | Done::Refreshed
+            | Done::Rebuilt { .. }
+            | Done::Restored { because: None, .. } => job.services.clone(),
+            _ => Vec::new(),
+        };
+        Self { id: job.entry.id.clone(), done, restarted, notes }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Done {
+    Nothing,
+    Restarted,
+    Refreshed,
+    Rebuilt {
+        minor: Minor,
+        kept: Kept,
+    },
+    /// It works, with the old interpreter. Why it is not the new one, if that was wanted.
+    Anchored {
+        minor: Minor,
+        because: Option<String>,
+    },
+    /// The tree of before stands again, because somebody wanted it.
+    Restored {
+        minor: Minor,
+        kept: Kept,
+        /// It belongs on the default interpreter, which is another one.
+        anchored: bool,
+        /// What its services have against it.
+        because: Option<String>,
+    },
+    /// The new tree did not hold; the old one is back and works.
+    RolledBack {
+        because: String,
+    },
+    /// What does not work, and in which state it was left.
+    Failed {
+        because: String,
+        state: String,
+    },
+    /// It could not be brought to an end; the journal has what is left to do.
+    Unfinished {
+        because: String,
+    },
+}
+
+impl Done {
+    /// Whether all is as it should be.
+    pub(crate) fn is_good(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Restarted | Self::Refreshed | Self::Rebuilt { .. } => true,
+            Self::Anchored { because, .. } | Self::Restored { because, .. } => because.is_none(),
+            Self::RolledBack { .. } | Self::Failed { .. } | Self::Unfinished { .. } => false,
+        }
+    }
+
+    /// A failure before anything was done.
+    pub(super) fn unchanged(because: impl Into<String>) -> Self {
+        Self::Failed { because: because.into(), state: "the venv was not changed".into() }
+    }
+}
