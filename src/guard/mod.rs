@@ -120,3 +120,37 @@ impl Guard {
         Ok(all_well)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tree::identity;
+    use crate::plan::Policy;
+    use crate::store::{JournalEntry, Kept, Progress as Step, Swap};
+
+    #[test]
+    fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let (venv, aside) = (base.join("venv"), base.join(".venv.venvguard-x"));
+        std::fs::create_dir(&venv).unwrap();
+        std::fs::create_dir(&aside).unwrap();
+        let guard = Guard::open(Root::new(base.join("system")), Report::for_command()).unwrap();
+        let mut registry = Registry::default();
+        let entry = registry.add(&venv, None, Policy::Auto).unwrap();
+        let mut kept = Kept::new(&aside, identity(&aside).unwrap(), true);
+        kept.at = jiff::Timestamp::UNIX_EPOCH;
+        entry.kept = Some(kept.clone());
+        let swap = Swap { kept, new: (0, 1) };
+        let step = Step::RollingBack { swap, follows: true };
+        let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
+        guard.store.write_journal(&journal).unwrap();
+        let now = Interpreters::default();
+        assert!(!guard.tidy_up(&mut registry, &now).unwrap());
+        assert!(aside.exists() && registry.venvs[0].kept.is_some());
+        guard.store.close_journal(&journal.id).unwrap();
+        assert!(guard.tidy_up(&mut registry, &now).unwrap());
+        assert!(!aside.exists());
+        assert_eq!(guard.store.registry().unwrap().venvs[0].kept, None, "and that is saved");
+    }
+}

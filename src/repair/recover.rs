@@ -283,6 +283,42 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_down_stays_in_the_journal() {
+        let mut crash = Crash::new();
+        let [new, old] = crash.identities();
+        std::fs::create_dir_all(crash.store.folder().join("registry.json")).unwrap();
+        assert!(!crash.recover(Step::Swapping(crash.swap(old, new)), &[]));
+        assert!(!crash.is_ended());
+        assert_eq!(crash.identities(), [new, old], "it is whole, and nothing is lost");
+    }
+
+    #[test]
+    fn a_venv_with_an_open_journal_is_not_repaired() {
+        let mut crash = Crash::new();
+        let before = crash.identities();
+        let step = Step::Swapping(crash.swap((0, 0), (0, 1)));
+        assert!(!crash.recover(step, &[]));
+        let entry = crash.registry.venvs[0].clone();
+        let job = Job {
+            venv: venv::inspect(&crash.root, &crash.venv).unwrap(),
+            remedy: Remedy::Rebuild,
+            because: None,
+            follows: false,
+            target: None,
+            services: Vec::new(),
+            entry,
+        };
+        let (config, report) = (Config::default(), Report::for_command());
+        let (root, store) = (&crash.root, &crash.store);
+        let context = Context { root, store, config: &config, report: &report };
+        let now = Interpreters::default();
+        let outcomes = crate::repair::execute(&context, &mut crash.registry, &now, vec![job], 1);
+        assert!(matches!(outcomes[0].done, Done::Unfinished { .. }), "{outcomes:?}");
+        assert!(!crash.is_ended());
+        assert_eq!(crash.identities(), before);
+    }
+
+    #[test]
     fn a_venv_whose_old_tree_is_nowhere_is_reported_and_stays_in_the_journal() {
         let mut crash = Crash::new();
         let identities = crash.identities();

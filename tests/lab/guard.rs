@@ -23,6 +23,16 @@ impl Machine {
         Ok(())
     }
 
+    /// Installs venvguard's package and lets it find the venvs, and later their services, by itself.
+    pub(crate) fn install_guard_that_finds(&self) -> Result<()> {
+        self.must("dpkg --install /package/venvguard_*.deb")?;
+        let said = self.must("venvguard scan --register /srv")?;
+        for site in &self.sites {
+            ensure!(said.contains(&site.venv()), "{} was not found: {said}", site.venv());
+        }
+        Ok(())
+    }
+
     /// Registers one site; `options` may change its policy.
     pub(crate) fn register(&self, site: Site, options: &str) -> Result<()> {
         let services = services_of(site);

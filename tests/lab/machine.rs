@@ -379,7 +379,7 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
             overlay.write(&app, include_str!("apps/bare/app.py"))?;
             unit("bare.service", include_str!("apps/bare/bare.service"))
         }
-        Site::Followed | Site::Pinned | Site::Copied => {
+        Site::Followed | Site::Pinned | Site::Copied | Site::Quick => {
             overlay.write(&app, include_str!("apps/plain/app.py"))?;
             let settings = match site {
                 // What the app imports is imported by gunicorn's master, so that a crash is the unit's own.

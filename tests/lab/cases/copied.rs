@@ -53,8 +53,9 @@ fn article_unguarded(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Nobody said which services there are.
 fn article_guarded(machine: &Machine) -> Result<()> {
-    machine.install_guard()?;
+    machine.install_guard_that_finds()?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Shop, On::New)])
 }

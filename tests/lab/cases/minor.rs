@@ -17,8 +17,12 @@ pub(super) fn cases() -> Vec<Case> {
         case("minor_bookworm_to_trixie", Half::Guarded, bookworm, venvs, guarded),
         case("minor_trixie_to_forky", Half::Unguarded, trixie, venvs, unguarded),
         case("minor_trixie_to_forky", Half::Guarded, trixie, venvs, guarded),
-        case("minor_gevent_and_tls", Half::Unguarded, bookworm, &[Site::News], news_unguarded),
+        case("minor_gevent_and_tls", Half::Unguarded, bookworm, &[Site::News], dies),
         case("minor_gevent_and_tls", Half::Guarded, bookworm, &[Site::News], news_guarded),
+        case("minor_with_uv", Half::Unguarded, trixie, &[Site::Quick], dies),
+        case("minor_with_uv", Half::Guarded, trixie, &[Site::Quick], quick_guarded),
+        case("minor_that_does_not_hold", Half::Unguarded, trixie, &[Site::Followed], dies),
+        case("minor_that_does_not_hold", Half::Guarded, trixie, &[Site::Followed], holds_not),
     ]
 }
 
@@ -83,11 +87,11 @@ fn remove_old_minor(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn news_unguarded(machine: &Machine) -> Result<()> {
-    let service = &services_of(Site::News)[0];
-    machine.page(service, "/tls")?;
+/// The next restart is the last.
+fn dies(machine: &Machine) -> Result<()> {
+    let service = &machine.services()[0];
     machine.must_upgrade_python()?;
-    machine.page(service, "/tls")?;
+    machine.page(service, "/ok")?;
     machine.restart(service)?;
     machine.wait_for_log(service, "ModuleNotFoundError: No module named 'gunicorn'")?;
     machine.wait_until_failed(service)
@@ -109,4 +113,68 @@ fn beats(machine: &Machine) -> Result<u32> {
 
 fn later_beats(machine: &Machine) -> Result<bool> {
     crate::machine::wait_for("the scheduler to run", || Ok(beats(machine)? > 0)).map(|()| true)
+}
+
+/// uv is there, and makes again what it made; the services are found.
+fn quick_guarded(machine: &Machine) -> Result<()> {
+    machine.must(
+        "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
+         install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
+         mkdir /etc/uv
+         printf 'no-index = true\nfind-links = [\"/wheelhouse\"]\n' >/etc/uv/uv.toml",
+    )?;
+    machine.install_guard_that_finds()?;
+    // What cannot do it must not be asked.
+    machine.must("printf 'engine = \"uv\"\n' >/etc/venvguard/config.toml")?;
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(Site::Quick, On::New)])?;
+    let made_by = machine.must(&format!("cat {}/pyvenv.cfg", Site::Quick.venv()))?;
+    ensure!(made_by.contains("uv = "), "it was not made by uv: {made_by}");
+    let check = format!("uv pip check --python {}/bin/python", Site::Quick.venv());
+    machine.must(&check)?;
+    Ok(())
+}
+
+/// The rebuilt venv comes up, and its check is not content: the old one is back, with every process of it, and stays
+/// so until somebody wants it otherwise.
+fn holds_not(machine: &Machine) -> Result<()> {
+    let (site, service) = (Site::Followed, &services_of(Site::Followed)[0]);
+    let (old, new) = (machine.upgrade.about.from.clone(), machine.upgrade.about.to.clone());
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine.must("printf 'service-timeout = 5\n' >/etc/venvguard/config.toml")?;
+    let register = |check: &str| {
+        machine.must(&format!(
+            "venvguard register {} --service systemd:{}.service --check '{check}'",
+            site.venv(),
+            service.name
+        ))
+    };
+    let is_old = format!("{}/bin/python{}", site.venv(), old.minor);
+    register(&format!("test -e {is_old}"))?;
+    let said = machine.must_upgrade_python()?;
+    ensure!(said.text.contains("its check fails"), "the reason is not told: {said:?}");
+    let runs = |python: &str, minor: &str| {
+        let version = machine.answering_version(service)?;
+        ensure!(version == python, "it answers with {version}, not with {python}");
+        machine.assert_no_process_but_on(site, minor)?;
+        let status = machine.status_of(site)?;
+        ensure!(status["state"] == "healthy", "status: {status}");
+        Ok(())
+    };
+    let beside = || machine.must(&format!("find {} -name '.venv.venvguard-*'", site.folder()));
+    runs(&old.upstream, &old.minor)?;
+    ensure!(beside()?.is_empty(), "something is left over: {}", beside()?);
+    machine.restart(service)?;
+    machine.wait_until_serving(service)?;
+    runs(&old.upstream, &old.minor)?;
+
+    register("true")?;
+    machine.must("venvguard rebuild --all")?;
+    runs(&new.upstream, &new.minor)?;
+    machine.must("venvguard rollback followed")?;
+    runs(&old.upstream, &old.minor)?;
+    machine.must("venvguard rollback followed")?;
+    runs(&new.upstream, &new.minor)?;
+    ensure!(beside()?.lines().count() == 1, "one tree is kept: {}", beside()?);
+    Ok(())
 }

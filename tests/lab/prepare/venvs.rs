@@ -24,6 +24,8 @@ pub(crate) enum Site {
     Shop,
     /// The second article's: Flask, requests and `APScheduler` under gunicorn with gevent workers.
     News,
+    /// gunicorn in a venv made by uv, which is installed on the machine too.
+    Quick,
 }
 
 /// What makes a site's venv.
@@ -31,11 +33,19 @@ pub(crate) enum Site {
 pub(crate) enum Tool {
     Venv,
     Virtualenv,
+    Uv,
 }
 
 impl Site {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Bare, Self::Followed, Self::Pinned, Self::Copied, Self::Shop, Self::News];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Bare,
+        Self::Followed,
+        Self::Pinned,
+        Self::Copied,
+        Self::Shop,
+        Self::News,
+        Self::Quick,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -45,6 +55,7 @@ impl Site {
             Self::Copied => "copied",
             Self::Shop => "shop",
             Self::News => "news",
+            Self::Quick => "quick",
         }
     }
 
@@ -62,13 +73,14 @@ impl Site {
             Self::Followed => &[Suite::Bullseye, Suite::Bookworm, Suite::Trixie],
             Self::Pinned | Self::Copied => &[Suite::Bookworm, Suite::Trixie],
             Self::News => &[Suite::Bookworm],
-            Self::Bare | Self::Shop => &[Suite::Trixie],
+            Self::Bare | Self::Shop | Self::Quick => &[Suite::Trixie],
         }
     }
 
     pub(crate) fn tool(self) -> Tool {
         match self {
             Self::Shop => Tool::Virtualenv,
+            Self::Quick => Tool::Uv,
             _ => Tool::Venv,
         }
     }
@@ -76,7 +88,7 @@ impl Site {
     pub(crate) fn requirements(self) -> &'static str {
         match self {
             Self::Bare => "",
-            Self::Followed | Self::Pinned | Self::Copied => {
+            Self::Followed | Self::Pinned | Self::Copied | Self::Quick => {
                 include_str!("../apps/plain/requirements.txt")
             }
             Self::Shop => include_str!("../apps/shop/requirements.txt"),
@@ -95,6 +107,21 @@ impl Site {
                  /tmp/tool/bin/pip --quiet install virtualenv
                  /tmp/tool/bin/virtualenv --quiet --copies --python /usr/bin/python3 $VENV"
             }
+            Self::Quick => {
+                "/usr/bin/python3 -m venv /tmp/tool
+                 /tmp/tool/bin/pip --quiet install uv
+                 /tmp/tool/bin/uv --quiet venv --no-project --python /usr/bin/python3 $VENV"
+            }
+        }
+    }
+
+    /// The command that installs `/tmp/requirements.txt`.
+    fn installer(self) -> &'static str {
+        match self.tool() {
+            Tool::Uv => {
+                "/tmp/tool/bin/uv --quiet pip install --no-index --find-links /wheelhouse --python $VENV/bin/python"
+            }
+            Tool::Venv | Tool::Virtualenv => "$VENV/bin/pip --quiet install",
         }
     }
 }
@@ -107,7 +134,7 @@ su app -c 'exec sh -eu /as-owner'
 
 const INSTALLATION: &str = r#"
 printf '%s' "$REQUIREMENTS" >/tmp/requirements.txt
-[ -z "$REQUIREMENTS" ] || $VENV/bin/pip --quiet install --requirement /tmp/requirements.txt
+[ -z "$REQUIREMENTS" ] || $INSTALL --requirement /tmp/requirements.txt
 "#;
 
 impl Lab {
@@ -116,8 +143,9 @@ impl Lab {
         let root = self.root(release)?;
         let wheelhouse = self.wheelhouse(release)?;
         let script = format!(
-            "VENV={}\nREQUIREMENTS='{}'\n{}\n{INSTALLATION}",
+            "VENV={}\nINSTALL=\"{}\"\nREQUIREMENTS='{}'\n{}\n{INSTALLATION}",
             site.venv(),
+            site.installer(),
             site.requirements(),
             site.creation(),
         );

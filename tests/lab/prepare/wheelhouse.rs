@@ -54,8 +54,10 @@ fn requirements(suite: Suite) -> String {
     let mut lines = BTreeSet::new();
     for site in Site::ALL.into_iter().filter(|site| site.suites().contains(&suite)) {
         lines.extend(site.requirements().lines());
-        if site.tool() == Tool::Virtualenv {
-            lines.insert("virtualenv");
+        match site.tool() {
+            Tool::Venv => {}
+            Tool::Virtualenv => drop(lines.insert("virtualenv")),
+            Tool::Uv => drop(lines.insert("uv")),
         }
     }
     lines.into_iter().fold(String::new(), |text, line| text + line + "\n")
