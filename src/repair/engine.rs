@@ -51,22 +51,39 @@ impl Engine {
                 if compile { program.arg("--compile-bytecode") } else { program }
             }
             Self::PipWheel(wheel) => {
-                Self::pip(Program::new(python).arg(wheel.join("pip")), compile)
+                Self::pip_install(Program::new(python).arg(wheel.join("pip")), compile)
             }
             Self::PipModule(interpreter) => {
                 let program = Program::new(interpreter).args(["-m", "pip", "--python"]).arg(python);
-                Self::pip(program, compile)
+                Self::pip_install(program, compile)
             }
         }
     }
 
-    fn pip(program: Program, compile: bool) -> Program {
-        let program = program
+    /// Whether what is installed has what it asks for: exit 0.
+    pub(crate) fn check(&self, python: &Path) -> Program {
+        match self {
+            Self::Uv(uv) => Program::new(uv).args(["pip", "check", "--python"]).arg(python),
+            Self::PipWheel(wheel) => {
+                Self::pip(Program::new(python).arg(wheel.join("pip"))).arg("check")
+            }
+            Self::PipModule(interpreter) => {
+                let program = Program::new(interpreter).args(["-m", "pip", "--python"]).arg(python);
+                Self::pip(program).arg("check")
+            }
+        }
+    }
+
+    fn pip(program: Program) -> Program {
+        program
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
             .env("PIP_NO_INPUT", "1")
             // Root's own venvs are rebuilt by root: the warning says nothing here.
             .env("PIP_ROOT_USER_ACTION", "ignore")
-            .args(["install", "--quiet"]);
+    }
+
+    fn pip_install(program: Program, compile: bool) -> Program {
+        let program = Self::pip(program).args(["install", "--quiet"]);
         if compile { program } else { program.arg("--no-compile") }
     }
 
@@ -79,16 +96,45 @@ impl Engine {
     }
 }
 
-/// The folder whose wheels serve for pip itself and its companions.
-pub(crate) fn seed_wheels(root: &Root) -> Option<PathBuf> {
-    root.at(WHEELS).is_dir().then(|| PathBuf::from(WHEELS))
+/// Where pip itself and its companions come from: Debian's wheels, as for `ensurepip`, or
+/// an index where there are none.
+#[derive(Debug)]
+pub(crate) struct Seeds {
+    wheels: Option<PathBuf>,
+    pip: Option<String>,
+}
+
+impl Seeds {
+    pub(crate) fn of(root: &Root) -> Self {
+        let wheels = root.at(WHEELS).is_dir().then(|| PathBuf::from(WHEELS));
+        Self { wheels, pip: pip_wheel(root).map(|(version, _)| format!("pip=={version}")) }
+    }
+
+    /// pip, in the version that Debian has for its own venvs.
+    pub(crate) fn pip(&self) -> &str {
+        self.pip.as_deref().unwrap_or("pip")
+    }
+
+    /// An install that finds them among other things.
+    pub(crate) fn beside(&self, program: Program) -> Program {
+        match &self.wheels {
+            Some(wheels) => program.arg("--find-links").arg(wheels),
+            None => program,
+        }
+    }
+
+    /// An install that needs no index where Debian has pip's wheel.
+    pub(crate) fn offline(&self, program: Program) -> Program {
+        let program = self.beside(program);
+        if self.pip.is_some() { program.arg("--no-index") } else { program }
+    }
 }
 
 /// The engines to try for an interpreter that is installed, the best first.
 pub(crate) fn engines(root: &Root, choice: EngineChoice, interpreter: &Path) -> Vec<Engine> {
     let uv =
         UV.iter().map(PathBuf::from).find(|path| is_roots_program(&root.at(path)).unwrap_or(false));
-    let pip = pip_wheel(root).map(Engine::PipWheel).or_else(|| {
+    let pip = pip_wheel(root).map(|(_, wheel)| Engine::PipWheel(wheel)).or_else(|| {
         root.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
     });
     let uv = uv.map(Engine::Uv).filter(|_| choice != EngineChoice::Pip);
@@ -108,10 +154,10 @@ pub(crate) fn no_engine(minor: Minor, choice: EngineChoice) -> String {
     }
 }
 
-/// The newest pip wheel that Debian installed.
-fn pip_wheel(root: &Root) -> Option<PathBuf> {
+/// The newest pip wheel that Debian installed, and its version.
+fn pip_wheel(root: &Root) -> Option<(String, PathBuf)> {
     let pattern = root.at(WHEELS).join("pip-*-py3-none-any.whl");
-    let mut wheels: Vec<(Vec<u32>, PathBuf)> = glob::glob(pattern.to_str()?)
+    let mut wheels: Vec<(Vec<u32>, String, PathBuf)> = glob::glob(pattern.to_str()?)
         .ok()?
         .filter_map(Result::ok)
         .filter_map(|path| {
@@ -119,12 +165,13 @@ fn pip_wheel(root: &Root) -> Option<PathBuf> {
             let version = name.strip_prefix("pip-")?.split('-').next()?;
             Some((
                 version.split('.').map(|part| part.parse().unwrap_or(0)).collect(),
+                version.to_string(),
                 root.logical(&path),
             ))
         })
         .collect();
     wheels.sort();
-    wheels.pop().map(|(_, path)| path)
+    wheels.pop().map(|(_, version, path)| (version, path))
 }
 
 /// Whether a program, and what a link in its place leads to, is root's alone to change.

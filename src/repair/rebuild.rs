@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, Seeds};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
 use super::{Context, carry, smoke};
@@ -259,14 +259,8 @@ impl Work<'_> {
     /// The usual way: the venv is whole at every instant.
     fn beside(&self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
         let overlay = || Some(stage.overlay(&self.venv().path));
-        // The old tree is asked while the new one is built: both cost seconds.
-        let (built, before) = std::thread::scope(|scope| {
-            let before = scope.spawn(|| self.smoke(None));
-            (self.build(self.venv(), &stage.path, &overlay), before.join())
-        });
-        let notes = built?;
-        let before = before.unwrap_or_else(|_| Err("its check was aborted".into()));
-        self.compare(before, overlay())?;
+        let notes = self.build(self.venv(), &stage.path, &overlay)?;
+        self.compare(|| self.smoke(None), overlay())?;
         // Nothing of the new tree may be in memory only when it takes the place.
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
@@ -281,7 +275,7 @@ impl Work<'_> {
         self.exchange()?;
         let moved = Venv { path: self.swap.kept.path().to_path_buf(), ..self.venv().clone() };
         let notes = self.build(&moved, &self.venv().path, &|| None)?;
-        self.compare(before, None)?;
+        self.compare(|| before, None)?;
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
         Ok(notes)
@@ -320,15 +314,18 @@ impl Work<'_> {
         smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlay)
     }
 
-    /// The new tree has to do what the old one did. An old tree that does not even start
-    /// sets no standard but that the new one starts.
+    /// The new tree has to do what the old one did, which is asked where it does less. An
+    /// old tree that does not even start sets no standard but that the new one starts.
     fn compare(
         &self,
-        before: Result<smoke::Failures, String>,
+        before: impl FnOnce() -> Result<smoke::Failures, String>,
         overlay: Option<Overlay>,
     ) -> Result<(), RebuildError> {
         let after = self.smoke(overlay).map_err(RebuildError::Dead)?;
-        let worse = before.map(|before| after.new_since(&before)).unwrap_or_default();
+        if after.is_empty() {
+            return Ok(());
+        }
+        let worse = before().map(|before| after.new_since(&before)).unwrap_or_default();
         if worse.is_empty() { Ok(()) } else { Err(RebuildError::Worse(worse)) }
     }
 
@@ -418,38 +415,49 @@ impl Work<'_> {
         let compile = self.venv().flavour != Flavour::Uv;
         let failed = |error| RebuildError::Install { engine: engine.name(), error };
         let install = || engine.install(&python, compile);
-        // pip and its companions are the new interpreter's: the old ones may not run on it.
-        let wheels = engine::seed_wheels(self.context.root);
-        let seed = |program: Program| match &wheels {
-            Some(wheels) => program.arg("--find-links").arg(wheels),
-            None => program,
+        // What was installed is exact as it stands: nothing has to be resolved.
+        let listed = |program: Program, list: String| {
+            run(program.arg("--no-deps").args(engine.list_from_input()).input(list))
         };
-        if self.content.has_pip() {
-            let offline: &[&str] = if wheels.is_some() { &["--no-index"] } else { &[] };
-            run(seed(install()).args(offline).arg("pip")).map_err(failed)?;
-        }
+        // pip and its companions are the new interpreter's: the old ones may not run on it.
+        let seeds = Seeds::of(self.context.root);
+        let pip = self.content.has_pip().then(|| seeds.pip());
         let recipe = match &self.content.wanted {
             Wanted::Listed { file, .. } => {
+                if let Some(pip) = pip {
+                    run(seeds.offline(install()).arg(pip)).map_err(failed)?;
+                }
                 return run(install().arg("-r").arg(file)).map(drop).map_err(failed);
             }
             Wanted::Same(recipe) => recipe,
         };
-        for name in recipe.seeds() {
-            if let Err(error) = run(seed(install()).arg(&name)) {
-                notes.push(format!("{name} is not there any more: {error}"));
-            }
-        }
         let exact = recipe.exact();
-        if exact.is_empty() {
-            return Ok(());
+        let companions = recipe.seeds();
+        let moving: String = pip
+            .into_iter()
+            .chain(companions.iter().map(String::as_str))
+            .fold(String::new(), |list, name| list + name + "\n");
+        // One run costs a fraction of several; which of them fails is told by several.
+        if exact.is_empty() || listed(seeds.beside(install()), moving + &exact).is_err() {
+            if let Some(pip) = pip {
+                run(seeds.offline(install()).arg(pip)).map_err(failed)?;
+            }
+            for name in companions {
+                if let Err(error) = run(seeds.beside(install()).arg(&name)) {
+                    notes.push(format!("{name} is not there any more: {error}"));
+                }
+            }
+            if exact.is_empty() {
+                return Ok(());
+            }
+            listed(install(), exact).map_err(failed)?;
         }
-        // What was installed is exact as it stands: nothing has to be resolved.
-        run(install().arg("--no-deps").args(engine.list_from_input()).input(exact))
-            .map_err(failed)?;
         // Another minor version may ask for more. That the old set has conflicts of its own
         // is no reason to have no venv.
-        if let Err(error) = run(install().args(recipe.names())) {
-            notes.push(format!("the packages' own requirements are not all met: {error}"));
+        if run(engine.check(&python)).is_err() {
+            if let Err(error) = run(install().args(recipe.names())) {
+                notes.push(format!("the packages' own requirements are not all met: {error}"));
+            }
         }
         Ok(())
     }

@@ -22,6 +22,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(super) struct Failures(BTreeMap<String, String>);
 
 impl Failures {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What fails here and did not fail in `before`.
     pub(super) fn new_since(&self, before: &Self) -> Vec<String> {
         self.0
@@ -32,8 +36,9 @@ impl Failures {
     }
 }
 
-/// Tries the tree at `venv`: it imports `modules` and what its programs begin with. An interpreter that does not come to the end (it is missing,
-/// crashes, hangs) is an error that says how it ended.
+/// Tries the tree at `venv`: it imports `modules` and what its programs begin with. An
+/// interpreter that does not come to the end (it is missing, crashes, hangs) is an error that
+/// says how it ended.
 pub(super) fn smoke(
     root: &Root,
     owner: &User,
