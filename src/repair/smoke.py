@@ -17,7 +17,8 @@ def attempt(kind, name, action):
         print(json.dumps([kind, name, text]), file=report, flush=True)
 
 
-for name in sys.argv[1:]:
+# It has to come before whatever imports distutils.
+for name in sorted(sys.argv[1:], key=lambda name: name != "setuptools"):
     attempt("module", name, lambda: importlib.import_module(name))
 site = [path for path in sys.path if path.startswith(sys.prefix + os.sep) and path.endswith("site-packages")]
 for one in importlib.metadata.distributions(path=site):
