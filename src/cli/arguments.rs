@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::host::fault::Fault;
 use crate::plan::Policy;
 use crate::python::Minor;
 use crate::service::Service;
@@ -20,6 +21,8 @@ pub(super) struct Arguments {
     /// A folder that stands for the whole system.
     #[arg(long, hide = true, default_value = "/", global = true)]
     pub(super) root: PathBuf,
+    #[command(flatten)]
+    pub(super) fault: Fault,
     #[command(subcommand)]
     pub(super) command: Command,
 }

@@ -45,6 +45,7 @@ pub fn main() -> ExitCode {
     // What root keeps is readable, and written by nobody else, whoever started us.
     crate::host::file::usual_umask();
     let arguments = Arguments::parse();
+    arguments.fault.arm();
     let report = if matches!(arguments.command, Command::Hook { .. }) {
         Report::for_apt()
     } else {

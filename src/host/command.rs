@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock::Deadline;
-use super::{Root, descriptor};
+use super::{Root, descriptor, fault};
 
 /// What of a program's output is kept; more is read and dropped.
 const OUTPUT_LIMIT: usize = 32 << 20;
@@ -185,6 +185,7 @@ impl Program {
         descriptor::keep_from_children();
         let program = self.name();
         let start = |source| CommandError::Start { program: program.clone(), source };
+        fault::point(&program).map_err(start)?;
         let mut child = Command::new(&self.path)
             .args(&self.arguments)
             .env_clear()

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::fault;
+
 /// What tells one file from another at the same path, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -107,11 +109,14 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     // that mark at once the slower one fails, and what it marks is marked.
     remove_if_there(&temporary)?;
     let result = (|| {
+        fault::point("write")?;
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        fault::point("rename")?;
         fs::rename(&temporary, path)?;
+        fault::point("sync")?;
         sync_folder(folder)
     })();
     if result.is_err() {
@@ -132,6 +137,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Removes a file; one that is not there is as good.
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    fault::point("remove")?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

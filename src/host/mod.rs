@@ -13,6 +13,7 @@ pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod confine;
 pub(crate) mod descriptor;
+pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod lock;

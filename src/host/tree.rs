@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 
+use super::fault;
+
 /// Device and inode: which folder it is, whatever its name is.
 pub(crate) type Identity = (u64, u64);
 
@@ -43,9 +45,11 @@ impl Parent {
     /// Makes an empty folder for an owner and returns which one it is.
     pub(crate) fn make(&self, name: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<Identity> {
         let path = self.path.join(name);
+        fault::point("make a folder")?;
         rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700))
             .map_err(|error| at(&path, error))?;
         let result = (|| {
+            fault::point("give a folder away").map_err(|_| rustix::io::Errno::NOSPC)?;
             let folder = open_child(&self.folder, name)?;
             rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))?;
@@ -68,6 +72,7 @@ impl Parent {
 
     /// Exchanges two names in one step: each path holds a whole folder at every instant.
     pub(crate) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        fault::point("exchange")?;
         rustix::fs::renameat_with(&self.folder, one, &self.folder, other, RenameFlags::EXCHANGE)
             .map_err(|error| at(&self.path.join(other), error))?;
         self.sync()
@@ -75,6 +80,7 @@ impl Parent {
 
     /// Gives a name to a folder, unless something has that name already.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fault::point("rename a folder")?;
         rustix::fs::renameat_with(&self.folder, from, &self.folder, to, RenameFlags::NOREPLACE)
             .map_err(|error| at(&self.path.join(from), error))?;
         self.sync()
@@ -101,23 +107,27 @@ impl Parent {
         };
         for entry in fs::read_dir(super::descriptor::path(&folder)).map_err(inside)? {
             let entry = entry.map_err(inside)?;
+            fault::point("remove what is in a folder")?;
             if entry.file_type().map_err(inside)?.is_dir() {
                 fs::remove_dir_all(entry.path()).map_err(inside)?;
             } else {
                 fs::remove_file(entry.path()).map_err(inside)?;
             }
         }
+        fault::point("remove a folder")?;
         rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR)
             .map_err(|error| at(&path, error))?;
         self.sync()
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
+        fault::point("sync a folder")?;
         rustix::fs::fsync(&self.folder).map_err(|error| at(&self.path, error))
     }
 
     /// All that was written to this folder's file system reaches the disk.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
+        fault::point("sync a file system")?;
         rustix::fs::syncfs(&self.folder).map_err(|error| at(&self.path, error))
     }
 }

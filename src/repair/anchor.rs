@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 
-use crate::host::Root;
 use crate::host::file::printable;
+use crate::host::{Root, fault};
 use crate::python::{self, Minor};
 use crate::venv::{self, Link, Venv};
 
@@ -44,6 +44,7 @@ fn relink(root: &Root, venv: &Venv, from: &Path, to: &Path) -> io::Result<usize>
         let temporary = PathBuf::from(format!(".{}.venvguard", name.display()));
         // A leftover of a crash between the next two calls.
         let _ = rustix::fs::unlinkat(&folder, &temporary, AtFlags::empty());
+        fault::point("make a link")?;
         rustix::fs::symlinkat(to, &folder, &temporary)?;
         rustix::fs::chownat(
             &folder,
@@ -52,6 +53,7 @@ fn relink(root: &Root, venv: &Venv, from: &Path, to: &Path) -> io::Result<usize>
             Some(Gid::from_raw(venv.gid)),
             AtFlags::SYMLINK_NOFOLLOW,
         )?;
+        fault::point("replace a link")?;
         rustix::fs::renameat(&folder, &temporary, &folder, &name)?;
         changed += 1;
     }

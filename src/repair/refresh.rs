@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use super::anchor::open_bin;
-use crate::host::{Root, file};
+use crate::host::{Root, fault, file};
 use crate::python::{self, Interpreter};
 use crate::venv::Venv;
 
@@ -58,6 +58,7 @@ fn update_cfg(root: &Root, venv: &Venv, interpreter: &Interpreter) -> io::Result
 }
 
 fn create(folder: &OwnedFd, temporary: &Path) -> io::Result<File> {
+    fault::point("write a copy")?;
     // A leftover of a crash.
     let _ = rustix::fs::unlinkat(folder, temporary, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -77,6 +78,7 @@ fn finish(
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     file.sync_all()?;
     drop(file);
+    fault::point("replace a copy")?;
     rustix::fs::renameat(folder, temporary, folder, name)?;
     Ok(())
 }

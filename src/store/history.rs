@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{PathText, Store, StoreError};
-use crate::host::{clock, file};
+use crate::host::{clock, fault, file};
 
 const NAME: &str = "history.jsonl";
 const LIMIT: u64 = 64 << 20;
@@ -45,6 +45,7 @@ impl Store {
         let mut line = serde_json::to_vec(event).map_err(|error| io(error.into()))?;
         line.push(b'\n');
         std::fs::create_dir_all(self.folder()).map_err(io)?;
+        fault::point("append").map_err(io)?;
         let mut file = std::fs::OpenOptions::new()
             .append(true)
             .create(true)

@@ -109,13 +109,19 @@ impl Store {
     /// What a crash left. An entry that cannot be read is an error of its own and stands in
     /// no other's way.
     pub(crate) fn open_journal(&self) -> Vec<Result<Entry, StoreError>> {
+        let read = |path: &PathBuf| parse(path, &file::read_untrusted(path, LIMIT)?, SCHEMA);
+        self.journal_files().iter().map(read).collect()
+    }
+
+    /// The files of the journal, without what a crash left of one that was being written.
+    pub(super) fn journal_files(&self) -> Vec<PathBuf> {
         let Ok(entries) = self.folder().join("journal").read_dir() else { return Vec::new() };
         let mut paths: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
             .collect();
         paths.sort();
-        paths.iter().map(|path| parse(path, &file::read_untrusted(path, LIMIT)?, SCHEMA)).collect()
+        paths
     }
 }
 

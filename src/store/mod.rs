@@ -135,14 +135,10 @@ impl Store {
         self.save(&format!("recipes/{id}.json"), recipe)
     }
 
-    /// Whether somebody marked work for `resume`. One `stat`.
+    /// Whether there is something for `resume` to do. A few `stat`s.
     pub(crate) fn has_work(&self) -> bool {
         ["pending", "transaction.json"].iter().any(|name| self.state.join(name).exists())
-            || self
-                .state
-                .join("journal")
-                .read_dir()
-                .is_ok_and(|mut entries| entries.next().is_some())
+            || !self.journal_files().is_empty()
     }
 
     pub(crate) fn mark_pending(&self, pending: &Pending) -> Result<(), StoreError> {

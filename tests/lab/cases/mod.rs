@@ -2,6 +2,7 @@
 
 mod block;
 mod copied;
+mod crash;
 mod halfway;
 mod harmless;
 mod minor;
@@ -48,6 +49,7 @@ pub(crate) fn all() -> Vec<Case> {
         block::cases(),
         halfway::cases(),
         harmless::cases(),
+        crash::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,4 +1,5 @@
-//! venvguard's own package, built from the checkout; statically linked, so that one serves bullseye to forky.
+//! venvguard's own package, built from the checkout; statically linked, so that one serves bullseye to forky. Beside
+//! it the same program with the feature `faults`, for the tests that let it crash.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,10 +24,15 @@ const SOURCES: [&str; 9] = [
     "src",
 ];
 
+/// The program that can crash.
+const FAULTY: &str = "venvguard-faults";
+
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+const STATIC: &str = "-C target-feature=+crt-static";
+
 impl Lab {
-    /// A folder that holds the package and nothing else.
+    /// A folder that holds the package and `venvguard-faults`, and nothing else.
     pub(crate) fn package(&self) -> Result<PathBuf> {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut hasher = DefaultHasher::new();
@@ -46,7 +52,9 @@ impl Lab {
             build(&source, &self.home.join("cargo"))?;
             for entry in fs::read_dir(directory)? {
                 let path = entry?.path();
-                if path.extension().is_none_or(|extension| extension != "deb") {
+                if path.extension().is_none_or(|extension| extension != "deb")
+                    && !path.ends_with(FAULTY)
+                {
                     if path.is_dir() {
                         fs::remove_dir_all(&path)?;
                     } else {
@@ -67,27 +75,40 @@ fn build(source: &Path, target: &Path) -> Result<()> {
     let of_home = |variable: &str, folder: &str| {
         std::env::var_os(variable).map_or_else(|| home.join(folder), PathBuf::from)
     };
-    let mut command = Command::new("dpkg-buildpackage");
-    command
-        .args(["--build=binary", "--unsigned-changes", "--no-check-builddeps"])
-        .current_dir(source)
-        .env("CARGO_HOME", of_home("CARGO_HOME", ".cargo"))
-        .env("RUSTUP_HOME", of_home("RUSTUP_HOME", ".rustup"))
-        .env("CARGO_TARGET_DIR", target)
-        .env("CARGO_BUILD_TARGET", TARGET)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // The lab asks what the program does, not how fast: optimising across crates takes half of the build.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("DEB_BUILD_OPTIONS", "nocheck");
-    // What the test runner sets for itself is not for the package's build.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") {
-            command.env_remove(name);
+    let cargo_home = of_home("CARGO_HOME", ".cargo");
+    // As debian/rules adds to it: then the crates are compiled once for both.
+    let remapped =
+        format!("{STATIC} --remap-path-prefix={}=/usr/share/cargo", cargo_home.display());
+    let ready = |program: &str, flags: &str| {
+        let mut command = Command::new(program);
+        command
+            .current_dir(source)
+            .env("CARGO_HOME", &cargo_home)
+            .env("RUSTUP_HOME", of_home("RUSTUP_HOME", ".rustup"))
+            .env("CARGO_TARGET_DIR", target)
+            .env("CARGO_BUILD_TARGET", TARGET)
+            .env("RUSTFLAGS", flags)
+            // The lab asks what the program does, not how fast: optimising across crates takes half of the build.
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("DEB_BUILD_OPTIONS", "nocheck");
+        // What the test runner sets for itself is not for the package's build.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") {
+                command.env_remove(name);
+            }
         }
-    }
-    child::output(&mut command).context("the package does not build")?;
+        command
+    };
+    let mut package = ready("dpkg-buildpackage", STATIC);
+    package.args(["--build=binary", "--unsigned-changes", "--no-check-builddeps"]);
+    child::output(&mut package).context("the package does not build")?;
+    let mut faulty = ready("cargo", &remapped);
+    faulty.args(["build", "--release", "--locked", "--quiet", "--features", "faults"]);
+    child::output(&mut faulty).context("the program with faults does not build")?;
+    let made = target.join(TARGET).join("release/venvguard");
+    fs::copy(made, source.with_file_name(FAULTY))?;
     Ok(())
 }
 
