@@ -31,8 +31,7 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
     let now = guard.interpreters()?;
     let after = predict(&now, &actions);
     let survey = guard.look()?;
-    let plan =
-        guard.plan(&survey, &now, &after, Moment::BeforeDpkg, guard.store.transaction()?.as_ref());
+    let plan = guard.plan(&survey, &now, &after, Moment::BeforeDpkg);
     if json {
         guard.report.json(&PlanJson::from(&plan));
     } else {

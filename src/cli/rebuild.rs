@@ -6,13 +6,14 @@ use super::arguments::Rebuild;
 use super::list::healths;
 use super::{Exit, chosen, need_root};
 use crate::guard::{Guard, Survey};
+use crate::host::file::printable;
 use crate::host::lock::Lock;
 use crate::plan::{Policy, Readiness, Remedy, State};
 use crate::python::{Interpreters, Minor};
 use crate::repair::{self, Job, Target};
 use crate::report::JobsJson;
 use crate::store::Entry;
-use crate::venv::{Link, Venv};
+use crate::venv::Venv;
 
 pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     let _lock = if wanted.dry_run { None } else { Some(alone(guard)?) };
@@ -22,7 +23,7 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     }
     let mut registry = guard.store.registry()?;
     // What cannot be ended is said, and refused below.
-    let mut attention = !wanted.dry_run && !guard.tidy_up(&mut registry, &now)?;
+    let mut attention = !wanted.dry_run && !guard.recover(&mut registry, &now);
     let mut survey = guard.survey(registry);
     let mut jobs = Vec::new();
     for (entry, venv, remedy) in asked_for(guard, &survey, wanted)? {
@@ -61,6 +62,7 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     }
     let (context, at_once) = (guard.context(), guard.jobs(wanted.jobs));
     let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, at_once);
+    guard.prune(&mut survey.registry);
     let good = outcomes.iter().all(|outcome| outcome.done.is_good());
     Ok(match (good, attention) {
         (true, false) => Exit::Done,
@@ -87,7 +89,7 @@ fn job(
     now: &Interpreters,
     wanted: Option<Minor>,
 ) -> Job {
-    let follows = entry.anchored.is_some() || venv.base.link == Link::Followed;
+    let follows = entry.anchored.is_some() || venv.follows();
     Job {
         entry: entry.clone(),
         venv: venv.clone(),
@@ -95,7 +97,9 @@ fn job(
         because: None,
         follows,
         target: Target::asked_for(venv, follows, now, wanted),
+        is_outdated: false,
         services: Vec::new(),
+        were_up: Vec::new(),
     }
 }
 
@@ -110,6 +114,11 @@ fn asked_for<'a>(
         return chosen(&survey.registry, &wanted.venvs)?
             .into_iter()
             .map(|entry| match survey.entries().find(|(one, _)| one.id == entry.id) {
+                Some((entry, Ok(venv))) if !venv.base.ours => bail!(
+                    "cannot rebuild {}: its interpreter {} is not Debian's, venvguard leaves it alone; nothing was changed",
+                    entry.name,
+                    printable(&venv.base.path)
+                ),
                 Some((entry, Ok(venv))) => Ok((entry, venv, Remedy::Rebuild)),
                 Some((entry, Err(error))) => {
                     bail!("cannot rebuild {}: {error}; nothing was changed", entry.name)
@@ -141,23 +150,24 @@ pub(super) fn rollback(guard: &Guard, wanted: &str) -> anyhow::Result<Exit> {
     let _lock = alone(guard)?;
     let now = guard.interpreters()?;
     let mut registry = guard.store.registry()?;
-    guard.tidy_up(&mut registry, &now)?;
+    guard.recover(&mut registry, &now);
     let mut survey = guard.survey(registry);
     let found = chosen(&survey.registry, &[wanted.to_string()])?;
     let [entry] = found.as_slice() else {
         bail!("{wanted:?} stands for {} venvs; one at a time is rolled back", found.len());
     };
-    let id = entry.id.clone();
-    let Some((entry, venv)) = survey.get(&id) else {
-        bail!("{wanted} is no venv any more; nothing was changed");
-    };
-    let mut job = job(entry, venv, Remedy::None, &now, None);
-    job.services = guard.running_services(&survey, &[&id]).remove(&id).unwrap_or_default();
-    match repair::rollback(&guard.context(), &mut survey.registry, &now, &job) {
+    let entry = (*entry).clone();
+    // What stands there may be no venv any more: that is a reason to go back. Then only
+    // what was declared is known to run out of it.
+    let services = guard
+        .running_services(&survey, &[&entry.id])
+        .remove(&entry.id)
+        .unwrap_or_else(|| entry.services.clone());
+    match repair::rollback(&guard.context(), &mut survey.registry, &now, &entry, services) {
         Ok(outcome) if outcome.done.is_good() => Ok(Exit::Done),
         Ok(_) => Ok(Exit::Failed),
         Err(error) => {
-            let name = &job.entry.name;
+            let name = &entry.name;
             guard.report.error(&format!("cannot roll {name} back: {error}; nothing was changed"));
             Ok(Exit::Failed)
         }

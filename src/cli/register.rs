@@ -122,20 +122,20 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
     need_root(guard)?;
     let _lock = guard.lock()?;
     let mut registry = guard.store.registry()?;
-    let chosen = chosen(&registry, venvs)?;
-    if let Some(entry) = chosen.iter().find(|entry| guard.store.has_journal(&entry.id)) {
-        bail!(
-            "an interrupted repair of {} is not ended yet; nothing was unregistered (first: `venvguard resume`)",
-            entry.name
-        );
-    }
-    let ids: Vec<String> = chosen.iter().map(|entry| entry.id.clone()).collect();
+    let ids: Vec<String> = chosen(&registry, venvs)?.iter().map(|entry| entry.id.clone()).collect();
     let (gone, left) = registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
-    registry = Registry::default();
     registry.venvs = left;
     guard.store.save_registry(&registry)?;
     let gone: Vec<crate::store::Entry> = gone;
     for entry in gone {
+        if guard.store.has_journal(&entry.id) {
+            guard.store.close_journal(&entry.id)?;
+            guard.report.note(&format!(
+                "{}: a repair of it was interrupted; what is left of it lies beside the venv, in `{}`",
+                entry.name,
+                printable(repair::pattern_of_what_is_aside(entry.path()))
+            ));
+        }
         guard.report.data(format!(
             "{}: no longer guarded; {} is as it was",
             entry.name,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Guard, GuardError, Survey};
+use crate::host::file::printable;
 use crate::plan::{Effect, Moment, Plan, Remedy, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done};
 use crate::service::Service;
-use crate::store::{Event, Pending, StoreError, TransactionRecord, TransactionSubject};
+use crate::store::{Event, Pending, StoreError, TransactionRecord};
 use crate::transaction::{Transaction, predict};
 use crate::venv::Link;
 
@@ -28,10 +29,10 @@ impl Guard {
         let known = self.store.transaction()?;
         let mut registry = self.store.registry()?;
         if !transaction.dry_run {
-            self.tidy_up(&mut registry, &now)?;
+            self.recover(&mut registry, &now);
         }
         let mut survey = self.survey(registry);
-        let plan = self.plan(&survey, &now, &after, Moment::BeforeDpkg, known.as_ref());
+        let plan = self.plan(&survey, &now, &after, Moment::BeforeDpkg);
         if plan.changes.is_empty() || plan.notable().next().is_none() {
             return Ok(Verdict::Allow);
         }
@@ -52,10 +53,10 @@ impl Guard {
             .map(|decision| decision.id.as_str())
             .collect();
         let running = self.running_services(&survey, &affected);
-        if !self.move_away(&mut survey, &plan, &running, &now) {
+        if !self.move_away(&mut survey, &plan, known.as_ref(), &running, &now) {
             return Ok(Verdict::Block);
         }
-        self.hold(&survey, &plan, running, known)?;
+        self.hold(&mut survey, &plan, running, known)?;
         Ok(Verdict::Repair)
     }
 
@@ -64,6 +65,7 @@ impl Guard {
         &self,
         survey: &mut Survey,
         plan: &Plan,
+        known: Option<&TransactionRecord>,
         running: &BTreeMap<String, Vec<Service>>,
         now: &Interpreters,
     ) -> bool {
@@ -71,7 +73,7 @@ impl Guard {
             .decisions
             .iter()
             .filter(|decision| decision.before_dpkg)
-            .filter_map(|decision| survey.job(decision, None, running, now))
+            .filter_map(|decision| survey.job(plan, decision, known, running, now))
             .collect();
         if jobs.is_empty() {
             return true;
@@ -93,33 +95,35 @@ impl Guard {
     /// written down first: a run that ends here is put right by `settle`.
     fn hold(
         &self,
-        survey: &Survey,
+        survey: &mut Survey,
         plan: &Plan,
         mut running: BTreeMap<String, Vec<Service>>,
         known: Option<TransactionRecord>,
     ) -> Result<(), StoreError> {
-        let mut subjects = known.map(|record| record.subjects).unwrap_or_default();
+        let mut services = known.map(|record| record.services).unwrap_or_default();
         let mut holds = Vec::new();
         for decision in
             plan.decisions.iter().filter(|one| one.remedy != Remedy::None && !one.before_dpkg)
         {
             let Some((_, venv)) = survey.get(&decision.id) else { continue };
-            let held = decision.effect == Effect::Orphaned;
-            if held && venv.base.link == Link::Followed {
-                holds.push(venv);
+            if decision.effect == Effect::Orphaned && venv.base.link == Link::Followed {
+                holds.push((decision.id.clone(), venv.clone()));
             }
-            let services = running.remove(&decision.id).unwrap_or_default();
+            let found = running.remove(&decision.id).unwrap_or_default();
             // The hooks run twice under unattended-upgrades: what the first run knew stays.
-            subjects.entry(decision.id.clone()).or_insert(TransactionSubject { held, services });
+            let known = services.entry(decision.id.clone()).or_default();
+            known.extend(found.into_iter().filter(|service| self.is_up(service)));
+            known.sort();
+            known.dedup();
         }
         self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
-        self.store.save_transaction(&TransactionRecord::new(subjects))?;
-        for venv in holds {
-            if let Err(error) = repair::pin(&self.root, venv, venv.site) {
-                self.report.error(&format!(
-                    "cannot pin {} for this upgrade: {error}",
-                    venv.path.display()
-                ));
+        self.store.save_transaction(&TransactionRecord::new(services))?;
+        for (id, venv) in holds {
+            let reason = "for the apt run that is going on";
+            let result = repair::anchor(&self.context(), &mut survey.registry, &id, &venv, reason);
+            if let Err(error) = result {
+                let path = printable(&venv.path);
+                self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
             }
         }
         Ok(())

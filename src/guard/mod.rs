@@ -18,7 +18,7 @@ use crate::host::{ReadError, Root, clock};
 use crate::python::{self, Interpreters, SnapshotError};
 use crate::repair::{self, Context};
 use crate::report::Report;
-use crate::store::{Config, Registry, Store, StoreError};
+use crate::store::{Config, Kept, Leftover, Registry, Store, StoreError};
 
 /// How long another venvguard is waited for: it may be at a rebuild of minutes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -89,35 +89,26 @@ impl Guard {
         Ok(())
     }
 
-    /// Ends what an earlier run left unfinished, and removes the trees of before a rebuild
-    /// that have been kept long enough. The caller holds the lock. Says whether all is well.
-    pub(crate) fn tidy_up(
-        &self,
-        registry: &mut Registry,
-        now: &Interpreters,
-    ) -> Result<bool, StoreError> {
-        // In this order: what is unfinished may need a tree that is old enough to go.
-        let all_well = repair::recover(&self.context(), registry, now);
+    /// Ends what an earlier run left unfinished. The caller holds the lock. Says whether all
+    /// is well.
+    pub(crate) fn recover(&self, registry: &mut Registry, now: &Interpreters) -> bool {
+        repair::recover(&self.context(), registry, now)
+    }
+
+    /// Removes the trees of before a rebuild that have been kept long enough, and whatever
+    /// else nobody needs. The caller holds the lock. What goes wrong is told.
+    pub(crate) fn prune(&self, registry: &mut Registry) {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
-        let oldest = clock::now() - limit;
-        let mut pruned = false;
-        for entry in &mut registry.venvs {
-            let Some(kept) = entry.kept.as_ref().filter(|kept| kept.at < oldest) else { continue };
-            if self.store.has_journal(&entry.id) {
-                continue;
-            }
-            match repair::discard(kept.path(), Some(kept.identity)) {
-                Ok(()) => {
-                    entry.kept = None;
-                    pruned = true;
+        if let Ok(oldest) = clock::now().checked_sub(limit) {
+            let Registry { venvs, leftovers, .. } = registry;
+            for entry in venvs.iter_mut().filter(|entry| !self.store.has_journal(&entry.id)) {
+                let is_old = |kept: &mut Kept| kept.at < oldest && !kept.holds_files;
+                if let Some(kept) = entry.kept.take_if(is_old) {
+                    leftovers.push(Leftover::new(kept.path(), kept.identity));
                 }
-                Err(error) => self.report.error(&format!("{}: {error}", entry.name)),
             }
         }
-        if pruned {
-            self.store.save_registry(registry)?;
-        }
-        Ok(all_well)
+        repair::sweep(&self.context(), registry);
     }
 }
 
@@ -126,7 +117,7 @@ mod tests {
     use super::*;
     use crate::host::tree::identity;
     use crate::plan::Policy;
-    use crate::store::{JournalEntry, Kept, Progress as Step, Swap};
+    use crate::store::{JournalEntry, Progress as Step, Swap};
 
     #[test]
     fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
@@ -145,11 +136,10 @@ mod tests {
         let step = Step::RollingBack { swap, follows: true };
         let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
         guard.store.write_journal(&journal).unwrap();
-        let now = Interpreters::default();
-        assert!(!guard.tidy_up(&mut registry, &now).unwrap());
+        guard.prune(&mut registry);
         assert!(aside.exists() && registry.venvs[0].kept.is_some());
         guard.store.close_journal(&journal.id).unwrap();
-        assert!(guard.tidy_up(&mut registry, &now).unwrap());
+        guard.prune(&mut registry);
         assert!(!aside.exists());
         assert_eq!(guard.store.registry().unwrap().venvs[0].kept, None, "and that is saved");
     }

@@ -1,10 +1,12 @@
 //! `DPkg::Post-Invoke` and `resume`: what really changed, and the repair of it.
 
 use super::{Guard, GuardError, Survey};
-use crate::plan::{Effect, Moment, Plan, Remedy};
+use crate::host::file::printable;
+use crate::plan::{Moment, Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
 use crate::store::{Pending, TransactionRecord};
+use crate::venv::Venv;
 
 /// What [`Guard::settle`] left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +68,11 @@ impl Guard {
         let now = self.interpreters()?;
         let before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
         let mut registry = self.store.registry()?;
-        let recovered = self.tidy_up(&mut registry, &now)?;
+        let recovered = self.recover(&mut registry, &now);
         let transaction = self.store.transaction()?;
-        let survey = self.survey(registry);
-        let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg, transaction.as_ref());
-        self.let_go(&survey, &plan, transaction.as_ref());
+        let mut survey = self.survey(registry);
+        let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg);
+        self.let_go(&mut survey, &now);
         let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now);
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
@@ -81,21 +83,20 @@ impl Guard {
         Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
     }
 
-    /// Lets those venvs follow the default interpreter again that were pinned for a change
-    /// which did not come.
-    fn let_go(&self, survey: &Survey, plan: &Plan, transaction: Option<&TransactionRecord>) {
-        let held =
-            transaction.into_iter().flat_map(|record| &record.subjects).filter(|(_, one)| one.held);
-        for (id, _) in held {
-            let still_orphaned =
-                plan.decisions.iter().any(|one| one.id == *id && one.effect == Effect::Orphaned);
-            if still_orphaned {
-                continue;
-            }
-            let Some((entry, venv)) = survey.get(id) else { continue };
-            if let Err(error) = repair::follow(&self.root, venv, venv.site) {
-                self.report
-                    .error(&format!("{}: cannot let it follow python3 again: {error}", entry.name));
+    /// Lets those venvs follow the default interpreter again that we have pinned to what is
+    /// the default one: it did not move, or it came back.
+    fn let_go(&self, survey: &mut Survey, now: &Interpreters) {
+        let pinned: Vec<(String, Venv)> = survey
+            .entries()
+            .filter(|(entry, _)| entry.anchored.is_some())
+            .filter_map(|(entry, venv)| Some((entry.id.clone(), venv.as_ref().ok()?.clone())))
+            .filter(|(_, venv)| now.default == Some(venv.site))
+            .collect();
+        for (id, venv) in pinned {
+            let result = repair::let_go(&self.context(), &mut survey.registry, &id, &venv);
+            if let Err(error) = result {
+                let path = printable(&venv.path);
+                self.report.error(&format!("cannot let {path} follow python3 again: {error}"));
             }
         }
     }
@@ -122,10 +123,11 @@ impl Guard {
         }
         let jobs: Vec<Job> = wanted()
             .filter(|decision| decision.remedy != Remedy::Impossible)
-            .filter_map(|decision| survey.job(decision, transaction, &running, now))
+            .filter_map(|decision| survey.job(plan, decision, transaction, &running, now))
             .collect();
         let (context, at_once) = (self.context(), self.jobs(None));
         let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
+        self.prune(&mut survey.registry);
         let survey = self.survey(survey.registry);
         self.tell_of_processes_left(&survey, &ids, now);
         all_good && outcomes.iter().all(|outcome| outcome.done.is_good())

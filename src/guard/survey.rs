@@ -11,7 +11,7 @@ use crate::repair::{self, Job, Target};
 use crate::service::{Processes, Service, ServiceMap};
 use crate::store::{Entry, Registry, TransactionRecord};
 use crate::transaction::changes;
-use crate::venv::{self, Link, NotAVenv, Venv};
+use crate::venv::{self, NotAVenv, Venv};
 
 /// The registry, and each venv in it as it stands on disk, in the same order.
 #[derive(Debug)]
@@ -34,21 +34,21 @@ impl Survey {
     /// The repair that a decision asks for.
     pub(crate) fn job(
         &self,
+        plan: &Plan,
         decision: &Decision,
         transaction: Option<&TransactionRecord>,
         running: &BTreeMap<String, Vec<Service>>,
         now: &Interpreters,
     ) -> Option<Job> {
         let (entry, venv) = self.get(&decision.id)?;
-        let known = transaction.and_then(|record| record.subjects.get(&entry.id));
-        let mut services = known.map(|subject| subject.services.clone()).unwrap_or_default();
+        let were_up = transaction.map(|record| record.services_of(&entry.id)).unwrap_or_default();
+        let mut services = were_up.to_vec();
         for service in running.get(&entry.id).into_iter().flatten() {
             if !services.contains(service) {
                 services.push(service.clone());
             }
         }
-        let held = known.is_some_and(|subject| subject.held);
-        let follows = held || entry.anchored.is_some() || venv.base.link == Link::Followed;
+        let follows = entry.anchored.is_some() || venv.follows();
         // A venv whose own minor version stays is made again for that one.
         let own = (decision.effect == Effect::Stale).then_some(venv.site);
         let target = match own {
@@ -64,7 +64,12 @@ impl Survey {
             because: instead.then(|| decision.reasons.join("; ")),
             follows,
             target,
+            is_outdated: plan
+                .changes
+                .iter()
+                .any(|one| one.interpreter == python::path_of(venv.site)),
             services,
+            were_up: were_up.to_vec(),
         })
     }
 }
@@ -119,21 +124,17 @@ impl Guard {
         before: &Interpreters,
         after: &Interpreters,
         moment: Moment,
-        transaction: Option<&TransactionRecord>,
     ) -> Plan {
         let decisions = survey
             .entries()
             .filter_map(|(entry, venv)| {
                 let venv = venv.as_ref().ok()?;
-                let held = transaction
-                    .and_then(|record| record.subjects.get(&entry.id))
-                    .is_some_and(|subject| subject.held);
                 let subject = Subject {
                     id: entry.id.clone(),
                     name: entry.name.clone(),
                     policy: entry.policy,
                     venv: venv.clone(),
-                    held,
+                    anchored: entry.anchored.is_some(),
                 };
                 let assessment = plan::assess(&subject, before, after);
                 let wants_rebuild = match assessment.effect {
@@ -193,6 +194,10 @@ impl Guard {
                 self.report.note(&format!("{}: restart this yourself: {process}", entry.name));
             }
         }
+    }
+
+    pub(super) fn is_up(&self, service: &Service) -> bool {
+        crate::service::condition(&self.root, service).is_ok_and(|condition| condition.up)
     }
 
     /// Whether a service is to be brought back: it is up, or it failed. One that somebody

@@ -120,6 +120,11 @@ impl Parent {
         self.sync()
     }
 
+    /// Removes a folder that has nothing in it; any other is left alone.
+    pub(crate) fn remove_empty(&self, name: &Path) {
+        let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
+    }
+
     pub(crate) fn sync(&self) -> io::Result<()> {
         fault::point("sync a folder")?;
         rustix::fs::fsync(&self.folder).map_err(|error| at(&self.path, error))

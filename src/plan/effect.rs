@@ -34,7 +34,7 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
     match venv.base.link {
         Link::Followed => followed(venv.site, before, after),
         // Once the default has moved, it hangs on its own interpreter alone.
-        Link::Pinned if subject.held && before.default == Some(venv.site) => {
+        Link::Pinned if subject.anchored && before.default == Some(venv.site) => {
             followed(venv.site, before, after)
         }
         Link::Pinned => match venv.base.minor {
@@ -42,6 +42,9 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
             _ => broken_before(),
         },
         Link::Copied => copied(subject, before, after),
+        // What it hung on went away: now, or long ago.
+        Link::Dangling if venv.follows() => followed(venv.site, before, after),
+        Link::Dangling if venv.base.minor == Some(venv.site) => pinned(venv.site, before, after),
         Link::Dangling => broken_before(),
     }
 }
@@ -148,7 +151,7 @@ pub(super) mod samples {
             id: "1".into(),
             name: "shop".into(),
             policy: Policy::Auto,
-            held: false,
+            anchored: false,
             venv: Venv {
                 path: "/srv/shop/venv".into(),
                 flavour: Flavour::Venv,
@@ -220,14 +223,32 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_held_for_the_transaction_counts_as_followed() {
+    fn a_venv_anchored_for_the_transaction_counts_as_followed() {
         let mut held = subject(Link::Pinned, OLD);
-        held.held = true;
+        held.anchored = true;
         let assessment = assess(&held, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
         assert_eq!(assessment.effect, Effect::Orphaned);
         // A removal before the repair ran.
         let moved = system(&["3.13.5-2", "3.11.2-6"]);
         assert_eq!(assess(&held, &moved, &system(&["3.13.5-2"])).effect, Effect::Stranded);
+    }
+
+    #[test]
+    fn a_link_that_lost_its_interpreter_tells_what_it_hung_on() {
+        let dangling = |path: &str| {
+            let mut subject = subject(Link::Dangling, OLD);
+            subject.venv.base.path = path.into();
+            subject
+        };
+        let pinned = dangling("/usr/bin/python3.11");
+        let (both, new) = (system(&["3.13.5-2", "3.11.2-6"]), system(&["3.13.5-2"]));
+        assert_eq!(assess(&pinned, &both, &new).effect, Effect::Stranded);
+        assert_eq!(assess(&pinned, &new, &new), broken_before());
+        let followed = dangling("/usr/bin/python3");
+        assert_eq!(
+            assess(&followed, &system(&["3.11.2-6"]), &system(&[])).effect,
+            Effect::Stranded
+        );
     }
 
     #[test]

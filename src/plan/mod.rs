@@ -44,8 +44,8 @@ pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) policy: Policy,
     pub(crate) venv: Venv,
-    /// Pinned by ourselves for the transaction that is going on: it counts as followed.
-    pub(crate) held: bool,
+    /// Pinned by ourselves: where its own minor version is the default one, it counts as followed.
+    pub(crate) anchored: bool,
 }
 
 /// What the changes do to one venv.
@@ -91,8 +91,6 @@ pub(crate) struct Decision {
     /// The change that has this effect.
     pub(crate) change: Option<Change>,
     pub(crate) remedy: Remedy,
-    /// What is left where the remedy fails.
-    pub(crate) fallback: Option<Remedy>,
     /// The remedy is carried out before dpkg runs, while the old interpreter still is there.
     pub(crate) before_dpkg: bool,
     /// The transaction must not go on.

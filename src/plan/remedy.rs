@@ -41,7 +41,6 @@ pub(crate) fn decide(
         effect,
         change,
         remedy: Remedy::None,
-        fallback: None,
         before_dpkg: false,
         blocks: false,
         reasons,
@@ -59,7 +58,6 @@ pub(crate) fn decide(
         Effect::RestartOnly => decision.remedy = Remedy::Restart,
         Effect::Stale if subject.policy == Policy::Rebuild && *readiness == Readiness::Ready => {
             decision.remedy = Remedy::Rebuild;
-            decision.fallback = Some(Remedy::Refresh);
         }
         Effect::Stale => decision.remedy = Remedy::Refresh,
         Effect::Orphaned => orphaned(&mut decision, subject, readiness, after, moment),
@@ -94,7 +92,6 @@ fn orphaned(
         _ if can_anchor && subject.policy == Policy::Anchor => decision.remedy = Remedy::Anchor,
         Readiness::Ready if can_anchor => {
             decision.remedy = Remedy::Rebuild;
-            decision.fallback = Some(Remedy::Anchor);
         }
         Readiness::NotReady(reasons) if can_anchor => {
             decision.remedy = Remedy::Anchor;
@@ -187,10 +184,10 @@ mod tests {
         decide(&subject, assessment, &case.readiness, &before, &after, case.moment)
     }
 
-    /// Remedy, fallback, before dpkg, blocks.
-    fn outcome(case: &Case) -> (Remedy, Option<Remedy>, bool, bool) {
+    /// Remedy, before dpkg, blocks.
+    fn outcome(case: &Case) -> (Remedy, bool, bool) {
         let decision = decided(case);
-        (decision.remedy, decision.fallback, decision.before_dpkg, decision.blocks)
+        (decision.remedy, decision.before_dpkg, decision.blocks)
     }
 
     fn not_ready() -> Readiness {
@@ -198,8 +195,8 @@ mod tests {
     }
 
     #[test]
-    fn a_minor_upgrade_rebuilds_and_falls_back_to_the_old_minor() {
-        assert_eq!(outcome(&MINOR), (Remedy::Rebuild, Some(Remedy::Anchor), false, false));
+    fn a_minor_upgrade_rebuilds() {
+        assert_eq!(outcome(&MINOR), (Remedy::Rebuild, false, false));
     }
 
     #[test]
@@ -212,24 +209,24 @@ mod tests {
     #[test]
     fn policy_anchor_keeps_the_old_minor() {
         let case = Case { policy: Policy::Anchor, ..MINOR };
-        assert_eq!(outcome(&case), (Remedy::Anchor, None, false, false));
+        assert_eq!(outcome(&case), (Remedy::Anchor, false, false));
     }
 
     #[test]
     fn policy_block_blocks_every_change_of_the_interpreter() {
         for after in [&["3.13.5-2", "3.11.2-6"][..], &["3.11.2-7"], &["3.11.9-1"]] {
             let case = Case { policy: Policy::Block, after, ..MINOR };
-            assert_eq!(outcome(&case), (Remedy::None, None, false, true), "{after:?}");
+            assert_eq!(outcome(&case), (Remedy::None, false, true), "{after:?}");
         }
         let unaffected = Case { policy: Policy::Block, after: MINOR.before, ..MINOR };
-        assert_eq!(outcome(&unaffected), (Remedy::None, None, false, false));
+        assert_eq!(outcome(&unaffected), (Remedy::None, false, false));
     }
 
     #[test]
     fn autoremove_moves_the_venv_before_its_interpreter_goes() {
         for link in [Link::Pinned, Link::Copied] {
             let case = Case { link, ..AUTOREMOVE };
-            assert_eq!(outcome(&case), (Remedy::Rebuild, None, true, false));
+            assert_eq!(outcome(&case), (Remedy::Rebuild, true, false));
         }
     }
 
@@ -242,26 +239,26 @@ mod tests {
             Case { after: &[], ..MINOR },
         ];
         for case in cases {
-            assert_eq!(outcome(&case), (Remedy::Impossible, None, false, true), "{:?}", case.after);
+            assert_eq!(outcome(&case), (Remedy::Impossible, false, true), "{:?}", case.after);
         }
     }
 
     #[test]
     fn after_dpkg_nothing_blocks_and_a_dead_venv_is_rebuilt() {
         let case = Case { moment: Moment::AfterDpkg, after: &["3.13.5-2"], ..MINOR };
-        assert_eq!(outcome(&case), (Remedy::Rebuild, None, false, false));
+        assert_eq!(outcome(&case), (Remedy::Rebuild, false, false));
         let case = Case { moment: Moment::AfterDpkg, ..AUTOREMOVE };
-        assert_eq!(outcome(&case), (Remedy::Rebuild, None, false, false));
+        assert_eq!(outcome(&case), (Remedy::Rebuild, false, false));
         let case = Case { moment: Moment::AfterDpkg, readiness: not_ready(), ..AUTOREMOVE };
-        assert_eq!(outcome(&case), (Remedy::Impossible, None, false, false));
+        assert_eq!(outcome(&case), (Remedy::Impossible, false, false));
     }
 
     #[test]
     fn a_copied_interpreter_is_refreshed_and_a_running_one_restarted() {
         let patch = Case { after: &["3.11.9-1"], ..MINOR };
-        assert_eq!(outcome(&patch), (Remedy::Restart, None, false, false));
+        assert_eq!(outcome(&patch), (Remedy::Restart, false, false));
         let copied = Case { link: Link::Copied, ..patch };
-        assert_eq!(outcome(&copied), (Remedy::Refresh, None, false, false));
+        assert_eq!(outcome(&copied), (Remedy::Refresh, false, false));
     }
 
     #[test]
@@ -288,7 +285,7 @@ mod tests {
     #[test]
     fn warn_and_ignore_do_nothing() {
         for policy in [Policy::Warn, Policy::Ignore] {
-            assert_eq!(outcome(&Case { policy, ..AUTOREMOVE }), (Remedy::None, None, false, false));
+            assert_eq!(outcome(&Case { policy, ..AUTOREMOVE }), (Remedy::None, false, false));
         }
     }
 }

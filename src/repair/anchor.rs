@@ -10,14 +10,66 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 
+use super::Context;
 use crate::host::file::printable;
 use crate::host::{Root, fault};
 use crate::python::{self, Minor};
+use crate::store::{Anchored, Registry, StoreError};
 use crate::venv::{self, Link, Venv};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnchorError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Pins a registered venv to its own minor version. That it is we who pin it is written down
+/// first: else it would be taken for its owner's wish, and the venv never let go.
+pub(crate) fn anchor(
+    context: &Context,
+    registry: &mut Registry,
+    id: &str,
+    venv: &Venv,
+    reason: &str,
+) -> Result<(), AnchorError> {
+    let before = set_anchored(context, registry, id, Some(Anchored::new(venv.site, reason)))?;
+    if let Err(error) = pin(context.root, venv, venv.site) {
+        set_anchored(context, registry, id, before)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Lets a venv that we have pinned follow the default interpreter again.
+pub(crate) fn let_go(
+    context: &Context,
+    registry: &mut Registry,
+    id: &str,
+    venv: &Venv,
+) -> Result<(), AnchorError> {
+    follow(context.root, venv, venv.site)?;
+    set_anchored(context, registry, id, None)?;
+    Ok(())
+}
+
+/// Returns what was written there before.
+fn set_anchored(
+    context: &Context,
+    registry: &mut Registry,
+    id: &str,
+    anchored: Option<Anchored>,
+) -> Result<Option<Anchored>, StoreError> {
+    let Some(entry) = registry.get_mut(id) else { return Ok(None) };
+    let before = std::mem::replace(&mut entry.anchored, anchored);
+    context.store.save_registry(registry)?;
+    Ok(before)
+}
 
 /// Makes a venv that follows the default interpreter stay with `minor`, whatever name of
 /// the default one it is linked to.
-pub(crate) fn pin(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
+pub(super) fn pin(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
     let changed = relink(root, venv, Path::new(python::DEFAULT), &python::path_of(minor))?;
     if changed == 0 && venv.base.link == Link::Followed {
         let bin = printable(venv.path.join("bin"));
@@ -27,7 +79,7 @@ pub(crate) fn pin(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
 }
 
 /// Makes a venv that was pinned to `minor` follow the default interpreter again.
-pub(crate) fn follow(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
+pub(super) fn follow(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
     relink(root, venv, &python::path_of(minor), Path::new(python::DEFAULT)).map(drop)
 }
 

@@ -5,111 +5,141 @@
 //! Refresh   Refreshing ─ copy ─ restart
 //! Rebuild   Staging ─ build ─ Swapping ─ exchange ─ restart ─┬─ proved: the old tree is kept
 //!                └─ failed ────────────────────────────────┴─ the old tree stands ─ made to work
-//! Anchor    pin                                    (one link; the next `settle` does it again)
+//! Anchor    the registry says so ─ pin
 //! Rollback  RollingBack ─ exchange ─ restart
 //! ```
 //!
-//! The journal is written before a step and closed by the [`Ledger`](super::execute::Ledger)
-//! once the registry knows what came of it. In between, the disk alone says which tree
-//! stands.
+//! The journal is written before a step and closed by the [`Ledger`] once the registry knows
+//! what came of it. In between, the disk alone says which tree stands. No tree is removed
+//! before its successor runs.
 
+use std::cell::OnceCell;
+
+use super::execute::Ledger;
 use super::job::{Done, Job};
-use super::rebuild::{RebuildError, Rebuilt, rebuild};
-use super::restart::restart;
-use super::{Context, anchor, refresh, stage};
-use crate::plan::{self, Remedy};
+use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
+use super::restart::{Baseline, restart};
+use super::{Context, refresh, stage};
+use crate::host::file::printable;
+use crate::plan::{self, Remedy, State};
 use crate::python::{DEFAULT, Interpreters, Minor, path_of};
 use crate::report::Progress;
 use crate::service::{self, Service};
-use crate::store::{Progress as Step, Swap};
-use crate::venv::{self, Venv};
+use crate::store::{Leftover, Progress as Step, Swap};
+use crate::venv::{self, Link, Venv};
 
 /// One venv's repair.
-pub(super) struct Course<'a> {
+pub(super) struct Course<'a, 'ledger> {
     pub(super) context: &'a Context<'a>,
+    pub(super) ledger: &'a Ledger<'ledger>,
     pub(super) now: &'a Interpreters,
     pub(super) job: &'a Job,
     pub(super) progress: &'a Progress,
+    /// Looked at before anything is done.
+    pub(super) baseline: OnceCell<Baseline>,
 }
 
-/// How it ended, and what a person should know besides.
-pub(super) type Ended = (Done, Vec<String>);
+/// How it ended, what a person should know besides, and what is to be removed.
+pub(super) struct Ended {
+    pub(super) done: Done,
+    pub(super) notes: Vec<String>,
+    pub(super) leftover: Option<Leftover>,
+}
 
-impl Course<'_> {
+impl From<Done> for Ended {
+    fn from(done: Done) -> Self {
+        Self { done, notes: Vec::new(), leftover: None }
+    }
+}
+
+/// Which services are restarted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Those that died meanwhile: the others run what they should.
+    Down,
+    All,
+}
+
+impl Course<'_, '_> {
     /// Carries out the job's remedy.
     pub(super) fn run(&self) -> Ended {
         if self.context.store.has_journal(&self.job.entry.id) {
             let because = "an interrupted repair of it is not ended yet".to_string();
-            return (Done::Unfinished { because }, Vec::new());
+            return Done::Unfinished { because }.into();
+        }
+        if self.job.remedy != Remedy::Rebuild {
+            self.baseline();
         }
         let venv = &self.job.venv;
         match self.job.remedy {
-            Remedy::None | Remedy::Impossible => (Done::Nothing, Vec::new()),
-            Remedy::Restart => self.restart_only(),
-            Remedy::Refresh => match self.job.begin(self.context, Step::Refreshing) {
-                Ok(()) => (self.refresh(venv), Vec::new()),
-                Err(error) => (Done::unchanged(error.to_string()), Vec::new()),
+            Remedy::None | Remedy::Impossible => Done::Nothing.into(),
+            Remedy::Restart if self.job.services.is_empty() => Done::Nothing.into(),
+            Remedy::Restart => match self.job.begin(self.context, Step::Restarting) {
+                Ok(()) => self.restart_unchanged(),
+                Err(error) => Done::unchanged(error.to_string()).into(),
             },
-            Remedy::Anchor => (self.anchor(venv, self.job.because.clone(), false), Vec::new()),
+            Remedy::Refresh => match self.job.begin(self.context, Step::Refreshing) {
+                Ok(()) => self.refresh(venv),
+                Err(error) => Done::unchanged(error.to_string()).into(),
+            },
+            Remedy::Anchor => {
+                // Its own minor version may have changed in the same run.
+                let which = if self.job.is_outdated { Which::All } else { Which::Down };
+                self.anchor(venv, self.job.because.clone(), which)
+            }
             Remedy::Rebuild => self.rebuild(),
         }
     }
 
-    fn restart_only(&self) -> Ended {
-        if self.job.services.is_empty() {
-            return (Done::Nothing, Vec::new());
-        }
-        let done = match self.job.begin(self.context, Step::Restarting) {
-            Ok(()) => self.restart_unchanged(),
-            Err(error) => Done::unchanged(error.to_string()),
-        };
-        (done, Vec::new())
-    }
-
     /// Restarts the services of a venv that is whole.
-    pub(super) fn restart_unchanged(&self) -> Done {
+    pub(super) fn restart_unchanged(&self) -> Ended {
         match self.restart() {
-            Ok(()) => Done::Restarted,
-            Err(because) => Done::Failed { because, state: "the venv itself is unchanged".into() },
+            Ok(notes) => Ended { notes, ..Done::Restarted.into() },
+            Err(because) => {
+                let state = "the venv itself is unchanged".into();
+                Done::Failed { because, state }.into()
+            }
         }
     }
 
     /// Copies the interpreter anew; right however often it is done.
-    pub(super) fn refresh(&self, venv: &Venv) -> Done {
+    pub(super) fn refresh(&self, venv: &Venv) -> Ended {
         let Some(interpreter) = venv.base.minor.and_then(|minor| self.now.get(minor)) else {
-            return Done::unchanged(format!("{} is not installed", venv.base.path.display()));
+            let because = format!("{} is not installed", printable(&venv.base.path));
+            return Done::unchanged(because).into();
         };
         self.progress.step("copying the new interpreter");
         if let Err(error) = refresh::refresh(self.context.root, venv, interpreter) {
             let because = format!("cannot copy the new interpreter: {error}");
-            return Done::Unfinished { because };
+            return Done::Unfinished { because }.into();
         }
         match self.restart() {
-            Ok(()) => Done::Refreshed,
-            Err(because) => Done::Failed {
-                because,
-                state: "its interpreter is the new one; what it runs does not come up with it"
-                    .into(),
-            },
+            Ok(notes) => Ended { notes, ..Done::Refreshed.into() },
+            Err(because) => {
+                let state =
+                    "its interpreter is the new one; what it runs does not come up with it".into();
+                Done::Failed { because, state }.into()
+            }
         }
     }
 
-    /// Pins the venv to its own minor version. What runs out of it goes on with the same
-    /// interpreter, unless it runs out of a tree that was `swapped` away; only what died
-    /// meanwhile is started again.
-    fn anchor(&self, venv: &Venv, because: Option<String>, swapped: bool) -> Done {
+    /// Pins the venv to its own minor version.
+    fn anchor(&self, venv: &Venv, because: Option<String>, which: Which) -> Ended {
         let minor = venv.site;
-        if let Err(error) = anchor::pin(self.context.root, venv, minor) {
-            let because = because.map_or_else(String::new, |because| because + "\n");
-            let because =
-                format!("{because}cannot pin it to {}: {error}", path_of(minor).display());
-            return Done::Failed { because, state: format!("it runs {DEFAULT}") };
-        }
-        match self.restart_after(swapped) {
-            Ok(()) => Done::Anchored { minor, because },
-            Err(because) => {
-                let state = format!("it is pinned to {}", path_of(minor).display());
-                Done::Failed { because, state }
+        let reason = because.clone().unwrap_or_else(|| "its policy is to stay".into());
+        let pinned = self.ledger.anchor(&self.job.entry.id, venv, &reason);
+        let restarted = self.restart_which(which);
+        match (pinned, restarted) {
+            (Ok(()), Ok(notes)) => {
+                Ended { notes, ..Done::Anchored { minor, because, services: None }.into() }
+            }
+            (Ok(()), Err(services)) => {
+                Done::Anchored { minor, because, services: Some(services) }.into()
+            }
+            (Err(error), _) => {
+                let error = format!("cannot pin it to {}: {error}", path_of(minor).display());
+                let because = because.into_iter().chain([error]).collect::<Vec<_>>().join("\n");
+                Done::Failed { because, state: format!("it runs {DEFAULT}") }.into()
             }
         }
     }
@@ -117,77 +147,111 @@ impl Course<'_> {
     fn rebuild(&self) -> Ended {
         let job = self.job;
         let Some(target) = job.target else {
-            return (Done::unchanged(format!("{DEFAULT} is not installed")), Vec::new());
+            return Done::unchanged(format!("{DEFAULT} is not installed")).into();
         };
+        let runs_another = job.venv.base.link == Link::Followed
+            && plan::fallback(&job.venv, job.follows, self.now) == Some(Remedy::Anchor);
+        if runs_another {
+            // It works from now on, whatever comes of the rebuild; and it can be asked what
+            // works in it.
+            let reason = "until it is rebuilt";
+            if let Err(error) = self.ledger.anchor(&job.entry.id, &job.venv, reason) {
+                self.context.report.note(&format!("{}: cannot pin it: {error}", job.entry.name));
+            }
+        }
+        let works = venv::inspect(self.context.root, job.entry.path())
+            .is_ok_and(|venv| plan::health(&venv, self.now, &[]).state == State::Healthy);
+        if works {
+            let _ = self.baseline.set(Baseline::with_check(self.context, job));
+        }
+        self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
         match rebuild(self.context, job, target) {
             Ok(Rebuilt { swap, notes }) => self.prove(swap, target.minor, notes),
-            Err(error @ RebuildError::Unfinished { .. }) => {
-                (Done::Unfinished { because: error.to_string() }, Vec::new())
+            Err(NotRebuilt { because, unfinished: true, .. }) => {
+                Done::Unfinished { because }.into()
             }
-            Err(error) => (self.fall_back(error.to_string(), false), Vec::new()),
+            Err(NotRebuilt { because, leftover, stood, .. }) => {
+                let which = if stood { Which::All } else { Which::Down };
+                Ended { leftover, ..self.fall_back(because, which) }
+            }
         }
     }
 
     /// The new tree stands; whether it may stay is told by what runs out of it.
-    pub(super) fn prove(&self, swap: Swap, minor: Minor, notes: Vec<String>) -> Ended {
-        let Err(because) = self.restart() else {
-            return (Done::Rebuilt { minor, kept: swap.kept }, notes);
+    pub(super) fn prove(&self, swap: Swap, minor: Minor, mut notes: Vec<String>) -> Ended {
+        let because = match self.restart() {
+            Ok(more) => {
+                notes.extend(more);
+                let done = Done::Rebuilt { minor, kept: swap.kept };
+                return Ended { notes, ..done.into() };
+            }
+            Err(because) => because,
         };
         self.progress.step("putting the old environment back");
         if let Err(error) = stage::put_back(&self.job.venv.path, &swap) {
             let because =
                 format!("{because}\nand the old environment could not be put back: {error}");
-            return (Done::Unfinished { because }, notes);
+            return Ended { notes, ..Done::Unfinished { because }.into() };
         }
-        self.discard(&swap);
-        (self.fall_back(because, true), notes)
+        let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
+        let ended = self.fall_back(because, Which::All);
+        Ended { notes: [notes, ended.notes].concat(), leftover, done: ended.done }
+    }
+
+    /// The old tree stands after a crash. Where another one did, whatever runs may run out of
+    /// that one.
+    pub(super) fn after_crash(&self, another_stood: bool) -> Ended {
+        let which = if another_stood { Which::All } else { Which::Down };
+        self.fall_back("it was interrupted".into(), which)
     }
 
     /// What is left when the new tree is not to be had: the old one, which stands, made to
-    /// work. `swapped`, if it was away: then services may run out of what stood there.
-    pub(super) fn fall_back(&self, because: String, swapped: bool) -> Done {
+    /// work.
+    fn fall_back(&self, because: String, which: Which) -> Ended {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
             Err(error) => {
                 let state = format!("the venv is as it was: {error}");
-                return Done::Failed { because, state };
+                return Done::Failed { because, state }.into();
             }
         };
         match plan::fallback(&venv, self.job.follows, self.now) {
-            Some(Remedy::Anchor) => return self.anchor(&venv, Some(because), swapped),
+            Some(Remedy::Anchor) => return self.anchor(&venv, Some(because), which),
             Some(Remedy::Refresh) => {
-                return match self.refresh(&venv) {
-                    Done::Refreshed => Done::RolledBack { because },
-                    failed => failed,
-                };
+                // Should this fail, it is ended as what it is. A full disk is no reason not to.
+                let _ = self.job.begin(self.context, Step::Refreshing);
+                let ended = self.refresh(&venv);
+                return Ended { done: ended.done.instead_of_a_rebuild(because), ..ended };
             }
             _ => {}
         }
         let works = self.now.get(venv.site).is_some();
-        match self.restart_after(swapped) {
-            Ok(()) if works => Done::RolledBack { because },
-            Ok(()) => Done::Failed {
-                because,
-                state: "the venv is as it was; its interpreter is gone".into(),
-            },
+        match self.restart_which(which) {
+            Ok(notes) if works => Ended { notes, ..Done::RolledBack { because }.into() },
+            Ok(_) => {
+                let state = "the venv is as it was; its interpreter is gone".into();
+                Done::Failed { because, state }.into()
+            }
             Err(error) => Done::Failed {
                 because: format!("{because}\n{error}"),
                 state: "the venv is as it was".into(),
-            },
+            }
+            .into(),
         }
     }
 
-    pub(super) fn restart(&self) -> Result<(), String> {
+    /// Restarts all services.
+    pub(super) fn restart(&self) -> Result<Vec<String>, String> {
         let names: Vec<String> = self.job.services.iter().map(ToString::to_string).collect();
         if !names.is_empty() {
             self.progress.step(&format!("restarting {}", names.join(", ")));
         }
-        restart(self.context, &self.job.entry, &self.job.venv, &self.job.services)
+        restart(self.context, self.job, &self.job.services, self.baseline())
     }
 
-    fn restart_after(&self, swapped: bool) -> Result<(), String> {
-        if swapped {
+    fn restart_which(&self, which: Which) -> Result<Vec<String>, String> {
+        if which == Which::All {
             return self.restart();
         }
         let is_down = |service: &&Service| {
@@ -195,18 +259,12 @@ impl Course<'_> {
         };
         let down: Vec<Service> = self.job.services.iter().filter(is_down).cloned().collect();
         if down.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        restart(self.context, &self.job.entry, &self.job.venv, &down)
+        restart(self.context, self.job, &down, self.baseline())
     }
 
-    /// Removes what nobody needs any more. That it cannot be removed harms no venv.
-    fn discard(&self, swap: &Swap) {
-        if let Err(error) = stage::discard(swap.kept.path(), Some(swap.new)) {
-            self.context.report.note(&format!(
-                "{}: cannot remove what was built, remove it yourself: {error}",
-                self.job.entry.name
-            ));
-        }
+    fn baseline(&self) -> &Baseline {
+        self.baseline.get_or_init(|| Baseline::of_services(self.context, self.job))
     }
 }

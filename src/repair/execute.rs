@@ -1,18 +1,21 @@
 //! The decisions of a plan, carried out and written down.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
+use super::anchor::{AnchorError, anchor};
 use super::course::{Course, Ended};
 use super::job::{Done, Job, Outcome};
 use super::{Context, stage};
 use crate::host::command::CommandError;
-use crate::host::{Program, Root, clock};
+use crate::host::file::printable;
+use crate::host::{Program, Root};
 use crate::python::{Interpreters, Minor};
 use crate::report;
-use crate::store::{Anchored, Entry, Event, Registry, StoreError};
-use crate::venv;
+use crate::store::{Anchored, Entry, Event, Leftover, Registry, StoreError};
+use crate::venv::{self, Venv};
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
 /// venv's failure, a panic included, stops no other.
@@ -74,14 +77,15 @@ impl<'a> Ledger<'a> {
         course: impl FnOnce(&Course) -> Ended,
     ) -> Outcome {
         let progress = self.context.report.progress(&job.entry.name);
-        let one = Course { context: self.context, now, job, progress: &progress };
-        let (done, notes) = catch_unwind(AssertUnwindSafe(|| course(&one))).unwrap_or_else(|_| {
+        let (context, baseline) = (self.context, OnceCell::new());
+        let one = Course { context, ledger: self, now, job, progress: &progress, baseline };
+        let ended = catch_unwind(AssertUnwindSafe(|| course(&one))).unwrap_or_else(|_| {
             let because = "venvguard itself failed (this is a bug)".to_string();
-            (Done::Unfinished { because }, Vec::new())
+            Done::Unfinished { because }.into()
         });
         progress.end();
-        let mut outcome = Outcome::new(job, done, notes);
-        if let Err(error) = self.enter(&outcome) {
+        let mut outcome = Outcome::new(job, ended.done, ended.notes);
+        if let Err(error) = self.enter(&mut outcome, ended.leftover) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
@@ -90,18 +94,24 @@ impl<'a> Ledger<'a> {
         outcome
     }
 
-    fn enter(&self, outcome: &Outcome) -> Result<(), StoreError> {
+    /// Pins a venv; see [`anchor`].
+    pub(super) fn anchor(&self, id: &str, venv: &Venv, reason: &str) -> Result<(), AnchorError> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        anchor(self.context, books.registry, id, venv, reason)
+    }
+
+    fn enter(&self, outcome: &mut Outcome, leftover: Option<Leftover>) -> Result<(), StoreError> {
         let Context { store, report, .. } = self.context;
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let Books { registry, wanted } = &mut *books;
         let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
         let (name, path) = (entry.name.clone(), entry.path().to_path_buf());
-        if let Done::Rebuilt { kept, .. } = &outcome.done {
-            self.forget_older(entry, kept.path());
-        }
         let before = entry.clone();
-        note_in_entry(entry, &outcome.done);
-        if *entry != before {
+        let older = note_in_entry(entry, outcome);
+        let is_changed = *entry != before;
+        let leftovers: Vec<Leftover> = leftover.into_iter().chain(older).collect();
+        if is_changed || !leftovers.is_empty() {
+            registry.leftovers.extend(leftovers);
             store.save_registry(registry)?;
         }
         match &outcome.done {
@@ -116,51 +126,76 @@ impl<'a> Ledger<'a> {
                 }
             }
             Done::Rebuilt { .. } => {
-                if let Ok(venv) = venv::inspect(self.context.root, &path) {
-                    super::keep_recipe(self.context, &outcome.id, &venv)?;
+                let kept = venv::inspect(self.context.root, &path)
+                    .map(|venv| super::keep_recipe(self.context, &outcome.id, &venv));
+                if let Ok(Err(error)) = kept {
+                    report.error(&format!("{name}: cannot keep its recipe: {error}"));
                 }
             }
             _ => {}
         }
         if let Some((what, detail)) = report::outcome_in_words(outcome) {
-            store.record(&Event::new(&name, &path, what, detail))?;
+            if let Err(error) = store.record(&Event::new(&name, &path, what, detail)) {
+                report.error(&format!("the history misses what was done: {error}"));
+            }
         }
-        match outcome.done {
-            Done::Unfinished { .. } => Ok(()),
-            _ => store.close_journal(&outcome.id),
+        if matches!(outcome.done, Done::Unfinished { .. }) {
+            return Ok(());
         }
-    }
-
-    /// The tree that the rebuild before this one had put aside has served its time.
-    fn forget_older(&self, entry: &Entry, kept: &std::path::Path) {
-        let Some(older) = entry.kept.as_ref().filter(|older| older.path() != kept) else { return };
-        if let Err(error) = stage::discard(older.path(), Some(older.identity)) {
-            let name = &entry.name;
-            self.context
-                .report
-                .note(&format!("{name}: cannot remove an older tree, remove it yourself: {error}"));
-        }
+        store.close_journal(&outcome.id)?;
+        super::sweep(self.context, registry);
+        Ok(())
     }
 }
 
-/// What an outcome changes about what is registered.
-fn note_in_entry(entry: &mut Entry, done: &Done) {
-    let anchored = |to, reason| Some(Anchored { at: clock::now(), to, reason });
-    match done {
+/// What an outcome changes about what is registered. Returns the tree that the rebuild
+/// before this one had put aside: it has served its time, unless it holds what could not be
+/// carried over.
+fn note_in_entry(entry: &mut Entry, outcome: &mut Outcome) -> Option<Leftover> {
+    match &outcome.done {
         Done::Rebuilt { kept, .. } => {
             entry.anchored = None;
+            let older = entry.kept.replace(kept.clone())?;
+            if older.identity == kept.identity {
+                return None;
+            }
+            if older.holds_files {
+                outcome.notes.push(format!(
+                    "an older tree holds files that could not be carried over, it is yours to remove: {}",
+                    printable(older.path())
+                ));
+                return None;
+            }
+            return Some(Leftover::new(older.path(), older.identity));
+        }
+        Done::Restored { minor, kept, anchored, .. } => {
+            entry.anchored = anchored.then(|| Anchored::new(*minor, "it was rolled back"));
             entry.kept = Some(kept.clone());
         }
-        Done::Restored { minor, kept, anchored: is_anchored, .. } => {
-            entry.anchored =
-                if *is_anchored { anchored(*minor, "it was rolled back".into()) } else { None };
-            entry.kept = Some(kept.clone());
-        }
-        Done::Anchored { minor, because } => {
-            let reason = because.clone().unwrap_or_else(|| "its policy is to stay".into());
-            entry.anchored = anchored(*minor, reason);
+        Done::Anchored { minor, because, .. } => {
+            let reason = because.as_deref().unwrap_or("its policy is to stay");
+            entry.anchored = Some(Anchored::new(*minor, reason));
         }
         _ => {}
+    }
+    None
+}
+
+/// Removes what nobody needs any more; what cannot be removed is told, and tried again.
+pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
+    if registry.leftovers.is_empty() {
+        return;
+    }
+    let count = registry.leftovers.len();
+    registry.leftovers.retain(|one| {
+        let Err(error) = stage::discard(one.path(), one.identity) else { return false };
+        context.report.note(&format!("cannot remove what nobody needs any more: {error}"));
+        true
+    });
+    if registry.leftovers.len() < count {
+        if let Err(error) = context.store.save_registry(registry) {
+            context.report.error(&error.to_string());
+        }
     }
 }
 

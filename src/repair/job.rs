@@ -21,8 +21,12 @@ pub(crate) struct Job {
     pub(crate) follows: bool,
     /// What a rebuild has to end with; none where no interpreter is there for it.
     pub(crate) target: Option<Target>,
-    /// What runs out of it, and is up or was up before the transaction.
+    /// The interpreter of its own minor version was changed: what runs has the old one.
+    pub(crate) is_outdated: bool,
+    /// What runs out of it, and is to be brought back.
     pub(crate) services: Vec<Service>,
+    /// Those of them that were up before the transaction.
+    pub(crate) were_up: Vec<Service>,
 }
 
 impl Job {
@@ -85,6 +89,8 @@ pub(crate) enum Done {
     Anchored {
         minor: Minor,
         because: Option<String>,
+        /// What its services have against it.
+        services: Option<String>,
     },
     /// The tree of before stands again, because somebody wanted it.
     Restored {
@@ -115,8 +121,20 @@ impl Done {
     pub(crate) fn is_good(&self) -> bool {
         match self {
             Self::Nothing | Self::Restarted | Self::Refreshed | Self::Rebuilt { .. } => true,
-            Self::Anchored { because, .. } | Self::Restored { because, .. } => because.is_none(),
+            Self::Anchored { because, services, .. } => because.is_none() && services.is_none(),
+            Self::Restored { because, .. } => because.is_none(),
             Self::RolledBack { .. } | Self::Failed { .. } | Self::Unfinished { .. } => false,
+        }
+    }
+
+    /// A refresh, where a rebuild was wanted and failed.
+    pub(super) fn instead_of_a_rebuild(self, why: String) -> Self {
+        let join = |because: String| format!("{why}\n{because}");
+        match self {
+            Self::Refreshed => Self::RolledBack { because: why },
+            Self::Failed { because, state } => Self::Failed { because: join(because), state },
+            Self::Unfinished { because } => Self::Unfinished { because: join(because) },
+            other => other,
         }
     }
 

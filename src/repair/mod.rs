@@ -19,14 +19,14 @@ mod rollback;
 mod smoke;
 mod stage;
 
-pub(crate) use anchor::{follow, pin};
+pub(crate) use anchor::{anchor, let_go};
 pub(crate) use carry::copy_listed;
-pub(crate) use execute::execute;
+pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 pub(crate) use rebuild::{Target, keep_recipe, readiness};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
-pub(crate) use stage::{discard, is_ours_to_keep};
+pub(crate) use stage::{is_ours_to_keep, pattern_of_what_is_aside};
 
 use crate::host::Root;
 use crate::report::Report;

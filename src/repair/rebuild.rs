@@ -8,6 +8,7 @@ use super::engine::{self, Engine, Seeds};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
 use super::{Context, carry, smoke};
+use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
 use crate::host::tree::Parent;
@@ -15,7 +16,7 @@ use crate::host::user::{self, User};
 use crate::host::{Program, file};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
-use crate::store::{Entry, Kept, Progress as Step, StoreError, Swap};
+use crate::store::{Entry, Kept, Leftover, Progress as Step, StoreError, Swap};
 use crate::venv::{self, Flavour, Link, Recipe, Unreproducible, Venv};
 
 /// What a rebuild has to end with.
@@ -78,8 +79,6 @@ pub(super) enum RebuildError {
     Worse(Vec<String>),
     #[error("the venv was changed while its successor was built")]
     Changed,
-    #[error("{error}\nand the old environment could not be put back: {left}")]
-    Unfinished { error: String, left: io::Error },
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -129,29 +128,69 @@ pub(crate) fn keep_recipe(context: &Context, id: &str, venv: &Venv) -> Result<()
     recipe.map_or(Ok(()), |recipe| context.store.save_recipe(id, &recipe))
 }
 
-/// Builds the successor, tries it, and lets the two trees change places. After an error the
-/// old tree stands, but for [`RebuildError::Unfinished`].
-pub(super) fn rebuild(
-    context: &Context,
-    job: &Job,
-    target: Target,
-) -> Result<Rebuilt, RebuildError> {
+/// Why there is no new tree, and what is left to do about it. The old one stands, unless it
+/// is `unfinished`.
+#[derive(Debug)]
+pub(super) struct NotRebuilt {
+    pub(super) because: String,
+    /// The old tree could not be put back; the journal has it.
+    pub(super) unfinished: bool,
+    /// What was built, which nobody needs.
+    pub(super) leftover: Option<Leftover>,
+    /// The new tree stood in the venv's place for a while.
+    pub(super) stood: bool,
+}
+
+impl From<RebuildError> for NotRebuilt {
+    fn from(error: RebuildError) -> Self {
+        Self { because: error.to_string(), unfinished: false, leftover: None, stood: false }
+    }
+}
+
+impl From<io::Error> for NotRebuilt {
+    fn from(error: io::Error) -> Self {
+        RebuildError::from(error).into()
+    }
+}
+
+impl From<StoreError> for NotRebuilt {
+    fn from(error: StoreError) -> Self {
+        RebuildError::from(error).into()
+    }
+}
+
+/// Builds the successor, tries it, and lets the two trees change places.
+pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Rebuilt, NotRebuilt> {
     let Job { entry, venv, .. } = job;
     if let Some(reason) = stage::untrusted_ancestor(&venv.path, venv) {
-        return Err(RebuildError::Untrusted(reason));
+        return Err(RebuildError::Untrusted(reason).into());
     }
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
     let kept = Kept::new(&stage::aside(&venv.path), old, job.follows);
-    job.begin(context, Step::Staging { aside: kept.path().into() })?;
+    let aside = || kept.path().into();
+    job.begin(context, Step::Staging { aside: aside(), new: None })?;
     let stage = Stage::make(&parent, kept.path(), venv)?;
-    let swap = Swap { kept, new: stage.identity };
-    let owner = owner(context, venv);
-    let work = Work { context, job, target, owner: &owner, content: told, parent: &parent, swap };
-    match work.carry_out(&stage) {
+    let new = stage.identity;
+    let deadline = Deadline::after(Duration::from_secs(context.config.rebuild_timeout));
+    let mut work = Work {
+        context,
+        job,
+        target,
+        owner: &owner(context, venv),
+        content: told,
+        parent: &parent,
+        deadline,
+        swap: Swap { kept: kept.clone(), new },
+    };
+    let result = job
+        .begin(context, Step::Staging { aside: aside(), new: Some(new) })
+        .map_err(RebuildError::from)
+        .and_then(|()| work.carry_out(&stage));
+    match result {
         Ok(notes) => Ok(Rebuilt { swap: work.swap, notes }),
-        Err(error) => Err(work.undo(error)),
+        Err(error) => Err(work.undo(&error)),
     }
 }
 
@@ -238,11 +277,12 @@ struct Work<'a> {
     owner: &'a User,
     content: Content<'a>,
     parent: &'a Parent,
+    deadline: Deadline,
     swap: Swap,
 }
 
 impl Work<'_> {
-    fn carry_out(&self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
+    fn carry_out(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
         let overlay = stage.overlay(&self.venv().path);
         match stage::why_not_laid_over(self.context.root, self.owner, overlay)? {
             None => self.beside(stage),
@@ -257,10 +297,11 @@ impl Work<'_> {
     }
 
     /// The usual way: the venv is whole at every instant.
-    fn beside(&self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
-        let overlay = || Some(stage.overlay(&self.venv().path));
-        let notes = self.build(self.venv(), &stage.path, &overlay)?;
-        self.compare(|| self.smoke(None), overlay())?;
+    fn beside(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
+        let job = self.job;
+        let overlay = || Some(stage.overlay(&job.venv.path));
+        let mut notes = self.build(&job.venv, &stage.path, &overlay)?;
+        notes.extend(self.compare(|| self.smoke(None), overlay())?);
         // Nothing of the new tree may be in memory only when it takes the place.
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
@@ -269,13 +310,13 @@ impl Work<'_> {
     }
 
     /// Where no mount namespace can be had: the venv is away while it is built.
-    fn in_place(&self) -> Result<Vec<String>, RebuildError> {
+    fn in_place(&mut self) -> Result<Vec<String>, RebuildError> {
         let before = self.smoke(None);
         self.job.begin(self.context, Step::InPlace(self.swap.clone()))?;
         self.exchange()?;
         let moved = Venv { path: self.swap.kept.path().to_path_buf(), ..self.venv().clone() };
-        let notes = self.build(&moved, &self.venv().path, &|| None)?;
-        self.compare(|| before, None)?;
+        let mut notes = self.build(&moved, &self.job.venv.path, &|| None)?;
+        notes.extend(self.compare(|| before, None)?);
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
         Ok(notes)
@@ -289,19 +330,16 @@ impl Work<'_> {
         Ok(self.parent.exchange(name_of(self.swap.kept.path()), path)?)
     }
 
-    /// However far it has come: the old tree stands, and nothing is left beside it. That the
-    /// rest cannot be removed is said and harms no venv.
-    fn undo(&self, error: RebuildError) -> RebuildError {
-        if let Err(left) = stage::put_back(&self.venv().path, &self.swap) {
-            return RebuildError::Unfinished { error: error.to_string(), left };
+    /// However far it has come: the old tree stands.
+    fn undo(&self, error: &RebuildError) -> NotRebuilt {
+        let (path, swap) = (&self.venv().path, &self.swap);
+        let stood = self.parent.identity(name_of(path)) == Some(swap.new);
+        if let Err(left) = stage::put_back(path, swap) {
+            let because = format!("{error}\nand the old environment could not be put back: {left}");
+            return NotRebuilt { because, unfinished: true, leftover: None, stood };
         }
-        if let Err(left) = stage::discard(self.swap.kept.path(), Some(self.swap.new)) {
-            self.context.report.note(&format!(
-                "{}: cannot remove what was built, remove it yourself: {left}",
-                self.job.entry.name
-            ));
-        }
-        error
+        let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
+        NotRebuilt { because: error.to_string(), unfinished: false, leftover, stood }
     }
 
     fn venv(&self) -> &Venv {
@@ -315,24 +353,32 @@ impl Work<'_> {
     }
 
     /// The new tree has to do what the old one did, which is asked where it does less. An
-    /// old tree that does not even start sets no standard but that the new one starts.
+    /// old tree that does not even start sets no standard but that the new one starts: what
+    /// fails is told then.
     fn compare(
         &self,
         before: impl FnOnce() -> Result<smoke::Failures, String>,
         overlay: Option<Overlay>,
-    ) -> Result<(), RebuildError> {
+    ) -> Result<Vec<String>, RebuildError> {
         let after = self.smoke(overlay).map_err(RebuildError::Dead)?;
         if after.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let worse = before().map(|before| after.new_since(&before)).unwrap_or_default();
-        if worse.is_empty() { Ok(()) } else { Err(RebuildError::Worse(worse)) }
+        let Ok(before) = before() else {
+            let failures = after.new_since(&smoke::Failures::default());
+            return Ok(failures
+                .into_iter()
+                .map(|one| format!("this does not work: {one}"))
+                .collect());
+        };
+        let worse = after.new_since(&before);
+        if worse.is_empty() { Ok(Vec::new()) } else { Err(RebuildError::Worse(worse)) }
     }
 
     /// Makes the environment, installs its content and carries over what no installer put
     /// into `old`. The new tree lies at `to`; through `overlay`, at the venv's own path.
     fn build(
-        &self,
+        &mut self,
         old: &Venv,
         to: &Path,
         overlay: &dyn Fn() -> Option<Overlay>,
@@ -342,11 +388,11 @@ impl Work<'_> {
         let Some(first) = engines.first() else {
             return Err(RebuildError::NoEngine(engine::no_engine(self.target.minor, choice)));
         };
-        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
         let folder = self.job.entry.requirements().and_then(Path::parent).unwrap_or(Path::new("/"));
+        let (root, owner, deadline) = (self.context.root, self.owner, self.deadline);
         let run = |program: Program| {
-            let program = program.limit(limit);
-            confine::confined(self.context.root, program, self.owner, overlay(), folder).run()
+            let program = program.limit(deadline.left());
+            confine::confined(root, program, owner, overlay(), folder).run()
         };
         run(self.creation(first)).map_err(RebuildError::Create)?;
         let sources = self.content.sources_inside(&self.venv().path);
@@ -369,15 +415,18 @@ impl Work<'_> {
         Ok(notes)
     }
 
+    /// Copies what no installer put into the old tree. What cannot be copied is told, and the
+    /// old tree is not removed unasked then.
     fn carry(
-        &self,
+        &mut self,
         old: &Venv,
         to: &Path,
         wanted: impl Fn(&Path) -> bool,
     ) -> Result<Vec<String>, RebuildError> {
         let minor = self.target.minor;
-        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
+        let limit = self.deadline.left();
         let left = carry::carry_over(self.context.root, self.owner, old, to, minor, limit, wanted)?;
+        self.swap.kept.holds_files |= !left.is_empty();
         let words = |line| format!("not carried over, kept in the old tree: {line}");
         Ok(left.into_iter().map(words).collect())
     }

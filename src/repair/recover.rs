@@ -1,14 +1,15 @@
 //! After a crash: the journal says what was begun, the disk says what was done.
 
+use super::course::Ended;
 use super::execute::Ledger;
 use super::job::{Done, Job};
 use super::{Context, stage};
 use crate::host::file::printable;
-use crate::host::tree;
+use crate::host::tree::{self, Parent};
 use crate::plan::Remedy;
 use crate::python::Interpreters;
-use crate::store::{JournalEntry, Kept, Progress as Step, Registry, Swap};
-use crate::venv::{self, Link};
+use crate::store::{JournalEntry, Kept, Leftover, Progress as Step, Registry, Swap};
+use crate::venv;
 
 /// Ends or undoes everything the journal holds. Afterwards every path holds a whole venv
 /// and the journal is empty, but for what could not be put right: that is reported, stays
@@ -36,12 +37,14 @@ enum Left {
     Restart,
     /// Its interpreters are copied once more.
     Refresh,
-    /// The old tree is back, or never was away; services may run out of the other one.
-    FallBack,
+    /// The old tree stands; what was built is to be removed. It may have stood there.
+    MakeOldWork(Leftover, bool),
     /// The successor stands, and has to prove itself.
     Prove(Swap),
-    /// The tree that was wanted back stands.
+    /// The tree that was wanted back stands, and follows or does not.
     Restore(Kept, bool),
+    /// Somebody put a tree of his own there. This one was the venv's.
+    Yield(Kept),
 }
 
 fn recover_one(
@@ -50,51 +53,79 @@ fn recover_one(
     now: &Interpreters,
     journal: &JournalEntry,
 ) -> Result<bool, Box<dyn std::error::Error>> {
+    // What could not be written down afterwards is not begun: the services would be
+    // restarted by each attempt.
+    context.store.write_journal(journal)?;
     let left = put_in_place(context, journal)?;
-    let entry = registry.get(&journal.id).cloned();
-    let (Some(entry), false) = (entry, matches!(left, Left::Nothing)) else {
-        if let Left::Prove(Swap { kept, .. }) | Left::Restore(kept, _) = left {
-            let path = printable(kept.path());
-            context.report.note(&format!(
-                "{}: it is not registered any more; another tree of it is at {path}",
-                journal.name
-            ));
-        }
+    let Some(entry) = registry.get_mut(&journal.id) else {
+        context.report.note(&format!(
+            "{}: it is not registered any more; what is left of its repair lies beside {}",
+            journal.name,
+            printable(journal.path())
+        ));
         context.store.close_journal(&journal.id)?;
         return Ok(true);
     };
-    let venv = venv::inspect(context.root, journal.path())?;
-    let kept_followed = match &left {
+    if let Left::Yield(kept) = left {
+        if tree::identity(kept.path()) == Some(kept.identity) {
+            let path = printable(kept.path());
+            context.report.note(&format!("{}: the tree of before is kept at {path}", journal.name));
+            entry.kept = Some(kept);
+            context.store.save_registry(registry)?;
+        }
+        context.store.close_journal(&journal.id)?;
+        return Ok(false);
+    }
+    if matches!(left, Left::Nothing) {
+        context.store.close_journal(&journal.id)?;
+        return Ok(true);
+    }
+    let venv = match venv::inspect(context.root, journal.path()) {
+        // There is nothing to be done for what is no venv any more.
+        Err(error) if matches!(left, Left::Restart | Left::Refresh) => {
+            context.report.note(&format!("{}: {error}", journal.name));
+            context.store.close_journal(&journal.id)?;
+            return Ok(false);
+        }
+        other => other?,
+    };
+    let followed = match &left {
         Left::Prove(swap) => swap.kept.followed,
+        Left::Restore(_, follows) => *follows,
         _ => false,
     };
     let job = Job {
-        follows: kept_followed || entry.anchored.is_some() || venv.base.link == Link::Followed,
-        entry,
+        follows: followed || entry.anchored.is_some() || venv.follows(),
+        entry: entry.clone(),
         remedy: Remedy::None,
         because: None,
         target: None,
+        is_outdated: false,
         services: journal.services.clone(),
+        were_up: journal.services.clone(),
         venv,
     };
     let (venv, minor) = (&job.venv, job.venv.site);
     let outcome = Ledger::new(context, registry).carry_out(now, &job, |course| match left {
-        Left::Nothing => (Done::Nothing, Vec::new()),
-        Left::Restart => (course.restart_unchanged(), Vec::new()),
-        Left::Refresh => (course.refresh(venv), Vec::new()),
-        Left::FallBack => (course.fall_back("it was interrupted".into(), true), Vec::new()),
+        Left::Nothing | Left::Yield(_) => Done::Nothing.into(),
+        Left::Restart => course.restart_unchanged(),
+        Left::Refresh => course.refresh(venv),
+        Left::MakeOldWork(leftover, stood) => {
+            Ended { leftover: Some(leftover), ..course.after_crash(stood) }
+        }
         Left::Prove(swap) => course.prove(swap, minor, Vec::new()),
-        Left::Restore(kept, follows) => course.restore(kept, minor, follows),
+        Left::Restore(kept, _) => course.restore(kept, minor),
     });
     Ok(!matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. }))
 }
 
-/// Sees to it that a whole tree stands at the venv's path, and nothing unfinished beside it.
+/// Sees to it that a whole tree stands at the venv's path.
 fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Left> {
     let path = journal.path();
     let told =
         |what: &str| context.report.note(&format!("{}: interrupted repair: {what}", journal.name));
-    let standing = tree::identity(path);
+    let parent = Parent::of(path)?;
+    let standing = parent.identity(stage::name_of(path));
     Ok(match &journal.progress {
         Step::Restarting => {
             told("its services are restarted");
@@ -104,20 +135,18 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Le
             told("its interpreters are copied again");
             Left::Refresh
         }
-        Step::Staging { aside } => {
-            told("the unfinished successor is removed, the venv is untouched");
-            stage::discard(&aside.0, None)?;
+        Step::Staging { aside, new: Some(new) } => {
+            told("the unfinished successor is removed");
+            Left::MakeOldWork(Leftover::new(&aside.0, *new), false)
+        }
+        Step::Staging { aside, new: None } => {
+            told("it had not begun");
+            parent.remove_empty(stage::name_of(&aside.0));
             Left::Nothing
         }
         Step::Swapping(swap) if standing == Some(swap.new) => {
             told("the successor is in place, its services are restarted");
             Left::Prove(swap.clone())
-        }
-        Step::Swapping(swap) | Step::InPlace(swap) => {
-            stage::put_back(path, swap)?;
-            told("the old environment is in place, the successor is removed");
-            stage::discard(swap.kept.path(), Some(swap.new))?;
-            Left::FallBack
         }
         Step::RollingBack { swap, follows } if standing == Some(swap.new) => {
             told("the tree of before is in place, its services are restarted");
@@ -128,11 +157,19 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Le
             told("the venv was not rolled back, it is untouched");
             Left::Nothing
         }
+        Step::Swapping(swap) | Step::InPlace(swap) | Step::RollingBack { swap, .. }
+            if standing.is_some_and(|one| one != swap.new && one != swap.kept.identity) =>
+        {
+            told("somebody has put a tree of his own there since, it stays");
+            Left::Yield(swap.kept.clone())
+        }
+        Step::Swapping(swap) | Step::InPlace(swap) => {
+            stage::put_back(path, swap)?;
+            told("the old environment is in place, the successor is removed");
+            Left::MakeOldWork(Leftover::new(swap.kept.path(), swap.new), true)
+        }
         Step::RollingBack { .. } => {
-            return Err(std::io::Error::other(format!(
-                "at {} stands neither of the two trees that were to change places",
-                printable(path)
-            )));
+            return Err(std::io::Error::other(format!("nothing stands at {}", printable(path))));
         }
     })
 }
@@ -215,7 +252,7 @@ mod tests {
             let step = if swapping {
                 Step::Swapping(crash.swap(venv, other))
             } else {
-                Step::Staging { aside: PathText(crash.aside.clone()) }
+                Step::Staging { aside: PathText(crash.aside.clone()), new: Some(other) }
             };
             crash.recover(step, &[]);
             assert!(crash.is_ended());
@@ -296,16 +333,19 @@ mod tests {
     fn a_venv_with_an_open_journal_is_not_repaired() {
         let mut crash = Crash::new();
         let before = crash.identities();
-        let step = Step::Swapping(crash.swap((0, 0), (0, 1)));
-        assert!(!crash.recover(step, &[]));
         let entry = crash.registry.venvs[0].clone();
+        let step = Step::Restarting;
+        let journal = JournalEntry::new(&entry.id, "shop", &crash.venv, step, Vec::new());
+        crash.store.write_journal(&journal).unwrap();
         let job = Job {
             venv: venv::inspect(&crash.root, &crash.venv).unwrap(),
             remedy: Remedy::Rebuild,
             because: None,
             follows: false,
             target: None,
+            is_outdated: false,
             services: Vec::new(),
+            were_up: Vec::new(),
             entry,
         };
         let (config, report) = (Config::default(), Report::for_command());
@@ -319,15 +359,41 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_whose_old_tree_is_nowhere_is_reported_and_stays_in_the_journal() {
+    fn a_venv_whose_trees_are_nowhere_is_reported_and_stays_in_the_journal() {
         let mut crash = Crash::new();
-        let identities = crash.identities();
-        for step in
-            [Step::InPlace(crash.swap((0, 0), (0, 1))), Step::Swapping(crash.swap((0, 0), (0, 1)))]
-        {
+        let [new, old] = crash.identities();
+        for path in [&crash.venv, &crash.aside] {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+        for step in [Step::InPlace(crash.swap(old, new)), Step::Swapping(crash.swap(old, new))] {
             assert!(!crash.recover(step, &[]));
             assert!(!crash.is_ended());
-            assert_eq!(crash.identities(), identities);
         }
+    }
+
+    #[test]
+    fn a_tree_that_somebody_put_there_stays_and_the_old_one_is_known() {
+        for in_place in [false, true] {
+            let mut crash = Crash::new();
+            let [_, old] = crash.identities();
+            let swap = crash.swap(old, (0, 1));
+            let step = if in_place { Step::InPlace(swap) } else { Step::Swapping(swap) };
+            let before = crash.identities();
+            assert!(!crash.recover(step, &[]));
+            assert!(crash.is_ended());
+            assert_eq!(crash.identities(), before);
+            let kept = crash.store.registry().unwrap().venvs[0].kept.clone();
+            assert_eq!(kept.map(|kept| kept.identity), Some(old));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_was_only_named_is_not_taken_for_ours() {
+        let mut crash = Crash::new();
+        let before = crash.identities();
+        let step = Step::Staging { aside: PathText(crash.aside.clone()), new: None };
+        assert!(crash.recover(step, &[]));
+        assert!(crash.is_ended());
+        assert_eq!(crash.identities(), before);
     }
 }

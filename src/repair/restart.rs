@@ -5,12 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Context;
+use super::job::Job;
 use super::rebuild::owner;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::{Program, confine};
 use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap};
-use crate::store::Entry;
-use crate::venv::Venv;
 
 /// How often a check that fails is tried again.
 const CHECK_AGAIN: Duration = Duration::from_millis(250);
@@ -21,66 +20,110 @@ const CHECK_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process may take to go after its service was restarted.
 const GOING: Duration = Duration::from_secs(5);
 
-/// Restarts the services of a venv and waits until all are up, the check passes, and no
-/// process of before is left. The error says which of these does not hold, and why.
+/// What failed before anything was done: it is tried all the same, and its failure is told,
+/// but not blamed on the repair.
+#[derive(Debug, Default)]
+pub(super) struct Baseline {
+    failing: BTreeSet<Service>,
+    check_fails: bool,
+}
+
+impl Baseline {
+    /// How the services are, but for those that a transaction may have brought down.
+    pub(super) fn of_services(context: &Context, job: &Job) -> Self {
+        let fails = |service: &&Service| {
+            !job.were_up.contains(service)
+                && service::condition(context.root, service).is_ok_and(|found| found.failed)
+        };
+        let failing = job.services.iter().filter(fails).cloned().collect();
+        Self { failing, check_fails: false }
+    }
+
+    /// And what the check says, which is asked where the venv works.
+    pub(super) fn with_check(context: &Context, job: &Job) -> Self {
+        let check_fails = try_check(context, job).is_err();
+        Self { check_fails, ..Self::of_services(context, job) }
+    }
+}
+
+/// Restarts some services of a venv and waits until all are up, the check passes, and no
+/// process of before is left. The error says which of these does not hold, and why; what
+/// did not hold before is returned.
 pub(super) fn restart(
     context: &Context,
-    entry: &Entry,
-    venv: &Venv,
+    job: &Job,
     services: &[Service],
-) -> Result<(), String> {
-    if services.is_empty() && entry.check.is_empty() {
-        return Ok(());
+    baseline: &Baseline,
+) -> Result<Vec<String>, String> {
+    if services.is_empty() && job.entry.check.is_empty() {
+        return Ok(Vec::new());
     }
-    let chosen: BTreeSet<Service> = services.iter().cloned().collect();
-    let map = ServiceMap::build(context.root, [&venv.path], &Processes::look(context.root));
-    let before: Vec<ProcessId> =
-        map.of(&venv.path).processes_of(&chosen).map(|process| process.id).collect();
+    let path = job.entry.path();
+    let map = ServiceMap::build(context.root, [path], &Processes::look(context.root));
     // One that fails stops none of the others: the venv serves them all.
     let mut failures = Vec::new();
-    let mut restarted = Vec::new();
+    let mut as_before = Vec::new();
+    let mut failed = |service: &Service, error: String| {
+        if baseline.failing.contains(service) {
+            as_before.push(format!("it failed before, and still does: {error}"));
+        } else {
+            failures.push(error);
+        }
+    };
+    let mut restarted = BTreeSet::new();
     for service in services {
         match service::restart(context.root, service) {
-            Ok(Restart::Done) => restarted.push(service),
+            Ok(Restart::Done) => drop(restarted.insert(service.clone())),
             // A oneshot is neither started twice nor waited for.
             Ok(Restart::LeftAtWork) => {}
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => failed(service, error.to_string()),
         }
     }
     let patience = Duration::from_secs(context.config.service_timeout);
     let stable = Duration::from_secs(context.config.stable_for);
-    for service in restarted {
+    for service in &restarted {
         if let Err(error) = service::await_up(context.root, service, patience, stable) {
-            failures.push(error.to_string());
+            failed(service, error.to_string());
         }
     }
     if !failures.is_empty() {
         return Err(failures.join("\n"));
     }
-    check(context, entry, venv)?;
+    match check(context, job) {
+        Err(error) if baseline.check_fails => {
+            as_before.push(format!("its check failed before, and still does: {error}"));
+        }
+        Err(error) => return Err(format!("its check fails: {error}")),
+        Ok(()) => {}
+    }
+    let before: Vec<ProcessId> =
+        map.of(path).processes_of(&restarted).map(|process| process.id).collect();
     let left = service::await_gone(context.root, &before, GOING);
     if left.is_empty() {
-        return Ok(());
+        return Ok(as_before);
     }
     let pids: Vec<String> = left.iter().map(|id| id.pid.to_string()).collect();
     Err(format!("processes of before the restart still run: {}", pids.join(", ")))
 }
 
-/// Runs the check as the venv's owner until it passes or time is up.
-fn check(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), String> {
-    let Some((program, arguments)) = entry.check.split_first() else { return Ok(()) };
-    let owner = owner(context, venv);
-    let mut failure = String::new();
+/// Runs the check until it passes or time is up.
+fn check(context: &Context, job: &Job) -> Result<(), String> {
+    let mut result = Ok(());
     let deadline = Deadline::after(Duration::from_secs(context.config.service_timeout));
-    let passed = wait_until(deadline, CHECK_AGAIN, || {
-        let program = Program::new(program).args(arguments).limit(CHECK_LIMIT);
-        match confine::confined(context.root, program, &owner, None, Path::new("/")).run() {
-            Ok(_) => true,
-            Err(error) => {
-                failure = error.to_string();
-                false
-            }
-        }
+    wait_until(deadline, CHECK_AGAIN, || {
+        result = try_check(context, job);
+        result.is_ok()
     });
-    if passed { Ok(()) } else { Err(format!("its check fails: {failure}")) }
+    result
+}
+
+/// Runs the check once, as the venv's owner.
+fn try_check(context: &Context, job: &Job) -> Result<(), String> {
+    let Some((program, arguments)) = job.entry.check.split_first() else { return Ok(()) };
+    let program = Program::new(program).args(arguments).limit(CHECK_LIMIT);
+    let owner = owner(context, &job.venv);
+    confine::confined(context.root, program, &owner, None, Path::new("/"))
+        .run()
+        .map(drop)
+        .map_err(|error| error.to_string())
 }

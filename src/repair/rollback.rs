@@ -11,14 +11,17 @@ use crate::host::file::printable;
 use crate::host::tree::Parent;
 use crate::plan::{self, Remedy};
 use crate::python::{Interpreters, Minor};
-use crate::store::{Kept, Progress as Step, Registry, StoreError, Swap};
-use crate::venv::{self, NotAVenv};
+use crate::service::Service;
+use crate::store::{Entry, Kept, Progress as Step, Registry, StoreError, Swap};
+use crate::venv::{self, NotAVenv, Venv};
 
 /// Why nothing was rolled back. The venv is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollbackError {
     #[error("no tree of before a rebuild is kept")]
     NothingKept,
+    #[error("nothing stands at {venv}; the kept tree is put there by `mv {kept} {venv}`")]
+    NothingStands { venv: String, kept: String },
     #[error("an interrupted repair of it is not ended yet (see `venvguard resume`)")]
     Unfinished,
     #[error("the kept tree {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
@@ -32,23 +35,28 @@ pub(crate) enum RollbackError {
 }
 
 /// Exchanges the venv with its kept tree and restarts. What stood there becomes the kept
-/// tree: a rollback can be rolled back.
+/// tree, working or not: a rollback can be rolled back.
 pub(crate) fn rollback(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
-    job: &Job,
+    entry: &Entry,
+    services: Vec<Service>,
 ) -> Result<Outcome, RollbackError> {
-    let before = job.entry.kept.as_ref().ok_or(RollbackError::NothingKept)?;
-    if context.store.has_journal(&job.entry.id) {
+    let before = entry.kept.as_ref().ok_or(RollbackError::NothingKept)?;
+    if context.store.has_journal(&entry.id) {
         return Err(RollbackError::Unfinished);
     }
-    let path = job.entry.path();
+    let path = entry.path();
     let parent = Parent::of(path)?;
     let (name, aside) = (name_of(path), name_of(before.path()));
     if parent.identity(aside) != Some(before.identity) {
         return Err(RollbackError::NothingKept);
     }
+    let current = parent.identity(name).ok_or_else(|| RollbackError::NothingStands {
+        venv: printable(path),
+        kept: printable(before.path()),
+    })?;
     let tree = venv::inspect(context.root, before.path())?;
     let Some(interpreter) = now.get(tree.site) else {
         let path = printable(before.path());
@@ -58,31 +66,46 @@ pub(crate) fn rollback(
     match plan::fallback(&tree, before.followed, now) {
         Some(Remedy::Anchor) => anchor::pin(context.root, &tree, tree.site)?,
         Some(Remedy::Refresh) => refresh::refresh(context.root, &tree, interpreter)?,
+        _ if before.followed => anchor::follow(context.root, &tree, tree.site)?,
         _ => {}
     }
-    let current = parent.identity(name).ok_or(RollbackError::NothingKept)?;
-    let kept = Kept::new(before.path(), current, job.follows);
+    let standing = venv::inspect(context.root, path);
+    let follows = entry.anchored.is_some() || standing.is_ok_and(|venv| venv.follows());
+    let kept = Kept::new(before.path(), current, follows);
+    let job = Job {
+        entry: entry.clone(),
+        venv: Venv { path: path.to_path_buf(), ..tree.clone() },
+        remedy: Remedy::None,
+        because: None,
+        follows: before.followed,
+        target: None,
+        is_outdated: false,
+        services,
+        were_up: Vec::new(),
+    };
     let swap = Swap { kept: kept.clone(), new: before.identity };
-    let follows = before.followed;
-    job.begin(context, Step::RollingBack { swap, follows })?;
+    job.begin(context, Step::RollingBack { swap, follows: before.followed })?;
     if let Err(error) = parent.exchange(aside, name) {
         // Not exchanged, or not yet on the disk: then it can be taken back.
         if parent.identity(name) != Some(current) {
             parent.exchange(aside, name)?;
         }
-        context.store.close_journal(&job.entry.id)?;
+        context.store.close_journal(&entry.id)?;
         return Err(error.into());
     }
     let ledger = Ledger::new(context, registry);
-    Ok(ledger.carry_out(now, job, |course| course.restore(kept, tree.site, follows)))
+    Ok(ledger.carry_out(now, &job, |course| course.restore(kept, tree.site)))
 }
 
-impl Course<'_> {
+impl Course<'_, '_> {
     /// The tree that was wanted back stands: its services are restarted. It stays, whatever
     /// they say: it is what somebody asked for.
-    pub(super) fn restore(&self, kept: Kept, minor: Minor, follows: bool) -> Ended {
-        let because = self.restart().err();
-        let anchored = follows && self.now.default != Some(minor);
-        (Done::Restored { minor, kept, anchored, because }, Vec::new())
+    pub(super) fn restore(&self, kept: Kept, minor: Minor) -> Ended {
+        let (because, notes) = match self.restart() {
+            Ok(notes) => (None, notes),
+            Err(because) => (Some(because), Vec::new()),
+        };
+        let anchored = self.job.follows && self.now.default != Some(minor);
+        Ended { notes, ..Done::Restored { minor, kept, anchored, because }.into() }
     }
 }

@@ -52,6 +52,14 @@ pub(super) fn aside(venv: &Path) -> PathBuf {
     aside
 }
 
+/// The shell's pattern of the trees that we put aside for a venv.
+pub(crate) fn pattern_of_what_is_aside(venv: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(name_of(venv));
+    name.push(format!("{MARK}*"));
+    venv.with_file_name(name)
+}
+
 /// Whether a tree is one that we put aside, and no venv of its own.
 pub(crate) fn is_ours_to_keep(path: &Path) -> bool {
     let name = name_of(path).to_string_lossy();
@@ -139,9 +147,9 @@ pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
     parent.rename(aside, name)
 }
 
-/// Removes a tree that was put aside; `which`, where that is known.
-pub(crate) fn discard(aside: &Path, which: Option<Identity>) -> io::Result<()> {
-    Parent::of(aside)?.remove(name_of(aside), which)
+/// Removes a tree that was put aside. Another one at its path is left alone.
+pub(super) fn discard(aside: &Path, which: Identity) -> io::Result<()> {
+    Parent::of(aside)?.remove(name_of(aside), Some(which))
 }
 
 #[cfg(test)]

@@ -87,13 +87,18 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
                 printable(kept.path())
             ),
         ),
-        Done::Anchored { minor, because: None } => {
-            ("anchored", format!("stays with Python {minor}"))
+        Done::Anchored { minor, because, services } => {
+            let mut text = match because {
+                None => format!("stays with Python {minor}"),
+                Some(why) => {
+                    format!("works with Python {minor} as before; it was not rebuilt: {why}")
+                }
+            };
+            if let Some(services) = services {
+                let _ = write!(text, "\nbut {services}");
+            }
+            ("anchored", text)
         }
-        Done::Anchored { minor, because: Some(because) } => (
-            "anchored",
-            format!("works with Python {minor} as before; it was not rebuilt: {because}"),
-        ),
         Done::RolledBack { because } => {
             ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))
         }

@@ -38,8 +38,9 @@ pub(crate) enum Progress {
     Restarting,
     /// Interpreters in `bin` are being replaced one by one: doing it again is right.
     Refreshing,
-    /// A successor is built aside; the venv itself is untouched.
-    Staging { aside: PathText },
+    /// A successor is built aside; the venv itself is untouched. Its identity is known once
+    /// its folder is made.
+    Staging { aside: PathText, new: Option<tree::Identity> },
     /// The successor is built in the venv's place, because it cannot be laid over it.
     InPlace(Swap),
     /// The successor takes the venv's place, and its services have to prove it.
@@ -136,7 +137,8 @@ mod tests {
         let store = Store::new(&Root::new(folder.path()));
         let path = Path::new("/srv/shop/venv");
         let aside = PathText("/srv/shop/.venv.aside".into());
-        let mut entry = Entry::new("1", "shop", path, Progress::Staging { aside }, Vec::new());
+        let mut entry =
+            Entry::new("1", "shop", path, Progress::Staging { aside, new: None }, Vec::new());
         store.write_journal(&entry).unwrap();
         entry.progress = Progress::Restarting;
         store.write_journal(&entry).unwrap();

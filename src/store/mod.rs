@@ -22,8 +22,8 @@ pub(crate) use config::{Config, EngineChoice};
 pub(crate) use history::Event;
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
 pub(crate) use path_text::PathText;
-pub(crate) use registry::{Anchored, Entry, Kept, Registry};
-pub(crate) use transaction::{Pending, Subject as TransactionSubject, TransactionRecord};
+pub(crate) use registry::{Anchored, Entry, Kept, Leftover, Registry};
+pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::lock::{self, Lock, LockError};
 use crate::host::{Root, file};
@@ -106,7 +106,7 @@ impl Store {
         self.save("interpreters.json", &snapshot)
     }
 
-    /// What the gate of the transaction that is going on did and found.
+    /// What the gate of the transaction that is going on found.
     pub(crate) fn transaction(&self) -> Result<Option<TransactionRecord>, StoreError> {
         self.load("transaction.json", transaction::SCHEMA)
     }

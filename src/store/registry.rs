@@ -18,6 +18,27 @@ pub(super) const SCHEMA: u64 = 1;
 pub(crate) struct Registry {
     schema_version: u64,
     pub(crate) venvs: Vec<Entry>,
+    /// What nobody needs any more, and is still to be removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) leftovers: Vec<Leftover>,
+}
+
+/// A tree beside a venv that is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Leftover {
+    path: PathText,
+    pub(crate) identity: tree::Identity,
+}
+
+impl Leftover {
+    pub(crate) fn new(path: &Path, identity: tree::Identity) -> Self {
+        Self { path: path.into(), identity }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
 }
 
 /// One registered venv, and what was said about it.
@@ -44,7 +65,8 @@ pub(crate) struct Entry {
     pub(crate) kept: Option<Kept>,
 }
 
-/// A venv that followed the default interpreter and was pinned to a minor version by us.
+/// A venv that belongs on the default interpreter and was pinned to a minor version by us:
+/// written down before it is pinned, so that no pin of ours is ever taken for its owner's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Anchored {
@@ -52,6 +74,12 @@ pub(crate) struct Anchored {
     /// The minor version it is pinned to.
     pub(crate) to: crate::python::Minor,
     pub(crate) reason: String,
+}
+
+impl Anchored {
+    pub(crate) fn new(to: crate::python::Minor, reason: &str) -> Self {
+        Self { at: clock::now(), to, reason: reason.to_string() }
+    }
 }
 
 /// A tree that was put aside: it waits for a rollback or its end.
@@ -64,11 +92,14 @@ pub(crate) struct Kept {
     pub(crate) identity: tree::Identity,
     /// It followed the default interpreter, though it may be pinned now.
     pub(crate) followed: bool,
+    /// Some of what no installer put there is in it alone: it is not removed unasked.
+    #[serde(default)]
+    pub(crate) holds_files: bool,
 }
 
 impl Kept {
     pub(crate) fn new(path: &Path, identity: tree::Identity, followed: bool) -> Self {
-        Self { at: clock::now(), path: path.into(), identity, followed }
+        Self { at: clock::now(), path: path.into(), identity, followed, holds_files: false }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -108,7 +139,7 @@ impl Entry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { schema_version: SCHEMA, venvs: Vec::new() }
+        Self { schema_version: SCHEMA, venvs: Vec::new(), leftovers: Vec::new() }
     }
 }
 

@@ -19,29 +19,25 @@ pub(super) struct Snapshot {
     pub(super) interpreters: Interpreters,
 }
 
-/// What the gate found and did before dpkg ran.
+/// What the gate found before dpkg ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TransactionRecord {
     schema_version: u64,
     pub(crate) begun_at: Timestamp,
-    pub(crate) subjects: BTreeMap<String, Subject>,
-}
-
-/// One venv that the transaction has an effect on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Subject {
-    /// Pinned to the old minor version until the repair, so that nothing that starts
-    /// meanwhile runs the new one.
-    pub(crate) held: bool,
-    /// What ran out of it before: some of it dies in the middle of an upgrade.
-    pub(crate) services: Vec<Service>,
+    /// What ran out of each venv that the transaction has an effect on, by the venv's id:
+    /// some of it dies in the middle of an upgrade.
+    pub(crate) services: BTreeMap<String, Vec<Service>>,
 }
 
 impl TransactionRecord {
-    pub(crate) fn new(subjects: BTreeMap<String, Subject>) -> Self {
-        Self { schema_version: SCHEMA, begun_at: clock::now(), subjects }
+    pub(crate) fn new(services: BTreeMap<String, Vec<Service>>) -> Self {
+        Self { schema_version: SCHEMA, begun_at: clock::now(), services }
+    }
+
+    /// What ran out of a venv.
+    pub(crate) fn services_of(&self, id: &str) -> &[Service] {
+        self.services.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 }
 

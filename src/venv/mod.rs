@@ -107,6 +107,15 @@ impl Venv {
         minor.filter(|_| self.base.ours)
     }
 
+    /// Whether it hangs on the default interpreter, be it there or not.
+    pub(crate) fn follows(&self) -> bool {
+        match self.base.link {
+            Link::Followed => true,
+            Link::Dangling => self.base.path == Path::new(crate::python::DEFAULT),
+            Link::Pinned | Link::Copied => false,
+        }
+    }
+
     pub(crate) fn site_packages(&self) -> PathBuf {
         site_packages(&self.path, self.site)
     }

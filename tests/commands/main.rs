@@ -185,6 +185,49 @@ fn an_upgrade_that_moves_python_keeps_an_anchored_venv_with_its_minor() {
 }
 
 #[test]
+fn a_venv_that_was_anchored_stays_so_whatever_is_settled_again() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.hook("pre-install", MINOR_UPGRADE).expect(0);
+    system.install_python("3.13.5-2");
+    system.make_default("3.13");
+    let record = system.read("/var/lib/venvguard/transaction.json");
+    system.hook("post-invoke", MINOR_UPGRADE).expect(0);
+    // Killed after the snapshot was saved, before the transaction was ended.
+    system.write("/var/lib/venvguard/transaction.json", &record);
+    system.run(&["resume"]).expect(0);
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3.11");
+    // The default comes back: now it may follow again.
+    system.make_default("3.11");
+    system.run(&["resume"]).expect(0);
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3");
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["venvs"][0]["reasons"].as_array().map(Vec::len), Some(0), "{status}");
+}
+
+#[test]
+fn a_venv_that_lost_its_interpreter_without_a_gate_is_told_of() {
+    let system = system();
+    system.install_python("3.13.5-2");
+    system.make_venv("/srv/old/venv", "3.13", "/usr/bin/python3.13");
+    system.run(&["register", "/srv/old/venv"]).expect(0);
+    system.remove_python("3.13");
+    let said = system.run(&["resume"]);
+    assert!(said.stderr.contains("/usr/bin/python3.13 goes away"), "{}", said.stderr);
+    assert!(said.stderr.contains("old (/srv/old/venv)"), "{}", said.stderr);
+}
+
+#[test]
+fn a_venv_that_is_not_debians_is_not_rebuilt() {
+    let system = system();
+    system.write("/opt/python/bin/python3.11", "");
+    system.make_venv("/srv/mine/venv", "3.11", "/opt/python/bin/python3.11");
+    system.run(&["register", "/srv/mine/venv"]).expect(0);
+    let said = system.run(&["rebuild", "mine"]).expect(1);
+    assert!(said.stderr.contains("is not Debian's"), "{}", said.stderr);
+}
+
+#[test]
 fn an_upgrade_that_did_not_happen_leaves_the_venv_as_it_was() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);

@@ -48,6 +48,10 @@ impl System {
         fs::write(path, content).unwrap();
     }
 
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
     pub(crate) fn make_folder(&self, path: &str) {
         fs::create_dir_all(self.at(path)).unwrap();
     }
@@ -84,21 +88,33 @@ impl System {
             &format!("/var/lib/dpkg/info/{package}.list"),
             &format!("/.\n/usr\n/usr/bin\n/usr/bin/python{minor}\n"),
         );
-        let database = self.at("/var/lib/dpkg/status");
-        let old = fs::read_to_string(&database).unwrap_or_default();
-        let others = old
-            .split("\n\n")
-            .filter(|stanza| {
-                !stanza.trim().is_empty() && !stanza.contains(&format!("Package: {package}\n"))
-            })
-            .map(|stanza| stanza.trim().to_string() + "\n\n")
-            .collect::<String>();
+        let others = self.packages_without(&package);
         self.write(
             "/var/lib/dpkg/status",
             &format!(
                 "{others}Package: {package}\nStatus: install ok {status}\nArchitecture: amd64\nVersion: {version}\n\n"
             ),
         );
+    }
+
+    /// As `dpkg --remove` leaves it.
+    pub(crate) fn remove_python(&self, minor: &str) {
+        let package = format!("python{minor}-minimal");
+        fs::remove_file(self.at(&format!("/usr/bin/python{minor}"))).unwrap();
+        fs::remove_file(self.at(&format!("/var/lib/dpkg/info/{package}.list"))).unwrap();
+        self.write("/var/lib/dpkg/status", &self.packages_without(&package));
+    }
+
+    /// dpkg's stanzas of all packages but one.
+    fn packages_without(&self, package: &str) -> String {
+        fs::read_to_string(self.at("/var/lib/dpkg/status"))
+            .unwrap_or_default()
+            .split("\n\n")
+            .filter(|stanza| {
+                !stanza.trim().is_empty() && !stanza.contains(&format!("Package: {package}\n"))
+            })
+            .map(|stanza| stanza.trim().to_string() + "\n\n")
+            .collect()
     }
 
     pub(crate) fn make_default(&self, minor: &str) {

@@ -23,7 +23,10 @@ pub(super) fn cases() -> Vec<Case> {
         case("crash_in_a_rollback", in_a_rollback),
         case("crash_in_a_refresh", in_a_refresh),
         case("crash_before_dpkg", before_dpkg),
-        case("crash_after_dpkg", after_dpkg),
+        case("crash_after_dpkg", |machine| after_dpkg(machine, "--policy auto", On::New)),
+        case("crash_after_dpkg_anchored", |machine| {
+            after_dpkg(machine, "--policy anchor", On::Old)
+        }),
     ]
 }
 
@@ -135,12 +138,13 @@ impl<'a> Storm<'a> {
         machine.wait_until_serving(service)?;
         let status = machine.status_of(SITE)?;
         ensure!(status["state"] == "healthy", "status: {status}");
-        let open = machine.must("find /var/lib/venvguard/journal -name '[!.]*.json' 2>/dev/null || true")?;
+        let open = machine
+            .must("find /var/lib/venvguard/journal -name '[!.]*.json' 2>/dev/null || true")?;
         ensure!(open.is_empty(), "the journal holds {open}");
-        let shown = machine.must("venvguard show bare")?;
+        let known = machine.must("cat /var/lib/venvguard/registry.json")?;
         let beside = machine.must("find /srv/bare -maxdepth 1 -name '.venv.venvguard-*'")?;
         for tree in beside.lines() {
-            ensure!(shown.contains(tree), "nobody knows of {tree}:\n{shown}");
+            ensure!(known.contains(tree), "nobody knows of {tree}:\n{known}");
         }
         Ok(())
     }
@@ -218,7 +222,7 @@ fn before_dpkg(machine: &Machine) -> Result<()> {
 }
 
 /// Python was upgraded, and the repair is still to come.
-fn after_dpkg(machine: &Machine) -> Result<()> {
+fn after_dpkg(machine: &Machine, policy: &str, on: On) -> Result<()> {
     let save =
         "rm -rf /root/save; mkdir /root/save; cp -a /srv/bare /var/lib/venvguard /root/save/";
     let restore = "systemctl stop bare; rm -rf /srv/bare /var/lib/venvguard
@@ -226,6 +230,7 @@ fn after_dpkg(machine: &Machine) -> Result<()> {
                    systemctl reset-failed bare; systemctl start bare";
     let storm = Storm::gathers(machine, "hook post-invoke", restore)?;
     // The pins of the gate are there, and its notes; the hook that would use them is not.
+    machine.register(SITE, policy)?;
     machine.must("sed -i '/Post-Invoke/d' /etc/apt/apt.conf.d/50venvguard")?;
     machine.must_upgrade_python()?;
     machine.must("systemctl stop venvguard-resume.path venvguard-resume.timer venvguard-resume")?;
@@ -233,5 +238,5 @@ fn after_dpkg(machine: &Machine) -> Result<()> {
     storm.rages()?;
     machine.must(restore)?;
     machine.must("venvguard resume")?;
-    machine.assert_guarded(&[(SITE, On::New)])
+    machine.assert_guarded(&[(SITE, on)])
 }
