@@ -48,6 +48,7 @@ pub(crate) struct Program {
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
     limit: Duration,
+    changes: bool,
 }
 
 /// How a program ended.
@@ -113,6 +114,7 @@ impl Program {
             environment: vec![("PATH".into(), PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             input: Vec::new(),
             limit: DEFAULT_LIMIT,
+            changes: true,
         }
     }
 
@@ -140,6 +142,12 @@ impl Program {
 
     pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = input.into();
+        self
+    }
+
+    /// It changes nothing.
+    pub(crate) fn asks(mut self) -> Self {
+        self.changes = false;
         self
     }
 
@@ -185,7 +193,9 @@ impl Program {
         descriptor::keep_from_children();
         let program = self.name();
         let start = |source| CommandError::Start { program: program.clone(), source };
-        fault::point(&program).map_err(start)?;
+        if self.changes {
+            fault::point(&program).map_err(start)?;
+        }
         let mut child = Command::new(&self.path)
             .args(&self.arguments)
             .env_clear()

@@ -7,7 +7,6 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +18,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::user::User;
-use super::{Program, Root, descriptor, user};
+use super::{Program, Root, descriptor, tree, user};
 
 /// The exit code by which the launcher says that it could not do its part. The program
 /// itself was not started then.
@@ -40,14 +39,14 @@ pub(crate) struct Confinement {
     folder: PathBuf,
 }
 
-/// `from` is seen at `to`. Both are known by device and inode as well, so that a folder
-/// put in their place meanwhile is noticed.
+/// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
+/// place meanwhile is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Overlay {
     pub(crate) from: PathBuf,
     pub(crate) to: PathBuf,
-    pub(crate) from_identity: (u64, u64),
+    pub(crate) from_identity: tree::Identity,
 }
 
 /// A program that runs as `owner`, sees `overlay`, and starts in `folder`.
@@ -156,8 +155,7 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
         .map_err(forbidden)?;
     let from = open_folder(&overlay.from)?;
     let to = open_folder(&overlay.to)?;
-    let metadata = std::fs::metadata(descriptor::path(&from))?;
-    if (metadata.dev(), metadata.ino()) != overlay.from_identity {
+    if tree::identity_of_open(&from)? != overlay.from_identity {
         return Err(io::Error::other(format!("{} was replaced", overlay.from.display())));
     }
     // By descriptor: no name on the way can be exchanged between the look and the mount.

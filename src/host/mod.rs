@@ -17,6 +17,7 @@ pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod lock;
+pub(crate) mod mount;
 pub(crate) mod root;
 pub(crate) mod socket;
 pub(crate) mod tree;

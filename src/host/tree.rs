@@ -2,21 +2,41 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, Uid,
+};
 
-use super::fault;
+use super::{fault, mount};
 
-/// Device and inode: which folder it is, whatever its name is.
+/// Which folder it is, whatever its name is: inode and birth time in nanoseconds (0 where
+/// the file system tells none). It is written down and read after a reboot, when the device
+/// may have another number: both folders of an exchange lie in one folder anyway.
 pub(crate) type Identity = (u64, u64);
 
-/// Which folder stands at `path`, if one does (a link to one does not count).
+/// Which folder stands at `path`, if one does. A link to one does not count, nor does one
+/// that is on another file system than the folder it lies in.
 pub(crate) fn identity(path: &Path) -> Option<Identity> {
-    let metadata = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir)?;
-    Some((metadata.dev(), metadata.ino()))
+    Parent::of(path).ok()?.identity(Path::new(path.file_name()?))
+}
+
+/// Which folder is open.
+pub(crate) fn identity_of_open(folder: impl AsFd) -> rustix::io::Result<Identity> {
+    look(folder, Path::new("")).map(|stat| identity_in(&stat))
+}
+
+/// What stands at a name in a folder; the folder itself, where there is no name.
+fn look(folder: impl AsFd, name: &Path) -> rustix::io::Result<Statx> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    rustix::fs::statx(folder, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+fn identity_in(stat: &Statx) -> Identity {
+    let born =
+        i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
+    (stat.stx_ino, u64::try_from(born).unwrap_or(0))
 }
 
 /// A folder held open, in which names are made and exchanged without its path being
@@ -53,8 +73,7 @@ impl Parent {
             let folder = open_child(&self.folder, name)?;
             rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))?;
-            let stat = rustix::fs::fstat(&folder)?;
-            Ok((stat.st_dev, stat.st_ino))
+            identity_of_open(&folder)
         })();
         result.map_err(|error| {
             let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
@@ -64,10 +83,10 @@ impl Parent {
 
     /// Which folder has this name.
     pub(crate) fn identity(&self, name: &Path) -> Option<Identity> {
-        let stat = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        rustix::fs::FileType::from_raw_mode(stat.st_mode)
-            .is_dir()
-            .then_some((stat.st_dev, stat.st_ino))
+        let (own, stat) = (look(&self.folder, Path::new("")).ok()?, look(&self.folder, name).ok()?);
+        let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+        let is_folder = FileType::from_raw_mode(stat.stx_mode.into()).is_dir();
+        (is_folder && device(&own) == device(&stat)).then(|| identity_in(&stat))
     }
 
     /// Exchanges two names in one step: each path holds a whole folder at every instant.
@@ -86,19 +105,24 @@ impl Parent {
         self.sync()
     }
 
-    /// Removes a folder and all that is in it; one that is not there is as good. Where it is
-    /// said which folder it has to be, another one is left alone.
-    pub(crate) fn remove(&self, name: &Path, which: Option<Identity>) -> io::Result<()> {
+    /// Removes a folder and all that is in it; one that is not there is as good. Another
+    /// folder of that name is left alone.
+    pub(crate) fn remove(&self, name: &Path, which: Identity) -> io::Result<()> {
         let path = self.path.join(name);
         let folder = match open_child(&self.folder, name) {
             Ok(folder) => folder,
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             Err(error) => return Err(at(&path, error)),
         };
-        let stat = rustix::fs::fstat(&folder).map_err(|error| at(&path, error))?;
-        if which.is_some_and(|which| which != (stat.st_dev, stat.st_ino)) {
+        let found = identity_of_open(&folder).map_err(|error| at(&path, error))?;
+        if found != which {
             let shown = super::file::printable(&path);
             return Err(io::Error::other(format!("{shown} is another folder than it was")));
+        }
+        // What is mounted there is not part of the tree.
+        if let Some(mount) = mount::below(&path)?.first() {
+            let shown = super::file::printable(mount);
+            return Err(io::Error::other(format!("{shown} is mounted there")));
         }
         // By the descriptor, whatever is done to the names above it. The standard library
         // follows no link in the trees below either.
@@ -151,6 +175,7 @@ fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn an_exchange_swaps_two_folders_and_keeps_both() {
@@ -191,8 +216,8 @@ mod tests {
         std::os::unix::fs::symlink(base.join("mine"), base.join("old/link")).unwrap();
         std::os::unix::fs::symlink("mine", base.join("link")).unwrap();
         let parent = Parent::of(&base.join("old")).unwrap();
-        let which = parent.identity(Path::new("old"));
-        assert!(parent.remove(Path::new("link"), None).is_err());
+        let which = parent.identity(Path::new("old")).unwrap();
+        assert!(parent.remove(Path::new("link"), which).is_err());
         assert!(parent.remove(Path::new("mine"), which).is_err(), "it is another folder");
         for _ in 0..2 {
             parent.remove(Path::new("old"), which).unwrap();

@@ -138,7 +138,7 @@ fn of_minor(minor: Minor, before: &Interpreters, after: &Interpreters) -> Option
 }
 
 #[cfg(test)]
-pub(super) mod samples {
+pub(crate) mod samples {
     use super::super::Policy;
     use super::*;
     use crate::venv::{Base, Flavour, Venv};

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use effect::samples;
 pub(crate) use effect::{Assessment, assess};
 pub(crate) use health::{Health, State, health};
 pub(crate) use remedy::{Moment, Readiness, decide, fallback};

@@ -109,14 +109,10 @@ pub(crate) fn readiness(
     if engine::engines(context.root, choice, &python::path_of(minor)).is_empty() {
         reasons.push(engine::no_engine(minor, choice));
     }
-    if let Some(reason) = stage::untrusted_ancestor(&context.root.at(entry.path()), venv) {
+    if let Some(reason) = stage::untrusted_place(context.root, venv) {
         reasons.push(reason);
     }
-    if stage::is_mount_point(&context.root.at(entry.path())) {
-        reasons.push(
-            "it is a mount point: no tree beside it is on its file system (make the venv in a folder of the mount)".into(),
-        );
-    }
+    reasons.extend(stage::mounts_in_the_way(&context.root.at(entry.path())));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
@@ -162,7 +158,7 @@ impl From<StoreError> for NotRebuilt {
 /// Builds the successor, tries it, and lets the two trees change places.
 pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Rebuilt, NotRebuilt> {
     let Job { entry, venv, .. } = job;
-    if let Some(reason) = stage::untrusted_ancestor(&venv.path, venv) {
+    if let Some(reason) = stage::untrusted_place(context.root, venv) {
         return Err(RebuildError::Untrusted(reason).into());
     }
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;

@@ -75,7 +75,7 @@ pub(super) fn restart(
         match service::restart(context.root, service) {
             Ok(Restart::Done) => drop(restarted.insert(service.clone())),
             // A oneshot is neither started twice nor waited for.
-            Ok(Restart::LeftAtWork) => {}
+            Ok(Restart::LeftAlone) => {}
             Err(error) => failed(service, error.to_string()),
         }
     }

@@ -12,7 +12,7 @@ use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
 use crate::host::file::printable;
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::User;
-use crate::host::{Program, Root, clock};
+use crate::host::{Program, Root, clock, mount};
 use crate::store::Swap;
 use crate::venv::Venv;
 
@@ -92,36 +92,50 @@ pub(super) fn why_not_laid_over(
     }
 }
 
-/// Whether a folder is on another file system than the one it lies in.
-pub(super) fn is_mount_point(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| std::fs::symlink_metadata(path).ok().map(|found| found.dev());
-    path.parent().is_some_and(|parent| device(path) != device(parent))
+/// The mounts that keep a tree from changing its place: a mount point of its own has no
+/// tree beside it on its file system, and what is mounted in it would go aside with it.
+pub(super) fn mounts_in_the_way(path: &Path) -> Option<String> {
+    let mounts = match mount::below(path) {
+        Ok(mounts) => mounts,
+        Err(error) => return Some(format!("what is mounted there is not known: {error}")),
+    };
+    let first = mounts.first()?;
+    Some(format!(
+        "{} is a mount point: another tree cannot take its place (unmount it first)",
+        printable(first)
+    ))
 }
 
-/// Why root must not work in this place: an ancestor of the venv can be replaced by
-/// somebody who is neither root nor the venv's owner. Whoever is in the venv's own group
-/// counts as its owner: where that group may write, its members decide what the venv is.
-pub(crate) fn untrusted_ancestor(path: &Path, venv: &Venv) -> Option<String> {
+/// Why root must not work in this place: somebody who is neither root nor the venv's owner
+/// can replace an ancestor of the venv, or what is run and imported out of it. Whoever is in
+/// the venv's own group counts as its owner, since where that group may write, its members
+/// decide what the venv is; but not where the owner is root.
+pub(crate) fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
+    let path = root.at(&venv.path);
+    let inside = [path.clone(), path.join("bin"), root.at(venv.site_packages())];
+    let ancestors = path.ancestors().skip(1).map(|ancestor| (ancestor.to_path_buf(), true));
+    ancestors
+        .chain(inside.map(|folder| (folder, false)))
+        .find_map(|(folder, is_ancestor)| untrusted_folder(&folder, venv, is_ancestor))
+}
+
+fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
-    path.ancestors().skip(1).find_map(|ancestor| {
-        let metadata = std::fs::symlink_metadata(ancestor).ok()?;
-        let shown = printable(ancestor);
-        let mode = metadata.mode();
-        let is_sticky = mode & 0o1000 != 0;
-        let others_write = mode & 0o002 != 0;
-        let group_writes = mode & 0o020 != 0 && metadata.gid() != 0 && metadata.gid() != venv.gid;
-        if metadata.uid() != 0 && metadata.uid() != venv.uid {
-            Some(format!(
-                "{shown} belongs to user {}, who is neither root nor the venv's owner",
-                metadata.uid()
-            ))
-        } else if (others_write || group_writes) && !is_sticky {
-            Some(format!("{shown} can be written by others than root and the venv's owner"))
-        } else {
-            None
-        }
-    })
+    let metadata = std::fs::symlink_metadata(folder).ok()?;
+    let shown = printable(folder);
+    let mode = metadata.mode();
+    if metadata.uid() != 0 && metadata.uid() != venv.uid {
+        return Some(format!(
+            "{shown} belongs to user {}, who is neither root nor the venv's owner",
+            metadata.uid()
+        ));
+    }
+    // The names in a sticky folder can be replaced by their owners alone; new ones can come.
+    let is_sticky = is_ancestor && mode & 0o1000 != 0;
+    let is_owners_group = metadata.gid() == 0 || venv.uid != 0 && metadata.gid() == venv.gid;
+    let others_write = mode & 0o002 != 0 || mode & 0o020 != 0 && !is_owners_group;
+    (others_write && !is_sticky)
+        .then(|| format!("{shown} can be written by others than root and the venv's owner"))
 }
 
 /// Puts the old tree back into its place, unless it is there. The new one is aside then.
@@ -149,7 +163,7 @@ pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
 
 /// Removes a tree that was put aside. Another one at its path is left alone.
 pub(super) fn discard(aside: &Path, which: Identity) -> io::Result<()> {
-    Parent::of(aside)?.remove(name_of(aside), Some(which))
+    Parent::of(aside)?.remove(name_of(aside), which)
 }
 
 #[cfg(test)]
@@ -158,6 +172,7 @@ mod tests {
     use super::*;
     use crate::host::tree;
     use crate::store::Kept;
+    use crate::venv::Link;
     use std::fs;
 
     fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -204,6 +219,46 @@ mod tests {
             assert!(put_back(&venv, &swap).is_err());
             assert_eq!(tree::identity(&venv), mine);
         }
+    }
+
+    #[test]
+    fn a_place_that_others_can_change_is_not_trusted() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let mut venv =
+            crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+        let site = root.at(venv.site_packages());
+        fs::create_dir_all(&site).unwrap();
+        fs::create_dir(root.at("/srv/shop/venv/bin")).unwrap();
+        let judged = |venv: &Venv, path: &str, gid: u32, mode: u32| {
+            let path = root.at(path);
+            chown(&path, None, Some(gid)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let reason = untrusted_place(&root, venv);
+            chown(&path, None, Some(0)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            reason.is_none()
+        };
+        let site = venv.site_packages();
+        let inside = ["/srv/shop/venv", "/srv/shop/venv/bin", site.to_str().unwrap()];
+        (venv.uid, venv.gid) = (1000, 1000);
+        for path in ["/srv/shop"].iter().chain(&inside) {
+            assert!(judged(&venv, path, 1000, 0o2775), "{path}: the owner's group");
+            assert!(!judged(&venv, path, 1001, 0o2775), "{path}: another group");
+            assert!(!judged(&venv, path, 0, 0o777), "{path}: everybody");
+            assert_eq!(judged(&venv, path, 0, 0o1777), *path == "/srv/shop", "{path}: sticky");
+        }
+        (venv.uid, venv.gid) = (0, 1000);
+        for path in ["/srv/shop"].iter().chain(&inside) {
+            assert!(!judged(&venv, path, 1000, 0o2775), "{path}: root's venv, a users' group");
+            assert!(judged(&venv, path, 0, 0o2775), "{path}: root's venv, root's group");
+        }
+        chown(root.at("/srv/shop/venv/bin"), Some(1001), None).unwrap();
+        assert!(untrusted_place(&root, &venv).is_some());
     }
 
     #[test]

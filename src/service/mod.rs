@@ -47,8 +47,8 @@ pub(crate) enum ServiceError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restart {
     Done,
-    /// A oneshot at work: it ends by itself, and a second run is not ours to start.
-    LeftAtWork,
+    /// A oneshot that is at work or has ended: a second run is not ours to start.
+    LeftAlone,
 }
 
 /// How a service is, in its manager's eyes.

@@ -40,15 +40,16 @@ pub(super) fn condition(root: &Root, unit: &str) -> Result<Condition, ServiceErr
     Ok(Unit::ask(root, unit)?.condition())
 }
 
-/// Restarts a unit; a oneshot that is at work is left to end its work.
+/// Restarts a unit. A oneshot that is not active is left alone: it is at work, or has ended
+/// it, and doing it again is not ours to decide.
 pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
     let before = Unit::ask(root, unit)?;
     let load = before.get("LoadState");
     if load != "loaded" {
         return Err(ServiceError::NotLoaded { unit: unit.to_string(), state: load.to_string() });
     }
-    if before.get("Type") == "oneshot" && before.get("ActiveState") == "activating" {
-        return Ok(Restart::LeftAtWork);
+    if before.get("Type") == "oneshot" && before.get("ActiveState") != "active" {
+        return Ok(Restart::LeftAlone);
     }
     if before.get("NeedDaemonReload") == "yes" {
         systemctl(root)?.arg("daemon-reload").run()?;
@@ -71,6 +72,7 @@ pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> 
 pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
     let ask = |selection: &[&str]| {
         Program::named(root, "journalctl")
+            .asks()
             .limit(QUESTION_LIMIT)
             .args(["--no-pager", "--quiet", "--output=cat", "--lines=5"])
             .args(selection)
@@ -97,6 +99,7 @@ struct Unit(HashMap<String, String>);
 impl Unit {
     fn ask(root: &Root, unit: &str) -> Result<Self, ServiceError> {
         let answer = systemctl(root)?
+            .asks()
             .arg("show")
             .args(PROPERTIES.map(|property| format!("--property={property}")))
             .args(["--", unit])
@@ -271,9 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_work_is_left_alone_and_what_is_down_is_started() {
+    fn a_oneshot_is_not_run_again_and_what_is_down_is_started() {
         for (shown, left) in [
-            ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", Restart::LeftAtWork),
+            ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", Restart::LeftAlone),
+            ("LoadState=loaded\nActiveState=inactive\nType=oneshot\n", Restart::LeftAlone),
+            ("LoadState=loaded\nActiveState=failed\nType=oneshot\n", Restart::LeftAlone),
+            ("LoadState=loaded\nActiveState=active\nType=oneshot\n", Restart::Done),
             ("LoadState=loaded\nActiveState=inactive\n", Restart::Done),
             ("LoadState=loaded\nActiveState=active\n", Restart::Done),
         ] {

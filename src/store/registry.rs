@@ -121,6 +121,11 @@ pub(crate) enum NameError {
         outer = crate::host::file::printable(.outer)
     )]
     Below { outer: PathBuf },
+    #[error(
+        "{inner}, which lies in it, is registered already",
+        inner = crate::host::file::printable(.inner)
+    )]
+    Around { inner: PathBuf },
 }
 
 impl Entry {
@@ -179,6 +184,9 @@ impl Registry {
     fn append(&mut self, path: &Path, policy: Policy) -> Result<usize, NameError> {
         if let Some(outer) = self.venvs.iter().find(|entry| path.starts_with(entry.path())) {
             return Err(NameError::Below { outer: outer.path().to_path_buf() });
+        }
+        if let Some(inner) = self.venvs.iter().find(|entry| entry.path().starts_with(path)) {
+            return Err(NameError::Around { inner: inner.path().to_path_buf() });
         }
         self.venvs.push(Entry {
             id: self.unused_id(path),
@@ -286,10 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_below_a_registered_one_is_refused() {
+    fn a_venv_below_or_around_a_registered_one_is_refused() {
         let mut registry = with(&["/srv/shop/venv"]);
         let below = registry.add(Path::new("/srv/shop/venv/lib/x"), None, Policy::Auto);
         assert_eq!(below.unwrap_err(), NameError::Below { outer: "/srv/shop/venv".into() });
         assert!(registry.add(Path::new("/srv/shop/venv2"), None, Policy::Auto).is_ok());
+        let around = registry.add(Path::new("/srv/shop"), None, Policy::Auto);
+        assert_eq!(around.unwrap_err(), NameError::Around { inner: "/srv/shop/venv".into() });
     }
 }
