@@ -39,6 +39,11 @@ impl Folder {
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 
+    /// This folder once more.
+    pub(crate) fn folder_itself(&self) -> io::Result<Self> {
+        Ok(Self { descriptor: self.descriptor.try_clone()?, path: self.path.clone() })
+    }
+
     /// Opens a folder in this one.
     pub(crate) fn folder(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = single(name.as_ref())?;

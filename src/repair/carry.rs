@@ -28,7 +28,7 @@ pub(super) fn carry_over(
     limit: Duration,
     wanted: impl Fn(&Path) -> bool,
 ) -> io::Result<Vec<String>> {
-    let mut list = Vec::new();
+    let mut list = List::default();
     let distributions = venv::distributions(&root.at(from.site_packages()))?;
     for foreign in venv::foreign_files(root, from, &distributions)? {
         // A socket or a FIFO is its service's, which makes it again.
@@ -36,19 +36,67 @@ pub(super) fn carry_over(
             continue;
         }
         let target = corresponding(&foreign.path, from.site, minor);
-        for path in [from.path.join(&foreign.path), to.join(target)] {
-            list.extend_from_slice(path.as_os_str().as_bytes());
-            list.push(0);
+        list.add(NEW, &from.path.join(&foreign.path), &to.join(target));
+    }
+    list.copy(root, owner, limit)
+}
+
+/// Copies what was changed after it was installed over what the new tree has in its place,
+/// where that is what it was changed from. Returns what could not be carried, in words; it
+/// stays in the old tree.
+pub(super) fn carry_changes(
+    root: &Root,
+    owner: &User,
+    from: &Venv,
+    to: &Path,
+    minor: Minor,
+    limit: Duration,
+) -> io::Result<Vec<String>> {
+    let mut list = List::default();
+    let mut left = Vec::new();
+    let distributions = venv::distributions(&root.at(from.site_packages()))?;
+    for modified in venv::modified_files(root, from, &distributions) {
+        let target = corresponding(&modified.path, from.site, minor);
+        if venv::has_hash(&root.at(to), &target, &modified.written) {
+            list.add(OVER, &from.path.join(&modified.path), &to.join(target));
+        } else {
+            let path = file::printable(&modified.path);
+            left.push(format!("{path}: it was changed after it was installed, and the new environment has another one"));
         }
     }
-    if list.is_empty() {
-        return Ok(Vec::new());
+    left.extend(list.copy(root, owner, limit)?);
+    Ok(left)
+}
+
+/// What is to be copied: how, from where, to where, each ended by NUL.
+#[derive(Default)]
+struct List(Vec<u8>);
+
+/// Where nothing stands yet.
+const NEW: &str = "new";
+
+/// In the place of what stands there.
+const OVER: &str = "over";
+
+impl List {
+    fn add(&mut self, how: &str, from: &Path, to: &Path) {
+        for field in [how.as_bytes(), from.as_os_str().as_bytes(), to.as_os_str().as_bytes()] {
+            self.0.extend_from_slice(field);
+            self.0.push(0);
+        }
     }
-    let copier = Program::new("/proc/self/exe").arg("carry").input(list).limit(limit);
-    let finished = confine::confined(root, copier, owner, None, Path::new("/"))
-        .run()
-        .map_err(io::Error::other)?;
-    Ok(finished.text().lines().map(str::to_string).collect())
+
+    /// Lets the owner copy it all, and returns what he could not copy, in words.
+    fn copy(self, root: &Root, owner: &User, limit: Duration) -> io::Result<Vec<String>> {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let copier = Program::new("/proc/self/exe").arg("carry").input(self.0).limit(limit);
+        let finished = confine::confined(root, copier, owner, None, Path::new("/"))
+            .run()
+            .map_err(io::Error::other)?;
+        Ok(finished.text().lines().map(str::to_string).collect())
+    }
 }
 
 /// Where a file of the old tree belongs in the new one: `lib/python3.11/…` becomes
@@ -63,18 +111,30 @@ fn corresponding(path: &Path, old: Minor, new: Minor) -> PathBuf {
     path.to_path_buf()
 }
 
-/// The owner's side: reads pairs of paths, each ended by NUL, and copies the first to the
-/// second. Says on `output` what it could not copy.
+/// The owner's side: reads a [`List`], does what it says, and says on `output` what it could
+/// not copy.
 pub(crate) fn copy_listed(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
-    let mut paths =
+    let mut fields =
         input.split(0).map(|bytes| Ok::<_, io::Error>(PathBuf::from(OsString::from_vec(bytes?))));
-    while let (Some(from), Some(to)) = (paths.next(), paths.next()) {
-        let (from, to) = (from?, to?);
-        if let Err(error) = copy(&from, &to) {
+    while let (Some(how), Some(from), Some(to)) = (fields.next(), fields.next(), fields.next()) {
+        let (how, from, to) = (how?, from?, to?);
+        let result = if how == Path::new(OVER) { copy_over(&from, &to) } else { copy(&from, &to) };
+        if let Err(error) = result {
             writeln!(output, "{}: {error}", file::printable(&from))?;
         }
     }
     Ok(())
+}
+
+/// Copies a file beside another one, and then into its place.
+#[expect(clippy::disallowed_methods, reason = "the owner's own process, in a tree of his")]
+fn copy_over(from: &Path, to: &Path) -> io::Result<()> {
+    let mut name = OsString::from(".");
+    name.push(to.file_name().unwrap_or_default());
+    name.push(".venvguard");
+    let beside = to.with_file_name(name);
+    copy(from, &beside)?;
+    fs::rename(&beside, to)
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
@@ -156,21 +216,23 @@ mod tests {
         symlink("nowhere", old.join("link")).unwrap();
         fs::write(old.join("taken"), "old").unwrap();
         fs::write(new.join("taken"), "new").unwrap();
-        let mut list = Vec::new();
+        fs::write(old.join("patched"), "mine").unwrap();
+        fs::write(new.join("patched"), "theirs").unwrap();
+        let mut list = List::default();
         for name in ["etc/deep/.env", "link", "taken", "gone"] {
-            for base in [&old, &new] {
-                list.extend_from_slice(base.join(name).as_os_str().as_bytes());
-                list.push(0);
-            }
+            list.add(NEW, &old.join(name), &new.join(name));
         }
+        list.add(OVER, &old.join("patched"), &new.join("patched"));
         let mut said = Vec::new();
-        copy_listed(list.as_slice(), &mut said).unwrap();
+        copy_listed(list.0.as_slice(), &mut said).unwrap();
         let said = String::from_utf8(said).unwrap();
         assert_eq!(fs::read(new.join("etc/deep/.env")).unwrap(), b"SECRET=1");
         assert_eq!(fs::metadata(new.join("etc/deep/.env")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(new.join("etc/deep")).unwrap().mode() & 0o777, 0o710);
         assert_eq!(fs::read_link(new.join("link")).unwrap(), Path::new("nowhere"));
         assert_eq!(fs::read(new.join("taken")).unwrap(), b"new");
+        assert_eq!(fs::read(new.join("patched")).unwrap(), b"mine");
+        assert!(!new.join(".patched.venvguard").exists());
         assert!(
             said.contains("old/taken: the new environment has") && said.contains("old/gone: "),
             "{said}"

@@ -408,23 +408,29 @@ impl Work<'_> {
         }
         last?;
         notes.extend(self.carry(old, to, |path| !is_source(path))?);
+        let (minor, limit) = (self.target.minor, self.deadline.left());
+        let left = carry::carry_changes(root, owner, old, to, minor, limit)?;
+        notes.extend(self.left_behind(left));
         Ok(notes)
     }
 
-    /// Copies what no installer put into the old tree. What cannot be copied is told, and the
-    /// old tree is not removed unasked then.
+    /// Copies what no installer put into the old tree.
     fn carry(
         &mut self,
         old: &Venv,
         to: &Path,
         wanted: impl Fn(&Path) -> bool,
     ) -> Result<Vec<String>, RebuildError> {
-        let minor = self.target.minor;
-        let limit = self.deadline.left();
+        let (minor, limit) = (self.target.minor, self.deadline.left());
         let left = carry::carry_over(self.context.root, self.owner, old, to, minor, limit, wanted)?;
+        Ok(self.left_behind(left))
+    }
+
+    /// What is in the old tree alone is told, and then that tree is not removed unasked.
+    fn left_behind(&mut self, left: Vec<String>) -> Vec<String> {
         self.swap.kept.holds_files |= !left.is_empty();
         let words = |line| format!("not carried over, kept in the old tree: {line}");
-        Ok(left.into_iter().map(words).collect())
+        left.into_iter().map(words).collect()
     }
 
     /// The same maker as before, where it is there; else the standard library's.

@@ -59,7 +59,12 @@ fn unguarded(machine: &Machine) -> Result<()> {
 
 fn guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
+    // Somebody has patched a library.
+    let patched = format!("{}/lib/python3.*/site-packages/gunicorn/util.py", Site::Followed.venv());
+    machine.must(&format!("echo '# patched' >>{patched}"))?;
+    let before = machine.must(&format!("cat {patched}"))?;
     machine.must_upgrade_python()?;
+    ensure!(machine.must(&format!("cat {patched}"))? == before, "the patch is lost");
     machine.assert_guarded(&[
         (Site::Followed, On::New),
         (Site::Pinned, On::Old),

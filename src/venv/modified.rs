@@ -1,0 +1,131 @@
+//! What an installer wrote into a venv and somebody changed since: a patched library, an
+//! edited script. Its hash in RECORD tells.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use super::{Distribution, Venv};
+use crate::host::root::normal;
+use crate::host::{Folder, Root};
+
+/// A file that is not what its installer wrote.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ModifiedFile {
+    /// Relative to the venv.
+    pub(crate) path: PathBuf,
+    /// The hash of what the installer wrote, as RECORD has it.
+    pub(crate) written: String,
+}
+
+/// Every file of the distributions that was changed since it was installed, sorted by path.
+/// What is not there any more, and what RECORD has no SHA-256 of, is not told.
+pub(crate) fn modified_files(
+    root: &Root,
+    venv: &Venv,
+    distributions: &[Distribution],
+) -> Vec<ModifiedFile> {
+    let site = venv.site_packages();
+    let Ok(mut tree) = Tree::open(&root.at(&venv.path)) else { return Vec::new() };
+    let mut found: Vec<ModifiedFile> = distributions
+        .iter()
+        .filter_map(|distribution| distribution.record(&root.at(&site)).ok()?)
+        .flatten()
+        .filter_map(|entry| {
+            let path = normal(&site.join(entry.path)).strip_prefix(&venv.path).ok()?.to_path_buf();
+            Some(ModifiedFile { path, written: entry.hash? })
+        })
+        .filter(|one| one.written.starts_with(PREFIX))
+        .filter(|one| tree.hash(&one.path).is_ok_and(|hash| hash != one.written))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Whether a file in the tree of a venv has this hash.
+pub(crate) fn has_hash(tree: &Path, path: &Path, hash: &str) -> bool {
+    Tree::open(tree).and_then(|mut tree| tree.hash(path)).is_ok_and(|found| found == hash)
+}
+
+const PREFIX: &str = "sha256=";
+
+/// A venv whose files are read one after the other, mostly many of one folder.
+struct Tree {
+    top: Folder,
+    /// The folder that was read last.
+    last: Option<(PathBuf, Folder)>,
+}
+
+impl Tree {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { top: Folder::open(path)?, last: None })
+    }
+
+    fn hash(&mut self, path: &Path) -> io::Result<String> {
+        let mut digest = Sha256::new();
+        io::copy(&mut self.file(path)?, &mut digest)?;
+        Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(digest.finalize())))
+    }
+
+    fn file(&mut self, path: &Path) -> io::Result<File> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let is_last = self.last.as_ref().is_some_and(|(last, _)| last == parent);
+        if !is_last {
+            self.last = None;
+            let mut folder = self.top.folder_itself()?;
+            for part in parent {
+                folder = folder.folder(part)?;
+            }
+            self.last = Some((parent.to_path_buf(), folder));
+        }
+        let folder = self.last.as_ref().map_or(&self.top, |(_, folder)| folder);
+        folder.file(name).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_changed_is_told_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let venv = crate::plan::samples::subject(
+            crate::venv::Link::Pinned,
+            crate::python::Minor::new(3, 11),
+        )
+        .venv;
+        let site = root.at(venv.site_packages());
+        let info = site.join("shop-1.0.dist-info");
+        std::fs::create_dir_all(&info).unwrap();
+        std::fs::create_dir(root.at(venv.path.join("bin"))).unwrap();
+        std::fs::write(info.join("METADATA"), "Name: shop\nVersion: 1.0\n").unwrap();
+        // printf x | openssl dgst -sha256 -binary | basenc --base64url
+        let hash = "sha256=LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE";
+        let record = format!(
+            "same.py,{hash},1\nchanged.py,{hash},1\ngone.py,{hash},1\nlink.py,{hash},1\n\
+             ../../../bin/shop,{hash},1\n../../../../outside,{hash},1\nnone.pyc,,\nold.py,md5=abc,1\n"
+        );
+        std::fs::write(info.join("RECORD"), record).unwrap();
+        std::fs::write(site.join("same.py"), "x").unwrap();
+        for name in ["changed.py", "none.pyc", "old.py", "../../../bin/shop", "../../../../outside"]
+        {
+            std::fs::write(site.join(name), "patched").unwrap();
+        }
+        std::os::unix::fs::symlink("changed.py", site.join("link.py")).unwrap();
+        let distributions = crate::venv::distributions(&site).unwrap();
+        let found = modified_files(&root, &venv, &distributions);
+        let paths: Vec<_> = found.iter().map(|one| one.path.to_str().unwrap()).collect();
+        assert_eq!(paths, ["bin/shop", "lib/python3.11/site-packages/changed.py"]);
+        let tree = root.at(&venv.path);
+        assert!(has_hash(&tree, Path::new("lib/python3.11/site-packages/same.py"), hash));
+        assert!(!has_hash(&tree, Path::new("bin/shop"), hash));
+    }
+}
