@@ -33,6 +33,11 @@ const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the comm
 pub(super) enum Command {
     /// Put venvs under guard, or change what is known of them
     Register(Register),
+    /// Remove trees of before a rebuild: those kept long enough, or those of some venvs
+    Prune {
+        /// Names, paths, ids or globs; what is kept of them is removed now
+        venvs: Vec<String>,
+    },
     /// Take venvs out of guard; nothing in them is changed
     Unregister {
         /// Names, paths, ids or globs

@@ -80,6 +80,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Register(wanted) => register::register(&guard, &wanted),
         Command::Unregister { venvs } => register::unregister(&guard, &venvs),
+        Command::Prune { venvs } => rebuild::prune(&guard, &venvs),
         Command::List { json } => list::list(&guard, json),
         Command::Show { venvs, json } => list::show(&guard, &venvs, json),
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),

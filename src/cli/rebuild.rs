@@ -62,7 +62,7 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     }
     let (context, at_once) = (guard.context(), guard.jobs(wanted.jobs));
     let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, at_once);
-    guard.prune(&mut survey.registry);
+    guard.prune(&mut survey.registry, &[]);
     let good = outcomes.iter().all(|outcome| outcome.done.is_good());
     Ok(match (good, attention) {
         (true, false) => Exit::Done,
@@ -172,4 +172,13 @@ pub(super) fn rollback(guard: &Guard, wanted: &str) -> anyhow::Result<Exit> {
             Ok(Exit::Failed)
         }
     }
+}
+
+/// Removes the trees that were kept long enough, or all that is kept of some venvs.
+pub(super) fn prune(guard: &Guard, wanted: &[String]) -> anyhow::Result<Exit> {
+    let _lock = alone(guard)?;
+    let mut registry = guard.store.registry()?;
+    let ids: Vec<String> = chosen(&registry, wanted)?.iter().map(|one| one.id.clone()).collect();
+    guard.prune(&mut registry, &ids);
+    Ok(if registry.leftovers.is_empty() { Exit::Done } else { Exit::Failed })
 }

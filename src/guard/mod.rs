@@ -13,6 +13,7 @@ use std::time::Duration;
 pub(crate) use settle::Settled;
 pub(crate) use survey::Survey;
 
+use crate::host::file::printable;
 use crate::host::lock::{self, Lock};
 use crate::host::{ReadError, Root, clock};
 use crate::python::{self, Interpreters, SnapshotError};
@@ -95,17 +96,21 @@ impl Guard {
         repair::recover(&self.context(), registry, now)
     }
 
-    /// Removes the trees of before a rebuild that have been kept long enough, and whatever
-    /// else nobody needs. The caller holds the lock. What goes wrong is told.
-    pub(crate) fn prune(&self, registry: &mut Registry) {
+    /// Removes the trees of before a rebuild that have been kept long enough, those of the
+    /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
+    /// What is removed, and what goes wrong, is told.
+    pub(crate) fn prune(&self, registry: &mut Registry, named: &[String]) {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
-        if let Ok(oldest) = clock::now().checked_sub(limit) {
-            let Registry { venvs, leftovers, .. } = registry;
-            for entry in venvs.iter_mut().filter(|entry| !self.store.has_journal(&entry.id)) {
-                let is_old = |kept: &mut Kept| kept.at < oldest && !kept.holds_files;
-                if let Some(kept) = entry.kept.take_if(is_old) {
-                    leftovers.push(Leftover::new(kept.path(), kept.identity));
-                }
+        let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);
+        let Registry { venvs, leftovers, .. } = registry;
+        for entry in venvs.iter_mut().filter(|entry| !self.store.has_journal(&entry.id)) {
+            let has_had_its_time = |kept: &mut Kept| {
+                named.contains(&entry.id) || kept.at < oldest && !kept.holds_files
+            };
+            if let Some(kept) = entry.kept.take_if(has_had_its_time) {
+                let path = printable(kept.path());
+                self.report.note(&format!("{}: the tree of before, {path}, goes", entry.name));
+                leftovers.push(Leftover::new(kept.path(), kept.identity));
             }
         }
         repair::sweep(&self.context(), registry);
@@ -136,10 +141,10 @@ mod tests {
         let step = Step::RollingBack { swap, follows: true };
         let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
         guard.store.write_journal(&journal).unwrap();
-        guard.prune(&mut registry);
+        guard.prune(&mut registry, &[]);
         assert!(aside.exists() && registry.venvs[0].kept.is_some());
         guard.store.close_journal(&journal.id).unwrap();
-        guard.prune(&mut registry);
+        guard.prune(&mut registry, &[]);
         assert!(!aside.exists());
         assert_eq!(guard.store.registry().unwrap().venvs[0].kept, None, "and that is saved");
     }

@@ -127,7 +127,7 @@ impl Guard {
             .collect();
         let (context, at_once) = (self.context(), self.jobs(None));
         let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
-        self.prune(&mut survey.registry);
+        self.prune(&mut survey.registry, &[]);
         let survey = self.survey(survey.registry);
         self.tell_of_processes_left(&survey, &ids, now);
         all_good && outcomes.iter().all(|outcome| outcome.done.is_good())

@@ -15,6 +15,9 @@ use super::ReadError;
 /// No folder of a venv has more names; the largest known has some ten thousand.
 const ENTRIES_LIMIT: usize = 1 << 20;
 
+/// Folders deeper than this were made to be. Each level holds a descriptor open.
+pub(crate) const DEPTH_LIMIT: usize = 128;
+
 /// An open folder.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -141,6 +144,25 @@ impl Folder {
         Ok(entries)
     }
 
+    /// What all that is in it takes on the disk, in bytes. A file of several names counts
+    /// for each.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        self.size_below(0)
+    }
+
+    fn size_below(&self, depth: usize) -> io::Result<u64> {
+        let mut size = 0_u64;
+        for entry in self.entries()? {
+            let blocks = u64::try_from(self.stat(&entry.name)?.st_blocks).unwrap_or(0);
+            size = size.saturating_add(blocks.saturating_mul(512));
+            if entry.kind.is_dir() && depth < DEPTH_LIMIT {
+                let below = self.folder(&entry.name)?.size_below(depth + 1)?;
+                size = size.saturating_add(below);
+            }
+        }
+        Ok(size)
+    }
+
     /// For file systems that do not tell the kind with the name.
     fn kind_of(&self, name: &CStr) -> FileType {
         rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -194,6 +216,16 @@ mod tests {
         assert!(matches!(open.read("large", 4), Err(ReadError::TooLarge { limit: 4, .. })));
         assert_eq!(open.read("large", 5).unwrap(), b"12345");
         assert!(open.read("absent", 5).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn a_folder_is_as_large_as_what_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("a/b/file"), vec![1; 100_000]).unwrap();
+        symlink("/usr", folder.path().join("a/link")).unwrap();
+        let size = Folder::open(folder.path()).unwrap().size().unwrap();
+        assert!((100_000..1_000_000).contains(&size), "{size}");
     }
 
     #[test]

@@ -154,6 +154,12 @@ impl Parent {
         rustix::fs::fsync(&self.folder).map_err(|error| at(&self.path, error))
     }
 
+    /// How much can be written to this folder's file system, in bytes.
+    pub(crate) fn free(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstatvfs(&self.folder).map_err(|error| at(&self.path, error))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// All that was written to this folder's file system reaches the disk.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         fault::point("sync a file system")?;

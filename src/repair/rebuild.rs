@@ -69,6 +69,8 @@ pub(super) enum RebuildError {
     NoEngine(String),
     #[error("{0}: venvguard will not work there as root")]
     Untrusted(String),
+    #[error("{0}")]
+    NoRoom(String),
     #[error("cannot make the environment: {0}")]
     Create(CommandError),
     #[error("{engine} cannot install the packages: {source}", source = .error)]
@@ -112,7 +114,9 @@ pub(crate) fn readiness(
     if let Some(reason) = stage::untrusted_place(context.root, venv) {
         reasons.push(reason);
     }
-    reasons.extend(stage::mounts_in_the_way(&context.root.at(entry.path())));
+    let path = context.root.at(entry.path());
+    reasons.extend(stage::mounts_in_the_way(&path));
+    reasons.extend(stage::no_room(&path));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
@@ -160,6 +164,9 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
     let Job { entry, venv, .. } = job;
     if let Some(reason) = stage::untrusted_place(context.root, venv) {
         return Err(RebuildError::Untrusted(reason).into());
+    }
+    if let Some(reason) = stage::no_room(&venv.path) {
+        return Err(RebuildError::NoRoom(reason).into());
     }
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;

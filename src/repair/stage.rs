@@ -12,7 +12,7 @@ use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
 use crate::host::file::printable;
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::User;
-use crate::host::{Program, Root, clock, mount};
+use crate::host::{Folder, Program, Root, clock, mount};
 use crate::store::Swap;
 use crate::venv::Venv;
 
@@ -104,6 +104,27 @@ pub(super) fn mounts_in_the_way(path: &Path) -> Option<String> {
         "{} is a mount point: another tree cannot take its place (unmount it first)",
         printable(first)
     ))
+}
+
+/// Why a second tree finds no room beside a venv: it is taken to be as large, and another
+/// version of a package may be larger.
+pub(super) fn no_room(path: &Path) -> Option<String> {
+    let sizes = || -> io::Result<(u64, u64)> {
+        Ok((Folder::open(path)?.size()?, Parent::of(path)?.free()?))
+    };
+    match sizes() {
+        Ok((size, free)) => too_little(size, free),
+        Err(error) => Some(format!("how much room it needs is not known: {error}")),
+    }
+}
+
+fn too_little(size: u64, free: u64) -> Option<String> {
+    const MEBIBYTE: u64 = 1 << 20;
+    let needed = size.saturating_add(size / 10).saturating_add(16 * MEBIBYTE);
+    (free < needed).then(|| {
+        let [needed, free] = [needed, free].map(|bytes| bytes.div_ceil(MEBIBYTE));
+        format!("there is no room for a second tree beside it: it needs {needed} MiB, {free} MiB are free")
+    })
 }
 
 /// Why root must not work in this place: somebody who is neither root nor the venv's owner
@@ -259,6 +280,14 @@ mod tests {
         }
         chown(root.at("/srv/shop/venv/bin"), Some(1001), None).unwrap();
         assert!(untrusted_place(&root, &venv).is_some());
+    }
+
+    #[test]
+    fn a_tree_needs_its_size_and_some_more() {
+        let mebibytes = |number: u64| number << 20;
+        assert_eq!(too_little(mebibytes(100), mebibytes(126)), None);
+        let reason = too_little(mebibytes(100), mebibytes(125)).unwrap();
+        assert!(reason.contains("126 MiB, 125 MiB are free"), "{reason}");
     }
 
     #[test]

@@ -13,13 +13,10 @@ use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::{Distribution, Flavour, Venv, creator};
-use crate::host::folder::Entry;
+use crate::host::folder::{DEPTH_LIMIT, Entry};
 use crate::host::root::normal;
 use crate::host::{Folder, Root};
 use crate::python::Minor;
-
-/// Folders deeper than this were made to be. Each level holds a descriptor open.
-const DEPTH_LIMIT: usize = 128;
 
 /// So many files are no venv's any more, and would not fit into memory.
 const FILES_LIMIT: usize = 2_000_000;

@@ -82,6 +82,16 @@ fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
 }
 
 #[test]
+fn there_is_nothing_to_prune_where_nothing_was_rebuilt() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    system.run(&["prune"]).expect(0);
+    system.run(&["prune", "shop"]).expect(0);
+    let said = system.run(&["prune", "other"]).expect(1);
+    assert!(said.stderr.contains("no registered venv is called \"other\""), "{}", said.stderr);
+}
+
+#[test]
 fn a_glob_names_several_venvs() {
     let system = system();
     system.make_venv("/srv/blog/venv", "3.11", "/usr/bin/python3");

@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("crash_in_a_rebuild", in_a_rebuild),
         case("crash_in_a_rollback", in_a_rollback),
         case("crash_in_a_refresh", in_a_refresh),
+        case("no_room_for_a_second_tree", no_room),
         case("crash_before_dpkg", before_dpkg),
         case("crash_after_dpkg", |machine| after_dpkg(machine, "--policy auto", On::New)),
         case("crash_after_dpkg_anchored", |machine| {
@@ -206,6 +207,30 @@ for name in glob.glob("{VENV}/bin/python*"):
 ' && venvguard status bare | grep -q stale"#
     );
     Storm { works_before: false, ..Storm::gathers(machine, "rebuild --all", prepare)? }.rages()
+}
+
+/// A rebuild that does not fit is refused before anything is changed.
+fn no_room(machine: &Machine) -> Result<()> {
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine.must(
+        "mkdir /srv/small; mount -t tmpfs -o size=40m small /srv/small; chown app: /srv/small
+         su app -s /bin/sh -c '/usr/bin/python3 -m venv --without-pip /srv/small/venv
+             head -c 20M /dev/zero >/srv/small/venv/data'
+         venvguard register /srv/small/venv",
+    )?;
+    let list = "find /srv/small | sort";
+    let before = machine.must(list)?;
+    let said = machine.venvguard("rebuild small")?;
+    ensure!(said.code == 3 && said.text.contains("there is no room"), "rebuild: {said:?}");
+    ensure!(machine.must(list)? == before, "something was changed");
+    machine.must("rm /srv/small/venv/data; venvguard rebuild small")?;
+    machine.must("venvguard prune small")?;
+    ensure!(
+        !machine.must(list)?.contains(".venvguard-"),
+        "a tree is left: {}",
+        machine.must(list)?
+    );
+    Ok(())
 }
 
 /// The gate: apt is about to move the default Python, and does not, since its hook was killed.
