@@ -3,6 +3,7 @@
 //! The copying is done by the venv's owner, in a process of his: what he may not read is
 //! not read for him, and what he may not write is not written.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -11,61 +12,91 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host::clock::Deadline;
 use crate::host::user::User;
-use crate::host::{Program, Root, confine, file};
+use crate::host::{FileIdentity, Program, Root, confine, file};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Venv};
 
-/// Copies those foreign files of `from` that are `wanted` (by their path in the venv) into
-/// the tree at `to`, where `lib/pythonX.Y` is the one of `minor`. Returns what could not be
-/// carried, in words; it stays in the old tree.
-pub(super) fn carry_over(
-    root: &Root,
-    owner: &User,
-    from: &Venv,
-    to: &Path,
-    minor: Minor,
-    limit: Duration,
-    wanted: impl Fn(&Path) -> bool,
-) -> io::Result<Vec<String>> {
-    let mut list = List::default();
-    let distributions = venv::distributions(&root.at(from.site_packages()))?;
-    for foreign in venv::foreign_files(root, from, &distributions)? {
-        // A socket or a FIFO is its service's, which makes it again.
-        if foreign.kind == ForeignKind::Other || !wanted(&foreign.path) {
-            continue;
-        }
-        let target = corresponding(&foreign.path, from.site, minor);
-        list.add(NEW, &from.path.join(&foreign.path), &to.join(target));
-    }
-    list.copy(root, owner, limit)
+/// What is carried from where to where.
+pub(super) struct Carrier<'a> {
+    pub(super) root: &'a Root,
+    pub(super) owner: &'a User,
+    pub(super) from: &'a Venv,
+    /// The new tree, whose `lib/pythonX.Y` is the one of `minor`.
+    pub(super) to: &'a Path,
+    pub(super) minor: Minor,
+    pub(super) deadline: Deadline,
 }
 
-/// Copies what was changed after it was installed over what the new tree has in its place,
-/// where that is what it was changed from. Returns what could not be carried, in words; it
-/// stays in the old tree.
-pub(super) fn carry_changes(
-    root: &Root,
-    owner: &User,
-    from: &Venv,
-    to: &Path,
-    minor: Minor,
-    limit: Duration,
-) -> io::Result<Vec<String>> {
-    let mut list = List::default();
-    let mut left = Vec::new();
-    let distributions = venv::distributions(&root.at(from.site_packages()))?;
-    for modified in venv::modified_files(root, from, &distributions) {
-        let target = corresponding(&modified.path, from.site, minor);
-        if venv::has_hash(&root.at(to), &target, &modified.written) {
-            list.add(OVER, &from.path.join(&modified.path), &to.join(target));
-        } else {
-            let path = file::printable(&modified.path);
-            left.push(format!("{path}: it was changed after it was installed, and the new environment has another one"));
-        }
+/// How the files that no installer put into a tree are, at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Seen(BTreeMap<PathBuf, FileIdentity>);
+
+impl Seen {
+    pub(super) fn of(root: &Root, venv: &Venv) -> io::Result<Self> {
+        let identity = |path: PathBuf| {
+            let metadata = fs::symlink_metadata(root.at(venv.path.join(&path))).ok()?;
+            Some((path, FileIdentity::from(&metadata)))
+        };
+        Ok(Self(foreign(root, venv)?.filter_map(identity).collect()))
     }
-    left.extend(list.copy(root, owner, limit)?);
-    Ok(left)
+
+    /// What came or was changed until `later`.
+    pub(super) fn changed(&self, later: &Self) -> Vec<PathBuf> {
+        let is_new =
+            |(path, identity): &(&PathBuf, &FileIdentity)| self.0.get(*path) != Some(identity);
+        later.0.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
+    }
+}
+
+/// What has to be carried, by its path in the venv. A socket or a FIFO is its service's,
+/// which makes it again.
+fn foreign(root: &Root, venv: &Venv) -> io::Result<impl Iterator<Item = PathBuf>> {
+    let distributions = venv::distributions(&root.at(venv.site_packages()))?;
+    let files = venv::foreign_files(root, venv, &distributions)?.into_iter();
+    Ok(files.filter(|one| one.kind != ForeignKind::Other).map(|one| one.path))
+}
+
+impl Carrier<'_> {
+    /// Copies those foreign files that are `wanted` (by their path in the venv). Returns what
+    /// could not be carried, in words; it stays in the old tree.
+    pub(super) fn foreign(&self, wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<String>> {
+        self.copy(NEW, foreign(self.root, self.from)?.filter(|path| wanted(path)))
+    }
+
+    /// Copies once more what was changed since.
+    pub(super) fn again(&self, changed: Vec<PathBuf>) -> io::Result<Vec<String>> {
+        self.copy(OVER, changed.into_iter())
+    }
+
+    /// Copies what was changed after it was installed over what the new tree has in its
+    /// place, where that is what it was changed from.
+    pub(super) fn changes(&self) -> io::Result<Vec<String>> {
+        let (from, to) = (self.from, self.root.at(self.to));
+        let distributions = venv::distributions(&self.root.at(from.site_packages()))?;
+        let (fit, other): (Vec<_>, Vec<_>) = venv::modified_files(self.root, from, &distributions)
+            .into_iter()
+            .partition(|one| venv::has_hash(&to, &self.target(&one.path), &one.written));
+        let mut left = self.copy(OVER, fit.into_iter().map(|one| one.path))?;
+        left.extend(other.into_iter().map(|one| {
+            let path = file::printable(&one.path);
+            format!("{path}: it was changed after it was installed, and the new environment has another one")
+        }));
+        Ok(left)
+    }
+
+    fn target(&self, path: &Path) -> PathBuf {
+        corresponding(path, self.from.site, self.minor)
+    }
+
+    fn copy(&self, how: &str, paths: impl Iterator<Item = PathBuf>) -> io::Result<Vec<String>> {
+        let mut list = List::default();
+        for path in paths {
+            list.add(how, &self.from.path.join(&path), &self.to.join(self.target(&path)));
+        }
+        list.copy(self.root, self.owner, self.deadline.left())
+    }
 }
 
 /// What is to be copied: how, from where, to where, each ended by NUL.
@@ -237,6 +268,23 @@ mod tests {
             said.contains("old/taken: the new environment has") && said.contains("old/gone: "),
             "{said}"
         );
+    }
+
+    #[test]
+    fn what_came_or_was_changed_since_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let minor = Minor::new(3, 11);
+        let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        fs::create_dir_all(root.at(venv.site_packages())).unwrap();
+        for name in ["same", "changed"] {
+            fs::write(root.at(venv.path.join(name)), "1").unwrap();
+        }
+        let seen = Seen::of(&root, &venv).unwrap();
+        fs::write(root.at(venv.path.join("changed")), "12").unwrap();
+        fs::write(root.at(venv.path.join("new")), "1").unwrap();
+        let changed = seen.changed(&Seen::of(&root, &venv).unwrap());
+        assert_eq!(changed, ["changed", "new"].map(PathBuf::from));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 use std::cell::OnceCell;
 
+use super::carry::Seen;
 use super::execute::Ledger;
 use super::job::{Done, Job};
 use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
@@ -167,7 +168,11 @@ impl Course<'_, '_> {
         self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
         match rebuild(self.context, job, target) {
-            Ok(Rebuilt { swap, notes }) => self.prove(swap, target.minor, notes),
+            Ok(Rebuilt { swap, seen, notes }) => {
+                let mut ended = self.prove(swap, target.minor, notes);
+                self.tell_of_late_changes(&seen, &mut ended);
+                ended
+            }
             Err(NotRebuilt { because, unfinished: true, .. }) => {
                 Done::Unfinished { because }.into()
             }
@@ -197,6 +202,21 @@ impl Course<'_, '_> {
         let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
         let ended = self.fall_back(because, Which::All);
         Ended { notes: [notes, ended.notes].concat(), leftover, done: ended.done }
+    }
+
+    /// What ran until it was restarted may have written into the old tree at the last moment.
+    fn tell_of_late_changes(&self, seen: &Seen, ended: &mut Ended) {
+        let Done::Rebuilt { kept, .. } = &mut ended.done else { return };
+        let old = Venv { path: kept.path().to_path_buf(), ..self.job.venv.clone() };
+        let changed = match Seen::of(self.context.root, &old) {
+            Ok(later) => seen.changed(&later),
+            Err(_) => Vec::new(),
+        };
+        kept.holds_files |= !changed.is_empty();
+        ended.notes.extend(changed.iter().map(|path| {
+            let path = printable(path);
+            format!("{path} was changed while its service was restarted: the old tree has the last of it")
+        }));
     }
 
     /// The old tree stands after a crash. Where another one did, whatever runs may run out of

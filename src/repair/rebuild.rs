@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::carry::{Carrier, Seen};
 use super::engine::{self, Engine, Seeds};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
-use super::{Context, carry, smoke};
+use super::{Context, smoke};
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
@@ -91,6 +92,8 @@ pub(super) enum RebuildError {
 #[derive(Debug)]
 pub(super) struct Rebuilt {
     pub(super) swap: Swap,
+    /// How the foreign files of the old tree were when they were copied last.
+    pub(super) seen: Seen,
     /// What a person should know.
     pub(super) notes: Vec<String>,
 }
@@ -186,13 +189,14 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
         parent: &parent,
         deadline,
         swap: Swap { kept: kept.clone(), new },
+        seen: Seen::default(),
     };
     let result = job
         .begin(context, Step::Staging { aside: aside(), new: Some(new) })
         .map_err(RebuildError::from)
         .and_then(|()| work.carry_out(&stage));
     match result {
-        Ok(notes) => Ok(Rebuilt { swap: work.swap, notes }),
+        Ok(notes) => Ok(Rebuilt { swap: work.swap, seen: work.seen, notes }),
         Err(error) => Err(work.undo(&error)),
     }
 }
@@ -282,6 +286,7 @@ struct Work<'a> {
     parent: &'a Parent,
     deadline: Deadline,
     swap: Swap,
+    seen: Seen,
 }
 
 impl Work<'_> {
@@ -305,6 +310,12 @@ impl Work<'_> {
         let overlay = || Some(stage.overlay(&job.venv.path));
         let mut notes = self.build(&job.venv, &stage.path, &overlay)?;
         notes.extend(self.compare(|| self.smoke(None), overlay())?);
+        // What runs out of the venv has gone on writing.
+        let later = Seen::of(self.context.root, &job.venv)?;
+        let changed = std::mem::take(&mut self.seen).changed(&later);
+        let left = self.carrier(&job.venv, &stage.path).again(changed)?;
+        notes.extend(self.left_behind(left));
+        self.seen = later;
         // Nothing of the new tree may be in memory only when it takes the place.
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
@@ -400,7 +411,9 @@ impl Work<'_> {
         run(self.creation(first)).map_err(RebuildError::Create)?;
         let sources = self.content.sources_inside(&self.venv().path);
         let is_source = |path: &Path| sources.iter().any(|source| path.starts_with(source));
-        let mut notes = self.carry(old, to, is_source)?;
+        self.seen = Seen::of(root, old)?;
+        let left = self.carrier(old, to).foreign(is_source)?;
+        let mut notes = self.left_behind(left);
         let mut last = Ok(());
         for engine in &engines {
             let mut own = Vec::new();
@@ -414,23 +427,15 @@ impl Work<'_> {
             }
         }
         last?;
-        notes.extend(self.carry(old, to, |path| !is_source(path))?);
-        let (minor, limit) = (self.target.minor, self.deadline.left());
-        let left = carry::carry_changes(root, owner, old, to, minor, limit)?;
+        let mut left = self.carrier(old, to).foreign(|path| !is_source(path))?;
+        left.extend(self.carrier(old, to).changes()?);
         notes.extend(self.left_behind(left));
         Ok(notes)
     }
 
-    /// Copies what no installer put into the old tree.
-    fn carry(
-        &mut self,
-        old: &Venv,
-        to: &Path,
-        wanted: impl Fn(&Path) -> bool,
-    ) -> Result<Vec<String>, RebuildError> {
-        let (minor, limit) = (self.target.minor, self.deadline.left());
-        let left = carry::carry_over(self.context.root, self.owner, old, to, minor, limit, wanted)?;
-        Ok(self.left_behind(left))
+    fn carrier<'b>(&'b self, from: &'b Venv, to: &'b Path) -> Carrier<'b> {
+        let (root, owner) = (self.context.root, self.owner);
+        Carrier { root, owner, from, to, minor: self.target.minor, deadline: self.deadline }
     }
 
     /// What is in the old tree alone is told, and then that tree is not removed unasked.
