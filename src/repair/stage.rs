@@ -133,7 +133,10 @@ fn too_little(size: u64, free: u64) -> Option<String> {
 /// decide what the venv is; but not where the owner is root.
 pub(crate) fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
     let path = root.at(&venv.path);
-    let inside = [path.clone(), path.join("bin"), root.at(venv.site_packages())];
+    // Who can write to `lib` can put another site-packages in place.
+    let site = root.at(venv.site_packages());
+    let inside = site.ancestors().take_while(|folder| folder.starts_with(&path));
+    let inside = inside.map(Path::to_path_buf).chain([path.join("bin")]);
     let ancestors = path.ancestors().skip(1).map(|ancestor| (ancestor.to_path_buf(), true));
     ancestors
         .chain(inside.map(|folder| (folder, false)))
@@ -265,7 +268,13 @@ mod tests {
             reason.is_none()
         };
         let site = venv.site_packages();
-        let inside = ["/srv/shop/venv", "/srv/shop/venv/bin", site.to_str().unwrap()];
+        let inside = [
+            "/srv/shop/venv",
+            "/srv/shop/venv/bin",
+            "/srv/shop/venv/lib",
+            "/srv/shop/venv/lib/python3.11",
+            site.to_str().unwrap(),
+        ];
         (venv.uid, venv.gid) = (1000, 1000);
         for path in ["/srv/shop"].iter().chain(&inside) {
             assert!(judged(&venv, path, 1000, 0o2775), "{path}: the owner's group");
