@@ -6,6 +6,7 @@
 //! whatever is written there bears the right path.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
@@ -99,11 +100,17 @@ pub(super) fn mounts_in_the_way(path: &Path) -> Option<String> {
         Ok(mounts) => mounts,
         Err(error) => return Some(format!("what is mounted there is not known: {error}")),
     };
-    let first = mounts.first()?;
-    Some(format!(
-        "{} is a mount point: another tree cannot take its place (unmount it first)",
-        printable(first)
-    ))
+    if let Some(first) = mounts.first() {
+        return Some(format!(
+            "{} is a mount point: another tree cannot take its place (unmount it first)",
+            printable(first)
+        ));
+    }
+    // A subvolume of btrfs is no mount point, and yet a file system of its own.
+    let device = |path: &Path| Some(path.symlink_metadata().ok()?.dev());
+    (device(path) != device(path.parent()?)).then(|| {
+        "it is a file system of its own: no tree beside it is on it (make the venv in a folder of it)".into()
+    })
 }
 
 /// Why a second tree finds no room beside a venv: it is taken to be as large, and another
@@ -144,7 +151,6 @@ pub(crate) fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
 }
 
 fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::symlink_metadata(folder).ok()?;
     let shown = printable(folder);
     let mode = metadata.mode();
