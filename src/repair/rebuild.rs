@@ -68,10 +68,8 @@ pub(super) enum RebuildError {
     Unreproducible(Vec<String>),
     #[error("{0}")]
     NoEngine(String),
-    #[error("{0}: venvguard will not work there as root")]
-    Untrusted(String),
-    #[error("{0}")]
-    NoRoom(String),
+    #[error("it cannot be rebuilt where it is: {}", .0.join("; "))]
+    NotThere(Vec<String>),
     #[error("cannot make the environment: {0}")]
     Create(CommandError),
     #[error("{engine} cannot install the packages: {source}", source = .error)]
@@ -114,12 +112,7 @@ pub(crate) fn readiness(
     if engine::engines(context.root, choice, &python::path_of(minor)).is_empty() {
         reasons.push(engine::no_engine(minor, choice));
     }
-    if let Some(reason) = stage::untrusted_place(context.root, venv) {
-        reasons.push(reason);
-    }
-    let path = context.root.at(entry.path());
-    reasons.extend(stage::mounts_in_the_way(&path));
-    reasons.extend(stage::no_room(&path));
+    reasons.extend(stage::obstacles(context.root, venv));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
@@ -165,11 +158,9 @@ impl From<StoreError> for NotRebuilt {
 /// Builds the successor, tries it, and lets the two trees change places.
 pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Rebuilt, NotRebuilt> {
     let Job { entry, venv, .. } = job;
-    if let Some(reason) = stage::untrusted_place(context.root, venv) {
-        return Err(RebuildError::Untrusted(reason).into());
-    }
-    if let Some(reason) = stage::no_room(&venv.path) {
-        return Err(RebuildError::NoRoom(reason).into());
+    let obstacles = stage::obstacles(context.root, venv);
+    if !obstacles.is_empty() {
+        return Err(RebuildError::NotThere(obstacles).into());
     }
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;

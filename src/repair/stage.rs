@@ -93,9 +93,17 @@ pub(super) fn why_not_laid_over(
     }
 }
 
+/// All that keeps a venv from being rebuilt where it is, in words.
+pub(super) fn obstacles(root: &Root, venv: &Venv) -> Vec<String> {
+    let path = root.at(&venv.path);
+    let untrusted = untrusted_place(root, venv)
+        .map(|reason| format!("{reason}: venvguard will not work there as root"));
+    [untrusted, mounts_in_the_way(&path), no_room(&path)].into_iter().flatten().collect()
+}
+
 /// The mounts that keep a tree from changing its place: a mount point of its own has no
 /// tree beside it on its file system, and what is mounted in it would go aside with it.
-pub(super) fn mounts_in_the_way(path: &Path) -> Option<String> {
+fn mounts_in_the_way(path: &Path) -> Option<String> {
     let mounts = match mount::below(path) {
         Ok(mounts) => mounts,
         Err(error) => return Some(format!("what is mounted there is not known: {error}")),
@@ -115,7 +123,7 @@ pub(super) fn mounts_in_the_way(path: &Path) -> Option<String> {
 
 /// Why a second tree finds no room beside a venv: it is taken to be as large, and another
 /// version of a package may be larger.
-pub(super) fn no_room(path: &Path) -> Option<String> {
+fn no_room(path: &Path) -> Option<String> {
     let sizes = || -> io::Result<(u64, u64)> {
         Ok((Folder::open(path)?.size()?, Parent::of(path)?.free()?))
     };
@@ -138,7 +146,7 @@ fn too_little(size: u64, free: u64) -> Option<String> {
 /// can replace an ancestor of the venv, or what is run and imported out of it. Whoever is in
 /// the venv's own group counts as its owner, since where that group may write, its members
 /// decide what the venv is; but not where the owner is root.
-pub(crate) fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
+fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
     let path = root.at(&venv.path);
     // Who can write to `lib` can put another site-packages in place.
     let site = root.at(venv.site_packages());
