@@ -61,7 +61,7 @@ fn guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     // Somebody has patched a library.
     let patched = format!("{}/lib/python3.*/site-packages/gunicorn/util.py", Site::Followed.venv());
-    machine.must(&format!("echo '# patched' >>{patched}"))?;
+    machine.must(&format!("for file in {patched}; do echo '# patched' >>$file; done"))?;
     let before = machine.must(&format!("cat {patched}"))?;
     machine.must_upgrade_python()?;
     ensure!(machine.must(&format!("cat {patched}"))? == before, "the patch is lost");
