@@ -151,27 +151,13 @@ impl<'a> Storm<'a> {
     }
 }
 
-/// What no installer put into the venv: names, modes, owners and content.
+/// What no installer put into the venv: names, without the minor version, modes, owners and content.
 fn foreign_files(machine: &Machine) -> Result<String> {
-    let listed = machine.must(&format!(
+    machine.must(&format!(
         "cd {VENV}; set -- .env bin/postactivate $(echo lib/python3*/site-packages)/local.pth 'my data' 'my data/a b' 'my data/link'
-         stat -c '%n %a %U %G %N' \"$@\"
+         stat -c '%n %a %U %G %N' \"$@\" | sed 's,lib/python3[.0-9]*,lib/python3,g'
          cat .env bin/postactivate \"$3\""
-    ))?;
-    Ok(listed
-        .split_inclusive('\n')
-        .map(|line| {
-            let (before, after) = line.split_once("lib/python3").unwrap_or((line, ""));
-            let after = after.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-            after.split_once("lib/python3").map_or_else(
-                || format!("{before}{after}"),
-                |(middle, rest)| {
-                    let rest = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-                    format!("{before}{middle}{rest}")
-                },
-            )
-        })
-        .collect())
+    ))
 }
 
 fn in_a_rebuild(machine: &Machine) -> Result<()> {
