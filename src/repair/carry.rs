@@ -42,6 +42,10 @@ impl Seen {
         Ok(Self(foreign(root, venv)?.filter_map(identity).collect()))
     }
 
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.keys()
+    }
+
     /// What came or was changed until `later`.
     pub(super) fn changed(&self, later: &Self) -> Vec<PathBuf> {
         let is_new =
@@ -59,10 +63,14 @@ fn foreign(root: &Root, venv: &Venv) -> io::Result<impl Iterator<Item = PathBuf>
 }
 
 impl Carrier<'_> {
-    /// Copies those foreign files that are `wanted` (by their path in the venv). Returns what
-    /// could not be carried, in words; it stays in the old tree.
-    pub(super) fn foreign(&self, wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<String>> {
-        self.copy(NEW, foreign(self.root, self.from)?.filter(|path| wanted(path)))
+    /// Copies those of the foreign files that are `wanted` (by their path in the venv).
+    /// Returns what could not be carried, in words; it stays in the old tree.
+    pub(super) fn foreign(
+        &self,
+        seen: &Seen,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> io::Result<Vec<String>> {
+        self.copy(NEW, seen.paths().filter(|path| wanted(path)).cloned())
     }
 
     /// Copies once more what was changed since.

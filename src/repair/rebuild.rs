@@ -403,7 +403,7 @@ impl Work<'_> {
         let sources = self.content.sources_inside(&self.venv().path);
         let is_source = |path: &Path| sources.iter().any(|source| path.starts_with(source));
         self.seen = Seen::of(root, old)?;
-        let left = self.carrier(old, to).foreign(is_source)?;
+        let left = self.carrier(old, to).foreign(&self.seen, is_source)?;
         let mut notes = self.left_behind(left);
         let mut last = Ok(());
         for engine in &engines {
@@ -418,7 +418,7 @@ impl Work<'_> {
             }
         }
         last?;
-        let mut left = self.carrier(old, to).foreign(|path| !is_source(path))?;
+        let mut left = self.carrier(old, to).foreign(&self.seen, |path| !is_source(path))?;
         left.extend(self.carrier(old, to).changes()?);
         notes.extend(self.left_behind(left));
         Ok(notes)
