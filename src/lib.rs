@@ -52,6 +52,8 @@
 pub mod cli;
 mod guard;
 mod host;
+#[cfg(test)]
+mod input;
 mod plan;
 mod python;
 mod repair;

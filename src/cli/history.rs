@@ -2,10 +2,15 @@
 
 use super::Exit;
 use crate::guard::Guard;
+use crate::host::file::printable;
 use crate::report::HistoryJson;
+use crate::store::History;
 
 pub(super) fn history(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
-    let events = guard.store.history()?;
+    let History { events, damaged } = guard.store.history()?;
+    for line in damaged {
+        guard.report.note(&format!("line {line} of the history cannot be read and is passed over"));
+    }
     if json {
         guard.report.json(&HistoryJson::new(&events));
         return Ok(Exit::Done);
@@ -14,9 +19,10 @@ pub(super) fn history(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
         guard.report.note("nothing has been done yet");
     }
     for event in events {
-        let mut lines = event.detail.lines();
+        let mut lines = event.detail.lines().map(printable);
         let first = lines.next().unwrap_or_default();
-        guard.report.data(format!("{}  {:<11}  {}: {first}", event.at, event.what, event.venv));
+        let (what, venv) = (printable(&event.what), printable(&event.venv));
+        guard.report.data(format!("{}  {what:<11}  {venv}: {first}", event.at));
         for line in lines {
             guard.report.data(format!("{:36}{}", "", line.trim_start()));
         }

@@ -11,7 +11,7 @@ use crate::guard::{Guard, GuardError};
 use crate::host::Root;
 use crate::plan::Verdict;
 use crate::report::Report;
-use crate::store::Pending;
+use crate::store::{Pending, Store};
 use crate::transaction::{ProtocolError, Transaction};
 
 pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
@@ -20,13 +20,21 @@ pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
     match result {
         Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
-            let consequence = match moment {
-                Moment::PostInvoke => {
-                    "the venvs are as this run left them (see `venvguard status`, then `venvguard resume`)"
-                }
-                _ => "this run goes on without the guard",
+            let (consequence, way_out) = match moment {
+                Moment::PostInvoke => (
+                    "the venvs are as this run left them",
+                    Some("see `venvguard status`, then `venvguard resume`".to_string()),
+                ),
+                _ => ("this run goes on without the guard", None),
             };
-            report.error(&format!("{error}\n{consequence}"));
+            report.error(&format!("{consequence}: {error}"));
+            let advice = match &error {
+                GuardError::Store(error) => Store::new(root).advice(error),
+                _ => None,
+            };
+            if let Some(hint) = advice.or(way_out) {
+                report.hint(&hint);
+            }
             Exit::Done
         }
         Err(_) => {

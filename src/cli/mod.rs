@@ -14,11 +14,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::guard::{Guard, Settled};
+use crate::guard::{Guard, GuardError, Settled};
 use crate::host::{Root, confine};
 use crate::repair;
 use crate::report::Report;
-use crate::store::{Entry, Registry};
+use crate::store::{Entry, Registry, Store, StoreError};
 use arguments::{Arguments, Command};
 
 /// How the program ends. Only [`Exit::Blocked`] stops apt.
@@ -52,14 +52,26 @@ pub fn main() -> ExitCode {
         Report::for_command()
     };
     let root = Root::new(arguments.root);
-    match run(root, report, arguments.command) {
+    match run(root.clone(), report, arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
             let report = Report::for_command();
             report.error(&format!("{error:#}"));
+            if let Some(advice) = advice(&root, &error) {
+                report.hint(&advice);
+            }
             Exit::Failed.into()
         }
     }
+}
+
+/// What can be done about an error of the store's.
+fn advice(root: &Root, error: &anyhow::Error) -> Option<String> {
+    let error = match error.downcast_ref::<GuardError>() {
+        Some(GuardError::Store(error)) => error,
+        _ => error.downcast_ref::<StoreError>()?,
+    };
+    Store::new(root).advice(error)
 }
 
 fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {

@@ -52,12 +52,14 @@ impl From<&rustix::fs::Stat> for FileIdentity {
 /// Why a file that somebody else wrote was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {source}", path = printable(.path))]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is not a regular file", path = .path.display())]
+    #[error("{path} is not a regular file", path = printable(.path))]
     NotRegular { path: PathBuf },
-    #[error("{path} is larger than {limit} bytes", path = .path.display())]
+    #[error("{path} is larger than {limit} bytes", path = printable(.path))]
     TooLarge { path: PathBuf, limit: u64 },
+    #[error("{path} cannot be trusted: {reason}", path = printable(.path))]
+    NotOurs { path: PathBuf, reason: String },
 }
 
 impl ReadError {
@@ -87,7 +89,33 @@ pub(crate) fn open_untrusted(path: &Path) -> Result<File, ReadError> {
 
 /// Reads a whole regular file of at most `limit` bytes.
 pub(crate) fn read_untrusted(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    read_open(open_untrusted(path)?, path, limit)
+}
+
+/// The same for a file whose word is obeyed: it has to be root's or ours, and so has the
+/// folder it lies in, and nobody else may write to either.
+pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let io = |path: &Path, source| ReadError::Io { path: path.to_path_buf(), source };
+    must_be_own(folder, &fs::metadata(folder).map_err(|error| io(folder, error))?)?;
     let file = open_untrusted(path)?;
+    must_be_own(path, &file.metadata().map_err(|error| io(path, error))?)?;
+    read_open(file, path, limit)
+}
+
+fn must_be_own(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let reason = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        format!("it belongs to user {owner}")
+    } else if mode & 0o022 != 0 {
+        format!("others than its owner can write to it (its mode is {mode:o})")
+    } else {
+        return Ok(());
+    };
+    Err(ReadError::NotOurs { path: path.to_path_buf(), reason })
+}
+
+fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     file.take(limit + 1)
         .read_to_end(&mut bytes)
@@ -123,6 +151,18 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Gives a file a second name, instead of what had that name. The file stays as it is when
+/// another one takes its first name.
+pub(crate) fn keep(path: &Path, second: &Path) -> io::Result<()> {
+    let temporary = second.with_extension("new");
+    remove_if_there(&temporary)?;
+    fault::point("link")?;
+    fs::hard_link(path, &temporary)?;
+    fs::rename(&temporary, second)?;
+    // Where both are names of one file already, a rename does nothing.
+    remove_if_there(&temporary)
 }
 
 /// From now on, what is made is writable by its owner alone, unless it says otherwise.
@@ -162,9 +202,9 @@ pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
     shown
 }
 
-/// Characters that reorder a line on the terminal and so could forge it.
+/// Characters that reorder or break a line on the terminal and so could forge one.
 fn is_bidirectional(character: char) -> bool {
-    matches!(character, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(character, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(crate) fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The fifth field of each line, where the kernel writes blanks and backslashes as octal
 /// numbers (see `proc_pid_mountinfo(5)`).
-fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
+pub(super) fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     table
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))

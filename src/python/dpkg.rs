@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::Minor;
+use super::{Minor, is_debian_version};
 use crate::host::file::{open_untrusted, printable};
 use crate::host::{ReadError, Root};
 
@@ -151,8 +150,8 @@ fn read(
         .map_err(|source| ReadError::Io { path: path.to_path_buf(), source })
 }
 
-fn stanzas(
-    file: File,
+pub(super) fn stanzas(
+    file: impl Read,
     wanted: &impl Fn(&str) -> bool,
     found: &mut BTreeMap<String, Entry>,
 ) -> io::Result<()> {
@@ -203,6 +202,10 @@ impl Stanza {
     }
 
     fn entry(self) -> Option<(String, Entry)> {
+        // dpkg itself writes no other, but a damaged disk does.
+        if !is_debian_version(&self.version) && !self.version.is_empty() {
+            return None;
+        }
         let name = format!("{}:{}", self.package?, self.architecture);
         let mut words = self.status.split_ascii_whitespace().skip(1);
         let reinstall = words.next() == Some("reinstreq");

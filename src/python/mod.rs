@@ -4,6 +4,8 @@
 
 mod dpkg;
 mod elf;
+#[cfg(test)]
+mod input;
 mod snapshot;
 mod version;
 
@@ -18,7 +20,7 @@ pub(crate) use dpkg::unsettled;
 pub(crate) use elf::sample;
 pub(crate) use elf::{Binary, ElfError, read_binary, read_opened};
 pub(crate) use snapshot::{SnapshotError, debian_minor, look, unchanged};
-pub(crate) use version::{Minor, Version, VersionError};
+pub(crate) use version::{Minor, Version, VersionError, is_debian_version};
 
 use crate::host::FileIdentity;
 

@@ -46,14 +46,23 @@ impl FromStr for Minor {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
-        let number = |part: &str| {
-            // `u8::from_str` would take "+3".
-            part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok()).flatten()
-        };
         text.split_once('.')
             .and_then(|(major, minor)| Some(Self::new(number(major)?, number(minor)?)))
             .ok_or_else(|| VersionError(text.to_string()))
     }
+}
+
+/// A number as it stands in a version: `u8::from_str` would take "+3" and "011" as well, which
+/// stand in the name of no other interpreter than 3's and 11's.
+fn number(part: &str) -> Option<u8> {
+    part.parse().ok().filter(|number: &u8| number.to_string() == part)
+}
+
+/// Whether a text is in the alphabet of Debian's versions (Policy 5.6.12). What compares them
+/// counts on it.
+pub(crate) fn is_debian_version(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".+~:-".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
 }
 
 /// An upstream version, `3.13.5` or `3.14.0rc1`.
@@ -82,8 +91,12 @@ impl Version {
 
     /// A pre-release in Python's spelling: `a1`, `b2`, `rc1`.
     pub(crate) fn with_prerelease(mut self, name: &str) -> Result<Self, VersionError> {
-        self.0.pre =
-            semver::Prerelease::new(name).map_err(|_| VersionError(format!("{self}{name}")))?;
+        let error = || VersionError(format!("{self}{name}"));
+        // semver's own has dots and dashes too.
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(error());
+        }
+        self.0.pre = semver::Prerelease::new(name).map_err(|_| error())?;
         Ok(self)
     }
 }
@@ -96,10 +109,10 @@ impl FromStr for Version {
         let release = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (numbers, pre) = text.split_at(release);
         let mut parts = numbers.split('.');
-        let mut number = || parts.next()?.parse::<u8>().ok();
-        let (major, minor) = (number().ok_or_else(error)?, number().ok_or_else(error)?);
+        let mut part = || parts.next().and_then(number).ok_or_else(error);
+        let (major, minor) = (part()?, part()?);
         // Debian's own metapackages drop a patch of zero now and then.
-        let patch = number().unwrap_or(0);
+        let patch = parts.next().map_or(Some(0), number).ok_or_else(error)?;
         if parts.next().is_some() {
             return Err(error());
         }

@@ -454,7 +454,8 @@ impl Work<'_> {
             program = program.arg("--system-site-packages");
         }
         if let Some(prompt) = &venv.prompt {
-            program = program.arg("--prompt").arg(prompt);
+            // One word: it may begin with a dash.
+            program = program.arg(format!("--prompt={prompt}"));
         }
         program.arg(&venv.path)
     }

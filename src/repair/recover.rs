@@ -20,7 +20,10 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
         let result = match entry {
             Ok(journal) => recover_one(context, registry, now, &journal)
                 .map_err(|error| format!("{}: {error}", journal.name)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(match context.store.advice(&error) {
+                Some(advice) => format!("{error}\nhint: {advice}"),
+                None => error.to_string(),
+            }),
         };
         all_well &= result.unwrap_or_else(|error| {
             context.report.error(&format!("cannot end an interrupted repair: {error}"));
@@ -282,7 +285,7 @@ mod tests {
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(!exists(&crash.aside));
         assert_eq!(crash.registry.venvs[0].kept, None);
-        let events = crash.store.history().unwrap();
+        let events = crash.store.history().unwrap().events;
         assert_eq!(events.last().unwrap().what, "failed", "it is told, and not only once");
     }
 

@@ -7,6 +7,8 @@ mod cgroup;
 mod command_line;
 mod condition;
 mod find;
+#[cfg(test)]
+mod input;
 mod name;
 mod process;
 mod stale;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::file;
+
 /// The longest name that systemd takes, suffix included (`UNIT_NAME_MAX` less the end).
 const LONGEST_UNIT: usize = 255;
 
@@ -87,12 +89,12 @@ impl Service {
     pub(crate) fn program(group: &str, name: &str) -> Result<Self, ServiceNameError> {
         let full = if group == name { name.to_string() } else { format!("{group}:{name}") };
         // What supervisord 4 refuses itself, control characters, and `*`, which stands for
-        // a whole group in its calls.
+        // a whole group in its calls; and what cannot be printed as it is.
         let fits = |part: &str| {
             !part.is_empty()
                 && !part.starts_with('-')
-                && !part
-                    .contains(|c: char| c.is_control() || c.is_whitespace() || ":/*".contains(c))
+                && file::printable(part) == part
+                && !part.contains(|c: char| c.is_whitespace() || ":/*".contains(c))
         };
         if full.len() <= LONGEST_PROGRAM && fits(group) && fits(name) {
             Ok(Self { manager: Manager::Supervisord, name: full })
@@ -192,6 +194,7 @@ mod tests {
             ("supervisord:pair:*", "is no name of a supervisord program"),
             ("supervisord:a:b:c", "is no name of a supervisord program"),
             ("supervisord:-a", "is no name of a supervisord program"),
+            ("supervisord:a\u{202e}b", "is no name of a supervisord program"),
             ("supervisord:a\u{1b}[2J", "is no name of a supervisord program"),
         ] {
             let error = written.parse::<Service>().unwrap_err().to_string();

@@ -217,14 +217,14 @@ impl Image {
 }
 
 /// What is needed of `/proc/PID/stat`.
-struct Stat {
+pub(super) struct Stat {
     parent: u32,
     started: u64,
 }
 
 impl Stat {
     /// None for a kernel thread and for what has ended and only waits to be noticed.
-    fn read(stat: &[u8]) -> Option<Self> {
+    pub(super) fn read(stat: &[u8]) -> Option<Self> {
         // The name in parentheses may hold anything, parentheses too; the rest holds none.
         let end = stat.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
@@ -240,12 +240,12 @@ impl Stat {
 
 /// The effective user in `/proc/PID/status`. (The owner of `/proc/PID` is root for every
 /// process that changed its user without executing anything since.)
-fn uid(status: &[u8]) -> Option<u32> {
+pub(super) fn uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-fn words(command_line: &[u8]) -> Vec<OsString> {
+pub(super) fn words(command_line: &[u8]) -> Vec<OsString> {
     let end = command_line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let whole = command_line.get(..end).unwrap_or_default();
     if whole.is_empty() {
@@ -255,7 +255,7 @@ fn words(command_line: &[u8]) -> Vec<OsString> {
 }
 
 /// The files of interest in `/proc/PID/maps`, each once.
-fn mapped(maps: &[u8]) -> Vec<Image> {
+pub(super) fn mapped(maps: &[u8]) -> Vec<Image> {
     let mut images: Vec<Image> = Vec::new();
     let mut last: &[u8] = b"";
     for line in maps.split(|byte| *byte == b'\n') {

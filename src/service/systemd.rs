@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::condition::Condition;
 use super::{Restart, ServiceError, last_lines};
 use crate::host::command::CommandError;
+use crate::host::file::printable;
 use crate::host::{Program, Root};
 
 /// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
@@ -94,7 +95,7 @@ fn systemctl(root: &Root) -> Result<Program, ServiceError> {
 }
 
 /// What `systemctl show` says of a unit.
-struct Unit(HashMap<String, String>);
+pub(super) struct Unit(HashMap<String, String>);
 
 impl Unit {
     fn ask(root: &Root, unit: &str) -> Result<Self, ServiceError> {
@@ -107,7 +108,7 @@ impl Unit {
         Ok(Self::read(&answer.text()))
     }
 
-    fn read(answer: &str) -> Self {
+    pub(super) fn read(answer: &str) -> Self {
         let properties = answer.lines().filter_map(|line| line.split_once('='));
         Self(properties.map(|(key, value)| (key.to_string(), value.to_string())).collect())
     }
@@ -126,7 +127,7 @@ impl Unit {
         !run.is_empty() && run != before.get("InvocationID")
     }
 
-    fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> Condition {
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         let is_queued = self.number("Job").is_some_and(|job| job != 0);
         // A oneshot without RemainAfterExit has done its work when it is inactive; it is
@@ -139,7 +140,7 @@ impl Unit {
             done: is_done && !is_queued,
             settled: matches!(active, "failed" | "inactive") && !is_queued,
             failed: active == "failed",
-            state: self.words(active, sub),
+            state: printable(self.words(active, sub)),
             main_pid: self.number("MainPID").filter(|pid| *pid != 0),
             restarts: self.number("NRestarts").unwrap_or(0),
         }

@@ -111,13 +111,13 @@ impl Catalogue {
 
 /// What a unit runs, setting by setting.
 #[derive(Default)]
-struct Settings {
+pub(super) struct Settings {
     values: BTreeMap<String, Vec<String>>,
     has_own_root: bool,
 }
 
 impl Settings {
-    fn read(&mut self, text: &str) {
+    pub(super) fn read(&mut self, text: &str) {
         let mut section = String::new();
         for line in logical_lines(text) {
             if line.starts_with('[') {
@@ -144,7 +144,7 @@ impl Settings {
         }
     }
 
-    fn paths(&self, unit: &str) -> Vec<PathBuf> {
+    pub(super) fn paths(&self, unit: &str) -> Vec<PathBuf> {
         if self.has_own_root {
             // What it names lies in another tree.
             return Vec::new();
@@ -210,7 +210,7 @@ fn expand(value: &str, unit: &str) -> String {
 }
 
 /// `srv-my\x2dapp` is `srv/my-app` (`systemd-escape(1)`).
-fn unescape(name: &str) -> String {
+pub(super) fn unescape(name: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = name.as_bytes();
     while let Some((first, after)) = rest.split_first() {

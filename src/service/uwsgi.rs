@@ -19,6 +19,10 @@ const VENV: [&str; 5] = ["virtualenv", "venv", "home", "pyhome", "H"];
 const LIMIT: u64 = 1 << 20;
 const FILES: usize = 16;
 
+/// So many venvs are in no ini file, and no path is longer.
+const VENVS: usize = 64;
+const LONGEST: usize = 4096;
+
 /// How often a variable may lead to another one.
 const EXPANSIONS: usize = 8;
 
@@ -95,7 +99,7 @@ fn read(root: &Root, path: &Path) -> Option<String> {
 }
 
 /// The venvs that an ini file names.
-fn in_ini(text: &str, path: &Path) -> Vec<PathBuf> {
+pub(super) fn in_ini(text: &str, path: &Path) -> Vec<PathBuf> {
     let mut variables: HashMap<&str, &str> = HashMap::new();
     let mut named = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -104,7 +108,7 @@ fn in_ini(text: &str, path: &Path) -> Vec<PathBuf> {
         }
         let Some((key, value)) = line.split_once('=') else { continue };
         let (key, value) = (key.trim(), value.trim());
-        if VENV.contains(&key) {
+        if VENV.contains(&key) && named.len() < VENVS && value.len() <= LONGEST {
             named.push(PathBuf::from(expand(value, &variables, path)));
         }
         variables.insert(key, value);
@@ -121,15 +125,17 @@ fn expand(value: &str, variables: &HashMap<&str, &str>, path: &Path) -> String {
         else {
             break;
         };
-        text = format!("{front}{}{back}", variables.get(name).copied().unwrap_or_default());
+        let value = variables.get(name).copied().unwrap_or_default();
         // Variables that name themselves grow for ever.
-        if text.len() > 4096 {
+        if text.len() + value.len() > LONGEST {
             return String::new();
         }
+        text = format!("{front}{value}{back}");
     }
     let folder = path.parent().unwrap_or(Path::new("/")).to_string_lossy();
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    text.replace("%d", &format!("{folder}/")).replace("%n", &name)
+    let text = text.replace("%d", &format!("{folder}/")).replace("%n", &name);
+    if text.len() > LONGEST { String::new() } else { text }
 }
 
 #[cfg(test)]
@@ -200,6 +206,10 @@ mod tests {
         std::fs::create_dir(machine.0.path().join("srv/folder.ini")).unwrap();
         assert!(found(&machine, 5).is_empty());
         let bomb = "a = %(a)%(a)%(a)%(a)%(a)%(a)\nhome = %(a)\n";
-        assert!(in_ini(bomb, Path::new("/x.ini"))[0].as_os_str().len() <= 4096);
+        assert!(in_ini(bomb, Path::new("/x.ini"))[0].as_os_str().len() <= LONGEST);
+        let deep = PathBuf::from(format!("/{}x.ini", "d/".repeat(2000)));
+        let lines = format!("H={}\n", "%d".repeat(2000)).repeat(1000);
+        let length: usize = in_ini(&lines, &deep).iter().map(|venv| venv.as_os_str().len()).sum();
+        assert!(length <= VENVS * LONGEST, "{length}");
     }
 }

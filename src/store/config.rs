@@ -57,14 +57,14 @@ pub(crate) enum EngineChoice {
 impl Config {
     pub(super) fn load(root: &Root) -> Result<Self, StoreError> {
         let path = root.at(PATH);
-        match file::read_untrusted(&path, LIMIT) {
+        match file::read_own(&path, LIMIT) {
             Ok(bytes) => Self::parse(&path, &bytes),
             Err(error) if error.is_not_found() => Ok(Self::default()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged =
             |line, reason: String| StoreError::Damaged { path: path.to_path_buf(), line, reason };
         let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -74,9 +74,29 @@ impl Config {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-            damaged(line, error.message().to_string())
+            damaged(line, told(text, line, error.message()))
         })
     }
+}
+
+/// What is wrong, with the key that it is about and the name that may have been meant.
+fn told(text: &str, line: usize, message: &str) -> String {
+    let key = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
+    let key = key.map_or("", |(key, _)| key.trim());
+    let about = if key.is_empty() || message.starts_with("unknown field") {
+        String::new()
+    } else {
+        format!("{key}: ")
+    };
+    // serde puts names in backquotes: the one it found, then those that it expected.
+    let mut names = message.split('`').skip(1).step_by(2);
+    let found = names.next().unwrap_or_default();
+    let likeness = |name: &&str| strsim::jaro_winkler(found, name);
+    let nearest = names
+        .filter(|name| likeness(name) > 0.8)
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    let meant = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    format!("{about}{message}{meant}")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What was done, a line an event, for people and for `history --json`.
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -38,6 +38,27 @@ impl Event {
     }
 }
 
+/// All events, oldest first, and the numbers of the lines that are none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct History {
+    pub(crate) events: Vec<Event>,
+    pub(crate) damaged: Vec<usize>,
+}
+
+impl History {
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        let mut history = Self::default();
+        for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
+            match serde_json::from_slice(line) {
+                Ok(event) => history.events.push(event),
+                Err(_) if line.is_empty() => {}
+                Err(_) => history.damaged.push(number),
+            }
+        }
+        history
+    }
+}
+
 impl Store {
     pub(crate) fn record(&self, event: &Event) -> Result<(), StoreError> {
         let path = self.folder().join(NAME);
@@ -47,22 +68,26 @@ impl Store {
         std::fs::create_dir_all(self.folder()).map_err(io)?;
         fault::point("append").map_err(io)?;
         let mut file = std::fs::OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o644)
             .open(&path)
             .map_err(io)?;
+        // A line that a crash cut off ends here.
+        let mut last = [b'\n'];
+        let length = file.metadata().map_err(io)?.len();
+        file.read_at(&mut last, length.saturating_sub(1)).map_err(io)?;
+        if last != [b'\n'] {
+            line.insert(0, b'\n');
+        }
         file.write_all(&line).and_then(|()| file.sync_data()).map_err(io)
     }
 
-    /// All events, oldest first. A line that a crash cut off is passed over.
-    pub(crate) fn history(&self) -> Result<Vec<Event>, StoreError> {
+    pub(crate) fn history(&self) -> Result<History, StoreError> {
         match file::read_untrusted(&self.folder().join(NAME), LIMIT) {
-            Ok(bytes) => Ok(bytes
-                .split(|byte| *byte == b'\n')
-                .filter_map(|line| serde_json::from_slice(line).ok())
-                .collect()),
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Ok(bytes) => Ok(History::read(&bytes)),
+            Err(error) if error.is_not_found() => Ok(History::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -74,7 +99,7 @@ mod tests {
     use crate::host::Root;
 
     #[test]
-    fn events_are_read_back_in_order_and_a_cut_line_is_passed_over() {
+    fn events_are_read_back_in_order_and_a_cut_line_costs_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(folder.path()));
         let events = ["rebuilt", "rolled-back"]
@@ -86,6 +111,9 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.extend_from_slice(b"{\"at\":");
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(store.history().unwrap(), events);
+        assert_eq!(store.history().unwrap(), History { events: events.to_vec(), damaged: vec![3] });
+        store.record(&events[0]).unwrap();
+        let history = store.history().unwrap();
+        assert_eq!((history.events.len(), history.damaged), (3, vec![3]));
     }
 }

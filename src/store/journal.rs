@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, PathText, Store, StoreError, parse};
+use super::{Kept, PathText, Store, StoreError, parse, path_text, registry};
 use crate::host::{clock, file, tree};
 use crate::service::Service;
 
@@ -20,8 +20,11 @@ const LIMIT: u64 = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
     schema_version: u64,
+    #[serde(deserialize_with = "registry::id")]
     pub(crate) id: String,
+    #[serde(deserialize_with = "registry::name")]
     pub(crate) name: String,
+    #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
     pub(crate) begun_at: Timestamp,
     pub(crate) progress: Progress,
@@ -110,7 +113,15 @@ impl Store {
     /// What a crash left. An entry that cannot be read is an error of its own and stands in
     /// no other's way.
     pub(crate) fn open_journal(&self) -> Vec<Result<Entry, StoreError>> {
-        let read = |path: &PathBuf| parse(path, &file::read_untrusted(path, LIMIT)?, SCHEMA);
+        let read = |path: &PathBuf| {
+            let entry: Entry = parse(path, &file::read_own(path, LIMIT)?, SCHEMA)?;
+            if path.file_stem().is_some_and(|stem| stem == entry.id.as_str()) {
+                return Ok(entry);
+            }
+            let reason =
+                format!("it is about the venv {:?}, whose journal has another name", entry.id);
+            Err(StoreError::Damaged { path: path.clone(), line: 1, reason })
+        };
         self.journal_files().iter().map(read).collect()
     }
 

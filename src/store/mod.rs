@@ -4,8 +4,11 @@
 //! the file's name, so that a downgrade cannot misread what a newer version wrote. Take the
 //! lock first, then read.
 
+mod advice;
 mod config;
 mod history;
+#[cfg(test)]
+mod input;
 mod journal;
 mod path_text;
 mod registry;
@@ -19,12 +22,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use config::{Config, EngineChoice};
-pub(crate) use history::Event;
+pub(crate) use history::{Event, History};
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
 pub(crate) use path_text::PathText;
 pub(crate) use registry::{Anchored, Entry, Kept, Leftover, Registry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
+use crate::host::file::printable;
 use crate::host::lock::{self, Lock, LockError};
 use crate::host::{Root, file};
 use crate::python::Interpreters;
@@ -33,18 +37,22 @@ use crate::venv::Recipe;
 const STATE: &str = "/var/lib/venvguard";
 const LOCK: &str = "/run/venvguard/lock";
 
+/// The registered venvs, and the same as they were before they were last saved.
+const REGISTRY: &str = "registry.json";
+const LAST_GOOD: &str = "registry.last-good.json";
+
 /// The registry of a hundred thousand venvs stays below this.
 const LIMIT: u64 = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {source}", path = printable(.path))]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path}, line {line}: {reason}", path = .path.display())]
+    #[error("{path}, line {line}: {reason}", path = printable(.path), reason = printable(.reason))]
     Damaged { path: PathBuf, line: usize, reason: String },
     #[error(
         "{path} was written by a newer venvguard (schema {found}; this one knows {known})",
-        path = .path.display()
+        path = printable(.path)
     )]
     Newer { path: PathBuf, found: u64, known: u64 },
     #[error(transparent)]
@@ -80,12 +88,16 @@ impl Store {
     }
 
     pub(crate) fn registry(&self) -> Result<Registry, StoreError> {
-        let registry: Registry = self.load("registry.json", registry::SCHEMA)?.unwrap_or_default();
-        Ok(registry)
+        Ok(self.load(REGISTRY, registry::SCHEMA)?.unwrap_or_default())
     }
 
+    /// Keeps the registry that was before. It was read under the lock that its successor is
+    /// saved under, and so it is a good one.
     pub(crate) fn save_registry(&self, registry: &Registry) -> Result<(), StoreError> {
-        self.save("registry.json", registry)
+        // It is for the day on which something else has failed: that it cannot be kept
+        // fails nothing.
+        let _ = file::keep(&self.state.join(REGISTRY), &self.state.join(LAST_GOOD));
+        self.save(REGISTRY, registry)
     }
 
     /// The interpreters that the venvs were last brought in line with. A damaged file is as
@@ -151,7 +163,7 @@ impl Store {
 
     fn load<T: DeserializeOwned>(&self, name: &str, known: u64) -> Result<Option<T>, StoreError> {
         let path = self.state.join(name);
-        let bytes = match file::read_untrusted(&path, LIMIT) {
+        let bytes = match file::read_own(&path, LIMIT) {
             Err(error) if error.is_not_found() => return Ok(None),
             other => other?,
         };
@@ -189,8 +201,8 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T
     }
     let damaged = |error: &serde_json::Error| StoreError::Damaged {
         path: path.to_path_buf(),
-        line: error.line(),
-        reason: error.to_string(),
+        line: error.line().max(1),
+        reason: damage(bytes, error),
     };
     let head: Head = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
     if head.schema_version > known {
@@ -203,7 +215,23 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T
     serde_json::from_slice(bytes).map_err(|error| damaged(&error))
 }
 
+/// What is wrong, in words for the usual ends of a file.
+fn damage(bytes: &[u8], error: &serde_json::Error) -> String {
+    if bytes.trim_ascii().is_empty() {
+        "it is empty".to_string()
+    } else if bytes.iter().all(|byte| *byte == 0) {
+        "it holds nothing but zeros, as a power loss leaves it".to_string()
+    } else if error.is_eof() {
+        "it ends too early".to_string()
+    } else {
+        let text = error.to_string();
+        // The line is told already.
+        text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_string())
+    }
+}
+
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test gives a file away")]
 mod tests {
     use super::*;
 
@@ -243,6 +271,51 @@ mod tests {
         assert!(matches!(store.registry(), Err(StoreError::Newer { found: 99, .. })));
         std::fs::write(&path, r#"{"schema_version": 1, "venvs": [], "what": 1}"#).unwrap();
         assert!(matches!(store.registry(), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn the_registry_before_the_last_one_is_kept_and_offered() {
+        let (_folder, store) = store();
+        let mut registry = Registry::default();
+        registry.add(Path::new("/srv/a"), None, crate::plan::Policy::Auto).unwrap();
+        store.save_registry(&registry).unwrap();
+        let path = store.folder().join(REGISTRY);
+        std::fs::write(&path, "").unwrap();
+        let advice = store.advice(&store.registry().unwrap_err()).unwrap();
+        assert!(advice.contains("scan --register"), "{advice}");
+        store.save_registry(&registry).unwrap();
+        store.save_registry(&Registry::default()).unwrap();
+        std::fs::write(&path, [0; 100]).unwrap();
+        let error = store.registry().unwrap_err();
+        assert!(error.to_string().contains("nothing but zeros"), "{error}");
+        let advice = store.advice(&error).unwrap();
+        assert!(advice.contains("with 1 venv") && advice.contains(LAST_GOOD), "{advice}");
+        std::fs::copy(store.folder().join(LAST_GOOD), &path).unwrap();
+        assert_eq!(store.registry().unwrap(), registry);
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_folder, store) = store();
+        store.save_registry(&Registry::default()).unwrap();
+        let path = store.folder().join(REGISTRY);
+        for (path, mode) in
+            [(path.as_path(), 0o664), (path.as_path(), 0o646), (store.folder(), 0o1777)]
+        {
+            let good = std::fs::metadata(path).unwrap().permissions();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+            let error = store.registry().unwrap_err();
+            assert!(matches!(error, StoreError::Read(file::ReadError::NotOurs { .. })), "{error}");
+            assert!(store.advice(&error).unwrap().contains("chmod"), "{error}");
+            std::fs::set_permissions(path, good).unwrap();
+            assert!(store.registry().is_ok());
+        }
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            let error = store.registry().unwrap_err().to_string();
+            assert!(error.contains("belongs to user 65534"), "{error}");
+        }
     }
 
     #[test]

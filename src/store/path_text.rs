@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -45,8 +45,9 @@ impl<'de> Deserialize<'de> for PathText {
                     .as_bytes()
                     .chunks(2)
                     .map(|pair| {
-                        let pair = std::str::from_utf8(pair).ok()?;
-                        u8::from_str_radix(pair, 16).ok()
+                        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                        let [high, low] = pair else { return None };
+                        u8::try_from(digit(high)? << 4 | digit(low)?).ok()
                     })
                     .collect::<Option<Vec<u8>>>()
                     .ok_or_else(|| {
@@ -56,6 +57,17 @@ impl<'de> Deserialize<'de> for PathText {
             }
         }
     }
+}
+
+/// A path that has to name one place: absolute, without `..`.
+pub(super) fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathText, D::Error> {
+    let path = PathText::deserialize(deserializer)?;
+    let names_one_place = path.0.is_absolute()
+        && !path.0.as_os_str().as_bytes().contains(&0)
+        && !path.0.components().any(|part| part == Component::ParentDir);
+    names_one_place
+        .then_some(path)
+        .ok_or_else(|| serde::de::Error::custom("a path has to be absolute and without `..`"))
 }
 
 impl From<&std::path::Path> for PathText {

@@ -4,9 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::PathText;
+use super::{PathText, path_text};
 use crate::host::{clock, tree};
 use crate::plan::Policy;
 use crate::service::Service;
@@ -27,6 +27,7 @@ pub(crate) struct Registry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Leftover {
+    #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
     pub(crate) identity: tree::Identity,
 }
@@ -45,8 +46,11 @@ impl Leftover {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
+    #[serde(deserialize_with = "id")]
     pub(crate) id: String,
+    #[serde(deserialize_with = "name")]
     pub(crate) name: String,
+    #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
     #[serde(default)]
     pub(crate) policy: Policy,
@@ -87,6 +91,7 @@ impl Anchored {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kept {
     pub(crate) at: Timestamp,
+    #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
     /// Which folder it is: at its path, or still at the venv's.
     pub(crate) identity: tree::Identity,
@@ -243,6 +248,24 @@ impl Registry {
             number += 1;
         }
         name
+    }
+}
+
+/// An id as it is stored: it is part of files' names.
+pub(super) fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then_some(id)
+        .ok_or_else(|| serde::de::Error::custom("an id is made of letters and digits"))
+}
+
+/// A name as it is stored.
+pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if is_name(&name) {
+        Ok(name)
+    } else {
+        Err(serde::de::Error::custom(NameError::Malformed { name }))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What apt is about to do, and what it changes about the interpreters.
 
 mod change;
+#[cfg(test)]
+mod input;
 mod predict;
 mod protocol;
 mod simulate;

@@ -7,6 +7,8 @@
 
 use std::io::{BufRead, BufReader, Read};
 
+use crate::python::is_debian_version;
+
 /// What all packages of a full upgrade need, many times over.
 const LIMIT: u64 = 16 << 20;
 
@@ -98,6 +100,9 @@ impl Transaction {
             return Err(malformed());
         }
         let version = |text: &str| (text != "-").then(|| text.to_string());
+        if !is_package_name(name) || ![old, new].into_iter().all(|text| is_debian_version(text)) {
+            return Err(malformed());
+        }
         match *action {
             // What will be done is not known; what was done is seen afterwards.
             "**ERROR**" => {}
@@ -120,6 +125,12 @@ impl Transaction {
 
 fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned()
+}
+
+/// Whether a text is in the alphabet of Debian's package names (Policy 5.6.1).
+pub(super) fn is_package_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+    !name.is_empty() && name.bytes().all(fits)
 }
 
 /// Whether a package of this name is a part of Debian's Python itself: `python3`,
@@ -191,8 +202,15 @@ mod tests {
     #[test]
     fn a_cut_line_about_python_is_an_error_and_one_about_something_else_is_not() {
         assert!(read(&format!("{HEAD}hello 1.0\n")).is_ok());
-        let error = read(&format!("{HEAD}python3 3.11 amd64\n")).unwrap_err();
-        assert!(matches!(error, ProtocolError::Action { line: 5, .. }), "{error}");
+        for line in [
+            "python3 3.11 amd64",
+            "python3.1\u{1b}[2J 3.11 amd64 none < 3.13 amd64 none /x.deb",
+            // What compares versions would panic.
+            "python3 3.11 amd64 none < 3.13\u{fffd} amd64 none /x.deb",
+        ] {
+            let error = read(&format!("{HEAD}{line}\n")).unwrap_err();
+            assert!(matches!(error, ProtocolError::Action { line: 5, .. }), "{error}");
+        }
     }
 
     #[test]

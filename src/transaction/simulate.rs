@@ -1,6 +1,8 @@
 //! The actions of an upgrade that apt only simulates, for `venvguard plan`.
 
+use super::protocol::is_package_name;
 use super::{Action, concerns_python};
+use crate::python::is_debian_version;
 
 /// Reads what `apt-get --simulate` prints:
 /// `Inst python3.13 [3.13.5-2] (3.13.5-2+deb13u5 Debian:13.2/stable [amd64])` and
@@ -10,6 +12,8 @@ pub(crate) fn simulated(output: &str) -> Vec<Action> {
         .lines()
         .filter_map(action)
         .filter(|action| concerns_python(action.package.as_bytes()))
+        .filter(|action| is_package_name(&action.package))
+        .filter(|action| action.from.iter().chain(&action.to).all(|text| is_debian_version(text)))
         .collect()
 }
 
@@ -46,6 +50,7 @@ mod tests {
             Inst bash [5.2] (5.3 Debian:13.2/stable [amd64])\n\
             Conf python3-minimal (3.13.5-1 Debian:13.2/stable [amd64])\n\
             Remv python3.11 [3.11.2-6]\n";
+        assert_eq!(simulated("Inst python3 (\u{1b}[2J Debian)\n"), []);
         let action = |package: &str, from: Option<&str>, to: Option<&str>| Action {
             package: package.into(),
             from: from.map(Into::into),

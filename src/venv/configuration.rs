@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::host::file::printable;
 use crate::python::{DEFAULT, Minor, debian_minor};
 
 /// The claims of a `pyvenv.cfg`, read as Python reads it: keys in any case, the first
@@ -49,12 +50,14 @@ impl Configuration {
         })
     }
 
-    /// The prompt, without the quotes that venv puts around it.
+    /// The prompt, without the quotes that venv puts around it. One that does more than stand
+    /// in a line is none.
     pub(super) fn prompt(&self) -> Option<String> {
         let text = String::from_utf8_lossy(self.value("prompt")?);
         let bare =
             ['\'', '"'].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote));
-        Some(bare.unwrap_or(&text).to_string())
+        let prompt = bare.unwrap_or(&text);
+        (printable(prompt) == prompt).then(|| prompt.to_string())
     }
 
     /// Whether every claim about the base interpreter names one where Debian's lie.
@@ -105,6 +108,8 @@ mod tests {
         assert_eq!(prompt("prompt = it's").unwrap(), "it's");
         assert_eq!(prompt("prompt = '").unwrap(), "'");
         assert_eq!(prompt("home = /usr/bin"), None);
+        assert_eq!(prompt("prompt = 'a\u{1b}[2J'"), None);
+        assert_eq!(prompt("prompt = a\0"), None);
     }
 
     #[test]

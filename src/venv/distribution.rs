@@ -1,7 +1,6 @@
 //! The distributions that are installed in a venv, read from what their installers noted.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -73,31 +72,12 @@ impl Distribution {
 
     /// The modules in `top_level.txt`, which setuptools writes, for editables too.
     pub(super) fn declared_modules(&self, site_packages: &Path) -> Vec<String> {
-        let text = self.note(site_packages, "top_level.txt");
-        let mut modules: Vec<String> = String::from_utf8_lossy(&text)
-            .lines()
-            .map(str::trim)
-            .filter(|name| super::record::is_identifier(name))
-            .map(str::to_string)
-            .collect();
-        modules.sort();
-        modules.dedup();
-        modules
+        modules_in(&String::from_utf8_lossy(&self.note(site_packages, "top_level.txt")))
     }
 
     /// The names of the programs in `entry_points.txt`.
     pub(super) fn declared_scripts(&self, site_packages: &Path) -> Vec<String> {
-        let text = self.note(site_packages, "entry_points.txt");
-        let mut wanted = false;
-        let mut scripts = Vec::new();
-        for line in String::from_utf8_lossy(&text).lines().map(str::trim) {
-            if line.starts_with('[') {
-                wanted = matches!(line, "[console_scripts]" | "[gui_scripts]");
-            } else if let (true, Some((name, _))) = (wanted, line.split_once('=')) {
-                scripts.push(name.trim().to_string());
-            }
-        }
-        scripts
+        scripts_in(&String::from_utf8_lossy(&self.note(site_packages, "entry_points.txt")))
     }
 
     /// A small file among those that describe it; empty where there is none.
@@ -107,6 +87,28 @@ impl Distribution {
         let info = if is_egg { info.and_then(|egg| egg.folder("EGG-INFO")) } else { info };
         info.ok().and_then(|info| info.read(name, SMALL_LIMIT).ok()).unwrap_or_default()
     }
+}
+
+pub(super) fn modules_in(top_level: &str) -> Vec<String> {
+    let names = top_level.lines().map(str::trim);
+    let mut modules: Vec<String> =
+        names.filter(|name| super::record::is_identifier(name)).map(str::to_string).collect();
+    modules.sort();
+    modules.dedup();
+    modules
+}
+
+pub(super) fn scripts_in(entry_points: &str) -> Vec<String> {
+    let mut wanted = false;
+    let mut scripts = Vec::new();
+    for line in entry_points.lines().map(str::trim) {
+        if line.starts_with('[') {
+            wanted = matches!(line, "[console_scripts]" | "[gui_scripts]");
+        } else if let (true, Some((name, _))) = (wanted, line.split_once('=')) {
+            scripts.push(name.trim().to_string());
+        }
+    }
+    scripts
 }
 
 /// The normal form of a distribution's name (PEP 503).
@@ -236,13 +238,13 @@ fn in_file_name(stem: &str) -> (&str, Option<&str>) {
 }
 
 #[derive(Default)]
-struct Headers {
-    name: Option<String>,
-    version: Option<String>,
+pub(super) struct Headers {
+    pub(super) name: Option<String>,
+    pub(super) version: Option<String>,
 }
 
 /// Name and version from a METADATA or PKG-INFO file; what cannot be read tells nothing.
-fn headers(file: Result<File, ReadError>) -> Headers {
+pub(super) fn headers(file: Result<impl Read, ReadError>) -> Headers {
     let mut found = Headers::default();
     let Ok(file) = file else { return found };
     let mut reader = BufReader::with_capacity(HEADERS_READ, file.take(HEADERS_LIMIT));

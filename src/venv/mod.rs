@@ -5,6 +5,8 @@ mod configuration;
 mod creator;
 mod distribution;
 mod foreign;
+#[cfg(test)]
+mod input;
 mod inspect;
 mod modified;
 mod origin;

@@ -1,6 +1,7 @@
 //! What an installer wrote into a venv and somebody changed since: a patched library, an
 //! edited script. Its hash in RECORD tells.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,20 +32,25 @@ pub(crate) fn modified_files(
 ) -> Vec<ModifiedFile> {
     let site = venv.site_packages();
     let Ok(mut tree) = Tree::open(&root.at(&venv.path)) else { return Vec::new() };
-    let mut found: Vec<ModifiedFile> = distributions
+    // Each file is read once, however often it is recorded.
+    let mut written: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+    for entry in distributions
         .iter()
         .filter_map(|distribution| distribution.record(&root.at(&site)).ok()?)
         .flatten()
-        .filter_map(|entry| {
-            let path = normal(&site.join(entry.path)).strip_prefix(&venv.path).ok()?.to_path_buf();
-            Some(ModifiedFile { path, written: entry.hash? })
-        })
-        .filter(|one| one.written.starts_with(PREFIX))
-        .filter(|one| tree.hash(&one.path).is_ok_and(|hash| hash != one.written))
-        .collect();
-    found.sort();
-    found.dedup();
-    found
+    {
+        let path = normal(&site.join(entry.path));
+        let hash = entry.hash.filter(|hash| hash.starts_with(PREFIX));
+        if let (Ok(path), Some(hash)) = (path.strip_prefix(&venv.path), hash) {
+            written.entry(path.to_path_buf()).or_default().push(hash);
+        }
+    }
+    let modified = |(path, hashes): (PathBuf, Vec<String>)| {
+        let found = tree.hash(&path).ok()?;
+        let written = hashes.first().cloned()?;
+        (!hashes.contains(&found)).then_some(ModifiedFile { path, written })
+    };
+    written.into_iter().filter_map(modified).collect()
 }
 
 /// Whether a file in the tree of a venv has this hash.

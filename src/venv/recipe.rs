@@ -13,6 +13,7 @@ use super::text::{Name, Release, Subdirectory, Token, Unfit, Url};
 use super::{Distribution, Flavour, Origin, Venv};
 use crate::host::Root;
 use crate::host::file::printable;
+use crate::host::root::normal;
 
 const SCHEMA_VERSION: u32 = 1;
 
@@ -200,7 +201,8 @@ impl Recipe {
     /// The sources that lie in the venv itself (pip keeps the checkouts of editables in its
     /// `src`): they have to be carried over before anything is installed.
     pub(crate) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
-        self.local_sources().map(|(_, path)| path).filter(|path| path.starts_with(venv)).collect()
+        let paths = self.local_sources().map(|(_, path)| normal(&path));
+        paths.filter(|path| path.starts_with(venv)).collect()
     }
 
     fn local_sources(&self) -> impl Iterator<Item = (&Name, PathBuf)> {

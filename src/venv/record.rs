@@ -19,9 +19,14 @@ pub(crate) struct RecordEntry {
 /// `google/cloud/storage`.
 const NAMESPACE_DEPTH: usize = 3;
 
+/// A RECORD has at least sixty bytes a line: the largest that is read has fewer lines, and one
+/// of short lines would take forty times its size in memory.
+const ENTRIES_LIMIT: usize = 1 << 20;
+
 /// Reads a RECORD: lines of path, hash and size, as comma-separated values.
 pub(super) fn record(bytes: &[u8]) -> Vec<RecordEntry> {
-    bytes.split(|byte| *byte == b'\n').filter_map(|line| entry(line.trim_ascii_end())).collect()
+    let lines = bytes.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| entry(line.trim_ascii_end())).take(ENTRIES_LIMIT).collect()
 }
 
 fn entry(line: &[u8]) -> Option<RecordEntry> {
@@ -93,7 +98,10 @@ pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
             continue;
         }
         if module == "__init__" {
-            packages.insert(folders.to_vec());
+            // What lies deeper counts in no case; a path of a million folders would take hours.
+            if folders.len() <= NAMESPACE_DEPTH {
+                packages.insert(folders.to_vec());
+            }
         } else if folders.is_empty() && is_identifier(module) && !module.starts_with("__") {
             modules.insert(module.to_string());
         }
@@ -102,7 +110,7 @@ pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
         let is_inner = (1..folders.len())
             .any(|length| folders.get(..length).is_some_and(|outer| packages.contains(outer)));
         let private = folders.iter().any(|folder| folder.starts_with("__"));
-        if !is_inner && !private && (1..=NAMESPACE_DEPTH).contains(&folders.len()) {
+        if !is_inner && !private && !folders.is_empty() {
             modules.insert(folders.join("."));
         }
     }
@@ -203,6 +211,12 @@ mod tests {
             ]),
             ["google.auth", "google.cloud.storage"]
         );
+    }
+
+    #[test]
+    fn a_path_without_end_costs_no_more_than_it_is_long() {
+        let deep = format!("{}__init__.py", "a/".repeat(1 << 20));
+        assert_eq!(modules(&[&deep, "b.py"]), ["b"]);
     }
 
     #[test]

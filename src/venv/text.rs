@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,12 +91,16 @@ fn is_release(text: &str) -> bool {
 }
 
 fn is_token(text: &str) -> bool {
-    !text.is_empty()
+    // git would take a commit with a dash in front for an option.
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 fn is_subdirectory(text: &str) -> bool {
+    let inside = |part| matches!(part, Component::Normal(_));
     !text.is_empty()
+        && !text.starts_with('-')
+        && Path::new(text).components().all(inside)
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._+@~-".contains(&byte))
 }
 
@@ -129,7 +133,17 @@ mod tests {
         }
         assert!(is_name("zope.interface") && is_name("a") && !is_name("a-") && !is_name("a@b"));
         assert!(is_release("1!2.0rc1.post1+cu118") && !is_release("1.0 ; x") && !is_release(">=1"));
-        assert!(!is_token("") && !is_token("abc#egg=x") && is_token("0a1b"));
+        assert!(
+            !is_token("--orphan") && !is_token("") && !is_token("abc#egg=x") && is_token("0a1b")
+        );
+    }
+
+    #[test]
+    fn a_subdirectory_stays_in_its_archive() {
+        assert!(is_subdirectory("src/py-1.0") && is_subdirectory("a"));
+        for text in ["", "..", "a/../../b", "/etc", "--x", "a b", "a&egg=b"] {
+            assert!(!is_subdirectory(text), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A folder that stands for a Debian system, and the program run on it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -58,6 +58,20 @@ impl System {
 
     pub(crate) fn remove(&self, path: &str) {
         fs::remove_dir_all(self.at(path)).unwrap();
+    }
+
+    pub(crate) fn remove_file(&self, path: &str) {
+        fs::remove_file(self.at(path)).unwrap();
+    }
+
+    pub(crate) fn set_mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.at(path), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    /// What a hint tells to type.
+    #[track_caller]
+    pub(crate) fn shell(command: &str) {
+        assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
     }
 
     pub(crate) fn link(&self, path: &str) -> String {

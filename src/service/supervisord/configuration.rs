@@ -37,7 +37,7 @@ pub(super) fn servers(root: &Root) -> Vec<Server> {
     servers
 }
 
-fn read(text: &str, path: &Path) -> Option<Server> {
+pub(super) fn read(text: &str, path: &Path) -> Option<Server> {
     let here = path.parent().unwrap_or(Path::new("/"));
     let mut section = "";
     let (mut socket, mut own, mut client) = (None, Login::default(), Login::default());

@@ -44,7 +44,9 @@ pub(super) fn post(
 }
 
 /// Reads an answer, chunk by chunk of what arrives, as far as it says that it goes.
-fn answer(mut receive: impl FnMut() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, HttpError> {
+pub(super) fn answer(
+    mut receive: impl FnMut() -> io::Result<Vec<u8>>,
+) -> Result<Vec<u8>, HttpError> {
     let mut bytes = Vec::new();
     let mut more = |bytes: &mut Vec<u8>| -> Result<bool, HttpError> {
         let arrived = receive()?;

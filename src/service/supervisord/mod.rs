@@ -4,6 +4,8 @@ mod configuration;
 mod http;
 #[cfg(test)]
 pub(super) mod imitation;
+#[cfg(test)]
+mod input;
 mod xml;
 
 use std::collections::HashMap;
@@ -194,11 +196,11 @@ impl State {
 
     fn condition(&self) -> Condition {
         let error = self.0.text("spawnerr").unwrap_or_default();
-        let state = if error.is_empty() || self.name() == "RUNNING" {
+        let state = file::printable(if error.is_empty() || self.name() == "RUNNING" {
             self.name().to_string()
         } else {
-            file::printable(format!("{} ({error})", self.name()))
-        };
+            format!("{} ({error})", self.name())
+        });
         Condition {
             up: self.name() == "RUNNING",
             done: false,

@@ -1,0 +1,65 @@
+//! What a person can do about a file that venvguard cannot use.
+
+use std::path::Path;
+
+use super::{LAST_GOOD, REGISTRY, Store, StoreError, registry};
+use crate::host::ReadError;
+use crate::host::file::printable;
+
+impl Store {
+    /// The way out of an error, with its commands; none where the error says it all.
+    pub(crate) fn advice(&self, error: &StoreError) -> Option<String> {
+        let path = match error {
+            StoreError::Newer { .. } => {
+                return Some("install the venvguard that wrote it, or a newer one".to_string());
+            }
+            StoreError::Read(ReadError::NotOurs { path, .. }) => {
+                let mode = if path.is_dir() { "755" } else { "644" };
+                let path = printable(path);
+                return Some(format!(
+                    "find out who wrote there and look at what it says, then `chown root:root '{path}' && chmod {mode} '{path}'`"
+                ));
+            }
+            StoreError::Damaged { path, .. }
+            | StoreError::Read(ReadError::NotRegular { path } | ReadError::TooLarge { path, .. }) => {
+                path
+            }
+            _ => return None,
+        };
+        let shown = printable(path);
+        if path.parent() != Some(self.folder()) {
+            return Some(if path.starts_with(self.folder()) {
+                format!(
+                    "its venv is whole, as it was or as it was to be: look at it by `venvguard status`, then `mv '{shown}' '{shown}.damaged'`"
+                )
+            } else {
+                "the settings and their values are in `man venvguard`; without the file the defaults hold"
+                    .to_string()
+            });
+        }
+        Some(match path.file_name()?.to_str()? {
+            REGISTRY => self.advice_on_registry(path),
+            "history.jsonl" => format!("begin a new one: `mv '{shown}' '{shown}.old'`"),
+            // Found anew from what is installed.
+            _ => format!("do without it: `mv '{shown}' '{shown}.damaged' && venvguard resume`"),
+        })
+    }
+
+    fn advice_on_registry(&self, path: &Path) -> String {
+        let path = printable(path);
+        let aside = format!("mv '{path}' '{path}.damaged'");
+        let last_good = self.load::<super::Registry>(LAST_GOOD, registry::SCHEMA);
+        if let Ok(Some(registry)) = last_good {
+            let copy = printable(self.folder().join(LAST_GOOD));
+            let count = registry.venvs.len();
+            let venvs = if count == 1 { "1 venv".to_string() } else { format!("{count} venvs") };
+            format!(
+                "go back to the registry as it was before its last change, with {venvs}: `{aside} && cp '{copy}' '{path}'`"
+            )
+        } else {
+            format!(
+                "no earlier copy is there; register the venvs anew: `{aside} && venvguard scan --register`"
+            )
+        }
+    }
+}

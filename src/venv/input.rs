@@ -1,0 +1,360 @@
+//! Properties of what is read in somebody's venv. See `crate::input`.
+
+use std::path::{Component, Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::configuration::Configuration;
+use super::distribution::{headers, modules_in, scripts_in};
+use super::record::{RecordEntry, installed_files, is_identifier, record, top_level_modules};
+use super::text::{Name, Release, Subdirectory, Token, Url};
+use super::*;
+use crate::host::root::normal;
+use crate::input::{bulky, few, is_harmless, near, near_text};
+
+const CONFIGURATION: &[&str] = &[
+    "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11.2\n\
+     executable = /usr/bin/python3.11\ncommand = /usr/bin/python3 -m venv --prompt=x /srv/v\n",
+    "home = /usr/bin\nimplementation = CPython\nvirtualenv = 20.17\nversion_info = 3.13.5.final.0\n\
+     base-executable = /usr/bin/python3.13\nprompt = 'my app'\n",
+];
+
+const CONFIGURATION_WORDS: &[&str] = &[
+    "home",
+    "version",
+    "version_info",
+    "prompt",
+    "executable",
+    "base-executable",
+    "uv",
+    " = ",
+    "=",
+    "include-system-site-packages",
+    "true",
+    "/usr/bin",
+    "/python3",
+    "3.11",
+    ".",
+    "\n",
+    "\r\n",
+    "'",
+];
+
+const RECORD: &[&str] = &[
+    "a/__init__.py,sha256=x_-,12\r\n\"c,\"\"d.py\",sha256=y,1\n../../../bin/a,,\na-1.dist-info/RECORD,,\n",
+    "google/cloud/storage/__init__.py,,\n_cffi_backend.cpython-311-x86_64-linux-gnu.so,sha256=a,9\n/etc/x.py,,\n",
+];
+
+const RECORD_WORDS: &[&str] = &[
+    "a",
+    "b/",
+    "__init__",
+    ".py",
+    ".so",
+    ".abi3.so",
+    "__pycache__/",
+    ",",
+    ",,",
+    "\"",
+    "\"\"",
+    "\n",
+    "../",
+    "/",
+    "./",
+    "/etc/passwd",
+    "sha256=",
+    "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
+    ",12",
+];
+
+const METADATA: &[&str] = &[
+    "Metadata-Version: 2.1\nName: zope.interface\nVersion: 6.0\nSummary: x\n\nlong text\nName: no\n",
+    "name:ruamel.yaml\nVERSION : no\nversion: 1\n",
+];
+
+const METADATA_WORDS: &[&str] =
+    &["Name", "Version", ":", ": ", "a", "1.0", "\n", "\r\n", " ", "-", "; x", "Summary: y\n"];
+
+const NOTES: &[&str] = &[
+    "[console_scripts]\nflask = flask.cli:main\n\n[gui_scripts]\nidle=idle:main\n[pytest11]\nx = y\n",
+    "flask\n_cffi_backend\nsix\n",
+];
+
+const NOTE_WORDS: &[&str] = &[
+    "[console_scripts]",
+    "[gui_scripts]",
+    "[",
+    "]",
+    "\n",
+    "=",
+    " = ",
+    "flask",
+    "a.b:c",
+    "1a",
+    "_x",
+];
+
+const ORIGIN: &[&str] = &[
+    r#"{"url": "https://example.org/a.git", "subdirectory": "py", "vcs_info": {"vcs": "git", "commit_id": "abc"}}"#,
+    r#"{"url": "file:///srv/a%20b.whl#sha256=ab&x=y", "archive_info": {"hash": "sha256=ab", "hashes": {"sha512": "cd"}}}"#,
+    r#"{"url": "file://localhost/srv/my%20app/src", "dir_info": {"editable": true}, "subdirectory": "x/y"}"#,
+];
+
+const ORIGIN_WORDS: &[&str] = &[
+    "{",
+    "}",
+    "\"",
+    ":",
+    ",",
+    "\"url\":",
+    "\"dir_info\":",
+    "\"archive_info\":{}",
+    "\"vcs_info\":",
+    "\"subdirectory\":",
+    "\"file:///srv\"",
+    "%2e%2e%2f",
+    "%0a",
+    "\\n",
+    "\\u001b",
+    "../",
+    "--",
+    "@",
+    "#egg=",
+    "git",
+    "null",
+    "true",
+    "[",
+    "]",
+    "\"commit_id\":\"",
+];
+
+const TEXTS: &[&str] = &[
+    "zope.interface",
+    "1!2.0rc1.post1+cu118",
+    "https://x.org/a.git",
+    "file:///srv/my%20app",
+    "0a1b",
+    "src/py",
+];
+
+const TEXT_WORDS: &[&str] = &[
+    "a", "Z", "0", ".", "_", "-", "--", "+", "!", "@", "~", "/", "..", "://", "https", "file",
+    "%20", "${HOME}", "#egg=", ";", ",", " ", "\n", "\u{a0}", "ſ",
+];
+
+/// What stands in a line of requirements, or in a command line, begins no option and ends no
+/// word and no line.
+fn is_one_word(text: &str) -> bool {
+    !text.starts_with('-') && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A text survives the way into a file and back.
+fn assert_stored<T>(text: &T)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let json = serde_json::to_string(text).unwrap();
+    assert_eq!(&serde_json::from_str::<T>(&json).unwrap(), text);
+}
+
+fn distribution(name: String, version: Option<String>, origin: Origin) -> Distribution {
+    let info = PathBuf::from("a-1.dist-info");
+    Distribution { name, version, installer: None, requested: false, origin, info }
+}
+
+fn sample_venv() -> Venv {
+    let base = Base {
+        link: Link::Followed,
+        path: "/usr/bin/python3".into(),
+        minor: Some(Minor::new(3, 11)),
+        version: None,
+        copies: Vec::new(),
+        ours: true,
+    };
+    Venv {
+        path: "/srv/venv".into(),
+        flavour: Flavour::Venv,
+        base,
+        site: Minor::new(3, 11),
+        uid: 0,
+        gid: 0,
+        mode: 0o755,
+        system_site_packages: false,
+        prompt: None,
+    }
+}
+
+/// Whatever a venv claims: a line a distribution, and nothing of it is an option.
+fn assert_recipe_is_safe(distribution: Distribution) {
+    let Ok(recipe) = Recipe::of(&sample_venv(), &[distribution]) else { return };
+    let exact = recipe.exact();
+    assert!(exact.lines().count() <= 1, "{exact:?}");
+    let line = exact.trim_end_matches('\n').trim_start_matches("-e ");
+    assert!(is_harmless(line) && !line.starts_with('-'), "{exact:?}");
+    assert!(!line.contains(" -") && !line.contains("${"), "{exact:?}");
+    for name in recipe.names().iter().chain(&recipe.seeds()) {
+        assert!(is_one_word(name), "{name:?}");
+    }
+    for inside in recipe.sources_inside(Path::new("/srv/venv")) {
+        assert!(normal(&inside).starts_with("/srv/venv"), "{}", inside.display());
+    }
+    let json = serde_json::to_vec(&recipe).unwrap();
+    assert_eq!(Recipe::of_json(&json).unwrap(), recipe);
+}
+
+fn stays_inside(entry: &RecordEntry) -> bool {
+    entry.path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+proptest! {
+    #[test]
+    fn configurations(bytes in near(CONFIGURATION, CONFIGURATION_WORDS)) {
+        let read = Configuration::parse(&bytes);
+        for key in ["home", "executable", "base-executable"] {
+            prop_assert!(read.path(key).is_none_or(|path| !path.as_os_str().as_encoded_bytes().contains(&b'\n')));
+        }
+        if let Some(minor) = read.minor() {
+            prop_assert_eq!(minor.to_string().parse(), Ok(minor));
+        }
+        if let Some(prompt) = read.prompt() {
+            prop_assert!(is_harmless(&prompt), "{:?}", prompt);
+        }
+        let _ = (read.claims_debian(), read.is_true("include-system-site-packages"));
+    }
+
+    #[test]
+    fn records(bytes in near(RECORD, RECORD_WORDS)) {
+        let entries = record(&bytes);
+        prop_assert!(entries.len() <= bytes.split(|byte| *byte == b'\n').count());
+        let written: usize = entries.iter().map(|entry| entry.path.as_os_str().len()).sum();
+        prop_assert!(written <= bytes.len());
+        for module in top_level_modules(&entries) {
+            prop_assert!(module.split('.').all(is_identifier), "{:?}", module);
+            // Only what lies in site-packages is imported from there.
+            let folder = module.replace('.', "/");
+            prop_assert!(entries.iter().any(|entry| stays_inside(entry)
+                && entry.path.components().collect::<PathBuf>().to_str().is_some_and(|path| path.starts_with(&folder))));
+        }
+        let _ = installed_files(&bytes, Path::new("a-1.egg-info"));
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written(paths in proptest::collection::vec("[a-zé/,\"'. -]{1,12}[a-z]", 0..8)) {
+        let line = |path: &String| format!("\"{}\",sha256=x,1", path.replace('"', "\"\""));
+        let written = paths.iter().map(line).collect::<Vec<_>>().join("\n");
+        let read = record(written.as_bytes()).into_iter().map(|entry| entry.path);
+        prop_assert!(read.eq(paths.iter().map(PathBuf::from)));
+    }
+
+    #[test]
+    fn metadata(bytes in near(METADATA, METADATA_WORDS)) {
+        let found = headers(Ok(bytes.as_slice()));
+        let (name, version) = (found.name, found.version);
+        if let Some(name) = name {
+            prop_assert!(!name.contains('\n'));
+            assert_recipe_is_safe(distribution(name, version, Origin::Index));
+        }
+    }
+
+    #[test]
+    fn scripts_and_modules(text in near_text(NOTES, NOTE_WORDS)) {
+        prop_assert!(modules_in(&text).iter().all(|module| is_identifier(module)));
+        prop_assert!(scripts_in(&text).iter().all(|name| !name.contains('\n')));
+    }
+
+    #[test]
+    fn origins(bytes in near(ORIGIN, ORIGIN_WORDS)) {
+        assert_recipe_is_safe(distribution("a".into(), Some("1".into()), Origin::of_direct_url(&bytes)));
+    }
+
+    #[test]
+    fn checkouts(
+        url in near_text(TEXTS, TEXT_WORDS),
+        commit in near_text(TEXTS, TEXT_WORDS),
+        subdirectory in proptest::option::of(near_text(TEXTS, TEXT_WORDS)),
+    ) {
+        let url = format!("https://{url}");
+        let vcs = "git".into();
+        assert_recipe_is_safe(distribution("a".into(), None, Origin::Vcs { url, vcs, commit, subdirectory }));
+    }
+
+    #[test]
+    fn folders(path in near(TEXTS, TEXT_WORDS)) {
+        use std::os::unix::ffi::OsStringExt;
+        let mut bytes = b"/srv/venv/".to_vec();
+        bytes.extend(path);
+        let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+        if let Ok(url) = Url::of_path(&path) {
+            prop_assert_eq!(url.path(), Some(path.clone()));
+        }
+        assert_recipe_is_safe(distribution("a".into(), None, Origin::Folder { path, editable: true }));
+    }
+
+    #[test]
+    fn texts(text in near_text(TEXTS, TEXT_WORDS)) {
+        macro_rules! each {
+            ($($type:ty),*) => {$(
+                if let Ok(fit) = <$type>::try_from(text.clone()) {
+                    prop_assert!(is_one_word(&text), "{:?} as {}", text, stringify!($type));
+                    prop_assert_eq!(&fit.to_string(), &text);
+                    assert_stored(&fit);
+                }
+            )*};
+        }
+        each!(Name, Release, Url, Subdirectory, Token);
+        let name = normalised(&text);
+        prop_assert_eq!(normalised(&name), name);
+    }
+
+    #[test]
+    fn stored_recipes(bytes in near(RECIPE, RECIPE_WORDS)) {
+        if let Ok(recipe) = Recipe::of_json(&bytes) {
+            let exact = recipe.exact();
+            prop_assert_eq!(exact.lines().count(), exact.matches('\n').count());
+            prop_assert!(exact.lines().all(|line| is_harmless(line)
+                && (line.starts_with("-e file:///") || !line.starts_with('-'))), "{:?}", exact);
+        }
+    }
+}
+
+const RECIPE: &[&str] = &[
+    r#"{"schema_version":1,"flavour":"venv","system-site-packages":false,"prompt":null,"seed-pip":true,"requirements":[
+    {"name":"a","source":{"kind":"index","version":"1.0"}},
+    {"name":"b","source":{"kind":"vcs","vcs":"git","url":"https://x.org/b","commit":"abc","subdirectory":null}},
+    {"name":"c","source":{"kind":"folder","url":"file:///srv/c","editable":true}},
+    {"name":"d","source":{"kind":"archive","url":"https://x.org/d.whl","hash":{"algorithm":"sha256","digits":"ab"},"subdirectory":"x"}},
+    {"name":"wheel","source":{"kind":"newest","below":null}}]}"#,
+];
+
+const RECIPE_WORDS: &[&str] = &[
+    "\"name\":",
+    "\"a\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "\"kind\":\"index\"",
+    "--index-url=x",
+    "\\n",
+    "1",
+    "-",
+    "..",
+];
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn long_files(
+        cfg in bulky(CONFIGURATION_WORDS),
+        list in bulky(RECORD_WORDS),
+        lines in bulky(METADATA_WORDS),
+        origin in bulky(ORIGIN_WORDS),
+    ) {
+        let _ = Configuration::parse(&cfg).minor();
+        top_level_modules(&record(&list));
+        headers(Ok(lines.as_slice()));
+        let _ = Origin::of_direct_url(&origin);
+    }
+}
