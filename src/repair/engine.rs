@@ -29,6 +29,10 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
+    pub(crate) fn is_uv(&self) -> bool {
+        matches!(self, Self::Uv(_))
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Uv(_) => "uv",
@@ -132,14 +136,18 @@ impl Seeds {
 
 /// The engines to try for an interpreter that is installed, the best first.
 pub(crate) fn engines(root: &Root, choice: EngineChoice, interpreter: &Path) -> Vec<Engine> {
-    let uv =
-        UV.iter().map(PathBuf::from).find(|path| is_roots_program(&root.at(path)).unwrap_or(false));
     let pip = pip_wheel(root).map(|(_, wheel)| Engine::PipWheel(wheel)).or_else(|| {
         root.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
     });
-    let uv = uv.map(Engine::Uv).filter(|_| choice != EngineChoice::Pip);
     let pip = pip.filter(|_| choice != EngineChoice::Uv);
-    uv.into_iter().chain(pip).collect()
+    uv(root, choice).map(Engine::Uv).into_iter().chain(pip).collect()
+}
+
+/// The system's uv, where it may be used.
+pub(crate) fn uv(root: &Root, choice: EngineChoice) -> Option<PathBuf> {
+    let mut places = UV.iter().map(PathBuf::from);
+    let found = places.find(|path| is_roots_program(&root.at(path)).unwrap_or(false));
+    found.filter(|_| choice != EngineChoice::Pip)
 }
 
 /// Why there is no engine, and what to install.

@@ -17,6 +17,7 @@ mod refresh;
 mod restart;
 mod rollback;
 mod smoke;
+mod sources;
 mod stage;
 
 pub(crate) use anchor::{anchor, let_go};

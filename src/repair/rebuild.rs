@@ -8,7 +8,7 @@ use super::carry::{Carrier, Seen};
 use super::engine::{self, Engine, Seeds};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
-use super::{Context, smoke};
+use super::{Context, smoke, sources};
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
@@ -108,10 +108,8 @@ pub(crate) fn readiness(
     };
     let mut reasons = Vec::new();
     reasons.extend(Content::of(context, entry, venv).err().unwrap_or_default());
-    let choice = context.config.engine;
-    if engine::engines(context.root, choice, &python::path_of(minor)).is_empty() {
-        reasons.push(engine::no_engine(minor, choice));
-    }
+    let owner = owner(context, venv);
+    reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
     reasons.extend(stage::obstacles(context.root, venv));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
@@ -258,8 +256,8 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Sources that lie in the venv itself, by their paths in it: they have to be there
-    /// before anything is installed.
+    /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
+    /// pip's settings have to, before anything is installed.
     fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
         let Wanted::Same(recipe) = &self.wanted else { return Vec::new() };
         let inside = recipe.sources_inside(venv);
@@ -388,22 +386,24 @@ impl Work<'_> {
         to: &Path,
         overlay: &dyn Fn() -> Option<Overlay>,
     ) -> Result<Vec<String>, RebuildError> {
-        let choice = self.context.config.engine;
-        let engines = engine::engines(self.context.root, choice, &self.target.interpreter());
-        let Some(first) = engines.first() else {
-            return Err(RebuildError::NoEngine(engine::no_engine(self.target.minor, choice)));
-        };
-        let folder = self.job.entry.requirements().and_then(Path::parent).unwrap_or(Path::new("/"));
         let (root, owner, deadline) = (self.context.root, self.owner, self.deadline);
+        let interpreter = self.target.interpreter();
+        let minor = self.target.minor;
+        let engines = sources::engines(self.context, old, owner, minor, &interpreter)
+            .map_err(RebuildError::NoEngine)?;
+        let folder = self.job.entry.requirements().and_then(Path::parent);
+        let folder = folder.or_else(|| sources::project(&self.job.venv)).unwrap_or(Path::new("/"));
         let run = |program: Program| {
             let program = program.limit(deadline.left());
             confine::confined(root, program, owner, overlay(), folder).run()
         };
-        run(self.creation(first)).map_err(RebuildError::Create)?;
+        run(self.creation()).map_err(RebuildError::Create)?;
         let sources = self.content.sources_inside(&self.venv().path);
-        let is_source = |path: &Path| sources.iter().any(|source| path.starts_with(source));
+        let is_needed = |path: &Path| {
+            path == Path::new("pip.conf") || sources.iter().any(|source| path.starts_with(source))
+        };
         self.seen = Seen::of(root, old)?;
-        let left = self.carrier(old, to).foreign(&self.seen, is_source)?;
+        let left = self.carrier(old, to).foreign(&self.seen, is_needed)?;
         let mut notes = self.left_behind(left);
         let mut last = Ok(());
         for engine in &engines {
@@ -418,7 +418,7 @@ impl Work<'_> {
             }
         }
         last?;
-        let mut left = self.carrier(old, to).foreign(&self.seen, |path| !is_source(path))?;
+        let mut left = self.carrier(old, to).foreign(&self.seen, |path| !is_needed(path))?;
         left.extend(self.carrier(old, to).changes()?);
         notes.extend(self.left_behind(left));
         Ok(notes)
@@ -437,18 +437,19 @@ impl Work<'_> {
     }
 
     /// The same maker as before, where it is there; else the standard library's.
-    fn creation(&self, engine: &Engine) -> Program {
+    fn creation(&self) -> Program {
         let (venv, target) = (self.venv(), self.target);
         let interpreter = target.interpreter();
-        let mut program = match engine {
-            Engine::Uv(uv) if venv.flavour == Flavour::Uv && !target.copies => Program::new(uv)
+        let uv = engine::uv(self.context.root, self.context.config.engine)
+            .filter(|_| venv.flavour == Flavour::Uv && !target.copies);
+        let mut program = if let Some(uv) = uv {
+            Program::new(uv)
                 .env("UV_PYTHON_DOWNLOADS", "never")
                 .args(["venv", "--quiet", "--allow-existing", "--no-project", "--python"])
-                .arg(interpreter),
-            _ => {
-                let program = Program::new(interpreter).args(["-I", "-m", "venv", "--without-pip"]);
-                program.arg(if target.copies { "--copies" } else { "--symlinks" })
-            }
+                .arg(interpreter)
+        } else {
+            let program = Program::new(interpreter).args(["-I", "-m", "venv", "--without-pip"]);
+            program.arg(if target.copies { "--copies" } else { "--symlinks" })
         };
         if venv.system_site_packages {
             program = program.arg("--system-site-packages");

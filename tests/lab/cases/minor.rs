@@ -149,6 +149,26 @@ fn quick_guarded(machine: &Machine) -> Result<()> {
     ensure!(made_by.contains("uv = "), "it was not made by uv: {made_by}");
     let check = format!("uv pip check --python {}/bin/python", Site::Quick.venv());
     machine.must(&check)?;
+    only_who_was_told(machine)
+}
+
+/// An installer that was not told where packages come from, while the other was, is not asked: what is private would be
+/// looked for in public.
+fn only_who_was_told(machine: &Machine) -> Result<()> {
+    let venv = Site::Quick.venv();
+    let told = "no-index = true\nfind-links = ";
+    machine.must("rm /etc/pip.conf /etc/uv/uv.toml /etc/venvguard/config.toml")?;
+    for (file, text, by) in [
+        (format!("{venv}/pip.conf"), format!("[global]\n{told}/wheelhouse\n"), "pip"),
+        (format!("{venv}/../uv.toml"), format!("{told}[\"/wheelhouse\"]\n"), "uv"),
+    ] {
+        machine.must(&format!("printf '%b' '{text}' >{file}; chown app: {file}"))?;
+        machine.must("venvguard rebuild quick")?;
+        let installers = machine
+            .must(&format!("cat {venv}/lib/python3*/site-packages/*/INSTALLER | sort -u"))?;
+        ensure!(installers.split_whitespace().eq([by]), "installed by {installers}, not by {by}");
+        machine.must(&format!("grep -q find-links {file} && rm {file}"))?;
+    }
     Ok(())
 }
 

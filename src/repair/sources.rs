@@ -1,0 +1,135 @@
+//! Where installers were told to look for packages: an engine that was not told, where
+//! another was, would take a private package's name to a public index.
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use super::engine::{self, Engine};
+use crate::host::user::User;
+use crate::host::{Root, file};
+use crate::python::Minor;
+use crate::venv::Venv;
+
+/// No setting of an installer is longer than this.
+const LIMIT: u64 = 1 << 20;
+
+/// What says where packages come from, in pip's files and in uv's.
+const KEYS: [&str; 5] = ["index", "index-url", "extra-index-url", "find-links", "no-index"];
+
+/// The engines that may install into a venv, at least one, the best first; or why there is
+/// none.
+pub(super) fn engines(
+    context: &Context,
+    venv: &Venv,
+    owner: &User,
+    minor: Minor,
+    interpreter: &Path,
+) -> Result<Vec<Engine>, String> {
+    let choice = context.config.engine;
+    let mut engines = engine::engines(context.root, choice, interpreter);
+    if engines.is_empty() {
+        return Err(engine::no_engine(minor, choice));
+    }
+    let (pip, uv) = (of_pip(context.root, venv, owner), of_uv(context.root, venv, owner));
+    match (&pip, &uv) {
+        (Some(_), None) => engines.retain(|one| !one.is_uv()),
+        (None, Some(_)) => engines.retain(Engine::is_uv),
+        _ => {}
+    }
+    if engines.is_empty() {
+        return Err(format!(
+            "{} says where its packages come from, and the only installer that may be used does not read it",
+            file::printable(pip.or(uv).unwrap_or_default())
+        ));
+    }
+    Ok(engines)
+}
+
+/// pip's file that says where to look, if one does.
+fn of_pip(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
+    [
+        venv.path.join("pip.conf"),
+        owner.home.join(".config/pip/pip.conf"),
+        owner.home.join(".pip/pip.conf"),
+        "/etc/xdg/pip/pip.conf".into(),
+        "/etc/pip.conf".into(),
+    ]
+    .into_iter()
+    .find(|path| says_where(root, path, ""))
+}
+
+/// The same of uv, which also reads the settings of the project that a venv lies in.
+fn of_uv(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
+    let of_project = project(venv).and_then(|folder| {
+        let (own, shared) = (folder.join("uv.toml"), folder.join("pyproject.toml"));
+        if says_where(root, &own, "") {
+            return Some(own);
+        }
+        says_where(root, &shared, "tool.uv").then_some(shared)
+    });
+    of_project.or_else(|| {
+        [
+            owner.home.join(".config/uv/uv.toml"),
+            "/etc/xdg/uv/uv.toml".into(),
+            "/etc/uv/uv.toml".into(),
+        ]
+        .into_iter()
+        .find(|path| says_where(root, path, ""))
+    })
+}
+
+/// The folder of the project that a venv was made for by uv.
+pub(super) fn project(venv: &Venv) -> Option<&Path> {
+    if venv.flavour == crate::venv::Flavour::Uv { venv.path.parent() } else { None }
+}
+
+/// Whether a file names an index, in a section whose name begins with `sections`. One that
+/// cannot be read may.
+fn says_where(root: &Root, path: &Path, sections: &str) -> bool {
+    let text = match file::read_untrusted(&root.at(path), LIMIT) {
+        Ok(bytes) => bytes,
+        Err(error) => return !error.is_not_found(),
+    };
+    let mut counts = sections.is_empty();
+    String::from_utf8_lossy(&text).lines().map(str::trim).any(|line| {
+        if let Some(section) = line.strip_prefix('[') {
+            let section = section.trim_matches(['[', ']', ' ']);
+            counts = section.starts_with(sections);
+            return counts && section.rsplit('.').next() == Some("index");
+        }
+        let key = line.split(['=', ':']).next().unwrap_or_default();
+        counts && line.len() > key.len() && KEYS.contains(&&*key.trim().replace('_', "-"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(text: &str, sections: &str) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x"), text).unwrap();
+        says_where(&Root::new(folder.path()), Path::new("/x"), sections)
+    }
+
+    #[test]
+    fn files_that_name_an_index_are_told_from_others() {
+        for text in [
+            "[global]\nindex-url = https://x.org/simple\n",
+            "[install]\nfind_links: /srv/wheels\n",
+            "no-index = true\n",
+            "[[index]]\nurl = \"https://x.org\"\n",
+        ] {
+            assert!(says(text, ""), "{text}");
+        }
+        for text in ["", "[global]\ntimeout = 60\n", "# index-url = x\n", "[pip]\nindex-urls = x"] {
+            assert!(!says(text, ""), "{text}");
+        }
+        let project = |text| says(text, "tool.uv");
+        assert!(project("[project]\nname = \"a\"\n[tool.uv]\nindex-url = \"x\"\n"));
+        assert!(project("[[tool.uv.index]]\nurl = \"x\"\n"));
+        assert!(!project("[tool.pdm]\nindex = \"x\"\n[[tool.other.index]]\n"));
+        assert!(!says_where(&Root::new("/"), Path::new("/nonexistent/pip.conf"), ""));
+        assert!(says_where(&Root::new("/"), Path::new("/etc"), ""), "what cannot be read may");
+    }
+}
