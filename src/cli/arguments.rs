@@ -9,6 +9,7 @@ use crate::host::fault::Fault;
 use crate::plan::Policy;
 use crate::python::Minor;
 use crate::service::Service;
+use crate::venv::Relax;
 
 /// Keeps Python virtualenvs working across apt upgrades of Python.
 ///
@@ -139,6 +140,15 @@ pub(super) struct Register {
     /// What a rebuild installs (default: exactly what is installed now)
     #[arg(long, value_name = "FILE")]
     pub(super) requirements: Option<PathBuf>,
+    /// The lock whose versions and hashes a rebuild installs (default: the project's own gives
+    /// hashes to what is installed): uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml
+    /// or requirements with hashes
+    #[arg(long, value_name = "FILE", conflicts_with = "requirements")]
+    pub(super) lock: Option<PathBuf>,
+    /// How far a distribution may move that cannot be had in its version for a new Python
+    /// (default: not at all)
+    #[arg(long, value_enum)]
+    pub(super) relax: Option<Relax>,
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +169,10 @@ pub(super) struct Rebuild {
     /// venvs that follow it or have lost theirs, their own for the others)
     #[arg(long, value_name = "X.Y")]
     pub(super) python: Option<Minor>,
+    /// How far a distribution may move that cannot be had in its version for that Python
+    /// (default: what was said at `register`)
+    #[arg(long, value_enum)]
+    pub(super) relax: Option<Relax>,
     #[arg(long, requires = "dry_run", help = JSON_HELP)]
     pub(super) json: bool,
 }

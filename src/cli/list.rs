@@ -2,13 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use super::{Exit, chosen};
+use super::{Exit, chosen, may_change};
 use crate::guard::{Guard, Survey};
 use crate::host::file::printable;
 use crate::host::user;
 use crate::plan::{Health, State, health};
 use crate::python::{self, Interpreters, Version};
+use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
 use crate::store::Entry;
@@ -59,6 +61,14 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
 
 pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
     let survey = guard.look()?;
+    // Whoever looks at the venvs as root sees to it that they can be made again.
+    if may_change(guard) {
+        if let Ok(_lock) = guard.store.lock(Duration::ZERO) {
+            let venvs =
+                survey.entries().filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)));
+            repair::refresh_recipes(&guard.context(), venvs);
+        }
+    }
     let ids: Option<HashSet<&str>> = if wanted.is_empty() {
         None
     } else {
@@ -188,6 +198,12 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         }
         if let Some(path) = entry.requirements() {
             line("requirements", &printable(path));
+        }
+        if let Some(path) = entry.lock() {
+            line("lock", &printable(path));
+        }
+        if let Some(relax) = entry.relax {
+            line("relax", &relax.to_string());
         }
         if let Some(kept) = &entry.kept {
             line("kept tree", &format!("{} (since {})", printable(kept.path()), kept.at));

@@ -134,10 +134,15 @@ fn confined(report: &Report, specification: &str, program: &[std::ffi::OsString]
 
 /// Commands that change what root keeps say so before anything is tried.
 fn need_root(guard: &Guard) -> anyhow::Result<()> {
-    if guard.root.is_system() && !rustix::process::geteuid().is_root() {
+    if !may_change(guard) {
         anyhow::bail!("only root can do this; nothing was changed (try `sudo venvguard …`)");
     }
     Ok(())
+}
+
+/// Whether what root keeps is the caller's to change.
+fn may_change(guard: &Guard) -> bool {
+    !guard.root.is_system() || rustix::process::geteuid().is_root()
 }
 
 /// The entries that names, paths, ids or globs stand for; each has to stand for one at least.

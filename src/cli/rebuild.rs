@@ -27,7 +27,8 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     let mut survey = guard.survey(registry);
     let mut jobs = Vec::new();
     for (entry, venv, remedy) in asked_for(guard, &survey, wanted)? {
-        let job = job(entry, venv, remedy, &now, wanted.python);
+        let mut job = job(entry, venv, remedy, &now, wanted.python);
+        job.entry.relax = wanted.relax.or(entry.relax);
         if remedy == Remedy::Rebuild {
             let minor = job.target.map(|target| target.minor);
             if let Readiness::NotReady(reasons) =

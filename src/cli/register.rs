@@ -1,5 +1,7 @@
 //! `register` and `unregister`.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, bail};
 
 use super::arguments::Register;
@@ -8,7 +10,7 @@ use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
 use crate::store::Registry;
-use crate::venv::{self, Venv};
+use crate::venv::{self, Lock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
     need_root(guard)?;
@@ -19,11 +21,11 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         );
     }
     let check = wanted.check.as_deref().map(check).transpose()?;
-    let requirements = wanted
-        .requirements
-        .as_ref()
-        .map(|path| path.canonicalize().with_context(|| format!("cannot read {}", printable(path))))
-        .transpose()?;
+    let requirements = wanted.requirements.as_deref().map(file).transpose()?;
+    let lock = wanted.lock.as_deref().map(file).transpose()?;
+    if let Some(path) = &lock {
+        Lock::read(&guard.root, path).context("nothing was registered")?;
+    }
     let _lock = guard.lock()?;
     let mut registry = guard.store.registry()?;
     let mut registered = Vec::new();
@@ -46,6 +48,12 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         if let Some(path) = &requirements {
             entry.set_requirements(path);
         }
+        if let Some(path) = &lock {
+            entry.set_lock(path);
+        }
+        if wanted.relax.is_some() {
+            entry.relax = wanted.relax;
+        }
         registered.push((id, venv));
     }
     guard.store.save_registry(&registry)?;
@@ -54,7 +62,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
     }
     for (id, venv) in &registered {
         let Some(entry) = registry.get(id) else { continue };
-        repair::keep_recipe(&guard.context(), id, venv)?;
+        repair::keep_recipe(&guard.context(), entry, venv)?;
         guard.report.data(format!(
             "{}: {}, {} by {}, Python {}",
             entry.name,
@@ -77,7 +85,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
 fn add(
     guard: &Guard,
     registry: &mut Registry,
-    path: &std::path::Path,
+    path: &Path,
     name: Option<&str>,
 ) -> anyhow::Result<(String, Venv)> {
     let real = guard.root.at(path_from_here(guard, path)?);
@@ -92,8 +100,13 @@ fn add(
 }
 
 /// A relative path is relative to where the caller is.
-fn path_from_here(guard: &Guard, path: &std::path::Path) -> std::io::Result<std::path::PathBuf> {
+fn path_from_here(guard: &Guard, path: &Path) -> std::io::Result<PathBuf> {
     if guard.root.is_system() { std::path::absolute(path) } else { Ok(path.to_path_buf()) }
+}
+
+/// A file that a person names, wherever its path leads today.
+fn file(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("cannot read {}", printable(path)))
 }
 
 /// The check's words. It is run without a shell: what looks like shell is refused here,

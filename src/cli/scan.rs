@@ -48,7 +48,7 @@ pub(super) fn scan(
         }
         if register && venv.base.ours {
             match registry.add(&venv.path, None, guard.config.policy) {
-                Ok(entry) => repair::keep_recipe(&guard.context(), &entry.id, &venv)?,
+                Ok(entry) => repair::keep_recipe(&guard.context(), entry, &venv)?,
                 Err(error) => guard
                     .report
                     .error(&format!("cannot register {}: {error}", printable(&venv.path))),

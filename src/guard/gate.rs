@@ -52,6 +52,8 @@ impl Guard {
             .filter(|decision| decision.remedy != Remedy::None)
             .map(|decision| decision.id.as_str())
             .collect();
+        let venvs = affected.iter().filter_map(|id| survey.get(id));
+        repair::refresh_recipes(&self.context(), venvs);
         let running = self.running_services(&survey, &affected);
         if !self.move_away(&mut survey, &plan, known.as_ref(), &running, &now) {
             return Ok(Verdict::Block);

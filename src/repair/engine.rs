@@ -1,6 +1,7 @@
 //! What makes a venv and installs distributions into it: uv, or the new interpreter's pip.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -44,14 +45,8 @@ impl Engine {
     pub(crate) fn install(&self, python: &Path, compile: bool) -> Program {
         match self {
             Self::Uv(uv) => {
-                // A company's own certificate stands in the system's store, where pip looks
-                // too; uv has renamed the switch.
-                let program = Program::new(uv)
-                    .env("UV_PYTHON_DOWNLOADS", "never")
-                    .env("UV_SYSTEM_CERTS", "1")
-                    .env("UV_NATIVE_TLS", "1")
-                    .args(["pip", "install", "--no-progress", "--python"])
-                    .arg(python);
+                let program =
+                    Self::uv(uv).args(["pip", "install", "--no-progress", "--python"]).arg(python);
                 if compile { program.arg("--compile-bytecode") } else { program }
             }
             Self::PipWheel(wheel) => {
@@ -91,12 +86,35 @@ impl Engine {
         if compile { program } else { program.arg("--no-compile") }
     }
 
-    /// The option that names the list of requirements on standard input.
-    pub(crate) fn list_from_input(&self) -> [OsString; 2] {
+    /// An option that names a file, and standard input for it.
+    pub(crate) fn input_as(&self, option: &str) -> [OsString; 2] {
+        [option.into(), if self.is_uv() { "-" } else { "/dev/stdin" }.into()]
+    }
+
+    /// Asks which versions of a distribution have a wheel: uv for the lowest from one on,
+    /// pip for one that no distribution has.
+    pub(crate) fn offers(&self, python: &Path, name: &str, from: &dyn Display) -> Program {
         match self {
-            Self::Uv(_) => ["-r".into(), "-".into()],
-            _ => ["-r".into(), "/dev/stdin".into()],
+            Self::Uv(uv) => Self::uv(uv)
+                .args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-deps"])
+                .args(["--resolution", "lowest", "--only-binary", ":all:", "--python"])
+                .arg(python)
+                .arg("-")
+                .input(format!("{name}>={from}\n")),
+            _ => self
+                .install(python, true)
+                .args(["--dry-run", "--no-deps", "--only-binary", ":all:"])
+                .arg(format!("{name}===none")),
         }
+    }
+
+    /// A company's own certificate stands in the system's store, where pip looks too; uv has
+    /// renamed the switch.
+    fn uv(uv: &Path) -> Program {
+        Program::new(uv)
+            .env("UV_PYTHON_DOWNLOADS", "never")
+            .env("UV_SYSTEM_CERTS", "1")
+            .env("UV_NATIVE_TLS", "1")
     }
 }
 

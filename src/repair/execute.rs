@@ -108,7 +108,8 @@ impl<'a> Ledger<'a> {
         let (name, path) = (entry.name.clone(), entry.path().to_path_buf());
         let before = entry.clone();
         let older = note_in_entry(entry, outcome);
-        let is_changed = *entry != before;
+        let after = entry.clone();
+        let is_changed = after != before;
         let leftovers: Vec<Leftover> = leftover.into_iter().chain(older).collect();
         if is_changed || !leftovers.is_empty() {
             registry.leftovers.extend(leftovers);
@@ -127,7 +128,7 @@ impl<'a> Ledger<'a> {
             }
             Done::Rebuilt { .. } => {
                 let kept = venv::inspect(self.context.root, &path)
-                    .map(|venv| super::keep_recipe(self.context, &outcome.id, &venv));
+                    .map(|venv| super::keep_recipe(self.context, &after, &venv));
                 if let Ok(Err(error)) = kept {
                     report.error(&format!("{name}: cannot keep its recipe: {error}"));
                 }

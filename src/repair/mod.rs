@@ -7,9 +7,11 @@
 
 mod anchor;
 mod carry;
+mod content;
 mod course;
 mod engine;
 mod execute;
+mod install;
 mod job;
 mod rebuild;
 mod recover;
@@ -22,9 +24,10 @@ mod stage;
 
 pub(crate) use anchor::{anchor, let_go};
 pub(crate) use carry::copy_listed;
+pub(crate) use content::{keep_recipe, refresh_recipes};
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
-pub(crate) use rebuild::{Target, keep_recipe, readiness};
+pub(crate) use rebuild::{Target, readiness};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
 pub(crate) use stage::{is_ours_to_keep, pattern_of_what_is_aside};

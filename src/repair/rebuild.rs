@@ -5,20 +5,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::carry::{Carrier, Seen};
-use super::engine::{self, Engine, Seeds};
+use super::content::Content;
+use super::engine;
+use super::install::{InstallError, Installer};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
 use super::{Context, smoke, sources};
+use crate::host::Program;
 use crate::host::clock::Deadline;
-use crate::host::command::{CommandError, Finished};
+use crate::host::command::CommandError;
 use crate::host::confine::{self, Overlay};
 use crate::host::tree::Parent;
 use crate::host::user::{self, User};
-use crate::host::{Program, file};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
 use crate::store::{Entry, Kept, Leftover, Progress as Step, StoreError, Swap};
-use crate::venv::{self, Flavour, Link, Recipe, Unreproducible, Venv};
+use crate::venv::{Flavour, Link, Venv};
 
 /// What a rebuild has to end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +74,8 @@ pub(super) enum RebuildError {
     NotThere(Vec<String>),
     #[error("cannot make the environment: {0}")]
     Create(CommandError),
-    #[error("{engine} cannot install the packages: {source}", source = .error)]
-    Install { engine: &'static str, error: CommandError },
+    #[error(transparent)]
+    Install(#[from] InstallError),
     #[error("the new environment does not work: {0}")]
     Dead(String),
     #[error("in the new environment, and not in the old one, these fail:\n    {}", .0.join("\n    "))]
@@ -112,14 +114,6 @@ pub(crate) fn readiness(
     reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
     reasons.extend(stage::obstacles(context.root, venv));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
-}
-
-/// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
-/// cannot be told today stays as it was told before.
-pub(crate) fn keep_recipe(context: &Context, id: &str, venv: &Venv) -> Result<(), StoreError> {
-    let site = context.root.at(venv.site_packages());
-    let recipe = venv::distributions(&site).ok().and_then(|all| Recipe::of(venv, &all).ok());
-    recipe.map_or(Ok(()), |recipe| context.store.save_recipe(id, &recipe))
 }
 
 /// Why there is no new tree, and what is left to do about it. The old one stands, unless it
@@ -198,71 +192,6 @@ pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
         gid: venv.gid,
         home: "/nonexistent".into(),
     })
-}
-
-/// What is in a tree, told while it still is in its place.
-#[derive(Debug)]
-struct Content<'a> {
-    wanted: Wanted<'a>,
-    /// What has to be importable again.
-    modules: Vec<String>,
-}
-
-/// What is to be installed.
-#[derive(Debug)]
-enum Wanted<'a> {
-    /// Exactly what was.
-    Same(Recipe),
-    /// What a person wrote down; and pip, where the old tree had one.
-    Listed { file: &'a Path, pip: bool },
-}
-
-impl<'a> Content<'a> {
-    /// All reasons why it cannot be told, where it cannot.
-    fn of(context: &Context, entry: &'a Entry, venv: &Venv) -> Result<Self, Vec<String>> {
-        let site = context.root.at(venv.site_packages());
-        let distributions = venv::distributions(&site)
-            .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
-        let mut modules: Vec<String> =
-            distributions.iter().flat_map(|one| one.top_level_modules(&site)).collect();
-        modules.sort();
-        modules.dedup();
-        if let Some(file) = entry.requirements() {
-            let pip = distributions.iter().any(|one| one.normalised_name() == "pip");
-            return Ok(Self { wanted: Wanted::Listed { file, pip }, modules });
-        }
-        let words =
-            |reasons: Vec<Unreproducible>| reasons.iter().map(ToString::to_string).collect();
-        let recipe = match Recipe::of(venv, &distributions) {
-            // A venv that lost its packages is made again as it was registered.
-            Ok(empty) if distributions.is_empty() => {
-                context.store.recipe(&entry.id).ok().flatten().unwrap_or(empty)
-            }
-            Ok(recipe) => recipe,
-            Err(reasons) => return Err(words(reasons)),
-        };
-        let gone = recipe.gone(context.root);
-        if gone.is_empty() {
-            Ok(Self { wanted: Wanted::Same(recipe), modules })
-        } else {
-            Err(words(gone))
-        }
-    }
-
-    fn has_pip(&self) -> bool {
-        match &self.wanted {
-            Wanted::Same(recipe) => recipe.seed_pip,
-            Wanted::Listed { pip, .. } => *pip,
-        }
-    }
-
-    /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
-    /// pip's settings have to, before anything is installed.
-    fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
-        let Wanted::Same(recipe) = &self.wanted else { return Vec::new() };
-        let inside = recipe.sources_inside(venv);
-        inside.iter().filter_map(|path| Some(path.strip_prefix(venv).ok()?.to_path_buf())).collect()
-    }
 }
 
 /// One rebuild.
@@ -404,11 +333,13 @@ impl Work<'_> {
         };
         self.seen = Seen::of(root, old)?;
         let left = self.carrier(old, to).foreign(&self.seen, is_needed)?;
-        let mut notes = self.left_behind(left);
+        let mut notes = std::mem::take(&mut self.content.notes);
+        notes.extend(self.left_behind(left));
         let mut last = Ok(());
         for engine in &engines {
+            let installer = Installer { root, engine, venv: self.venv(), minor, run: &run };
             let mut own = Vec::new();
-            last = self.install(engine, &run, &mut own);
+            last = installer.install(&self.content, &mut own);
             match &last {
                 Ok(()) => {
                     notes.extend(own);
@@ -459,62 +390,5 @@ impl Work<'_> {
             program = program.arg(format!("--prompt={prompt}"));
         }
         program.arg(&venv.path)
-    }
-
-    fn install(
-        &self,
-        engine: &Engine,
-        run: &dyn Fn(Program) -> Result<Finished, CommandError>,
-        notes: &mut Vec<String>,
-    ) -> Result<(), RebuildError> {
-        let python = self.venv().path.join("bin/python");
-        let compile = self.venv().flavour != Flavour::Uv;
-        let failed = |error| RebuildError::Install { engine: engine.name(), error };
-        let install = || engine.install(&python, compile);
-        // What was installed is exact as it stands: nothing has to be resolved.
-        let listed = |program: Program, list: String| {
-            run(program.arg("--no-deps").args(engine.list_from_input()).input(list))
-        };
-        // pip and its companions are the new interpreter's: the old ones may not run on it.
-        let seeds = Seeds::of(self.context.root);
-        let pip = self.content.has_pip().then(|| seeds.pip());
-        let recipe = match &self.content.wanted {
-            Wanted::Listed { file, .. } => {
-                if let Some(pip) = pip {
-                    run(seeds.offline(install()).arg(pip)).map_err(failed)?;
-                }
-                return run(install().arg("-r").arg(file)).map(drop).map_err(failed);
-            }
-            Wanted::Same(recipe) => recipe,
-        };
-        let exact = recipe.exact();
-        let companions = recipe.seeds();
-        let moving: String = pip
-            .into_iter()
-            .chain(companions.iter().map(String::as_str))
-            .fold(String::new(), |list, name| list + name + "\n");
-        // One run costs a fraction of several; which of them fails is told by several.
-        if exact.is_empty() || listed(seeds.beside(install()), moving + &exact).is_err() {
-            if let Some(pip) = pip {
-                run(seeds.offline(install()).arg(pip)).map_err(failed)?;
-            }
-            for name in companions {
-                if let Err(error) = run(seeds.beside(install()).arg(&name)) {
-                    notes.push(format!("{name} is not there any more: {error}"));
-                }
-            }
-            if exact.is_empty() {
-                return Ok(());
-            }
-            listed(install(), exact).map_err(failed)?;
-        }
-        // Another minor version may ask for more. That the old set has conflicts of its own
-        // is no reason to have no venv.
-        if run(engine.check(&python)).is_err() {
-            if let Err(error) = run(install().args(recipe.names())) {
-                notes.push(format!("the packages' own requirements are not all met: {error}"));
-            }
-        }
-        Ok(())
     }
 }

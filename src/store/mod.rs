@@ -16,7 +16,7 @@ mod transaction;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -133,18 +133,27 @@ impl Store {
 
     /// What it takes to make a venv again, should it not tell any more.
     pub(crate) fn recipe(&self, id: &str) -> Result<Option<Recipe>, StoreError> {
-        let path = self.state.join(format!("recipes/{id}.json"));
-        match file::read_untrusted(&path, LIMIT) {
-            Ok(bytes) => Ok(Some(Recipe::of_json(&bytes).map_err(|error| {
-                StoreError::Damaged { path, line: 0, reason: error.to_string() }
+        let path = self.recipe_path(id);
+        match file::read_own(&path, LIMIT) {
+            Ok(bytes) => Ok(Some(Recipe::of_pylock(&bytes).map_err(|error| {
+                StoreError::Damaged { path, line: 1, reason: error.to_string() }
             })?)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// A URL may hold what lets somebody in: the file is root's alone to read.
     pub(crate) fn save_recipe(&self, id: &str, recipe: &Recipe) -> Result<(), StoreError> {
-        self.save(&format!("recipes/{id}.json"), recipe)
+        self.write(&self.recipe_path(id), recipe.to_pylock().as_bytes(), 0o600)
+    }
+
+    pub(crate) fn recipe_written(&self, id: &str) -> Option<SystemTime> {
+        std::fs::metadata(self.recipe_path(id)).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    fn recipe_path(&self, id: &str) -> PathBuf {
+        self.state.join(format!("recipes/pylock.{id}.toml"))
     }
 
     /// Whether there is something for `resume` to do. A few `stat`s.
@@ -172,12 +181,16 @@ impl Store {
 
     fn save(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
         let path = self.state.join(name);
-        let io = |source| StoreError::Io { path: path.clone(), source };
-        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| io(error.into()))?;
+        let mut bytes = serde_json::to_vec_pretty(value)
+            .map_err(|error| StoreError::Io { path: path.clone(), source: error.into() })?;
         bytes.push(b'\n');
-        let folder = path.parent().unwrap_or(&self.state);
-        std::fs::create_dir_all(folder).map_err(io)?;
-        file::write_atomically(&path, &bytes, 0o644).map_err(io)
+        self.write(&path, &bytes, 0o644)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+        let io = |source| StoreError::Io { path: path.to_path_buf(), source };
+        std::fs::create_dir_all(path.parent().unwrap_or(&self.state)).map_err(io)?;
+        file::write_atomically(path, bytes, mode).map_err(io)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {

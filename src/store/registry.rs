@@ -10,6 +10,7 @@ use super::{PathText, path_text};
 use crate::host::{clock, tree};
 use crate::plan::Policy;
 use crate::service::Service;
+use crate::venv::Relax;
 
 pub(super) const SCHEMA: u64 = 1;
 
@@ -61,6 +62,11 @@ pub(crate) struct Entry {
     pub(crate) check: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requirements: Option<PathText>,
+    /// The lock that says which versions to install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<PathText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relax: Option<Relax>,
     pub(crate) registered_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) anchored: Option<Anchored>,
@@ -142,8 +148,17 @@ impl Entry {
         self.requirements.as_ref().map(|path| path.0.as_path())
     }
 
+    pub(crate) fn lock(&self) -> Option<&Path> {
+        self.lock.as_ref().map(|path| path.0.as_path())
+    }
+
+    /// Another list of what to install takes the place of this one.
+    pub(crate) fn set_lock(&mut self, path: &Path) {
+        (self.lock, self.requirements) = (Some(path.into()), None);
+    }
+
     pub(crate) fn set_requirements(&mut self, path: &Path) {
-        self.requirements = Some(path.into());
+        (self.requirements, self.lock) = (Some(path.into()), None);
     }
 }
 
@@ -201,6 +216,8 @@ impl Registry {
             services: Vec::new(),
             check: Vec::new(),
             requirements: None,
+            lock: None,
+            relax: None,
             registered_at: clock::now(),
             anchored: None,
             kept: None,

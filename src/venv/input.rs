@@ -3,12 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::configuration::Configuration;
 use super::distribution::{headers, modules_in, scripts_in};
 use super::record::{RecordEntry, installed_files, is_identifier, record, top_level_modules};
 use super::text::{Name, Release, Subdirectory, Token, Url};
 use super::*;
+use crate::host::Root;
 use crate::host::root::normal;
 use crate::input::{bulky, few, is_harmless, near, near_text};
 
@@ -187,7 +189,7 @@ fn sample_venv() -> Venv {
 /// Whatever a venv claims: a line a distribution, and nothing of it is an option.
 fn assert_recipe_is_safe(distribution: Distribution) {
     let Ok(recipe) = Recipe::of(&sample_venv(), &[distribution]) else { return };
-    let exact = recipe.exact();
+    let exact = recipe.exact(Minor::new(3, 13)).others;
     assert!(exact.lines().count() <= 1, "{exact:?}");
     let line = exact.trim_end_matches('\n').trim_start_matches("-e ");
     assert!(is_harmless(line) && !line.starts_with('-'), "{exact:?}");
@@ -198,8 +200,7 @@ fn assert_recipe_is_safe(distribution: Distribution) {
     for inside in recipe.sources_inside(Path::new("/srv/venv")) {
         assert!(normal(&inside).starts_with("/srv/venv"), "{}", inside.display());
     }
-    let json = serde_json::to_vec(&recipe).unwrap();
-    assert_eq!(Recipe::of_json(&json).unwrap(), recipe);
+    assert_eq!(Recipe::of_pylock(recipe.to_pylock().as_bytes()).unwrap(), recipe);
 }
 
 fn stays_inside(entry: &RecordEntry) -> bool {
@@ -308,38 +309,99 @@ proptest! {
 
     #[test]
     fn stored_recipes(bytes in near(RECIPE, RECIPE_WORDS)) {
-        if let Ok(recipe) = Recipe::of_json(&bytes) {
-            let exact = recipe.exact();
-            prop_assert_eq!(exact.lines().count(), exact.matches('\n').count());
-            prop_assert!(exact.lines().all(|line| is_harmless(line)
-                && (line.starts_with("-e file:///") || !line.starts_with('-'))), "{:?}", exact);
+        if let Ok(recipe) = Recipe::of_pylock(&bytes) {
+            assert_lines_are_safe(&recipe);
+        }
+    }
+
+    #[test]
+    fn locks(bytes in near(LOCKS, LOCK_WORDS), name in select(&LOCK_NAMES[..])) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), &bytes).unwrap();
+        let distributions = ["a", "numpy"].map(|name| distribution(name.into(), Some("1.0".into()), Origin::Index));
+        let mut recipe = Recipe::of(&sample_venv(), &distributions).unwrap();
+        match Lock::read(&Root::new(folder.path()), &Path::new("/").join(name)) {
+            Ok(lock) => {
+                recipe.follow(&lock, true);
+                assert_lines_are_safe(&recipe);
+                prop_assert!(lock.constraints(&recipe).lines().all(is_one_word));
+            }
+            Err(error) => prop_assert!(is_harmless(&error.to_string()), "{error}"),
         }
     }
 }
 
-const RECIPE: &[&str] = &[
-    r#"{"schema_version":1,"flavour":"venv","system-site-packages":false,"prompt":null,"seed-pip":true,"requirements":[
-    {"name":"a","source":{"kind":"index","version":"1.0"}},
-    {"name":"b","source":{"kind":"vcs","vcs":"git","url":"https://x.org/b","commit":"abc","subdirectory":null}},
-    {"name":"c","source":{"kind":"folder","url":"file:///srv/c","editable":true}},
-    {"name":"d","source":{"kind":"archive","url":"https://x.org/d.whl","hash":{"algorithm":"sha256","digits":"ab"},"subdirectory":"x"}},
-    {"name":"wheel","source":{"kind":"newest","below":null}}]}"#,
-];
+/// However it came to be: each line a requirement, and nothing in it another option.
+fn assert_lines_are_safe(recipe: &Recipe) {
+    let Exact { hashed, others, .. } = recipe.exact(Minor::new(3, 13));
+    let safe = |line: &str| {
+        is_harmless(line) && (line.starts_with("-e file:///") || !line.starts_with('-'))
+    };
+    assert!(others.lines().all(safe), "{others:?}");
+    let mut words = hashed.lines().flat_map(|line| line.split(' ').skip(1));
+    assert!(
+        hashed.lines().all(safe) && words.all(|word| word.starts_with("--hash=sha")),
+        "{hashed:?}"
+    );
+}
+
+const RECIPE: &[&str] = &[include_str!("recipe/pylock.schema-1.toml")];
 
 const RECIPE_WORDS: &[&str] = &[
-    "\"name\":",
+    "[[packages]]\n",
+    "[packages.directory]\n",
+    "path = ",
+    "[tool.venvguard]\n",
+    "name = ",
+    "version = ",
     "\"a\"",
     "{",
     "}",
     "[",
     "]",
     ",",
-    "\"kind\":\"index\"",
-    "--index-url=x",
+    "kind = \"index\"\n",
+    "\"--index-url=x\"",
     "\\n",
     "1",
     "-",
     "..",
+];
+
+const LOCK_NAMES: [&str; 6] =
+    ["uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "pylock.toml", "requirements.txt"];
+
+const LOCKS: &[&str] = &[
+    "[[package]]\nname = \"numpy\"\nversion = \"1.0\"\nsource = { registry = \"https://x\" }\nfiles = [{file = \"numpy-1.0.tar.gz\", hash = \"sha256:ab\"}]\n\
+     wheels = [{ url = \"https://x/a-1.0-py3-none-any.whl\", hash = \"sha256:ab\" }]\n",
+    "{\"default\": {\"a\": {\"version\": \"==1.0\", \"hashes\": [\"sha256:ab\"]}}}",
+    "a==1.0 --hash=sha256:ab \\\n  --hash=sha512:cd # x\nnumpy[x]==1.0; y --hash=sha256:ab\n",
+    "[[packages]]\nname = \"a\"\nversion = \"1.0\"\nsdist = {name = \"a-1.0.zip\", hashes = {sha256 = \"ab\"}}\n",
+];
+
+const LOCK_WORDS: &[&str] = &[
+    "[[package]]\n",
+    "[[packages]]\n",
+    "name = \"a\"\n",
+    "version = \"1.0\"\n",
+    "a==1.0",
+    " --hash=",
+    "sha256:",
+    "ab",
+    "\\\n",
+    "\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    " = ",
+    "\n",
+    "wheels",
+    "files",
+    "hash",
+    "-r /etc/passwd",
+    ";",
 ];
 
 proptest! {

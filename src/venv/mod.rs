@@ -8,10 +8,12 @@ mod foreign;
 #[cfg(test)]
 mod input;
 mod inspect;
+mod lock;
 mod modified;
 mod origin;
 mod recipe;
 mod record;
+mod relax;
 mod scan;
 mod text;
 
@@ -24,9 +26,11 @@ pub(crate) use base::way_out;
 pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
+pub(crate) use lock::{Lock, LockError};
 pub(crate) use modified::{has_hash, modified_files};
 pub(crate) use origin::Origin;
-pub(crate) use recipe::{Recipe, Unreproducible};
+pub(crate) use recipe::{Exact, Recipe, Source, Unreproducible};
+pub(crate) use relax::{Nearest, Relax, nearest};
 pub(crate) use scan::scan;
 
 use crate::python::{BuildId, Interpreters, Minor, Version};

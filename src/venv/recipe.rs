@@ -4,29 +4,26 @@
 //! a distribution of an index in the place of one that came from somewhere else: the name
 //! of a private project may be anybody's there.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::{fmt, iter};
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{Name, Release, Subdirectory, Token, Unfit, Url};
+use super::lock::{Distfile, Lock};
+use super::text::{Hash, Name, Release, Subdirectory, Token, Unfit, Url};
 use super::{Distribution, Flavour, Origin, Venv};
 use crate::host::Root;
 use crate::host::file::printable;
 use crate::host::root::normal;
-
-const SCHEMA_VERSION: u32 = 1;
+use crate::python::Minor;
 
 /// Since this version setuptools is without `pkg_resources`, which many a distribution
 /// imports and none declares.
 const SETUPTOOLS_WITHOUT_PKG_RESOURCES: u32 = 82;
 
 /// What it takes to make a venv again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipe {
-    #[serde(rename = "schema_version")]
-    schema_version: u32,
     pub(crate) flavour: Flavour,
     pub(crate) system_site_packages: bool,
     pub(crate) prompt: Option<String>,
@@ -38,9 +35,10 @@ pub(crate) struct Recipe {
 
 /// One distribution, and where to get it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Requirement {
+    /// Normalised.
     pub(crate) name: Name,
+    #[serde(flatten)]
     pub(crate) source: Source,
 }
 
@@ -50,6 +48,9 @@ pub(crate) struct Requirement {
 pub(crate) enum Source {
     Index {
         version: Release,
+        /// The files it may be, if a lock has told them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<Distfile>,
     },
     Vcs {
         vcs: Vcs,
@@ -82,13 +83,6 @@ pub(crate) enum Vcs {
     Bzr,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct Hash {
-    pub(crate) algorithm: Token,
-    pub(crate) digits: Token,
-}
-
 /// A distribution that cannot be had again, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} cannot be installed again: {reason}", printable(.name))]
@@ -111,13 +105,41 @@ pub(crate) enum Reason {
     Gone(PathBuf),
 }
 
-/// Why a stored recipe was not read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RecipeError {
-    #[error("the recipe has schema version {0}, this venvguard knows {SCHEMA_VERSION}")]
-    Schema(u32),
-    #[error("the recipe is damaged: {0}")]
-    Damaged(#[from] serde_json::Error),
+/// Requirements for `pip install --no-deps -r /dev/stdin` (pip knows no `-r -`) or uv's like,
+/// as they were. The ones that move with the interpreter are not among them: see `seeds`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exact {
+    /// Those of which the hashes are known. pip takes them in a run of their own alone.
+    pub(crate) hashed: String,
+    pub(crate) others: String,
+    /// The names of others of which there are hashes, but none of a file for the interpreter.
+    pub(crate) unhashed: Vec<String>,
+}
+
+impl Exact {
+    pub(crate) fn of(requirement: &Requirement, minor: Minor) -> Self {
+        let mut exact = Self::default();
+        exact.add(requirement, minor);
+        exact
+    }
+
+    fn add(&mut self, requirement: &Requirement, minor: Minor) {
+        let files = match &requirement.source {
+            Source::Newest { .. } => return,
+            Source::Index { files, .. } => files.as_slice(),
+            _ => &[],
+        };
+        let line = requirement.to_string();
+        if files.iter().any(|file| file.suits(minor)) {
+            let hashes = files.iter().map(|file| format!(" --hash={}", file.hash));
+            self.hashed.extend(iter::once(line).chain(hashes).chain(["\n".to_string()]));
+            return;
+        }
+        self.others.extend([line.as_str(), "\n"]);
+        if !files.is_empty() {
+            self.unhashed.push(requirement.name.to_string());
+        }
+    }
 }
 
 impl Recipe {
@@ -142,10 +164,8 @@ impl Recipe {
         if !unreproducible.is_empty() {
             return Err(unreproducible);
         }
-        requirements
-            .sort_by_cached_key(|requirement| super::normalised(&requirement.name.to_string()));
+        requirements.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Self {
-            schema_version: SCHEMA_VERSION,
             flavour: venv.flavour,
             system_site_packages: venv.system_site_packages,
             prompt: venv.prompt.clone(),
@@ -156,15 +176,35 @@ impl Recipe {
         })
     }
 
-    /// The distributions as they were, for `pip install --no-deps -r /dev/stdin` (pip knows
-    /// no `-r -`) or uv's like. The ones that move with the interpreter are not among them:
-    /// see `seeds`.
-    pub(crate) fn exact(&self) -> String {
-        self.requirements
-            .iter()
-            .filter(|requirement| !requirement.is_seed())
-            .flat_map(|requirement| [requirement.to_string(), "\n".to_string()])
-            .collect()
+    /// Takes over from a lock what it has of these distributions: the hashes of their files,
+    /// and, where `decides`, their versions. Tells where the two differ.
+    pub(crate) fn follow(&mut self, lock: &Lock, decides: bool) -> Vec<String> {
+        let mut differing = Vec::new();
+        for Requirement { name, source } in &mut self.requirements {
+            let Source::Index { version, files } = source else { continue };
+            let locked = lock.versions(&name.to_string());
+            if let Some(same) = locked.iter().find(|one| one.version == *version) {
+                files.clone_from(&same.files);
+            } else if let (true, [only]) = (decides, locked) {
+                differing.push(format!("{name} {version}, and {} is locked", only.version));
+                (*version, *files) = (only.version.clone(), only.files.clone());
+            } else if !locked.is_empty() {
+                let versions: Vec<String> =
+                    locked.iter().map(|one| one.version.to_string()).collect();
+                differing
+                    .push(format!("{name} {version}, and {} is locked", versions.join(" or ")));
+            }
+        }
+        differing
+    }
+
+    /// The distributions as they were.
+    pub(crate) fn exact(&self, minor: Minor) -> Exact {
+        let mut exact = Exact::default();
+        for requirement in &self.requirements {
+            exact.add(requirement, minor);
+        }
+        exact
     }
 
     /// setuptools and wheel, where they were there. Nothing tells whether an application
@@ -216,19 +256,6 @@ impl Recipe {
             Some((&requirement.name, path?))
         })
     }
-
-    /// Reads a stored recipe. Every text in it is looked at again.
-    pub(crate) fn of_json(bytes: &[u8]) -> Result<Self, RecipeError> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema_version: u32,
-        }
-        let Head { schema_version } = serde_json::from_slice(bytes)?;
-        if schema_version != SCHEMA_VERSION {
-            return Err(RecipeError::Schema(schema_version));
-        }
-        Ok(serde_json::from_slice(bytes)?)
-    }
 }
 
 impl Requirement {
@@ -263,11 +290,12 @@ fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
 }
 
 fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
-    let name = Name::try_from(distribution.name.clone())?;
+    Name::try_from(distribution.name.clone())?;
+    let name = Name::try_from(distribution.normalised_name())?;
     let source = match &distribution.origin {
         Origin::Index => {
             let version = distribution.version.clone().ok_or(Reason::NoVersion)?;
-            Source::Index { version: Release::try_from(version)? }
+            Source::Index { version: Release::try_from(version)?, files: Vec::new() }
         }
         Origin::Vcs { url, vcs, commit, subdirectory } => Source::Vcs {
             vcs: match vcs.as_str() {
@@ -283,15 +311,7 @@ fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
         },
         Origin::Archive { url, hashes, subdirectory } => Source::Archive {
             url: without_fragment(url)?,
-            // The ones that both pip and uv take.
-            hash: ["sha256", "sha512", "sha384"]
-                .into_iter()
-                .find_map(|algorithm| Some((algorithm, hashes.get(algorithm)?)))
-                .map(|(algorithm, digits)| {
-                    let algorithm = Token::try_from(algorithm.to_string())?;
-                    Ok::<_, Unfit>(Hash { algorithm, digits: Token::try_from(digits.clone())? })
-                })
-                .transpose()?,
+            hash: Hash::strongest(hashes)?,
             subdirectory: in_archive(subdirectory.as_ref())?,
         },
         Origin::Folder { path, editable } => {
@@ -314,7 +334,7 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, source } = self;
         match source {
-            Source::Index { version } => write!(f, "{name}=={version}"),
+            Source::Index { version, .. } => write!(f, "{name}=={version}"),
             Source::Newest { below: None } => write!(f, "{name}"),
             Source::Newest { below: Some(version) } => write!(f, "{name}<{version}"),
             Source::Folder { url, editable: true } => write!(f, "-e {url}"),
@@ -356,5 +376,6 @@ fn fragment(parts: [Option<String>; 2]) -> String {
     if text.is_empty() { text } else { format!("#{text}") }
 }
 
+mod pylock;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

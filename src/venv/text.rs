@@ -1,6 +1,7 @@
 //! Texts that may stand in a line of requirements. What comes from a venv is its owner's:
 //! a name with a line break in it would forge a requirement.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -55,6 +56,51 @@ texts! {
     Subdirectory if is_subdirectory;
     /// A commit, or the digits of a hash.
     Token if is_token;
+    /// The name of a wheel or a source archive.
+    FileName if is_file_name;
+}
+
+/// A hash of a file, of one of the kinds that both pip and uv take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Hash {
+    pub(crate) algorithm: Token,
+    pub(crate) digits: Token,
+}
+
+impl TryFrom<String> for Hash {
+    type Error = Unfit;
+
+    fn try_from(text: String) -> Result<Self, Unfit> {
+        let parts = text.split_once(':');
+        let hashes = parts.map(|(name, digits)| [(name.to_string(), digits.to_string())].into());
+        hashes.map_or(Ok(None), |hashes| Self::strongest(&hashes))?.ok_or(Unfit(text))
+    }
+}
+
+impl From<Hash> for String {
+    fn from(hash: Hash) -> Self {
+        hash.to_string()
+    }
+}
+
+/// As it stands after `--hash=`.
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm, self.digits)
+    }
+}
+
+impl Hash {
+    /// The best of several; none where there is none that installers take.
+    pub(super) fn strongest(hashes: &BTreeMap<String, String>) -> Result<Option<Self>, Unfit> {
+        let found = ["sha256", "sha512", "sha384"]
+            .into_iter()
+            .find_map(|algorithm| Some((algorithm, hashes.get(algorithm)?)));
+        let Some((algorithm, digits)) = found else { return Ok(None) };
+        let algorithm = Token::try_from(algorithm.to_string())?;
+        Ok(Some(Self { algorithm, digits: Token::try_from(digits.clone())? }))
+    }
 }
 
 impl Url {
@@ -94,6 +140,11 @@ fn is_token(text: &str) -> bool {
     // git would take a commit with a dash in front for an option.
     text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_file_name(text: &str) -> bool {
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+!-".contains(&byte))
 }
 
 fn is_subdirectory(text: &str) -> bool {

@@ -298,6 +298,12 @@ impl Machine {
         report
     }
 
+    /// Writes a file of the machine.
+    pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
+        let path = self.root().join(path.trim_start_matches('/'));
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// The container's root as its own processes see it.
     fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.leader))

@@ -1,7 +1,10 @@
+use super::pylock::RecipeError;
 use super::*;
 use crate::venv::{Base, Link};
 
-fn venv() -> Venv {
+const MINOR: Minor = Minor::new(3, 13);
+
+pub(in crate::venv) fn venv() -> Venv {
     let minor = crate::python::Minor::new(3, 11);
     Venv {
         path: "/srv/app".into(),
@@ -23,7 +26,7 @@ fn venv() -> Venv {
     }
 }
 
-fn distribution(name: &str, version: &str, origin: Origin) -> Distribution {
+pub(in crate::venv) fn distribution(name: &str, version: &str, origin: Origin) -> Distribution {
     Distribution {
         name: name.into(),
         version: Some(version.into()),
@@ -75,9 +78,9 @@ fn refused(distribution: Distribution) -> String {
 #[test]
 fn every_origin_becomes_a_line_that_installers_understand() {
     assert_eq!(
-        mixed().exact(),
+        mixed().exact(MINOR).others,
         "-e file:///srv/my%20app\n\
-         Flask==3.0.0\n\
+         flask==3.0.0\n\
          lib @ git+https://x.org/lib.git@4f2a#subdirectory=my/py\n\
          plain @ file:///srv/plain\n\
          torch==2.1.0+cu118\n\
@@ -89,7 +92,7 @@ fn every_origin_becomes_a_line_that_installers_understand() {
 fn a_repository_on_this_machine_is_named_as_old_pip_wants_it() {
     let local = [distribution("lib", "1", vcs("file:///srv/lib.git", Some("py")))];
     assert_eq!(
-        Recipe::of(&venv(), &local).unwrap().exact(),
+        Recipe::of(&venv(), &local).unwrap().exact(MINOR).others,
         "git+file:///srv/lib.git@4f2a#egg=lib&subdirectory=py\n"
     );
 }
@@ -108,7 +111,7 @@ fn what_moves_with_the_interpreter_is_not_pinned() {
 fn the_resolver_is_told_names_and_never_looks_for_what_came_from_elsewhere() {
     assert_eq!(
         mixed().names(),
-        ["edit", "Flask==3.0.0", "lib", "plain", "torch==2.1.0+cu118", "whl"]
+        ["edit", "flask==3.0.0", "lib", "plain", "torch==2.1.0+cu118", "whl"]
     );
 }
 
@@ -178,22 +181,55 @@ fn sources_inside_the_venv_are_known() {
 
 #[test]
 fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
-    let json = serde_json::to_vec_pretty(&mixed()).unwrap();
-    assert_eq!(Recipe::of_json(&json).unwrap(), mixed());
-    let text = String::from_utf8(json).unwrap();
-    let newer = text.replace("\"schema_version\": 1", "\"schema_version\": 2");
-    assert!(matches!(Recipe::of_json(newer.as_bytes()), Err(RecipeError::Schema(2))));
-    for (from, to) in [("3.0.0", "3\\nevil"), ("\"seed-pip\"", "\"x\": 1, \"seed-pip\"")] {
+    let text = mixed().to_pylock();
+    assert_eq!(Recipe::of_pylock(text.as_bytes()).unwrap(), mixed());
+    let newer = text.replace("schema-version = 1", "schema-version = 2");
+    assert!(matches!(Recipe::of_pylock(newer.as_bytes()), Err(RecipeError::Schema(2))));
+    for (from, to) in
+        [("3.0.0", "3\\nevil"), ("pip = true", "pip = true\nx = 1"), ("[tool", "[loot")]
+    {
         let damaged = text.replace(from, to);
         assert!(
-            matches!(Recipe::of_json(damaged.as_bytes()), Err(RecipeError::Damaged(_))),
-            "{to}"
+            matches!(Recipe::of_pylock(damaged.as_bytes()), Err(RecipeError::Damaged(_))),
+            "{damaged}"
         );
     }
 }
 
+/// Written once; it is not to be changed when the form is.
 #[test]
-fn a_recipe_of_schema_version_1_is_still_read() {
-    let stored = include_bytes!("schema-1.json");
-    assert_eq!(Recipe::of_json(stored).unwrap(), mixed());
+fn a_recipe_of_schema_version_1_is_still_read_and_written_so() {
+    let stored = include_str!("pylock.schema-1.toml");
+    assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), locked());
+    assert_eq!(locked().to_pylock(), stored);
+}
+
+/// With hashes of a lock, with addresses and without.
+fn locked() -> Recipe {
+    let mut recipe = mixed();
+    let file = |name: &str, url: Option<&str>, hash: &str| Distfile {
+        name: Some(name.to_string().try_into().unwrap()),
+        url: url.map(|url| url.to_string().try_into().unwrap()),
+        hash: hash.to_string().try_into().unwrap(),
+    };
+    for requirement in &mut recipe.requirements {
+        if let Source::Index { files, .. } = &mut requirement.source {
+            *files = match requirement.name.to_string().as_str() {
+                "flask" => vec![
+                    file(
+                        "flask-3.0.0-py3-none-any.whl",
+                        Some("https://x.org/flask-3.0.0-py3-none-any.whl"),
+                        "sha256:ab",
+                    ),
+                    file(
+                        "flask-3.0.0.tar.gz",
+                        Some("https://x.org/flask-3.0.0.tar.gz"),
+                        "sha256:cd",
+                    ),
+                ],
+                _ => vec![file("torch-2.1.0-cp311-cp311-linux_x86_64.whl", None, "sha256:ef")],
+            };
+        }
+    }
+    recipe
 }

@@ -21,6 +21,13 @@ pub(super) fn cases() -> Vec<Case> {
         case("minor_gevent_and_tls", Half::Guarded, bookworm, &[Site::News], news_guarded),
         case("minor_with_uv", Half::Unguarded, trixie, &[Site::Quick], dies),
         case("minor_with_uv", Half::Guarded, trixie, &[Site::Quick], quick_guarded),
+        case(
+            "minor_with_a_version_that_is_not_there",
+            Half::Guarded,
+            trixie,
+            &[Site::Bare],
+            not_there,
+        ),
         case("minor_that_does_not_hold", Half::Unguarded, trixie, &[Site::Followed], dies),
         case("minor_that_does_not_hold", Half::Guarded, trixie, &[Site::Followed], holds_not),
     ]
@@ -215,3 +222,94 @@ fn holds_not(machine: &Machine) -> Result<()> {
     ensure!(beside()?.lines().count() == 1, "one tree is kept: {}", beside()?);
     Ok(())
 }
+
+/// One distribution has no file for the new Python: it is named with the nearest version that has one, and moves as far
+/// as it may. Another is held by the hashes of a lock, which nothing relaxes.
+fn not_there(machine: &Machine) -> Result<()> {
+    let new = machine.upgrade.about.to.clone();
+    let old = machine.upgrade.about.from.clone();
+    let tag = format!("cp{}", old.minor.replace('.', ""));
+    machine.write("/root/wheel.py", WHEEL)?;
+    machine.must(&format!(
+        "mkdir /wheels && cd /wheels
+         python3 /root/wheel.py tight 1.2.3 {tag}
+         python3 /root/wheel.py tight 1.3.0 py3
+         python3 /root/wheel.py tight 2.0.0 py3
+         python3 /root/wheel.py sure 1.0 py3
+         printf '[global]\\nno-index = true\\nfind-links = /wheels\\n' >/etc/pip.conf
+         python3 -m venv /srv/pinned/venv
+         /srv/pinned/venv/bin/pip install --quiet tight==1.2.3 sure==1.0
+         echo \"sure==1.0 --hash=sha256:$(sha256sum sure-1.0-*.whl | cut -d ' ' -f 1)\" >/srv/pinned/requirements.txt",
+    ))?;
+    machine.install_guard()?;
+    machine.must("venvguard register /srv/pinned/venv --name pinned")?;
+    is_a_lock(machine)?;
+    let nearest =
+        "tight==1.2.3: the nearest version with a wheel is 1.3.0 (`--relax minor` takes it)";
+    let said = machine.must_upgrade_python()?;
+    ensure!(said.text.contains(nearest), "the version is not named: {said:?}");
+    let has = |list: &str, minor: &str| {
+        let found = machine.must(
+            "/srv/pinned/venv/bin/python -c 'import sys, tight, sure; print(*sys.version_info[:2], sep=\".\")'
+             /srv/pinned/venv/bin/pip list --format freeze | grep -v pip",
+        )?;
+        let wanted = format!("{minor}\nsure==1.0\n{list}\n");
+        ensure!(found == wanted, "{found:?} is there, not {wanted:?}");
+        Ok(())
+    };
+    has("tight==1.2.3", &old.minor)?;
+    let refused = |how: &str, why: &str| {
+        let said = machine.run(&format!("venvguard rebuild pinned {how}"))?;
+        ensure!(said.code == 1 && said.text.contains(why), "{how}: {said:?}");
+        has("tight==1.2.3", &old.minor)
+    };
+    refused("", nearest)?;
+    refused("--relax patch", nearest)?;
+    machine.must(
+        "cd /wheels && cp sure-1.0-*.whl /root/ && python3 /root/wheel.py sure 1.0 py3 forged",
+    )?;
+    refused("--relax major", "HASH")?;
+    machine.must("mv /root/sure-1.0-*.whl /wheels/")?;
+    let moves = || {
+        let said = machine.run("venvguard rebuild pinned --relax minor")?;
+        let told = "tight==1.2.3 was replaced by tight==1.3.0";
+        ensure!(said.code == 0 && said.text.contains(told), "it is not told: {said:?}");
+        has("tight==1.3.0", &new.minor)
+    };
+    moves()?;
+    machine.must("venvguard rollback pinned")?;
+    has("tight==1.2.3", &old.minor)?;
+    machine.must(
+        "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
+         install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
+         mkdir /etc/uv && rm /etc/pip.conf
+         printf 'no-index = true\\nfind-links = [\"/wheels\"]\\n' >/etc/uv/uv.toml",
+    )?;
+    refused("--relax patch", nearest)?;
+    moves()
+}
+
+/// What is kept of the venv is a lock in the eyes of Python's own library, and has the hash.
+fn is_a_lock(machine: &Machine) -> Result<()> {
+    let check = "import sys, tomllib; from packaging.pylock import Pylock
+for path in sys.argv[1:]: Pylock.from_dict(tomllib.load(open(path, 'rb')))";
+    machine.write("/root/check.py", check)?;
+    machine.must(
+        "PYTHONPATH=$(ls /wheelhouse/packaging-*.whl) python3 /root/check.py /var/lib/venvguard/recipes/pylock.*.toml
+         grep -q sha256: /var/lib/venvguard/recipes/pylock.*.toml
+         test \"$(stat -c %a /var/lib/venvguard/recipes/pylock.*.toml | sort -u)\" = 600",
+    )?;
+    Ok(())
+}
+
+/// Makes a wheel: NAME VERSION PYTHON-TAG [CONTENT].
+const WHEEL: &str = r#"
+import sys, zipfile
+name, version, tag, *content = sys.argv[1:]
+with zipfile.ZipFile(f"{name}-{version}-{tag}-none-any.whl", "w") as wheel:
+    info = f"{name}-{version}.dist-info"
+    wheel.writestr(f"{name}.py", f"version = {version!r}\n# {content}\n")
+    wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}-none-any\n")
+    wheel.writestr(f"{info}/RECORD", "")
+"#;

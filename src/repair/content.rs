@@ -1,0 +1,140 @@
+//! What is in a tree, told while it still is in its place.
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use crate::host::file;
+use crate::store::{Entry, StoreError};
+use crate::venv::{self, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
+
+/// What is in a tree.
+#[derive(Debug)]
+pub(super) struct Content<'a> {
+    pub(super) wanted: Wanted<'a>,
+    /// What has to be importable again.
+    pub(super) modules: Vec<String>,
+    /// How far a distribution may move that cannot be had in its own version.
+    pub(super) relax: Option<Relax>,
+    /// What a person should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// What is to be installed.
+#[derive(Debug)]
+pub(super) enum Wanted<'a> {
+    /// Exactly what was, with what the project's lock adds.
+    Same(Recipe, Option<Lock>),
+    /// What a person wrote down; and pip, where the old tree had one.
+    Listed { file: &'a Path, pip: bool },
+}
+
+impl<'a> Content<'a> {
+    /// All reasons why it cannot be told, where it cannot.
+    pub(super) fn of(
+        context: &Context,
+        entry: &'a Entry,
+        venv: &Venv,
+    ) -> Result<Self, Vec<String>> {
+        let site = context.root.at(venv.site_packages());
+        let distributions = venv::distributions(&site)
+            .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
+        let mut modules: Vec<String> =
+            distributions.iter().flat_map(|one| one.top_level_modules(&site)).collect();
+        modules.sort();
+        modules.dedup();
+        let relax = entry.relax;
+        if let Some(file) = entry.requirements() {
+            let pip = distributions.iter().any(|one| one.normalised_name() == "pip");
+            let wanted = Wanted::Listed { file, pip };
+            return Ok(Self { wanted, modules, relax, notes: Vec::new() });
+        }
+        let words =
+            |reasons: Vec<Unreproducible>| reasons.iter().map(ToString::to_string).collect();
+        let mut recipe = match Recipe::of(venv, &distributions) {
+            // A venv that lost its packages is made again as it was registered.
+            Ok(empty) if distributions.is_empty() => {
+                context.store.recipe(&entry.id).ok().flatten().unwrap_or(empty)
+            }
+            Ok(recipe) => recipe,
+            Err(reasons) => return Err(words(reasons)),
+        };
+        let gone = recipe.gone(context.root);
+        if !gone.is_empty() {
+            return Err(words(gone));
+        }
+        let mut notes = Vec::new();
+        let lock = match lock(context, entry, venv) {
+            Ok(lock) => lock,
+            Err(error) if entry.lock().is_some() => return Err(vec![error.to_string()]),
+            Err(error) => {
+                notes.push(format!("the project's lock was not used: {error}"));
+                None
+            }
+        };
+        if let Some(lock) = &lock {
+            let differing = recipe.follow(lock, entry.lock().is_some());
+            if !differing.is_empty() {
+                let taken = if entry.lock().is_some() { "taken" } else { "not taken" };
+                notes.push(format!(
+                    "{} says otherwise, which was {taken}: {}",
+                    file::printable(&lock.path),
+                    differing.join("; ")
+                ));
+            }
+        }
+        Ok(Self { wanted: Wanted::Same(recipe, lock), modules, relax, notes })
+    }
+
+    pub(super) fn has_pip(&self) -> bool {
+        match &self.wanted {
+            Wanted::Same(recipe, _) => recipe.seed_pip,
+            Wanted::Listed { pip, .. } => *pip,
+        }
+    }
+
+    /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
+    /// pip's settings have to, before anything is installed.
+    pub(super) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
+        let Wanted::Same(recipe, _) = &self.wanted else { return Vec::new() };
+        let inside = recipe.sources_inside(venv);
+        inside.iter().filter_map(|path| Some(path.strip_prefix(venv).ok()?.to_path_buf())).collect()
+    }
+}
+
+/// The lock that a person named for the venv, else the one of its project.
+fn lock(context: &Context, entry: &Entry, venv: &Venv) -> Result<Option<Lock>, LockError> {
+    match entry.lock() {
+        Some(path) => Lock::read(context.root, path).map(Some),
+        None => Lock::beside(context.root, venv),
+    }
+}
+
+/// Writes the recipes of those venvs down anew in which something was installed or removed
+/// since: site-packages has changed. A recipe that cannot be written stops nothing.
+pub(crate) fn refresh_recipes<'a>(
+    context: &Context,
+    venvs: impl Iterator<Item = (&'a Entry, &'a Venv)>,
+) {
+    for (entry, venv) in venvs {
+        let site = context.root.at(venv.site_packages());
+        let changed = std::fs::metadata(site).and_then(|metadata| metadata.modified()).ok();
+        if changed <= context.store.recipe_written(&entry.id) {
+            continue;
+        }
+        if let Err(error) = keep_recipe(context, entry, venv) {
+            context.report.error(&format!("{}: cannot keep its recipe: {error}", entry.name));
+            return;
+        }
+    }
+}
+
+/// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
+/// cannot be told today stays as it was told before.
+pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), StoreError> {
+    match Content::of(context, entry, venv) {
+        Ok(Content { wanted: Wanted::Same(recipe, _), .. }) => {
+            context.store.save_recipe(&entry.id, &recipe)
+        }
+        _ => Ok(()),
+    }
+}

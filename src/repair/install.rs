@@ -1,0 +1,219 @@
+//! Putting a content into a new tree.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::content::{Content, Wanted};
+use super::engine::{Engine, Seeds};
+use crate::host::command::{CommandError, Finished};
+use crate::host::{Program, Root};
+use crate::python::Minor;
+use crate::venv::{Exact, Flavour, Lock, Nearest, Recipe, Relax, Source, Venv, nearest};
+
+/// One engine at work on a new tree, which is seen at the venv's path.
+pub(super) struct Installer<'a> {
+    pub(super) root: &'a Root,
+    pub(super) engine: &'a Engine,
+    pub(super) venv: &'a Venv,
+    pub(super) minor: Minor,
+    /// Runs a program as the venv's owner.
+    pub(super) run: &'a dyn Fn(Program) -> Result<Finished, CommandError>,
+}
+
+/// Why something was not installed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InstallError {
+    #[error("{engine} cannot install the packages: {source}", source = .error)]
+    Failed { engine: &'static str, error: CommandError },
+    #[error(
+        "for Python {minor} these cannot be had in their versions:\n    {}\n{}",
+        .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    "),
+        .error
+    )]
+    Missing { minor: Minor, missing: Vec<Missing>, error: CommandError },
+}
+
+/// A distribution that cannot be installed for an interpreter.
+#[derive(Debug)]
+pub(super) struct Missing {
+    requirement: String,
+    nearest: Nearest,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requirement, nearest } = self;
+        match nearest {
+            Nearest::Later { version, step } => write!(
+                f,
+                "{requirement}: the nearest version with a wheel is {version} (`--relax {step}` takes it)"
+            ),
+            _ => write!(f, "{requirement}: no later version has a wheel either"),
+        }
+    }
+}
+
+impl Installer<'_> {
+    /// Installs all of it. What a person should know is added to `notes`.
+    pub(super) fn install(
+        &self,
+        content: &Content,
+        notes: &mut Vec<String>,
+    ) -> Result<(), InstallError> {
+        let seeds = Seeds::of(self.root);
+        // pip and its companions are the new interpreter's: the old ones may not run on it.
+        let pip = content.has_pip().then(|| seeds.pip());
+        let (recipe, lock) = match &content.wanted {
+            Wanted::Listed { file, .. } => {
+                if let Some(pip) = pip {
+                    self.run(seeds.offline(self.program()).arg(pip))?;
+                }
+                return self.run(self.program().arg("-r").arg(file));
+            }
+            Wanted::Same(recipe, lock) => (recipe, lock.as_ref()),
+        };
+        let Exact { hashed, others, unhashed } = recipe.exact(self.minor);
+        if !unhashed.is_empty() {
+            notes.push(format!(
+                "the lock has no file for Python {}, any was taken: {}",
+                self.minor,
+                unhashed.join(", ")
+            ));
+        }
+        let companions = recipe.seeds();
+        let moving: String = pip
+            .into_iter()
+            .chain(companions.iter().map(String::as_str))
+            .fold(String::new(), |list, name| list + name + "\n");
+        let verified = self.verified(&hashed);
+        // One run costs a fraction of several; which of them fails is told by several.
+        if verified.is_err()
+            || others.is_empty()
+            || self.listed(seeds.beside(self.program()), moving + &others).is_err()
+        {
+            if let Some(pip) = pip {
+                self.run(seeds.offline(self.program()).arg(pip))?;
+            }
+            for name in companions {
+                if let Err(error) = self.run(seeds.beside(self.program()).arg(&name)) {
+                    notes.push(format!("{name} is not there any more: {error}"));
+                }
+            }
+            let all = verified.and_then(|()| self.listed(self.program(), others));
+            if let Err(InstallError::Failed { error, .. }) = all {
+                let moved = self.one_by_one(recipe, content.relax, error, notes)?;
+                self.complete(&moved, lock, notes);
+                return Ok(());
+            }
+        }
+        self.complete(recipe, lock, notes);
+        Ok(())
+    }
+
+    /// Another minor version may ask for more. That the old set has conflicts of its own is
+    /// no reason to have no venv.
+    fn complete(&self, recipe: &Recipe, lock: Option<&Lock>, notes: &mut Vec<String>) {
+        let names = recipe.names();
+        if names.is_empty() || (self.run)(self.engine.check(&self.python())).is_ok() {
+            return;
+        }
+        let mut program = self.program().args(names);
+        let constraints = lock.map(|lock| lock.constraints(recipe)).unwrap_or_default();
+        if !constraints.is_empty() {
+            program = program.args(self.engine.input_as("-c")).input(constraints);
+        }
+        if let Err(error) = self.run(program) {
+            notes.push(format!("the packages' own requirements are not all met: {error}"));
+        }
+    }
+
+    /// Which of them it is that cannot be installed, and what there is instead. Returns what
+    /// was installed; `error` is why they were not all at once.
+    fn one_by_one(
+        &self,
+        recipe: &Recipe,
+        relax: Option<Relax>,
+        error: CommandError,
+        notes: &mut Vec<String>,
+    ) -> Result<Recipe, InstallError> {
+        let mut moved = recipe.clone();
+        let mut missing = Vec::new();
+        for requirement in &mut moved.requirements {
+            let Exact { hashed, others, .. } = Exact::of(requirement, self.minor);
+            let alone = self.verified(&hashed).and_then(|()| self.listed(self.program(), others));
+            let Err(why) = alone else { continue };
+            let Source::Index { version, files } = &mut requirement.source else {
+                return Err(why);
+            };
+            let offered = self.offered(&requirement.name.to_string(), version);
+            let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
+            match nearest(version, &offered) {
+                // An index that offers nothing at all is not asked for the others.
+                _ if offered.is_empty() => return Err(why),
+                // It is there: a hash may be another, or the network bad.
+                Nearest::Itself => return Err(why),
+                Nearest::Later { version: later, step } if Some(step) <= relax => {
+                    let was = std::mem::replace(version, later);
+                    files.clear();
+                    self.listed(self.program(), format!("{requirement}\n"))?;
+                    notes
+                        .push(format!("{}=={was} was replaced by {requirement}", requirement.name));
+                }
+                nearest => missing.push(Missing { requirement: requirement.to_string(), nearest }),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(moved);
+        }
+        Err(InstallError::Missing { minor: self.minor, missing, error })
+    }
+
+    /// The versions of a distribution that have a wheel for the new interpreter; uv tells the
+    /// lowest from `version` on alone.
+    fn offered(&self, name: &str, version: &dyn fmt::Display) -> Vec<String> {
+        let asked = (self.run)(self.engine.offers(&self.python(), name, version));
+        match (self.engine, asked) {
+            (Engine::Uv(_), Ok(finished)) => finished
+                .text()
+                .lines()
+                .filter_map(|line| Some(line.split_once("==")?.1.trim().to_string()))
+                .collect(),
+            // pip tells when it is asked for one that cannot be: `(from versions: 1.0, 1.1)`.
+            (_, Err(CommandError::Failed { complaint, .. })) => complaint
+                .split_once("(from versions: ")
+                .and_then(|(_, rest)| rest.split_once(')'))
+                .map(|(versions, _)| versions.split(", ").map(str::to_string).collect())
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Those of which the hashes are known: no other file is taken.
+    fn verified(&self, list: &str) -> Result<(), InstallError> {
+        self.listed(self.program().arg("--require-hashes"), list.to_string())
+    }
+
+    /// What was installed is exact as it stands: nothing has to be resolved.
+    fn listed(&self, program: Program, list: String) -> Result<(), InstallError> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        self.run(program.arg("--no-deps").args(self.engine.input_as("-r")).input(list))
+    }
+
+    fn run(&self, program: Program) -> Result<(), InstallError> {
+        (self.run)(program).map(drop).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: CommandError) -> InstallError {
+        InstallError::Failed { engine: self.engine.name(), error }
+    }
+
+    fn program(&self) -> Program {
+        self.engine.install(&self.python(), self.venv.flavour != Flavour::Uv)
+    }
+
+    fn python(&self) -> PathBuf {
+        self.venv.path.join("bin/python")
+    }
+}

@@ -1,0 +1,180 @@
+//! The lock files of uv, poetry, pdm, pipenv and pip: which version of each distribution a
+//! project wants, and by which files of which hashes.
+//!
+//! A lock never decides what is installed: what was installed does. It adds hashes to exactly
+//! these versions, so that a rebuild takes the same files, and versions for what a new
+//! interpreter asks for in addition. A lock that a person names (`register --lock`) decides
+//! the versions too.
+
+mod formats;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::text::{FileName, Hash, Name, Release, Url};
+use super::{Flavour, Recipe, Venv, normalised};
+use crate::host::Root;
+use crate::host::file::{self, ReadError, printable};
+use crate::python::Minor;
+
+/// The locks of very large projects have a tenth of this.
+const LIMIT: u64 = 64 << 20;
+
+/// Where pipenv notes the project of a venv that lies elsewhere.
+const PROJECT: &str = ".project";
+
+/// A lock file, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lock {
+    pub(crate) path: PathBuf,
+    /// By normalised name. A lock for several platforms may have several versions.
+    packages: BTreeMap<String, Vec<Locked>>,
+}
+
+/// One version of a distribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Locked {
+    pub(crate) version: Release,
+    pub(crate) files: Vec<Distfile>,
+}
+
+/// A file that a distribution may be installed from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Distfile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<FileName>,
+    /// Where it is, if the lock says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<Url>,
+    pub(crate) hash: Hash,
+}
+
+impl Distfile {
+    pub(super) fn is_wheel(&self) -> bool {
+        self.name.as_ref().is_none_or(|name| name.to_string().strip_suffix(".whl").is_some())
+    }
+
+    /// Whether an interpreter can install it, as far as its name tells (see the "binary
+    /// distribution format": `…-PYTHON-ABI-PLATFORM.whl`).
+    pub(super) fn suits(&self, minor: Minor) -> bool {
+        let Some(name) = self.name.as_ref().map(ToString::to_string) else { return true };
+        let Some(stem) = name.strip_suffix(".whl") else { return true };
+        let mut tags = stem.rsplit('-').skip(1);
+        let (Some(abi), Some(python)) = (tags.next(), tags.next()) else { return false };
+        let exact = format!("cp{}", minor.to_string().replace('.', ""));
+        python.split('.').any(|tag| tag == exact || tag == "py3")
+            || abi.split('.').any(|tag| tag == "abi3")
+    }
+}
+
+/// Why a lock was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LockError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{}, line {line}: it cannot be read as such a lock", printable(.path))]
+    Damaged { path: PathBuf, line: usize },
+    #[error("{}: no lock is called so (known: uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml, and requirements with hashes as .txt)", printable(.path))]
+    Unknown { path: PathBuf },
+}
+
+impl Lock {
+    /// The lock of the project that a venv was made for, where its maker has one.
+    pub(crate) fn beside(root: &Root, venv: &Venv) -> Result<Option<Self>, LockError> {
+        let names: &[&str] = match venv.flavour {
+            Flavour::Uv => &["uv.lock", "pylock.toml", "requirements.txt"],
+            Flavour::Poetry => &["poetry.lock"],
+            Flavour::Pdm => &["pdm.lock", "pylock.toml"],
+            Flavour::Pipenv => &["Pipfile.lock"],
+            // poetry and pdm make theirs with it.
+            Flavour::Virtualenv => &["poetry.lock", "pdm.lock", "pylock.toml", "requirements.txt"],
+            Flavour::Venv | Flavour::LegacyVirtualenv => &["pylock.toml", "requirements.txt"],
+            Flavour::Hatch | Flavour::Pipx => &[],
+        };
+        let Some(folder) = project(root, venv) else { return Ok(None) };
+        for name in names {
+            match Self::read(root, &folder.join(name)) {
+                // Requirements without hashes are no lock.
+                Ok(lock) if lock.packages.is_empty() => {}
+                Ok(lock) => return Ok(Some(lock)),
+                Err(LockError::Read(error)) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn read(root: &Root, path: &Path) -> Result<Self, LockError> {
+        let bytes = file::read_untrusted(&root.at(path), LIMIT)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let packages = match &*name {
+            "uv.lock" => formats::of_uv(&text),
+            "poetry.lock" => formats::of_poetry(&text),
+            "pdm.lock" => formats::of_pdm(&text),
+            "Pipfile.lock" => formats::of_pipenv(&text),
+            name if is_pylock(name) => formats::of_pylock(&text),
+            name if name.strip_suffix(".txt").is_some() => Ok(formats::of_requirements(&text)),
+            _ => return Err(LockError::Unknown { path: path.to_path_buf() }),
+        };
+        let packages =
+            packages.map_err(|line| LockError::Damaged { path: path.to_path_buf(), line })?;
+        let mut by_name: BTreeMap<String, Vec<Locked>> = BTreeMap::new();
+        for (name, locked) in packages {
+            // What is no name is no distribution's.
+            if Name::try_from(name.clone()).is_ok() {
+                by_name.entry(normalised(&name)).or_default().push(locked);
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), packages: by_name })
+    }
+
+    /// What it has of a distribution.
+    pub(crate) fn versions(&self, name: &str) -> &[Locked] {
+        self.packages.get(&normalised(name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Each distribution of which there is one version alone, `name==version`, but those in
+    /// `recipe`: what a new interpreter asks for in addition is to be had in this one.
+    pub(crate) fn constraints(&self, recipe: &Recipe) -> String {
+        let there: HashSet<String> = recipe
+            .requirements
+            .iter()
+            .map(|requirement| normalised(&requirement.name.to_string()))
+            .collect();
+        self.packages
+            .iter()
+            .filter(|(name, _)| !there.contains(*name))
+            .filter_map(|(name, versions)| match versions.as_slice() {
+                [only] => Some(format!("{name}=={}\n", only.version)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// `pylock.toml`, or `pylock.NAME.toml`.
+fn is_pylock(name: &str) -> bool {
+    name.strip_prefix("pylock.").is_some_and(|rest| {
+        rest == "toml" || rest.strip_suffix(".toml").is_some_and(|name| !name.contains('.'))
+    })
+}
+
+/// The folder of the project a venv belongs to.
+fn project(root: &Root, venv: &Venv) -> Option<PathBuf> {
+    if venv.flavour == Flavour::Pipenv {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = file::read_untrusted(&root.at(venv.path.join(PROJECT)), 4096).ok()?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(bytes.trim_ascii().to_vec()));
+        if path.is_absolute() {
+            return Some(path);
+        }
+    }
+    Some(venv.path.parent()?.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests;

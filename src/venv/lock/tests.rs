@@ -1,0 +1,231 @@
+use super::*;
+use crate::venv::recipe::tests::{distribution, venv};
+use crate::venv::{Exact, Origin};
+
+const UV: &str = r#"
+version = 1
+revision = 3
+requires-python = ">=3.11"
+
+[[package]]
+name = "shop"
+version = "0.1.0"
+source = { virtual = "." }
+dependencies = [{ name = "numpy" }]
+
+[[package]]
+name = "numpy"
+version = "2.1.0"
+source = { registry = "https://x.org/simple" }
+sdist = { url = "https://x.org/numpy-2.1.0.tar.gz", hash = "sha256:00aa", size = 1 }
+wheels = [
+    { url = "https://x.org/numpy-2.1.0-cp311-cp311-manylinux_2_17_x86_64.whl", hash = "sha256:11aa", size = 1 },
+]
+"#;
+
+const POETRY: &str = r#"
+[[package]]
+name = "NumPy"
+version = "2.1.0"
+description = ""
+optional = false
+files = [
+    {file = "numpy-2.1.0-cp311-cp311-manylinux_2_17_x86_64.whl", hash = "sha256:11aa"},
+]
+
+[[package]]
+name = "lib"
+version = "1.0"
+files = []
+
+[package.source]
+type = "git"
+url = "https://x.org/lib.git"
+
+[metadata]
+lock-version = "2.0"
+"#;
+
+const OLD_POETRY: &str = r#"
+[[package]]
+name = "numpy"
+version = "2.1.0"
+
+[metadata.files]
+numpy = [{file = "numpy-2.1.0-py3-none-any.whl", hash = "sha256:11aa"}]
+"#;
+
+const PDM: &str = r#"
+[metadata]
+lock_version = "4.4"
+
+[[package]]
+name = "numpy"
+version = "2.1.0"
+files = [
+    {url = "https://x.org/numpy-2.1.0-py3-none-any.whl", hash = "sha256:11aa"},
+]
+
+[[package]]
+name = "lib"
+version = "1.0"
+git = "https://x.org/lib.git"
+"#;
+
+const PYLOCK: &str = r#"
+lock-version = "1.0"
+created-by = "pip"
+
+[[packages]]
+name = "numpy"
+version = "2.1.0"
+
+[[packages.wheels]]
+name = "numpy-2.1.0-cp311-cp311-manylinux_2_17_x86_64.whl"
+url = "https://x.org/numpy-2.1.0-cp311-cp311-manylinux_2_17_x86_64.whl"
+
+[packages.wheels.hashes]
+sha256 = "11aa"
+
+[[packages]]
+name = "here"
+
+[packages.directory]
+path = "."
+"#;
+
+const PIPENV: &str = r#"{
+    "_meta": {"hash": {"sha256": "00"}, "pipfile-spec": 6},
+    "default": {
+        "numpy": {"hashes": ["sha256:11aa", "sha256:22bb"], "index": "pypi", "version": "==2.1.0"},
+        "lib": {"git": "https://x.org/lib.git", "ref": "0a"}
+    },
+    "develop": {"numpy": {"hashes": ["sha256:33cc"], "version": "==2.1.0"}}
+}"#;
+
+const REQUIREMENTS: &str = "\
+# made by a tool
+--index-url https://x.org/simple
+numpy==2.1.0 ; python_version >= '3.11' \\
+    --hash=sha256:11aa \\
+    --hash=sha256:22bb
+    # via shop
+flask[async]==3.0 --hash=sha256:ff
+unhashed==1.0
+-e .
+-numpy==2.1.0 --hash=sha256:11aa
+";
+
+fn read(name: &str, text: &str) -> Result<Lock, LockError> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(name), text).unwrap();
+    Lock::read(&Root::new(folder.path()), &Path::new("/").join(name))
+}
+
+fn digits(locked: &Locked) -> Vec<String> {
+    locked.files.iter().map(|file| file.hash.digits.to_string()).collect()
+}
+
+#[test]
+fn every_managers_lock_gives_versions_and_hashes() {
+    for (name, text, hashes) in [
+        ("uv.lock", UV, &["11aa", "00aa"][..]),
+        ("poetry.lock", POETRY, &["11aa"]),
+        ("poetry.lock", OLD_POETRY, &["11aa"]),
+        ("pdm.lock", PDM, &["11aa"]),
+        ("pylock.toml", PYLOCK, &["11aa"]),
+        ("pylock.prod.toml", PYLOCK, &["11aa"]),
+        ("Pipfile.lock", PIPENV, &["11aa", "22bb"]),
+        ("requirements.txt", REQUIREMENTS, &["11aa", "22bb"]),
+    ] {
+        let lock = read(name, text).unwrap();
+        let [numpy] = lock.versions("Numpy") else { panic!("{name}: {lock:?}") };
+        assert_eq!(
+            (numpy.version.to_string(), digits(numpy)),
+            ("2.1.0".into(), hashes.iter().map(ToString::to_string).collect()),
+            "{name}"
+        );
+        for other in ["shop", "lib", "here", "unhashed"] {
+            assert!(lock.versions(other).is_empty(), "{name}: {other} is from elsewhere");
+        }
+    }
+    assert_eq!(read("requirements.txt", REQUIREMENTS).unwrap().versions("flask").len(), 1);
+}
+
+#[test]
+fn what_is_no_lock_is_told_with_its_line_and_without_its_words() {
+    let error = read("uv.lock", "version = 1\n[[package]]\nsecret").unwrap_err().to_string();
+    assert!(error.contains("uv.lock, line 3") && !error.contains("secret"), "{error}");
+    let error = read("Pipfile.lock", "{\n\"default\": []}").unwrap_err().to_string();
+    assert!(error.contains("line 2"), "{error}");
+    let error = read("Cargo.lock", "").unwrap_err().to_string();
+    assert!(error.contains("no lock is called so"), "{error}");
+    assert!(matches!(read("pylock.a.b.toml", ""), Err(LockError::Unknown { .. })));
+}
+
+#[test]
+fn installed_versions_get_the_hashes_of_the_lock_and_stay() {
+    let distributions = [
+        distribution("numpy", "2.1.0", Origin::Index),
+        distribution("flask", "2.9", Origin::Index),
+        distribution("other", "1", Origin::Index),
+    ];
+    let installed = || Recipe::of(&venv(), &distributions).unwrap();
+    let lock = read("requirements.txt", REQUIREMENTS).unwrap();
+    let minor = Minor::new(3, 13);
+    let mut recipe = installed();
+    assert_eq!(recipe.follow(&lock, false), ["flask 2.9, and 3.0 is locked"]);
+    let Exact { hashed, others, unhashed } = recipe.exact(minor);
+    assert_eq!(hashed, "numpy==2.1.0 --hash=sha256:11aa --hash=sha256:22bb\n");
+    assert_eq!((others.as_str(), unhashed), ("flask==2.9\nother==1\n", Vec::new()));
+    assert_eq!(lock.constraints(&recipe), "");
+    let none = Recipe::of(&venv(), &[]).unwrap();
+    assert_eq!(lock.constraints(&none), "flask==3.0\nnumpy==2.1.0\n", "an option is no name");
+    let mut recipe = installed();
+    assert_eq!(recipe.follow(&lock, true).len(), 1);
+    assert!(recipe.exact(minor).hashed.contains("flask==3.0 --hash=sha256:ff\n"));
+}
+
+#[test]
+fn hashes_of_files_for_another_python_are_none_for_this_one() {
+    let distributions = [distribution("numpy", "2.1.0", Origin::Index)];
+    for (name, text, fits) in [
+        ("pylock.toml", PYLOCK, false),
+        ("poetry.lock", POETRY, false),
+        // It has the source.
+        ("uv.lock", UV, true),
+        ("pdm.lock", PDM, true),
+        ("Pipfile.lock", PIPENV, true),
+    ] {
+        let mut recipe = Recipe::of(&venv(), &distributions).unwrap();
+        recipe.follow(&read(name, text).unwrap(), false);
+        let exact = recipe.exact(Minor::new(3, 13));
+        assert_eq!(exact.unhashed.is_empty(), fits, "{name}");
+        assert_eq!(exact.others.is_empty(), fits, "{name}");
+        assert!(recipe.exact(Minor::new(3, 11)).others.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn the_lock_beside_a_venv_is_its_makers() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    std::fs::create_dir_all(at("srv/app/.venv")).unwrap();
+    std::fs::create_dir_all(at("home/me/project")).unwrap();
+    let root = Root::new(folder.path());
+    let beside = |flavour| {
+        let venv = Venv { path: "/srv/app/.venv".into(), flavour, ..venv() };
+        Lock::beside(&root, &venv).unwrap().map(|lock| lock.path)
+    };
+    assert_eq!(beside(Flavour::Uv), None);
+    std::fs::write(at("srv/app/requirements.txt"), "flask\n").unwrap();
+    assert_eq!(beside(Flavour::Venv), None, "requirements without hashes are no lock");
+    std::fs::write(at("srv/app/uv.lock"), UV).unwrap();
+    std::fs::write(at("srv/app/poetry.lock"), POETRY).unwrap();
+    assert_eq!(beside(Flavour::Uv), Some("/srv/app/uv.lock".into()));
+    assert_eq!(beside(Flavour::Venv), None);
+    assert_eq!(beside(Flavour::Poetry), Some("/srv/app/poetry.lock".into()));
+    std::fs::write(at("srv/app/.venv/.project"), "/home/me/project\n").unwrap();
+    std::fs::write(at("home/me/project/Pipfile.lock"), PIPENV).unwrap();
+    assert_eq!(beside(Flavour::Pipenv), Some("/home/me/project/Pipfile.lock".into()));
+}

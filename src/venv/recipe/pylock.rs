@@ -1,0 +1,253 @@
+//! A recipe as it is kept: a lock file of Python's own form (PEP 751, `pylock.toml`), which
+//! other tools can read. What that form cannot say stands in its `tool` table: how the venv
+//! was made, what moves with the interpreter, what was installed by name from an index whose
+//! files nobody wrote down, and what no installer put there.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Recipe, Requirement, Source, Vcs};
+use crate::venv::Flavour;
+use crate::venv::lock::Distfile;
+use crate::venv::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
+
+const LOCK_VERSION: &str = "1.0";
+const SCHEMA_VERSION: u32 = 1;
+
+/// Why a stored recipe was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecipeError {
+    #[error("the recipe has schema version {0}, this venvguard knows {SCHEMA_VERSION}")]
+    Schema(u32),
+    #[error("{0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    #[error("the recipe does not say where {0} comes from")]
+    NoSource(Name),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Document {
+    lock_version: String,
+    created_by: String,
+    packages: Vec<Package>,
+    tool: Tool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tool {
+    venvguard: Made,
+}
+
+/// What the form has no words for.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Made {
+    schema_version: u32,
+    flavour: Flavour,
+    system_site_packages: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    pip: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    packages: Vec<Requirement>,
+}
+
+/// `[[packages]]`: exactly one of the sources, and only with what the form requires of it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Package {
+    name: Name,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Release>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcs: Option<Checkout>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<Directory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<Archive>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sdist: Option<Remote>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    wheels: Vec<Remote>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Checkout {
+    #[serde(rename = "type")]
+    kind: Vcs,
+    url: Url,
+    commit_id: Token,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subdirectory: Option<Subdirectory>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Directory {
+    path: String,
+    editable: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Archive {
+    url: Url,
+    hashes: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subdirectory: Option<Subdirectory>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remote {
+    name: FileName,
+    url: Url,
+    hashes: BTreeMap<String, String>,
+}
+
+fn hashes(hash: &Hash) -> BTreeMap<String, String> {
+    [(hash.algorithm.to_string(), hash.digits.to_string())].into()
+}
+
+impl Remote {
+    fn of(file: &Distfile) -> Option<Self> {
+        Some(Self { name: file.name.clone()?, url: file.url.clone()?, hashes: hashes(&file.hash) })
+    }
+
+    fn distfile(self) -> Result<Distfile, Unfit> {
+        let hash = Hash::strongest(&self.hashes)?.ok_or_else(|| Unfit(self.name.to_string()))?;
+        Ok(Distfile { name: Some(self.name), url: Some(self.url), hash })
+    }
+}
+
+impl Package {
+    /// A requirement in words of the form, where it has them.
+    fn of(Requirement { name, source }: &Requirement) -> Option<Self> {
+        let mut package = Self {
+            name: name.clone(),
+            version: None,
+            vcs: None,
+            directory: None,
+            archive: None,
+            sdist: None,
+            wheels: Vec::new(),
+        };
+        match source {
+            Source::Vcs { vcs, url, commit, subdirectory } => {
+                let (url, commit_id) = (url.clone(), commit.clone());
+                let subdirectory = subdirectory.clone();
+                package.vcs = Some(Checkout { kind: *vcs, url, commit_id, subdirectory });
+            }
+            Source::Folder { url, editable } => {
+                let path = url.path()?.into_os_string().into_string().ok()?;
+                package.directory = Some(Directory { path, editable: *editable });
+            }
+            Source::Archive { url, hash: Some(hash), subdirectory } => {
+                let (url, subdirectory) = (url.clone(), subdirectory.clone());
+                package.archive = Some(Archive { url, hashes: hashes(hash), subdirectory });
+            }
+            Source::Index { version, files } => {
+                let (wheels, others): (Vec<_>, Vec<_>) =
+                    files.iter().partition(|file| file.is_wheel());
+                let ([] | [_]) = others.as_slice() else { return None };
+                package.wheels = wheels.into_iter().map(Remote::of).collect::<Option<_>>()?;
+                package.sdist = match others.first() {
+                    Some(file) => Some(Remote::of(file)?),
+                    None if package.wheels.is_empty() => return None,
+                    None => None,
+                };
+                package.version = Some(version.clone());
+            }
+            Source::Archive { hash: None, .. } | Source::Newest { .. } => return None,
+        }
+        Some(package)
+    }
+
+    fn requirement(self) -> Result<Requirement, RecipeError> {
+        let source = if let Some(Checkout { kind, url, commit_id, subdirectory }) = self.vcs {
+            Source::Vcs { vcs: kind, url, commit: commit_id, subdirectory }
+        } else if let Some(Directory { path, editable }) = self.directory {
+            Source::Folder { url: Url::of_path(&PathBuf::from(path))?, editable }
+        } else if let Some(Archive { url, hashes, subdirectory }) = self.archive {
+            Source::Archive { url, hash: Hash::strongest(&hashes)?, subdirectory }
+        } else if let Some(version) = self.version {
+            let files = self.wheels.into_iter().chain(self.sdist).map(Remote::distfile);
+            Source::Index { version, files: files.collect::<Result<_, _>>()? }
+        } else {
+            return Err(RecipeError::NoSource(self.name));
+        };
+        Ok(Requirement { name: self.name, source })
+    }
+}
+
+impl Recipe {
+    pub(crate) fn to_pylock(&self) -> String {
+        let (mut packages, mut rest) = (Vec::new(), Vec::new());
+        for requirement in &self.requirements {
+            match Package::of(requirement) {
+                Some(package) => packages.push(package),
+                None => rest.push(requirement.clone()),
+            }
+        }
+        let made = Made {
+            schema_version: SCHEMA_VERSION,
+            flavour: self.flavour,
+            system_site_packages: self.system_site_packages,
+            prompt: self.prompt.clone(),
+            pip: self.seed_pip,
+            packages: rest,
+        };
+        let document = Document {
+            lock_version: LOCK_VERSION.to_string(),
+            created_by: env!("CARGO_PKG_NAME").to_string(),
+            packages,
+            tool: Tool { venvguard: made },
+        };
+        // Strings, numbers and tables: nothing that TOML does not have.
+        toml::to_string_pretty(&document).unwrap_or_default()
+    }
+
+    /// Reads a stored recipe. Every text in it is looked at again.
+    pub(crate) fn of_pylock(bytes: &[u8]) -> Result<Self, RecipeError> {
+        #[derive(Deserialize)]
+        struct Head {
+            tool: HeadTool,
+        }
+        #[derive(Deserialize)]
+        struct HeadTool {
+            venvguard: HeadMade,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct HeadMade {
+            schema_version: u32,
+        }
+        let damaged = |error: toml::de::Error| RecipeError::Damaged(error.message().to_string());
+        let text = String::from_utf8_lossy(bytes);
+        let Head { tool } = toml::from_str(&text).map_err(damaged)?;
+        if tool.venvguard.schema_version != SCHEMA_VERSION {
+            return Err(RecipeError::Schema(tool.venvguard.schema_version));
+        }
+        let Document { packages, tool: Tool { venvguard: made }, .. } =
+            toml::from_str(&text).map_err(damaged)?;
+        let mut requirements = made.packages;
+        for package in packages {
+            requirements.push(package.requirement()?);
+        }
+        requirements.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Self {
+            flavour: made.flavour,
+            system_site_packages: made.system_site_packages,
+            prompt: made.prompt,
+            seed_pip: made.pip,
+            requirements,
+        })
+    }
+}
