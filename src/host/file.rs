@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -127,7 +127,12 @@ fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> 
 }
 
 /// Replaces `path` by `bytes`: temporary file in the same folder, sync, rename, sync the folder.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, mut bytes: &[u8], mode: u32) -> io::Result<()> {
+    copy_atomically(path, &mut bytes, mode)
+}
+
+/// The same for what is read from somewhere else.
+pub(crate) fn copy_atomically(path: &Path, from: &mut impl Read, mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -140,7 +145,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
         fault::point("write")?;
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
+        io::copy(from, &mut file)?;
         file.sync_all()?;
         fault::point("rename")?;
         fs::rename(&temporary, path)?;

@@ -54,6 +54,23 @@ impl Folder {
         Ok(Self { descriptor, path: self.path.join(name) })
     }
 
+    /// Opens a regular file that `uid` may read, as far as modes tell: it is his, or anybody's
+    /// with all the folders above it. Nothing on the way to it is a link.
+    pub(crate) fn readable_file(uid: u32, path: &Path) -> Result<File, ReadError> {
+        let io = |source| ReadError::Io { path: path.to_path_buf(), source };
+        let denied = || io(io::ErrorKind::PermissionDenied.into());
+        let mut folder = Self::open(Path::new("/")).map_err(io)?;
+        let mut is_anybodys = true;
+        for part in path.parent().ok_or_else(denied)?.components().skip(1) {
+            folder = folder.folder(Path::new(part.as_os_str())).map_err(io)?;
+            is_anybodys &= folder.own_stat().map_err(io)?.st_mode & 0o001 != 0;
+        }
+        let file = folder.file(path.file_name().ok_or_else(denied)?)?;
+        let stat = rustix::fs::fstat(&file).map_err(|error| io(error.into()))?;
+        is_anybodys &= stat.st_mode & 0o004 != 0;
+        if uid == 0 || stat.st_uid == uid || is_anybodys { Ok(file) } else { Err(denied()) }
+    }
+
     /// The path it was opened by: for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -1,9 +1,10 @@
 //! What is in a tree, told while it still is in its place.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Context;
-use crate::host::file;
+use crate::host::{Folder, file};
 use crate::store::{Entry, StoreError};
 use crate::venv::{self, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
 
@@ -58,11 +59,12 @@ impl<'a> Content<'a> {
             Ok(recipe) => recipe,
             Err(reasons) => return Err(words(reasons)),
         };
+        let mut notes = Vec::new();
+        take_kept_archives(context, entry, &mut recipe, &mut notes);
         let gone = recipe.gone(context.root);
         if !gone.is_empty() {
             return Err(words(gone));
         }
-        let mut notes = Vec::new();
         let lock = match lock(context, entry, venv) {
             Ok(lock) => lock,
             Err(error) if entry.lock().is_some() => return Err(vec![error.to_string()]),
@@ -101,6 +103,51 @@ impl<'a> Content<'a> {
     }
 }
 
+/// Takes the copies that were kept of the archives that are not there any more.
+fn take_kept_archives(
+    context: &Context,
+    entry: &Entry,
+    recipe: &mut Recipe,
+    notes: &mut Vec<String>,
+) {
+    let mut known: Option<BTreeMap<PathBuf, String>> = None;
+    for (name, mut archive) in recipe.local_archives() {
+        if context.root.at(&archive.path).exists() {
+            continue;
+        }
+        // Not every installer noted a hash; the recipe has one since.
+        let known = known.get_or_insert_with(|| {
+            let mut stored = context.store.recipe(&entry.id).ok().flatten();
+            let archives = stored.iter_mut().flat_map(Recipe::local_archives);
+            archives.filter_map(|(_, one)| Some((one.path.clone(), one.sha256()?))).collect()
+        });
+        let Some(hash) = archive.sha256().or_else(|| known.get(&archive.path).cloned()) else {
+            continue;
+        };
+        if let Some(copy) = context.store.kept_archive(&hash, &archive.file) {
+            let was = file::printable(&archive.path);
+            notes.push(format!("{name}: {was} is gone, the copy of it that was kept is installed"));
+            archive.set_sha256(&hash);
+            archive.replace(&context.root.logical(&copy));
+        }
+    }
+}
+
+/// Copies the archives of this machine that the owner of a venv could read himself: others
+/// are not his to be installed from. Their hashes are written down.
+fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe) {
+    for (_, mut archive) in recipe.local_archives() {
+        let path = context.root.at(&archive.path);
+        let kept = Folder::readable_file(venv.uid, &path)
+            .ok()
+            .and_then(|file| context.store.keep_archive(file, &archive.file).ok());
+        // One that is not what was installed stays where it is.
+        if let (Some(hash), None) = (kept, archive.sha256()) {
+            archive.set_sha256(&hash);
+        }
+    }
+}
+
 /// The lock that a person named for the venv, else the one of its project.
 fn lock(context: &Context, entry: &Entry, venv: &Venv) -> Result<Option<Lock>, LockError> {
     match entry.lock() {
@@ -132,7 +179,8 @@ pub(crate) fn refresh_recipes<'a>(
 /// cannot be told today stays as it was told before.
 pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), StoreError> {
     match Content::of(context, entry, venv) {
-        Ok(Content { wanted: Wanted::Same(recipe, _), .. }) => {
+        Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
+            keep_archives(context, venv, &mut recipe);
             context.store.save_recipe(&entry.id, &recipe)
         }
         _ => Ok(()),

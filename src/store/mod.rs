@@ -5,6 +5,7 @@
 //! lock first, then read.
 
 mod advice;
+mod archives;
 mod config;
 mod history;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{fmt, iter};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{Distfile, Lock};
-use super::text::{Hash, Name, Release, Subdirectory, Token, Unfit, Url};
+use super::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
 use super::{Distribution, Flavour, Origin, Venv};
 use crate::host::Root;
 use crate::host::file::printable;
@@ -40,6 +40,34 @@ pub(crate) struct Requirement {
     pub(crate) name: Name,
     #[serde(flatten)]
     pub(crate) source: Source,
+}
+
+/// An archive on this machine.
+#[derive(Debug)]
+pub(crate) struct LocalArchive<'a> {
+    pub(crate) path: PathBuf,
+    pub(crate) file: String,
+    url: &'a mut Url,
+    hash: &'a mut Option<Hash>,
+}
+
+impl LocalArchive<'_> {
+    /// Its SHA-256, if it is known.
+    pub(crate) fn sha256(&self) -> Option<String> {
+        let hash = self.hash.as_ref().filter(|hash| hash.algorithm.to_string() == "sha256")?;
+        Some(hash.digits.to_string())
+    }
+
+    pub(crate) fn set_sha256(&mut self, digits: &str) {
+        *self.hash = Hash::try_from(format!("sha256:{digits}")).ok();
+    }
+
+    /// Another file is taken in its place: the one at `path`.
+    pub(crate) fn replace(&mut self, path: &Path) {
+        if let Ok(url) = Url::of_path(path) {
+            *self.url = url;
+        }
+    }
 }
 
 /// Where a distribution comes from.
@@ -243,6 +271,16 @@ impl Recipe {
     pub(crate) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
         let paths = self.local_sources().map(|(_, path)| normal(&path));
         paths.filter(|path| path.starts_with(venv)).collect()
+    }
+
+    /// The wheels and source archives on this machine, each with its path and file name.
+    pub(crate) fn local_archives(&mut self) -> impl Iterator<Item = (&Name, LocalArchive<'_>)> {
+        self.requirements.iter_mut().filter_map(|Requirement { name, source }| {
+            let Source::Archive { url, hash, .. } = source else { return None };
+            let path = url.path()?;
+            let file = FileName::try_from(path.file_name()?.to_str()?.to_string()).ok()?;
+            Some((&*name, LocalArchive { path, file: file.to_string(), url, hash }))
+        })
     }
 
     fn local_sources(&self) -> impl Iterator<Item = (&Name, PathBuf)> {

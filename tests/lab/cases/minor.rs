@@ -238,22 +238,24 @@ fn not_there(machine: &Machine) -> Result<()> {
          python3 /root/wheel.py sure 1.0 py3
          printf '[global]\\nno-index = true\\nfind-links = /wheels\\n' >/etc/pip.conf
          python3 -m venv /srv/pinned/venv
-         /srv/pinned/venv/bin/pip install --quiet tight==1.2.3 sure==1.0
-         echo \"sure==1.0 --hash=sha256:$(sha256sum sure-1.0-*.whl | cut -d ' ' -f 1)\" >/srv/pinned/requirements.txt",
+         mkdir /srv/own && cd /srv/own && python3 /root/wheel.py own 1.0 py3
+         /srv/pinned/venv/bin/pip install --quiet tight==1.2.3 sure==1.0 /srv/own/own-*.whl
+         echo \"sure==1.0 --hash=sha256:$(sha256sum /wheels/sure-1.0-*.whl | cut -d ' ' -f 1)\" >/srv/pinned/requirements.txt",
     ))?;
     machine.install_guard()?;
     machine.must("venvguard register /srv/pinned/venv --name pinned")?;
     is_a_lock(machine)?;
+    machine.must("rm -r /srv/own")?;
     let nearest =
         "tight==1.2.3: the nearest version with a wheel is 1.3.0 (`--relax minor` takes it)";
     let said = machine.must_upgrade_python()?;
     ensure!(said.text.contains(nearest), "the version is not named: {said:?}");
     let has = |list: &str, minor: &str| {
         let found = machine.must(
-            "/srv/pinned/venv/bin/python -c 'import sys, tight, sure; print(*sys.version_info[:2], sep=\".\")'
+            "/srv/pinned/venv/bin/python -c 'import sys, tight, sure, own; print(*sys.version_info[:2], sep=\".\")'
              /srv/pinned/venv/bin/pip list --format freeze | grep -v pip",
         )?;
-        let wanted = format!("{minor}\nsure==1.0\n{list}\n");
+        let wanted = format!("{minor}\nown==1.0\nsure==1.0\n{list}\n");
         ensure!(found == wanted, "{found:?} is there, not {wanted:?}");
         Ok(())
     };
