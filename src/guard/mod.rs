@@ -15,7 +15,7 @@ pub(crate) use survey::Survey;
 
 use crate::host::file::printable;
 use crate::host::lock::{self, Lock};
-use crate::host::{ReadError, Root, clock};
+use crate::host::{ReadError, Root, clock, signal};
 use crate::python::{self, Interpreters, SnapshotError};
 use crate::repair::{self, Context};
 use crate::report::Report;
@@ -57,8 +57,21 @@ impl Guard {
         Context { root: &self.root, store: &self.store, config: &self.config, report: &self.report }
     }
 
+    /// Keeps every other venvguard out. Whoever changes something is told from now on where an
+    /// interruption leaves it.
     pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
-        self.store.lock(PATIENCE)
+        let lock = self.store.lock(PATIENCE)?;
+        let (store, report) = (self.store.clone(), self.report.clone());
+        let tell = move || {
+            report.note(if store.has_work() {
+                "interrupted: what was begun is written down, `venvguard resume` ends it (the system does in a few minutes)"
+            } else {
+                "interrupted: nothing is left half done"
+            });
+        };
+        // Where that cannot be had, an interruption is none the worse.
+        let _ = signal::tell_of_interruption(tell);
+        Ok(lock)
     }
 
     /// Whether an apt run is going on, perhaps between its two hooks.

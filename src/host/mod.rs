@@ -19,6 +19,7 @@ pub(crate) mod folder;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod root;
+pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod tree;
 pub(crate) mod user;

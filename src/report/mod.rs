@@ -19,7 +19,7 @@ use crate::repair::Outcome;
 use crate::transaction::Change;
 
 /// To whom is spoken, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Report {
     /// Before each message: within apt's output it has to be told who speaks.
     prefix: &'static str,

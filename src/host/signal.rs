@@ -1,0 +1,45 @@
+//! Being asked to stop: by Ctrl-C, by a terminal that closes, by `kill`, by systemd.
+
+use std::io;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// Lets the first such signal be answered by `tell` and then end the program, as it does where
+/// nobody minds it: its children die with it, and what was begun is in the journal. There is
+/// no second way to stop that would have to be proven beside the crash.
+pub(crate) fn tell_of_interruption(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let ignored = ignored();
+    let heeded = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_in(ignored, *signal));
+    let mut signals = Signals::new(heeded)?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            tell();
+            let _ = emulate_default_handler(signal);
+        }
+    });
+    Ok(())
+}
+
+/// The signals that whoever started us wants ignored (`nohup`), a bit each.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn is_in(mask: u64, signal: i32) -> bool {
+    u32::try_from(signal - 1).is_ok_and(|bit| mask.checked_shr(bit).unwrap_or(0) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_signal_is_known_by_its_bit() {
+        assert!(is_in(0b1, SIGHUP) && !is_in(0b1, SIGINT) && is_in(0b10, SIGINT));
+        assert!(!is_in(0, SIGTERM) && is_in(1 << 14, SIGTERM));
+    }
+}
