@@ -62,8 +62,8 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
         job.services = running.remove(&job.entry.id).unwrap_or_default();
     }
     let (context, at_once) = (guard.context(), guard.jobs(wanted.jobs));
-    let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, at_once);
     guard.prune(&mut survey.registry, &[]);
+    let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, at_once);
     let good = outcomes.iter().all(|outcome| outcome.done.is_good());
     Ok(match (good, attention) {
         (true, false) => Exit::Done,

@@ -111,7 +111,8 @@ impl Guard {
 
     /// Removes the trees of before a rebuild that have been kept long enough, those of the
     /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
-    /// What is removed, and what goes wrong, is told.
+    /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
+    /// that a clock that is set meanwhile makes none of them too old.
     pub(crate) fn prune(&self, registry: &mut Registry, named: &[String]) {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);

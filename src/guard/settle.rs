@@ -126,8 +126,8 @@ impl Guard {
             .filter_map(|decision| survey.job(plan, decision, transaction, &running, now))
             .collect();
         let (context, at_once) = (self.context(), self.jobs(None));
-        let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
         self.prune(&mut survey.registry, &[]);
+        let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
         let survey = self.survey(survey.registry);
         self.tell_of_processes_left(&survey, &ids, now);
         all_good && outcomes.iter().all(|outcome| outcome.done.is_good())
