@@ -160,7 +160,11 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
     let kept = Kept::new(&stage::aside(&venv.path), old, job.follows);
     let aside = || kept.path().into();
     job.begin(context, Step::Staging { aside: aside(), new: None })?;
-    let stage = Stage::make(&parent, kept.path(), venv)?;
+    let stage = Stage::make(&parent, kept.path(), venv).map_err(|error| {
+        // A folder that was made, and could neither be given away nor removed.
+        let unfinished = parent.identity(name_of(kept.path())).is_some();
+        NotRebuilt { unfinished, ..error.into() }
+    })?;
     let new = stage.identity;
     let deadline = Deadline::after(Duration::from_secs(context.config.rebuild_timeout));
     let mut work = Work {
@@ -346,6 +350,10 @@ impl Work<'_> {
                     break;
                 }
                 Err(error) => notes.push(error.to_string()),
+            }
+            // The next one would have no time, and that be the reason that is told.
+            if self.deadline.has_passed() {
+                break;
             }
         }
         last?;
