@@ -9,7 +9,7 @@ use super::{Exit, chosen, need_root};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
-use crate::store::Registry;
+use crate::store::{Entry, Registry};
 use crate::venv::{self, Lock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
@@ -136,19 +136,17 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
     let _lock = guard.lock()?;
     let mut registry = guard.store.registry()?;
     let ids: Vec<String> = chosen(&registry, venvs)?.iter().map(|entry| entry.id.clone()).collect();
-    let (gone, left) = registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
+    // What was begun is ended first: nobody would afterwards.
+    guard.recover(&mut registry, &guard.interpreters()?);
+    if let Some(id) = ids.iter().find(|id| guard.store.has_journal(id)) {
+        let name = registry.get(id).map_or(id, |entry| &entry.name);
+        bail!("an interrupted repair of {name} cannot be ended; it stays registered");
+    }
+    let (gone, left): (Vec<Entry>, _) =
+        registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
     registry.venvs = left;
     guard.store.save_registry(&registry)?;
-    let gone: Vec<crate::store::Entry> = gone;
     for entry in gone {
-        if guard.store.has_journal(&entry.id) {
-            guard.store.close_journal(&entry.id)?;
-            guard.report.note(&format!(
-                "{}: a repair of it was interrupted; what is left of it lies beside the venv, in `{}`",
-                entry.name,
-                printable(repair::pattern_of_what_is_aside(entry.path()))
-            ));
-        }
         guard.report.data(format!(
             "{}: no longer guarded; {} is as it was",
             entry.name,

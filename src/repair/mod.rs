@@ -30,7 +30,7 @@ pub(crate) use job::{Done, Job, Outcome};
 pub(crate) use rebuild::{Target, readiness};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
-pub(crate) use stage::{is_ours_to_keep, pattern_of_what_is_aside};
+pub(crate) use stage::is_ours_to_keep;
 
 use crate::host::Root;
 use crate::report::Report;

@@ -53,14 +53,6 @@ pub(super) fn aside(venv: &Path) -> PathBuf {
     aside
 }
 
-/// The shell's pattern of the trees that we put aside for a venv.
-pub(crate) fn pattern_of_what_is_aside(venv: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(name_of(venv));
-    name.push(format!("{MARK}*"));
-    venv.with_file_name(name)
-}
-
 /// Whether a tree is one that we put aside, and no venv of its own.
 pub(crate) fn is_ours_to_keep(path: &Path) -> bool {
     let name = name_of(path).to_string_lossy();
