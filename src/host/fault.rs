@@ -1,8 +1,10 @@
 //! The points at which a crash or an error makes a difference: one before each effect on the
-//! system. A build with the feature `faults`, which only the tests make, can end there or
-//! fail there; any other build knows nothing of them.
+//! system. A build with the feature `faults`, which only the tests make, can end, fail or wait
+//! there; any other build knows nothing of them.
 
 use std::io;
+
+use jiff::SignedDuration;
 
 /// What happens at which point, counted from one.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -15,11 +17,19 @@ pub(crate) struct Fault {
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true, default_value_t = 0)]
     fail_at: usize,
+    /// Stop at this point until a test lets us go on, which meanwhile does what it likes
+    #[cfg(feature = "faults")]
+    #[arg(long, hide = true, global = true, default_value_t = 0)]
+    stop_at: usize,
+    /// At each look the wall clock has been set by that many seconds more
+    #[cfg(feature = "faults")]
+    #[arg(long, hide = true, global = true, default_value_t = 0, allow_hyphen_values = true)]
+    step_clock: i64,
 }
 
 #[cfg(not(feature = "faults"))]
 mod plan {
-    use super::{Fault, io};
+    use super::{Fault, SignedDuration, io};
 
     impl Fault {
         #[expect(clippy::unused_self, reason = "as in a build with faults")]
@@ -30,19 +40,24 @@ mod plan {
     pub(crate) fn point(_: &str) -> io::Result<()> {
         Ok(())
     }
+
+    pub(crate) fn step_of_the_clock() -> SignedDuration {
+        SignedDuration::ZERO
+    }
 }
 
 #[cfg(feature = "faults")]
 mod plan {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
     use rustix::process::Signal;
 
-    use super::{Fault, io};
+    use super::{Fault, SignedDuration, io};
 
     static ARMED: OnceLock<Fault> = OnceLock::new();
     static REACHED: AtomicUsize = AtomicUsize::new(0);
+    static LOOKED: AtomicI64 = AtomicI64::new(0);
 
     impl Fault {
         pub(crate) fn arm(self) {
@@ -53,9 +68,16 @@ mod plan {
     pub(crate) fn point(name: &str) -> io::Result<()> {
         let Some(fault) = ARMED.get() else { return Ok(()) };
         let reached = REACHED.fetch_add(1, Ordering::SeqCst) + 1;
+        let send = |signal| rustix::process::kill_process(rustix::process::getpid(), signal);
         if reached == fault.die_at {
             eprintln!("fault: killed before: {name}");
-            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+            let _ = send(Signal::KILL);
+        }
+        if reached == fault.stop_at {
+            eprintln!("fault: stopped before: {name}");
+            let _ = send(Signal::STOP);
+            // Which of our threads is told first is the kernel's choice.
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
         if reached == fault.fail_at {
             eprintln!("fault: failed: {name}");
@@ -63,6 +85,12 @@ mod plan {
         }
         Ok(())
     }
+
+    pub(crate) fn step_of_the_clock() -> SignedDuration {
+        let step = ARMED.get().map_or(0, |fault| fault.step_clock);
+        let looked = LOOKED.fetch_add(1, Ordering::SeqCst);
+        SignedDuration::from_secs(step.saturating_mul(looked))
+    }
 }
 
-pub(crate) use plan::point;
+pub(crate) use plan::{point, step_of_the_clock};

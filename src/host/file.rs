@@ -147,6 +147,7 @@ pub(crate) fn copy_atomically(path: &Path, from: &mut impl Read, mode: u32) -> i
             fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         io::copy(from, &mut file)?;
         file.sync_all()?;
+        drop(file);
         fault::point("rename")?;
         fs::rename(&temporary, path)?;
         fault::point("sync")?;

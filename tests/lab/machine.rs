@@ -304,6 +304,14 @@ impl Machine {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Makes a file of the machine that holds an ext4.
+    pub(crate) fn make_ext4(&self, path: &str, mebibytes: u32) -> Result<()> {
+        let path = self.root().join(path.trim_start_matches('/'));
+        fs::File::create(&path)?.set_len(u64::from(mebibytes) << 20)?;
+        child::output(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(path))?;
+        Ok(())
+    }
+
     /// The container's root as its own processes see it.
     fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.leader))

@@ -17,6 +17,7 @@ mod guard;
 mod machine;
 mod overlay;
 mod prepare;
+mod storm;
 
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,9 +3,11 @@
 mod block;
 mod copied;
 mod crash;
+mod faults;
 mod halfway;
 mod harmless;
 mod minor;
+mod power;
 mod running;
 
 use anyhow::Result;
@@ -50,6 +52,8 @@ pub(crate) fn all() -> Vec<Case> {
         halfway::cases(),
         harmless::cases(),
         crash::cases(),
+        power::cases(),
+        faults::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,268 @@
+//! What else goes wrong in the middle: signals, disks, indexes, time, the interpreter, and somebody else at work.
+
+use anyhow::{Result, ensure};
+
+use super::crash::{every_command, first_rebuild};
+use super::{Case, Half};
+use crate::guard::On;
+use crate::machine::{Machine, Said, services_of};
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+use crate::storm::{Command, Fault, SITE, Storm, VENV};
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |subject, sites, run| Case {
+        subject,
+        half: Half::Guarded,
+        upgrade: Kind::TrixieMinor,
+        sites,
+        run,
+    };
+    vec![
+        case("fault_of_the_disk", &[Site::Bare], of_the_disk),
+        case("fault_by_a_signal", &[Site::Bare], |machine| {
+            every_command(&Storm::gathers(machine)?, Fault::Asked).map(drop)
+        }),
+        case("fault_of_the_index", &[Site::Bare, Site::Quick], of_the_index),
+        case("fault_of_the_clock_and_the_interpreter", &[Site::Bare], of_time_and_interpreter),
+        case("fault_of_two_at_once", &[Site::Bare], two_at_once),
+        case("fault_of_apt_and_a_rebuild_at_once", &[Site::Bare], apt_and_rebuild),
+        case("fault_of_an_interrupted_apt", &[Site::Bare], interrupted_apt),
+        case("no_room_for_a_second_tree", &[Site::Bare], no_room),
+    ]
+}
+
+/// From one effect on, the disks are full, or one of them can only be read.
+fn of_the_disk(machine: &Machine) -> Result<()> {
+    let storm = Storm::gathers(machine)?;
+    storm.has_disks(64)?;
+    for fault in [
+        Fault::Meanwhile {
+            does: "for place in /srv/bare /var/lib/venvguard; do cat /dev/zero >$place/filler; done 2>/dev/null || true",
+            mends: "rm /srv/bare/filler /var/lib/venvguard/filler",
+        },
+        Fault::Meanwhile {
+            does: "mount -o remount,ro /srv/bare",
+            mends: "mount -o remount,rw /srv/bare",
+        },
+        Fault::Meanwhile {
+            does: "mount -o remount,ro /var/lib/venvguard",
+            mends: "mount -o remount,rw /var/lib/venvguard",
+        },
+    ] {
+        storm.rages(fault, &first_rebuild())?;
+    }
+    quota(machine)
+}
+
+/// A quota is an error of the owner's own writes, in the middle of them.
+fn quota(machine: &Machine) -> Result<()> {
+    machine.make_ext4("/disks/quota", 16)?;
+    let said = machine.run("mount -o loop,usrquota /disks/quota /mnt && umount /mnt")?;
+    println!("lab: no trial with a quota: `mount -o usrquota` says {:?}", said.text.trim());
+    Ok(())
+}
+
+/// pip and uv find no index, or one that never answers; and they are killed.
+fn of_the_index(machine: &Machine) -> Result<()> {
+    machine.must(
+        "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
+         install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
+         mkdir /etc/uv",
+    )?;
+    machine.install_guard()?;
+    machine.write("/root/stalls.py", STALLS)?;
+    machine.must("systemd-run --quiet --unit stalls python3 /root/stalls.py")?;
+    let killed =
+        "while kill -0 $pid; do pkill -KILL -u app -f 'pip install|pip.* install'; sleep 0.2; done";
+    for engine in ["pip", "uv"] {
+        for (index, while_it_runs, complaint) in [
+            ("http://127.0.0.1:9/simple", "true", "cannot install the packages"),
+            ("http://127.0.0.1:8000/simple", "true", "did not end within"),
+            ("http://127.0.0.1:8000/simple", killed, "was killed by signal 9"),
+        ] {
+            machine.must(&format!(
+                "printf '[global]\\nindex-url = {index}\\n' >/etc/pip.conf
+                 printf 'index-url = \"{index}\"\\n' >/etc/uv/uv.toml
+                 printf 'engine = \"{engine}\"\\nrebuild-timeout = 5\\n' >/etc/venvguard/config.toml",
+            ))?;
+            let before = machine.must(QUICK)?;
+            let said = machine.run(&format!(
+                "venvguard rebuild quick & pid=$!; {while_it_runs} 2>/dev/null; wait $pid"
+            ))?;
+            let whom = format!("{engine}, {index}: {said:?}");
+            ensure!(said.code == 1 && said.text.contains(complaint), "{whom}");
+            ensure!(machine.must(QUICK)? == before, "the venv is another one: {whom}");
+            machine.wait_until_serving(&services_of(Site::Quick)[0])?;
+            nothing_is_left(machine)?;
+        }
+    }
+    Ok(())
+}
+
+const QUICK: &str = "stat -c '%n %i' /srv/quick/venv /srv/quick/.venv.* 2>/dev/null || true";
+
+/// Takes every connection and never says a word.
+const STALLS: &str = r#"
+import socket
+server = socket.create_server(("127.0.0.1", 8000))
+connections = []
+while True:
+    connections.append(server.accept())
+"#;
+
+fn nothing_is_left(machine: &Machine) -> Result<()> {
+    let said = machine.venvguard("resume")?;
+    ensure!(said.code == 0 && said.text.contains("nothing was left"), "resume: {said:?}");
+    Ok(())
+}
+
+/// The wall clock is set at each look at it, and the interpreter is taken away at each effect.
+fn of_time_and_interpreter(machine: &Machine) -> Result<()> {
+    let storm = Storm::gathers(machine)?;
+    // A month on, so that what is kept would be too old; a month back; to 1970.
+    for step in [30 * 86_400, -30 * 86_400, -60 * 365 * 86_400_i64] {
+        let said = machine.must(&format!("venvguard-faults --step-clock {step} rebuild bare"))?;
+        ensure!(said.contains("the old environment is kept at"), "{step}: {said}");
+        storm.is_well()?;
+        let kept = machine.must("venvguard show bare | grep 'kept tree'")?;
+        let beside = machine.must("ls -d /srv/bare/.venv.venvguard-*")?;
+        ensure!(kept.contains(beside.trim()), "{step}: {kept}, but beside it is {beside}");
+        machine.must(&format!("venvguard-faults --step-clock {step} rollback bare"))?;
+        storm.is_well()?;
+    }
+    nothing_is_left(machine)?;
+    let fault = Fault::Meanwhile {
+        does: "mv $(readlink -f /usr/bin/python3) /usr/bin/gone",
+        mends: "mv /usr/bin/gone $(readlink -m /usr/bin/python3)
+                systemctl reset-failed bare; systemctl start bare",
+    };
+    storm.rages(fault, &first_rebuild()).map(drop)
+}
+
+/// Two commands for one venv: the second waits, and finds what the first has left.
+fn two_at_once(machine: &Machine) -> Result<()> {
+    let storm = Storm::gathers(machine)?;
+    machine.must("venvguard rebuild bare")?;
+    for first in ["rebuild bare", "rollback bare"] {
+        for second in ["rebuild bare", "rebuild --all", "rollback bare", "prune bare"] {
+            let said = both(machine, first, second)?;
+            ensure!(said.code == 0, "{first}, {second}: {said:?}");
+            storm.is_well()?;
+            nothing_is_left(machine)?;
+            machine.must("venvguard rebuild bare")?;
+        }
+    }
+    let said = both(machine, "rebuild bare", "unregister bare")?;
+    ensure!(said.code == 0, "unregister: {said:?}");
+    storm.holds_all()?;
+    machine.register(SITE, "")?;
+    // Unregistered while it is interrupted, it is whole all the same.
+    let fault = Fault::Killed;
+    for under in ["", super::crash::IN_PLACE] {
+        for effect in [8, 12, 16, 20, 24] {
+            let command = Command { under, ..Command::new("rebuild bare") };
+            machine.run(&fault.script(&command, effect))?;
+            machine.must("venvguard unregister bare")?;
+            storm.holds_all()?;
+            machine.must(&format!("{VENV}/bin/python -c 'import asyncio, ctypes, email'"))?;
+            nothing_is_left(machine)?;
+            machine.must("rm -rf /srv/bare/.venv.venvguard-*")?;
+            machine.register(SITE, "")?;
+            storm.is_well()?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs two commands, the second one while the first is in the middle.
+fn both(machine: &Machine, first: &str, second: &str) -> Result<Said> {
+    machine.run(&format!(
+        "venvguard-faults --stop-at 8 {first} & first=$!
+         {}
+         venvguard {second} & second=$!
+         sleep 0.5; kill -CONT $first
+         wait $first || exit; wait $second",
+        until_stopped("$first")
+    ))
+}
+
+fn until_stopped(pid: &str) -> String {
+    format!("until read -r _ _ state _ </proc/{pid}/stat && [ $state = T ]; do sleep 0.05; done")
+}
+
+/// apt comes while a venv is rebuilt, and waits for that; and a rebuild is refused while apt is at work.
+fn apt_and_rebuild(machine: &Machine) -> Result<()> {
+    let storm = Storm::gathers(machine)?;
+    let refused = machine.run(
+        "python3 -c 'import fcntl, subprocess
+lock = open(\"/var/lib/dpkg/lock-frontend\", \"w\")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+raise SystemExit(subprocess.call([\"venvguard\", \"rebuild\", \"bare\"]))'",
+    )?;
+    ensure!(refused.code == 1 && refused.text.contains("apt or dpkg is at work"), "{refused:?}");
+    let packages = machine.upgrade.about.packages.join(" ");
+    let said = machine.run(&format!(
+        "venvguard-faults --stop-at 8 rebuild bare & rebuild=$!
+         {}
+         apt-get --yes --quiet --option Dpkg::Options::=--force-confold install {packages} & apt=$!
+         until pgrep -f 'hook pre-install$'; do sleep 0.1; done
+         sleep 0.5; kill -CONT $rebuild
+         wait $rebuild || exit; wait $apt",
+        until_stopped("$rebuild")
+    ))?;
+    ensure!(said.code == 0, "{said:?}");
+    storm.is_well()?;
+    machine.assert_guarded(&[(SITE, On::New)])
+}
+
+/// Ctrl-C while the hook after dpkg is at work: apt and the hook end, the venv works, and `resume` does the rest.
+fn interrupted_apt(machine: &Machine) -> Result<()> {
+    let storm = Storm::gathers(machine)?;
+    machine.must(
+        "sed -i '/Post-Invoke/s,/usr/sbin/venvguard hook,/usr/local/sbin/venvguard-faults --stop-at 20 hook,' \
+             /etc/apt/apt.conf.d/50venvguard",
+    )?;
+    let packages = machine.upgrade.about.packages.join(" ");
+    // A session of its own, whose foreground group a terminal would send the signal to.
+    let said = machine.run(&format!(
+        "env --default-signal=INT setsid apt-get --yes --quiet --option Dpkg::Options::=--force-confold install {packages} & apt=$!
+         until hook=$(pgrep -x venvguard-fault); do sleep 0.1; done
+         {}
+         kill -INT -$apt; kill -CONT $hook
+         wait $apt",
+        until_stopped("$hook")
+    ))?;
+    ensure!(said.text.contains("interrupted: what was begun is written down"), "{said:?}");
+    ensure!(machine.must("dpkg --audit")?.is_empty(), "dpkg was interrupted: {said:?}");
+    machine.must(&format!("{VENV}/bin/python -c 'import asyncio, ctypes, email'"))?;
+    storm.holds_all()?;
+    machine.wait_until_all_serve()?;
+    machine.must("venvguard resume")?;
+    storm.is_well()?;
+    machine.assert_guarded(&[(SITE, On::New)])
+}
+
+/// A rebuild that does not fit is refused before anything is changed.
+fn no_room(machine: &Machine) -> Result<()> {
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine.must(
+        "mkdir /srv/small; mount -t tmpfs -o size=40m small /srv/small; chown app: /srv/small
+         su app -s /bin/sh -c '/usr/bin/python3 -m venv --without-pip /srv/small/venv
+             head -c 20M /dev/zero >/srv/small/venv/data'
+         venvguard register /srv/small/venv",
+    )?;
+    let list = "find /srv/small | sort";
+    let before = machine.must(list)?;
+    let said = machine.venvguard("rebuild small")?;
+    ensure!(said.code == 3 && said.text.contains("there is no room"), "rebuild: {said:?}");
+    ensure!(machine.must(list)? == before, "something was changed");
+    machine.must("rm /srv/small/venv/data; venvguard rebuild small")?;
+    machine.must("venvguard prune small")?;
+    ensure!(
+        !machine.must(list)?.contains(".venvguard-"),
+        "a tree is left: {}",
+        machine.must(list)?
+    );
+    Ok(())
+}

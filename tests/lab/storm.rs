@@ -1,0 +1,306 @@
+//! Storms: a fault strikes a command at its first effect, then at its second, and so on until none is left. Whatever
+//! happens, the venv is whole and what was put there is in it; `resume` ends it, and has nothing to do the second time.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::machine::{Machine, Said, services_of};
+use crate::prepare::venvs::Site;
+
+pub(crate) const SITE: Site = Site::Bare;
+pub(crate) const VENV: &str = "/srv/bare/venv";
+
+/// More effects than any command has: a command that goes on for ever is noticed.
+const MOST: u32 = 400;
+
+/// What goes wrong at an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Killed,
+    Fails,
+    /// Killed, and what was not on the disk is lost: see `disks`.
+    PowerLoss,
+    /// Asked to end, as by Ctrl-C, by a terminal that closes, by `kill`.
+    Asked,
+    /// Stopped while something is done to the machine, and let go on; afterwards that is mended. Both are shell
+    /// commands.
+    Meanwhile {
+        does: &'static str,
+        mends: &'static str,
+    },
+}
+
+impl Fault {
+    /// The command with the fault at an effect, as shell commands.
+    pub(crate) fn script(self, command: &Command, effect: u32) -> String {
+        let Command { line, under, .. } = command;
+        let with = |option| format!("{under} venvguard-faults {option} {effect} {line}");
+        match self {
+            Self::Killed => with("--die-at"),
+            Self::Fails => with("--fail-at"),
+            Self::PowerLoss => format!("{}; code=$?; power_off; exit $code", with("--die-at")),
+            Self::Asked => {
+                let signal = ["INT", "TERM", "HUP"][effect as usize % 3];
+                stopped(&with("--stop-at"), &format!("kill -{signal} $pid"), "true")
+            }
+            Self::Meanwhile { does, mends } => stopped(&with("--stop-at"), does, mends),
+        }
+    }
+}
+
+/// Does something while a command is stopped. What a shell starts in the background ignores Ctrl-C, unless it is told not
+/// to.
+fn stopped(command: &str, does: &str, mends: &str) -> String {
+    format!(
+        "exec env --default-signal=INT {command} & pid=$!
+         while sleep 0.02; do
+             read -r _ _ state _ </proc/$pid/stat || break
+             case $state in T) {{ {does}; }} || echo 'bug: that cannot be done'; kill -CONT $pid; break;; Z) break;; esac
+         done
+         wait $pid; code=$?
+         {mends}
+         exit $code"
+    )
+}
+
+/// What holds of the venv while a command is at work, and so wherever it is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meanwhile {
+    Works,
+    /// Something is wrong before: the command mends it, and is given again after what went wrong.
+    IsToBeMended,
+    /// It is away.
+    IsAway,
+}
+
+/// A command that is to be interrupted.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    pub(crate) line: String,
+    /// What it is run under.
+    pub(crate) under: &'static str,
+    /// The shell commands that make the state to begin with.
+    pub(crate) prepare: String,
+    pub(crate) venv: Meanwhile,
+}
+
+impl Command {
+    pub(crate) fn new(line: &str) -> Self {
+        Self {
+            line: line.to_owned(),
+            under: "",
+            prepare: "true".to_owned(),
+            venv: Meanwhile::Works,
+        }
+    }
+}
+
+/// How many effects a fault struck while which step stood in the journal.
+pub(crate) type Steps = BTreeMap<String, u32>;
+
+/// A machine on which it may storm.
+pub(crate) struct Storm<'a> {
+    pub(crate) machine: &'a Machine,
+    /// What no installer put into the venv.
+    foreign: String,
+}
+
+impl<'a> Storm<'a> {
+    /// Installs venvguard, and puts files into a venv that no installer knows of. It has no pip: a rebuild takes a
+    /// quarter of the time then.
+    pub(crate) fn gathers(machine: &'a Machine) -> Result<Self> {
+        make_venv(machine, "")?;
+        machine.install_guard()?;
+        machine.must(
+            "printf 'service-timeout = 5\\nstable-for = 0\\n' >/etc/venvguard/config.toml
+             install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults
+             systemctl stop venvguard-resume.path",
+        )?;
+        machine.write("/root/syscalls.py", include_str!("apps/syscalls.py"))?;
+        let foreign = foreign_files(machine)?;
+        ensure!(foreign.lines().count() == 8, "planted: {foreign}");
+        Ok(Self { machine, foreign })
+    }
+
+    /// Lets the fault strike at every effect of the command.
+    pub(crate) fn rages(&self, fault: Fault, command: &Command) -> Result<Steps> {
+        let mut steps = Steps::new();
+        let mut effects = 0;
+        while effects < MOST {
+            let Some(step) = self.strikes(fault, command, effects + 1)? else { break };
+            *steps.entry(step).or_default() += 1;
+            effects += 1;
+        }
+        ensure!((1..MOST).contains(&effects), "{effects} effects of {command:?}");
+        let under = command.under.split('/').next_back().unwrap_or_default();
+        println!("lab: {under}{}, {fault:?}: at {effects} effects: {steps:?}", command.line);
+        Ok(steps)
+    }
+
+    /// The journal's step at which it struck; none where there was no such effect.
+    pub(crate) fn strikes(
+        &self,
+        fault: Fault,
+        command: &Command,
+        effect: u32,
+    ) -> Result<Option<String>> {
+        self.machine.must(&command.prepare)?;
+        let script = fault.script(command, effect);
+        let said = self.machine.run(&format!("{POWER_OFF}\n({script})"))?;
+        if !said.text.contains("fault: ") {
+            return Ok(None);
+        }
+        let outcome = self.step().and_then(|step| {
+            self.is_survived(fault, command, &said)?;
+            Ok(Some(step))
+        });
+        outcome.with_context(|| format!("{script}\n--- it said\n{}", said.text))
+    }
+
+    /// What the journal says was begun.
+    fn step(&self) -> Result<String> {
+        let open =
+            self.machine.must("cat /var/lib/venvguard/journal/*.json 2>/dev/null || true")?;
+        if open.is_empty() {
+            return Ok("none".to_owned());
+        }
+        let entry: serde_json::Value = serde_json::from_str(&open)?;
+        let progress = &entry["progress"];
+        let of_object = || progress.as_object().and_then(|one| one.keys().next().cloned());
+        progress.as_str().map(str::to_owned).or_else(of_object).context("no progress")
+    }
+
+    fn is_survived(&self, fault: Fault, command: &Command, said: &Said) -> Result<()> {
+        let machine = self.machine;
+        match fault {
+            Fault::Killed | Fault::PowerLoss => {
+                ensure!(said.code == 137, "it was not killed: {}", said.code);
+            }
+            // It may come to its end before it is told.
+            Fault::Asked => ensure!(
+                said.code == 0
+                    || matches!(said.code, 129 | 130 | 143) && said.text.contains("interrupted: "),
+                "it ended by {}",
+                said.code
+            ),
+            Fault::Fails | Fault::Meanwhile { .. } => {}
+        }
+        ensure!(!said.text.contains("bug"), "it did not expect that");
+        if command.venv == Meanwhile::Works {
+            machine.must(&format!("{VENV}/bin/python -c 'import asyncio, ctypes, email'"))?;
+        }
+        if command.venv != Meanwhile::IsAway {
+            self.holds_all()?;
+        }
+        let resumed = machine.venvguard("resume")?;
+        ensure!(matches!(resumed.code, 0 | 3), "resume: {resumed:?}");
+        if command.venv == Meanwhile::IsToBeMended {
+            machine.must(&format!("venvguard {}", command.line))?;
+        }
+        let again = machine.venvguard("resume")?;
+        ensure!(again.code == 0 && again.text.contains("nothing was left"), "again: {again:?}");
+        self.is_well().with_context(|| format!("--- resume said\n{}", resumed.text))
+    }
+
+    /// What was put into the venv is there.
+    pub(crate) fn holds_all(&self) -> Result<()> {
+        let there = foreign_files(self.machine)?;
+        ensure!(there == self.foreign, "these files are there:\n{there}");
+        Ok(())
+    }
+
+    /// The venv works and holds all, its service is up, and nothing is left to do or lies about.
+    pub(crate) fn is_well(&self) -> Result<()> {
+        let machine = self.machine;
+        self.holds_all()?;
+        machine.wait_until_serving(&services_of(SITE)[0])?;
+        let status = machine.status_of(SITE)?;
+        ensure!(status["state"] == "healthy", "status: {status}");
+        let open = machine
+            .must("find /var/lib/venvguard/journal -name '[!.]*.json' 2>/dev/null || true")?;
+        ensure!(open.is_empty(), "the journal holds {open}");
+        let known = machine.must("cat /var/lib/venvguard/registry.json")?;
+        let beside = machine.must("find /srv/bare -maxdepth 1 -name '.venv.venvguard-*'")?;
+        for tree in beside.lines() {
+            ensure!(known.contains(tree), "nobody knows of {tree}:\n{known}");
+        }
+        Ok(())
+    }
+}
+
+/// Makes the venv anew, and puts files into it that no installer knows of.
+pub(crate) fn make_venv(machine: &Machine, options: &str) -> Result<()> {
+    machine.must(&format!(
+        "systemctl stop bare; rm -r {VENV}
+         su app -s /bin/sh -c '/usr/bin/python3 -m venv --without-pip {options} {VENV}'
+         cd {VENV}
+         printf SECRET=1 >.env; chmod 600 .env
+         printf 'echo hello\\n' >bin/postactivate; chmod 755 bin/postactivate
+         printf '/opt\\n' >$(echo lib/python3*/site-packages)/local.pth
+         mkdir -m 750 'my data'; printf x >'my data/a b'; ln -s /etc/hostname 'my data/link'
+         chown -R app: .env bin/postactivate lib/python3*/site-packages/local.pth 'my data'
+         sync --file-system {VENV}; systemctl start bare"
+    ))?;
+    machine.wait_until_all_serve()
+}
+
+/// What no installer put into the venv: names, without the minor version, modes, owners and content.
+fn foreign_files(machine: &Machine) -> Result<String> {
+    machine.must(&format!(
+        "cd {VENV}; set -- .env bin/postactivate $(echo lib/python3*/site-packages)/local.pth 'my data' 'my data/a b' 'my data/link'
+         stat -c '%n %a %U %G %N' \"$@\" | sed 's,lib/python3[.0-9]*,lib/python3,g'
+         cat .env bin/postactivate \"$3\""
+    ))
+}
+
+/// The places where venvguard keeps what it is for: each can be put on a disk of its own.
+pub(crate) const PLACES: [&str; 2] = ["/var/lib/venvguard", "/srv/bare"];
+
+/// As harsh as ext4 can be: nothing reaches the disk by itself, and in no order.
+const OPTIONS: &str = "loop,data=writeback,commit=300,noauto_da_alloc";
+
+/// Ends the disks as a power cut does: what ext4 has not handed to its disk is lost (the ioctl is its `SHUTDOWN` without a
+/// flush of its log, made for such tests). Then the machine comes up again: the journal of ext4 is read, services start.
+const POWER_OFF: &str = r#"
+power_off() {
+    python3 -c 'import fcntl, os, struct, sys
+for place in sys.argv[1:]:
+    fcntl.ioctl(os.open(place, os.O_RDONLY), 0x8004587D, struct.pack("I", 2))' /var/lib/venvguard /srv/bare || exit
+    systemctl kill --signal KILL bare 2>/dev/null
+    systemctl stop bare
+    for place in /var/lib/venvguard /srv/bare; do
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            umount $place && break
+            sleep 0.1
+        done || exit
+        mount $place || exit
+    done
+    systemctl reset-failed bare 2>/dev/null
+    systemctl start bare
+}
+"#;
+
+impl Storm<'_> {
+    /// Puts each of [`PLACES`] on an ext4 of its own, in a file.
+    pub(crate) fn has_disks(&self, mebibytes: u32) -> Result<()> {
+        let machine = self.machine;
+        machine.must(
+            "mkdir /disks
+             [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
+             for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done
+             systemctl stop bare",
+        )?;
+        for (number, place) in PLACES.into_iter().enumerate() {
+            let image = format!("/disks/{number}");
+            machine.make_ext4(&image, mebibytes)?;
+            machine.must(&format!(
+                "echo '{image} {place} ext4 {OPTIONS} 0 0' >>/etc/fstab
+                 mkdir -p {place} && mount {image} /mnt && cp -a {place}/. /mnt/ && umount /mnt
+                 rm -rf {place}/* && mount {place}"
+            ))?;
+        }
+        machine.must("systemctl start bare")?;
+        machine.wait_until_all_serve()
+    }
+}
