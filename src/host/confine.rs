@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use landlock::{ABI, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::MountPropagationFlags;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
@@ -37,6 +38,8 @@ pub(crate) struct Confinement {
     /// A folder that the program sees at the place of another.
     overlay: Option<Overlay>,
     folder: PathBuf,
+    /// The files and folders it may write below, if not all that its user may.
+    writes: Option<Vec<PathBuf>>,
 }
 
 /// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
@@ -57,12 +60,55 @@ pub(crate) fn confined(
     overlay: Option<Overlay>,
     folder: &Path,
 ) -> Program {
+    launched(root, program, owner, overlay, folder, None)
+}
+
+/// The same, and where the kernel has Landlock, it writes only below `writes`, in caches and
+/// temporary folders: what an installer runs are the build scripts of strangers.
+pub(crate) fn confined_to(
+    root: &Root,
+    program: Program,
+    owner: &User,
+    overlay: Option<Overlay>,
+    folder: &Path,
+    mut writes: Vec<PathBuf>,
+) -> Program {
+    writes.extend(ANYBODYS.map(PathBuf::from));
+    writes.extend(CACHES.map(|name| owner.home.join(name)));
+    launched(root, program, owner, overlay, folder, Some(writes))
+}
+
+/// Where any program may write.
+const ANYBODYS: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc/self/fd"];
+
+/// Where installers and the compilers they run keep what they fetch, in somebody's home.
+const CACHES: [&str; 2] = [".cache", ".cargo"];
+
+/// No file that an installer writes is longer.
+const FILE_LIMIT: u64 = 32 << 30;
+
+/// The address space of one process.
+const MEMORY_LIMIT: u64 = 64 << 30;
+
+/// The processes and threads of a user, those that are none of ours counted. The kernel
+/// counts root's too, but holds root to no number.
+const PROCESSES_LIMIT: u64 = 16_384;
+
+fn launched(
+    root: &Root,
+    program: Program,
+    owner: &User,
+    overlay: Option<Overlay>,
+    folder: &Path,
+    writes: Option<Vec<PathBuf>>,
+) -> Program {
     let confinement = Confinement {
         uid: owner.uid,
         gid: owner.gid,
         groups: user::groups(root, owner),
         overlay,
         folder: folder.to_path_buf(),
+        writes,
     };
     let specification = serde_json::to_string(&confinement).unwrap_or_default();
     let arguments = ["confine", &specification, "--"].map(OsString::from).to_vec();
@@ -95,8 +141,14 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     }
     rustix::process::setsid().map_err(io::Error::from).or_else(already_leader)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).map_err(io::Error::from)?;
+    for (resource, most) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, FILE_LIMIT),
+        (Resource::As, MEMORY_LIMIT),
+        (Resource::Nproc, PROCESSES_LIMIT),
+    ] {
+        limit(resource, most).map_err(step("a resource limit"))?;
+    }
     if rustix::process::geteuid().is_root() {
         let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let gid = Gid::from_raw(confinement.gid);
@@ -117,6 +169,13 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)
         .map_err(io::Error::from)
         .map_err(step("no_new_privs"))?;
+    if let Some(writes) = &confinement.writes {
+        if let Some(cache) = writes.iter().find(|path| path.ends_with(".cache")) {
+            // It cannot be made once only what is there may be written to.
+            let _ = std::fs::create_dir(cache);
+        }
+        restrict_writing(writes).map_err(|error| io::Error::other(format!("Landlock: {error}")))?;
+    }
     // With us goes what we started. Set last: a change of user takes it back.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(io::Error::from)
@@ -125,6 +184,26 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     std::env::set_current_dir(&confinement.folder)
         .or_else(|_| std::env::set_current_dir("/"))
         .map_err(step("working folder"))
+}
+
+/// Lowers a limit; one that is lower already stays.
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let before = rustix::process::getrlimit(resource);
+    let lower = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+    let (current, maximum) = (lower(before.current), lower(before.maximum));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current, maximum })?)
+}
+
+/// From now on nothing is written, made or removed but below these; those that are not there
+/// are passed over. A kernel that knows less of it, or nothing, forbids less.
+fn restrict_writing(below: &[PathBuf]) -> Result<(), landlock::RulesetError> {
+    let writing = AccessFs::from_write(ABI::V5);
+    Ruleset::default()
+        .handle_access(writing)?
+        .create()?
+        .add_rules(landlock::path_beneath_rules(below, writing))?
+        .restrict_self()?;
+    Ok(())
 }
 
 /// Makes the pipe on standard input the program's own, so that it can open it by name too

@@ -94,6 +94,19 @@ impl<'a> Content<'a> {
         }
     }
 
+    /// The folders that an installer writes to: the venv, and the folders of sources, in
+    /// which build backends leave what they make.
+    pub(super) fn built_in(&self, venv: &Path) -> Vec<PathBuf> {
+        let sources = match &self.wanted {
+            Wanted::Same(recipe, _) => recipe.folders(),
+            // It may name any below its own.
+            Wanted::Listed { file, .. } => {
+                file.parent().map(Path::to_path_buf).into_iter().collect()
+            }
+        };
+        std::iter::once(venv.to_path_buf()).chain(sources).collect()
+    }
+
     /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
     /// pip's settings have to, before anything is installed.
     pub(super) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {

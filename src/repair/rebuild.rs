@@ -326,9 +326,11 @@ impl Work<'_> {
             .map_err(RebuildError::NoEngine)?;
         let folder = self.job.entry.requirements().and_then(Path::parent);
         let folder = folder.or_else(|| sources::project(&self.job.venv)).unwrap_or(Path::new("/"));
+        let writes = self.content.built_in(&self.venv().path);
         let run = |program: Program| {
             let program = program.limit(deadline.left());
-            confine::confined(root, program, owner, overlay(), folder).run()
+            let writes = writes.clone();
+            confine::confined_to(root, program, owner, overlay(), folder, writes).run()
         };
         run(self.creation()).map_err(RebuildError::Create)?;
         let sources = self.content.sources_inside(&self.venv().path);

@@ -273,6 +273,15 @@ impl Recipe {
         paths.filter(|path| path.starts_with(venv)).collect()
     }
 
+    /// The folders that distributions are installed from.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let folder = |requirement: &Requirement| match &requirement.source {
+            Source::Folder { url, .. } => url.path(),
+            _ => None,
+        };
+        self.requirements.iter().filter_map(folder).collect()
+    }
+
     /// The wheels and source archives on this machine, each with its path and file name.
     pub(crate) fn local_archives(&mut self) -> impl Iterator<Item = (&Name, LocalArchive<'_>)> {
         self.requirements.iter_mut().filter_map(|Requirement { name, source }| {

@@ -1,0 +1,72 @@
+//! What a confined program can do: each rule broken by a program that tries to.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+
+/// Runs a shell's command confined, as whoever runs the test, with something of ours open.
+fn confined(script: &str, writes: &serde_json::Value) -> Output {
+    let me = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    let specification = serde_json::json!({
+        "uid": me, "gid": group, "groups": [], "overlay": null, "folder": "/", "writes": writes,
+    });
+    Command::new(env!("CARGO_BIN_EXE_venvguard"))
+        .args(["confine", &specification.to_string(), "--", "/bin/sh", "-c", script])
+        .output()
+        .unwrap()
+}
+
+fn says(script: &str) -> String {
+    let output = confined(script, &serde_json::Value::Null);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_string()
+}
+
+#[test]
+fn a_confined_program_gains_no_privileges_and_has_limits() {
+    assert_eq!(says("grep NoNewPrivs /proc/self/status | tr -d '\\t'"), "NoNewPrivs:1");
+    assert_eq!(says("ulimit -c"), "0", "no core file");
+    for limit in ["-f", "-v", "-p"] {
+        assert_ne!(says(&format!("ulimit {limit}")), "unlimited", "ulimit {limit}");
+    }
+    assert_eq!(says("umask"), "0022");
+    assert_eq!(says("pwd"), "/");
+    assert_eq!(
+        says("ls /proc/self/fd | wc -l"),
+        "4",
+        "its standard streams, and the folder it lists"
+    );
+}
+
+#[test]
+fn an_installer_writes_where_it_may_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["venv", "other"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    fs::write(at("other/kept"), "kept").unwrap();
+    let script = format!(
+        "cd {}; echo 1 >venv/new
+         echo 2 >other/new; rm other/kept; mv other/kept venv/kept; mkdir other/folder; ln other/kept venv/second
+         exit 0",
+        folder.path().display()
+    );
+    let output = confined(&script, &serde_json::json!([at("venv")]));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read_to_string(at("venv/new")).unwrap(), "1\n");
+    // A kernel without Landlock forbids none of it.
+    let known = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_write(ABI::V3))
+        .and_then(Ruleset::create);
+    if known.is_ok() {
+        let names = |name| fs::read_dir(at(name)).unwrap().count();
+        assert_eq!((names("other"), names("venv")), (1, 1), "{output:?}");
+        assert_eq!(fs::read_to_string(at("other/kept")).unwrap(), "kept");
+    } else {
+        println!("this kernel has no Landlock: not tried");
+    }
+}
