@@ -304,11 +304,11 @@ impl Machine {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Makes a file of the machine that holds an ext4.
-    pub(crate) fn make_ext4(&self, path: &str, mebibytes: u32) -> Result<()> {
+    /// Makes a file of the machine that holds a file system.
+    pub(crate) fn make_file_system(&self, path: &str, mebibytes: u64, mkfs: &[&str]) -> Result<()> {
         let path = self.root().join(path.trim_start_matches('/'));
-        fs::File::create(&path)?.set_len(u64::from(mebibytes) << 20)?;
-        child::output(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(path))?;
+        fs::File::create(&path)?.set_len(mebibytes << 20)?;
+        child::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(path))?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 
 mod cases;
 mod child;
+mod disks;
 mod guard;
 mod machine;
 mod overlay;

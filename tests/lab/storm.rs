@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::disks::POWER_OFF;
 use crate::machine::{Machine, Said, services_of};
 use crate::prepare::venvs::Site;
 
@@ -12,7 +13,7 @@ pub(crate) const SITE: Site = Site::Bare;
 pub(crate) const VENV: &str = "/srv/bare/venv";
 
 /// More effects than any command has: a command that goes on for ever is noticed.
-const MOST: u32 = 400;
+const MOST: usize = 400;
 
 /// What goes wrong at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,17 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// How many effects further it strikes again. What the program does after a crash, or when a call fails, is tried at
+    /// all of them; these others lead to the same.
+    fn stride(self) -> usize {
+        match self {
+            Self::Killed | Self::Fails | Self::PowerLoss => 1,
+            Self::Asked | Self::Meanwhile { .. } => 3,
+        }
+    }
+
     /// The command with the fault at an effect, as shell commands.
-    pub(crate) fn script(self, command: &Command, effect: u32) -> String {
+    pub(crate) fn script(self, command: &Command, effect: usize) -> String {
         let Command { line, under, .. } = command;
         let with = |option| format!("{under} venvguard-faults {option} {effect} {line}");
         match self {
@@ -41,7 +51,7 @@ impl Fault {
             Self::Fails => with("--fail-at"),
             Self::PowerLoss => format!("{}; code=$?; power_off; exit $code", with("--die-at")),
             Self::Asked => {
-                let signal = ["INT", "TERM", "HUP"][effect as usize % 3];
+                let signal = ["INT", "TERM", "HUP"][effect / self.stride() % 3];
                 stopped(&with("--stop-at"), &format!("kill -{signal} $pid"), "true")
             }
             Self::Meanwhile { does, mends } => stopped(&with("--stop-at"), does, mends),
@@ -126,13 +136,13 @@ impl<'a> Storm<'a> {
     /// Lets the fault strike at every effect of the command.
     pub(crate) fn rages(&self, fault: Fault, command: &Command) -> Result<Steps> {
         let mut steps = Steps::new();
-        let mut effects = 0;
-        while effects < MOST {
-            let Some(step) = self.strikes(fault, command, effects + 1)? else { break };
+        for effect in (1..).step_by(fault.stride()) {
+            ensure!(effect < MOST, "{command:?} goes on and on");
+            let Some(step) = self.strikes(fault, command, effect)? else { break };
             *steps.entry(step).or_default() += 1;
-            effects += 1;
         }
-        ensure!((1..MOST).contains(&effects), "{effects} effects of {command:?}");
+        let effects: u32 = steps.values().sum();
+        ensure!(effects > 0, "{command:?} has no effect");
         let under = command.under.split('/').next_back().unwrap_or_default();
         println!("lab: {under}{}, {fault:?}: at {effects} effects: {steps:?}", command.line);
         Ok(steps)
@@ -143,7 +153,7 @@ impl<'a> Storm<'a> {
         &self,
         fault: Fault,
         command: &Command,
-        effect: u32,
+        effect: usize,
     ) -> Result<Option<String>> {
         self.machine.must(&command.prepare)?;
         let script = fault.script(command, effect);
@@ -252,55 +262,4 @@ fn foreign_files(machine: &Machine) -> Result<String> {
          stat -c '%n %a %U %G %N' \"$@\" | sed 's,lib/python3[.0-9]*,lib/python3,g'
          cat .env bin/postactivate \"$3\""
     ))
-}
-
-/// The places where venvguard keeps what it is for: each can be put on a disk of its own.
-pub(crate) const PLACES: [&str; 2] = ["/var/lib/venvguard", "/srv/bare"];
-
-/// As harsh as ext4 can be: nothing reaches the disk by itself, and in no order.
-const OPTIONS: &str = "loop,data=writeback,commit=300,noauto_da_alloc";
-
-/// Ends the disks as a power cut does: what ext4 has not handed to its disk is lost (the ioctl is its `SHUTDOWN` without a
-/// flush of its log, made for such tests). Then the machine comes up again: the journal of ext4 is read, services start.
-const POWER_OFF: &str = r#"
-power_off() {
-    python3 -c 'import fcntl, os, struct, sys
-for place in sys.argv[1:]:
-    fcntl.ioctl(os.open(place, os.O_RDONLY), 0x8004587D, struct.pack("I", 2))' /var/lib/venvguard /srv/bare || exit
-    systemctl kill --signal KILL bare 2>/dev/null
-    systemctl stop bare
-    for place in /var/lib/venvguard /srv/bare; do
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
-            umount $place && break
-            sleep 0.1
-        done || exit
-        mount $place || exit
-    done
-    systemctl reset-failed bare 2>/dev/null
-    systemctl start bare
-}
-"#;
-
-impl Storm<'_> {
-    /// Puts each of [`PLACES`] on an ext4 of its own, in a file.
-    pub(crate) fn has_disks(&self, mebibytes: u32) -> Result<()> {
-        let machine = self.machine;
-        machine.must(
-            "mkdir /disks
-             [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
-             for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done
-             systemctl stop bare",
-        )?;
-        for (number, place) in PLACES.into_iter().enumerate() {
-            let image = format!("/disks/{number}");
-            machine.make_ext4(&image, mebibytes)?;
-            machine.must(&format!(
-                "echo '{image} {place} ext4 {OPTIONS} 0 0' >>/etc/fstab
-                 mkdir -p {place} && mount {image} /mnt && cp -a {place}/. /mnt/ && umount /mnt
-                 rm -rf {place}/* && mount {place}"
-            ))?;
-        }
-        machine.must("systemctl start bare")?;
-        machine.wait_until_all_serve()
-    }
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::crash::{every_command, first_rebuild};
 use super::{Case, Half};
+use crate::disks::{BTRFS, EXT4, PLACES, QUOTA};
 use crate::guard::On;
 use crate::machine::{Machine, Said, services_of};
 use crate::prepare::upgrade::Kind;
@@ -20,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     vec![
         case("fault_of_the_disk", &[Site::Bare], of_the_disk),
+        case("fault_of_a_quota", &[Site::Bare], of_a_quota),
         case("fault_by_a_signal", &[Site::Bare], |machine| {
             every_command(&Storm::gathers(machine)?, Fault::Asked).map(drop)
         }),
@@ -35,7 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// From one effect on, the disks are full, or one of them can only be read.
 fn of_the_disk(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
-    storm.has_disks(64)?;
+    machine.put_on_disks(&EXT4, &PLACES)?;
     for fault in [
         Fault::Meanwhile {
             does: "for place in /srv/bare /var/lib/venvguard; do cat /dev/zero >$place/filler; done 2>/dev/null || true",
@@ -52,15 +54,22 @@ fn of_the_disk(machine: &Machine) -> Result<()> {
     ] {
         storm.rages(fault, &first_rebuild())?;
     }
-    quota(machine)
+    Ok(())
 }
 
-/// A quota is an error of the owner's own writes, in the middle of them.
-fn quota(machine: &Machine) -> Result<()> {
-    machine.make_ext4("/disks/quota", 16)?;
-    let said = machine.run("mount -o loop,usrquota /disks/quota /mnt && umount /mnt")?;
-    println!("lab: no trial with a quota: `mount -o usrquota` says {:?}", said.text.trim());
-    Ok(())
+/// From one effect on, the quota of the venv's place is used up.
+fn of_a_quota(machine: &Machine) -> Result<()> {
+    let storm = Storm::gathers(machine)?;
+    let said = machine.run("mount -t btrfs none /mnt")?.text;
+    if said.contains("unknown filesystem type") {
+        println!("lab: no trial with a quota, since this kernel has no btrfs: {}", said.trim());
+        return Ok(());
+    }
+    machine.put_on_disks(&BTRFS, &["/srv/bare"])?;
+    machine.write("/root/quota.py", QUOTA)?;
+    let fault =
+        Fault::Meanwhile { does: "python3 /root/quota.py on", mends: "python3 /root/quota.py off" };
+    storm.rages(fault, &first_rebuild()).map(drop)
 }
 
 /// pip and uv find no index, or one that never answers; and they are killed.

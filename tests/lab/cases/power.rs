@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::crash::every_command;
 use super::{Case, Half};
+use crate::disks::{EXT4, PLACES};
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
@@ -20,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case("power_is_cut", |machine| {
             let storm = Storm::gathers(machine)?;
-            storm.has_disks(160)?;
+            machine.put_on_disks(&EXT4, &PLACES)?;
             every_command(&storm, Fault::PowerLoss).map(drop)
         }),
         case("power_is_cut_and_nothing_was_synced", unsynced),
@@ -30,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// The test above would see it if something was not synced: here it is not, and something is lost.
 fn unsynced(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
-    storm.has_disks(160)?;
+    machine.put_on_disks(&EXT4, &PLACES)?;
     machine.must(
         "rm -rf /root/save; mkdir /root/save; cp -a /srv/bare /var/lib/venvguard /root/save/",
     )?;

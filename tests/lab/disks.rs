@@ -1,0 +1,83 @@
+//! File systems of their own for what venvguard keeps, in files: they can be full, be read only, have a quota, lose power.
+
+use anyhow::Result;
+
+use crate::machine::Machine;
+
+/// A new file system in a file.
+pub(crate) struct Disk {
+    pub(crate) mkfs: &'static [&'static str],
+    pub(crate) mebibytes: u64,
+    pub(crate) options: &'static str,
+}
+
+/// As harsh as ext4 can be: nothing reaches the disk by itself, and in no order.
+pub(crate) const EXT4: Disk = Disk {
+    mkfs: &["mkfs.ext4", "-q", "-F", "-m", "0"],
+    mebibytes: 64,
+    options: "loop,data=writeback,commit=300,noauto_da_alloc",
+};
+
+/// It has quotas of its own: those of ext4 and xfs are often left out of kernels for small machines.
+pub(crate) const BTRFS: Disk =
+    Disk { mkfs: &["mkfs.btrfs", "--quiet"], mebibytes: 128, options: "loop" };
+
+/// Ends the disks as a power cut does: what ext4 has not handed to its disk is lost (the ioctl is its `SHUTDOWN` without a
+/// flush of its log, made for such tests). Then the machine comes up again: the journal of ext4 is read, services start.
+pub(crate) const POWER_OFF: &str = r#"
+power_off() {
+    python3 -c 'import fcntl, os, struct, sys
+for place in sys.argv[1:]:
+    fcntl.ioctl(os.open(place, os.O_RDONLY), 0x8004587D, struct.pack("I", 2))' /var/lib/venvguard /srv/bare || exit
+    systemctl kill --signal KILL bare 2>/dev/null
+    systemctl stop bare
+    for place in /var/lib/venvguard /srv/bare; do
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            umount $place && break
+            sleep 0.1
+        done || exit
+        mount $place || exit
+    done
+    systemctl reset-failed bare 2>/dev/null
+    systemctl start bare
+}
+"#;
+
+/// Whatever has a quota has used it up, or none has one any more.
+pub(crate) const QUOTA: &str = r#"
+import fcntl, os, struct, sys
+CONTROL, LIMIT = 0xC0109428, 0x8030942B
+folder = os.open("/srv/bare", os.O_RDONLY)
+if sys.argv[1] == "on":
+    fcntl.ioctl(folder, CONTROL, struct.pack("QQ", 1, 0))
+    fcntl.ioctl(folder, LIMIT, struct.pack("QQQQQQ", 0, 1, 1, 0, 0, 0))
+else:
+    fcntl.ioctl(folder, CONTROL, struct.pack("QQ", 2, 0))
+"#;
+
+impl Machine {
+    /// Puts folders on a file system of their own each.
+    pub(crate) fn put_on_disks(&self, disk: &Disk, places: &[&str]) -> Result<()> {
+        self.must(
+            "mkdir /disks
+             [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
+             for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done
+             systemctl stop bare",
+        )?;
+        for (number, place) in places.iter().enumerate() {
+            let image = format!("/disks/{number}");
+            self.make_file_system(&image, disk.mebibytes, disk.mkfs)?;
+            self.must(&format!(
+                "echo '{image} {place} auto {} 0 0' >>/etc/fstab
+                 mkdir -p {place} && mount {image} /mnt && cp -a {place}/. /mnt/ && umount /mnt
+                 rm -rf {place}/* && mount {place}",
+                disk.options
+            ))?;
+        }
+        self.must("systemctl start bare")?;
+        self.wait_until_all_serve()
+    }
+}
+
+/// Where venvguard keeps its state, and where the venv and its trees are.
+pub(crate) const PLACES: [&str; 2] = ["/var/lib/venvguard", "/srv/bare"];
