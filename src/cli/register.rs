@@ -136,8 +136,16 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
     let _lock = guard.lock()?;
     let mut registry = guard.store.registry()?;
     let ids: Vec<String> = chosen(&registry, venvs)?.iter().map(|entry| entry.id.clone()).collect();
-    // What was begun is ended first: nobody would afterwards.
-    guard.recover(&mut registry, &guard.interpreters()?);
+    if ids.iter().any(|id| guard.store.has_journal(id)) {
+        // What was begun is ended first: nobody would afterwards.
+        guard.recover(&mut registry, &guard.interpreters()?);
+    }
+    for journal in guard.store.open_journal().into_iter().flatten() {
+        // One that cannot be ended is of no use, but where it says where the venv is.
+        if ids.contains(&journal.id) && !journal.progress.has_taken_the_venv_away() {
+            guard.store.close_journal(&journal.id)?;
+        }
+    }
     if let Some(id) = ids.iter().find(|id| guard.store.has_journal(id)) {
         let name = registry.get(id).map_or(id, |entry| &entry.name);
         bail!("an interrupted repair of {name} cannot be ended; it stays registered");

@@ -53,6 +53,18 @@ pub(crate) enum Progress {
     RollingBack { swap: Swap, follows: bool },
 }
 
+impl Progress {
+    /// Whether the tree that stood at the venv's path is beside it.
+    pub(crate) fn has_taken_the_venv_away(&self) -> bool {
+        match self {
+            Self::InPlace(swap) | Self::Swapping(swap) | Self::RollingBack { swap, .. } => {
+                tree::identity(swap.kept.path()) == Some(swap.kept.identity)
+            }
+            Self::Restarting | Self::Refreshing | Self::Staging { .. } => false,
+        }
+    }
+}
+
 /// Two trees that change places.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,9 @@ mod confinement;
 mod damage;
 mod system;
 
+use std::os::unix::fs::MetadataExt;
+use std::time::UNIX_EPOCH;
+
 use system::System;
 
 const MINOR_UPGRADE: &[&str] = &[
@@ -81,6 +84,37 @@ fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
     system.run(&["unregister", "shop"]).expect(0);
     let said = system.run(&["unregister", "shop"]).expect(1);
     assert!(said.stderr.contains("no registered venv is called \"shop\""), "{}", said.stderr);
+}
+
+#[test]
+fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_beside_it() {
+    let aside = tempfile::tempdir().unwrap();
+    let metadata = aside.path().metadata().unwrap();
+    let born = metadata.created().unwrap().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let swap = serde_json::json!({
+        "kept": {
+            "path": aside.path(), "identity": [metadata.ino(), u64::try_from(born).unwrap()],
+            "at": "2026-01-01T00:00:00Z", "followed": true,
+        },
+        "new": [0, 0],
+    });
+    let staging = serde_json::json!({ "aside": "/srv/gone/.aside", "new": null });
+    for (code, progress) in [(0, ("staging", staging)), (1, ("in-place", swap))] {
+        let system = system();
+        system.run(&["register", "/srv/shop/venv"]).expect(0);
+        let registry: serde_json::Value =
+            serde_json::from_str(&system.read("/var/lib/venvguard/registry.json")).unwrap();
+        let id = registry["venvs"][0]["id"].as_str().unwrap();
+        let journal = serde_json::json!({
+            "schema_version": 1, "id": id, "name": "shop", "path": "/srv/gone/venv",
+            "begun_at": "2026-01-01T00:00:00Z", "progress": { progress.0: progress.1 }, "services": [],
+        });
+        system.write(&format!("/var/lib/venvguard/journal/{id}.json"), &journal.to_string());
+        let said = system.run(&["unregister", "shop"]).expect(code);
+        assert!(said.stderr.contains("cannot end an interrupted repair: shop"), "{}", said.stderr);
+        let is_registered = system.read("/var/lib/venvguard/registry.json").contains("shop");
+        assert_eq!(is_registered, code == 1);
+    }
 }
 
 #[test]

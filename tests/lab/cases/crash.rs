@@ -57,7 +57,9 @@ fn all_steps(machine: &Machine) -> Result<Vec<String>> {
     machine.must("rm /var/lib/venvguard/journal/0.json")?;
     let (_, list) = said.split_once("expected one of").with_context(|| said.clone())?;
     let line = list.lines().next().unwrap_or_default();
-    Ok(line.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+    let names: Vec<String> = line.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    ensure!(!names.is_empty(), "it named no steps: {said}");
+    Ok(names)
 }
 
 /// Each command that repairs, and each way in which it does: the fault strikes at every effect of them.
