@@ -83,6 +83,12 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
+    /// Tell what keeps venvguard from its work here, and what mends it; exit status 3 if
+    /// something does
+    Doctor {
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
     /// Make venvs again for the interpreter that is there now
     Rebuild(Rebuild),
     /// Put the tree of before the last rebuild back
@@ -102,7 +108,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         moment: Moment,
     },
-    /// Write the man page or a shell's completions
+    /// Write the man page, a shell's completions, or apt's hook
     #[command(hide = true)]
     Generate {
         #[command(subcommand)]
@@ -193,5 +199,6 @@ pub(super) enum Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub(super) enum Generated {
     Man,
+    AptHook,
     Completions { shell: clap_complete::Shell },
 }

@@ -10,12 +10,16 @@ use super::arguments::{Arguments, Generated};
 /// What the arguments do not say: policies, files, JSON, exit codes.
 const MANUAL: &str = include_str!("manual.roff");
 
+/// As the package installs it: for the day on which it was changed or removed.
+const APT_HOOK: &[u8] = include_bytes!("../../hooks/50venvguard");
+
 pub(super) fn run(what: Generated) -> anyhow::Result<()> {
     let mut command = Arguments::command();
     // Gathered first: a reader that goes away half-way is no panic of clap's.
     let mut output = Vec::new();
     match what {
         Generated::Man => man(command, &mut output)?,
+        Generated::AptHook => output.extend_from_slice(APT_HOOK),
         Generated::Completions { shell } => {
             clap_complete::generate(shell, &mut command, "venvguard", &mut output);
         }

@@ -1,6 +1,7 @@
 //! Arguments and one file a command: ask, then print.
 
 mod arguments;
+mod doctor;
 mod generate;
 mod history;
 mod hook;
@@ -77,6 +78,7 @@ fn advice(root: &Root, error: &anyhow::Error) -> Option<String> {
 fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
     match command {
         // What needs nothing of ours, and must work when all of ours is broken.
+        Command::Doctor { json } => return Ok(doctor::doctor(&root, &report, json)),
         Command::Hook { moment } => return Ok(hook::run(&root, report, moment)),
         Command::Confine { specification, program } => {
             return Ok(confined(&report, &specification, &program));
@@ -102,7 +104,8 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Rollback { venv } => rebuild::rollback(&guard, &venv),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
-        Command::Hook { .. }
+        Command::Doctor { .. }
+        | Command::Hook { .. }
         | Command::Confine { .. }
         | Command::Carry
         | Command::Generate { .. } => Ok(Exit::Done),

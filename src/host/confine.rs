@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use landlock::{ABI, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr};
+use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::MountPropagationFlags;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
@@ -204,6 +204,15 @@ fn restrict_writing(below: &[PathBuf]) -> Result<(), landlock::RulesetError> {
         .add_rules(landlock::path_beneath_rules(below, writing))?
         .restrict_self()?;
     Ok(())
+}
+
+/// Whether this kernel forbids what [`confined_to`] wants forbidden.
+pub(crate) fn knows_landlock() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_write(ABI::V1))
+        .and_then(Ruleset::create)
+        .is_ok()
 }
 
 /// Makes the pipe on standard input the program's own, so that it can open it by name too

@@ -33,8 +33,9 @@ impl Store {
                     "its venv is whole, as it was or as it was to be: look at it by `venvguard status`, then `mv '{shown}' '{shown}.damaged'`"
                 )
             } else {
-                "the settings and their values are in `man venvguard`; without the file the defaults hold"
-                    .to_string()
+                format!(
+                    "the settings and their values are in `man venvguard`; without the file the defaults hold: `mv '{shown}' '{shown}.damaged'`"
+                )
             });
         }
         Some(match path.file_name()?.to_str()? {

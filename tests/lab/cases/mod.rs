@@ -3,6 +3,7 @@
 mod block;
 mod copied;
 mod crash;
+mod doctor;
 mod faults;
 mod halfway;
 mod harmless;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Case> {
         harmless::cases(),
         crash::cases(),
         power::cases(),
+        doctor::cases(),
         faults::cases(),
     ]
     .into_iter()

@@ -1,0 +1,46 @@
+//! Whether what venvguard keeps can be read, and is nobody else's to write.
+
+use super::Finding;
+use crate::host::file::printable;
+use crate::store::{Store, StoreError};
+
+pub(super) fn findings(store: &Store) -> Vec<Finding> {
+    let read = [
+        store.registry().err(),
+        store.interpreters().err(),
+        store.transaction().err(),
+        store.history().err(),
+    ];
+    let journal = store.open_journal();
+    let mut findings: Vec<Finding> =
+        read.iter().flatten().map(|error| finding(store, error)).collect();
+    for entry in journal {
+        findings.push(match entry {
+            Ok(entry) => Finding::fault(
+                format!("an interrupted repair of {} is not ended", printable(&entry.name)),
+                "`venvguard resume`",
+            ),
+            Err(error) => finding(store, &error),
+        });
+    }
+    if findings.is_empty() && store.has_work() {
+        findings.push(Finding::fault(
+            "an upgrade changed Python, and the venvs are not yet brought in line",
+            "`venvguard resume`",
+        ));
+    }
+    if let Ok(history) = store.history() {
+        if !history.damaged.is_empty() {
+            let count = history.damaged.len();
+            findings.push(Finding::note(format!("{count} lines of the history cannot be read")));
+        }
+    }
+    // One folder that cannot be trusted is found in each file of it.
+    findings.dedup();
+    findings
+}
+
+pub(super) fn finding(store: &Store, error: &StoreError) -> Finding {
+    let mend = store.advice(error).unwrap_or_else(|| "see `man venvguard`".to_string());
+    Finding::fault(error.to_string(), mend)
+}

@@ -1,0 +1,69 @@
+//! What the machine has: dpkg's state, systemd, kernel, room.
+
+use super::Finding;
+use crate::host::{Program, Root, confine};
+use crate::python;
+
+/// Less is not enough for the state and what dpkg itself needs.
+const ROOM: u64 = 64 << 20;
+
+pub(super) fn findings(root: &Root) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match python::unsettled(root) {
+        Ok(unsettled) if unsettled.is_empty() => {}
+        Ok(unsettled) => {
+            let names: Vec<String> = unsettled.iter().map(ToString::to_string).collect();
+            findings.push(Finding::fault(
+                format!("dpkg has not finished with {}", names.join(", ")),
+                "`dpkg --configure -a`",
+            ));
+        }
+        Err(error) => findings.push(Finding::fault(
+            format!("dpkg's database cannot be read: {error}"),
+            "mend what `dpkg --audit` complains about",
+        )),
+    }
+    if let Ok(disk) = rustix::fs::statvfs(root.at("/var/lib")) {
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < ROOM {
+            findings.push(Finding::fault(
+                format!("{} MiB are free below /var/lib", free >> 20),
+                "make room, as by `apt clean`",
+            ));
+        }
+    }
+    if !root.is_system() {
+        return findings;
+    }
+    findings.extend(of_unit());
+    if Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).asks().run().is_err() {
+        findings.push(Finding::note(
+            "no mount namespace is to be had: venvs are rebuilt in place, and away meanwhile",
+        ));
+    }
+    if !confine::knows_landlock() {
+        findings.push(Finding::note(
+            "the kernel has no Landlock: build scripts can write wherever the venv's owner can",
+        ));
+    }
+    findings
+}
+
+/// Where systemd runs, it sees to what was left to do.
+fn of_unit() -> Option<Finding> {
+    if !std::path::Path::new("/run/systemd/system").is_dir() {
+        return Some(Finding::note(
+            "systemd does not run: `venvguard resume` has to be called after an interruption",
+        ));
+    }
+    let is_active = Program::new("/usr/bin/systemctl")
+        .args(["is-active", "--quiet", "venvguard-resume.path"])
+        .asks()
+        .run();
+    is_active.err().map(|_| {
+        Finding::fault(
+            "venvguard-resume.path does not run: work that was left stays undone",
+            "`systemctl unmask venvguard-resume.path && systemctl enable --now venvguard-resume.path`",
+        )
+    })
+}

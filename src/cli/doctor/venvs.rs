@@ -1,0 +1,90 @@
+//! Whether each registered venv works, and could be made again.
+
+use super::super::list::healths;
+use super::Finding;
+use crate::guard::Guard;
+use crate::host::Program;
+use crate::host::command;
+use crate::host::file::printable;
+use crate::plan::{Policy, Readiness, State};
+use crate::repair;
+use crate::store::Entry;
+
+pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
+    // The state's own faults are told by its own examination.
+    let Ok(survey) = guard.look() else { return Vec::new() };
+    let Ok(now) = guard.interpreters() else { return Vec::new() };
+    let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
+    let mut findings = Vec::new();
+    for ((entry, venv), health) in healths {
+        let name = &entry.name;
+        let mend = match health.state {
+            State::Healthy => None,
+            State::Missing => Some(format!("`venvguard unregister {name}`")),
+            State::Broken => Some("make it again with what made it".to_string()),
+            _ => Some("`venvguard rebuild --all`".to_string()),
+        };
+        if let Some(mend) = mend {
+            let what = format!("{name} is {}: {}", health.state, health.reasons.join("; "));
+            findings.push(Finding::fault(what, mend));
+        }
+        findings.extend(of_entry(entry));
+        findings.extend(of_anchor(guard, entry));
+        let Ok(venv) = venv else { continue };
+        if venv.base.ours && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Anchor)
+        {
+            let context = guard.context();
+            let ready = repair::readiness(&context, entry, venv, now.default);
+            if let Readiness::NotReady(reasons) = ready {
+                findings.push(Finding::fault(
+                    format!("{name} could not be rebuilt: {}", reasons.join("; ")),
+                    format!(
+                        "mend that, or let it stay with its Python: `venvguard register {} --policy anchor`",
+                        printable(entry.path())
+                    ),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+/// What was said at registration, and is not so any more.
+fn of_entry(entry: &Entry) -> Vec<Finding> {
+    let (name, path) = (&entry.name, printable(entry.path()));
+    let mut findings = Vec::new();
+    if let Some(program) = entry.check.first() {
+        if command::find(program).is_none() {
+            findings.push(Finding::fault(
+                format!("the check of {name} is not there any more: {}", printable(program)),
+                format!("name another: `venvguard register {path} --check true`"),
+            ));
+        }
+    }
+    for (what, file) in [("requirements", entry.requirements()), ("lock", entry.lock())] {
+        if let Some(file) = file.filter(|file| !file.is_file()) {
+            findings.push(Finding::fault(
+                format!("the {what} file of {name} is not there any more: {}", printable(file)),
+                format!("name the file that is: `venvguard register {path} --{what} FILE`"),
+            ));
+        }
+    }
+    findings
+}
+
+/// What a venv was pinned to must not go by itself.
+fn of_anchor(guard: &Guard, entry: &Entry) -> Option<Finding> {
+    let package = entry.anchored.as_ref()?.to.program();
+    if !guard.root.is_system() {
+        return None;
+    }
+    let packages = [package.clone(), format!("{package}-minimal")];
+    let automatic =
+        Program::new("/usr/bin/apt-mark").arg("showauto").args(&packages).asks().run().ok()?.text();
+    (!automatic.trim().is_empty()).then(|| {
+        Finding::fault(
+            format!("`apt autoremove` may take {package}, which {} needs", entry.name),
+            format!("`apt-mark manual {}`", packages.join(" ")),
+        )
+    })
+}

@@ -1,0 +1,105 @@
+//! `doctor` finds what is planted, and the commands that it tells mend it.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Half};
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case {
+        subject: "doctor_finds_and_mends",
+        half: Half::Guarded,
+        upgrade: Kind::TrixieMinor,
+        sites: &[Site::Bare],
+        run,
+    }]
+}
+
+/// What is done to the machine, and what is told of it.
+const PLANTED: &[(&str, &str)] = &[
+    ("rm /etc/apt/apt.conf.d/50venvguard", "apt does not call venvguard before dpkg"),
+    (
+        "sed -i /Post-Invoke/d /etc/apt/apt.conf.d/50venvguard",
+        "apt does not call venvguard after dpkg",
+    ),
+    (
+        "echo 'DPkg::Post-Invoke { \"test ! -x /usr/lib/needrestart/apt-pinvoke\"; };' >/etc/apt/apt.conf.d/10needrestart",
+        "needrestart restarts services before venvguard",
+    ),
+    ("chmod 775 /usr/sbin/venvguard", "others than root can change /usr/sbin/venvguard"),
+    ("systemctl disable --quiet --now venvguard-resume.path", "venvguard-resume.path does not run"),
+    ("systemctl mask --quiet --now venvguard-resume.path", "venvguard-resume.path does not run"),
+    (
+        "sed -i '/^Package: python3-minimal$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
+        "dpkg has not finished with python3-minimal",
+    ),
+    ("chmod 777 /var/lib/venvguard", "/var/lib/venvguard cannot be trusted"),
+    (": >/var/lib/venvguard/registry.json", "registry.json, line 1: it is empty"),
+    ("echo [] >/var/lib/venvguard/transaction.json", "transaction.json, line 1: "),
+    ("echo { >/var/lib/venvguard/journal/0.json", "0.json, line 1: it ends too early"),
+    ("echo 'enigne = \"pip\"' >>/etc/venvguard/config.toml", "did you mean `engine`?"),
+    ("venvguard-faults --die-at 20 rebuild bare", "an interrupted repair of bare is not ended"),
+    ("venvguard hook mark", "an upgrade changed Python"),
+    (
+        "python3 -m venv --without-pip /srv/gone/venv; venvguard register /srv/gone/venv; rm -r /srv/gone",
+        "gone is missing",
+    ),
+    (
+        "echo '#!/bin/true' >/root/check; chmod 755 /root/check
+         venvguard register /srv/bare/venv --check /root/check; rm /root/check",
+        "the check of bare is not there any more: /root/check",
+    ),
+    (
+        "echo 'flask==3.0 --hash=sha256:ab' >/root/lock.txt
+         venvguard register /srv/bare/venv --lock /root/lock.txt; rm /root/lock.txt",
+        "the lock file of bare is not there any more: /root/lock.txt",
+    ),
+    (
+        "python3 -m venv --without-pip /srv/odd/venv; venvguard register /srv/odd/venv
+         chmod 777 /srv/odd",
+        "odd could not be rebuilt: ",
+    ),
+];
+
+fn run(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    // There has to be an earlier copy of the registry.
+    machine.must(
+        "venvguard register /srv/bare/venv
+         install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults",
+    )?;
+    is_well(machine).context("before anything was planted")?;
+    for (planted, told) in PLANTED {
+        machine.run(planted)?;
+        let said = machine.stdout("venvguard doctor")?;
+        ensure!(said.code == 3 && said.text.contains(told), "{planted}: {said:?}");
+        // One mend may bring another fault to light.
+        for _ in 0..3 {
+            for mend in mends(machine)? {
+                machine.run(&mend)?;
+            }
+        }
+        is_well(machine).with_context(|| format!("{planted}\n{}", said.text))?;
+    }
+    println!("lab: doctor found {} planted faults, and what it told mended them", PLANTED.len());
+    Ok(())
+}
+
+fn is_well(machine: &Machine) -> Result<()> {
+    let said = machine.stdout("venvguard doctor")?;
+    ensure!(said.code == 0 && said.text.contains("can do its work here"), "{said:?}");
+    Ok(())
+}
+
+/// The commands that it tells, word for word; a file that only a person can name is the one that is there.
+fn mends(machine: &Machine) -> Result<Vec<String>> {
+    let said = machine.stdout("venvguard doctor")?;
+    let lines = said.text.lines().filter_map(|line| line.strip_prefix("    mend: "));
+    let command = |line: &str| {
+        let command = line.split('`').nth_back(1)?;
+        Some(command.replace("--lock FILE", "--requirements /etc/hostname"))
+    };
+    Ok(lines.filter_map(command).collect())
+}
