@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cases::{Case, Half};
 use crate::child;
 use crate::overlay::Overlay;
-use crate::prepare::upgrade::Upgrade;
+use crate::prepare::upgrade::{Kind, Upgrade};
 use crate::prepare::venvs::Site;
 use crate::prepare::{Lab, copy_tree, machine_name};
 
@@ -73,25 +73,49 @@ impl Machine {
     /// Boots a machine with the sites of a case enabled.
     pub(crate) fn boot(lab: &Lab, case: &Case) -> Result<Self> {
         let suite = case.upgrade.suite();
-        let upgrade = lab.upgrade(case.upgrade)?;
+        let sites = |overlay: &Overlay| {
+            for site in case.sites {
+                // Copied, not an overlay's lower folder: there a folder cannot be renamed, unlike on a real disk.
+                copy_tree(&lab.site(suite, *site)?, &overlay.path(&site.folder()))?;
+                install(overlay, *site)?;
+            }
+            Ok(())
+        };
+        let mut folders = vec![(lab.wheelhouse(suite)?, "/wheelhouse")];
+        if case.half == Half::Guarded {
+            folders.push((lab.package()?, "/package"));
+        }
+        let mut machine = Self::start(lab, case.upgrade, folders, sites)?;
+        machine.sites = case.sites.to_vec();
+        Ok(machine)
+    }
+
+    /// Boots a machine for venvguard's package, with what a function lays into its root.
+    pub(crate) fn boot_with(
+        lab: &Lab,
+        upgrade: Kind,
+        lay: impl FnOnce(&Overlay) -> Result<()>,
+    ) -> Result<Self> {
+        Self::start(lab, upgrade, vec![(lab.package()?, "/package")], lay)
+    }
+
+    fn start(
+        lab: &Lab,
+        upgrade: Kind,
+        mut folders: Vec<(PathBuf, &str)>,
+        lay: impl FnOnce(&Overlay) -> Result<()>,
+    ) -> Result<Self> {
+        let suite = upgrade.suite();
+        let upgrade = lab.upgrade(upgrade)?;
         let overlay = lab.overlay(suite.name(), &lab.root(suite)?)?;
         overlay.write("/etc/apt/sources.list", APT_SOURCES)?;
         overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
         overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;
-        for site in case.sites {
-            // Copied, not an overlay's lower folder: there a folder cannot be renamed, unlike on a real disk.
-            copy_tree(&lab.site(suite, *site)?, &overlay.path(&site.folder()))?;
-            install(&overlay, *site)?;
-        }
-        let wheelhouse = lab.wheelhouse(suite)?;
-        let mut folders =
-            vec![(upgrade.repository.clone(), "/repository"), (wheelhouse, "/wheelhouse")];
-        if case.half == Half::Guarded {
-            folders.push((lab.package()?, "/package"));
-        }
+        lay(&overlay)?;
+        folders.push((upgrade.repository.clone(), "/repository"));
         let group = ControlGroup::new(overlay.name())?;
         let (container, leader) = start(&overlay, &group, &folders)?;
-        Ok(Self { container, leader, _group: group, overlay, upgrade, sites: case.sites.to_vec() })
+        Ok(Self { container, leader, _group: group, overlay, upgrade, sites: Vec::new() })
     }
 
     /// Runs a shell command and returns what it said, whatever its end.

@@ -14,6 +14,7 @@
 mod cases;
 mod child;
 mod disks;
+mod grid;
 mod guard;
 mod machine;
 mod overlay;
@@ -31,6 +32,7 @@ use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{Case, Half};
+use grid::Grid;
 use machine::Machine;
 use prepare::Lab;
 
@@ -42,8 +44,12 @@ const MOST_AT_ONCE: usize = 2;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cases = cases::all();
+    let grids = grid::all();
     if arguments.list {
-        let trials = cases.into_iter().map(|case| Trial::test(case.name(), || Ok(())));
+        let names = cases.iter().map(|case| (case.name(), false));
+        let names = names.chain(grids.iter().map(|grid| (grid.name(), grid.is_whole())));
+        let trials =
+            names.map(|(name, ignored)| Trial::test(name, || Ok(())).with_ignored_flag(ignored));
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
     }
     if !rustix::process::geteuid().is_root() {
@@ -59,8 +65,12 @@ fn main() -> ExitCode {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let home = target.with_file_name("lab");
     let wanted: Vec<&Case> =
-        cases.iter().filter(|case| is_wanted(&arguments, &case.name())).collect();
-    let lab = match Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted).map(|()| lab)) {
+        cases.iter().filter(|case| is_wanted(&arguments, &case.name(), false)).collect();
+    let wanted_grids: Vec<&Grid> =
+        grids.iter().filter(|grid| is_wanted(&arguments, &grid.name(), grid.is_whole())).collect();
+    let prepared =
+        Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted, &wanted_grids).map(|()| lab));
+    let lab = match prepared {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -70,14 +80,20 @@ fn main() -> ExitCode {
     let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE);
     arguments.test_threads = Some(threads.min(MOST_AT_ONCE));
     let nocapture = arguments.nocapture;
-    let trials = cases
-        .into_iter()
-        .map(|case| {
-            let lab = Arc::clone(&lab);
-            Trial::test(case.name(), move || perform(&lab, &case, nocapture))
+    let cases = cases.into_iter().map(|case| {
+        let lab = Arc::clone(&lab);
+        Trial::test(case.name(), move || perform(&lab, &case, nocapture))
+    });
+    let grids = grids.into_iter().map(|grid| {
+        let lab = Arc::clone(&lab);
+        let is_whole = grid.is_whole();
+        Trial::test(grid.name(), move || {
+            let boot = || grid.boot(&lab);
+            perform_on(&grid.name(), boot, |machine| grid.run(machine), nocapture)
         })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+        .with_ignored_flag(is_whole)
+    });
+    libtest_mimic::run(&arguments, cases.chain(grids).collect()).exit_code()
 }
 
 /// Starts this program again where its mounts are nobody else's and end with it. Returns only if that fails.
@@ -94,27 +110,30 @@ fn enter_own_mount_namespace() -> std::io::Error {
 }
 
 /// As libtest chooses.
-fn is_wanted(arguments: &Arguments, name: &str) -> bool {
+fn is_wanted(arguments: &Arguments, name: &str, ignored: bool) -> bool {
+    let runs =
+        if ignored { arguments.ignored || arguments.include_ignored } else { !arguments.ignored };
     let matches = |filter: &String| {
         if arguments.exact { name == filter } else { name.contains(filter.as_str()) }
     };
-    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+    runs && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
 /// Makes all that the trials need, two things at a time: a preparation waits for the network as often as for a core.
-fn prepare_for(lab: &Lab, wanted: &[&Case]) -> Result<()> {
+fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
     let started = Instant::now();
     let mut steps: Vec<Step<'_>> = Vec::new();
     let mut kinds = Vec::new();
-    for case in wanted {
-        if !kinds.contains(&case.upgrade) {
-            kinds.push(case.upgrade);
+    let upgrades = wanted.iter().map(|case| case.upgrade);
+    for upgrade in upgrades.chain(grids.iter().map(|grid| grid.upgrade())) {
+        if !kinds.contains(&upgrade) {
+            kinds.push(upgrade);
         }
     }
     for suite in kinds.iter().map(|kind| kind.suite()) {
         steps.push(Box::new(move || lab.root(suite).map(drop)));
     }
-    if wanted.iter().any(|case| case.half == Half::Guarded) {
+    if !grids.is_empty() || wanted.iter().any(|case| case.half == Half::Guarded) {
         steps.push(Box::new(move || lab.package().map(drop)));
     }
     for kind in kinds {
@@ -124,6 +143,9 @@ fn prepare_for(lab: &Lab, wanted: &[&Case]) -> Result<()> {
         for site in case.sites {
             steps.push(Box::new(move || lab.site(case.upgrade.suite(), *site).map(drop)));
         }
+    }
+    for grid in grids {
+        steps.push(Box::new(move || grid.prepare(lab)));
     }
     let steps = std::sync::Mutex::new(steps.into_iter());
     let next = || steps.lock().ok().and_then(|mut steps| steps.next());
@@ -151,15 +173,28 @@ type Step<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
 /// Boots the machine of a case and runs the case on it; a failure brings the machine's own words along.
 fn perform(lab: &Lab, case: &Case, nocapture: bool) -> Result<(), Failed> {
+    let run = |machine: &Machine| {
+        machine.wait_until_all_serve()?;
+        (case.run)(machine)
+    };
+    perform_on(&case.name(), || Machine::boot(lab, case), run, nocapture)
+}
+
+/// The same for any trial.
+fn perform_on(
+    name: &str,
+    boot: impl FnOnce() -> Result<Machine>,
+    run: impl FnOnce(&Machine) -> Result<()>,
+    nocapture: bool,
+) -> Result<(), Failed> {
     let started = Instant::now();
-    let machine = Machine::boot(lab, case).map_err(|error| format!("{error:#}"))?;
+    let machine = boot().map_err(|error| format!("{error:#}"))?;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         machine.must("apt-get -qq update")?;
-        machine.wait_until_all_serve()?;
-        (case.run)(&machine)
+        run(&machine)
     }))
     .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
-    println!("lab: {} took {:.1} s", case.name(), started.elapsed().as_secs_f32());
+    println!("lab: {name} took {:.1} s", started.elapsed().as_secs_f32());
     if nocapture && outcome.is_ok() {
         println!("{}", machine.report());
     }

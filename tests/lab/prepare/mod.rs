@@ -3,6 +3,7 @@
 //! An artefact is made in a temporary folder and renamed when it is whole; its name bears a hash of
 //! its recipe, so that a changed recipe makes it anew. `rm -r target/lab` asks the mirror again.
 
+pub(crate) mod grid;
 pub(crate) mod package;
 pub(crate) mod repackage;
 pub(crate) mod root;
@@ -176,6 +177,31 @@ fn run_in(
     script: &str,
     arguments: &[&str],
 ) -> Result<String> {
+    let mut command = container(overlay, binds);
+    command.arg("--resolv-conf=copy-host");
+    // pip's own configuration comes along, apart from wheels that lie in this machine's folders.
+    for (key, value) in std::env::vars() {
+        let proxy = key.to_ascii_lowercase().ends_with("_proxy");
+        if proxy || (key.starts_with("PIP_") && key != "PIP_FIND_LINKS") {
+            command.arg(format!("--setenv={key}={value}"));
+        }
+    }
+    child::output(command.args(["/bin/sh", "-euc", script, "sh"]).args(arguments))
+}
+
+/// The same without a network.
+fn run_offline(
+    overlay: &Overlay,
+    binds: &[(&Path, &str)],
+    script: &str,
+    arguments: &[&str],
+) -> Result<String> {
+    let mut command = container(overlay, binds);
+    command.args(["--private-network", "--resolv-conf=off", "/bin/sh", "-euc", script, "sh"]);
+    child::output(command.args(arguments))
+}
+
+fn container(overlay: &Overlay, binds: &[(&Path, &str)]) -> Command {
     let mut command = Command::new("systemd-nspawn");
     command
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -189,7 +215,7 @@ fn run_in(
             "--keep-unit",
             "--pipe",
             "--timezone=off",
-            "--resolv-conf=copy-host",
+            "--setenv=DEBIAN_FRONTEND=noninteractive",
             // It would ask for the machine-id of this machine, which a fresh root lacks.
             "--link-journal=no",
         ]);
@@ -200,18 +226,7 @@ fn run_in(
         bind.push(there);
         command.arg(bind);
     }
-    // pip's own configuration comes along, apart from wheels that lie in this machine's folders.
-    for (key, value) in std::env::vars() {
-        let proxy = key.to_ascii_lowercase().ends_with("_proxy");
-        if proxy || (key.starts_with("PIP_") && key != "PIP_FIND_LINKS") {
-            command.arg(format!("--setenv={key}={value}"));
-        }
-    }
     command
-        .arg("--setenv=DEBIAN_FRONTEND=noninteractive")
-        .args(["/bin/sh", "-euc", script, "sh"])
-        .args(arguments);
-    child::output(&mut command)
 }
 
 /// systemd-nspawn keeps things of its own under a machine's name, and two machines must not share them.

@@ -31,6 +31,9 @@ impl Suite {
 const PACKAGES: &str = "ca-certificates,curl,dbus,libpam-systemd,openssl,passwd,procps,\
                         python3,python3-venv,supervisor,systemd,systemd-sysv";
 
+/// The grid's venvs hold checkouts, and lie on file systems of other kinds.
+const PACKAGES_OF_TRIXIE: &str = "btrfs-progs,git,xfsprogs";
+
 /// The units that only cost time here, and the user who owns every venv.
 const CUSTOMISE: &str = r#"
 set -eu
@@ -47,12 +50,16 @@ chroot "$1" useradd --create-home --uid 1000 --shell /bin/sh app
 impl Lab {
     /// The root of a release.
     pub(crate) fn root(&self, suite: Suite) -> Result<PathBuf> {
+        let packages = match suite {
+            Suite::Trixie => format!("{PACKAGES},{PACKAGES_OF_TRIXIE}"),
+            _ => PACKAGES.to_owned(),
+        };
         let suite = suite.name();
-        self.artefact(&format!("root-{suite}"), &[PACKAGES, CUSTOMISE], |directory| {
+        self.artefact(&format!("root-{suite}"), &[&packages, CUSTOMISE], |directory| {
             child::output(
                 Command::new("mmdebstrap")
                     .args(["--quiet", "--variant=apt", "--format=directory"])
-                    .arg(format!("--include={PACKAGES}"))
+                    .arg(format!("--include={packages}"))
                     // A snapshot of the archive may be older than its Release file allows.
                     .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                     .arg("--dpkgopt=force-unsafe-io")

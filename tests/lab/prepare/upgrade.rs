@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     RealPatch,
     /// A Debian revision of the same upstream version.
     Revision,
+    /// The same of trixie.
+    TrixieRevision,
     /// The default minor of bookworm to that of trixie.
     BookwormMinor,
     /// The default minor of trixie to that of forky.
@@ -31,17 +33,20 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::ArticlePatch,
         Self::RealPatch,
         Self::Revision,
+        Self::TrixieRevision,
         Self::BookwormMinor,
         Self::TrixieMinor,
     ];
 
     pub(crate) fn suite(self) -> Suite {
         match self {
-            Self::ArticlePatch | Self::RealPatch | Self::TrixieMinor => Suite::Trixie,
+            Self::ArticlePatch | Self::RealPatch | Self::TrixieRevision | Self::TrixieMinor => {
+                Suite::Trixie
+            }
             Self::Revision => Suite::Bullseye,
             Self::BookwormMinor => Suite::Bookworm,
         }
@@ -52,6 +57,7 @@ impl Kind {
             Self::ArticlePatch => "article-patch",
             Self::RealPatch => "real-patch",
             Self::Revision => "revision",
+            Self::TrixieRevision => "trixie-revision",
             Self::BookwormMinor => "bookworm-minor",
             Self::TrixieMinor => "trixie-minor",
         }
@@ -121,7 +127,7 @@ impl Lab {
                 let installed = Installed::in_root(&root)?;
                 let main = &self.mirror.main;
                 let about = match kind {
-                    Kind::ArticlePatch => None,
+                    Kind::ArticlePatch | Kind::TrixieRevision => None,
                     Kind::RealPatch => {
                         let source = format!("deb {main} forky main");
                         self.same_minor(&root, &installed, &source, directory)?
@@ -222,7 +228,9 @@ impl Lab {
         }
         run_in(&overlay, &[(&originals, "/originals")], &script, &[])?;
         let to = match kind {
-            Kind::Revision => Python::new(&from.minor, &format!("{}+lab1", from.debian)),
+            Kind::Revision | Kind::TrixieRevision => {
+                Python::new(&from.minor, &format!("{}+lab1", from.debian))
+            }
             _ => Python::new(&from.minor, &format!("{}-1", repackage::next_patch(&from.upstream)?)),
         };
         for entry in fs::read_dir(&originals)? {

@@ -15,14 +15,26 @@ use super::{Lab, run_in};
 const SCRIPT: &str = include_str!("wheelhouse.sh");
 
 impl Lab {
+    /// What the sites of a release and the tools that make them need.
     pub(crate) fn wheelhouse(&self, suite: Suite) -> Result<PathBuf> {
-        let root = self.root(suite)?;
         let minors = self.minors_after(suite)?;
-        let requirements = requirements(suite);
-        let recipe = [SCRIPT, &requirements, &minors, &root.to_string_lossy()];
-        self.artefact(&format!("wheelhouse-{}", suite.name()), &recipe, |directory| {
+        let name = format!("wheelhouse-{}", suite.name());
+        self.wheels(&name, suite, &requirements(suite), &minors)
+    }
+
+    /// Wheels for the Python of a root, and for some minors.
+    pub(super) fn wheels(
+        &self,
+        name: &str,
+        suite: Suite,
+        requirements: &str,
+        minors: &str,
+    ) -> Result<PathBuf> {
+        let root = self.root(suite)?;
+        let recipe = [SCRIPT, requirements, minors, &root.to_string_lossy()];
+        self.artefact(name, &recipe, |directory| {
             let overlay = self.overlay("wheelhouse", &root)?;
-            overlay.write("/requirements.txt", &requirements)?;
+            overlay.write("/requirements.txt", requirements)?;
             copy_pip_configuration(&overlay)?;
             let cache = self.home.join("pip-cache");
             fs::create_dir_all(&cache)?;

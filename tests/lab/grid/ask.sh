@@ -1,0 +1,41 @@
+# Runs on a machine, as the owner: what a venv of the grid does, and below a line with `##` what its manager says of it.
+# The argument is the name of the cell. What differs from one run to the next is left out.
+. /srv/grid/environment
+cell=$1
+cd "/srv/cells/$cell"
+of_cell
+venv=$(cat where)
+export UV_OFFLINE=1
+if [ -e "$venv/bin/lab-app" ]; then
+    "$venv/bin/lab-app"
+else
+    "$venv/bin/python" -c 'import sys; print("nothing on %d.%d" % sys.version_info[:2])'
+fi
+"$venv/bin/python" -c 'import asyncio, ctypes, ssl; asyncio.run(asyncio.sleep(0))'
+echo "# pip freeze --all"
+# pip itself moves with the interpreter.
+pip --python "$venv/bin/python" freeze --all | sed 's/^pip==.*/pip==(any)/'
+case $cell in
+uv-*)
+    echo "## uv sync --check"
+    said=$(uv sync --check --frozen 2>&1) || said="$said, exit $?"
+    echo "$said" | sed 's/ in [0-9.]*ms$//' ;;
+poetry-*)
+    echo "## poetry check, poetry install --dry-run"
+    poetry check 2>&1 || echo "exit $?"
+    poetry install --dry-run --no-ansi 2>&1 || echo "exit $?" ;;
+pdm-*)
+    echo "## pdm sync --dry-run"
+    pdm sync --dry-run 2>&1 || echo "exit $?" ;;
+hatch-*)
+    echo "## hatch env find, hatch run"
+    hatch env find
+    hatch run python -c '' 2>&1 || echo "exit $?" ;;
+pipenv-*)
+    echo "## pipenv verify, pipenv --venv"
+    pipenv verify 2>&1 || echo "exit $?"
+    pipenv --venv ;;
+pipx-*)
+    echo "## pipx list"
+    pipx list 2>&1 || echo "exit $?" ;;
+esac
