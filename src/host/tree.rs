@@ -40,7 +40,7 @@ fn identity_in(stat: &Statx) -> Identity {
 }
 
 /// A folder held open, in which names are made and exchanged without its path being
-/// walked again.
+/// walked again. A name may be one of the folder above it, `../NAME`.
 #[derive(Debug)]
 pub(crate) struct Parent {
     folder: OwnedFd,
@@ -94,7 +94,7 @@ impl Parent {
         fault::point("exchange")?;
         rustix::fs::renameat_with(&self.folder, one, &self.folder, other, RenameFlags::EXCHANGE)
             .map_err(|error| at(&self.path.join(other), error))?;
-        self.sync()
+        self.sync_of([one, other])
     }
 
     /// Gives a name to a folder, unless something has that name already.
@@ -102,7 +102,7 @@ impl Parent {
         fault::point("rename a folder")?;
         rustix::fs::renameat_with(&self.folder, from, &self.folder, to, RenameFlags::NOREPLACE)
             .map_err(|error| at(&self.path.join(from), error))?;
-        self.sync()
+        self.sync_of([from, to])
     }
 
     /// Removes a folder and all that is in it; one that is not there is as good. Another
@@ -147,6 +147,15 @@ impl Parent {
     /// Removes a folder that has nothing in it; any other is left alone.
     pub(crate) fn remove_empty(&self, name: &Path) {
         let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
+    }
+
+    /// The folders of these names.
+    fn sync_of(&self, names: [&Path; 2]) -> io::Result<()> {
+        if names.iter().any(|name| name.starts_with("..")) {
+            let above = open_child(&self.folder, Path::new(".."));
+            above.and_then(rustix::fs::fsync).map_err(|error| at(&self.path, error))?;
+        }
+        self.sync()
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {

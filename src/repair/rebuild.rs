@@ -157,12 +157,12 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
-    let kept = Kept::new(&stage::aside(&venv.path), old, job.follows);
+    let kept = Kept::new(&stage::aside(context.root, venv), old, job.follows);
     let aside = || kept.path().into();
     job.begin(context, Step::Staging { aside: aside(), new: None })?;
     let stage = Stage::make(&parent, kept.path(), venv).map_err(|error| {
         // A folder that was made, and could neither be given away nor removed.
-        let unfinished = parent.identity(name_of(kept.path())).is_some();
+        let unfinished = parent.identity(&stage::from_beside(&venv.path, kept.path())).is_some();
         NotRebuilt { unfinished, ..error.into() }
     })?;
     let new = stage.identity;
@@ -263,7 +263,8 @@ impl Work<'_> {
         if self.parent.identity(path) != Some(self.swap.kept.identity) {
             return Err(RebuildError::Changed);
         }
-        Ok(self.parent.exchange(name_of(self.swap.kept.path()), path)?)
+        let aside = stage::from_beside(&self.venv().path, self.swap.kept.path());
+        Ok(self.parent.exchange(&aside, path)?)
     }
 
     /// However far it has come: the old tree stands.

@@ -5,7 +5,7 @@ use std::io;
 use super::course::{Course, Ended};
 use super::execute::Ledger;
 use super::job::{Done, Job, Outcome};
-use super::stage::name_of;
+use super::stage::{from_beside, name_of};
 use super::{Context, anchor, refresh};
 use crate::host::file::printable;
 use crate::host::tree::Parent;
@@ -49,7 +49,7 @@ pub(crate) fn rollback(
     }
     let path = entry.path();
     let parent = Parent::of(path)?;
-    let (name, aside) = (name_of(path), name_of(before.path()));
+    let (name, aside) = (name_of(path), &from_beside(path, before.path()));
     if parent.identity(aside) != Some(before.identity) {
         return Err(RollbackError::NothingKept);
     }

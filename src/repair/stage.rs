@@ -15,7 +15,7 @@ use crate::host::tree::{Identity, Parent};
 use crate::host::user::User;
 use crate::host::{Folder, Program, Root, clock, mount};
 use crate::store::Swap;
-use crate::venv::Venv;
+use crate::venv::{Flavour, Venv};
 
 /// What marks a tree beside a venv as ours.
 const MARK: &str = ".venvguard-";
@@ -29,7 +29,8 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn make(parent: &Parent, path: &Path, venv: &Venv) -> io::Result<Self> {
-        let identity = parent.make(name_of(path), venv.uid, venv.gid, venv.mode & 0o7777)?;
+        let identity =
+            parent.make(&from_beside(&venv.path, path), venv.uid, venv.gid, venv.mode & 0o7777)?;
         Ok(Self { path: path.to_path_buf(), identity })
     }
 
@@ -38,19 +39,39 @@ impl Stage {
     }
 }
 
-/// `.NAME.venvguard-TIME` in the venv's own folder, and so on its file system: where the
-/// successor is built, and where the old tree lies once they have changed places. Nothing
-/// has this name yet.
-pub(super) fn aside(venv: &Path) -> PathBuf {
+/// `.NAME.venvguard-TIME` on the venv's own file system: where the successor is built, and
+/// where the old tree lies once they have changed places. Nothing has this name yet.
+pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
-    name.push(name_of(venv));
+    name.push(name_of(&venv.path));
     name.push(format!("{MARK}{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
-    let mut aside = venv.with_file_name(&name);
+    let mut aside = folder_for_asides(root, venv).join(&name);
     while aside.symlink_metadata().is_ok() {
         name.push("+");
         aside.set_file_name(&name);
     }
     aside
+}
+
+/// The venv's own folder; of pipx's venvs the one above it, on the same file system, for
+/// pipx takes every folder beside a venv of its own for another one: it lists it, upgrades
+/// it and makes it again.
+fn folder_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
+    let beside = venv.path.parent().unwrap_or(Path::new("/"));
+    let device = |path: &Path| Some(root.at(path).symlink_metadata().ok()?.dev());
+    beside
+        .parent()
+        .filter(|above| venv.flavour == Flavour::Pipx && device(above) == device(beside))
+        .unwrap_or(beside)
+}
+
+/// The name of a tree that was put aside, as seen from the folder that its venv lies in.
+pub(super) fn from_beside(venv: &Path, aside: &Path) -> PathBuf {
+    if aside.parent() == venv.parent() {
+        name_of(aside).to_path_buf()
+    } else {
+        Path::new("..").join(name_of(aside))
+    }
 }
 
 /// Whether a tree is one that we put aside, and no venv of its own.
@@ -173,7 +194,7 @@ fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<Str
 /// somebody's, and not touched.
 pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
     let parent = Parent::of(venv)?;
-    let (name, aside) = (name_of(venv), name_of(swap.kept.path()));
+    let (name, aside) = (name_of(venv), &from_beside(venv, swap.kept.path()));
     let (old, new) = (Some(swap.kept.identity), Some(swap.new));
     let standing = parent.identity(name);
     if standing == old {
@@ -308,10 +329,36 @@ mod tests {
     #[test]
     fn a_tree_aside_is_known_by_its_name() {
         let (_folder, venv, _) = folder();
-        let first = aside(&venv);
+        let mut subject =
+            crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+        subject.path.clone_from(&venv);
+        let aside = |subject: &Venv| aside(&Root::new("/"), subject);
+        let first = aside(&subject);
         assert_eq!(first.parent(), venv.parent());
         assert!(is_ours_to_keep(&first) && !is_ours_to_keep(&venv));
         fs::create_dir(&first).unwrap();
-        assert_ne!(aside(&venv), first, "what is kept there is not written over");
+        assert_ne!(aside(&subject), first, "what is kept there is not written over");
+        subject.flavour = Flavour::Pipx;
+        assert_eq!(aside(&subject).parent(), venv.parent().unwrap().parent());
+    }
+
+    #[test]
+    fn a_tree_of_pipx_is_kept_where_pipx_sees_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let (venv, aside) = (base.join("venvs/app"), base.join(".app.venvguard-x"));
+        fs::create_dir_all(venv.join("old")).unwrap();
+        fs::create_dir(&aside).unwrap();
+        let (old, new) = (tree::identity(&venv).unwrap(), tree::identity(&aside).unwrap());
+        let parent = Parent::of(&venv).unwrap();
+        let name = from_beside(&venv, &aside);
+        assert_eq!(parent.identity(&name), Some(new));
+        parent.exchange(&name, name_of(&venv)).unwrap();
+        assert!(aside.join("old").exists() && !venv.join("old").exists());
+        let swap = Swap { kept: Kept::new(&aside, old, true), new };
+        put_back(&venv, &swap).unwrap();
+        assert!(venv.join("old").exists());
+        discard(&aside, new).unwrap();
+        assert!(!aside.exists());
     }
 }

@@ -48,9 +48,6 @@ pub(crate) fn says(cell: Cell, change: Change) -> Says {
         (Flavour::Pdm, Install::Local, _) if rebuilt && roots_uv(change) => {
             Says::Otherwise("uv notes no hash of a local wheel, without which pdm fails")
         }
-        (Flavour::Pipx, ..) if rebuilt => {
-            Says::Otherwise("pipx takes the tree of before, beside the venv, for one of its own")
-        }
         _ => Says::Same,
     }
 }
