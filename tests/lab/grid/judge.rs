@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::cell::{Cell, Change};
 use super::expect::{Expected, Says, expected, flavour_after, says};
+use super::named;
 use super::table::Outcome;
 use crate::machine::Said;
 use crate::prepare::upgrade::Python;
@@ -79,8 +80,4 @@ fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Pyth
 /// What the app and pip say, and what the manager says.
 fn parts(text: &str) -> (&str, &str) {
     text.split_at(text.find("\n## ").unwrap_or(text.len()))
-}
-
-fn named<'a>(list: &'a Value, key: &str, name: &str) -> Vec<&'a Value> {
-    list.as_array().into_iter().flatten().filter(|one| one[key] == name).collect()
 }

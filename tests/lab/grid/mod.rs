@@ -1,17 +1,20 @@
-//! The grid: who made a venv × how it hangs on its interpreter × what happens to that × how its package was installed.
+//! The grid: who made a venv, how it hangs on its interpreter, what happens to that, how its package was installed.
 //!
-//! Every cell is a small venv. All cells of a change stand on one machine and go through one upgrade of apt's. Each has to be
-//! repaired as `expect` says, and then its app and its manager have to say what they said before; what cannot be made
-//! is in the table with its reason. `tests/run` tries a diagonal, `tests/run --grid` the whole.
+//! Every cell is a small venv. All cells of a change stand on one machine and go through one upgrade of apt's. Each has
+//! to be repaired as `expect` says, and then its app and its manager have to say what they said before; what cannot be
+//! made is in the table with its reason. `tests/run` tries a diagonal, `tests/run --grid` the whole and a row of odd
+//! places.
 
 pub(crate) mod cell;
 pub(crate) mod expect;
 mod judge;
+mod odd;
 mod table;
 
 use std::sync::Mutex;
 
 use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 
 use crate::machine::{Machine, Said};
 use crate::prepare::upgrade::Kind;
@@ -20,10 +23,12 @@ use cell::{Cell, Change};
 use judge::{Asked, judge};
 use table::{Outcome, table};
 
-/// One trial: some cells, and what happens to their interpreter.
-pub(crate) struct Grid {
-    change: Change,
-    extent: Extent,
+/// One trial: a machine, and one upgrade of all that is on it.
+#[derive(Clone, Copy)]
+pub(crate) enum Grid {
+    /// Some cells, and what happens to their interpreter.
+    Cells(Change, Extent),
+    OddPlaces,
 }
 
 /// How much of the grid.
@@ -52,8 +57,8 @@ impl Extent {
 
 /// Every trial of the grid.
 pub(crate) fn all() -> Vec<Grid> {
-    let of = |change| [Extent::Diagonal, Extent::Whole].map(|extent| Grid { change, extent });
-    Change::ALL.into_iter().flat_map(of).collect()
+    let of = |change| [Extent::Diagonal, Extent::Whole].map(|extent| Grid::Cells(change, extent));
+    Change::ALL.into_iter().flat_map(of).chain([Grid::OddPlaces]).collect()
 }
 
 /// What is not wheels of the sites comes from the grid's own index.
@@ -69,89 +74,113 @@ const ASKED_AT_ONCE: usize = 2;
 
 impl Grid {
     /// The name of the trial, for filters.
-    pub(crate) fn name(&self) -> String {
-        format!("grid_{}::{}", self.change.name(), self.extent.name())
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Cells(change, extent) => format!("grid_{}::{}", change.name(), extent.name()),
+            Self::OddPlaces => "grid_odd_places".to_owned(),
+        }
     }
 
-    pub(crate) fn is_whole(&self) -> bool {
-        self.extent == Extent::Whole
+    /// Whether it takes minutes, and is run only where it is asked for.
+    pub(crate) fn is_whole(self) -> bool {
+        matches!(self, Self::Cells(_, Extent::Whole) | Self::OddPlaces)
     }
 
-    pub(crate) fn upgrade(&self) -> Kind {
-        match self.change {
-            Change::Revision => Kind::TrixieRevision,
-            Change::Patch => Kind::RealPatch,
-            Change::Minor | Change::Removed => Kind::TrixieMinor,
+    pub(crate) fn upgrade(self) -> Kind {
+        match self {
+            Self::Cells(Change::Revision, _) => Kind::TrixieRevision,
+            Self::Cells(Change::Patch, _) => Kind::RealPatch,
+            Self::Cells(Change::Minor | Change::Removed, _) | Self::OddPlaces => Kind::TrixieMinor,
         }
     }
 
     /// Makes the venvs, or finds them made.
-    pub(crate) fn prepare(&self, lab: &Lab) -> Result<()> {
-        lab.cells(self.extent.name(), &self.extent.cells()).map(drop)
+    pub(crate) fn prepare(self, lab: &Lab) -> Result<()> {
+        match self {
+            Self::Cells(_, extent) => lab.cells(extent.name(), &extent.cells()).map(drop),
+            Self::OddPlaces => lab.workshop().map(drop),
+        }
     }
 
-    pub(crate) fn boot(&self, lab: &Lab) -> Result<Machine> {
+    pub(crate) fn boot(self, lab: &Lab) -> Result<Machine> {
         let workshop = lab.workshop()?;
-        let cells = lab.cells(self.extent.name(), &self.extent.cells())?;
         Machine::boot_with(lab, self.upgrade(), |overlay| {
             overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
-            overlay.write("/srv/ask.sh", include_str!("ask.sh"))?;
             copy_tree(&workshop, &overlay.path("/srv/grid"))?;
-            copy_tree(&cells, &overlay.path("/srv/cells"))
+            match self {
+                Self::Cells(_, extent) => {
+                    overlay.write("/srv/ask.sh", include_str!("ask.sh"))?;
+                    let cells = lab.cells(extent.name(), &extent.cells())?;
+                    copy_tree(&cells, &overlay.path("/srv/cells"))
+                }
+                Self::OddPlaces => odd::lay(overlay),
+            }
         })
     }
 
-    pub(crate) fn run(&self, machine: &Machine) -> Result<()> {
-        let cells: Vec<Cell> = self.extent.cells();
-        let possible: Vec<Cell> =
-            cells.into_iter().filter(|cell| expect::impossible(*cell).is_none()).collect();
+    pub(crate) fn run(self, machine: &Machine) -> Result<()> {
         machine.must("dpkg --install /package/venvguard_*.deb")?;
-        if expect::roots_uv(self.change) {
-            machine.must(ROOTS_UV)?;
+        match self {
+            Self::Cells(change, extent) => run(machine, change, &extent.cells()),
+            Self::OddPlaces => odd::run(machine),
         }
-        for cell in &possible {
-            machine.must(&format!(
-                "venvguard register \"$(cat /srv/cells/{cell}/where)\" --name {cell}"
-            ))?;
-        }
-        let before = ask_all(machine, &possible)?;
-        self.happen(machine)?;
-        let after = ask_all(machine, &possible)?;
-        let (_, status) = machine.venvguard_json("status")?;
-        let (_, history) = machine.venvguard_json("history")?;
-        let (from, to) = (&machine.upgrade.about.from, &machine.upgrade.about.to);
-        let outcomes: Vec<(Cell, Outcome)> = possible
-            .iter()
-            .zip(before.into_iter().zip(after))
-            .map(|(cell, (before, after))| {
-                let asked = Asked { before, after, status: &status, history: &history };
-                (*cell, judge(*cell, self.change, &asked, from, to))
-            })
-            .collect();
-        println!("{}", table(self.change, &outcomes));
-        let bad: Vec<String> = outcomes
-            .into_iter()
-            .filter_map(|(cell, outcome)| Some(format!("{cell}: {}", outcome.err()?)))
-            .collect();
-        if !bad.is_empty() {
-            bail!("{} cells failed\n{}", bad.len(), bad.join("\n"));
-        }
-        let again = machine.venvguard("rebuild --all --dry-run")?;
-        ensure!(again.text.contains("nothing to do"), "something is left to do: {again:?}");
-        Ok(())
     }
+}
 
-    /// The upgrade itself.
-    fn happen(&self, machine: &Machine) -> Result<()> {
-        machine.must_upgrade_python()?;
-        if self.change == Change::Removed {
-            let said = machine.apt("autoremove")?;
-            ensure!(said.code == 0, "autoremove: {said:?}");
-            let package = format!("python{}-minimal", machine.upgrade.about.from.minor);
-            ensure!(!machine.is_installed(&package)?, "{package} is still installed: {said:?}");
-        }
-        Ok(())
+/// Lets the change happen to some cells.
+fn run(machine: &Machine, change: Change, cells: &[Cell]) -> Result<()> {
+    let mut possible = cells.to_vec();
+    possible.retain(|cell| expect::impossible(*cell).is_none());
+    if expect::roots_uv(change) {
+        machine.must(ROOTS_UV)?;
     }
+    for cell in &possible {
+        machine.must(&format!(
+            "venvguard register \"$(cat /srv/cells/{cell}/where)\" --name {cell}"
+        ))?;
+    }
+    let before = ask_all(machine, &possible)?;
+    happen(machine, change)?;
+    let after = ask_all(machine, &possible)?;
+    let (_, status) = machine.venvguard_json("status")?;
+    let (_, history) = machine.venvguard_json("history")?;
+    let (from, to) = (&machine.upgrade.about.from, &machine.upgrade.about.to);
+    let outcomes: Vec<(Cell, Outcome)> = possible
+        .iter()
+        .zip(before.into_iter().zip(after))
+        .map(|(cell, (before, after))| {
+            let asked = Asked { before, after, status: &status, history: &history };
+            (*cell, judge(*cell, change, &asked, from, to))
+        })
+        .collect();
+    println!("{}", table(change, &outcomes));
+    let bad: Vec<String> = outcomes
+        .into_iter()
+        .filter_map(|(cell, outcome)| Some(format!("{cell}: {}", outcome.err()?)))
+        .collect();
+    if !bad.is_empty() {
+        bail!("{} cells failed\n{}", bad.len(), bad.join("\n"));
+    }
+    let again = machine.venvguard("rebuild --all --dry-run")?;
+    ensure!(again.text.contains("nothing to do"), "something is left to do: {again:?}");
+    Ok(())
+}
+
+/// The upgrade itself.
+fn happen(machine: &Machine, change: Change) -> Result<()> {
+    machine.must_upgrade_python()?;
+    if change == Change::Removed {
+        let said = machine.apt("autoremove")?;
+        ensure!(said.code == 0, "autoremove: {said:?}");
+        let package = format!("python{}-minimal", machine.upgrade.about.from.minor);
+        ensure!(!machine.is_installed(&package)?, "{package} is still installed: {said:?}");
+    }
+    Ok(())
+}
+
+/// Those of a list in venvguard's JSON that have this name.
+fn named<'a>(list: &'a Value, key: &str, name: &str) -> Vec<&'a Value> {
+    list.as_array().into_iter().flatten().filter(|one| one[key] == name).collect()
 }
 
 /// What each cell's app and manager say.

@@ -16,10 +16,11 @@ const ENVIRONMENT: &str = include_str!("../grid/environment");
 const PACKAGES: &str = include_str!("../grid/packages.py");
 const MAKE: &str = include_str!("../grid/make.sh");
 
-/// The managers, and what they or the venvs need besides. pdm 2.29 allows newer ones of the last two than it works with.
+/// The managers, and what they or the venvs need besides. pdm 2.29 allows newer ones of the last two than it works
+/// with.
 const TOOLS: &str = "hatch\npdm\npipenv\npipx\npoetry\nsetuptools\nuv\nvirtualenv\nhishel[httpx]<1.3\nunearth<0.19\n";
 
-/// The managers run on a Python that apt does not know: they have to say the same before and after it has changed the other.
+/// The managers run on a Python that apt does not know: so they are there to be asked after every change.
 const WORKSHOP: &str = r#"
 chown app: /srv/grid
 install -m 755 /environment /srv/grid/environment

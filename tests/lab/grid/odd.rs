@@ -1,0 +1,161 @@
+//! A row of the grid: venvs in odd places, through a new minor version.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::named;
+use crate::child;
+use crate::machine::Machine;
+use crate::overlay::Overlay;
+
+/// A place, and what has to become of the venv there.
+struct Place {
+    /// As `odd.sh` calls it.
+    name: &'static str,
+    expected: Expected,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Expected {
+    /// Made again for the new minor version.
+    Rebuilt,
+    /// Made again; but what it says is another thing, which is known.
+    RebuiltBut { said: &'static str, says: &'static str, why: &'static str },
+    /// It stays with the old minor version, and these words say why.
+    Pinned(&'static str),
+    /// It is not taken under guard, and these words say why.
+    Refused(&'static str),
+}
+
+const PLACES: [Place; 13] = {
+    use Expected::{Pinned, Rebuilt, RebuiltBut, Refused};
+    const fn place(name: &'static str, expected: Expected) -> Place {
+        Place { name, expected }
+    }
+    [
+        place("system", Rebuilt),
+        place("outer", Rebuilt),
+        place("nested", Refused("which is registered already")),
+        place("link", Rebuilt),
+        place("mount", Pinned("is a mount point: another tree cannot take its place")),
+        place("spaces", Rebuilt),
+        place("quotes", Rebuilt),
+        place("newline", Rebuilt),
+        place("bytes", Pinned("it was not rebuilt")),
+        place("owner", Rebuilt),
+        place("closed", Rebuilt),
+        place(
+            "hardlinks",
+            RebuiltBut {
+                said: "linked\n",
+                says: "apart\n",
+                why: "each name of a foreign file becomes a file of its own",
+            },
+        ),
+        place("plain", Rebuilt),
+    ]
+};
+
+/// File systems that a place may lie on; whether the kernel has them is this machine's affair.
+const FILE_SYSTEMS: [&str; 2] = ["btrfs", "xfs"];
+
+/// Lays the script and the file systems into a root. What this kernel cannot mount is printed, and not tried.
+pub(super) fn lay(overlay: &Overlay) -> Result<()> {
+    overlay.write("/srv/odd.sh", include_str!("odd.sh"))?;
+    for kind in FILE_SYSTEMS {
+        if let Err(error) = mount(overlay, kind) {
+            println!("lab: no {kind} in odd places, this machine cannot mount it: {error:#}");
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a new file system of some kind, which ends with the overlay. It is made by the root's own tools.
+fn mount(overlay: &Overlay, kind: &str) -> Result<()> {
+    let image = format!("/var/tmp/{kind}.image");
+    fs::File::create(overlay.path(&image))?.set_len(400 << 20)?;
+    let make = format!("mount -t proc proc /proc; mkfs.{kind} -q {image}; umount /proc");
+    child::output(Command::new("chroot").arg(overlay.root()).args(["sh", "-euc", &make]))?;
+    let folder = overlay.path(&format!("/srv/odd/{kind}"));
+    fs::create_dir_all(&folder)?;
+    child::output(
+        Command::new("mount")
+            .args(["-o", "loop", "-t", kind])
+            .arg(overlay.path(&image))
+            .arg(&folder),
+    )
+    .map(drop)
+}
+
+pub(super) fn run(machine: &Machine) -> Result<()> {
+    let mut places: Vec<(&str, Expected)> =
+        PLACES.iter().map(|place| (place.name, place.expected)).collect();
+    for kind in FILE_SYSTEMS {
+        if machine.run(&format!("mountpoint -q /srv/odd/{kind}"))?.code == 0 {
+            places.push((kind, Expected::Rebuilt));
+        }
+    }
+    let odd = |what: &str, name: &str| machine.run(&format!("sh -eu /srv/odd.sh {what} {name}"));
+    let mut before = Vec::new();
+    for (name, expected) in &places {
+        let made = odd("make", name)?;
+        ensure!(made.code == 0, "{name} cannot be made: {}", made.text);
+        let registered = machine.run(&format!(
+            "path=$(sh -eu /srv/odd.sh where {name}); venvguard register \"$path\" --name {name}"
+        ))?;
+        if let Expected::Refused(words) = expected {
+            ensure!(registered.code != 0 && registered.text.contains(words), "{registered:?}");
+        } else {
+            ensure!(registered.code == 0, "{name} is not taken: {}", registered.text);
+        }
+        let said = odd("ask", name)?;
+        ensure!(said.code == 0, "{name} does not work to begin with: {}", said.text);
+        before.push(said);
+    }
+    let upgrade = machine.must_upgrade_python()?;
+    let (_, status) = machine.venvguard_json("status")?;
+    let mut table = String::new();
+    let mut bad = Vec::new();
+    for ((name, expected), before) in places.into_iter().zip(before) {
+        let outcome = (|| {
+            let on = |minor: &str| {
+                before.text.replacen(
+                    &format!(" on {}\n", machine.upgrade.about.from.minor),
+                    &format!(" on {minor}\n"),
+                    1,
+                )
+            };
+            let (word, should) = match expected {
+                Expected::Rebuilt => ("rebuilt".to_owned(), on(&machine.upgrade.about.to.minor)),
+                Expected::RebuiltBut { said, says, why } => {
+                    ensure!(before.text.contains(said), "before it said {:?}", before.text);
+                    let should = on(&machine.upgrade.about.to.minor).replacen(said, says, 1);
+                    (format!("rebuilt; {why}"), should)
+                }
+                Expected::Pinned(words) => {
+                    ensure!(upgrade.text.contains(words), "apt's output does not say {words:?}");
+                    (format!("pinned: {words}"), on(&machine.upgrade.about.from.minor))
+                }
+                Expected::Refused(words) => return Ok(format!("refused: {words}")),
+            };
+            let venv = *named(&status["venvs"], "name", name).first().context("not in status")?;
+            ensure!(venv["state"] == "healthy", "status: {venv}");
+            let after = odd("ask", name)?;
+            ensure!(after.code == 0 && after.text == should, "it says {after:?}, not {should:?}");
+            Ok(word)
+        })();
+        let word = outcome.unwrap_or_else(|error| {
+            bad.push(format!("{name}: {error:#}"));
+            "FAILED".to_owned()
+        });
+        let _ = writeln!(table, "{name:<12}{word}");
+    }
+    println!("odd places\n{table}");
+    if !bad.is_empty() {
+        bail!("{} places failed\n{}", bad.len(), bad.join("\n"));
+    }
+    Ok(())
+}
