@@ -76,7 +76,7 @@ impl Parent {
             identity_of_open(&folder)
         })();
         result.map_err(|error| {
-            let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
+            let _ = self.remove_empty(name);
             at(&path, error)
         })
     }
@@ -94,7 +94,7 @@ impl Parent {
         fault::point("exchange")?;
         rustix::fs::renameat_with(&self.folder, one, &self.folder, other, RenameFlags::EXCHANGE)
             .map_err(|error| at(&self.path.join(other), error))?;
-        self.sync_of([one, other])
+        self.sync_of(&[one, other])
     }
 
     /// Gives a name to a folder, unless something has that name already.
@@ -102,7 +102,7 @@ impl Parent {
         fault::point("rename a folder")?;
         rustix::fs::renameat_with(&self.folder, from, &self.folder, to, RenameFlags::NOREPLACE)
             .map_err(|error| at(&self.path.join(from), error))?;
-        self.sync_of([from, to])
+        self.sync_of(&[from, to])
     }
 
     /// Removes a folder and all that is in it; one that is not there is as good. Another
@@ -111,7 +111,8 @@ impl Parent {
         let path = self.path.join(name);
         let folder = match open_child(&self.folder, name) {
             Ok(folder) => folder,
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            // Whoever removed it may have been killed before it was synced.
+            Err(rustix::io::Errno::NOENT) => return self.sync(),
             Err(error) => return Err(at(&path, error)),
         };
         let found = identity_of_open(&folder).map_err(|error| at(&path, error))?;
@@ -145,12 +146,13 @@ impl Parent {
     }
 
     /// Removes a folder that has nothing in it; any other is left alone.
-    pub(crate) fn remove_empty(&self, name: &Path) {
+    pub(crate) fn remove_empty(&self, name: &Path) -> io::Result<()> {
         let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
+        self.sync_of(&[name])
     }
 
-    /// The folders of these names.
-    fn sync_of(&self, names: [&Path; 2]) -> io::Result<()> {
+    /// The folders that these names are in.
+    fn sync_of(&self, names: &[&Path]) -> io::Result<()> {
         if names.iter().any(|name| name.starts_with("..")) {
             let above = open_child(&self.folder, Path::new(".."));
             above.and_then(rustix::fs::fsync).map_err(|error| at(&self.path, error))?;

@@ -144,7 +144,7 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Le
         }
         Step::Staging { aside, new: None } => {
             told("it had not begun");
-            parent.remove_empty(&stage::from_beside(path, &aside.0));
+            parent.remove_empty(&stage::from_beside(path, &aside.0))?;
             Left::Nothing
         }
         Step::Swapping(swap) if standing == Some(swap.new) => {
