@@ -13,13 +13,15 @@ else
 fi
 "$venv/bin/python" -c 'import asyncio, ctypes, ssl; asyncio.run(asyncio.sleep(0))'
 echo "# pip freeze --all"
-# pip itself moves with the interpreter.
-pip --python "$venv/bin/python" freeze --all | sed 's/^pip==.*/pip==(any)/'
+# pip itself moves with the interpreter; pip notes the hash of a file, which others leave out; poetry's host of a file: URL
+# is None, which uv writes as every host.
+pip --python "$venv/bin/python" freeze --all |
+    sed 's/^pip==.*/pip==(any)/; s/[.]whl#sha256=.*/.whl/; s,file://None/,file://none/,'
 case $cell in
 uv-*)
     echo "## uv sync --check"
     said=$(uv sync --check --frozen 2>&1) || said="$said, exit $?"
-    echo "$said" | sed 's/ in [0-9.]*ms$//' ;;
+    echo "$said" | sed 's/ in [0-9.]*ms$//; s/[.]whl#sha256=[0-9a-f]*/.whl/' ;;
 poetry-*)
     echo "## poetry check, poetry install --dry-run"
     poetry check 2>&1 || echo "exit $?"

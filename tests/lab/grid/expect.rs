@@ -48,6 +48,12 @@ pub(crate) fn says(cell: Cell, change: Change) -> Says {
         (Flavour::Pdm, Install::Local, _) if rebuilt && roots_uv(change) => {
             Says::Otherwise("uv notes no hash of a local wheel, without which pdm fails")
         }
+        (Flavour::Uv, Install::Local, _) if rebuilt && roots_uv(change) => Says::Otherwise(
+            "copied into the machine, the wheel is newer than uv noted; uv notes it again",
+        ),
+        (Flavour::Poetry, Install::Vcs, _) if rebuilt && roots_uv(change) => {
+            Says::Otherwise("poetry writes file://None/, of which uv makes file://none/")
+        }
         _ => Says::Same,
     }
 }
