@@ -18,6 +18,7 @@ use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use super::path_text::PathText;
 use super::user::User;
 use super::{Program, Root, descriptor, tree, user};
 
@@ -29,7 +30,7 @@ pub(crate) const LAUNCHER_FAILED: i32 = 126;
 pub(crate) const NO_NAMESPACE: &str = "cannot make a private mount namespace";
 
 /// Who a program is run as, and what it sees in place of what.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Confinement {
     uid: u32,
@@ -37,9 +38,9 @@ pub(crate) struct Confinement {
     groups: Vec<u32>,
     /// A folder that the program sees at the place of another.
     overlay: Option<Overlay>,
-    folder: PathBuf,
+    folder: PathText,
     /// The files and folders it may write below, if not all that its user may.
-    writes: Option<Vec<PathBuf>>,
+    writes: Option<Vec<PathText>>,
 }
 
 /// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
@@ -47,8 +48,8 @@ pub(crate) struct Confinement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Overlay {
-    pub(crate) from: PathBuf,
-    pub(crate) to: PathBuf,
+    pub(crate) from: PathText,
+    pub(crate) to: PathText,
     pub(crate) from_identity: tree::Identity,
 }
 
@@ -107,9 +108,10 @@ fn launched(
         gid: owner.gid,
         groups: user::groups(root, owner),
         overlay,
-        folder: folder.to_path_buf(),
-        writes,
+        folder: folder.into(),
+        writes: writes.map(|paths| paths.into_iter().map(PathText).collect()),
     };
+    // Numbers and texts: there is nothing in it that JSON does not have.
     let specification = serde_json::to_string(&confinement).unwrap_or_default();
     let arguments = ["confine", &specification, "--"].map(OsString::from).to_vec();
     program
@@ -170,9 +172,9 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         .map_err(io::Error::from)
         .map_err(step("no_new_privs"))?;
     if let Some(writes) = &confinement.writes {
-        if let Some(cache) = writes.iter().find(|path| path.ends_with(".cache")) {
+        if let Some(cache) = writes.iter().find(|path| path.0.ends_with(".cache")) {
             // It cannot be made once only what is there may be written to.
-            let _ = std::fs::create_dir(cache);
+            let _ = std::fs::create_dir(&cache.0);
         }
         restrict_writing(writes).map_err(|error| io::Error::other(format!("Landlock: {error}")))?;
     }
@@ -181,7 +183,7 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         .map_err(io::Error::from)
         .map_err(step("death signal"))?;
     // As the owner, so that a folder he may not enter is not entered for him.
-    std::env::set_current_dir(&confinement.folder)
+    std::env::set_current_dir(&confinement.folder.0)
         .or_else(|_| std::env::set_current_dir("/"))
         .map_err(step("working folder"))
 }
@@ -196,12 +198,12 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
 
 /// From now on nothing is written, made or removed but below these; those that are not there
 /// are passed over. A kernel that knows less of it, or nothing, forbids less.
-fn restrict_writing(below: &[PathBuf]) -> Result<(), landlock::RulesetError> {
+fn restrict_writing(below: &[PathText]) -> Result<(), landlock::RulesetError> {
     let writing = AccessFs::from_write(ABI::V5);
     Ruleset::default()
         .handle_access(writing)?
         .create()?
-        .add_rules(landlock::path_beneath_rules(below, writing))?
+        .add_rules(landlock::path_beneath_rules(below.iter().map(|path| &path.0), writing))?
         .restrict_self()?;
     Ok(())
 }
@@ -241,10 +243,13 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
     unshare_mounts().map_err(forbidden)?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(forbidden)?;
-    let from = open_folder(&overlay.from)?;
-    let to = open_folder(&overlay.to)?;
+    let from = open_folder(&overlay.from.0)?;
+    let to = open_folder(&overlay.to.0)?;
     if tree::identity_of_open(&from)? != overlay.from_identity {
-        return Err(io::Error::other(format!("{} was replaced", overlay.from.display())));
+        return Err(io::Error::other(format!(
+            "{} was replaced",
+            super::file::printable(&overlay.from.0)
+        )));
     }
     // By descriptor: no name on the way can be exchanged between the look and the mount.
     rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to)).map_err(forbidden)
@@ -268,4 +273,30 @@ pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 fn unshare_mounts() -> rustix::io::Result<()> {
     // SAFETY: only the mount namespace is unshared; the launcher has a single thread.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_any_bytes_comes_to_the_launcher_as_it_is() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let odd = Path::new(OsStr::from_bytes(b"/srv/\xff\n/venv"));
+        let confinement = Confinement {
+            uid: 1,
+            gid: 1,
+            groups: Vec::new(),
+            overlay: Some(Overlay {
+                from: odd.into(),
+                to: odd.into(),
+                from_identity: tree::identity(Path::new("/usr")).unwrap(),
+            }),
+            folder: odd.into(),
+            writes: Some(vec![odd.into()]),
+        };
+        let text = serde_json::to_string(&confinement).unwrap();
+        assert_eq!(serde_json::from_str::<Confinement>(&text).unwrap(), confinement);
+    }
 }

@@ -18,6 +18,7 @@ pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod lock;
 pub(crate) mod mount;
+pub(crate) mod path_text;
 pub(crate) mod root;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -35,7 +35,8 @@ impl Stage {
     }
 
     pub(super) fn overlay(&self, venv: &Path) -> Overlay {
-        Overlay { from: self.path.clone(), to: venv.to_path_buf(), from_identity: self.identity }
+        let (from, to) = (self.path.as_path().into(), venv.into());
+        Overlay { from, to, from_identity: self.identity }
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, PathText, Store, StoreError, parse, path_text, registry};
+use super::{Kept, PathText, Store, StoreError, parse, registry};
+use crate::host::path_text;
 use crate::host::{clock, file, tree};
 use crate::service::Service;
 

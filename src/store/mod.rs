@@ -11,7 +11,6 @@ mod history;
 #[cfg(test)]
 mod input;
 mod journal;
-mod path_text;
 mod registry;
 mod transaction;
 
@@ -22,10 +21,10 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use crate::host::path_text::PathText;
 pub(crate) use config::{Config, EngineChoice};
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
-pub(crate) use path_text::PathText;
 pub(crate) use registry::{Anchored, Entry, Kept, Leftover, Registry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{PathText, path_text};
+use super::PathText;
+use crate::host::path_text;
 use crate::host::{clock, tree};
 use crate::plan::Policy;
 use crate::service::Service;

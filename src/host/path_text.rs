@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for PathText {
 }
 
 /// A path that has to name one place: absolute, without `..`.
-pub(super) fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathText, D::Error> {
+pub(crate) fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathText, D::Error> {
     let path = PathText::deserialize(deserializer)?;
     let names_one_place = path.0.is_absolute()
         && !path.0.as_os_str().as_bytes().contains(&0)
