@@ -8,9 +8,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
 
-use super::ReadError;
+use super::{ReadError, xattr};
 
 /// No folder of a venv has more names; the largest known has some ten thousand.
 const ENTRIES_LIMIT: usize = 1 << 20;
@@ -52,6 +54,40 @@ impl Folder {
         let name = single(name.as_ref())?;
         let descriptor = rustix::fs::openat(&self.descriptor, name, FOLDER, Mode::empty())?;
         Ok(Self { descriptor, path: self.path.join(name) })
+    }
+
+    /// The folder at a path of several names; none is a link.
+    pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
+        path.iter().try_fold(self.folder_itself()?, |folder, name| folder.folder(name))
+    }
+
+    /// Gives what has a name here a name in another folder too, where nothing has that name.
+    pub(crate) fn link(&self, name: &Path, to: &Self, new: &Path) -> io::Result<()> {
+        let (name, new) = (single(name)?, single(new)?);
+        Ok(rustix::fs::linkat(&self.descriptor, name, &to.descriptor, new, AtFlags::empty())?)
+    }
+
+    /// Gives what is here another name, instead of what had that name.
+    pub(crate) fn rename(&self, name: &Path, new: &Path) -> io::Result<()> {
+        let (name, new) = (single(name)?, single(new)?);
+        Ok(rustix::fs::renameat(&self.descriptor, name, &self.descriptor, new)?)
+    }
+
+    /// Gives it the owner, mode, attributes and time of another one.
+    pub(crate) fn take_after(&self, model: &Self) -> io::Result<()> {
+        let stat = model.own_stat()?;
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        rustix::fs::fchown(&self.descriptor, Some(uid), Some(gid))?;
+        xattr::copy(&model.descriptor, &self.descriptor)?;
+        rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec {
+                tv_sec: stat.st_mtime,
+                tv_nsec: stat.st_mtime_nsec.try_into().unwrap_or(0),
+            },
+        };
+        Ok(rustix::fs::futimens(&self.descriptor, &times)?)
     }
 
     /// Opens a regular file that `uid` may read, as far as modes tell: it is his, or anybody's

@@ -24,6 +24,7 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod tree;
 pub(crate) mod user;
+pub(crate) mod xattr;
 
 pub(crate) use command::Program;
 pub(crate) use file::{FileIdentity, ReadError};

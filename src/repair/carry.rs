@@ -1,20 +1,20 @@
 //! Carrying what no installer put into a venv over to its successor.
 //!
-//! The copying is done by the venv's owner, in a process of his: what he may not read is
-//! not read for him, and what he may not write is not written.
+//! What is the owner's is copied by a process of his (see [`super::copier`]). What is somebody
+//! else's, or cannot be copied by him, gets a second name in the new tree: so it keeps all that
+//! it has, nobody's right to read it is asked for, and root gives nothing to anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use super::copier::{How, List};
 use crate::host::clock::Deadline;
 use crate::host::user::User;
-use crate::host::{FileIdentity, Program, Root, confine, file};
+use crate::host::{FileIdentity, Folder, Root, file};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Venv};
 
@@ -29,37 +29,60 @@ pub(super) struct Carrier<'a> {
     pub(super) deadline: Deadline,
 }
 
-/// How the files that no installer put into a tree are, at one moment.
+/// What no installer put into a tree, at one moment. A socket or a FIFO is its service's, which
+/// makes it again.
 #[derive(Debug, Default)]
-pub(super) struct Seen(BTreeMap<PathBuf, FileIdentity>);
+pub(super) struct Seen {
+    files: BTreeMap<PathBuf, FileIdentity>,
+    folders: BTreeSet<PathBuf>,
+}
 
 impl Seen {
     pub(super) fn of(root: &Root, venv: &Venv) -> io::Result<Self> {
-        let identity = |path: PathBuf| {
-            let metadata = fs::symlink_metadata(root.at(venv.path.join(&path))).ok()?;
-            Some((path, FileIdentity::from(&metadata)))
-        };
-        Ok(Self(foreign(root, venv)?.filter_map(identity).collect()))
+        let distributions = venv::distributions(&root.at(venv.site_packages()))?;
+        let mut seen = Self::default();
+        for one in venv::foreign_files(root, venv, &distributions)? {
+            match one.kind {
+                ForeignKind::Folder => {
+                    seen.folders.insert(one.path);
+                }
+                ForeignKind::File | ForeignKind::Link => {
+                    let identity = identity(&root.at(&venv.path).join(&one.path));
+                    seen.files.extend(identity.map(|identity| (one.path, identity)));
+                }
+                ForeignKind::Other => {}
+            }
+        }
+        Ok(seen)
     }
 
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.0.keys()
-    }
-
-    /// What came or was changed until `later`.
+    /// The files that came or were changed until `later`.
     pub(super) fn changed(&self, later: &Self) -> Vec<PathBuf> {
         let is_new =
-            |(path, identity): &(&PathBuf, &FileIdentity)| self.0.get(*path) != Some(identity);
-        later.0.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
+            |(path, identity): &(&PathBuf, &FileIdentity)| self.files.get(*path) != Some(identity);
+        later.files.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
     }
 }
 
-/// What has to be carried, by its path in the venv. A socket or a FIFO is its service's,
-/// which makes it again.
-fn foreign(root: &Root, venv: &Venv) -> io::Result<impl Iterator<Item = PathBuf>> {
-    let distributions = venv::distributions(&root.at(venv.site_packages()))?;
-    let files = venv::foreign_files(root, venv, &distributions)?.into_iter();
-    Ok(files.filter(|one| one.kind != ForeignKind::Other).map(|one| one.path))
+/// What of `old` came or was changed since it was `seen`, and is not in its successor as it is.
+pub(super) fn late(
+    root: &Root,
+    seen: &Seen,
+    old: &Venv,
+    successor: &Path,
+    minor: Minor,
+) -> io::Result<Vec<PathBuf>> {
+    let later = Seen::of(root, old)?;
+    let mut changed = seen.changed(&later);
+    changed.retain(|path| {
+        let carried = root.at(successor).join(corresponding(path, old.site, minor));
+        later.files.get(path).copied() != identity(&carried)
+    });
+    Ok(changed)
+}
+
+fn identity(path: &Path) -> Option<FileIdentity> {
+    Some(FileIdentity::from(&fs::symlink_metadata(path).ok()?))
 }
 
 impl Carrier<'_> {
@@ -70,12 +93,29 @@ impl Carrier<'_> {
         seen: &Seen,
         wanted: impl Fn(&Path) -> bool,
     ) -> io::Result<Vec<String>> {
-        self.copy(NEW, seen.paths().filter(|path| wanted(path)).cloned())
+        let wanted = seen.files.keys().filter(|path| wanted(path));
+        self.carry(How::New, wanted.map(|path| (path.clone(), self.target(path))))
     }
 
     /// Copies once more what was changed since.
     pub(super) fn again(&self, changed: Vec<PathBuf>) -> io::Result<Vec<String>> {
-        self.copy(OVER, changed.into_iter())
+        let to_target = |path: PathBuf| (path.clone(), self.target(&path));
+        self.carry(How::Over, changed.into_iter().map(to_target))
+    }
+
+    /// Makes the folders that nobody accounts for what they were. What is put into one
+    /// afterwards changes it again.
+    pub(super) fn folders(&self, seen: &Seen) -> io::Result<Vec<String>> {
+        self.make(seen.folders.iter().map(PathBuf::as_path))?;
+        let (from, to) = self.trees()?;
+        let settle = |path: &Path| {
+            let made = to.below(&self.target(path))?;
+            self.must_be_owners(&made)?;
+            made.take_after(&from.below(path)?)
+        };
+        // A folder that is somebody else's by then cannot be looked into.
+        let failed = seen.folders.iter().rev().filter_map(|path| Some((path, settle(path).err()?)));
+        Ok(failed.map(|(path, error)| self.told(path, &error.to_string())).collect())
     }
 
     /// Copies what was changed after it was installed over what the new tree has in its
@@ -85,9 +125,11 @@ impl Carrier<'_> {
         let distributions = venv::distributions(&self.root.at(from.site_packages()))?;
         let (fit, other): (Vec<_>, Vec<_>) = venv::modified_files(self.root, from, &distributions)
             .into_iter()
-            .partition(|one| venv::has_hash(&to, &self.target(&one.path), &one.written));
-        let mut left = self.copy(OVER, fit.into_iter().map(|one| one.path))?;
-        left.extend(other.into_iter().map(|one| {
+            .map(|one| (self.target(&one.path), one))
+            .partition(|(target, one)| venv::has_hash(&to, target, &one.written));
+        let fit = fit.into_iter().map(|(target, one)| (one.path, target));
+        let mut left = self.carry(How::Over, fit)?;
+        left.extend(other.into_iter().map(|(_, one)| {
             let path = file::printable(&one.path);
             format!("{path}: it was changed after it was installed, and the new environment has another one")
         }));
@@ -98,44 +140,96 @@ impl Carrier<'_> {
         corresponding(path, self.from.site, self.minor)
     }
 
-    fn copy(&self, how: &str, paths: impl Iterator<Item = PathBuf>) -> io::Result<Vec<String>> {
+    fn told(&self, path: &Path, because: &str) -> String {
+        format!("{}: {because}", file::printable(self.from.path.join(path)))
+    }
+
+    /// Carries files from where they are in the old tree to where they belong in the new one.
+    fn carry(
+        &self,
+        how: How,
+        files: impl Iterator<Item = (PathBuf, PathBuf)>,
+    ) -> io::Result<Vec<String>> {
+        let old = self.root.at(&self.from.path);
+        let is_owners = |(path, _): &(PathBuf, PathBuf)| {
+            fs::symlink_metadata(old.join(path)).is_ok_and(|found| found.uid() == self.owner.uid)
+        };
+        let (own, others): (Vec<_>, Vec<_>) = files.partition(is_owners);
         let mut list = List::default();
-        for path in paths {
-            list.add(how, &self.from.path.join(&path), &self.to.join(self.target(&path)));
+        for (path, target) in &own {
+            list.add(how, &self.from.path.join(path), &self.to.join(target));
         }
-        list.copy(self.root, self.owner, self.deadline.left())
+        let failed = list.copy(self.root, self.owner, self.deadline.left())?;
+        let failed = failed.into_iter().filter_map(|(number, why)| Some((own.get(number)?, why)));
+        let others = others.iter().map(|file| (file, String::new()));
+        let rest: Vec<_> = failed.chain(others).collect();
+        self.make(rest.iter().filter_map(|((path, _), _)| path.parent()))?;
+        let (from, to) = self.trees()?;
+        let mut left = Vec::new();
+        for ((path, target), why) in rest {
+            if let Err(error) = self.link(how, (&from, path), (&to, target)) {
+                let why = if why.is_empty() { error.to_string() } else { why };
+                left.push(self.told(path, &why));
+            }
+        }
+        Ok(left)
+    }
+
+    /// Lets the owner make folders. One that he cannot make is missed by what belongs there.
+    fn make<'b>(&self, folders: impl Iterator<Item = &'b Path>) -> io::Result<()> {
+        let mut list = List::default();
+        for path in folders {
+            list.add(How::Folder, &self.from.path.join(path), &self.to.join(self.target(path)));
+        }
+        list.copy(self.root, self.owner, self.deadline.left()).map(drop)
+    }
+
+    /// Gives a file of the old tree a name in the new one.
+    fn link(&self, how: How, from: (&Folder, &Path), to: (&Folder, &Path)) -> io::Result<()> {
+        let parted = |(tree, path): (&Folder, &'_ Path)| {
+            let parts = path.parent().zip(path.file_name());
+            let (parent, name) = parts.ok_or(io::ErrorKind::InvalidInput)?;
+            Ok::<_, io::Error>((tree.below(parent)?, PathBuf::from(name)))
+        };
+        let ((old, name), (new, new_name)) = (parted(from)?, parted(to)?);
+        let which =
+            |folder: &Folder, name: &Path| folder.stat(name).map(|stat| (stat.st_dev, stat.st_ino));
+        match which(&new, &new_name) {
+            Ok(found) if found == which(&old, &name)? => return Ok(()),
+            Ok(_) if how == How::New => return Err(io::Error::other(TAKEN)),
+            _ => {}
+        }
+        self.must_be_owners(&new)?;
+        if how == How::New {
+            return old.link(&name, &new, &new_name);
+        }
+        let beside = beside(&new_name);
+        old.link(&name, &new, &beside)?;
+        new.rename(&beside, &new_name)
+    }
+
+    /// A folder that the owner has put there instead of his own is not touched for him.
+    fn must_be_owners(&self, folder: &Folder) -> io::Result<()> {
+        let is_owners = folder.own_stat()?.st_uid == self.owner.uid;
+        is_owners.then_some(()).ok_or_else(|| {
+            io::Error::other(format!("{} is somebody else's", file::printable(folder.path())))
+        })
+    }
+
+    fn trees(&self) -> io::Result<(Folder, Folder)> {
+        Ok((Folder::open(&self.root.at(&self.from.path))?, Folder::open(&self.root.at(self.to))?))
     }
 }
 
-/// What is to be copied: how, from where, to where, each ended by NUL.
-#[derive(Default)]
-struct List(Vec<u8>);
+/// What is said where a name is not free.
+pub(super) const TAKEN: &str = "the new environment has a file of that name";
 
-/// Where nothing stands yet.
-const NEW: &str = "new";
-
-/// In the place of what stands there.
-const OVER: &str = "over";
-
-impl List {
-    fn add(&mut self, how: &str, from: &Path, to: &Path) {
-        for field in [how.as_bytes(), from.as_os_str().as_bytes(), to.as_os_str().as_bytes()] {
-            self.0.extend_from_slice(field);
-            self.0.push(0);
-        }
-    }
-
-    /// Lets the owner copy it all, and returns what he could not copy, in words.
-    fn copy(self, root: &Root, owner: &User, limit: Duration) -> io::Result<Vec<String>> {
-        if self.0.is_empty() {
-            return Ok(Vec::new());
-        }
-        let copier = Program::new("/proc/self/exe").arg("carry").input(self.0).limit(limit);
-        let finished = confine::confined(root, copier, owner, None, Path::new("/"))
-            .run()
-            .map_err(io::Error::other)?;
-        Ok(finished.text().lines().map(str::to_string).collect())
-    }
+/// The name under which a file is prepared that will take the place of another one.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".venvguard");
+    path.with_file_name(name)
 }
 
 /// Where a file of the old tree belongs in the new one: `lib/python3.11/…` becomes
@@ -150,133 +244,9 @@ fn corresponding(path: &Path, old: Minor, new: Minor) -> PathBuf {
     path.to_path_buf()
 }
 
-/// The owner's side: reads a [`List`], does what it says, and says on `output` what it could
-/// not copy.
-pub(crate) fn copy_listed(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
-    let mut fields =
-        input.split(0).map(|bytes| Ok::<_, io::Error>(PathBuf::from(OsString::from_vec(bytes?))));
-    while let (Some(how), Some(from), Some(to)) = (fields.next(), fields.next(), fields.next()) {
-        let (how, from, to) = (how?, from?, to?);
-        let result = if how == Path::new(OVER) { copy_over(&from, &to) } else { copy(&from, &to) };
-        if let Err(error) = result {
-            writeln!(output, "{}: {error}", file::printable(&from))?;
-        }
-    }
-    Ok(())
-}
-
-/// Copies a file beside another one, and then into its place.
-#[expect(clippy::disallowed_methods, reason = "the owner's own process, in a tree of his")]
-fn copy_over(from: &Path, to: &Path) -> io::Result<()> {
-    let mut name = OsString::from(".");
-    name.push(to.file_name().unwrap_or_default());
-    name.push(".venvguard");
-    let beside = to.with_file_name(name);
-    copy(from, &beside)?;
-    fs::rename(&beside, to)
-}
-
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(to).is_ok() {
-        return Err(io::Error::other("the new environment has a file of that name"));
-    }
-    if let (Some(from), Some(to)) = (from.parent(), to.parent()) {
-        make_folders(from, to)?;
-    }
-    let metadata = fs::symlink_metadata(from)?;
-    if metadata.is_symlink() {
-        return symlink(fs::read_link(from)?, to);
-    }
-    if metadata.is_dir() {
-        fs::create_dir(to)?;
-    } else if metadata.is_file() {
-        // The standard library copies by reference where the file system can.
-        fs::copy(from, to)?;
-        let times = fs::FileTimes::new().set_modified(metadata.modified()?);
-        fs::File::open(to)?.set_times(times)?;
-    } else {
-        return Err(io::Error::other("it is neither a file nor a folder nor a link"));
-    }
-    copy_attributes(from, to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
-}
-
-/// Makes the folders above a file with the modes of those they correspond to.
-fn make_folders(from: &Path, to: &Path) -> io::Result<()> {
-    if to.is_dir() {
-        return Ok(());
-    }
-    if let (Some(from), Some(to)) = (from.parent(), to.parent()) {
-        make_folders(from, to)?;
-    }
-    fs::create_dir(to)?;
-    let mode = fs::metadata(from)?.mode() & 0o7777;
-    // Its owner has to be able to write into it now; that is so in the old tree too, or
-    // the file would not have come there.
-    fs::set_permissions(to, fs::Permissions::from_mode(mode | 0o700))
-}
-
-/// Extended attributes, and with them the access lists.
-fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
-    let mut names = vec![0; 64 << 10];
-    let length = match rustix::fs::llistxattr(from, &mut names) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    for name in names.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
-        // The others are root's or the kernel's to give.
-        let is_owners = name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
-        if !is_owners {
-            continue;
-        }
-        let name = std::ffi::OsStr::from_bytes(name);
-        let mut value = vec![0; 64 << 10];
-        let length = rustix::fs::lgetxattr(from, name, &mut value)?;
-        let value = value.get(..length).unwrap_or_default();
-        rustix::fs::lsetxattr(to, name, value, rustix::fs::XattrFlags::empty())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_links_and_folders_keep_content_mode_and_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
-        fs::create_dir_all(old.join("etc/deep")).unwrap();
-        fs::create_dir(&new).unwrap();
-        fs::write(old.join("etc/deep/.env"), "SECRET=1").unwrap();
-        fs::set_permissions(old.join("etc/deep/.env"), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::set_permissions(old.join("etc/deep"), fs::Permissions::from_mode(0o710)).unwrap();
-        symlink("nowhere", old.join("link")).unwrap();
-        fs::write(old.join("taken"), "old").unwrap();
-        fs::write(new.join("taken"), "new").unwrap();
-        fs::write(old.join("patched"), "mine").unwrap();
-        fs::write(new.join("patched"), "theirs").unwrap();
-        let mut list = List::default();
-        for name in ["etc/deep/.env", "link", "taken", "gone"] {
-            list.add(NEW, &old.join(name), &new.join(name));
-        }
-        list.add(OVER, &old.join("patched"), &new.join("patched"));
-        let mut said = Vec::new();
-        copy_listed(list.0.as_slice(), &mut said).unwrap();
-        let said = String::from_utf8(said).unwrap();
-        assert_eq!(fs::read(new.join("etc/deep/.env")).unwrap(), b"SECRET=1");
-        assert_eq!(fs::metadata(new.join("etc/deep/.env")).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(new.join("etc/deep")).unwrap().mode() & 0o777, 0o710);
-        assert_eq!(fs::read_link(new.join("link")).unwrap(), Path::new("nowhere"));
-        assert_eq!(fs::read(new.join("taken")).unwrap(), b"new");
-        assert_eq!(fs::read(new.join("patched")).unwrap(), b"mine");
-        assert!(!new.join(".patched.venvguard").exists());
-        assert!(
-            said.contains("old/taken: the new environment has") && said.contains("old/gone: "),
-            "{said}"
-        );
-    }
 
     #[test]
     fn what_came_or_was_changed_since_is_told() {

@@ -15,7 +15,7 @@
 
 use std::cell::OnceCell;
 
-use super::carry::Seen;
+use super::carry::{Seen, late};
 use super::execute::Ledger;
 use super::job::{Done, Job};
 use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
@@ -206,12 +206,10 @@ impl Course<'_, '_> {
 
     /// What ran until it was restarted may have written into the old tree at the last moment.
     fn tell_of_late_changes(&self, seen: &Seen, ended: &mut Ended) {
-        let Done::Rebuilt { kept, .. } = &mut ended.done else { return };
-        let old = Venv { path: kept.path().to_path_buf(), ..self.job.venv.clone() };
-        let changed = match Seen::of(self.context.root, &old) {
-            Ok(later) => seen.changed(&later),
-            Err(_) => Vec::new(),
-        };
+        let Done::Rebuilt { kept, minor } = &mut ended.done else { return };
+        let venv = &self.job.venv;
+        let old = Venv { path: kept.path().to_path_buf(), ..venv.clone() };
+        let changed = late(self.context.root, seen, &old, &venv.path, *minor).unwrap_or_default();
         kept.holds_files |= !changed.is_empty();
         ended.notes.extend(changed.iter().map(|path| {
             let path = printable(path);

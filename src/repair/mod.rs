@@ -8,6 +8,7 @@
 mod anchor;
 mod carry;
 mod content;
+mod copier;
 mod course;
 mod engine;
 mod execute;
@@ -23,8 +24,8 @@ mod sources;
 mod stage;
 
 pub(crate) use anchor::{anchor, let_go};
-pub(crate) use carry::copy_listed;
 pub(crate) use content::{keep_recipe, refresh_recipes};
+pub(crate) use copier::copy_listed;
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 pub(crate) use rebuild::{Target, readiness};

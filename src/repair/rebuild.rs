@@ -235,7 +235,9 @@ impl Work<'_> {
         // What runs out of the venv has gone on writing.
         let later = Seen::of(self.context.root, &job.venv)?;
         let changed = std::mem::take(&mut self.seen).changed(&later);
-        let left = self.carrier(&job.venv, &stage.path).again(changed)?;
+        let carrier = self.carrier(&job.venv, &stage.path);
+        let mut left = carrier.again(changed)?;
+        left.extend(carrier.folders(&later)?);
         notes.extend(self.left_behind(left));
         self.seen = later;
         // Nothing of the new tree may be in memory only when it takes the place.
@@ -253,6 +255,8 @@ impl Work<'_> {
         let moved = Venv { path: self.swap.kept.path().to_path_buf(), ..self.venv().clone() };
         let mut notes = self.build(&moved, &self.job.venv.path, &|| None)?;
         notes.extend(self.compare(|| before, None)?);
+        let left = self.carrier(&moved, &self.job.venv.path).folders(&self.seen)?;
+        notes.extend(self.left_behind(left));
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
         Ok(notes)

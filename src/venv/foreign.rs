@@ -6,6 +6,7 @@
 //! hash in its `RecordEntry` would tell.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ pub(crate) struct ForeignFile {
 pub(crate) enum ForeignKind {
     File,
     Link,
-    /// An empty folder; of others the contents are told.
+    /// A folder in which nothing is anybody else's; what is in it is told too.
     Folder,
     /// A socket, FIFO or device: to be left alone.
     Other,
@@ -135,7 +136,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn folder(&mut self, folder: &Folder, path: &Path, depth: usize) -> io::Result<()> {
+    /// Whether something in the folder is accounted for.
+    fn folder(&mut self, folder: &Folder, path: &Path, depth: usize) -> io::Result<bool> {
+        let mut is_shared = creator::is_frame(path, self.site);
         for Entry { name, kind } in folder.entries()? {
             // Made again from the sources.
             if name == "__pycache__" {
@@ -145,28 +148,40 @@ impl Walk {
             if self.accounted.has(&inner)
                 || creator::made(folder, &inner, kind, self.flavour, self.site)
             {
-                continue;
-            }
-            if !kind.is_dir() {
-                self.add(inner, kind)?;
-                continue;
-            }
-            if depth == DEPTH_LIMIT {
-                return Err(io::Error::other("folders in folders without end"));
-            }
-            let opened = match folder.folder(&name) {
-                Ok(opened) => opened,
-                // It went away meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            if !creator::is_frame(&inner, self.site) && opened.entries()?.is_empty() {
-                self.add(inner, kind)?;
+                is_shared = true;
+            } else if kind.is_dir() {
+                is_shared |= self.folder_in(folder, &name, inner, depth)?;
             } else {
-                self.folder(&opened, &inner, depth + 1)?;
+                self.add(inner, kind)?;
             }
         }
-        Ok(())
+        Ok(is_shared)
+    }
+
+    fn folder_in(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        path: PathBuf,
+        depth: usize,
+    ) -> io::Result<bool> {
+        if depth == DEPTH_LIMIT {
+            return Err(io::Error::other("folders in folders without end"));
+        }
+        let opened = match folder.folder(name) {
+            Ok(opened) => opened,
+            // It went away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let found = self.found.len();
+        let is_shared = self.folder(&opened, &path, depth + 1)?;
+        // Bytecode alone is what is left of a module that was removed.
+        let is_theirs = self.found.len() > found || opened.entries()?.is_empty();
+        if is_theirs && !is_shared {
+            self.add(path, FileType::Directory)?;
+        }
+        Ok(is_shared)
     }
 
     fn add(&mut self, path: PathBuf, kind: FileType) -> io::Result<()> {
@@ -303,12 +318,17 @@ mod tests {
                 "File .env",
                 "File bin/postactivate",
                 "Link data",
+                "Folder lib/python3.11/site-packages/flask/static",
                 "File lib/python3.11/site-packages/flask/static/logo.png",
                 "File lib/python3.11/site-packages/hand.py",
                 "File lib/python3.11/site-packages/local.pth",
                 "File pip.conf",
                 "File pipx_metadata.json",
+                "Folder share/jupyter",
+                "Folder share/jupyter/kernels",
+                "Folder share/jupyter/kernels/app",
                 "File share/jupyter/kernels/app/kernel.json",
+                "Folder var",
                 "Other var/fifo",
                 "Folder var/run",
             ]
@@ -354,7 +374,7 @@ mod tests {
         made.write("lib/python3.11/distutils/__init__.py", "");
         symlink("/usr/lib/python3.11/os.py", made.at("lib/python3.11/os.py")).unwrap();
         assert_eq!(made.foreign_of(Flavour::LegacyVirtualenv), [""; 0]);
-        assert_eq!(made.foreign().len(), 4);
+        assert_eq!(made.foreign().len(), 5);
     }
 
     #[test]
@@ -362,7 +382,7 @@ mod tests {
         let made = Made::new();
         made.write("lib/python3.9/site-packages/flask/__init__.py", "");
         made.write("lib/python3.9x/file", "");
-        assert_eq!(made.foreign(), ["File lib/python3.9x/file"]);
+        assert_eq!(made.foreign(), ["Folder lib/python3.9x", "File lib/python3.9x/file"]);
     }
 
     #[test]
@@ -371,6 +391,6 @@ mod tests {
         let record = "/srv/app/notes,,\n/etc/passwd,,\n../../../../../../../data,,\n";
         made.write("lib/python3.11/site-packages/evil-1.dist-info/RECORD", record);
         made.write("notes", "").write("etc/passwd", "");
-        assert_eq!(made.foreign(), ["File etc/passwd"]);
+        assert_eq!(made.foreign(), ["Folder etc", "File etc/passwd"]);
     }
 }

@@ -84,11 +84,7 @@ impl Tree {
         let is_last = self.last.as_ref().is_some_and(|(last, _)| last == parent);
         if !is_last {
             self.last = None;
-            let mut folder = self.top.folder_itself()?;
-            for part in parent {
-                folder = folder.folder(part)?;
-            }
-            self.last = Some((parent.to_path_buf(), folder));
+            self.last = Some((parent.to_path_buf(), self.top.below(parent)?));
         }
         let folder = self.last.as_ref().map_or(&self.top, |(_, folder)| folder);
         folder.file(name).map_err(io::Error::other)

@@ -58,12 +58,7 @@ else:
 impl Machine {
     /// Puts folders on a file system of their own each.
     pub(crate) fn put_on_disks(&self, disk: &Disk, places: &[&str]) -> Result<()> {
-        self.must(
-            "mkdir /disks
-             [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
-             for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done
-             systemctl stop bare",
-        )?;
+        self.must("systemctl stop bare")?;
         for (number, place) in places.iter().enumerate() {
             let image = format!("/disks/{number}");
             self.make_file_system(&image, disk.mebibytes, disk.mkfs)?;

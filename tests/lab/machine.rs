@@ -328,8 +328,13 @@ impl Machine {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Makes a file of the machine that holds a file system.
+    /// Makes a file of the machine that holds a file system, to be mounted.
     pub(crate) fn make_file_system(&self, path: &str, mebibytes: u64, mkfs: &[&str]) -> Result<()> {
+        self.must(&format!(
+            "mkdir -p $(dirname {path})
+             [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
+             for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done"
+        ))?;
         let path = self.root().join(path.trim_start_matches('/'));
         fs::File::create(&path)?.set_len(mebibytes << 20)?;
         child::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(path))?;

@@ -305,13 +305,15 @@ for path in sys.argv[1:]: Pylock.from_dict(tomllib.load(open(path, 'rb')))";
 }
 
 /// Makes a wheel: NAME VERSION PYTHON-TAG [CONTENT].
-const WHEEL: &str = r#"
-import sys, zipfile
+pub(super) const WHEEL: &str = r#"
+import base64, hashlib, sys, zipfile
 name, version, tag, *content = sys.argv[1:]
+module = f"version = {version!r}\n# {content}\n"
+digest = base64.urlsafe_b64encode(hashlib.sha256(module.encode()).digest()).decode().rstrip("=")
 with zipfile.ZipFile(f"{name}-{version}-{tag}-none-any.whl", "w") as wheel:
     info = f"{name}-{version}.dist-info"
-    wheel.writestr(f"{name}.py", f"version = {version!r}\n# {content}\n")
+    wheel.writestr(f"{name}.py", module)
     wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}-none-any\n")
-    wheel.writestr(f"{info}/RECORD", "")
+    wheel.writestr(f"{info}/RECORD", f"{name}.py,sha256={digest},{len(module)}\n")
 "#;

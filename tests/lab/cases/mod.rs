@@ -5,6 +5,7 @@ mod copied;
 mod crash;
 mod doctor;
 mod faults;
+mod foreign;
 mod halfway;
 mod harmless;
 mod minor;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Case> {
         power::cases(),
         doctor::cases(),
         faults::cases(),
+        foreign::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,32 @@
+//! Extended attributes, and with them the access lists.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::XattrFlags;
+
+/// What the kernel takes at most, for a list of names and for a value.
+const SIZE_LIMIT: usize = 64 << 10;
+
+/// Gives `to` those attributes of `from` that are an owner's to give; the others are root's
+/// or the kernel's.
+pub(crate) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let mut names = vec![0; SIZE_LIMIT];
+    let length = match rustix::fs::flistxattr(&from, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::NOTSUP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_owners =
+        |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+    let names = names.get(..length).unwrap_or_default().split(|byte| *byte == 0);
+    for name in names.filter(is_owners).map(OsStr::from_bytes) {
+        let mut value = vec![0; SIZE_LIMIT];
+        let length = rustix::fs::fgetxattr(&from, name, &mut value)?;
+        let value = value.get(..length).unwrap_or_default();
+        rustix::fs::fsetxattr(&to, name, value, XattrFlags::empty())?;
+    }
+    Ok(())
+}

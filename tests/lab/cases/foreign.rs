@@ -1,0 +1,95 @@
+//! What people put into a venv stays what it is, whatever is done to the venv.
+
+use anyhow::{Result, ensure};
+
+use super::minor::WHEEL;
+use super::{Case, Half};
+use crate::disks::EXT4;
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case {
+        subject: "foreign_files_of_all_kinds",
+        half: Half::Guarded,
+        upgrade: Kind::TrixieMinor,
+        sites: &[Site::Bare],
+        run: all_kinds,
+    }]
+}
+
+const VENV: &str = "/srv/own/venv";
+
+fn all_kinds(machine: &Machine) -> Result<()> {
+    let (from, to) = (machine.upgrade.about.from.clone(), machine.upgrade.about.to.clone());
+    let (old, new) = (from.minor.as_str(), to.minor.as_str());
+    let own = Own::make(machine, old)?;
+    let before = own.list()?;
+    ensure!(before.lines().count() > 80, "{before}");
+    machine.install_guard()?;
+    machine.must(&format!("venvguard register {VENV} --name own --relax minor"))?;
+
+    // Of the copies of the interpreter one is lost.
+    machine.must(&format!(": >{VENV}/bin/python3 && venvguard rebuild --all"))?;
+    machine.must(&format!("{VENV}/bin/python3 -c 'import tight'"))?;
+    own.holds(&before, old)?;
+    machine.must_upgrade_python()?;
+    own.holds(&before, old)?;
+    let rebuild = format!("venvguard rebuild own --python {new}");
+    let said = machine.must(&rebuild)?;
+    ensure!(!said.contains("not carried over"), "{said}");
+    own.holds(&before, new)?;
+    own.has_pipes(0)?;
+    machine.must("venvguard rollback own")?;
+    own.holds(&before, old)?;
+    own.has_pipes(2)?;
+    machine.must(&rebuild)?;
+    own.holds(&before, new)
+}
+
+/// A venv with a copied interpreter, on an ext4, which has all that a file can have. Of one of its libraries
+/// there is only a later version for another Python.
+struct Own<'a>(&'a Machine);
+
+impl<'a> Own<'a> {
+    fn make(machine: &'a Machine, minor: &str) -> Result<Self> {
+        machine.make_file_system("/disks/own", 256, EXT4.mkfs)?;
+        machine.write("/root/foreign.py", include_str!("../apps/foreign.py"))?;
+        machine.write("/root/wheel.py", WHEEL)?;
+        let tag = format!("cp{}", minor.replace('.', ""));
+        machine.must(&format!(
+            "mkdir /wheels && cd /wheels
+             python3 /root/wheel.py tight 1.0 {tag}
+             python3 /root/wheel.py tight 1.1 py3
+             python3 /root/wheel.py sure 1.0 py3
+             mkdir /srv/own && mount -o loop /disks/own /srv/own && chown app: /srv/own
+             su app -s /bin/sh -c '/usr/bin/python3 -m venv --copies {VENV} &&
+                 {VENV}/bin/pip install --quiet --no-index --find-links /wheels tight==1.0 sure'
+             /usr/bin/python3 /root/foreign.py make {VENV}",
+        ))?;
+        Ok(Self(machine))
+    }
+
+    /// All that is in the venv, in words.
+    fn list(&self) -> Result<String> {
+        self.0.must(&format!("/usr/bin/python3 -B /root/foreign.py list {VENV}"))
+    }
+
+    /// It has all that was there `before`, and its packages are for `minor`.
+    fn holds(&self, before: &str, minor: &str) -> Result<()> {
+        let now = self.list()?;
+        let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line)).collect();
+        let other: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
+        ensure!(now == before, "lost:\n{}\nfound:\n{}", missing.join("\n"), other.join("\n"));
+        self.0.must(&format!("{VENV}/bin/python{minor} -c 'import sure, tight'"))?;
+        Ok(())
+    }
+
+    /// How many sockets and FIFOs are there: they stay where they were.
+    fn has_pipes(&self, count: usize) -> Result<()> {
+        let found = self.0.must(&format!("find {VENV} -type p -o -type s"))?;
+        ensure!(found.lines().count() == count, "{found:?}");
+        Ok(())
+    }
+}
