@@ -16,7 +16,7 @@ use crate::host::clock::Deadline;
 use crate::host::user::User;
 use crate::host::{FileIdentity, Folder, Root, file};
 use crate::python::Minor;
-use crate::venv::{self, ForeignKind, Venv};
+use crate::venv::{self, ForeignKind, ModifiedFile, Venv};
 
 /// What is carried from where to where.
 pub(super) struct Carrier<'a> {
@@ -119,8 +119,8 @@ impl Carrier<'_> {
     }
 
     /// Copies what was changed after it was installed over what the new tree has in its
-    /// place, where that is what it was changed from.
-    pub(super) fn changes(&self) -> io::Result<Vec<String>> {
+    /// place, where that is what it was changed from. Else it is kept beside, and noted.
+    pub(super) fn changes(&self, notes: &mut Vec<String>) -> io::Result<Vec<String>> {
         let (from, to) = (self.from, self.root.at(self.to));
         let distributions = venv::distributions(&self.root.at(from.site_packages()))?;
         let (fit, other): (Vec<_>, Vec<_>) = venv::modified_files(self.root, from, &distributions)
@@ -129,10 +129,18 @@ impl Carrier<'_> {
             .partition(|(target, one)| venv::has_hash(&to, target, &one.written));
         let fit = fit.into_iter().map(|(target, one)| (one.path, target));
         let mut left = self.carry(How::Over, fit)?;
-        left.extend(other.into_iter().map(|(_, one)| {
-            let path = file::printable(&one.path);
-            format!("{path}: it was changed after it was installed, and the new environment has another one")
-        }));
+        let beside = |(target, one): &(PathBuf, ModifiedFile)| (one.path.clone(), mine(target));
+        left.extend(self.carry(How::New, other.iter().map(beside))?);
+        for (target, one) in other {
+            let kept = mine(&target);
+            if to.join(&kept).symlink_metadata().is_ok() {
+                notes.push(format!(
+                    "conflict: {} was changed after it was installed, and the new environment has another one or none: it is kept as {}",
+                    file::printable(one.path),
+                    file::printable(kept)
+                ));
+            }
+        }
         Ok(left)
     }
 
@@ -230,6 +238,13 @@ pub(super) fn beside(path: &Path) -> PathBuf {
     name.push(path.file_name().unwrap_or_default());
     name.push(".venvguard");
     path.with_file_name(name)
+}
+
+/// The name under which a changed file is kept beside another version of it.
+fn mine(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".venvguard-modified");
+    name.into()
 }
 
 /// Where a file of the old tree belongs in the new one: `lib/python3.11/…` becomes

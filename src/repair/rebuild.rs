@@ -365,7 +365,7 @@ impl Work<'_> {
         }
         last?;
         let mut left = self.carrier(old, to).foreign(&self.seen, |path| !is_needed(path))?;
-        left.extend(self.carrier(old, to).changes()?);
+        left.extend(self.carrier(old, to).changes(&mut notes)?);
         notes.extend(self.left_behind(left));
         Ok(notes)
     }

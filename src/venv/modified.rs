@@ -46,11 +46,26 @@ pub(crate) fn modified_files(
         }
     }
     let modified = |(path, hashes): (PathBuf, Vec<String>)| {
-        let found = tree.hash(&path).ok()?;
+        let found = tree.hash(&path).ok().or_else(|| linked(root, venv, &path))?;
         let written = hashes.first().cloned()?;
         (!hashes.contains(&found)).then_some(ModifiedFile { path, written })
     };
     written.into_iter().filter_map(modified).collect()
+}
+
+/// The hash of what a link leads to that stands where a file was installed: uv may install
+/// links into its cache. One that leads to nothing that its owner may read has none.
+fn linked(root: &Root, venv: &Venv, path: &Path) -> Option<String> {
+    let link = root.at(&venv.path).join(path);
+    let target = std::fs::read_link(&link).ok()?;
+    let file = Folder::readable_file(venv.uid, &root.at(target));
+    Some(file.ok().and_then(|file| hash(file).ok()).unwrap_or_default())
+}
+
+fn hash(mut file: File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    io::copy(&mut file, &mut digest)?;
+    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(digest.finalize())))
 }
 
 /// Whether a file in the tree of a venv has this hash.
@@ -73,9 +88,7 @@ impl Tree {
     }
 
     fn hash(&mut self, path: &Path) -> io::Result<String> {
-        let mut digest = Sha256::new();
-        io::copy(&mut self.file(path)?, &mut digest)?;
-        Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(digest.finalize())))
+        hash(self.file(path)?)
     }
 
     fn file(&mut self, path: &Path) -> io::Result<File> {
@@ -112,7 +125,7 @@ mod tests {
         // printf x | openssl dgst -sha256 -binary | basenc --base64url
         let hash = "sha256=LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE";
         let record = format!(
-            "same.py,{hash},1\nchanged.py,{hash},1\ngone.py,{hash},1\nlink.py,{hash},1\n\
+            "same.py,{hash},1\nchanged.py,{hash},1\ngone.py,{hash},1\nlink.py,{hash},1\ncache.py,{hash},1\n\
              ../../../bin/shop,{hash},1\n../../../../outside,{hash},1\nnone.pyc,,\nold.py,md5=abc,1\n"
         );
         std::fs::write(info.join("RECORD"), record).unwrap();
@@ -121,11 +134,17 @@ mod tests {
         {
             std::fs::write(site.join(name), "patched").unwrap();
         }
-        std::os::unix::fs::symlink("changed.py", site.join("link.py")).unwrap();
+        let link = |to: &str, name| std::os::unix::fs::symlink(to, site.join(name)).unwrap();
+        link("changed.py", "link.py");
+        link("/cache/same", "cache.py");
+        std::fs::create_dir(root.at("/cache")).unwrap();
+        std::fs::write(root.at("/cache/same"), "x").unwrap();
         let distributions = crate::venv::distributions(&site).unwrap();
         let found = modified_files(&root, &venv, &distributions);
         let paths: Vec<_> = found.iter().map(|one| one.path.to_str().unwrap()).collect();
-        assert_eq!(paths, ["bin/shop", "lib/python3.11/site-packages/changed.py"]);
+        let changed =
+            ["changed.py", "link.py"].map(|name| format!("lib/python3.11/site-packages/{name}"));
+        assert_eq!(paths, ["bin/shop", &changed[0], &changed[1]]);
         let tree = root.at(&venv.path);
         assert!(has_hash(&tree, Path::new("lib/python3.11/site-packages/same.py"), hash));
         assert!(!has_hash(&tree, Path::new("bin/shop"), hash));

@@ -39,6 +39,8 @@ fn all_kinds(machine: &Machine) -> Result<()> {
     let rebuild = format!("venvguard rebuild own --python {new}");
     let said = machine.must(&rebuild)?;
     ensure!(!said.contains("not carried over"), "{said}");
+    let conflict = format!("lib/python{new}/site-packages/tight.py.venvguard-modified");
+    ensure!(said.contains("conflict: ") && said.contains(&conflict), "{said}");
     own.holds(&before, new)?;
     own.has_pipes(0)?;
     machine.must("venvguard rollback own")?;
@@ -48,9 +50,13 @@ fn all_kinds(machine: &Machine) -> Result<()> {
     own.holds(&before, new)
 }
 
-/// A venv with a copied interpreter, on an ext4, which has all that a file can have. Of one of its libraries
-/// there is only a later version for another Python.
-struct Own<'a>(&'a Machine);
+/// A venv with a copied interpreter, on an ext4, which has all that a file can have. Two of its libraries were patched;
+/// of one of them there is only a later version for another Python.
+struct Own<'a> {
+    machine: &'a Machine,
+    /// The minor version for which it was made.
+    first: String,
+}
 
 impl<'a> Own<'a> {
     fn make(machine: &'a Machine, minor: &str) -> Result<Self> {
@@ -65,15 +71,16 @@ impl<'a> Own<'a> {
              python3 /root/wheel.py sure 1.0 py3
              mkdir /srv/own && mount -o loop /disks/own /srv/own && chown app: /srv/own
              su app -s /bin/sh -c '/usr/bin/python3 -m venv --copies {VENV} &&
-                 {VENV}/bin/pip install --quiet --no-index --find-links /wheels tight==1.0 sure'
+                 {VENV}/bin/pip install --quiet --no-index --find-links /wheels tight==1.0 sure
+                 cd {VENV}/lib/python*/site-packages && echo patched=1 | tee -a tight.py >>sure.py'
              /usr/bin/python3 /root/foreign.py make {VENV}",
         ))?;
-        Ok(Self(machine))
+        Ok(Self { machine, first: minor.to_owned() })
     }
 
     /// All that is in the venv, in words.
     fn list(&self) -> Result<String> {
-        self.0.must(&format!("/usr/bin/python3 -B /root/foreign.py list {VENV}"))
+        self.machine.must(&format!("/usr/bin/python3 -B /root/foreign.py list {VENV}"))
     }
 
     /// It has all that was there `before`, and its packages are for `minor`.
@@ -82,13 +89,18 @@ impl<'a> Own<'a> {
         let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line)).collect();
         let other: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
         ensure!(now == before, "lost:\n{}\nfound:\n{}", missing.join("\n"), other.join("\n"));
-        self.0.must(&format!("{VENV}/bin/python{minor} -c 'import sure, tight'"))?;
+        let patched = if minor == self.first { "tight.py" } else { "tight.py.venvguard-modified" };
+        self.machine.must(&format!(
+            "cd {VENV}/lib/python{minor}/site-packages && grep -q patched sure.py {patched} &&
+             grep -l patched tight.py* | xargs test {patched} =
+             {VENV}/bin/python{minor} -c 'import sure, tight; sure.patched'"
+        ))?;
         Ok(())
     }
 
     /// How many sockets and FIFOs are there: they stay where they were.
     fn has_pipes(&self, count: usize) -> Result<()> {
-        let found = self.0.must(&format!("find {VENV} -type p -o -type s"))?;
+        let found = self.machine.must(&format!("find {VENV} -type p -o -type s"))?;
         ensure!(found.lines().count() == count, "{found:?}");
         Ok(())
     }
