@@ -54,7 +54,7 @@ fn of_configuration(dump: &str) -> Vec<Finding> {
         if theirs < ours {
             findings.push(Finding::fault(
                 "needrestart restarts services before venvguard has repaired their venvs",
-                "`mv $(grep -l needrestart /etc/apt/apt.conf.d/*) /etc/apt/apt.conf.d/99needrestart`",
+                "`mv $(grep -l lib/needrestart /etc/apt/apt.conf.d/*) /etc/apt/apt.conf.d/99needrestart`",
             ));
         }
     }
