@@ -14,7 +14,7 @@ use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
 use crate::store::Entry;
-use crate::venv::{self, Link, NotAVenv, Venv};
+use crate::venv::{self, Additions, Link, NotAVenv, Venv};
 
 type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
 
@@ -155,10 +155,18 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         .filter(|((entry, _), _)| ids.contains(entry.id.as_str()))
         .collect();
     let facts = Facts::new(guard)?;
+    let additions =
+        |(_, venv): &Looked| venv.as_ref().ok().map(|venv| Additions::of(&guard.root, venv));
     if json {
         let venvs = looked
             .into_iter()
-            .map(|(one, health)| facts.in_json(&one).with_health(health))
+            .map(|(one, health)| {
+                let json = facts.in_json(&one).with_health(health);
+                match additions(&one) {
+                    Some(Ok(found)) => json.with_additions(&found),
+                    _ => json,
+                }
+            })
             .collect();
         guard.report.json(&ListJson::new(venvs));
         return Ok(Exit::Done);
@@ -207,6 +215,11 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         }
         if let Some(kept) = &entry.kept {
             line("kept tree", &format!("{} (since {})", printable(kept.path()), kept.at));
+        }
+        match additions(&(entry, venv)) {
+            Some(Ok(found)) => guard.report.additions(&found),
+            Some(Err(error)) => line("foreign files", &format!("not known: {error}")),
+            None => {}
         }
         guard.report.data("");
     }

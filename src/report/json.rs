@@ -1,5 +1,7 @@
 //! The JSON that commands print: one object with a `schema_version`, stable.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::host::file::printable;
@@ -9,7 +11,7 @@ use crate::repair::Job;
 use crate::service::Service;
 use crate::store::{Entry, Event};
 use crate::transaction::{Build, ChangeKind};
-use crate::venv::{Flavour, Link, Venv};
+use crate::venv::{Additions, Flavour, Link, Venv};
 
 const SCHEMA: u64 = 1;
 
@@ -40,6 +42,10 @@ pub(crate) struct VenvJson {
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreign_files: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modified_files: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,12 +89,21 @@ impl VenvJson {
             services: entry.services.iter().map(ServiceJson::from).collect(),
             state: None,
             reasons: None,
+            foreign_files: None,
+            modified_files: None,
         }
     }
 
     pub(crate) fn with_health(mut self, health: Health) -> Self {
         self.state = Some(health.state);
         self.reasons = Some(health.reasons);
+        self
+    }
+
+    pub(crate) fn with_additions(mut self, additions: &Additions) -> Self {
+        let printed = |paths: &[PathBuf]| paths.iter().map(printable).collect();
+        self.foreign_files = Some(printed(&additions.foreign));
+        self.modified_files = Some(printed(&additions.modified));
         self
     }
 }

@@ -17,6 +17,7 @@ pub(crate) use words::{outcome_in_words, table};
 use crate::plan::{Decision, Plan, Verdict};
 use crate::repair::Outcome;
 use crate::transaction::Change;
+use crate::venv::Additions;
 
 /// To whom is spoken, and how.
 #[derive(Debug, Clone)]
@@ -105,13 +106,23 @@ impl Report {
         }
     }
 
-    /// The plan as a command prints it.
-    pub(crate) fn plan(&self, plan: &Plan) {
+    /// A venv's own files, a line each.
+    pub(crate) fn additions(&self, additions: &Additions) {
+        for (what, path) in words::additions(additions) {
+            self.data(format!("{what:>14}{} {path}", if what.is_empty() { " " } else { ":" }));
+        }
+    }
+
+    /// The plan as a command prints it, with what each venv that is rebuilt has of its own.
+    pub(crate) fn plan(&self, plan: &Plan, additions: impl Fn(&Decision) -> Option<Additions>) {
         for change in &plan.changes {
             self.data(change);
         }
         for decision in plan.notable() {
             self.data(words::indented(&words::decision(decision)));
+            if let Some(found) = additions(decision) {
+                self.additions(&found);
+            }
         }
         let verdict = match plan.verdict() {
             Verdict::Allow if plan.changes.is_empty() => {

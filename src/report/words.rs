@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::host::file::printable;
 use crate::plan::{Decision, Plan, Policy, Remedy};
 use crate::repair::{Done, Outcome};
+use crate::venv::Additions;
 
 /// A message whose further lines are indented below its first.
 pub(super) fn indented(message: &str) -> String {
@@ -32,6 +33,23 @@ pub(super) fn decision(decision: &Decision) -> String {
         let _ = write!(text, "\n{reason}");
     }
     text
+}
+
+/// So many of a venv's own files are named.
+const FILES_NAMED: usize = 10;
+
+/// `foreign file` or `modified file`, and which: some of them, and how many more.
+pub(super) fn additions(additions: &Additions) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    for (what, paths) in
+        [("foreign file", &additions.foreign), ("modified file", &additions.modified)]
+    {
+        lines.extend(paths.iter().take(FILES_NAMED).map(|path| (what, printable(path))));
+        if paths.len() > FILES_NAMED {
+            lines.push(("", format!("and {} more", paths.len() - FILES_NAMED)));
+        }
+    }
+    lines
 }
 
 /// Why a venv blocks: the venv, the interpreter, from, to.

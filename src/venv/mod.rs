@@ -1,5 +1,6 @@
 //! Venvs: what stands on disk, read without running anything of theirs.
 
+mod additions;
 mod base;
 mod configuration;
 mod creator;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use additions::Additions;
 pub(crate) use base::way_out;
 pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use foreign::{ForeignKind, foreign_files};

@@ -139,6 +139,25 @@ fn a_glob_names_several_venvs() {
 }
 
 #[test]
+fn files_of_the_users_own_are_shown_ten_of_them_in_words() {
+    let system = system();
+    for number in 0..11 {
+        system.write(&format!("/srv/shop/venv/data/{number:02}"), "");
+    }
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let shown = system.run(&["show", "shop"]).expect(0).stdout;
+    assert!(shown.contains("foreign file: data/09\n"), "{shown}");
+    assert!(shown.contains("and 2 more") && !shown.contains("data/10"), "{shown}");
+    let shown = system.run(&["show", "shop", "--json"]).expect(0).json();
+    assert_eq!(
+        shown["venvs"][0]["foreign_files"].as_array().unwrap().len(),
+        12,
+        "with app.py of its library"
+    );
+    assert_eq!(shown["venvs"][0]["modified_files"], serde_json::json!([]));
+}
+
+#[test]
 fn the_plan_names_change_effect_and_remedy() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);

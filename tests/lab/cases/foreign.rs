@@ -29,6 +29,9 @@ fn all_kinds(machine: &Machine) -> Result<()> {
     ensure!(before.lines().count() > 80, "{before}");
     machine.install_guard()?;
     machine.must(&format!("venvguard register {VENV} --name own --relax minor"))?;
+    let shown = machine.must("venvguard show own")?;
+    let patched = format!("modified file: lib/python{old}/site-packages/tight.py\n");
+    ensure!(shown.contains("foreign file: .env\n") && shown.contains(&patched), "{shown}");
 
     // Of the copies of the interpreter one is lost.
     machine.must(&format!(": >{VENV}/bin/python3 && venvguard rebuild --all"))?;
