@@ -94,8 +94,9 @@ impl<'a> Own<'a> {
         ensure!(now == before, "lost:\n{}\nfound:\n{}", missing.join("\n"), other.join("\n"));
         let patched = if minor == self.first { "tight.py" } else { "tight.py.venvguard-modified" };
         self.machine.must(&format!(
-            "cd {VENV}/lib/python{minor}/site-packages && grep -q patched sure.py {patched} &&
-             grep -l patched tight.py* | xargs test {patched} =
+            "set -e
+             cd {VENV}/lib/python{minor}/site-packages
+             test \"$(echo $(grep -l patched sure.py tight.py*))\" = 'sure.py {patched}'
              {VENV}/bin/python{minor} -c 'import sure, tight; sure.patched'"
         ))?;
         Ok(())
