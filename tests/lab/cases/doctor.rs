@@ -38,7 +38,10 @@ const PLANTED: &[(&str, &str)] = &[
     ("chmod 777 /var/lib/venvguard", "/var/lib/venvguard cannot be trusted"),
     (": >/var/lib/venvguard/registry.json", "registry.json, line 1: it is empty"),
     ("echo [] >/var/lib/venvguard/transaction.json", "transaction.json, line 1: "),
-    ("echo { >/var/lib/venvguard/journal/0.json", "0.json, line 1: it ends too early"),
+    (
+        "mkdir -p /var/lib/venvguard/journal; echo { >/var/lib/venvguard/journal/0.json",
+        "0.json, line 1: it ends too early",
+    ),
     ("echo 'enigne = \"pip\"' >>/etc/venvguard/config.toml", "did you mean `engine`?"),
     ("venvguard-faults --die-at 20 rebuild bare", "an interrupted repair of bare is not ended"),
     ("venvguard hook mark", "an upgrade changed Python"),
