@@ -39,7 +39,7 @@ const PLANTED: &[(&str, &str)] = &[
     (": >/var/lib/venvguard/registry.json", "registry.json, line 1: it is empty"),
     ("echo [] >/var/lib/venvguard/transaction.json", "transaction.json, line 1: "),
     (
-        "mkdir -p /var/lib/venvguard/journal; echo { >/var/lib/venvguard/journal/0.json",
+        "mkdir -p /var/lib/venvguard/journal; printf '{' >/var/lib/venvguard/journal/0.json",
         "0.json, line 1: it ends too early",
     ),
     ("echo 'enigne = \"pip\"' >>/etc/venvguard/config.toml", "did you mean `engine`?"),
