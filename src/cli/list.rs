@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::{Exit, chosen, may_change};
 use crate::guard::{Guard, Survey};
 use crate::host::file::printable;
-use crate::host::user;
+use crate::host::{tree, user};
 use crate::plan::{Health, State, health};
 use crate::python::{self, Interpreters, Version};
 use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::Entry;
+use crate::store::{Entry, Kept};
 use crate::venv::{self, Additions, Link, NotAVenv, Venv};
 
 type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
@@ -98,12 +98,13 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
                     entry.name.clone(),
                     health.state.to_string(),
                     python,
+                    entry.kept.len().to_string(),
                     printable(entry.path()),
                     reason,
                 ]
             })
             .collect();
-        guard.report.data(table(&["NAME", "STATE", "PYTHON", "PATH", ""], &rows));
+        guard.report.data(table(&["NAME", "STATE", "PYTHON", "KEPT", "PATH", ""], &rows));
         if worst != State::Healthy {
             guard.report.hint("`venvguard rebuild --all --dry-run` says what would mend this");
         }
@@ -213,8 +214,8 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         if let Some(relax) = entry.relax {
             line("relax", &relax.to_string());
         }
-        if let Some(kept) = &entry.kept {
-            line("kept tree", &format!("{} (since {})", printable(kept.path()), kept.at));
+        for kept in entry.kept.latest_first() {
+            line("kept tree", &kept_in_words(guard, kept));
         }
         match additions(&(entry, venv)) {
             Some(Ok(found)) => guard.report.additions(&found),
@@ -224,6 +225,18 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         guard.report.data("");
     }
     Ok(Exit::Done)
+}
+
+fn kept_in_words(guard: &Guard, kept: &Kept) -> String {
+    let state = if tree::identity(&guard.root.at(kept.path())) == Some(kept.identity) {
+        let python = venv::inspect(&guard.root, kept.path())
+            .map_or_else(|error| error.to_string(), |venv| format!("Python {}", venv.site));
+        let holds = if kept.holds_files { ", holds files that are nowhere else" } else { "" };
+        format!("{python}, since {:.0}{holds}", kept.at)
+    } else {
+        "not there any more".into()
+    };
+    format!("{} ({state})", printable(kept.path()))
 }
 
 /// What more has to be known to show a venv.

@@ -101,7 +101,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Scan { folders, register, json } => scan::scan(&guard, &folders, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
-        Command::Rollback { venv } => rebuild::rollback(&guard, &venv),
+        Command::Rollback { venv, to } => rebuild::rollback(&guard, &venv, to.as_deref()),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
         Command::Doctor { .. }

@@ -1,5 +1,7 @@
 //! `rebuild` and `rollback`: repairs that somebody asks for.
 
+use std::path::Path;
+
 use anyhow::bail;
 
 use super::arguments::Rebuild;
@@ -147,7 +149,7 @@ fn asked_for<'a>(
         .collect())
 }
 
-pub(super) fn rollback(guard: &Guard, wanted: &str) -> anyhow::Result<Exit> {
+pub(super) fn rollback(guard: &Guard, wanted: &str, to: Option<&Path>) -> anyhow::Result<Exit> {
     let _lock = alone(guard)?;
     let now = guard.interpreters()?;
     let mut registry = guard.store.registry()?;
@@ -164,7 +166,7 @@ pub(super) fn rollback(guard: &Guard, wanted: &str) -> anyhow::Result<Exit> {
         .running_services(&survey, &[&entry.id])
         .remove(&entry.id)
         .unwrap_or_else(|| entry.services.clone());
-    match repair::rollback(&guard.context(), &mut survey.registry, &now, &entry, services) {
+    match repair::rollback(&guard.context(), &mut survey.registry, &now, &entry, to, services) {
         Ok(outcome) if outcome.done.is_good() => Ok(Exit::Done),
         Ok(_) => Ok(Exit::Failed),
         Err(error) => {
@@ -175,7 +177,7 @@ pub(super) fn rollback(guard: &Guard, wanted: &str) -> anyhow::Result<Exit> {
     }
 }
 
-/// Removes the trees that were kept long enough, or all that is kept of some venvs.
+/// Removes the trees that are too many or too old, or all that is kept of some venvs.
 pub(super) fn prune(guard: &Guard, wanted: &[String]) -> anyhow::Result<Exit> {
     let _lock = alone(guard)?;
     let mut registry = guard.store.registry()?;

@@ -160,9 +160,9 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
             entry.name,
             printable(entry.path())
         ));
-        if let Some(kept) = entry.kept {
+        for kept in entry.kept.latest_first() {
             guard.report.note(&format!(
-                "the tree of before its last rebuild stays at {}: it is yours to remove",
+                "a tree of before a rebuild stays at {}: it is yours to remove",
                 printable(kept.path())
             ));
         }

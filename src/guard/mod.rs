@@ -19,7 +19,7 @@ use crate::host::{ReadError, Root, clock, signal};
 use crate::python::{self, Interpreters, SnapshotError};
 use crate::repair::{self, Context};
 use crate::report::Report;
-use crate::store::{Config, Kept, Leftover, Registry, Store, StoreError};
+use crate::store::{Config, Registry, Store, StoreError};
 
 /// How long another venvguard is waited for: it may be at a rebuild of minutes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -109,7 +109,7 @@ impl Guard {
         repair::recover(&self.context(), registry, now)
     }
 
-    /// Removes the trees of before a rebuild that have been kept long enough, those of the
+    /// Removes the trees of before a rebuild that are too many or too old, all those of the
     /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
     /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
     /// that a clock that is set meanwhile makes none of them too old.
@@ -118,14 +118,20 @@ impl Guard {
         let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);
         let Registry { venvs, leftovers, .. } = registry;
         for entry in venvs.iter_mut().filter(|entry| !self.store.has_journal(&entry.id)) {
-            let has_had_its_time = |kept: &mut Kept| {
-                named.contains(&entry.id) || kept.at < oldest && !kept.holds_files
+            let gone = if named.contains(&entry.id) {
+                entry.kept.take_all()
+            } else {
+                [
+                    entry.kept.take_surplus(self.config.keep_trees.get()),
+                    entry.kept.take_older(oldest),
+                ]
+                .concat()
             };
-            if let Some(kept) = entry.kept.take_if(has_had_its_time) {
-                let path = printable(kept.path());
+            for one in &gone {
+                let path = printable(one.path());
                 self.report.note(&format!("{}: the tree of before, {path}, goes", entry.name));
-                leftovers.push(Leftover::new(kept.path(), kept.identity));
             }
+            leftovers.extend(gone);
         }
         repair::sweep(&self.context(), registry);
     }
@@ -136,7 +142,7 @@ mod tests {
     use super::*;
     use crate::host::tree::identity;
     use crate::plan::Policy;
-    use crate::store::{JournalEntry, Progress as Step, Swap};
+    use crate::store::{JournalEntry, Kept, Progress as Step, Swap};
 
     #[test]
     fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
@@ -150,16 +156,16 @@ mod tests {
         let entry = registry.add(&venv, None, Policy::Auto).unwrap();
         let mut kept = Kept::new(&aside, identity(&aside).unwrap(), true);
         kept.at = jiff::Timestamp::UNIX_EPOCH;
-        entry.kept = Some(kept.clone());
+        entry.kept.put_aside(kept.clone());
         let swap = Swap { kept, new: (0, 1) };
         let step = Step::RollingBack { swap, follows: true };
         let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
         guard.store.write_journal(&journal).unwrap();
         guard.prune(&mut registry, &[]);
-        assert!(aside.exists() && registry.venvs[0].kept.is_some());
+        assert!(aside.exists() && !registry.venvs[0].kept.is_empty());
         guard.store.close_journal(&journal.id).unwrap();
         guard.prune(&mut registry, &[]);
         assert!(!aside.exists());
-        assert_eq!(guard.store.registry().unwrap().venvs[0].kept, None, "and that is saved");
+        assert!(guard.store.registry().unwrap().venvs[0].kept.is_empty(), "and that is saved");
     }
 }

@@ -10,7 +10,6 @@ use super::course::{Course, Ended};
 use super::job::{Done, Job, Outcome};
 use super::{Context, stage};
 use crate::host::command::CommandError;
-use crate::host::file::printable;
 use crate::host::{Program, Root};
 use crate::python::{Interpreters, Minor};
 use crate::report;
@@ -85,7 +84,7 @@ impl<'a> Ledger<'a> {
         });
         progress.end();
         let mut outcome = Outcome::new(job, ended.done, ended.notes);
-        if let Err(error) = self.enter(&mut outcome, ended.leftover) {
+        if let Err(error) = self.enter(&outcome, ended.leftover) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
@@ -100,14 +99,14 @@ impl<'a> Ledger<'a> {
         anchor(self.context, books.registry, id, venv, reason)
     }
 
-    fn enter(&self, outcome: &mut Outcome, leftover: Option<Leftover>) -> Result<(), StoreError> {
-        let Context { store, report, .. } = self.context;
+    fn enter(&self, outcome: &Outcome, leftover: Option<Leftover>) -> Result<(), StoreError> {
+        let Context { store, report, config, .. } = self.context;
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let Books { registry, wanted } = &mut *books;
         let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
         let (name, path) = (entry.name.clone(), entry.path().to_path_buf());
         let before = entry.clone();
-        let older = note_in_entry(entry, outcome);
+        let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
         let is_changed = after != before;
         let leftovers: Vec<Leftover> = leftover.into_iter().chain(older).collect();
@@ -149,29 +148,18 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// What an outcome changes about what is registered. Returns the tree that the rebuild
-/// before this one had put aside: it has served its time, unless it holds what could not be
-/// carried over.
-fn note_in_entry(entry: &mut Entry, outcome: &mut Outcome) -> Option<Leftover> {
+/// What an outcome changes about what is registered. Returns those of the trees that were put
+/// aside which now are more than are kept.
+fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Leftover> {
     match &outcome.done {
         Done::Rebuilt { kept, .. } => {
             entry.anchored = None;
-            let older = entry.kept.replace(kept.clone())?;
-            if older.identity == kept.identity {
-                return None;
-            }
-            if older.holds_files {
-                outcome.notes.push(format!(
-                    "an older tree holds files that could not be carried over, it is yours to remove: {}",
-                    printable(older.path())
-                ));
-                return None;
-            }
-            return Some(Leftover::new(older.path(), older.identity));
+            entry.kept.put_aside(kept.clone());
+            return entry.kept.take_surplus(at_most);
         }
         Done::Restored { minor, kept, anchored, .. } => {
             entry.anchored = anchored.then(|| Anchored::new(*minor, "it was rolled back"));
-            entry.kept = Some(kept.clone());
+            entry.kept.put_aside(kept.clone());
         }
         Done::Anchored { minor, because, .. } => {
             let reason = because.as_deref().unwrap_or("its policy is to stay");
@@ -179,7 +167,7 @@ fn note_in_entry(entry: &mut Entry, outcome: &mut Outcome) -> Option<Leftover> {
         }
         _ => {}
     }
-    None
+    Vec::new()
 }
 
 /// Removes what nobody needs any more; what cannot be removed is told, and tried again.

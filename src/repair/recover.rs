@@ -73,7 +73,7 @@ fn recover_one(
         if tree::identity(kept.path()) == Some(kept.identity) {
             let path = printable(kept.path());
             context.report.note(&format!("{}: the tree of before is kept at {path}", journal.name));
-            entry.kept = Some(kept);
+            entry.kept.put_aside(kept);
             context.store.save_registry(registry)?;
         }
         context.store.close_journal(&journal.id)?;
@@ -238,6 +238,13 @@ mod tests {
             [&self.venv, &self.aside].map(|path| identity(path).unwrap())
         }
 
+        /// Which trees are known as kept, when the registry is read again.
+        fn known(&self) -> Vec<(PathBuf, Identity)> {
+            let registry = self.store.registry().unwrap();
+            let kept = registry.venvs[0].kept.latest_first();
+            kept.map(|one| (one.path().to_path_buf(), one.identity)).collect()
+        }
+
         fn swap(&self, old: Identity, new: Identity) -> Swap {
             Swap { kept: Kept::new(&self.aside, old, true), new }
         }
@@ -271,8 +278,8 @@ mod tests {
         assert!(crash.recover(Step::Swapping(crash.swap(old, new)), &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), [new, old]);
-        let known = crash.store.registry().unwrap().venvs[0].kept.clone().unwrap();
-        assert_eq!((known.path(), known.identity), (crash.aside.as_path(), old));
+        let known = crash.known();
+        assert_eq!(known, [(crash.aside.clone(), old)]);
     }
 
     #[test]
@@ -284,7 +291,7 @@ mod tests {
         assert!(crash.is_ended());
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(!exists(&crash.aside));
-        assert_eq!(crash.registry.venvs[0].kept, None);
+        assert!(crash.registry.venvs[0].kept.is_empty());
         let events = crash.store.history().unwrap().events;
         assert_eq!(events.last().unwrap().what, "failed", "it is told, and not only once");
     }
@@ -318,7 +325,7 @@ mod tests {
         assert!(crash.recover(Step::RollingBack { swap, follows: true }, &[]));
         assert!(crash.is_ended());
         let entry = &crash.store.registry().unwrap().venvs[0];
-        assert_eq!(entry.kept.as_ref().map(|kept| kept.identity), Some(current));
+        assert_eq!(crash.known(), [(crash.aside.clone(), current)]);
         assert!(entry.anchored.is_some(), "it belongs on the default interpreter");
     }
 
@@ -385,8 +392,7 @@ mod tests {
             assert!(!crash.recover(step, &[]));
             assert!(crash.is_ended());
             assert_eq!(crash.identities(), before);
-            let kept = crash.store.registry().unwrap().venvs[0].kept.clone();
-            assert_eq!(kept.map(|kept| kept.identity), Some(old));
+            assert_eq!(crash.known(), [(crash.aside.clone(), old)]);
         }
     }
 

@@ -1,6 +1,7 @@
-//! Back to the tree of before the last rebuild, because somebody wants it.
+//! Back to the tree of before a rebuild, because somebody wants it.
 
 use std::io;
+use std::path::Path;
 
 use super::course::{Course, Ended};
 use super::execute::Ledger;
@@ -20,6 +21,12 @@ use crate::venv::{self, NotAVenv, Venv};
 pub(crate) enum RollbackError {
     #[error("no tree of before a rebuild is kept")]
     NothingKept,
+    #[error("no tree that is called {wanted} is kept (`venvguard show` names them)")]
+    NoSuchTree { wanted: String },
+    #[error(
+        "the kept tree {path} is not there any more, or something else has its place (`venvguard show` names the others, `--to` takes one)"
+    )]
+    Gone { path: String },
     #[error("nothing stands at {venv}; the kept tree is put there by `mv {kept} {venv}`")]
     NothingStands { venv: String, kept: String },
     #[error("an interrupted repair of it is not ended yet (see `venvguard resume`)")]
@@ -34,16 +41,23 @@ pub(crate) enum RollbackError {
     Store(#[from] StoreError),
 }
 
-/// Exchanges the venv with its kept tree and restarts. What stood there becomes the kept
+/// Exchanges the venv with a kept tree, the latest or the one that is `wanted`, and restarts. What stood there becomes the kept
 /// tree, working or not: a rollback can be rolled back.
 pub(crate) fn rollback(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
     entry: &Entry,
+    wanted: Option<&Path>,
     services: Vec<Service>,
 ) -> Result<Outcome, RollbackError> {
-    let before = entry.kept.as_ref().ok_or(RollbackError::NothingKept)?;
+    let before = match wanted {
+        None => entry.kept.latest_first().next().ok_or(RollbackError::NothingKept)?,
+        Some(wanted) => entry
+            .kept
+            .named(wanted)
+            .ok_or_else(|| RollbackError::NoSuchTree { wanted: printable(wanted) })?,
+    };
     if context.store.has_journal(&entry.id) {
         return Err(RollbackError::Unfinished);
     }
@@ -51,7 +65,7 @@ pub(crate) fn rollback(
     let parent = Parent::of(path)?;
     let (name, aside) = (name_of(path), &from_beside(path, before.path()));
     if parent.identity(aside) != Some(before.identity) {
-        return Err(RollbackError::NothingKept);
+        return Err(RollbackError::Gone { path: printable(before.path()) });
     }
     let current = parent.identity(name).ok_or_else(|| RollbackError::NothingStands {
         venv: printable(path),

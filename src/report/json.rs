@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::host::file::printable;
@@ -9,7 +10,7 @@ use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict
 use crate::python::Version;
 use crate::repair::Job;
 use crate::service::Service;
-use crate::store::{Entry, Event};
+use crate::store::{Entry, Event, Kept};
 use crate::transaction::{Build, ChangeKind};
 use crate::venv::{Additions, Flavour, Link, Venv};
 
@@ -38,6 +39,7 @@ pub(crate) struct VenvJson {
     interpreter: Option<InterpreterJson>,
     policy: Policy,
     services: Vec<ServiceJson>,
+    kept_trees: Vec<KeptJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +61,21 @@ struct InterpreterJson {
 struct ServiceJson {
     manager: String,
     name: String,
+}
+
+/// A tree of before a rebuild.
+#[derive(Debug, Serialize)]
+struct KeptJson {
+    path: String,
+    since: Timestamp,
+    /// Some of the user's files are in it alone: it stays until it is pruned by name.
+    holds_files: bool,
+}
+
+impl From<&Kept> for KeptJson {
+    fn from(kept: &Kept) -> Self {
+        Self { path: printable(kept.path()), since: kept.at, holds_files: kept.holds_files }
+    }
 }
 
 impl From<&Service> for ServiceJson {
@@ -87,6 +104,7 @@ impl VenvJson {
             }),
             policy: entry.policy,
             services: entry.services.iter().map(ServiceJson::from).collect(),
+            kept_trees: entry.kept.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
             foreign_files: None,

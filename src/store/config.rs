@@ -1,5 +1,6 @@
 //! `/etc/venvguard/config.toml`.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -27,7 +28,9 @@ pub(crate) struct Config {
     pub(crate) service_timeout: u64,
     /// Seconds for which a service has to stay up.
     pub(crate) stable_for: u64,
-    /// Days for which the tree before a rebuild is kept.
+    /// How many trees of before a rebuild are kept of each venv.
+    pub(crate) keep_trees: NonZeroUsize,
+    /// Days for which each of them is kept.
     pub(crate) keep_days: u32,
 }
 
@@ -40,6 +43,7 @@ impl Default for Config {
             rebuild_timeout: 1800,
             service_timeout: 60,
             stable_for: 3,
+            keep_trees: const { NonZeroUsize::new(2).unwrap() },
             keep_days: 14,
         }
     }
@@ -115,9 +119,12 @@ mod tests {
 
     #[test]
     fn a_mistake_is_named_with_its_line() {
-        for (text, line) in
-            [("jobs = 1\nenigne = \"uv\"\n", 2), ("policy = \"blok\"\n", 1), ("jobs =\n", 1)]
-        {
+        for (text, line) in [
+            ("keep-trees = 0\n", 1),
+            ("jobs = 1\nenigne = \"uv\"\n", 2),
+            ("policy = \"blok\"\n", 1),
+            ("jobs =\n", 1),
+        ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { line: at, .. } if at == line), "{error}");
         }

@@ -17,7 +17,7 @@ const REGISTRY: &[&str] = &[r#"{"schema_version": 1, "venvs": [
      "services": [{"manager": "systemd", "name": "web.service"}], "check": ["/bin/true"],
      "registered_at": "2026-01-01T00:00:00Z", "anchored": {"at": "2026-01-01T00:00:00Z", "to": "3.11", "reason": "x"}},
     {"id": "1", "name": "blog", "path": {"bytes": "2f737276ff"}, "registered_at": "2026-01-01T00:00:00Z",
-     "kept": {"at": "2026-01-01T00:00:00Z", "path": "/srv/.venv.venvguard-x", "identity": [1, 2], "followed": true}}],
+     "kept": [{"at": "2026-01-01T00:00:00Z", "path": "/srv/.venv.venvguard-x", "identity": [1, 2], "followed": true}]}],
     "leftovers": [{"path": "/srv/.venv.venvguard-y", "identity": [3, 4]}]}"#];
 
 const JOURNAL: &[&str] = &[

@@ -11,6 +11,7 @@ mod history;
 #[cfg(test)]
 mod input;
 mod journal;
+mod kept;
 mod registry;
 mod transaction;
 
@@ -25,7 +26,8 @@ pub(crate) use crate::host::path_text::PathText;
 pub(crate) use config::{Config, EngineChoice};
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
-pub(crate) use registry::{Anchored, Entry, Kept, Leftover, Registry};
+pub(crate) use kept::{Kept, Leftover};
+pub(crate) use registry::{Anchored, Entry, Registry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::file::printable;

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::PathText;
-use crate::host::path_text;
-use crate::host::{clock, tree};
+use super::kept::{KeptTrees, Leftover};
+use crate::host::{clock, path_text};
 use crate::plan::Policy;
 use crate::service::Service;
 use crate::venv::Relax;
@@ -23,25 +23,6 @@ pub(crate) struct Registry {
     /// What nobody needs any more, and is still to be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) leftovers: Vec<Leftover>,
-}
-
-/// A tree beside a venv that is to be removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Leftover {
-    #[serde(deserialize_with = "path_text::absolute")]
-    path: PathText,
-    pub(crate) identity: tree::Identity,
-}
-
-impl Leftover {
-    pub(crate) fn new(path: &Path, identity: tree::Identity) -> Self {
-        Self { path: path.into(), identity }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path.0
-    }
 }
 
 /// One registered venv, and what was said about it.
@@ -71,9 +52,9 @@ pub(crate) struct Entry {
     pub(crate) registered_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) anchored: Option<Anchored>,
-    /// The tree that the last rebuild put aside.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) kept: Option<Kept>,
+    /// The trees that rebuilds put aside.
+    #[serde(default, skip_serializing_if = "KeptTrees::is_empty")]
+    pub(crate) kept: KeptTrees,
 }
 
 /// A venv that belongs on the default interpreter and was pinned to a minor version by us:
@@ -90,32 +71,6 @@ pub(crate) struct Anchored {
 impl Anchored {
     pub(crate) fn new(to: crate::python::Minor, reason: &str) -> Self {
         Self { at: clock::now(), to, reason: reason.to_string() }
-    }
-}
-
-/// A tree that was put aside: it waits for a rollback or its end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Kept {
-    pub(crate) at: Timestamp,
-    #[serde(deserialize_with = "path_text::absolute")]
-    path: PathText,
-    /// Which folder it is: at its path, or still at the venv's.
-    pub(crate) identity: tree::Identity,
-    /// It followed the default interpreter, though it may be pinned now.
-    pub(crate) followed: bool,
-    /// Some of what no installer put there is in it alone: it is not removed unasked.
-    #[serde(default)]
-    pub(crate) holds_files: bool,
-}
-
-impl Kept {
-    pub(crate) fn new(path: &Path, identity: tree::Identity, followed: bool) -> Self {
-        Self { at: clock::now(), path: path.into(), identity, followed, holds_files: false }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path.0
     }
 }
 
@@ -221,7 +176,7 @@ impl Registry {
             relax: None,
             registered_at: clock::now(),
             anchored: None,
-            kept: None,
+            kept: KeptTrees::default(),
         });
         Ok(self.venvs.len() - 1)
     }

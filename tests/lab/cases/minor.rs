@@ -220,6 +220,24 @@ fn holds_not(machine: &Machine) -> Result<()> {
     machine.must("venvguard rollback followed")?;
     runs(&new.upstream, &new.minor)?;
     ensure!(beside()?.lines().count() == 1, "one tree is kept: {}", beside()?);
+
+    // Two are kept, and it goes back to the one that is named, not to the latest.
+    let oldest = beside()?;
+    machine.must("venvguard rebuild followed")?;
+    machine.must(&format!("venvguard rollback followed --to '{}'", oldest.trim()))?;
+    runs(&old.upstream, &old.minor)?;
+    let status = machine.must("venvguard status")?;
+    ensure!(
+        status.lines().any(|line| line.split_whitespace().nth(3) == Some("2")),
+        "two are counted: {status}"
+    );
+    machine.must("venvguard rebuild followed")?;
+    runs(&new.upstream, &new.minor)?;
+    ensure!(beside()?.lines().count() == 2, "two trees are kept: {}", beside()?);
+    machine.must("venvguard rollback followed")?;
+    runs(&old.upstream, &old.minor)?;
+    machine.must("venvguard prune followed")?;
+    ensure!(beside()?.is_empty(), "all are removed: {}", beside()?);
     Ok(())
 }
 

@@ -1,0 +1,167 @@
+//! The trees that rebuilds put aside.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::PathText;
+use crate::host::path_text;
+use crate::host::{clock, tree};
+
+/// A tree that was put aside: it waits for a rollback or its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    pub(crate) at: Timestamp,
+    #[serde(deserialize_with = "path_text::absolute")]
+    path: PathText,
+    /// Which folder it is: at its path, or still at the venv's.
+    pub(crate) identity: tree::Identity,
+    /// It followed the default interpreter, though it may be pinned now.
+    pub(crate) followed: bool,
+    /// Some of what no installer put there is in it alone: it is not removed unasked.
+    #[serde(default)]
+    pub(crate) holds_files: bool,
+}
+
+impl Kept {
+    pub(crate) fn new(path: &Path, identity: tree::Identity, followed: bool) -> Self {
+        Self { at: clock::now(), path: path.into(), identity, followed, holds_files: false }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+}
+
+/// What is kept of one venv, the oldest first: as it was put aside, whatever the clock said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct KeptTrees(Vec<Kept>);
+
+impl KeptTrees {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn latest_first(&self) -> impl Iterator<Item = &Kept> {
+        self.0.iter().rev()
+    }
+
+    /// The one that somebody names as `show` does, or by its last component.
+    pub(crate) fn named(&self, wanted: &Path) -> Option<&Kept> {
+        self.latest_first()
+            .find(|one| one.path() == wanted || one.path().file_name() == Some(wanted.as_os_str()))
+    }
+
+    /// Adds the latest one. What was known of its path is past: it was exchanged with it.
+    pub(crate) fn put_aside(&mut self, kept: Kept) {
+        self.0.retain(|one| one.path() != kept.path());
+        self.0.push(kept);
+    }
+
+    /// Takes out what is more than `at_most`; but nothing that holds files of its own.
+    pub(crate) fn take_surplus(&mut self, at_most: usize) -> Vec<Leftover> {
+        let surplus = self.0.len().saturating_sub(at_most);
+        self.take(|index, one| index < surplus && !one.holds_files)
+    }
+
+    /// Takes out what was put aside before a moment; but nothing that holds files of its own.
+    pub(crate) fn take_older(&mut self, than: Timestamp) -> Vec<Leftover> {
+        self.take(|_, one| one.at < than && !one.holds_files)
+    }
+
+    pub(crate) fn take_all(&mut self) -> Vec<Leftover> {
+        self.take(|_, _| true)
+    }
+
+    fn take(&mut self, goes: impl Fn(usize, &Kept) -> bool) -> Vec<Leftover> {
+        let mut taken = Vec::new();
+        for (index, one) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            if goes(index, &one) {
+                taken.push(Leftover { path: one.path, identity: one.identity });
+            } else {
+                self.0.push(one);
+            }
+        }
+        taken
+    }
+}
+
+/// A tree beside a venv that is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Leftover {
+    #[serde(deserialize_with = "path_text::absolute")]
+    path: PathText,
+    pub(crate) identity: tree::Identity,
+}
+
+impl Leftover {
+    pub(crate) fn new(path: &Path, identity: tree::Identity) -> Self {
+        Self { path: path.into(), identity }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(number: u64) -> Kept {
+        Kept::new(Path::new(&format!("/srv/.venv.venvguard-{number}")), (number, 0), true)
+    }
+
+    fn trees(count: u64) -> KeptTrees {
+        let mut trees = KeptTrees::default();
+        (1..=count).for_each(|number| trees.put_aside(kept(number)));
+        trees
+    }
+
+    fn numbers(trees: &KeptTrees) -> Vec<u64> {
+        trees.0.iter().map(|one| one.identity.0).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_first_but_not_with_what_is_in_them_alone() {
+        let mut trees = trees(4);
+        trees.0[0].holds_files = true;
+        let gone: Vec<u64> = trees.take_surplus(2).iter().map(|one| one.identity.0).collect();
+        assert_eq!(gone, [2]);
+        assert_eq!(numbers(&trees), [1, 3, 4]);
+        assert!(trees.take_surplus(2).is_empty(), "and not one more each time");
+        trees.0[1].at = Timestamp::UNIX_EPOCH;
+        trees.0[0].at = Timestamp::UNIX_EPOCH;
+        assert_eq!(trees.take_older(clock::now()).len(), 1);
+        assert_eq!(numbers(&trees), [1, 4]);
+        assert_eq!(trees.take_all().len(), 2);
+        assert!(trees.is_empty());
+    }
+
+    #[test]
+    fn what_is_exchanged_with_a_kept_tree_takes_its_place_as_the_latest() {
+        let mut trees = trees(3);
+        let back = Kept { identity: (9, 0), ..kept(1) };
+        trees.put_aside(back);
+        assert_eq!(numbers(&trees), [2, 3, 9]);
+    }
+
+    #[test]
+    fn one_is_named_by_its_path_or_its_last_component() {
+        let trees = trees(2);
+        for wanted in ["/srv/.venv.venvguard-1", ".venv.venvguard-1"] {
+            assert_eq!(trees.named(Path::new(wanted)).map(|one| one.identity.0), Some(1));
+        }
+        for wanted in ["", "/", "venvguard-1", ".venv.venvguard-3"] {
+            assert_eq!(trees.named(Path::new(wanted)), None, "{wanted:?}");
+        }
+    }
+}
