@@ -71,7 +71,7 @@ pub(crate) enum Effect {
 pub(crate) enum Remedy {
     None,
     Restart,
-    /// A new copy of the interpreter, then a restart.
+    /// A new copy of the interpreter and its version in `pyvenv.cfg`, then a restart.
     Refresh,
     /// Pinned to the old minor version, which stays installed.
     Anchor,

@@ -3,7 +3,8 @@
 use crate::python::Interpreters;
 
 use super::{Assessment, Decision, Effect, Policy, Remedy, State, Subject, health};
-use crate::venv::{Link, Venv};
+use crate::transaction::{Change, ChangeKind};
+use crate::venv::{Flavour, Link, Venv};
 
 /// When the decision is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,13 @@ pub(crate) fn decide(
     }
     match effect {
         Effect::None => {}
+        Effect::RestartOnly if is_noted_by_uv(&subject.venv, decision.change.as_ref()) => {
+            decision.remedy = Remedy::Refresh;
+            decision.reasons.push(
+                "uv makes a venv anew whose pyvenv.cfg names another version than its interpreter's"
+                    .into(),
+            );
+        }
         Effect::RestartOnly => decision.remedy = Remedy::Restart,
         Effect::Stale if subject.policy == Policy::Rebuild && *readiness == Readiness::Ready => {
             decision.remedy = Remedy::Rebuild;
@@ -80,6 +88,11 @@ pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option
 }
 
 /// The default minor version moves away from under a venv.
+/// Whether uv would take the interpreter for another one than it made the venv for.
+fn is_noted_by_uv(venv: &Venv, change: Option<&Change>) -> bool {
+    venv.flavour == Flavour::Uv && change.is_some_and(|change| change.kind == ChangeKind::Patch)
+}
+
 fn orphaned(
     decision: &mut Decision,
     subject: &Subject,
@@ -259,6 +272,20 @@ mod tests {
         assert_eq!(outcome(&patch), (Remedy::Restart, false, false));
         let copied = Case { link: Link::Copied, ..patch };
         assert_eq!(outcome(&copied), (Remedy::Refresh, false, false));
+    }
+
+    #[test]
+    fn what_uv_noted_of_its_interpreter_stays_true() {
+        let remedy = |after: &[&str]| {
+            let mut subject = subject(Link::Pinned, OLD);
+            subject.venv.flavour = Flavour::Uv;
+            let (before, after) = (system(MINOR.before), system(after));
+            let assessment = assess(&subject, &before, &after);
+            let ready = Readiness::Ready;
+            decide(&subject, assessment, &ready, &before, &after, Moment::AfterDpkg).remedy
+        };
+        assert_eq!(remedy(&["3.11.9-1"]), Remedy::Refresh);
+        assert_eq!(remedy(&["3.11.2-7"]), Remedy::Restart, "the version is the same");
     }
 
     #[test]

@@ -103,15 +103,15 @@ impl Course<'_, '_> {
         }
     }
 
-    /// Copies the interpreter anew; right however often it is done.
+    /// Copies the interpreter and its version anew; right however often it is done.
     pub(super) fn refresh(&self, venv: &Venv) -> Ended {
         let Some(interpreter) = venv.base.minor.and_then(|minor| self.now.get(minor)) else {
             let because = format!("{} is not installed", printable(&venv.base.path));
             return Done::unchanged(because).into();
         };
-        self.progress.step("copying the new interpreter");
+        self.progress.step("refreshing its interpreter");
         if let Err(error) = refresh::refresh(self.context.root, venv, interpreter) {
-            let because = format!("cannot copy the new interpreter: {error}");
+            let because = format!("cannot refresh its interpreter: {error}");
             return Done::Unfinished { because }.into();
         }
         match self.restart() {

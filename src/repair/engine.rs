@@ -6,15 +6,20 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::host::user::User;
 use crate::host::{Program, Root};
 use crate::python::Minor;
 use crate::store::EngineChoice;
+use crate::venv::{Flavour, Venv};
 
 /// Where Debian's python3-pip-whl puts the wheels that `ensurepip` installs from.
 const WHEELS: &str = "/usr/share/python-wheels";
 
 /// Where a system-wide uv is looked for.
 const UV: [&str; 3] = ["/usr/bin/uv", "/usr/local/bin/uv", "/opt/uv/bin/uv"];
+
+/// Where somebody's own uv is looked for, in his home: uv's installer and pipx put it there, cargo there.
+const OWN_UV: [&str; 2] = [".local/bin/uv", ".cargo/bin/uv"];
 
 /// Debian's python3-pip.
 const PIP_MODULE: &str = "/usr/lib/python3/dist-packages/pip";
@@ -152,27 +157,49 @@ impl Seeds {
     }
 }
 
-/// The engines to try for an interpreter that is installed, the best first.
-pub(crate) fn engines(root: &Root, choice: EngineChoice, interpreter: &Path) -> Vec<Engine> {
+/// The engines to try for an interpreter that is installed, the best first: what the maker of
+/// the venv finds in it afterwards is written by what writes like that maker.
+pub(crate) fn engines(
+    root: &Root,
+    choice: EngineChoice,
+    venv: &Venv,
+    owner: &User,
+    interpreter: &Path,
+) -> Vec<Engine> {
     let pip = pip_wheel(root).map(|(_, wheel)| Engine::PipWheel(wheel)).or_else(|| {
         root.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
     });
     let pip = pip.filter(|_| choice != EngineChoice::Uv);
-    uv(root, choice).map(Engine::Uv).into_iter().chain(pip).collect()
+    let mut engines: Vec<Engine> =
+        uv(root, choice, venv, owner).map(Engine::Uv).into_iter().chain(pip).collect();
+    if matches!(venv.flavour, Flavour::Poetry | Flavour::Pdm) {
+        engines.sort_by_key(Engine::is_uv);
+    }
+    engines
 }
 
-/// The system's uv, where it may be used.
-pub(crate) fn uv(root: &Root, choice: EngineChoice) -> Option<PathBuf> {
-    let mut places = UV.iter().map(PathBuf::from);
-    let found = places.find(|path| is_roots_program(&root.at(path)).unwrap_or(false));
-    found.filter(|_| choice != EngineChoice::Pip)
+/// The uv that may be used: the system's, else for a venv of uv's the one that its owner has.
+/// Either runs as the owner.
+pub(crate) fn uv(root: &Root, choice: EngineChoice, venv: &Venv, owner: &User) -> Option<PathBuf> {
+    if choice == EngineChoice::Pip {
+        return None;
+    }
+    let is_roots = |path: &PathBuf| is_roots_program(&root.at(path)).unwrap_or(false);
+    let own = |place| owner.home.join(place);
+    let is_own = |path: &PathBuf| {
+        is_roots(path) || owner.uid != 0 && is_program_of(&root.at(path), owner.uid)
+    };
+    UV.iter().map(PathBuf::from).find(is_roots).or_else(|| {
+        let may_have_his_own = venv.flavour == Flavour::Uv && owner.home.is_absolute();
+        OWN_UV.iter().map(own).find(|path| may_have_his_own && is_own(path))
+    })
 }
 
 /// Why there is no engine, and what to install.
 pub(crate) fn no_engine(minor: Minor, choice: EngineChoice) -> String {
     match choice {
         EngineChoice::Uv => {
-            "uv is not installed (looked in /usr/bin, /usr/local/bin, /opt/uv/bin)".into()
+            "uv is not installed (looked in /usr/bin, /usr/local/bin, /opt/uv/bin; for a venv of uv's, in its owner's ~/.local/bin and ~/.cargo/bin too)".into()
         }
         _ => {
             format!("neither uv nor pip is there to install with: `apt install python{minor}-venv`")
@@ -200,6 +227,12 @@ fn pip_wheel(root: &Root) -> Option<(String, PathBuf)> {
     wheels.pop().map(|(_, version, path)| (version, path))
 }
 
+/// Whether a program that runs as its owner is that owner's.
+fn is_program_of(path: &Path, uid: u32) -> bool {
+    std::fs::metadata(path)
+        .is_ok_and(|found| found.is_file() && found.uid() == uid && found.mode() & 0o111 != 0)
+}
+
 /// Whether a program, and what a link in its place leads to, is root's alone to change.
 fn is_roots_program(path: &Path) -> io::Result<bool> {
     let real = path.canonicalize()?;
@@ -216,6 +249,8 @@ fn is_roots_program(path: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -227,12 +262,40 @@ mod tests {
             std::fs::write(wheels.join(format!("pip-{version}-py3-none-any.whl")), "").unwrap();
         }
         let root = Root::new(folder.path());
-        let found = engines(&root, EngineChoice::Auto, Path::new("/usr/bin/python3.13"));
         assert_eq!(
-            found,
+            found(&root, EngineChoice::Auto, Flavour::Venv),
             [Engine::PipWheel(format!("{WHEELS}/pip-23.10-py3-none-any.whl").into())]
         );
-        assert_eq!(engines(&root, EngineChoice::Uv, Path::new("/usr/bin/python3.13")), []);
+        assert_eq!(found(&root, EngineChoice::Uv, Flavour::Venv), []);
+    }
+
+    /// What is tried for a venv of some maker's.
+    fn found(root: &Root, choice: EngineChoice, flavour: Flavour) -> Vec<Engine> {
+        let minor = Minor::new(3, 13);
+        let mut venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        venv.flavour = flavour;
+        let owner = User { name: "app".into(), uid: 4242, gid: 4242, home: "/home/app".into() };
+        engines(root, choice, &venv, &owner, Path::new("/usr/bin/python3.13"))
+    }
+
+    #[test]
+    fn an_owners_own_uv_makes_the_venvs_that_uv_made_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let uv = folder.path().join("home/app/.local/bin/uv");
+        std::fs::create_dir_all(uv.parent().unwrap()).unwrap();
+        std::fs::write(&uv, "").unwrap();
+        let own = || found(&root, EngineChoice::Auto, Flavour::Uv);
+        assert_eq!(own(), [], "it cannot be run");
+        std::fs::set_permissions(&uv, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(own(), [], "it is somebody else's");
+        #[expect(clippy::disallowed_methods, reason = "the test's own file")]
+        let is_given_away = std::os::unix::fs::lchown(&uv, Some(4242), None).is_ok();
+        if is_given_away {
+            assert_eq!(own(), [Engine::Uv("/home/app/.local/bin/uv".into())]);
+            assert_eq!(found(&root, EngineChoice::Auto, Flavour::Venv), []);
+            assert_eq!(found(&root, EngineChoice::Pip, Flavour::Uv), []);
+        }
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Job {
         let what = match (self.remedy, self.target) {
             (Remedy::None | Remedy::Impossible, _) => "nothing".to_string(),
             (Remedy::Restart, _) => "restart its services".to_string(),
-            (Remedy::Refresh, _) => "copy the interpreter anew, restart its services".to_string(),
+            (Remedy::Refresh, _) => {
+                "refresh its copies of the interpreter and its pyvenv.cfg, restart its services"
+                    .to_string()
+            }
             (Remedy::Anchor, _) => format!("pin it to {}", path_of(self.venv.site).display()),
             (Remedy::Rebuild, Some(target)) => {
                 format!("rebuild it for {}, restart its services", target.interpreter().display())

@@ -386,7 +386,7 @@ impl Work<'_> {
     fn creation(&self) -> Program {
         let (venv, target) = (self.venv(), self.target);
         let interpreter = target.interpreter();
-        let uv = engine::uv(self.context.root, self.context.config.engine)
+        let uv = engine::uv(self.context.root, self.context.config.engine, venv, self.owner)
             .filter(|_| venv.flavour == Flavour::Uv && !target.copies);
         let mut program = if let Some(uv) = uv {
             Program::new(uv)

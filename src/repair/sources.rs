@@ -26,7 +26,7 @@ pub(super) fn engines(
     interpreter: &Path,
 ) -> Result<Vec<Engine>, String> {
     let choice = context.config.engine;
-    let mut engines = engine::engines(context.root, choice, interpreter);
+    let mut engines = engine::engines(context.root, choice, venv, owner, interpreter);
     if engines.is_empty() {
         return Err(engine::no_engine(minor, choice));
     }

@@ -20,7 +20,9 @@ pub(super) fn decision(decision: &Decision) -> String {
         Remedy::None if decision.blocks => "blocks",
         Remedy::None => "is left alone",
         Remedy::Restart => "its services are restarted",
-        Remedy::Refresh => "its copied interpreter is refreshed, its services are restarted",
+        Remedy::Refresh => {
+            "what it holds of its interpreter is refreshed, its services are restarted"
+        }
         Remedy::Anchor => "stays with the interpreter it has",
         Remedy::Rebuild if decision.before_dpkg => {
             "is rebuilt for the interpreter that stays, before dpkg runs"
@@ -97,7 +99,9 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
     let (what, mut detail) = match &outcome.done {
         Done::Nothing => return None,
         Done::Restarted => ("restarted", "its services run the new interpreter".into()),
-        Done::Refreshed => ("refreshed", "its copied interpreter is the new one".into()),
+        Done::Refreshed => {
+            ("refreshed", "what it holds of its interpreter is the new one's".into())
+        }
         Done::Rebuilt { minor, kept } => (
             "rebuilt",
             format!(
@@ -122,7 +126,7 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
         }
         Done::Restored { minor, kept, because, .. } => {
             let mut text = format!(
-                "to the tree of before its last rebuild, Python {minor}; what stood there is kept at {}",
+                "to the tree of before a rebuild, Python {minor}; what stood there is kept at {}",
                 printable(kept.path())
             );
             if let Some(because) = because {

@@ -13,10 +13,9 @@ else
 fi
 "$venv/bin/python" -c 'import asyncio, ctypes, ssl; asyncio.run(asyncio.sleep(0))'
 echo "# pip freeze --all"
-# pip itself moves with the interpreter; pip notes the hash of a file, which others leave out; poetry's host of a file: URL
-# is None, which uv writes as every host.
+# pip itself moves with the interpreter; pip notes the hash of a file, which others leave out.
 pip --python "$venv/bin/python" freeze --all |
-    sed 's/^pip==.*/pip==(any)/; s/[.]whl#sha256=.*/.whl/; s,file://None/,file://none/,'
+    sed 's/^pip==.*/pip==(any)/; s/[.]whl#sha256=.*/.whl/'
 case $cell in
 uv-*)
     echo "## uv sync --check"

@@ -10,7 +10,7 @@ pub(crate) enum Expected {
     Impossible(&'static str),
     /// It works as it is, and is left as it is.
     Untouched,
-    /// It gets new copies of its interpreter, and keeps all else.
+    /// It gets new copies of its interpreter and its version, and keeps all else.
     Refreshed,
     /// It is made again, for the new minor version.
     Rebuilt,
@@ -39,21 +39,9 @@ pub(crate) enum Says {
 pub(crate) fn says(cell: Cell, change: Change) -> Says {
     let rebuilt = expected(cell, change) == Expected::Rebuilt;
     match (cell.flavour, cell.install, change) {
-        (Flavour::Uv, _, Change::Patch) => {
-            Says::Otherwise("uv makes its venvs anew for each patch of the interpreter")
-        }
-        (Flavour::Uv, Install::Editable, _) if rebuilt && !roots_uv(change) => {
-            Says::Otherwise("pip notes nothing of the state of a folder, which uv looks for")
-        }
-        (Flavour::Pdm, Install::Local, _) if rebuilt && roots_uv(change) => {
-            Says::Otherwise("uv notes no hash of a local wheel, without which pdm fails")
-        }
-        (Flavour::Uv, Install::Local, _) if rebuilt && roots_uv(change) => Says::Otherwise(
+        (Flavour::Uv, Install::Local, _) if rebuilt => Says::Otherwise(
             "copied into the machine, the wheel is newer than uv noted; uv notes it again",
         ),
-        (Flavour::Poetry, Install::Vcs, _) if rebuilt && roots_uv(change) => {
-            Says::Otherwise("poetry writes file://None/, of which uv makes file://none/")
-        }
         _ => Says::Same,
     }
 }
@@ -73,9 +61,8 @@ pub(crate) fn impossible(cell: Cell) -> Option<&'static str> {
 /// Who is said to have made it, afterwards.
 pub(crate) fn flavour_after(cell: Cell, change: Change) -> Flavour {
     match (cell.flavour, expected(cell, change)) {
-        // What root has not, root does not run: the standard library makes them again.
+        // What root has not, root does not run: the standard library makes it again.
         (Flavour::Virtualenv, Expected::Rebuilt) => Flavour::Venv,
-        (Flavour::Uv, Expected::Rebuilt) if !roots_uv(change) => Flavour::Venv,
         (flavour, _) => flavour,
     }
 }
@@ -93,6 +80,8 @@ pub(crate) fn expected(cell: Cell, change: Change) -> Expected {
         // Its packages are for a minor version that `/usr/bin/python3` no longer is, or its interpreter is gone.
         (Change::Minor, Link::Followed) | (Change::Removed, _) => Expected::Rebuilt,
         (Change::Revision | Change::Patch, Link::Copied) => Expected::Refreshed,
+        // uv would make it anew.
+        (Change::Patch, _) if cell.flavour == Flavour::Uv => Expected::Refreshed,
         // What links to an interpreter runs the new build by itself, and what hangs on the old minor version has it.
         _ => Expected::Untouched,
     }

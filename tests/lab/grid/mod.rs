@@ -64,10 +64,11 @@ pub(crate) fn all() -> Vec<Grid> {
 /// What is not wheels of the sites comes from the grid's own index.
 const PIP_CONFIGURATION: &str = "[global]\nno-index = true\nfind-links = /srv/grid/index/files\n";
 
-const ROOTS_UV: &str = "
-    install -m 755 /srv/grid/tools/bin/uv /usr/local/bin/uv
-    mkdir /etc/uv
-    printf 'no-index = true\nfind-links = [\"/srv/grid/index/files\"]\n' >/etc/uv/uv.toml";
+const UV_CONFIGURATION: &str = "no-index = true\nfind-links = [\"/srv/grid/index/files\"]\n";
+
+const ROOTS_UV: &str = "install -m 755 /srv/grid/tools/bin/uv /usr/local/bin/uv";
+const OWNERS_UV: &str =
+    "su app -c 'mkdir -p ~/.local/bin && ln -s /srv/grid/tools/bin/uv ~/.local/bin/'";
 
 /// As many venvs are asked at once as there are cores in the lab.
 const ASKED_AT_ONCE: usize = 2;
@@ -131,9 +132,9 @@ impl Grid {
 fn run(machine: &Machine, change: Change, cells: &[Cell]) -> Result<()> {
     let mut possible = cells.to_vec();
     possible.retain(|cell| expect::impossible(*cell).is_none());
-    if expect::roots_uv(change) {
-        machine.must(ROOTS_UV)?;
-    }
+    machine.must("mkdir /etc/uv")?;
+    machine.write("/etc/uv/uv.toml", UV_CONFIGURATION)?;
+    machine.must(if expect::roots_uv(change) { ROOTS_UV } else { OWNERS_UV })?;
     for cell in &possible {
         machine.must(&format!(
             "venvguard register \"$(cat /srv/cells/{cell}/where)\" --name {cell}"
