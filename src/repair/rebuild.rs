@@ -13,14 +13,14 @@ use super::stage::{self, Stage, name_of};
 use super::{Context, smoke, sources};
 use crate::host::Program;
 use crate::host::clock::Deadline;
-use crate::host::command::CommandError;
+use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
 use crate::host::tree::Parent;
 use crate::host::user::{self, User};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
 use crate::store::{Entry, Kept, Leftover, Progress as Step, StoreError, Swap};
-use crate::venv::{Flavour, Link, Venv};
+use crate::venv::{self, Flavour, Link, Venv};
 
 /// What a rebuild has to end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -364,10 +364,34 @@ impl Work<'_> {
             }
         }
         last?;
+        self.isolate(old, to, &run).unwrap_or_else(|error| notes.push(error));
         let mut left = self.carrier(old, to).foreign(&self.seen, |path| !is_needed(path))?;
         left.extend(self.carrier(old, to).changes(&mut notes)?);
         notes.extend(self.left_behind(left));
         Ok(notes)
+    }
+
+    /// pipx does this to programs once they are installed.
+    fn isolate(
+        &self,
+        old: &Venv,
+        to: &Path,
+        run: &dyn Fn(Program) -> Result<Finished, CommandError>,
+    ) -> Result<(), String> {
+        let root = self.context.root;
+        let programs = venv::isolated_programs(root, old).unwrap_or_default();
+        let is_there = |program: &&PathBuf| {
+            root.at(to).join(program).symlink_metadata().is_ok_and(|found| found.is_file())
+        };
+        let there: Vec<PathBuf> =
+            programs.iter().filter(is_there).map(|path| self.venv().path.join(path)).collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+        let script = ["-i", r"1{/^#!.* -E$/!s/^#!.*/& -E/}", "--"];
+        run(Program::new("/usr/bin/sed").args(script).args(there))
+            .map(drop)
+            .map_err(|error| format!("its programs are not isolated as pipx had them: {error}"))
     }
 
     fn carrier<'b>(&'b self, from: &'b Venv, to: &'b Path) -> Carrier<'b> {

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{Distribution, Venv};
+use super::{Distribution, Flavour, Venv};
 use crate::host::root::normal;
 use crate::host::{Folder, Root};
 
@@ -48,7 +48,13 @@ pub(crate) fn modified_files(
     let modified = |(path, hashes): (PathBuf, Vec<String>)| {
         let found = tree.hash(&path).ok().or_else(|| linked(root, venv, &path))?;
         let written = hashes.first().cloned()?;
-        (!hashes.contains(&found)).then_some(ModifiedFile { path, written })
+        let mut is_isolated = || {
+            let program = tree.program(&path).ok()?;
+            Some(hashes.contains(&hash_of(&unisolated(&program)?)))
+        };
+        let mut is_pipxs = || venv.flavour == Flavour::Pipx && is_isolated().unwrap_or(false);
+        let is_as_written = hashes.contains(&found) || is_pipxs();
+        (!is_as_written).then_some(ModifiedFile { path, written })
     };
     written.into_iter().filter_map(modified).collect()
 }
@@ -60,6 +66,36 @@ fn linked(root: &Root, venv: &Venv, path: &Path) -> Option<String> {
     let target = std::fs::read_link(&link).ok()?;
     let file = Folder::readable_file(venv.uid, &root.at(target));
     Some(file.ok().and_then(|file| hash(file).ok()).unwrap_or_default())
+}
+
+/// What pipx adds to the first line of the programs that it offers: the variables of Python's are
+/// not for them.
+const ISOLATION: &[u8] = b" -E";
+
+/// No program that an installer wrote for an entry point is longer.
+const PROGRAM_LIMIT: u64 = 64 << 10;
+
+/// The programs in `bin` that pipx has isolated, relative to the venv.
+pub(crate) fn isolated_programs(root: &Root, venv: &Venv) -> io::Result<Vec<PathBuf>> {
+    let bin = Folder::open(&root.at(&venv.path))?.below(Path::new("bin"))?;
+    let is_isolated = |name: &Path| {
+        bin.read(name, PROGRAM_LIMIT).is_ok_and(|content| unisolated(&content).is_some())
+    };
+    let names = bin.entries()?.into_iter().map(|entry| PathBuf::from(entry.name));
+    let isolated = names.filter(|name| venv.flavour == Flavour::Pipx && is_isolated(name));
+    Ok(isolated.map(|name| Path::new("bin").join(name)).collect())
+}
+
+/// A program as it was before pipx has isolated it.
+fn unisolated(content: &[u8]) -> Option<Vec<u8>> {
+    let end = content.iter().position(|byte| *byte == b'\n')?;
+    let (first, rest) = content.split_at(end);
+    let before = first.strip_suffix(ISOLATION).filter(|line| line.starts_with(b"#!"))?;
+    Some([before, rest].concat())
+}
+
+fn hash_of(content: &[u8]) -> String {
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(Sha256::digest(content)))
 }
 
 fn hash(mut file: File) -> io::Result<String> {
@@ -89,6 +125,12 @@ impl Tree {
 
     fn hash(&mut self, path: &Path) -> io::Result<String> {
         hash(self.file(path)?)
+    }
+
+    fn program(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.file(path)?.take(PROGRAM_LIMIT).read_to_end(&mut content)?;
+        Ok(content)
     }
 
     fn file(&mut self, path: &Path) -> io::Result<File> {
@@ -148,5 +190,36 @@ mod tests {
         let tree = root.at(&venv.path);
         assert!(has_hash(&tree, Path::new("lib/python3.11/site-packages/same.py"), hash));
         assert!(!has_hash(&tree, Path::new("bin/shop"), hash));
+    }
+
+    #[test]
+    fn what_pipx_adds_to_a_program_is_no_change_of_its_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let minor = crate::python::Minor::new(3, 11);
+        let mut venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        venv.flavour = Flavour::Pipx;
+        let at = |path: &str| root.at(venv.path.join(path));
+        let info = "lib/python3.11/site-packages/shop-1.0.dist-info";
+        std::fs::create_dir_all(at(info)).unwrap();
+        std::fs::create_dir(at("bin")).unwrap();
+        std::fs::write(at(info).join("METADATA"), "Name: shop\nVersion: 1.0\n").unwrap();
+        let hash = hash_of(b"#!/x/bin/python\nimport shop\n");
+        let record = ["shop", "changed"].map(|name| format!("../../../bin/{name},{hash},1\n"));
+        std::fs::write(at(info).join("RECORD"), record.concat()).unwrap();
+        std::fs::write(at("bin/shop"), "#!/x/bin/python -E\nimport shop\n").unwrap();
+        std::fs::write(at("bin/changed"), "#!/x/bin/python -E\nimport other\n").unwrap();
+        let modified = |venv: &Venv| {
+            let distributions = crate::venv::distributions(&root.at(venv.site_packages())).unwrap();
+            let found = modified_files(&root, venv, &distributions).into_iter();
+            found.map(|one| one.path).collect::<Vec<_>>()
+        };
+        assert_eq!(modified(&venv), [Path::new("bin/changed")]);
+        let mut isolated = isolated_programs(&root, &venv).unwrap();
+        isolated.sort();
+        assert_eq!(isolated, [Path::new("bin/changed"), Path::new("bin/shop")]);
+        venv.flavour = Flavour::Venv;
+        assert_eq!(modified(&venv).len(), 2, "where pipx is not, somebody did that");
+        assert!(isolated_programs(&root, &venv).unwrap().is_empty());
     }
 }

@@ -37,6 +37,7 @@ pipenv-*)
     pipenv verify 2>&1 || echo "exit $?"
     pipenv --venv ;;
 pipx-*)
-    echo "## pipx list"
+    echo "## the first line of its program, pipx list"
+    head -n 1 "$venv/bin/lab-app"
     pipx list 2>&1 || echo "exit $?" ;;
 esac
