@@ -57,7 +57,10 @@ fn live(root: &Root, report: Report, moment: Moment) -> Result<Exit, GuardError>
     }
     let guard = Guard::open(root.clone(), report)?;
     match moment {
-        Moment::PreInvoke => guard.snapshot()?,
+        Moment::PreInvoke => {
+            guard.store.note_call();
+            guard.snapshot()?;
+        }
         Moment::PostInvoke => drop(guard.settle()?),
         Moment::Mark => guard.store.mark_pending(&Pending::new("dpkg changed Python"))?,
         Moment::PreInstall => {}

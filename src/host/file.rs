@@ -171,6 +171,14 @@ pub(crate) fn keep(path: &Path, second: &Path) -> io::Result<()> {
     remove_if_there(&temporary)
 }
 
+/// Sets the time of a file to now; it is made if it is not there, and not synced.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
+    file.set_modified(super::clock::now().into())
+}
+
 /// From now on, what is made is writable by its owner alone, unless it says otherwise.
 pub(crate) fn usual_umask() {
     rustix::process::umask(Mode::from_raw_mode(0o022));

@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -42,6 +43,9 @@ const LOCK: &str = "/run/venvguard/lock";
 /// The registered venvs, and the same as they were before they were last saved.
 const REGISTRY: &str = "registry.json";
 const LAST_GOOD: &str = "registry.last-good.json";
+
+/// Its time is when apt called last.
+const CALLED: &str = "/run/venvguard/called";
 
 /// The registry of a hundred thousand venvs stays below this.
 const LIMIT: u64 = 256 << 20;
@@ -156,6 +160,17 @@ impl Store {
 
     fn recipe_path(&self, id: &str) -> PathBuf {
         self.state.join(format!("recipes/pylock.{id}.toml"))
+    }
+
+    /// Notes that apt has called. Nothing depends on it.
+    pub(crate) fn note_call(&self) {
+        let _ = file::touch(&self.root.at(CALLED));
+    }
+
+    /// When apt called last.
+    pub(crate) fn last_call(&self) -> Option<Timestamp> {
+        let time = std::fs::metadata(self.root.at(CALLED)).ok()?.modified().ok()?;
+        Timestamp::try_from(time).ok()
     }
 
     /// Whether there is something for `resume` to do. A few `stat`s.

@@ -208,6 +208,15 @@ fn an_apt_run_without_python_says_and_writes_nothing() {
 }
 
 #[test]
+fn doctor_tells_when_apt_called_last() {
+    let system = system();
+    let said = || system.run(&["doctor"]).stdout;
+    assert!(said().contains("apt has not called venvguard"), "{}", said());
+    system.hook("pre-invoke", NO_PYTHON).expect(0);
+    assert!(said().contains("apt called venvguard last at 20"), "{}", said());
+}
+
+#[test]
 fn apts_own_dry_run_changes_nothing() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);

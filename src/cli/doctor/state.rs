@@ -12,6 +12,10 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
         store.history().err(),
     ];
     let journal = store.open_journal();
+    let called = match store.last_call() {
+        Some(at) => format!("apt called venvguard last at {at:.0}"),
+        None => "apt has not called venvguard since the machine was started".to_string(),
+    };
     let mut findings: Vec<Finding> =
         read.iter().flatten().map(|error| finding(store, error)).collect();
     for entry in journal {
@@ -35,6 +39,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
             findings.push(Finding::note(format!("{count} lines of the history cannot be read")));
         }
     }
+    findings.push(Finding::note(called));
     // One folder that cannot be trusted is found in each file of it.
     findings.dedup();
     findings
