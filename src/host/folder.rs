@@ -217,6 +217,31 @@ impl Folder {
     }
 
     /// For file systems that do not tell the kind with the name.
+    /// The first file or folder in it that others than root may write to, by its path in it.
+    pub(crate) fn writable_by_others(&self) -> io::Result<Option<PathBuf>> {
+        self.writable_by_others_below(0)
+    }
+
+    fn writable_by_others_below(&self, depth: usize) -> io::Result<Option<PathBuf>> {
+        for Entry { name, kind } in self.entries()? {
+            let stat = match kind {
+                FileType::RegularFile | FileType::Directory => self.stat(&name)?,
+                _ => continue,
+            };
+            let theirs = stat.st_mode & 0o002 != 0 || stat.st_gid != 0 && stat.st_mode & 0o020 != 0;
+            if stat.st_uid != 0 || theirs {
+                return Ok(Some(name.into()));
+            }
+            if kind == FileType::Directory && depth < DEPTH_LIMIT {
+                let below = self.folder(&name)?.writable_by_others_below(depth + 1)?;
+                if let Some(below) = below {
+                    return Ok(Some(Path::new(&name).join(below)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn kind_of(&self, name: &CStr) -> FileType {
         rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))

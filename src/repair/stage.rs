@@ -167,9 +167,26 @@ fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
     let inside = site.ancestors().take_while(|folder| folder.starts_with(&path));
     let inside = inside.map(Path::to_path_buf).chain([path.join("bin")]);
     let ancestors = path.ancestors().skip(1).map(|ancestor| (ancestor.to_path_buf(), true));
-    ancestors
+    let first = ancestors
         .chain(inside.map(|folder| (folder, false)))
-        .find_map(|(folder, is_ancestor)| untrusted_folder(&folder, venv, is_ancestor))
+        .find_map(|(folder, is_ancestor)| untrusted_folder(&folder, venv, is_ancestor));
+    if first.is_some() || venv.uid != 0 {
+        return first;
+    }
+    // What is found in there is run as root.
+    [path.join("bin"), path.join("lib")].iter().find_map(|folder| {
+        let found = Folder::open(folder).and_then(|folder| folder.writable_by_others());
+        match found {
+            Ok(None) => None,
+            Ok(Some(below)) => Some(format!(
+                "{} can be written by others than root",
+                printable(folder.join(below))
+            )),
+            Err(error) => {
+                Some(format!("who may write to {} is not known: {error}", printable(folder)))
+            }
+        }
+    })
 }
 
 fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
@@ -315,6 +332,14 @@ mod tests {
             assert!(!judged(&venv, path, 1000, 0o2775), "{path}: root's venv, a users' group");
             assert!(judged(&venv, path, 0, 0o2775), "{path}: root's venv, root's group");
         }
+        let module = root.at(&site).join("module.py");
+        fs::write(&module, "").unwrap();
+        assert_eq!(untrusted_place(&root, &venv), None);
+        chown(&module, Some(1001), None).unwrap();
+        let reason = untrusted_place(&root, &venv).unwrap();
+        assert!(reason.contains("module.py can be written"), "{reason}");
+        (venv.uid, venv.gid) = (1000, 1000);
+        assert_eq!(untrusted_place(&root, &venv), None, "not run as root");
         chown(root.at("/srv/shop/venv/bin"), Some(1001), None).unwrap();
         assert!(untrusted_place(&root, &venv).is_some());
     }
