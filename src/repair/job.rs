@@ -7,7 +7,7 @@ use crate::store::{Entry, JournalEntry, Kept, Progress as Step, StoreError};
 use crate::venv::Venv;
 
 use super::Context;
-use super::rebuild::Target;
+use super::target::Target;
 
 /// One venv to be repaired.
 #[derive(Debug, Clone)]

@@ -22,16 +22,18 @@ mod rollback;
 mod smoke;
 mod sources;
 mod stage;
+mod target;
 
 pub(crate) use anchor::{anchor, let_go};
 pub(crate) use content::{keep_recipe, refresh_recipes};
 pub(crate) use copier::copy_listed;
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
-pub(crate) use rebuild::{Target, readiness};
+
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
 pub(crate) use stage::is_ours_to_keep;
+pub(crate) use target::{Target, readiness};
 
 use crate::host::Root;
 use crate::report::Report;

@@ -10,58 +10,16 @@ use super::engine;
 use super::install::{InstallError, Installer};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
+use super::target::{Target, owner};
 use super::{Context, smoke, sources};
 use crate::host::Program;
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
 use crate::host::tree::Parent;
-use crate::host::user::{self, User};
-use crate::plan::Readiness;
-use crate::python::{self, Interpreters, Minor};
-use crate::store::{Entry, Kept, Leftover, Progress as Step, StoreError, Swap};
-use crate::venv::{self, Flavour, Link, Venv};
-
-/// What a rebuild has to end with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) minor: Minor,
-    /// Linked to `/usr/bin/python3`, and not to the interpreter of the minor version.
-    pub(crate) follows: bool,
-    pub(crate) copies: bool,
-}
-
-impl Target {
-    /// For the default interpreter, hanging on it as the venv did before.
-    pub(crate) fn of_default(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Self> {
-        Some(Self::new(venv, follows, now.default?))
-    }
-
-    /// For the interpreter that a person wants, else for the venv's own: the default one for
-    /// a venv that follows it or has lost its own.
-    pub(crate) fn asked_for(
-        venv: &Venv,
-        follows: bool,
-        now: &Interpreters,
-        wanted: Option<Minor>,
-    ) -> Option<Self> {
-        match wanted {
-            Some(minor) => Some(Self::new(venv, follows && now.default == Some(minor), minor)),
-            None if follows || now.get(venv.site).is_none() => Self::of_default(venv, follows, now),
-            None => Some(Self::new(venv, false, venv.site)),
-        }
-    }
-
-    fn new(venv: &Venv, follows: bool, minor: Minor) -> Self {
-        let copies = venv.base.link == Link::Copied;
-        Self { minor, follows: follows && !copies, copies }
-    }
-
-    /// The interpreter that makes it.
-    pub(crate) fn interpreter(self) -> PathBuf {
-        if self.follows { python::DEFAULT.into() } else { python::path_of(self.minor) }
-    }
-}
+use crate::host::user::User;
+use crate::store::{Kept, Leftover, Progress as Step, StoreError, Swap};
+use crate::venv::{self, Flavour, Venv};
 
 /// Why there is no new tree.
 #[derive(Debug, thiserror::Error)]
@@ -96,24 +54,6 @@ pub(super) struct Rebuilt {
     pub(super) seen: Seen,
     /// What a person should know.
     pub(super) notes: Vec<String>,
-}
-
-/// Whether a rebuild for `minor` can be expected to work.
-pub(crate) fn readiness(
-    context: &Context,
-    entry: &Entry,
-    venv: &Venv,
-    minor: Option<Minor>,
-) -> Readiness {
-    let Some(minor) = minor else {
-        return Readiness::NotReady(vec![format!("{} is not installed", python::DEFAULT)]);
-    };
-    let mut reasons = Vec::new();
-    reasons.extend(Content::of(context, entry, venv).err().unwrap_or_default());
-    let owner = owner(context, venv);
-    reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
-    reasons.extend(stage::obstacles(context.root, venv));
-    if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
 /// Why there is no new tree, and what is left to do about it. The old one stands, unless it
@@ -186,16 +126,6 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
         Ok(notes) => Ok(Rebuilt { swap: work.swap, seen: work.seen, notes }),
         Err(error) => Err(work.undo(&error)),
     }
-}
-
-/// Whoever owns the venv, with or without an account.
-pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
-    user::by_uid(context.root, venv.uid).unwrap_or_else(|| User {
-        name: venv.uid.to_string(),
-        uid: venv.uid,
-        gid: venv.gid,
-        home: "/nonexistent".into(),
-    })
 }
 
 /// One rebuild.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::job::Job;
-use super::rebuild::owner;
+use super::target::owner;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::{Program, confine};
 use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap};

@@ -1,0 +1,80 @@
+//! What a rebuild is for, and whether it can be expected to work.
+
+use std::path::PathBuf;
+
+use super::content::Content;
+use super::{Context, sources, stage};
+use crate::host::user::{self, User};
+use crate::plan::Readiness;
+use crate::python::{self, Interpreters, Minor};
+use crate::store::Entry;
+use crate::venv::{Link, Venv};
+
+/// What a rebuild has to end with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) minor: Minor,
+    /// Linked to `/usr/bin/python3`, and not to the interpreter of the minor version.
+    pub(crate) follows: bool,
+    pub(crate) copies: bool,
+}
+
+impl Target {
+    /// For the default interpreter, hanging on it as the venv did before.
+    pub(crate) fn of_default(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Self> {
+        Some(Self::new(venv, follows, now.default?))
+    }
+
+    /// For the interpreter that a person wants, else for the venv's own: the default one for
+    /// a venv that follows it or has lost its own.
+    pub(crate) fn asked_for(
+        venv: &Venv,
+        follows: bool,
+        now: &Interpreters,
+        wanted: Option<Minor>,
+    ) -> Option<Self> {
+        match wanted {
+            Some(minor) => Some(Self::new(venv, follows && now.default == Some(minor), minor)),
+            None if follows || now.get(venv.site).is_none() => Self::of_default(venv, follows, now),
+            None => Some(Self::new(venv, false, venv.site)),
+        }
+    }
+
+    fn new(venv: &Venv, follows: bool, minor: Minor) -> Self {
+        let copies = venv.base.link == Link::Copied;
+        Self { minor, follows: follows && !copies, copies }
+    }
+
+    /// The interpreter that makes it.
+    pub(crate) fn interpreter(self) -> PathBuf {
+        if self.follows { python::DEFAULT.into() } else { python::path_of(self.minor) }
+    }
+}
+
+/// Whether a rebuild for `minor` can be expected to work.
+pub(crate) fn readiness(
+    context: &Context,
+    entry: &Entry,
+    venv: &Venv,
+    minor: Option<Minor>,
+) -> Readiness {
+    let Some(minor) = minor else {
+        return Readiness::NotReady(vec![format!("{} is not installed", python::DEFAULT)]);
+    };
+    let mut reasons = Vec::new();
+    reasons.extend(Content::of(context, entry, venv).err().unwrap_or_default());
+    let owner = owner(context, venv);
+    reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
+    reasons.extend(stage::obstacles(context.root, venv));
+    if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
+}
+
+/// Whoever owns the venv, with or without an account.
+pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
+    user::by_uid(context.root, venv.uid).unwrap_or_else(|| User {
+        name: venv.uid.to_string(),
+        uid: venv.uid,
+        gid: venv.gid,
+        home: "/nonexistent".into(),
+    })
+}
