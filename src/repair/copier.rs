@@ -119,6 +119,11 @@ impl Copier {
     #[expect(clippy::disallowed_methods, reason = "the owner's own process, in a tree of his")]
     fn copy(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         if fs::symlink_metadata(to).is_ok() {
+            if fs::read_link(from)
+                .is_ok_and(|link| fs::read_link(to).is_ok_and(|there| there == link))
+            {
+                return Ok(());
+            }
             return Err(io::Error::other(super::carry::TAKEN));
         }
         let metadata = fs::symlink_metadata(from)?;
@@ -232,7 +237,11 @@ mod tests {
         fs::write(old.join("patched"), "mine").unwrap();
         fs::write(new.join("patched"), "theirs").unwrap();
         let mut list = List::default();
-        for name in ["etc/deep/.env", "link", "taken", "gone"] {
+        for (name, tree) in [("same", &old), ("same", &new), ("other", &old)] {
+            symlink("target", tree.join(name)).unwrap();
+        }
+        symlink("another", new.join("other")).unwrap();
+        for name in ["etc/deep/.env", "link", "taken", "gone", "same", "other"] {
             list.add(How::New, &old.join(name), &new.join(name));
         }
         list.add(How::Over, &old.join("patched"), &new.join("patched"));
@@ -247,7 +256,10 @@ mod tests {
         assert!(!new.join(".patched.venvguard").exists());
         assert!(new.join("a/b").is_dir());
         let numbers: Vec<_> = said.lines().filter_map(|line| line.split_once(' ')).collect();
-        assert!(matches!(numbers[..], [("2", super::super::carry::TAKEN), ("3", _)]), "{said}");
+        let taken = super::super::carry::TAKEN;
+        assert_eq!(numbers[0], ("2", taken), "{said}");
+        assert_eq!((numbers[1].0, numbers[2]), ("3", ("5", taken)), "{said}");
+        assert_eq!(numbers.len(), 3, "the same link is there: {said}");
     }
 
     #[test]

@@ -30,8 +30,9 @@ const SCRIPTS: [&str; 15] = [
     "python-config",
 ];
 
-/// Programs that come with a venv, also with a version behind: `pip3.11`, `pip-3.11`.
-const PROGRAMS: [&str; 5] = ["python", "pip", "wheel", "easy_install", "pypy"];
+/// Programs that come with a venv, also with a version behind: `pip3.11`, `pip-3.11`. Python
+/// 3.14 has another name for itself.
+const PROGRAMS: [&str; 6] = ["python", "𝜋thon", "pip", "wheel", "easy_install", "pypy"];
 
 /// Whether the creator of a venv made what stands at `path` in it; of a folder, with all
 /// that is in it. `folder` is the one it stands in.

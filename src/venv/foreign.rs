@@ -246,6 +246,7 @@ mod tests {
             symlink("lib", made.at("lib64")).unwrap();
             symlink("/usr/bin/python3", made.at("bin/python3")).unwrap();
             symlink("python3", made.at("bin/python")).unwrap();
+            symlink("python3", made.at("bin/𝜋thon")).unwrap();
             symlink("python3", made.at("bin/python3.11")).unwrap();
             made
         }

@@ -231,9 +231,10 @@ fn holds_not(machine: &Machine) -> Result<()> {
         status.lines().any(|line| line.split_whitespace().nth(3) == Some("2")),
         "two are counted: {status}"
     );
-    machine.must("venvguard rebuild followed")?;
+    let said = machine.must("venvguard rebuild followed")?;
     runs(&new.upstream, &new.minor)?;
-    ensure!(beside()?.lines().count() == 2, "two trees are kept: {}", beside()?);
+    let shown = machine.must("venvguard show followed")?;
+    ensure!(beside()?.lines().count() == 2, "two trees are kept: {}{said}{shown}", beside()?);
     machine.must("venvguard rollback followed")?;
     runs(&old.upstream, &old.minor)?;
     machine.must("venvguard prune followed")?;
