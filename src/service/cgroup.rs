@@ -69,8 +69,13 @@ fn unit<'a>(
             slices.push(part);
             continue;
         }
-        // systemd puts `_` in front of a name that the kernel could take for its own.
-        let name = part.strip_prefix(b"_").unwrap_or(part);
+        // systemd puts `_` in front of a name that the kernel could take for its own, as it never
+        // does with the name of a user's manager.
+        let name = match part.strip_prefix(b"_") {
+            Some(name) if name.starts_with(b"user@") => return None,
+            Some(name) => name,
+            None => part,
+        };
         return OsStr::from_bytes(name).to_str().map(str::to_string);
     }
     None
@@ -127,6 +132,7 @@ mod tests {
         for path in [
             "/user.slice/user-1000.slice/user@0.service/app.slice/app.service",
             "/system.slice/user@1000.service/app.service",
+            "/user.slice/user-1000.slice/_user@1000.service/app.slice/app.service",
             "/user.slice/user-1000.slice/session-3.scope",
             "/machine.slice/machine-lab.scope/payload/system.slice/web.service",
             "/system.slice/docker-0123.scope",
