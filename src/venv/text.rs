@@ -104,8 +104,11 @@ impl Hash {
 }
 
 impl Url {
-    /// The URL of a path, whatever bytes it has.
+    /// The URL of an absolute path, whatever bytes it has.
     pub(super) fn of_path(path: &Path) -> Result<Self, Unfit> {
+        if !path.is_absolute() {
+            return Err(Unfit(path.display().to_string()));
+        }
         let mut url = String::from("file://");
         for byte in path.as_os_str().as_bytes() {
             if byte.is_ascii_alphanumeric() || b"/-._~+".contains(byte) {
@@ -222,5 +225,6 @@ mod tests {
             let path = Path::new(OsStr::from_bytes(bytes));
             assert_eq!(Url::of_path(path).unwrap().path().unwrap(), path);
         }
+        assert!(Url::of_path(Path::new("a b")).is_err(), "it begins nowhere");
     }
 }
