@@ -160,6 +160,13 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
             entry.name,
             printable(entry.path())
         ));
+        if let Some(anchored) = &entry.anchored {
+            guard.report.note(&format!(
+                "it was pinned to Python {} by venvguard, and stays so ({})",
+                anchored.to,
+                anchored.reason.lines().next().unwrap_or_default()
+            ));
+        }
         for kept in entry.kept.latest_first() {
             guard.report.note(&format!(
                 "a tree of before a rebuild stays at {}: it is yours to remove",

@@ -114,10 +114,12 @@ impl Guard {
     /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
     /// that a clock that is set meanwhile makes none of them too old.
     pub(crate) fn prune(&self, registry: &mut Registry, named: &[String]) {
+        let before = registry.clone();
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);
         let Registry { venvs, leftovers, .. } = registry;
         for entry in venvs.iter_mut().filter(|entry| !self.store.has_journal(&entry.id)) {
+            entry.kept.forget_gone();
             let gone = if named.contains(&entry.id) {
                 entry.kept.take_all()
             } else {
@@ -132,6 +134,14 @@ impl Guard {
                 self.report.note(&format!("{}: the tree of before, {path}, goes", entry.name));
             }
             leftovers.extend(gone);
+        }
+        // A tree that is half removed must not be gone back to.
+        if *registry != before {
+            if let Err(error) = self.store.save_registry(registry) {
+                self.report.error(&error.to_string());
+                *registry = before;
+                return;
+            }
         }
         repair::sweep(&self.context(), registry);
     }
@@ -166,6 +176,11 @@ mod tests {
         guard.store.close_journal(&journal.id).unwrap();
         guard.prune(&mut registry, &[]);
         assert!(!aside.exists());
+        let gone = Kept::new(&aside, (1, 1), true);
+        registry.venvs[0].kept.put_aside(gone);
+        guard.prune(&mut registry, &[]);
+        assert!(registry.venvs[0].kept.is_empty(), "one that somebody removed counts for nothing");
+        assert!(registry.leftovers.is_empty());
         assert!(guard.store.registry().unwrap().venvs[0].kept.is_empty(), "and that is saved");
     }
 }

@@ -73,13 +73,19 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.descriptor, name, &self.descriptor, new)?)
     }
 
-    /// Gives it the owner, mode, attributes and time of another one.
-    pub(crate) fn take_after(&self, model: &Self) -> io::Result<()> {
+    /// Gives it the owner, mode and attributes of another one.
+    pub(crate) fn take_rights_of(&self, model: &Self) -> io::Result<()> {
         let stat = model.own_stat()?;
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         rustix::fs::fchown(&self.descriptor, Some(uid), Some(gid))?;
         xattr::copy(&model.descriptor, &self.descriptor)?;
-        rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        Ok(rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
+    }
+
+    /// The same, and its time.
+    pub(crate) fn take_after(&self, model: &Self) -> io::Result<()> {
+        self.take_rights_of(model)?;
+        let stat = model.own_stat()?;
         let times = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec {
@@ -216,7 +222,6 @@ impl Folder {
         Ok(size)
     }
 
-    /// For file systems that do not tell the kind with the name.
     /// The first file or folder in it that others than root may write to, by its path in it.
     pub(crate) fn writable_by_others(&self) -> io::Result<Option<PathBuf>> {
         self.writable_by_others_below(0)
@@ -242,6 +247,7 @@ impl Folder {
         Ok(None)
     }
 
+    /// For file systems that do not tell the kind with the name.
     fn kind_of(&self, name: &CStr) -> FileType {
         rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))

@@ -87,12 +87,12 @@ pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option
     }
 }
 
-/// The default minor version moves away from under a venv.
 /// Whether uv would take the interpreter for another one than it made the venv for.
 fn is_noted_by_uv(venv: &Venv, change: Option<&Change>) -> bool {
     venv.flavour == Flavour::Uv && change.is_some_and(|change| change.kind == ChangeKind::Patch)
 }
 
+/// The default minor version moves away from under a venv.
 fn orphaned(
     decision: &mut Decision,
     subject: &Subject,

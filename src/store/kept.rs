@@ -30,6 +30,11 @@ impl Kept {
         Self { at: clock::now(), path: path.into(), identity, followed, holds_files: false }
     }
 
+    /// The same tree, of which it is known whether it holds files of its own.
+    pub(crate) fn that_holds_files(self, holds_files: bool) -> Self {
+        Self { holds_files, ..self }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path.0
     }
@@ -63,6 +68,11 @@ impl KeptTrees {
     pub(crate) fn put_aside(&mut self, kept: Kept) {
         self.0.retain(|one| one.path() != kept.path());
         self.0.push(kept);
+    }
+
+    /// Drops those that somebody removed: they count for nothing.
+    pub(crate) fn forget_gone(&mut self) {
+        self.0.retain(|one| tree::identity(one.path()) == Some(one.identity));
     }
 
     /// Takes out what is more than `at_most`; but nothing that holds files of its own.

@@ -235,6 +235,12 @@ impl<'a> Storm<'a> {
         for tree in beside.lines() {
             ensure!(known.contains(tree), "nobody knows of {tree}:\n{known}");
         }
+        // What can be gone back to is whole.
+        let (_, listed) = machine.venvguard_json("list")?;
+        for tree in listed["venvs"][0]["kept_trees"].as_array().into_iter().flatten() {
+            let path = tree["path"].as_str().unwrap_or_default();
+            machine.must(&format!("[ -e {path}/.env ] && {path}/bin/python -c 'import sys'"))?;
+        }
         Ok(())
     }
 }

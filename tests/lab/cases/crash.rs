@@ -76,6 +76,8 @@ pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     // There is something to go back to, whatever the last one came to.
     let prepare = "venvguard show bare | grep -q 'kept tree' || venvguard rebuild bare".to_owned();
     rages(Command { prepare, ..Command::new("rollback bare") })?;
+    let prepare = "venvguard rebuild bare".to_owned();
+    rages(Command { prepare, ..Command::new("prune bare") })?;
     let rebuild = Command { venv: Meanwhile::IsToBeMended, ..Command::new("rebuild --all") };
     rages(Command { prepare: OUTDATE.to_owned(), ..rebuild })?;
     rages(refresh(storm.machine)?)?;
