@@ -12,7 +12,7 @@ use crate::host::file::printable;
 use crate::host::lock::Lock;
 use crate::plan::{Policy, Readiness, Remedy, State};
 use crate::python::{Interpreters, Minor};
-use crate::repair::{self, Job, Target};
+use crate::repair::{self, Job, RollbackError, Target};
 use crate::report::JobsJson;
 use crate::store::Entry;
 use crate::venv::Venv;
@@ -171,7 +171,11 @@ pub(super) fn rollback(guard: &Guard, wanted: &str, to: Option<&Path>) -> anyhow
         Ok(_) => Ok(Exit::Failed),
         Err(error) => {
             let name = &entry.name;
-            guard.report.error(&format!("cannot roll {name} back: {error}; nothing was changed"));
+            let state = match &error {
+                RollbackError::HalfDone { .. } => "`venvguard resume` ends it",
+                _ => "nothing was changed",
+            };
+            guard.report.error(&format!("cannot roll {name} back: {error}; {state}"));
             Ok(Exit::Failed)
         }
     }
@@ -181,6 +185,7 @@ pub(super) fn rollback(guard: &Guard, wanted: &str, to: Option<&Path>) -> anyhow
 pub(super) fn prune(guard: &Guard, wanted: &[String]) -> anyhow::Result<Exit> {
     let _lock = alone(guard)?;
     let mut registry = guard.store.registry()?;
+    guard.recover(&mut registry, &guard.interpreters()?);
     let ids: Vec<String> = chosen(&registry, wanted)?.iter().map(|one| one.id.clone()).collect();
     guard.prune(&mut registry, &ids);
     Ok(if registry.leftovers.is_empty() { Exit::Done } else { Exit::Failed })

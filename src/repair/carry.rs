@@ -10,13 +10,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::copier::{How, List};
 use crate::host::clock::Deadline;
 use crate::host::user::User;
 use crate::host::{FileIdentity, Folder, Root, file};
 use crate::python::Minor;
-use crate::venv::{self, ForeignKind, ModifiedFile, Venv};
+use crate::venv::{self, ForeignKind, Venv};
 
 /// What is carried from where to where.
 pub(super) struct Carrier<'a> {
@@ -81,6 +82,44 @@ pub(super) fn late(
     Ok(changed)
 }
 
+/// The files of one tree that are no installer's, or changed, and that another tree at `other`
+/// has not, or as they were before: with when they were written.
+pub(super) fn last_written_in(
+    root: &Root,
+    one: &Venv,
+    other: &Path,
+    minor: Minor,
+) -> io::Result<Vec<(PathBuf, SystemTime)>> {
+    let distributions = venv::distributions(&root.at(one.site_packages()))?;
+    let modified = venv::modified_files(root, one, &distributions).into_iter();
+    let paths = Seen::of(root, one)?.files.into_keys().chain(modified.map(|file| file.path));
+    let written =
+        |path: PathBuf| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
+    Ok(paths
+        .filter_map(|path| {
+            let here = written(root.at(&one.path).join(&path))?;
+            let there = written(root.at(other).join(corresponding(&path, one.site, minor)));
+            there.is_none_or(|there| there < here).then_some((path, here))
+        })
+        .collect())
+}
+
+/// Names the files that are in one tree alone.
+pub(super) fn only_in(tree: &Path, files: &[(PathBuf, SystemTime)]) -> Option<String> {
+    const NAMED: usize = 10;
+    let names: Vec<String> =
+        files.iter().take(NAMED).map(|(path, _)| file::printable(path)).collect();
+    let more = files.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!files.is_empty()).then(|| {
+        format!(
+            "written last in {}, and kept there until it is pruned by name: {}{more}",
+            file::printable(tree),
+            names.join(", ")
+        )
+    })
+}
+
 fn identity(path: &Path) -> Option<FileIdentity> {
     Some(FileIdentity::from(&fs::symlink_metadata(path).ok()?))
 }
@@ -113,6 +152,22 @@ impl Carrier<'_> {
             self.must_be_owners(&made)?;
             made.take_after(&from.below(path)?)
         };
+        // Who may enter the venv and look into it, or write there, is its owner's to say.
+        let minor = |one: Minor| Path::new("lib").join(one.program());
+        let (old, new) = (minor(self.from.site), minor(self.minor));
+        let site = |lib: &Path| lib.join("site-packages");
+        let same = |name: &str| (PathBuf::from(name), PathBuf::from(name));
+        for (old, new) in [
+            same(""),
+            same("bin"),
+            same("lib"),
+            (old.clone(), new.clone()),
+            (site(&old), site(&new)),
+        ] {
+            let (Ok(model), Ok(made)) = (from.below(&old), to.below(&new)) else { continue };
+            self.must_be_owners(&made)?;
+            made.take_rights_of(&model)?;
+        }
         // A folder that is somebody else's by then cannot be looked into.
         let failed = seen.folders.iter().rev().filter_map(|path| Some((path, settle(path).err()?)));
         Ok(failed.map(|(path, error)| self.told(path, &error.to_string())).collect())
@@ -129,14 +184,17 @@ impl Carrier<'_> {
             .partition(|(target, one)| venv::has_hash(&to, target, &one.written));
         let fit = fit.into_iter().map(|(target, one)| (one.path, target));
         let mut left = self.carry(How::Over, fit)?;
-        let beside = |(target, one): &(PathBuf, ModifiedFile)| (one.path.clone(), mine(target));
-        left.extend(self.carry(How::New, other.iter().map(beside))?);
-        for (target, one) in other {
-            let kept = mine(&target);
+        let beside: Vec<(PathBuf, PathBuf)> = other
+            .into_iter()
+            .map(|(target, one)| (one.path, free_name(&to, &mine(&target))))
+            .collect();
+        left.extend(self.carry(How::New, beside.iter().cloned())?);
+        for (path, kept) in beside {
+            // The name was free: what is there now is what was carried.
             if to.join(&kept).symlink_metadata().is_ok() {
                 notes.push(format!(
                     "conflict: {} was changed after it was installed, and the new environment has another one or none: it is kept as {}",
-                    file::printable(one.path),
+                    file::printable(path),
                     file::printable(kept)
                 ));
             }
@@ -247,6 +305,15 @@ fn mine(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// A name like this one that nothing in the tree has.
+fn free_name(tree: &Path, name: &Path) -> PathBuf {
+    let mut name = name.as_os_str().to_os_string();
+    while tree.join(&name).symlink_metadata().is_ok() {
+        name.push("+");
+    }
+    name.into()
+}
+
 /// Where a file of the old tree belongs in the new one: `lib/python3.11/…` becomes
 /// `lib/python3.13/…`, everything else keeps its place.
 fn corresponding(path: &Path, old: Minor, new: Minor) -> PathBuf {
@@ -278,6 +345,46 @@ mod tests {
         fs::write(root.at(venv.path.join("new")), "1").unwrap();
         let changed = seen.changed(&Seen::of(&root, &venv).unwrap());
         assert_eq!(changed, ["changed", "new"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_was_written_last_in_a_tree_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let (old, new) = (Minor::new(3, 11), Minor::new(3, 13));
+        let one = crate::plan::samples::subject(crate::venv::Link::Pinned, new).venv;
+        let other = Path::new("/srv/other");
+        let site = |minor: Minor| PathBuf::from(format!("lib/{}/site-packages", minor.program()));
+        for (tree, minor) in [(one.path.as_path(), new), (other, old)] {
+            fs::create_dir_all(root.at(tree.join(site(minor)))).unwrap();
+        }
+        let write = |tree: &Path, name: &Path, hour: u64| {
+            let file = fs::File::create(root.at(tree.join(name))).unwrap();
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(hour * 3600);
+            file.set_modified(at).unwrap();
+        };
+        let moved = |minor| site(minor).join("my.pth");
+        for (name, in_one, in_other) in [("same", 1, 1), ("newer", 2, 1), ("older", 1, 2)] {
+            write(&one.path, Path::new(name), in_one);
+            write(other, Path::new(name), in_other);
+        }
+        write(&one.path, Path::new("alone"), 1);
+        write(&one.path, &moved(new), 1);
+        write(other, &moved(old), 1);
+        let found = last_written_in(&root, &one, other, old).unwrap();
+        let names: Vec<_> = found.iter().map(|(path, _)| path.as_path()).collect();
+        assert_eq!(names, [Path::new("alone"), Path::new("newer")]);
+        let said = only_in(&one.path, &found).unwrap();
+        assert!(said.ends_with("pruned by name: alone, newer"), "{said}");
+        assert_eq!(only_in(&one.path, &[]), None);
+    }
+
+    #[test]
+    fn a_name_that_is_free_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("x"), "").unwrap();
+        assert_eq!(free_name(folder.path(), Path::new("x")), Path::new("x+"));
+        assert_eq!(free_name(folder.path(), Path::new("y")), Path::new("y"));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::Context;
-use crate::host::{Folder, file};
+use crate::host::{Folder, Root, file};
 use crate::store::{Entry, StoreError};
 use crate::venv::{self, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
 
@@ -116,6 +117,24 @@ impl<'a> Content<'a> {
     }
 }
 
+/// Which distributions a tree has, and since when: an installer that is at work meanwhile
+/// changes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Installed(Vec<(PathBuf, Option<SystemTime>)>);
+
+impl Installed {
+    pub(super) fn of(root: &Root, venv: &Venv) -> Self {
+        let site = root.at(venv.site_packages());
+        let since = |info: PathBuf| {
+            let time =
+                std::fs::symlink_metadata(site.join(&info)).and_then(|found| found.modified());
+            (info, time.ok())
+        };
+        let found = venv::distributions(&site).unwrap_or_default();
+        Self(found.into_iter().map(|one| since(one.info)).collect())
+    }
+}
+
 /// Takes the copies that were kept of the archives that are not there any more.
 fn take_kept_archives(
     context: &Context,
@@ -183,7 +202,6 @@ pub(crate) fn refresh_recipes<'a>(
         }
         if let Err(error) = keep_recipe(context, entry, venv) {
             context.report.error(&format!("{}: cannot keep its recipe: {error}", entry.name));
-            return;
         }
     }
 }

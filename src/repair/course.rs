@@ -14,8 +14,11 @@
 //! before its successor runs.
 
 use std::cell::OnceCell;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use super::carry::{Seen, late};
+use super::carry::{Seen, last_written_in, late, only_in};
 use super::execute::Ledger;
 use super::job::{Done, Job};
 use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
@@ -26,8 +29,16 @@ use crate::plan::{self, Remedy, State};
 use crate::python::{DEFAULT, Interpreters, Minor, path_of};
 use crate::report::Progress;
 use crate::service::{self, Service};
-use crate::store::{Leftover, Progress as Step, Swap};
+use crate::store::{Kept, Leftover, Progress as Step, Swap};
 use crate::venv::{self, Link, Venv};
+
+/// When a folder was renamed last, or its rights were changed.
+fn changed_at(folder: &Path) -> Option<SystemTime> {
+    let metadata = folder.symlink_metadata().ok()?;
+    let nanoseconds = metadata.ctime_nsec().try_into().ok()?;
+    let since = Duration::new(metadata.ctime().try_into().ok()?, nanoseconds);
+    Some(SystemTime::UNIX_EPOCH + since)
+}
 
 /// One venv's repair.
 pub(super) struct Course<'a, 'ledger> {
@@ -45,11 +56,13 @@ pub(super) struct Ended {
     pub(super) done: Done,
     pub(super) notes: Vec<String>,
     pub(super) leftover: Option<Leftover>,
+    /// A tree that is kept although it does not hold.
+    pub(super) aside: Option<Kept>,
 }
 
 impl From<Done> for Ended {
     fn from(done: Done) -> Self {
-        Self { done, notes: Vec::new(), leftover: None }
+        Self { done, notes: Vec::new(), leftover: None, aside: None }
     }
 }
 
@@ -193,15 +206,38 @@ impl Course<'_, '_> {
             }
             Err(because) => because,
         };
+        // Both trees' own folders were renamed then.
+        let exchanged = changed_at(&self.context.root.at(swap.kept.path()));
         self.progress.step("putting the old environment back");
         if let Err(error) = stage::put_back(&self.job.venv.path, &swap) {
             let because =
                 format!("{because}\nand the old environment could not be put back: {error}");
             return Ended { notes, ..Done::Unfinished { because }.into() };
         }
-        let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
         let ended = self.fall_back(because, Which::All);
-        Ended { notes: [notes, ended.notes].concat(), leftover, done: ended.done }
+        let notes = [notes, ended.notes].concat();
+        self.what_becomes_of(&swap, exchanged, Ended { notes, ..ended })
+    }
+
+    /// A successor that stood for a while and did not hold goes, unless something was written
+    /// into it since the trees were `exchanged`.
+    fn what_becomes_of(&self, swap: &Swap, exchanged: Option<SystemTime>, ended: Ended) -> Ended {
+        let root = self.context.root;
+        let (aside, venv) = (swap.kept.path(), &self.job.venv);
+        let written = venv::inspect(root, aside).ok().map(|successor| {
+            last_written_in(root, &successor, &venv.path, venv.site).map(|mut written| {
+                written.retain(|(_, at)| exchanged.is_none_or(|exchanged| *at >= exchanged));
+                written
+            })
+        });
+        match written {
+            Some(Ok(written)) if !written.is_empty() => {
+                let kept = Kept::new(aside, swap.new, self.job.follows).that_holds_files(true);
+                let notes = ended.notes.into_iter().chain(only_in(aside, &written)).collect();
+                Ended { notes, aside: Some(kept), ..ended }
+            }
+            _ => Ended { leftover: Some(Leftover::new(aside, swap.new)), ..ended },
+        }
     }
 
     /// What ran until it was restarted may have written into the old tree at the last moment.
@@ -209,12 +245,24 @@ impl Course<'_, '_> {
         let Done::Rebuilt { kept, minor } = &mut ended.done else { return };
         let venv = &self.job.venv;
         let old = Venv { path: kept.path().to_path_buf(), ..venv.clone() };
-        let changed = late(self.context.root, seen, &old, &venv.path, *minor).unwrap_or_default();
-        kept.holds_files |= !changed.is_empty();
+        let changed = late(self.context.root, seen, &old, &venv.path, *minor);
+        kept.holds_files |= changed.as_ref().map_or(true, |changed| !changed.is_empty());
+        let changed = changed.unwrap_or_default();
         ended.notes.extend(changed.iter().map(|path| {
             let path = printable(path);
             format!("{path} was changed while its service was restarted: the old tree has the last of it")
         }));
+    }
+
+    /// After a crash nobody saw what was written into the old tree until it was put aside, or
+    /// by what went on running out of it.
+    pub(super) fn what_the_old_tree_has(&self, swap: &mut Swap) -> Vec<String> {
+        let (root, venv) = (self.context.root, &self.job.venv);
+        let written = venv::inspect(root, swap.kept.path())
+            .ok()
+            .and_then(|old| last_written_in(root, &old, &venv.path, venv.site).ok());
+        swap.kept.holds_files |= written.as_ref().is_none_or(|written| !written.is_empty());
+        only_in(swap.kept.path(), &written.unwrap_or_default()).into_iter().collect()
     }
 
     /// The old tree stands after a crash. Where another one did, whatever runs may run out of

@@ -13,7 +13,7 @@ use crate::host::command::CommandError;
 use crate::host::{Program, Root};
 use crate::python::{Interpreters, Minor};
 use crate::report;
-use crate::store::{Anchored, Entry, Event, Leftover, Registry, StoreError};
+use crate::store::{Anchored, Entry, Event, Kept, Leftover, Registry, StoreError};
 use crate::venv::{self, Venv};
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
@@ -84,7 +84,7 @@ impl<'a> Ledger<'a> {
         });
         progress.end();
         let mut outcome = Outcome::new(job, ended.done, ended.notes);
-        if let Err(error) = self.enter(&outcome, ended.leftover) {
+        if let Err(error) = self.enter(&outcome, ended.leftover, ended.aside) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
@@ -99,13 +99,21 @@ impl<'a> Ledger<'a> {
         anchor(self.context, books.registry, id, venv, reason)
     }
 
-    fn enter(&self, outcome: &Outcome, leftover: Option<Leftover>) -> Result<(), StoreError> {
+    fn enter(
+        &self,
+        outcome: &Outcome,
+        leftover: Option<Leftover>,
+        aside: Option<Kept>,
+    ) -> Result<(), StoreError> {
         let Context { store, report, config, .. } = self.context;
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let Books { registry, wanted } = &mut *books;
         let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
         let (name, path) = (entry.name.clone(), entry.path().to_path_buf());
         let before = entry.clone();
+        if let Some(kept) = aside {
+            entry.kept.put_aside(kept);
+        }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
         let is_changed = after != before;
@@ -125,7 +133,10 @@ impl<'a> Ledger<'a> {
                     ));
                 }
             }
-            Done::Rebuilt { .. } => {
+            _ => {}
+        }
+        match &outcome.done {
+            Done::Rebuilt { .. } | Done::Restored { .. } => {
                 let kept = venv::inspect(self.context.root, &path)
                     .map(|venv| super::keep_recipe(self.context, &after, &venv));
                 if let Ok(Err(error)) = kept {
@@ -155,6 +166,7 @@ fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Le
         Done::Rebuilt { kept, .. } => {
             entry.anchored = None;
             entry.kept.put_aside(kept.clone());
+            entry.kept.forget_gone();
             return entry.kept.take_surplus(at_most);
         }
         Done::Restored { minor, kept, anchored, .. } => {

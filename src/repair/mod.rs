@@ -31,7 +31,7 @@ pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 
 pub(crate) use recover::recover;
-pub(crate) use rollback::rollback;
+pub(crate) use rollback::{RollbackError, rollback};
 pub(crate) use stage::is_ours_to_keep;
 pub(crate) use target::{Target, readiness};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::carry::{Carrier, Seen};
-use super::content::Content;
+use super::content::{Content, Installed};
 use super::engine;
 use super::install::{InstallError, Installer};
 use super::job::Job;
@@ -38,7 +38,7 @@ pub(super) enum RebuildError {
     Dead(String),
     #[error("in the new environment, and not in the old one, these fail:\n    {}", .0.join("\n    "))]
     Worse(Vec<String>),
-    #[error("the venv was changed while its successor was built")]
+    #[error("the venv was changed while its successor was built (`venvguard rebuild` tries again)")]
     Changed,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -94,6 +94,7 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
     if !obstacles.is_empty() {
         return Err(RebuildError::NotThere(obstacles).into());
     }
+    let installed = Installed::of(context.root, venv);
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
@@ -117,6 +118,7 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
         deadline,
         swap: Swap { kept: kept.clone(), new },
         seen: Seen::default(),
+        installed,
     };
     let result = job
         .begin(context, Step::Staging { aside: aside(), new: Some(new) })
@@ -139,6 +141,8 @@ struct Work<'a> {
     deadline: Deadline,
     swap: Swap,
     seen: Seen,
+    /// What was installed in the old tree when its content was told.
+    installed: Installed,
 }
 
 impl Work<'_> {
@@ -170,6 +174,9 @@ impl Work<'_> {
         left.extend(carrier.folders(&later)?);
         notes.extend(self.left_behind(left));
         self.seen = later;
+        if Installed::of(self.context.root, self.venv()) != self.installed {
+            return Err(RebuildError::Changed);
+        }
         // Nothing of the new tree may be in memory only when it takes the place.
         self.parent.sync_all()?;
         self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;

@@ -116,7 +116,10 @@ fn recover_one(
         Left::MakeOldWork(leftover, stood) => {
             Ended { leftover: Some(leftover), ..course.after_crash(stood) }
         }
-        Left::Prove(swap) => course.prove(swap, minor, Vec::new()),
+        Left::Prove(mut swap) => {
+            let notes = course.what_the_old_tree_has(&mut swap);
+            course.prove(swap, minor, notes)
+        }
         Left::Restore(kept, _) => course.restore(kept, minor),
     });
     Ok(!matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. }))
@@ -209,7 +212,8 @@ mod tests {
                 std::fs::create_dir(path.join("bin")).unwrap();
                 std::os::unix::fs::symlink("/usr/bin/python3.11", path.join("bin/python")).unwrap();
                 std::fs::write(path.join("pyvenv.cfg"), "home = /usr/bin\n").unwrap();
-                std::fs::write(path.join(name), "").unwrap();
+                let file = std::fs::File::create(path.join(name)).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
             }
             let root = Root::new("/");
             let store = Store::new(&Root::new(base.join("system")));
@@ -294,6 +298,20 @@ mod tests {
         assert!(crash.registry.venvs[0].kept.is_empty());
         let events = crash.store.history().unwrap().events;
         assert_eq!(events.last().unwrap().what, "failed", "it is told, and not only once");
+    }
+
+    #[test]
+    fn what_was_written_into_a_successor_that_does_not_hold_is_not_lost_with_it() {
+        let mut crash = Crash::new();
+        let [new, old] = crash.identities();
+        std::fs::write(crash.venv.join("uploaded"), "").unwrap();
+        let step = Step::Swapping(crash.swap(old, new));
+        assert!(!crash.recover(step, &["systemd:no-such-unit-of-venvguard.service"]));
+        assert_eq!(identity(&crash.venv), Some(old));
+        assert_eq!(crash.known(), [(crash.aside.clone(), new)]);
+        assert!(crash.aside.join("uploaded").exists());
+        let kept = crash.registry.venvs[0].kept.latest_first().next().unwrap();
+        assert!(kept.holds_files, "it does not go unasked");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::carry::{last_written_in, only_in};
 use super::course::{Course, Ended};
 use super::execute::Ledger;
 use super::job::{Done, Job, Outcome};
@@ -16,7 +17,7 @@ use crate::service::Service;
 use crate::store::{Entry, Kept, Progress as Step, Registry, StoreError, Swap};
 use crate::venv::{self, NotAVenv, Venv};
 
-/// Why nothing was rolled back. The venv is as it was.
+/// Why nothing was rolled back. But where it is half done, the venv is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollbackError {
     #[error("no tree of before a rebuild is kept")]
@@ -33,6 +34,10 @@ pub(crate) enum RollbackError {
     Unfinished,
     #[error("the kept tree {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },
+    #[error(
+        "the trees were exchanged, which could not be brought to the disk nor taken back: {error}"
+    )]
+    HalfDone { error: io::Error },
     #[error("the kept tree is no venv: {0}")]
     NotAVenv(#[from] NotAVenv),
     #[error(transparent)]
@@ -84,8 +89,13 @@ pub(crate) fn rollback(
         _ => {}
     }
     let standing = venv::inspect(context.root, path);
-    let follows = entry.anchored.is_some() || standing.is_ok_and(|venv| venv.follows());
-    let kept = Kept::new(before.path(), current, follows);
+    let follows = entry.anchored.is_some() || standing.as_ref().is_ok_and(Venv::follows);
+    // What was written since the rebuild does not go unasked. Of what is no venv nothing is known.
+    let written = standing.ok().and_then(|standing| {
+        last_written_in(context.root, &standing, before.path(), tree.site).ok()
+    });
+    let holds_files = written.as_ref().is_none_or(|written| !written.is_empty());
+    let kept = Kept::new(before.path(), current, follows).that_holds_files(holds_files);
     let job = Job {
         entry: entry.clone(),
         venv: Venv { path: path.to_path_buf(), ..tree.clone() },
@@ -102,13 +112,17 @@ pub(crate) fn rollback(
     if let Err(error) = parent.exchange(aside, name) {
         // Not exchanged, or not yet on the disk: then it can be taken back.
         if parent.identity(name) != Some(current) {
-            parent.exchange(aside, name)?;
+            parent.exchange(aside, name).map_err(|error| RollbackError::HalfDone { error })?;
         }
         context.store.close_journal(&entry.id)?;
         return Err(error.into());
     }
     let ledger = Ledger::new(context, registry);
-    Ok(ledger.carry_out(now, &job, |course| course.restore(kept, tree.site)))
+    Ok(ledger.carry_out(now, &job, |course| {
+        let mut ended = course.restore(kept.clone(), tree.site);
+        ended.notes.extend(only_in(kept.path(), &written.unwrap_or_default()));
+        ended
+    }))
 }
 
 impl Course<'_, '_> {

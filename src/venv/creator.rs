@@ -34,6 +34,20 @@ const SCRIPTS: [&str; 15] = [
 /// 3.14 has another name for itself.
 const PROGRAMS: [&str; 6] = ["python", "𝜋thon", "pip", "wheel", "easy_install", "pypy"];
 
+/// The scripts of activation that were changed since the creator wrote all of them, which it does
+/// within a moment.
+pub(super) fn edited_scripts(bin: &Folder) -> Vec<&'static str> {
+    const MOMENT: i64 = 60;
+    let written = |name| {
+        let stat = bin.stat(name).ok()?;
+        FileType::from_raw_mode(stat.st_mode).is_file().then_some((name, stat.st_mtime))
+    };
+    let scripts: Vec<(&str, i64)> = SCRIPTS.into_iter().filter_map(written).collect();
+    let first = scripts.iter().map(|(_, at)| *at).min().unwrap_or_default();
+    let edited = scripts.into_iter().filter(|(_, at)| at.saturating_sub(first) > MOMENT);
+    edited.map(|(name, _)| name).collect()
+}
+
 /// Whether the creator of a venv made what stands at `path` in it; of a folder, with all
 /// that is in it. `folder` is the one it stands in.
 pub(super) fn made(

@@ -29,7 +29,7 @@ pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use lock::{Lock, LockError};
-pub(crate) use modified::{ModifiedFile, has_hash, isolated_programs, modified_files};
+pub(crate) use modified::{has_hash, isolated_programs, modified_files};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{Exact, Recipe, Source, Unreproducible};
 pub(crate) use relax::{Nearest, Relax, nearest};

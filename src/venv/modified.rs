@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use super::creator::edited_scripts;
 use super::{Distribution, Flavour, Venv};
 use crate::host::root::normal;
 use crate::host::{Folder, Root};
@@ -19,12 +20,13 @@ use crate::host::{Folder, Root};
 pub(crate) struct ModifiedFile {
     /// Relative to the venv.
     pub(crate) path: PathBuf,
-    /// The hash of what the installer wrote, as RECORD has it.
+    /// The hash of what the installer wrote, as RECORD has it; none of what a creator wrote.
     pub(crate) written: String,
 }
 
 /// Every file of the distributions that was changed since it was installed, sorted by path.
-/// What is not there any more, and what RECORD has no SHA-256 of, is not told.
+/// What is not there any more, and what RECORD has no SHA-256 of, is not told; but a script of
+/// activation that was changed long after the others is.
 pub(crate) fn modified_files(
     root: &Root,
     venv: &Venv,
@@ -56,7 +58,15 @@ pub(crate) fn modified_files(
         let is_as_written = hashes.contains(&found) || is_pipxs();
         (!is_as_written).then_some(ModifiedFile { path, written })
     };
-    written.into_iter().filter_map(modified).collect()
+    let scripts = Folder::open(&root.at(venv.path.join("bin"))).map(|bin| edited_scripts(&bin));
+    let scripts = scripts
+        .unwrap_or_default()
+        .into_iter()
+        .map(|name| ModifiedFile { path: Path::new("bin").join(name), written: String::new() });
+    let mut found: Vec<ModifiedFile> = written.into_iter().filter_map(modified).collect();
+    found.extend(scripts);
+    found.sort();
+    found
 }
 
 /// The hash of what a link leads to that stands where a file was installed: uv may install
@@ -190,6 +200,24 @@ mod tests {
         let tree = root.at(&venv.path);
         assert!(has_hash(&tree, Path::new("lib/python3.11/site-packages/same.py"), hash));
         assert!(!has_hash(&tree, Path::new("bin/shop"), hash));
+    }
+
+    #[test]
+    fn a_script_of_activation_that_was_edited_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let minor = crate::python::Minor::new(3, 11);
+        let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        std::fs::create_dir_all(root.at(venv.path.join("bin"))).unwrap();
+        for (name, seconds) in [("activate", 400), ("activate.fish", 100), ("activate.csh", 130)] {
+            let file = File::create(root.at(venv.path.join("bin").join(name))).unwrap();
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            file.set_modified(at).unwrap();
+        }
+        let found = modified_files(&root, &venv, &[]);
+        let paths: Vec<_> = found.iter().map(|one| one.path.as_path()).collect();
+        assert_eq!(paths, [Path::new("bin/activate")]);
+        assert!(!has_hash(&root.at(&venv.path), paths[0], &found[0].written), "it fits nowhere");
     }
 
     #[test]

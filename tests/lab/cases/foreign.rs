@@ -46,11 +46,19 @@ fn all_kinds(machine: &Machine) -> Result<()> {
     ensure!(said.contains("conflict: ") && said.contains(&conflict), "{said}");
     own.holds(&before, new)?;
     own.has_pipes(0)?;
-    machine.must("venvguard rollback own")?;
+    own.rights(new)?;
+
+    // What was written since the rebuild is in the tree that is put aside, which then stays.
+    machine.must(&format!("su app -s /bin/sh -c 'echo 1 >{VENV}/uploaded'"))?;
+    let said = machine.must("venvguard rollback own")?;
+    ensure!(said.contains("written last in") && said.contains("uploaded"), "{said}");
     own.holds(&before, old)?;
     own.has_pipes(2)?;
+    let shown = machine.must("venvguard show own")?;
+    ensure!(shown.contains("holds files that are nowhere else"), "{shown}");
     machine.must(&rebuild)?;
-    own.holds(&before, new)
+    own.holds(&before, new)?;
+    own.rights(new)
 }
 
 /// A venv with a copied interpreter, on an ext4, which has all that a file can have. Two of its libraries were patched;
@@ -76,7 +84,8 @@ impl<'a> Own<'a> {
              su app -s /bin/sh -c '/usr/bin/python3 -m venv --copies {VENV} &&
                  {VENV}/bin/pip install --quiet --no-index --find-links /wheels tight==1.0 sure
                  cd {VENV}/lib/python*/site-packages && echo patched=1 | tee -a tight.py >>sure.py'
-             /usr/bin/python3 /root/foreign.py make {VENV}",
+             /usr/bin/python3 /root/foreign.py make {VENV}
+             setfacl -m u:www-data:rx {VENV}; chmod 2775 {VENV}/lib/python*/site-packages",
         ))?;
         Ok(Self { machine, first: minor.to_owned() })
     }
@@ -99,6 +108,16 @@ impl<'a> Own<'a> {
              test \"$(echo $(grep -l patched sure.py tight.py*))\" = 'sure.py {patched}'
              {VENV}/bin/python{minor} -c 'import sure, tight; sure.patched'"
         ))?;
+        Ok(())
+    }
+
+    /// Whoever could enter the venv and write there can again.
+    fn rights(&self, minor: &str) -> Result<()> {
+        let said = self.machine.must(&format!(
+            "getfacl --omit-header --absolute-names {VENV} | grep www-data
+             stat -c %a {VENV}/lib/python{minor}/site-packages"
+        ))?;
+        ensure!(said == "user:www-data:r-x\n2775\n", "{said:?}");
         Ok(())
     }
 
