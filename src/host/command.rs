@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock::Deadline;
-use super::{Root, descriptor, fault};
+use super::fault::{self, Weakness, weakened};
+use super::{Root, descriptor};
 
 /// What of a program's output is kept; more is read and dropped.
 const OUTPUT_LIMIT: usize = 32 << 20;
@@ -196,9 +197,12 @@ impl Program {
         if self.changes {
             fault::point(&program).map_err(start)?;
         }
-        let mut child = Command::new(&self.path)
+        let mut command = Command::new(&self.path);
+        if !weakened(Weakness::KeepEnvironment) {
+            command.env_clear();
+        }
+        let mut child = command
             .args(&self.arguments)
-            .env_clear()
             .envs(self.environment)
             .current_dir("/")
             .process_group(0)
@@ -216,7 +220,9 @@ impl Program {
         let group = Pid::from_child(&child);
         let ended = await_end(&mut child, self.limit);
         // Whatever the program left behind in its group goes with it.
-        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        if !weakened(Weakness::KeepGroup) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
         let status = child.wait().map_err(start)?;
         let drain = Deadline::after(DRAIN);
         let gathered = |stream: Option<Receiver<Vec<u8>>>| {
@@ -234,7 +240,8 @@ impl Program {
 /// Waits for the child's end, but not longer than `limit`. It stays a zombie, so that its
 /// process group still is its own when it is killed.
 fn await_end(child: &mut Child, limit: Duration) -> bool {
-    let deadline = Deadline::after(limit);
+    let for_ever = Duration::from_secs(u32::MAX.into());
+    let deadline = Deadline::after(if weakened(Weakness::WaitForEver) { for_ever } else { limit });
     let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
         // A kernel before 5.3: ask now and then.
         return super::clock::wait_until(deadline, Duration::from_millis(10), || {

@@ -6,21 +6,21 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use super::fault::{self, Weakness, weakened};
 use super::path_text::PathText;
 use super::user::User;
-use super::{Program, Root, descriptor, tree, user};
+use super::{Program, Root, descriptor, folder, tree, user};
 
 /// The exit code by which the launcher says that it could not do its part. The program
 /// itself was not started then.
@@ -113,7 +113,8 @@ fn launched(
     };
     // Numbers and texts: there is nothing in it that JSON does not have.
     let specification = serde_json::to_string(&confinement).unwrap_or_default();
-    let arguments = ["confine", &specification, "--"].map(OsString::from).to_vec();
+    let mut arguments = fault::handed_down();
+    arguments.extend(["confine", &specification, "--"].map(OsString::from));
     program
         .env("HOME", &owner.home)
         .env("USER", &owner.name)
@@ -136,7 +137,6 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
 }
 
 fn prepare(confinement: &Confinement) -> io::Result<()> {
-    let step = |what: &'static str| move |error| io::Error::other(format!("{what}: {error}"));
     descriptor::keep_from_children();
     if let Some(overlay) = &confinement.overlay {
         lay_over(overlay)?;
@@ -149,29 +149,20 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         (Resource::As, MEMORY_LIMIT),
         (Resource::Nproc, PROCESSES_LIMIT),
     ] {
-        limit(resource, most).map_err(step("a resource limit"))?;
+        if !weakened(Weakness::LiftLimits) {
+            limit(resource, most).map_err(step("a resource limit"))?;
+        }
     }
-    if rustix::process::geteuid().is_root() {
-        let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        let gid = Gid::from_raw(confinement.gid);
-        let uid = Uid::from_raw(confinement.uid);
-        give_input_to(uid, gid).map_err(step("standard input"))?;
-        rustix::thread::set_thread_groups(&groups)
-            .map_err(io::Error::from)
-            .map_err(step("groups"))?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)
-            .map_err(io::Error::from)
-            .map_err(step("group"))?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)
-            .map_err(io::Error::from)
-            .map_err(step("user"))?;
-    } else if rustix::process::geteuid().as_raw() != confinement.uid {
-        return Err(io::Error::other("only root can run a program as somebody else"));
+    if !weakened(Weakness::StayRoot) {
+        become_user(confinement)?;
     }
-    rustix::thread::set_no_new_privs(true)
-        .map_err(io::Error::from)
-        .map_err(step("no_new_privs"))?;
-    if let Some(writes) = &confinement.writes {
+    if !weakened(Weakness::GainPrivileges) {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(io::Error::from)
+            .map_err(step("no_new_privs"))?;
+    }
+    let writes = confinement.writes.as_ref().filter(|_| !weakened(Weakness::WriteAnywhere));
+    if let Some(writes) = writes {
         if let Some(cache) = writes.iter().find(|path| path.0.ends_with(".cache")) {
             // It cannot be made once only what is there may be written to.
             let _ = std::fs::create_dir(&cache.0);
@@ -186,6 +177,31 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     std::env::set_current_dir(&confinement.folder.0)
         .or_else(|_| std::env::set_current_dir("/"))
         .map_err(step("working folder"))
+}
+
+/// Gives up what root is, for good.
+fn become_user(confinement: &Confinement) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return if rustix::process::geteuid().as_raw() == confinement.uid {
+            Ok(())
+        } else {
+            Err(io::Error::other("only root can run a program as somebody else"))
+        };
+    }
+    let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let gid = Gid::from_raw(confinement.gid);
+    let uid = Uid::from_raw(confinement.uid);
+    give_input_to(uid, gid).map_err(step("standard input"))?;
+    rustix::thread::set_thread_groups(&groups).map_err(io::Error::from).map_err(step("groups"))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .map_err(io::Error::from)
+        .map_err(step("group"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(io::Error::from).map_err(step("user"))
+}
+
+/// In which step it went wrong.
+fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::other(format!("{what}: {error}"))
 }
 
 /// Lowers a limit; one that is lower already stays.
@@ -243,8 +259,8 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
     unshare_mounts().map_err(forbidden)?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(forbidden)?;
-    let from = open_folder(&overlay.from.0)?;
-    let to = open_folder(&overlay.to.0)?;
+    let from = folder::reach(&overlay.from.0, OFlags::PATH)?;
+    let to = folder::reach(&overlay.to.0, OFlags::PATH)?;
     if tree::identity_of_open(&from)? != overlay.from_identity {
         return Err(io::Error::other(format!(
             "{} was replaced",
@@ -253,20 +269,6 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
     }
     // By descriptor: no name on the way can be exchanged between the look and the mount.
     rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to)).map_err(forbidden)
-}
-
-/// Opens a folder without following a link anywhere in its path.
-pub(crate) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    rustix::fs::openat2(
-        rustix::fs::CWD,
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS,
-    )
-    .map_err(|error| {
-        io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()))
-    })
 }
 
 #[expect(unsafe_code, reason = "unshare(CLONE_NEWNS) shares no memory or descriptors anew")]

@@ -1,7 +1,9 @@
 //! The points at which a crash or an error makes a difference: one before each effect on the
 //! system. A build with the feature `faults`, which only the tests make, can end, fail or wait
-//! there; any other build knows nothing of them.
+//! there; any other build knows nothing of them. The same build can leave out one of the guards
+//! against hostile users, so that the suite of attacks is seen to notice it.
 
+use std::ffi::OsString;
 use std::io;
 
 use jiff::SignedDuration;
@@ -25,11 +27,53 @@ pub(crate) struct Fault {
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true, default_value_t = 0, allow_hyphen_values = true)]
     step_clock: i64,
+    /// Leave out this guard
+    #[cfg(feature = "faults")]
+    #[arg(long, hide = true, global = true)]
+    weaken: Option<Weakness>,
+}
+
+/// A guard that can be left out, named for what is done then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "faults", derive(clap::ValueEnum))]
+pub(crate) enum Weakness {
+    /// A link that stands for a file is followed.
+    FollowLinks,
+    /// And one that stands for a folder, wherever in a path.
+    FollowFolders,
+    /// A FIFO or a device is read like a file.
+    ReadAnything,
+    /// However long it is.
+    ReadWithoutEnd,
+    /// What somebody else could have written is obeyed.
+    ObeyAnybody,
+    /// A folder is taken for the one that had its name before.
+    TakeAnyFolder,
+    /// What a child is to run as its owner it runs as root.
+    StayRoot,
+    /// A child gains privileges by a setuid program.
+    GainPrivileges,
+    /// A child has no limits.
+    LiftLimits,
+    /// A child writes wherever its user may.
+    WriteAnywhere,
+    /// A child inherits our environment.
+    KeepEnvironment,
+    /// A child inherits our descriptors.
+    KeepDescriptors,
+    /// What a child leaves behind in its group lives on.
+    KeepGroup,
+    /// A child is waited for as long as it takes.
+    WaitForEver,
+    /// Names reach the terminal as they are.
+    PrintRaw,
+    /// Whoever listens on a supervisord's socket is believed.
+    BelieveAnyListener,
 }
 
 #[cfg(not(feature = "faults"))]
 mod plan {
-    use super::{Fault, SignedDuration, io};
+    use super::{Fault, OsString, SignedDuration, Weakness, io};
 
     impl Fault {
         #[expect(clippy::unused_self, reason = "as in a build with faults")]
@@ -44,6 +88,14 @@ mod plan {
     pub(crate) fn step_of_the_clock() -> SignedDuration {
         SignedDuration::ZERO
     }
+
+    pub(crate) const fn weakened(_: Weakness) -> bool {
+        false
+    }
+
+    pub(crate) const fn handed_down() -> Vec<OsString> {
+        Vec::new()
+    }
 }
 
 #[cfg(feature = "faults")]
@@ -53,7 +105,9 @@ mod plan {
 
     use rustix::process::Signal;
 
-    use super::{Fault, SignedDuration, io};
+    use clap::ValueEnum as _;
+
+    use super::{Fault, OsString, SignedDuration, Weakness, io};
 
     static ARMED: OnceLock<Fault> = OnceLock::new();
     static REACHED: AtomicUsize = AtomicUsize::new(0);
@@ -91,6 +145,17 @@ mod plan {
         let looked = LOOKED.fetch_add(1, Ordering::SeqCst);
         SignedDuration::from_secs(step.saturating_mul(looked))
     }
+
+    /// Whether this guard is to be left out.
+    pub(crate) fn weakened(guard: Weakness) -> bool {
+        ARMED.get().is_some_and(|fault| fault.weaken == Some(guard))
+    }
+
+    /// What tells a launcher of ours which guard it has to leave out.
+    pub(crate) fn handed_down() -> Vec<OsString> {
+        let weakness = ARMED.get().and_then(|fault| fault.weaken?.to_possible_value());
+        weakness.map_or_else(Vec::new, |name| vec![format!("--weaken={}", name.get_name()).into()])
+    }
 }
 
-pub(crate) use plan::{point, step_of_the_clock};
+pub(crate) use plan::{handed_down, point, step_of_the_clock, weakened};

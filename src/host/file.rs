@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::fault;
+use super::fault::{self, Weakness, weakened};
 
 /// What tells one file from another at the same path, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,19 +72,27 @@ impl ReadError {
 /// if it is a link, and a FIFO or a device neither blocks nor is read.
 pub(crate) fn open_untrusted(path: &Path) -> Result<File, ReadError> {
     let io = |source| ReadError::Io { path: path.to_path_buf(), source };
-    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
-        rustix::io::Errno::LOOP | rustix::io::Errno::NXIO => {
-            ReadError::NotRegular { path: path.to_path_buf() }
-        }
-        other => io(other.into()),
-    })?;
+    let opened =
+        rustix::fs::open(path, untrusted(), Mode::empty()).map_err(|error| match error {
+            rustix::io::Errno::LOOP | rustix::io::Errno::NXIO => {
+                ReadError::NotRegular { path: path.to_path_buf() }
+            }
+            other => io(other.into()),
+        })?;
     let file = File::from(opened);
-    if file.metadata().map_err(io)?.is_file() {
+    if file.metadata().map_err(io)?.is_file() || weakened(Weakness::ReadAnything) {
         Ok(file)
     } else {
         Err(ReadError::NotRegular { path: path.to_path_buf() })
     }
+}
+
+/// How a file of someone we need not trust is opened.
+pub(super) fn untrusted() -> OFlags {
+    let mut flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    flags.set(OFlags::NOFOLLOW, !weakened(Weakness::FollowLinks));
+    flags.set(OFlags::NONBLOCK, !weakened(Weakness::ReadAnything));
+    flags
 }
 
 /// Reads a whole regular file of at most `limit` bytes.
@@ -107,7 +115,7 @@ fn must_be_own(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let reason = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         format!("it belongs to user {owner}")
-    } else if mode & 0o022 != 0 {
+    } else if mode & 0o022 != 0 && !weakened(Weakness::ObeyAnybody) {
         format!("others than its owner can write to it (its mode is {mode:o})")
     } else {
         return Ok(());
@@ -116,14 +124,20 @@ fn must_be_own(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
 }
 
 fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let limit = at_most(limit);
     let mut bytes = Vec::new();
-    file.take(limit + 1)
+    file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;
     if bytes.len() as u64 > limit {
         return Err(ReadError::TooLarge { path: path.to_path_buf(), limit });
     }
     Ok(bytes)
+}
+
+/// How much of a file is read, where `limit` is allowed.
+pub(super) fn at_most(limit: u64) -> u64 {
+    if weakened(Weakness::ReadWithoutEnd) { u64::MAX } else { limit }
 }
 
 /// Replaces `path` by `bytes`: temporary file in the same folder, sync, rename, sync the folder.
@@ -203,7 +217,8 @@ pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
     let mut shown = String::new();
     for chunk in name.as_ref().as_bytes().utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() || is_bidirectional(character) {
+            let is_dangerous = character.is_control() || is_bidirectional(character);
+            if is_dangerous && !weakened(Weakness::PrintRaw) {
                 shown.extend(character.escape_default());
             } else {
                 shown.push(character);

@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps,
+    UTIME_OMIT, Uid,
 };
 
-use super::{ReadError, xattr};
+use super::fault::{Weakness, weakened};
+use super::{ReadError, file, xattr};
 
 /// No folder of a venv has more names; the largest known has some ten thousand.
 const ENTRIES_LIMIT: usize = 1 << 20;
@@ -34,13 +36,31 @@ pub(crate) struct Entry {
     pub(crate) kind: FileType,
 }
 
-const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// How a folder is opened.
+fn folder_flags() -> OFlags {
+    let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, !weakened(Weakness::FollowFolders));
+    flags
+}
+
+/// Opens a folder to which no link leads: no name in its path is one.
+pub(crate) fn reach(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
+    let resolve = if weakened(Weakness::FollowFolders) {
+        ResolveFlags::empty()
+    } else {
+        ResolveFlags::NO_SYMLINKS
+    };
+    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("{}: {error}", file::printable(path)))
+    })
+}
 
 impl Folder {
     /// Opens a folder. The last name must not be a link; the way to it is the caller's.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let descriptor = rustix::fs::open(path, FOLDER, Mode::empty())?;
+        let descriptor = rustix::fs::open(path, folder_flags(), Mode::empty())?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 
@@ -52,7 +72,7 @@ impl Folder {
     /// Opens a folder in this one.
     pub(crate) fn folder(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = single(name.as_ref())?;
-        let descriptor = rustix::fs::openat(&self.descriptor, name, FOLDER, Mode::empty())?;
+        let descriptor = rustix::fs::openat(&self.descriptor, name, folder_flags(), Mode::empty())?;
         Ok(Self { descriptor, path: self.path.join(name) })
     }
 
@@ -143,8 +163,7 @@ impl Folder {
         let path = || self.path.join(name);
         let io = |source| ReadError::Io { path: path(), source };
         let name = single(name).map_err(io)?;
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = file::untrusted();
         let file = match rustix::fs::openat(&self.descriptor, name, flags, Mode::empty()) {
             Ok(descriptor) => File::from(descriptor),
             Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
@@ -153,7 +172,8 @@ impl Folder {
             Err(error) => return Err(io(error.into())),
         };
         let stat = rustix::fs::fstat(&file).map_err(|error| io(error.into()))?;
-        if FileType::from_raw_mode(stat.st_mode).is_file() {
+        let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+        if is_file || weakened(Weakness::ReadAnything) {
             Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
         } else {
             Err(ReadError::NotRegular { path: path() })
@@ -163,6 +183,7 @@ impl Folder {
     /// Reads a whole regular file of at most `limit` bytes.
     pub(crate) fn read(&self, name: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, ReadError> {
         let path = || self.path.join(name.as_ref());
+        let limit = file::at_most(limit);
         let (file, size) = self.sized_file(name.as_ref())?;
         if size > limit {
             return Err(ReadError::TooLarge { path: path(), limit });

@@ -8,11 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, Gid, OFlags, Uid};
 
 use super::Context;
 use crate::host::file::printable;
-use crate::host::{Root, fault};
+use crate::host::{Root, fault, folder};
 use crate::python::{self, Minor};
 use crate::store::{Anchored, Registry, StoreError};
 use crate::venv::{self, Link, Venv};
@@ -87,7 +87,7 @@ pub(super) fn follow(root: &Root, venv: &Venv, minor: Minor) -> io::Result<()> {
 /// returns their number.
 fn relink(root: &Root, venv: &Venv, from: &Path, to: &Path) -> io::Result<usize> {
     let bin = root.at(&venv.path).join("bin");
-    let folder = open_bin(&bin)?;
+    let folder = folder::reach(&bin, OFlags::RDONLY)?;
     let mut changed = 0;
     for name in interpreter_names(&bin)? {
         if venv::way_out(root, &venv.path, &name).as_deref() != Some(from) {
@@ -111,21 +111,6 @@ fn relink(root: &Root, venv: &Venv, from: &Path, to: &Path) -> io::Result<usize>
     }
     rustix::fs::fsync(&folder)?;
     Ok(changed)
-}
-
-/// Opens a venv's `bin` without following a link anywhere on the way.
-pub(super) fn open_bin(bin: &Path) -> io::Result<std::os::fd::OwnedFd> {
-    rustix::fs::openat2(
-        rustix::fs::CWD,
-        bin,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS,
-    )
-    .map_err(|error| {
-        let error = io::Error::from(error);
-        io::Error::new(error.kind(), format!("{}: {error}", printable(bin)))
-    })
 }
 
 /// `python`, `python3`, `python3.11`: the names in `bin` that stand for an interpreter.

@@ -10,8 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
-use super::anchor::open_bin;
-use crate::host::{Root, fault, file};
+use crate::host::{Root, fault, file, folder};
 use crate::python::{self, Interpreter};
 use crate::venv::Venv;
 
@@ -21,7 +20,7 @@ const CFG_LIMIT: u64 = 64 << 10;
 /// `pyvenv.cfg`. Each file is replaced by a rename: a running process keeps the old one.
 pub(crate) fn refresh(root: &Root, venv: &Venv, interpreter: &Interpreter) -> io::Result<()> {
     let source = root.at(python::path_of(interpreter.version.minor()));
-    let bin = open_bin(&root.at(&venv.path).join("bin"))?;
+    let bin = folder::reach(&root.at(&venv.path).join("bin"), OFlags::RDONLY)?;
     for copy in &venv.base.copies {
         let temporary = format!(".{}.venvguard", copy.name.display());
         let mode = rustix::fs::statat(&bin, &copy.name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o777;
@@ -46,7 +45,7 @@ fn update_cfg(root: &Root, venv: &Venv, interpreter: &Interpreter) -> io::Result
     if new == old {
         return Ok(());
     }
-    let folder = open_bin(&root.at(&venv.path))?;
+    let folder = folder::reach(&root.at(&venv.path), OFlags::RDONLY)?;
     let name = Path::new("pyvenv.cfg");
     let mode = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o777;
     let temporary = Path::new(".pyvenv.cfg.venvguard");

@@ -19,6 +19,7 @@ use self::xml::{Reply, Value};
 use super::condition::Condition;
 use super::{Restart, Service, ServiceError, last_lines};
 use crate::host::clock::{Deadline, wait_until};
+use crate::host::fault::{Weakness, weakened};
 use crate::host::socket::Connection;
 use crate::host::{Root, file};
 
@@ -315,7 +316,8 @@ impl<'a> Daemon<'a> {
         let deadline = Deadline::after(CALL_LIMIT);
         let connection = Connection::open(&self.root.at(socket), deadline).map_err(failed)?;
         let peer = connection.peer().map_err(failed)?;
-        if peer != 0 && peer != rustix::process::geteuid().as_raw() {
+        let is_trusted = peer == 0 || peer == rustix::process::geteuid().as_raw();
+        if !is_trusted && !weakened(Weakness::BelieveAnyListener) {
             let reason = format!("it runs as user {peer}, not as root");
             return Err(SupervisordError::NotTrusted { socket: socket.clone(), reason });
         }
