@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
 
 use super::fault::{self, Weakness, weakened};
 use super::{folder, mount};
@@ -63,6 +63,7 @@ impl Parent {
         let result = (|| {
             fault::point("give a folder away").map_err(|_| rustix::io::Errno::NOSPC)?;
             let folder = open_child(&self.folder, name)?;
+            must_be_new(&folder)?;
             rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))?;
             identity_of_open(&folder)
@@ -176,6 +177,19 @@ fn open_child(parent: &OwnedFd, name: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
+/// A folder that we have just made is ours and empty. Whoever owns the folder that it lies in
+/// may have put another one in its place meanwhile.
+fn must_be_new(folder: &OwnedFd) -> rustix::io::Result<()> {
+    let stat = rustix::fs::fstat(folder)?;
+    let is_ours =
+        stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o777 == 0o700;
+    let is_empty = Dir::read_from(folder)?.all(|entry| {
+        entry.is_ok_and(|entry| entry.file_name() == c"." || entry.file_name() == c"..")
+    });
+    let is_new = is_ours && is_empty || weakened(Weakness::TakeAnyFolder);
+    if is_new { Ok(()) } else { Err(rustix::io::Errno::EXIST) }
+}
+
 fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
     let error = io::Error::from(error);
     io::Error::new(error.kind(), format!("{}: {error}", super::file::printable(path)))
@@ -184,7 +198,7 @@ fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn an_exchange_swaps_two_folders_and_keeps_both() {
@@ -232,6 +246,20 @@ mod tests {
             parent.remove(Path::new("old"), which).unwrap();
         }
         assert!(!base.join("old").exists() && base.join("mine/file").exists());
+    }
+
+    #[test]
+    fn a_folder_that_took_the_place_of_a_new_one_is_not_given_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        for (name, mode) in [("new", 0o700), ("public", 0o755), ("full", 0o700)] {
+            fs::create_dir(base.join(name)).unwrap();
+            fs::set_permissions(base.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::write(base.join("full/secret"), "").unwrap();
+        let is_new =
+            |name| must_be_new(&folder::reach(&base.join(name), OFlags::RDONLY).unwrap()).is_ok();
+        assert_eq!(["new", "public", "full"].map(is_new), [true, false, false]);
     }
 
     #[test]
