@@ -6,11 +6,13 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use super::Context;
+use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
 use crate::host::{Root, fault, folder};
 use crate::python::{self, Minor};
@@ -98,19 +100,28 @@ fn relink(root: &Root, venv: &Venv, from: &Path, to: &Path) -> io::Result<usize>
         let _ = rustix::fs::unlinkat(&folder, &temporary, AtFlags::empty());
         fault::point("make a link")?;
         rustix::fs::symlinkat(to, &folder, &temporary)?;
-        rustix::fs::chownat(
-            &folder,
-            &temporary,
-            Some(Uid::from_raw(venv.uid)),
-            Some(Gid::from_raw(venv.gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
+        fault::point("give a link away")?;
+        give_link(&folder, &temporary, venv)?;
         fault::point("replace a link")?;
         rustix::fs::renameat(&folder, &temporary, &folder, &name)?;
         changed += 1;
     }
     rustix::fs::fsync(&folder)?;
     Ok(changed)
+}
+
+/// Makes a link that we have just made its venv's owner's. He may have put something else in
+/// its place meanwhile, so it is looked at and given away by one descriptor.
+fn give_link(folder: &OwnedFd, name: &Path, venv: &Venv) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&link)?;
+    let is_new = FileType::from_raw_mode(stat.st_mode).is_symlink() && stat.st_nlink == 1;
+    if !is_new && !weakened(Weakness::TakeAnyFile) {
+        return Err(io::Error::other(format!("{} is no new link", printable(name))));
+    }
+    let (uid, gid) = (Uid::from_raw(venv.uid), Gid::from_raw(venv.gid));
+    Ok(rustix::fs::chownat(&link, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
 }
 
 /// `python`, `python3`, `python3.11`: the names in `bin` that stand for an interpreter.
@@ -207,6 +218,20 @@ mod tests {
         assert!(pin(&root, &venv, OLD).is_err());
         let pinned = Venv { base: Base { link: Link::Pinned, ..venv.base.clone() }, ..venv };
         assert!(pin(&root, &pinned, OLD).is_ok(), "it is pinned already");
+    }
+
+    #[test]
+    fn a_file_that_took_the_place_of_a_new_link_is_not_given_away() {
+        let (_folder, root, venv) = system("/usr/bin/python3");
+        let bin = root.at("/srv/venv/bin");
+        for link in ["new", "shared"] {
+            symlink("x", bin.join(link)).unwrap();
+        }
+        fs::hard_link(bin.join("shared"), bin.join("second")).unwrap();
+        fs::write(bin.join("file"), "").unwrap();
+        let open = folder::reach(&bin, OFlags::RDONLY).unwrap();
+        let is_given = |name| give_link(&open, Path::new(name), &venv).is_ok();
+        assert_eq!(["new", "shared", "file"].map(is_given), [true, false, false]);
     }
 
     #[test]
