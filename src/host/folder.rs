@@ -58,8 +58,15 @@ pub(crate) fn reach(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
 }
 
 impl Folder {
-    /// Opens a folder. The last name must not be a link; the way to it is the caller's.
+    /// Opens a folder to which no link leads.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let descriptor = reach(path, OFlags::RDONLY)?;
+        Ok(Self { descriptor, path: path.to_path_buf() })
+    }
+
+    /// Opens a folder that is looked at and nothing more. The last name must not be a link; the
+    /// way to it may have some.
+    pub(crate) fn open_to_look(path: &Path) -> io::Result<Self> {
         let descriptor = rustix::fs::open(path, folder_flags(), Mode::empty())?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }

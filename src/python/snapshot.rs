@@ -102,7 +102,7 @@ fn minor(number: u8) -> Minor {
 
 /// The folder of the interpreters, held open: 64 names are asked for below it.
 fn programs(root: &Root) -> Option<Folder> {
-    Folder::open(&root.at("/usr/bin")).ok()
+    Folder::open_to_look(&root.at("/usr/bin")).ok()
 }
 
 /// Which regular file is the interpreter of a minor version, if one is.

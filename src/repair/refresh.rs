@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
-use crate::host::{Root, fault, file, folder};
+use crate::host::{Folder, Root, fault, folder};
 use crate::python::{self, Interpreter};
 use crate::venv::Venv;
 
@@ -35,8 +35,8 @@ pub(crate) fn refresh(root: &Root, venv: &Venv, interpreter: &Interpreter) -> io
 /// Sets `version` and `version_info`, and leaves every other byte as it is. Without a cfg
 /// (virtualenv before 20) there is nothing to do.
 fn update_cfg(root: &Root, venv: &Venv, interpreter: &Interpreter) -> io::Result<()> {
-    let path = root.at(&venv.path).join("pyvenv.cfg");
-    let old = match file::read_untrusted(&path, CFG_LIMIT) {
+    let name = Path::new("pyvenv.cfg");
+    let old = match Folder::open(&root.at(&venv.path))?.read(name, CFG_LIMIT) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(io::Error::other(error)),
@@ -46,7 +46,6 @@ fn update_cfg(root: &Root, venv: &Venv, interpreter: &Interpreter) -> io::Result
         return Ok(());
     }
     let folder = folder::reach(&root.at(&venv.path), OFlags::RDONLY)?;
-    let name = Path::new("pyvenv.cfg");
     let mode = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o777;
     let temporary = Path::new(".pyvenv.cfg.venvguard");
     let mut file = create(&folder, temporary)?;

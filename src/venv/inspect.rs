@@ -90,7 +90,7 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
 }
 
 fn open(real: &Path, path: &Path) -> Result<Folder, NotAVenv> {
-    Folder::open(real).map_err(|source| {
+    Folder::open_to_look(real).map_err(|source| {
         let path = path.to_path_buf();
         match std::fs::read_link(real) {
             Ok(target) => NotAVenv::Link { path, target },
