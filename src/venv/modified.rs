@@ -15,6 +15,10 @@ use super::{Distribution, Flavour, Venv};
 use crate::host::root::normal;
 use crate::host::{Folder, Root};
 
+/// So much of one venv is read; none that is in use has more. Without an end a user could make
+/// root read holes for as long as he likes.
+const READ_LIMIT: u64 = 16 << 30;
+
 /// A file that is not what its installer wrote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ModifiedFile {
@@ -47,8 +51,10 @@ pub(crate) fn modified_files(
             written.entry(path.to_path_buf()).or_default().push(hash);
         }
     }
+    let mut left = READ_LIMIT;
     let modified = |(path, hashes): (PathBuf, Vec<String>)| {
-        let found = tree.hash(&path).ok().or_else(|| linked(root, venv, &path))?;
+        let found = tree.hash(&path, &mut left).ok();
+        let found = found.or_else(|| linked(root, venv, &path, &mut left))?;
         let written = hashes.first().cloned()?;
         let mut is_isolated = || {
             let program = tree.program(&path).ok()?;
@@ -71,11 +77,11 @@ pub(crate) fn modified_files(
 
 /// The hash of what a link leads to that stands where a file was installed: uv may install
 /// links into its cache. One that leads to nothing that its owner may read has none.
-fn linked(root: &Root, venv: &Venv, path: &Path) -> Option<String> {
+fn linked(root: &Root, venv: &Venv, path: &Path, left: &mut u64) -> Option<String> {
     let link = root.at(&venv.path).join(path);
     let target = std::fs::read_link(&link).ok()?;
     let file = Folder::readable_file(venv.uid, &root.at(target));
-    Some(file.ok().and_then(|file| hash(file).ok()).unwrap_or_default())
+    Some(file.ok().and_then(|file| hash(file, left).ok()).unwrap_or_default())
 }
 
 /// What pipx adds to the first line of the programs that it offers: the variables of Python's are
@@ -108,15 +114,23 @@ fn hash_of(content: &[u8]) -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(Sha256::digest(content)))
 }
 
-fn hash(mut file: File) -> io::Result<String> {
+/// Reads a file that has no more than is `left`, nor more than it says: what the kernel tells of
+/// a user's processes says that it is empty, and has no end.
+fn hash(file: File, left: &mut u64) -> io::Result<String> {
+    let length = file.metadata()?.len();
+    let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
+    *left = left.checked_sub(length).ok_or_else(too_large)?;
     let mut digest = Sha256::new();
-    io::copy(&mut file, &mut digest)?;
+    if io::copy(&mut file.take(length.saturating_add(1)), &mut digest)? > length {
+        return Err(too_large());
+    }
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(digest.finalize())))
 }
 
 /// Whether a file in the tree of a venv has this hash.
 pub(crate) fn has_hash(tree: &Path, path: &Path, hash: &str) -> bool {
-    Tree::open(tree).and_then(|mut tree| tree.hash(path)).is_ok_and(|found| found == hash)
+    let found = Tree::open(tree).and_then(|mut tree| tree.hash(path, &mut READ_LIMIT.clone()));
+    found.is_ok_and(|found| found == hash)
 }
 
 const PREFIX: &str = "sha256=";
@@ -133,8 +147,8 @@ impl Tree {
         Ok(Self { top: Folder::open(path)?, last: None })
     }
 
-    fn hash(&mut self, path: &Path) -> io::Result<String> {
-        hash(self.file(path)?)
+    fn hash(&mut self, path: &Path, left: &mut u64) -> io::Result<String> {
+        hash(self.file(path)?, left)
     }
 
     fn program(&mut self, path: &Path) -> io::Result<Vec<u8>> {
@@ -159,6 +173,16 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_has_an_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let mut left = 8191;
+        assert!(hash(file.try_clone().unwrap(), &mut left).is_ok());
+        assert!(hash(file, &mut left).is_err());
+        assert!(hash(File::open("/proc/self/pagemap").unwrap(), &mut left).is_err());
+    }
 
     #[test]
     fn a_file_that_was_changed_is_told_and_nothing_else() {
