@@ -46,12 +46,13 @@ impl Report {
     )]
     pub(crate) fn data(&self, line: impl Display) {
         // A reader that has gone (`| head`) is no fault.
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        let _ = writeln!(std::io::stdout().lock(), "{}", words::lines(&line.to_string()));
     }
 
     pub(crate) fn json(&self, value: &impl serde::Serialize) {
         match serde_json::to_string_pretty(value) {
-            Ok(text) => self.data(text),
+            // Which has its own way to write control characters.
+            Ok(text) => drop(writeln!(std::io::stdout().lock(), "{text}")),
             Err(error) => self.error(&format!("cannot write JSON: {error}")),
         }
     }

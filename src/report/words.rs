@@ -7,11 +7,17 @@ use crate::plan::{Decision, Plan, Policy, Remedy};
 use crate::repair::{Done, Outcome};
 use crate::venv::Additions;
 
-/// A message whose further lines are indented below its first.
+/// A message whose further lines are indented below its first. Whoever's words are in it, to
+/// the terminal they are text.
 pub(super) fn indented(message: &str) -> String {
     let mut lines = message.lines();
-    let first = lines.next().unwrap_or_default().to_string();
-    lines.fold(first, |text, line| text + "\n    " + line.trim_start())
+    let first = printable(lines.next().unwrap_or_default());
+    lines.fold(first, |text, line| text + "\n    " + &printable(line.trim_start()))
+}
+
+/// Lines of data, of which the same holds.
+pub(super) fn lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// `shop (/srv/shop/venv): rebuild for the new interpreter`, and why.
@@ -175,6 +181,16 @@ mod tests {
     fn outcome(done: Done) -> Outcome {
         let restarted = vec!["systemd:shop".parse().unwrap()];
         Outcome { id: "1".into(), done, restarted, notes: Vec::new() }
+    }
+
+    #[test]
+    fn what_a_venv_says_is_text_and_begins_no_message() {
+        let said = "module x: it\u{1b}]0;x\u{7} says\nvenvguard: forged\u{202e}";
+        assert_eq!(
+            indented(said),
+            "module x: it\\u{1b}]0;x\\u{7} says\n    venvguard: forged\\u{202e}"
+        );
+        assert_eq!(lines("a\u{1b}[2J\nb"), "a\\u{1b}[2J\nb");
     }
 
     #[test]
