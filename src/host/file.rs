@@ -123,7 +123,8 @@ fn must_be_own(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
     Err(ReadError::NotOurs { path: path.to_path_buf(), reason })
 }
 
-fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+/// Reads a file that was opened, of at most `limit` bytes.
+pub(crate) fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let limit = at_most(limit);
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1))

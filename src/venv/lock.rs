@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{FileName, Hash, Name, Release, Url};
 use super::{Flavour, Recipe, Venv, normalised};
-use crate::host::Root;
 use crate::host::file::{self, ReadError, printable};
+use crate::host::{Folder, Root};
 use crate::python::Minor;
 
 /// The locks of very large projects have a tenth of this.
@@ -96,7 +96,11 @@ impl Lock {
         };
         let Some(folder) = project(root, venv) else { return Ok(None) };
         for name in names {
-            match Self::read(root, &folder.join(name)) {
+            let path = folder.join(name);
+            // The owner says which folder it is: what is read there has to be his to read.
+            let bytes = Folder::readable_file(venv.uid, &root.at(&path))
+                .and_then(|file| file::read_open(file, &path, LIMIT));
+            match bytes.map_err(LockError::from).and_then(|bytes| Self::parse(&path, &bytes)) {
                 // Requirements without hashes are no lock.
                 Ok(lock) if lock.packages.is_empty() => {}
                 Ok(lock) => return Ok(Some(lock)),
@@ -107,9 +111,13 @@ impl Lock {
         Ok(None)
     }
 
+    /// The lock that somebody named for a venv.
     pub(crate) fn read(root: &Root, path: &Path) -> Result<Self, LockError> {
-        let bytes = file::read_untrusted(&root.at(path), LIMIT)?;
-        let text = String::from_utf8_lossy(&bytes);
+        Self::parse(path, &file::read_untrusted(&root.at(path), LIMIT)?)
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, LockError> {
+        let text = String::from_utf8_lossy(bytes);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let packages = match &*name {
             "uv.lock" => formats::of_uv(&text),

@@ -208,13 +208,15 @@ fn hashes_of_files_for_another_python_are_none_for_this_one() {
 
 #[test]
 fn the_lock_beside_a_venv_is_its_makers() {
+    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
     std::fs::create_dir_all(at("srv/app/.venv")).unwrap();
     std::fs::create_dir_all(at("home/me/project")).unwrap();
     let root = Root::new(folder.path());
     let beside = |flavour| {
-        let venv = Venv { path: "/srv/app/.venv".into(), flavour, ..venv() };
+        let uid = rustix::process::geteuid().as_raw();
+        let venv = Venv { path: "/srv/app/.venv".into(), flavour, uid, ..venv() };
         Lock::beside(&root, &venv).unwrap().map(|lock| lock.path)
     };
     assert_eq!(beside(Flavour::Uv), None);
@@ -228,4 +230,8 @@ fn the_lock_beside_a_venv_is_its_makers() {
     std::fs::write(at("srv/app/.venv/.project"), "/home/me/project\n").unwrap();
     std::fs::write(at("home/me/project/Pipfile.lock"), PIPENV).unwrap();
     assert_eq!(beside(Flavour::Pipenv), Some("/home/me/project/Pipfile.lock".into()));
+    let others =
+        Venv { path: "/srv/app/.venv".into(), flavour: Flavour::Pipenv, uid: 4711, ..venv() };
+    std::fs::set_permissions(at("home/me"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(Lock::beside(&root, &others).is_err(), "its owner may not read that folder");
 }
