@@ -9,6 +9,7 @@
 mod formats;
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,13 @@ impl Lock {
 
     /// The lock that somebody named for a venv.
     pub(crate) fn read(root: &Root, path: &Path) -> Result<Self, LockError> {
-        Self::parse(path, &file::read_untrusted(&root.at(path), LIMIT)?)
+        let real = root.at(path);
+        let io = |source| ReadError::Io { path: path.to_path_buf(), source };
+        let (folder, name) = real
+            .parent()
+            .zip(real.file_name())
+            .ok_or_else(|| io(ErrorKind::IsADirectory.into()))?;
+        Self::parse(path, &Folder::open(folder).map_err(io)?.read(name, LIMIT)?)
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, LockError> {
