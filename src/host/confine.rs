@@ -79,8 +79,21 @@ pub(crate) fn confined_to(
     launched(root, program, owner, overlay, folder, Some(writes))
 }
 
-/// Where any program may write.
-const ANYBODYS: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc/self/fd"];
+/// Where any program may write. Of the devices those that keep nothing: root's own venvs are
+/// built by root, who could write to a disk else.
+const ANYBODYS: [&str; 11] = [
+    "/tmp",
+    "/var/tmp",
+    "/dev/full",
+    "/dev/null",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/random",
+    "/dev/shm",
+    "/dev/tty",
+    "/dev/zero",
+    "/proc/self/fd",
+];
 
 /// Where installers and the compilers they run keep what they fetch, in somebody's home.
 const CACHES: [&str; 2] = [".cache", ".cargo"];
