@@ -16,6 +16,8 @@ mod child;
 mod disks;
 mod grid;
 mod guard;
+#[path = "../hostile/mod.rs"]
+mod hostile;
 mod machine;
 mod overlay;
 mod prepare;

@@ -58,6 +58,7 @@ pub(crate) fn all() -> Vec<Case> {
         doctor::cases(),
         faults::cases(),
         foreign::cases(),
+        crate::hostile::cases(),
     ]
     .into_iter()
     .flatten()

@@ -31,8 +31,9 @@ impl Suite {
 const PACKAGES: &str = "ca-certificates,curl,dbus,libpam-systemd,openssl,passwd,procps,\
                         python3,python3-venv,supervisor,systemd,systemd-sysv";
 
-/// The grid's venvs hold checkouts, and lie on file systems of other kinds.
-const PACKAGES_OF_TRIXIE: &str = "btrfs-progs,git,xfsprogs";
+/// The grid's venvs hold checkouts, and lie on file systems of other kinds; the hostile suite looks at every program
+/// that is run.
+const PACKAGES_OF_TRIXIE: &str = "btrfs-progs,git,strace,xfsprogs";
 
 /// The units that only cost time here, and the user who owns every venv.
 const CUSTOMISE: &str = r#"

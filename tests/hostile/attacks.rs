@@ -1,0 +1,170 @@
+//! The attacks that stand still: what lies in a venv, what is said to venvguard, and what runs when it looks.
+
+/// An attack; what it plants is a function of its name in `plants.sh`.
+#[derive(Clone, Copy)]
+pub(super) struct Attack {
+    pub(super) name: &'static str,
+    /// What venvguard is told. In between, `mallory:` and `root:` do something.
+    pub(super) commands: &'static [&'static str],
+    /// What is said if the attack was met, and not missed by some mishap of ours.
+    pub(super) says: &'static str,
+    /// The kinds of his code that run, each as he.
+    pub(super) runs: &'static [&'static str],
+}
+
+/// All that looks at a venv, and all that changes it.
+const EVERY: &[&str] = &[
+    "list",
+    "show prey",
+    "status",
+    "scan /home/mallory",
+    "doctor",
+    "rebuild prey",
+    "rollback prey",
+    "prune prey",
+    "hook post-invoke",
+    "resume",
+    "history",
+];
+
+/// What is enough where the attack is on a rebuild.
+const REBUILD: &[&str] = &["show prey", "rebuild prey", "resume"];
+
+const NO_FILE: &str = "pyvenv.cfg is not a regular file";
+
+pub(super) const ATTACKS: &[Attack] = &[
+    met("cfg_is_a_fifo", NO_FILE),
+    met("cfg_is_a_device", NO_FILE),
+    met("cfg_is_a_folder", NO_FILE),
+    met("cfg_is_two_gibibytes", "pyvenv.cfg is larger than"),
+    survived("cfg_has_nuls"),
+    met("cfg_is_a_link_to_a_secret", NO_FILE),
+    met("cfg_is_a_link_to_shadow", NO_FILE),
+    survived("cfg_is_a_second_name_of_a_secret"),
+    survived("home_is_anywhere"),
+    survived("home_is_roots"),
+    survived("python_is_a_script"),
+    survived("python_is_setuid"),
+    survived("python_is_a_fifo"),
+    survived("python_is_a_second_name_of_roots"),
+    by(
+        "roots_files_in_the_venv",
+        &["show prey", "rebuild prey", "rollback prey", "rebuild prey", "prune prey", "resume"],
+    ),
+    survived("records_lead_out"),
+    survived("archives_lead_out"),
+    running(by("a_record_names_a_tebibyte", REBUILD), &["backend"]),
+    running(by("a_record_names_what_never_ends", REBUILD), &["backend"]),
+    survived("names_are_for_the_terminal"),
+    running(by("what_it_says_is_for_the_terminal", EVERY), &["startup"]),
+    running(survived("startup_code"), &["startup"]),
+    running(survived("backend_does_what_it_can"), &["backend", "module"]),
+    running(by("backend_makes_a_wheel_that_leads_out", REBUILD), &["backend"]),
+    Attack {
+        name: "backend_hangs",
+        commands: REBUILD,
+        says: "did not end within",
+        runs: &["backend"],
+    },
+    running(by("backend_forks", REBUILD), &["backend"]),
+    running(by("backend_floods_the_output", REBUILD), &["backend"]),
+    running(
+        by(
+            "backend_fills_the_disk",
+            &["rebuild prey", "resume", "status", "root: rm -f venv/filler"],
+        ),
+        &["backend"],
+    ),
+    Attack {
+        name: "backend_in_a_venv_of_roots",
+        commands: &["rebuild roots", "root: ls /var/tmp/planted && rm /var/tmp/planted"],
+        says: "\n/var/tmp/planted\n",
+        runs: &[],
+    },
+    met("the_venv_is_a_link", "/home/mallory/place/venv is a link to /home/bob/place/venv"),
+    survived("its_folder_is_a_link"),
+    survived("its_folder_is_a_link_to_roots"),
+    survived("lib_is_a_link"),
+    survived("site_packages_is_a_link"),
+    survived("bin_is_a_link"),
+    Attack {
+        name: "the_project_is_bobs",
+        commands: REBUILD,
+        says: "the project's lock was not used: /home/bob/place/Pipfile.lock: ",
+        runs: &[],
+    },
+    by(
+        "the_kept_tree_is_a_link",
+        &[
+            "rebuild prey",
+            "mallory: for tree in .venv.venvguard-*; do mv $tree away; ln -s /root/place/venv $tree; done",
+            "rollback prey",
+            "prune prey",
+            "status",
+            "resume",
+        ],
+    ),
+    by(
+        "the_kept_tree_is_roots",
+        &[
+            "rebuild prey",
+            "mallory: for tree in .venv.venvguard-*; do mv $tree away; mv roots $tree; done",
+            "rollback prey",
+            "prune prey",
+            "status",
+            "resume",
+        ],
+    ),
+    Attack {
+        name: "the_kept_tree_is_a_trap",
+        commands: &[
+            "rebuild prey",
+            "mallory: cd .venv.venvguard-*; rm pyvenv.cfg; mkfifo pyvenv.cfg bin/.python.venvguard",
+            "rollback prey",
+            "prune prey",
+            "resume",
+        ],
+        says: NO_FILE,
+        runs: &[],
+    },
+    met("a_forged_supervisord", "it runs as user 1001, not as root"),
+    by("a_supervisord_that_hangs", &["status", "rebuild prey"]),
+    by("a_supervisord_that_floods", &["status", "rebuild prey"]),
+    by(
+        "a_forged_service",
+        &[
+            "status",
+            "show prey",
+            "rebuild prey",
+            "hook post-invoke",
+            "root: systemctl stop user@1001",
+            "resume",
+        ],
+    ),
+    Attack {
+        name: "others_can_write_the_configuration",
+        commands: &["status", "rebuild prey", "hook pre-invoke"],
+        says: "others than its owner can write to it",
+        runs: &[],
+    },
+];
+
+/// One by every command, which is only survived.
+const fn survived(name: &'static str) -> Attack {
+    by(name, EVERY)
+}
+
+/// One that is met by every command with a word.
+const fn met(name: &'static str, says: &'static str) -> Attack {
+    Attack { name, commands: EVERY, says, runs: &[] }
+}
+
+/// One by some commands.
+const fn by(name: &'static str, commands: &'static [&'static str]) -> Attack {
+    Attack { name, commands, says: "", runs: &[] }
+}
+
+/// And these kinds of his code run.
+const fn running(attack: Attack, runs: &'static [&'static str]) -> Attack {
+    Attack { runs, ..attack }
+}

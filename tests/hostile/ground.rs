@@ -1,0 +1,145 @@
+//! The ground that the attacks are made on, and the judgement: has the attacker won anything?
+
+use anyhow::{Context, Result, ensure};
+
+use super::attacks::Attack;
+use crate::machine::{Machine, Said};
+
+/// How a command may end: as it says that it does.
+const ENDS: [&str; 3] = ["0", "1", "3"];
+
+/// What only its owner may get to see; see `ground.sh`.
+const SECRET: &str = "xyzzy-canary";
+
+/// What a line begins with that only a name with a line break in it can have begun.
+const FORGED: &str = "FORGED";
+
+/// A machine with an attacker, his victims, and venvguard.
+pub(super) struct Ground<'a> {
+    machine: &'a Machine,
+}
+
+impl<'a> Ground<'a> {
+    /// Lays it.
+    pub(super) fn lay(machine: &'a Machine) -> Result<Self> {
+        machine.must(
+            "dpkg --install /package/venvguard_*.deb
+             install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults
+             systemctl stop venvguard-resume.path
+             mkdir -p /srv/hostile/src",
+        )?;
+        for (name, text) in [
+            ("ground.sh", include_str!("ground.sh")),
+            ("plants.sh", include_str!("plants.sh")),
+            ("ground.py", include_str!("ground.py")),
+            ("payload.py", include_str!("payload.py")),
+            ("listener.py", include_str!("listener.py")),
+            ("flip.py", include_str!("flip.py")),
+            ("src/backend.py", include_str!("src/backend.py")),
+            ("src/pyproject.toml", include_str!("src/pyproject.toml")),
+        ] {
+            machine.write(&format!("/srv/hostile/{name}"), text)?;
+        }
+        machine.must(". /srv/hostile/ground.sh; set -eu; settle")?;
+        Ok(Self { machine })
+    }
+
+    /// Makes an attack and says what it came to; `weakness` is the guard that is left out.
+    pub(super) fn attack(&self, attack: &Attack, weakness: Option<&str>) -> Result<Deed> {
+        let commands: String = attack.commands.iter().map(|command| step(command)).collect();
+        let weak = weakness.map_or_else(String::new, |name| {
+            format!("PATIENCE=25 GUARD='venvguard-faults --weaken={name}'\n")
+        });
+        self.deed(&format!(
+            "plant {}
+             python3 $KEEP/ground.py before
+             {weak}{commands}",
+            attack.name
+        ))
+    }
+
+    /// Does something without going back to the beginning before, and looks at what has become of it.
+    pub(super) fn judged(&self, does: impl FnOnce() -> Result<String>) -> Result<Deed> {
+        let text = does()?;
+        let judged = self.machine.run("python3 /srv/hostile/ground.py after")?;
+        Deed::read(&Said { text: text + "\n" + &judged.text, ..judged })
+    }
+
+    /// Does something on the ground as it was in the beginning, and looks at what has become of it.
+    pub(super) fn deed(&self, script: &str) -> Result<Deed> {
+        let said = self.machine.run(&format!(
+            ". /srv/hostile/ground.sh
+             reset
+             {script}
+             cd /
+             python3 $KEEP/ground.py after"
+        ))?;
+        ensure!(!said.text.contains("--- not planted"), "it was not planted: {said:?}");
+        Deed::read(&said)
+    }
+}
+
+/// A step of an attack: what venvguard is told; or what `mallory:` or `root:` does meanwhile.
+fn step(command: &str) -> String {
+    match command.split_once(": ") {
+        Some(("mallory", does)) => {
+            format!("(cd $PLACE; as mallory sh -euc {}) || echo '--- not planted'\n", quoted(does))
+        }
+        Some(("root", does)) => format!("(cd $PLACE; {does})\n"),
+        _ => format!("guard {command}\n"),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// What became of an attack.
+#[derive(Debug)]
+pub(super) struct Deed {
+    /// All that was said.
+    pub(super) text: String,
+    /// The kinds of his code that were run.
+    pub(super) ran: Vec<String>,
+    /// What he has won.
+    pub(super) won: Vec<String>,
+}
+
+impl Deed {
+    fn read(said: &Said) -> Result<Self> {
+        let line = |name: &str| {
+            let start = format!("--- {name} ");
+            let found = said.text.lines().find_map(|line| line.strip_prefix(&start));
+            found.map(str::to_owned).with_context(|| format!("nothing was judged: {}", said.text))
+        };
+        let ran = line("ran")?.split_whitespace().map(str::to_owned).collect();
+        let mut won: Vec<String> = serde_json::from_str(&line("won")?)?;
+        let (text, _) = said.text.split_once("--- ran ").unwrap_or_default();
+        won.extend(told(text));
+        Ok(Self { ran, won, text: text.to_owned() })
+    }
+}
+
+/// What he has won by what was said, and by when.
+fn told(text: &str) -> Vec<String> {
+    let mut won = Vec::new();
+    let mut command = "";
+    for line in text.lines() {
+        if let Some(next) = line.strip_prefix("--- venvguard ") {
+            command = next;
+        } else if let Some(code) = line.strip_prefix("--- exit ") {
+            match code {
+                "124" | "137" => won.push(format!("{command} does not end")),
+                code if !ENDS.contains(&code) => won.push(format!("{command} ended by {code}")),
+                _ => {}
+            }
+        } else if line.chars().any(|one| one.is_control() && one != '\t') {
+            won.push(format!("{command} said {line:?}"));
+        } else if line.starts_with(FORGED) {
+            won.push(format!("{command} began a line by {line:?}"));
+        } else if line.contains(SECRET) {
+            won.push(format!("{command} told a secret: {line}"));
+        }
+    }
+    won
+}

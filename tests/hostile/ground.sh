@@ -1,0 +1,128 @@
+# The ground that the attacks are made on; sourced by each, as root. `mallory` owns the registered venv `prey`, bob has
+# one with secrets in it, of the same layout, and so has root. SECRET is what nobody but its owner may get to see.
+
+SECRET=xyzzy-canary
+PLACE=/home/mallory/place
+KEEP=/srv/hostile
+
+# What somebody else's program must not see: see payload.py and audit.rs.
+HOSTILE="LD_PRELOAD=/home/mallory/evil.so LD_LIBRARY_PATH=/home/mallory/evil PYTHONPATH=/home/mallory/evil
+    PYTHONHOME= PYTHONSTARTUP=/home/mallory/evil.py PERL5LIB=/home/mallory/evil PIP_INDEX_URL=file:///home/mallory/evil
+    PIP_FIND_LINKS=/home/mallory/evil UV_INDEX_URL=file:///home/mallory/evil UV_CACHE_DIR=/home/mallory/evil
+    GIT_SSH_COMMAND=/home/mallory/evil GIT_CONFIG_GLOBAL=/home/mallory/evil BASH_ENV=/home/mallory/evil
+    TMPDIR=/home/mallory/evil XDG_CONFIG_HOME=/home/mallory/evil SYSTEMD_PAGER=/home/mallory/evil"
+
+as() {
+    user=$1
+    shift
+    setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
+        env -i HOME="/home/$user" PATH=/usr/bin:/bin LANG=C.UTF-8 "$@"
+}
+
+# Makes users, canaries, and a venv for each.
+settle() {
+    useradd --create-home --uid 1001 --shell /bin/sh mallory
+    useradd --create-home --uid 1002 --shell /bin/sh bob
+    chmod 755 /home/mallory
+    chmod 700 /home/bob
+    mkdir -p /tmp/loot /var/lib/decoy /srv/roots /root/.cache
+    chmod 1777 /tmp/loot
+    for place in /etc /root /home/bob /usr/local/bin /opt /var/lib/decoy /srv; do
+        echo "$SECRET" >$place/canary
+        chmod 600 $place/canary
+    done
+    chown bob: /home/bob/canary
+    printf 'home = /%s\nversion = 3.13.5\n' "$SECRET" >/root/canary.cfg
+    # Gains whoever runs it root's rights, unless he is kept from it.
+    install -m 4755 /usr/bin/id /usr/local/bin/who
+    for user in bob root mallory; do
+        home=$(getent passwd $user | cut -d: -f6)
+        setpriv --reuid $user --regid $user --clear-groups env HOME="$home" SECRET="$SECRET" sh -euc '
+            mkdir ~/place
+            python3 -m venv --without-pip ~/place/venv
+            cd ~/place/venv
+            [ $(id -un) != mallory ] || { echo mine >.env; exit; }
+            echo "{\"default\": {\"$SECRET\": {\"version\": \"==1.0\"}}}" >../Pipfile.lock
+            echo "$SECRET" >.env; chmod 600 .env
+            info=$(echo lib/python3*/site-packages)/$SECRET-1.0.dist-info
+            mkdir "$info"
+            printf "Metadata-Version: 2.1\nName: %s\nVersion: 1.0\n" "$SECRET" >"$info/METADATA"
+            printf "%s-1.0.dist-info/METADATA,,\n" "$SECRET" >"$info/RECORD"
+            printf "{\"url\": \"https://bob:%s@localhost/x-1.0.whl\", \"archive_info\": {}}" "$SECRET" >"$info/direct_url.json"'
+    done
+    cat >/etc/systemd/system/canary.service <<'UNIT'
+[Service]
+ExecStart=/bin/sleep infinity
+UNIT
+    systemctl daemon-reload
+    systemctl start canary
+    printf 'rebuild-timeout = 15\nservice-timeout = 5\nstable-for = 0\n' >/etc/venvguard/config.toml
+    venvguard register $PLACE/venv --name prey
+    cp -a $KEEP/src /home/mallory/src
+    cp $KEEP/payload.py /home/mallory/payload.py
+    chown -R mallory: /home/mallory/src /home/mallory/payload.py
+    # Tools that are ours: he may read them, but not what is kept of the beginning.
+    install -d -m 700 $KEEP/kept
+    cp -a /home/mallory $KEEP/kept/home
+    cp -a /var/lib/venvguard $KEEP/kept/state
+    cp /etc/venvguard/config.toml $KEEP/kept/config.toml
+}
+
+# Everything of the attacker's, and what is known of his venv, as it was in the beginning.
+reset() {
+    pkill -KILL -u mallory || true
+    umount $PLACE 2>/dev/null || true
+    rm -rf /home/mallory /var/lib/venvguard /etc/supervisord.conf /tmp/loot/* /var/tmp/loot
+    cp -a $KEEP/kept/home /home/mallory
+    cp -a $KEEP/kept/state /var/lib/venvguard
+    install -m 644 $KEEP/kept/config.toml /etc/venvguard/config.toml
+}
+
+# Puts into place what an attack of this name needs.
+plant() {
+    # shellcheck source=/dev/null
+    . $KEEP/plants.sh
+    cd $PLACE || return
+    his=$(command -v "$1") roots=$(command -v "$1_for_him")
+    [ -z "$his" ] || as mallory sh -euc '. /srv/hostile/plants.sh; "$1"' sh "$1" || echo '--- not planted'
+    [ -z "$roots" ] || "$1_for_him"
+    [ -n "$his$roots" ] || echo '--- not planted'
+    cd /
+}
+
+# Runs venvguard as an administrator does whose shell has a hostile environment and a secret open. It must end, and be
+# content with 1 GiB of memory.
+guard() {
+    echo "--- venvguard $*"
+    # Word splitting is what makes a list of it.
+    # shellcheck disable=SC2086
+    timeout --kill-after=1 "${PATIENCE:-40}" prlimit --as=1073741824 env $HOSTILE ${GUARD:-venvguard} "$@" \
+        7</root/canary </dev/null 2>&1
+    echo "--- exit $?"
+}
+
+# The same, stopped before its Nth effect, while something is done. Says so, if there is such an effect.
+stopped() {
+    effect=$1 does=$2
+    shift 2
+    echo "--- venvguard $*"
+    # shellcheck disable=SC2086
+    env $HOSTILE ${GUARD:-venvguard-faults} --stop-at "$effect" "$@" 7</root/canary </dev/null 2>&1 &
+    pid=$!
+    tries=0
+    while sleep 0.01; do
+        read -r _ _ state _ 2>/dev/null </proc/$pid/stat || break
+        case $state in
+            T)
+                echo "--- stopped"
+                $does
+                kill -CONT $pid
+                break ;;
+            Z) break ;;
+        esac
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] || kill -KILL $pid
+    done
+    wait $pid
+    echo "--- exit $?"
+}

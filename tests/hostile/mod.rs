@@ -1,0 +1,93 @@
+//! The hostile suite: a user owns a registered venv, may run what he likes, and tries everything to gain by it.
+//!
+//! He has won if a file outside his reach is created, changed, read for him or removed; if any code of his runs as
+//! somebody else, or less confined than is promised; if a command does not end, or crashes, or lets him speak to the
+//! administrator's terminal. `ground.py` holds the canaries, `audit` looks at every program. `tests/run` makes every
+//! attack that stands still and some rounds of those that race; `tests/run --long` thousands.
+
+mod attacks;
+mod audit;
+mod ground;
+mod races;
+mod upgrade;
+mod weakness;
+
+use anyhow::{Result, ensure};
+
+use crate::cases::{Case, Half};
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+use attacks::{ATTACKS, Attack};
+use ground::{Deed, Ground};
+use races::Extent;
+
+/// Set by `tests/run --long`.
+const LONG: &str = "VENVGUARD_LAB_LONG";
+
+/// How often all is tried while he flips names: each round has four commands.
+const ROUNDS: usize = 2;
+const LONG_ROUNDS: usize = 200;
+
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |subject, sites: &'static [Site], run| Case {
+        subject,
+        half: Half::Guarded,
+        upgrade: Kind::TrixieMinor,
+        sites,
+        run,
+    };
+    vec![
+        case("hostile_attacks", &[], stand),
+        case("hostile_races", &[], race),
+        case("hostile_weaknesses", &[], |machine| weakness::are_found(&Ground::lay(machine)?)),
+        case("hostile_upgrade", upgrade::SITES, upgrade::upgrade),
+    ]
+}
+
+/// Every attack that stands still.
+fn stand(machine: &Machine) -> Result<()> {
+    let ground = Ground::lay(machine)?;
+    let mut lost = Vec::new();
+    for attack in ATTACKS {
+        let deed = ground.attack(attack, None)?;
+        let won = wins(attack, &deed);
+        if !won.is_empty() {
+            lost.push(format!("{}\n    {}\n{}", attack.name, won.join("\n    "), deed.text));
+        }
+    }
+    ensure!(lost.is_empty(), "{} attacks were won\n{}", lost.len(), lost.join("\n\n"));
+    println!("lab: {} attacks, none was won", ATTACKS.len());
+    Ok(())
+}
+
+/// Every attack that races.
+fn race(machine: &Machine) -> Result<()> {
+    let ground = Ground::lay(machine)?;
+    machine.write("/root/syscalls.py", include_str!("../lab/apps/syscalls.py"))?;
+    let mut won = Vec::new();
+    if std::env::var_os(LONG).is_some() {
+        won.extend(races::stopped(&ground, Extent::Long, "")?);
+        // Where no mount namespace is to be had, as in many containers.
+        let in_place = "python3 /root/syscalls.py unshare=1 --";
+        won.extend(races::stopped(&ground, Extent::Long, in_place)?);
+        won.extend(races::flipped(&ground, LONG_ROUNDS)?);
+    } else {
+        won.extend(races::stopped(&ground, Extent::Short, "")?);
+        won.extend(races::flipped(&ground, ROUNDS)?);
+    }
+    ensure!(won.is_empty(), "{} races were won\n{}", won.len(), won.join("\n\n"));
+    Ok(())
+}
+
+/// What was won by an attack, or how it missed.
+fn wins(attack: &Attack, deed: &Deed) -> Vec<String> {
+    let mut wins = deed.won.clone();
+    if !deed.text.contains(attack.says) {
+        wins.push(format!("it was not met by {:?}", attack.says));
+    }
+    for kind in attack.runs.iter().filter(|kind| !deed.ran.iter().any(|ran| ran == **kind)) {
+        wins.push(format!("the {kind} code did not run"));
+    }
+    wins
+}

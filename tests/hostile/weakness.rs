@@ -1,0 +1,59 @@
+//! The suite must be able to fail: each guard is left out once, and an attack has to win by that.
+
+use anyhow::{Context, Result, ensure};
+
+use super::attacks::{ATTACKS, Attack};
+use super::ground::Ground;
+use super::wins;
+
+/// A guard that is left out, the attack that finds the hole, what is told there, and what he wins.
+const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
+    ("follow-links", "cfg_is_a_link_to_a_secret", &["show prey"], "was not met by"),
+    ("follow-folders", "the_venv_is_a_link", &["show prey"], "was not met by"),
+    ("read-anything", "cfg_is_a_fifo", &["show prey"], "does not end"),
+    ("read-without-end", "cfg_is_two_gibibytes", &["show prey"], "ended by 134"),
+    ("obey-anybody", "others_can_write_the_configuration", &["status"], "was not met by"),
+    (
+        "take-any-folder",
+        "the_kept_tree_is_roots",
+        &[
+            "rebuild prey",
+            "mallory: for tree in .venv.venvguard-*; do mv $tree away; mv roots $tree; done",
+            "prune prey",
+        ],
+        "in his home and not his",
+    ),
+    ("stay-root", "backend_does_what_it_can", &["rebuild prey"], "ran as ['0'"),
+    ("gain-privileges", "startup_code", &["rebuild prey"], "could gain privileges"),
+    ("lift-limits", "startup_code", &["rebuild prey"], "had no limits"),
+    (
+        "write-anywhere",
+        "backend_does_what_it_can",
+        &["rebuild prey"],
+        "an installer has no business",
+    ),
+    ("keep-environment", "startup_code", &["rebuild prey"], "saw LD_PRELOAD="),
+    ("keep-descriptors", "startup_code", &["rebuild prey"], "had /root/canary open"),
+    ("keep-group", "startup_code", &["rebuild prey"], "still runs"),
+    ("wait-for-ever", "backend_hangs", &["rebuild prey"], "does not end"),
+    ("print-raw", "names_are_for_the_terminal", &["scan /home/mallory"], "scan /home/mallory said"),
+    ("believe-any-listener", "a_forged_supervisord", &["status"], "was not met by"),
+];
+
+/// Leaves out each guard.
+pub(super) fn are_found(ground: &Ground) -> Result<()> {
+    let mut missed = Vec::new();
+    for (weakness, name, commands, prize) in WEAKNESSES {
+        let attack = ATTACKS.iter().find(|attack| attack.name == *name);
+        let attack = Attack { commands, ..*attack.context(*name)? };
+        let deed = ground.attack(&attack, Some(weakness))?;
+        let won = wins(&attack, &deed);
+        if won.iter().any(|one| one.contains(prize)) {
+            println!("lab: {weakness} is found by {name}: {}", won.join("; "));
+        } else {
+            missed.push(format!("{weakness} is not found by {name}: {won:?}\n{}", deed.text));
+        }
+    }
+    ensure!(missed.is_empty(), "{}", missed.join("\n\n"));
+    Ok(())
+}
