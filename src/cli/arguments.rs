@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// A folder that stands for the whole system.
     #[arg(long, hide = true, default_value = "/", global = true)]
     pub(super) root: PathBuf,
+    /// What root keeps, instead of your own
+    #[arg(long, global = true)]
+    pub(super) system: bool,
     #[command(flatten)]
     pub(super) fault: Fault,
     #[command(subcommand)]
@@ -137,7 +140,8 @@ pub(super) struct Register {
     /// A name for it (default: made from the path)
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// What runs out of it: systemd:UNIT or supervisord:PROGRAM (default: found at each upgrade)
+    /// What runs out of it: systemd:UNIT, supervisord:PROGRAM, or user:UNIT of your own manager
+    /// (default: found at each upgrade)
     #[arg(long = "service", value_name = "SERVICE")]
     pub(super) services: Vec<Service>,
     /// A command that tells whether the app works; run as the venv's owner, without a shell

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Exit, chosen, may_change};
+use super::{Exit, chosen, may_change, no_venv};
 use crate::guard::{Guard, Survey};
 use crate::host::file::printable;
 use crate::host::{tree, user};
@@ -28,7 +28,7 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     if looked.is_empty() {
-        guard.report.note("no venv is registered (see `venvguard scan`)");
+        no_venv(guard);
         return Ok(Exit::Done);
     }
     let rows: Vec<Vec<String>> = looked
@@ -61,8 +61,8 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
 
 pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
     let survey = guard.look()?;
-    // Whoever looks at the venvs as root sees to it that they can be made again.
-    if may_change(guard) {
+    // Whoever looks at the venvs as who keeps them sees to it that they can be made again.
+    if may_change(guard) && guard.store.is_used() {
         if let Ok(_lock) = guard.store.lock(Duration::ZERO) {
             let venvs =
                 survey.entries().filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)));
@@ -87,7 +87,7 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
             .collect();
         guard.report.json(&ListJson::new(venvs));
     } else if looked.is_empty() {
-        guard.report.note("no venv is registered (see `venvguard scan`)");
+        no_venv(guard);
     } else {
         let rows: Vec<Vec<String>> = looked
             .iter()

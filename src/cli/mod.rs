@@ -52,7 +52,11 @@ pub fn main() -> ExitCode {
     } else {
         Report::for_command()
     };
-    let root = Root::new(arguments.root);
+    let root = if arguments.system || is_the_systems(&arguments.command) {
+        Root::new(arguments.root)
+    } else {
+        Root::of_caller(arguments.root)
+    };
     match run(root.clone(), report, arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -64,6 +68,11 @@ pub fn main() -> ExitCode {
             Exit::Failed.into()
         }
     }
+}
+
+/// Whether a command is about the whole machine, whoever calls it.
+fn is_the_systems(command: &Command) -> bool {
+    matches!(command, Command::Hook { .. } | Command::Doctor { .. })
 }
 
 /// What can be done about an error of the store's.
@@ -143,9 +152,17 @@ fn need_root(guard: &Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether what root keeps is the caller's to change.
+/// Whether what is kept is the caller's to change.
 fn may_change(guard: &Guard) -> bool {
-    !guard.root.is_system() || rustix::process::geteuid().is_root()
+    !guard.root.is_system() || guard.root.user().is_some() || rustix::process::geteuid().is_root()
+}
+
+/// Says that there is nothing, and where there may be something.
+fn no_venv(guard: &Guard) {
+    guard.report.note("no venv is registered (see `venvguard scan`)");
+    if guard.root.user().is_some() {
+        guard.report.hint("`--system` shows those that root has registered");
+    }
 }
 
 /// The entries that names, paths, ids or globs stand for; each has to stand for one at least.

@@ -54,6 +54,9 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         if wanted.relax.is_some() {
             entry.relax = wanted.relax;
         }
+        if let Some(why) = guard.refusal(entry, &venv) {
+            bail!("cannot register {}: {why}; nothing was registered", printable(path));
+        }
         registered.push((id, venv));
     }
     guard.store.save_registry(&registry)?;

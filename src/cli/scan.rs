@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Exit, need_root};
 use crate::guard::Guard;
 use crate::host::file::printable;
+use crate::host::user;
 use crate::repair;
 use crate::report::table;
 use crate::store::Entry;
@@ -41,12 +42,16 @@ pub(super) fn scan(
     let _lock = register.then(|| guard.lock()).transpose()?;
     let mut registry = guard.store.registry()?;
     let mut found = Vec::new();
+    // An ordinary user's venvs are in his home.
+    let home = guard.root.user().map(|uid| vec![user::own_home(&guard.root, uid)]);
+    let folders = home.as_deref().filter(|_| folders.is_empty()).unwrap_or(folders);
     for one in venv::scan(&guard.root, folders).found {
         let Ok(venv) = venv::inspect(&guard.root, &one.path) else { continue };
         if repair::is_ours_to_keep(&venv.path) {
             continue;
         }
-        if register && venv.base.ours {
+        let is_own = guard.root.user().is_none_or(|uid| uid == venv.uid);
+        if register && venv.base.ours && is_own {
             match registry.add(&venv.path, None, guard.config.policy) {
                 Ok(entry) => repair::keep_recipe(&guard.context(), entry, &venv)?,
                 Err(error) => guard

@@ -62,11 +62,12 @@ impl Guard {
     pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
         let lock = self.store.lock(PATIENCE)?;
         let (store, report) = (self.store.clone(), self.report.clone());
+        let is_users = self.root.user().is_some();
         let tell = move || {
-            report.note(if store.has_work() {
-                "interrupted: what was begun is written down, `venvguard resume` ends it (the system does in a few minutes)"
-            } else {
-                "interrupted: nothing is left half done"
+            report.note(match (store.has_work(), is_users) {
+                (true, false) => "interrupted: what was begun is written down, `venvguard resume` ends it (the system does in a few minutes)",
+                (true, true) => "interrupted: what was begun is written down, `venvguard resume` ends it",
+                (false, _) => "interrupted: nothing is left half done",
             });
         };
         // Where that cannot be had, an interruption is none the worse.

@@ -5,10 +5,11 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 
 use super::{Guard, GuardError};
+use crate::host::user;
 use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Remedy, Subject};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Target};
-use crate::service::{Processes, Service, ServiceMap};
+use crate::service::{self, Processes, Service, ServiceMap};
 use crate::store::{Entry, Registry, TransactionRecord};
 use crate::transaction::changes;
 use crate::venv::{self, NotAVenv, Venv};
@@ -83,7 +84,7 @@ impl Guard {
         let entries = &registry.venvs;
         let chunks: Vec<&[Entry]> = entries.chunks(CHUNK).collect();
         let look = |chunk: &[Entry]| -> Vec<Result<Venv, NotAVenv>> {
-            chunk.iter().map(|entry| venv::inspect(&self.root, entry.path())).collect()
+            chunk.iter().map(|entry| self.look_at(entry)).collect()
         };
         let venvs = if chunks.len() < 2 {
             look(entries)
@@ -115,6 +116,29 @@ impl Guard {
             found.into_iter().flat_map(|(_, venvs)| venvs).collect()
         };
         Survey { registry, venvs }
+    }
+
+    /// Looks at one registered venv. What is said of it has to be true still: in the registry
+    /// of an ordinary user he may have written anything.
+    fn look_at(&self, entry: &Entry) -> Result<Venv, NotAVenv> {
+        let venv = venv::inspect(&self.root, entry.path())?;
+        match self.refusal(entry, &venv) {
+            None => Ok(venv),
+            Some(why) => Err(NotAVenv::Refused(why)),
+        }
+    }
+
+    /// Why a venv cannot be guarded for whom we work. An ordinary user has to own it, and what
+    /// is restarted for it has to be his.
+    pub(crate) fn refusal(&self, entry: &Entry, venv: &Venv) -> Option<String> {
+        if self.root.user().is_some_and(|uid| uid != venv.uid) {
+            let owner = user::name(&self.root, venv.uid);
+            return Some(format!(
+                "it belongs to {owner}, and only its owner or root can have it guarded"
+            ));
+        }
+        let refused = |service| service::must_be_own(&self.root, service).err();
+        entry.services.iter().find_map(refused).map(|error| error.to_string())
     }
 
     /// What the change from `before` to `after` does to every venv, and what is to be done.
@@ -197,13 +221,13 @@ impl Guard {
     }
 
     pub(super) fn is_up(&self, service: &Service) -> bool {
-        crate::service::condition(&self.root, service).is_ok_and(|condition| condition.up)
+        service::condition(&self.root, service).is_ok_and(|condition| condition.up)
     }
 
     /// Whether a service is to be brought back: it is up, or it failed. One that somebody
     /// stopped stays stopped.
     fn is_wanted(&self, service: &Service) -> bool {
-        match crate::service::condition(&self.root, service) {
+        match service::condition(&self.root, service) {
             Ok(condition) => condition.is_wanted(),
             Err(error) => {
                 self.report.error(&format!("{service} will not be restarted: {error}"));

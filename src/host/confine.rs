@@ -269,7 +269,7 @@ fn already_leader(error: io::Error) -> io::Result<Pid> {
 /// In a mount namespace of our own, puts `from` over `to`.
 fn lay_over(overlay: &Overlay) -> io::Result<()> {
     let forbidden = |error: rustix::io::Errno| io::Error::other(format!("{NO_NAMESPACE}: {error}"));
-    unshare_mounts().map_err(forbidden)?;
+    unshare_mounts().map_err(|error| io::Error::other(format!("{NO_NAMESPACE}: {error}")))?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(forbidden)?;
     let from = folder::reach(&overlay.from.0, OFlags::PATH)?;
@@ -284,10 +284,24 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
     rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to)).map_err(forbidden)
 }
 
-#[expect(unsafe_code, reason = "unshare(CLONE_NEWNS) shares no memory or descriptors anew")]
-fn unshare_mounts() -> rustix::io::Result<()> {
-    // SAFETY: only the mount namespace is unshared; the launcher has a single thread.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+/// Root's right to mount is an ordinary user's too in a user namespace, in which he is
+/// himself and nobody else is anybody. What is run next has it no more.
+fn unshare_mounts() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() {
+        return Ok(unshare(UnshareFlags::NEWNS)?);
+    }
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
+    let (uid, gid) = (uid.as_raw(), gid.as_raw());
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+#[expect(unsafe_code, reason = "namespaces share no memory or descriptors anew")]
+fn unshare(what: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: only namespaces are unshared; the launcher has a single thread.
+    unsafe { rustix::thread::unshare_unsafe(what) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,9 +66,22 @@ pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError
 
 /// Whether apt or dpkg is at work: somebody holds dpkg's frontend lock, an `fcntl` lock.
 pub(crate) fn is_dpkg_running() -> bool {
-    let Ok(file) = File::open("/var/lib/dpkg/lock-frontend") else { return false };
+    const FRONTEND: &str = "/var/lib/dpkg/lock-frontend";
+    let Ok(file) = File::open(FRONTEND) else { return is_in_kernels_list(Path::new(FRONTEND)) };
     let whole = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
     rustix::process::fcntl_getlk(&file, &whole).is_ok_and(|holder| holder.is_some())
+}
+
+/// Whether somebody has an `fcntl` lock on a file that we may not open: the sixth field of
+/// its line in `/proc/locks` is device and inode.
+fn is_in_kernels_list(path: &Path) -> bool {
+    let Ok(metadata) = path.metadata() else { return false };
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let wanted = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|fields| {
+        fields.get(1) == Some(&"POSIX") && fields.get(5).is_some_and(|file| *file == wanted)
+    })
 }
 
 #[cfg(test)]
@@ -83,5 +96,13 @@ mod tests {
         assert!(matches!(acquire(&path, Duration::ZERO), Err(LockError::Held(_))));
         drop(first);
         assert!(acquire(&path, Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_lock_of_dpkgs_kind_is_seen_without_opening_its_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!is_in_kernels_list(file.path()));
+        rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        assert!(is_in_kernels_list(file.path()));
     }
 }

@@ -6,18 +6,37 @@ use std::path::{Component, Path, PathBuf};
 /// How many links are followed before a chain counts as a loop (the kernel's own limit).
 const MAX_LINKS: usize = 40;
 
-/// The folder that stands for `/`. Every system path is looked up below it.
+/// The folder that stands for `/`, and whose things in it are meant. Every system path is
+/// looked up below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Root(PathBuf);
+pub(crate) struct Root {
+    prefix: PathBuf,
+    user: Option<u32>,
+}
 
 impl Root {
+    /// The system itself, as root keeps it.
     pub(crate) fn new(prefix: impl Into<PathBuf>) -> Self {
-        Self(prefix.into())
+        Self { prefix: prefix.into(), user: None }
+    }
+
+    /// What is the caller's to keep: the system's things for root, his own for anybody else.
+    /// A folder that stands for a system is the caller's as a whole.
+    pub(crate) fn of_caller(prefix: impl Into<PathBuf>) -> Self {
+        let root = Self::new(prefix);
+        let caller = rustix::process::geteuid();
+        let user = (root.is_system() && !caller.is_root()).then_some(caller.as_raw());
+        Self { user, ..root }
+    }
+
+    /// The ordinary user whose own things are meant, and nobody else's.
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.user
     }
 
     /// Whether this is the running system and not a folder that stands for one.
     pub(crate) fn is_system(&self) -> bool {
-        self.0 == Path::new("/")
+        self.prefix == Path::new("/")
     }
 
     /// Where `path` really lies. An absolute path stays below the prefix
@@ -26,12 +45,12 @@ impl Root {
         if self.is_system() {
             return Path::new("/").join(path);
         }
-        self.0.join(relative(path.as_ref()))
+        self.prefix.join(relative(path.as_ref()))
     }
 
     /// The path as the system below the prefix would name it.
     pub(crate) fn logical(&self, real: &Path) -> PathBuf {
-        match real.strip_prefix(&self.0) {
+        match real.strip_prefix(&self.prefix) {
             Ok(below) => Path::new("/").join(below),
             Err(_) => real.to_path_buf(),
         }

@@ -32,6 +32,31 @@ pub(crate) fn name(root: &Root, uid: u32) -> String {
     by_uid(root, uid).map_or_else(|| uid.to_string(), |user| user.name)
 }
 
+/// The home of the user who runs us.
+pub(crate) fn own_home(root: &Root, uid: u32) -> PathBuf {
+    let known = || by_uid(root, uid).map(|user| user.home);
+    absolute("HOME").or_else(known).unwrap_or_else(|| "/nonexistent".into())
+}
+
+/// Where the user who runs us wants programs to keep what they know.
+pub(crate) fn own_state(root: &Root, uid: u32) -> PathBuf {
+    absolute("XDG_STATE_HOME").unwrap_or_else(|| usual_state(&own_home(root, uid)))
+}
+
+/// Where they keep it unless he says otherwise.
+pub(crate) fn usual_state(home: &Path) -> PathBuf {
+    home.join(".local/state")
+}
+
+/// Where a user's manager and his session have their sockets.
+pub(crate) fn runtime(uid: u32) -> PathBuf {
+    PathBuf::from(format!("/run/user/{uid}"))
+}
+
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 /// The groups a user is in, besides his own.
 pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
     let Ok(text) = file::read_untrusted(&root.at("/etc/group"), LIMIT) else {

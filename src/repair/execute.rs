@@ -207,8 +207,8 @@ fn keep_installed(root: &Root, minor: Minor) -> Result<(), CommandError> {
         .into_iter()
         .filter(|name| root.at(format!("/var/lib/dpkg/info/{name}.list")).exists())
         .collect();
-    // A folder that stands for a system has no apt of its own to tell.
-    if packages.is_empty() || !root.is_system() {
+    // A folder that stands for a system has no apt of its own to tell; and apt heeds only root.
+    if packages.is_empty() || !root.is_system() || root.user().is_some() {
         return Ok(());
     }
     Program::new("/usr/bin/apt-mark").args(["manual", "-qq"]).args(packages).run().map(drop)

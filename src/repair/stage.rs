@@ -112,7 +112,15 @@ pub(super) fn obstacles(root: &Root, venv: &Venv) -> Vec<String> {
     let path = root.at(&venv.path);
     let untrusted = untrusted_place(root, venv)
         .map(|reason| format!("{reason}: venvguard will not work there as root"));
-    [untrusted, mounts_in_the_way(&path), no_room(&path)].into_iter().flatten().collect()
+    let all = [untrusted, not_writable(&path), mounts_in_the_way(&path), no_room(&path)];
+    all.into_iter().flatten().collect()
+}
+
+/// An ordinary user may have been given a venv in a folder that is not his.
+fn not_writable(path: &Path) -> Option<String> {
+    let folder = path.parent()?;
+    let error = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).err()?;
+    Some(format!("no tree can be made beside it, in {}: {error}", printable(folder)))
 }
 
 /// The mounts that keep a tree from changing its place: a mount point of its own has no

@@ -102,7 +102,11 @@ impl ServiceMap {
         processes: &Processes,
     ) -> Self {
         let index = Index::new(root, venvs);
-        let (supervised, errors) = supervisord::programs(root, patience(processes));
+        let (supervised, errors) = match root.user() {
+            None => supervisord::programs(root, patience(processes)),
+            // It is root who tells supervisord.
+            Some(_) => Default::default(),
+        };
         let gaps = errors.iter().map(ToString::to_string).collect();
         let mut users = vec![Users::default(); index.venvs.len()];
         let programs =
@@ -114,7 +118,7 @@ impl ServiceMap {
             for venv in used(root, process, processes, &index) {
                 // The index gives out only numbers of venvs.
                 let Some(users) = users.get_mut(venv) else { continue };
-                let service = service_of(process, processes, &programs);
+                let service = service_of(root, process, processes, &programs);
                 users.services.extend(service.clone());
                 users.processes.push(UserProcess { process: process.clone(), service });
             }
@@ -230,12 +234,20 @@ fn is_uwsgi(process: &Process) -> bool {
         .any(|name| name.as_bytes().windows(5).any(|part| part == b"uwsgi"))
 }
 
-/// The supervisord program that a process descends from; if none, its unit.
+/// The supervisord program that a process descends from; if none, its unit. For an ordinary
+/// user, the unit of his own.
 fn service_of(
+    root: &Root,
     process: &Process,
     processes: &Processes,
     programs: &HashMap<u32, &Service>,
 ) -> Option<Service> {
+    if let Some(user) = root.user() {
+        return match &process.place {
+            Place::UserUnit { uid, unit } if *uid == user => Service::users_unit(unit).ok(),
+            _ => None,
+        };
+    }
     let program = processes.lineage(process).find_map(|elder| programs.get(&elder.id.pid));
     match (program, &process.place) {
         (Some(program), _) => Some((*program).clone()),
@@ -251,10 +263,9 @@ fn configured(
     supervised: Vec<Supervised>,
     index: &Index,
 ) -> Vec<(Service, usize)> {
-    let running = processes.iter().filter_map(|process| match &process.place {
-        Place::Unit(service) => Some(service.clone()),
-        _ => None,
-    });
+    let none = HashMap::new();
+    let running =
+        processes.iter().filter_map(|process| service_of(root, process, processes, &none));
     let units = unit_file::units(root, &running.collect());
     let units = units.into_iter().map(|unit| (unit.service, unit.paths));
     let programs = supervised.into_iter().map(|program| (program.service, paths(&program.command)));

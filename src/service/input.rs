@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::cgroup::{Place, place, prefix};
 use super::command_line::paths;
 use super::process::{Stat, mapped, uid, words};
-use super::unit_file::{Settings, unescape};
+use super::unit_file::{Settings, Whose, unescape};
 use super::*;
 use crate::input::{bulky, few, is_harmless, lossy, near, near_text};
 
@@ -219,7 +219,7 @@ proptest! {
         let mut settings = Settings::default();
         settings.read(&text);
         settings.read(&line);
-        for path in settings.paths("web@my\\x2dapp.service").iter().chain(&paths(&line)) {
+        for path in settings.paths(&Whose::System, "web@my\\x2dapp.service").iter().chain(&paths(&line)) {
             prop_assert!(is_normal(path), "{}", path.display());
         }
         prop_assert!(unescape(&text).len() <= 3 * text.len());
@@ -283,6 +283,6 @@ proptest! {
         prop_assert!(named <= 1 << 20, "{named}");
         let mut settings = Settings::default();
         settings.read(&lossy(&unit));
-        settings.paths("web@blue.service");
+        settings.paths(&Whose::System, "web@blue.service");
     }
 }

@@ -39,6 +39,10 @@ pub(crate) enum ServiceError {
     NoSystemd,
     #[error("systemd cannot restart {unit}: the unit is {state}")]
     NotLoaded { unit: String, state: String },
+    #[error("{0} is not a unit of your own manager")]
+    NotOwn(Service),
+    #[error("{0} is a unit of some user's own manager: he registers the venv himself")]
+    NotTheSystems(Service),
     #[error(transparent)]
     Command(#[from] CommandError),
     #[error(transparent)]
@@ -53,10 +57,21 @@ pub(crate) enum Restart {
     LeftAlone,
 }
 
+/// Whether a service is one of those that are asked and told for whom we work: the units of
+/// his own for an ordinary user, the system's for root.
+pub(crate) fn must_be_own(root: &Root, service: &Service) -> Result<(), ServiceError> {
+    match (root.user(), service.manager()) {
+        (Some(_), Manager::User) | (None, Manager::Systemd | Manager::Supervisord) => Ok(()),
+        (Some(_), _) => Err(ServiceError::NotOwn(service.clone())),
+        (None, _) => Err(ServiceError::NotTheSystems(service.clone())),
+    }
+}
+
 /// How a service is, in its manager's eyes.
 pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, ServiceError> {
+    must_be_own(root, service)?;
     match service.manager() {
-        Manager::Systemd => systemd::condition(root, service.name()),
+        Manager::Systemd | Manager::User => systemd::condition(root, service.name()),
         Manager::Supervisord => supervisord::condition(root, service.name()),
     }
 }
@@ -64,8 +79,9 @@ pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, Ser
 /// Restarts a service, or starts it where it is down. `Done` says that it was told to start,
 /// not that it did: [`await_up`] tells. What is left alone is not to be waited for.
 pub(crate) fn restart(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
+    must_be_own(root, service)?;
     match service.manager() {
-        Manager::Systemd => systemd::restart(root, service.name()),
+        Manager::Systemd | Manager::User => systemd::restart(root, service.name()),
         Manager::Supervisord => supervisord::restart(root, service.name()),
     }
 }
@@ -79,7 +95,7 @@ pub(crate) fn await_up(
     stable_for: Duration,
 ) -> Result<(), NotUp> {
     let patience = match service.manager() {
-        Manager::Systemd => patience,
+        Manager::Systemd | Manager::User => patience,
         // It is not RUNNING before this time is over, however well it does.
         Manager::Supervisord => patience + supervisord::start_time(root, service.name()),
     };
@@ -90,7 +106,7 @@ pub(crate) fn await_up(
             condition::Watched::NotUp(condition, restarts) => (condition.state, restarts),
         };
     let words = match service.manager() {
-        Manager::Systemd => systemd::last_words(root, service.name()),
+        Manager::Systemd | Manager::User => systemd::last_words(root, service.name()),
         Manager::Supervisord => supervisord::last_words(root, service.name()),
     };
     let service = service.to_string();

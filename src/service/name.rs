@@ -23,9 +23,12 @@ const OTHER_UNITS: [&str; 10] =
 pub(crate) enum Manager {
     Systemd,
     Supervisord,
+    /// The systemd of one user, who is whoever registered the venv.
+    User,
 }
 
-/// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`.
+/// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`,
+/// `user:web.service`.
 /// Its name is one that the manager can bear and that no command line misreads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, try_from = "Written")]
@@ -45,7 +48,9 @@ struct Written {
 /// Why a text names no service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ServiceNameError {
-    #[error("{0:?} names no service manager (write systemd:UNIT or supervisord:PROGRAM)")]
+    #[error(
+        "{0:?} names no service manager (write systemd:UNIT, supervisord:PROGRAM or user:UNIT)"
+    )]
     NoManager(String),
     #[error("{0:?} is no name of a systemd unit")]
     NotAUnit(String),
@@ -82,6 +87,11 @@ impl Service {
             return Err(ServiceNameError::Template(name));
         }
         Ok(Self { manager: Manager::Systemd, name })
+    }
+
+    /// A unit of the manager that a user has of his own.
+    pub(crate) fn users_unit(name: &str) -> Result<Self, ServiceNameError> {
+        Ok(Self { manager: Manager::User, ..Self::unit(name)? })
     }
 
     /// A supervisord program. One that is alone in its group is called by its name only,
@@ -123,6 +133,7 @@ impl FromStr for Service {
     fn from_str(text: &str) -> Result<Self, ServiceNameError> {
         match text.split_once(':') {
             Some(("systemd", name)) => Self::unit(name),
+            Some(("user", name)) => Self::users_unit(name),
             Some(("supervisord", name)) => {
                 let (group, program) = name.split_once(':').unwrap_or((name, name));
                 Self::program(group, program)
@@ -145,6 +156,7 @@ impl fmt::Display for Manager {
         f.write_str(match self {
             Self::Systemd => "systemd",
             Self::Supervisord => "supervisord",
+            Self::User => "user",
         })
     }
 }
@@ -167,6 +179,7 @@ mod tests {
             ("systemd:my.app", "systemd:my.app.service"),
             ("systemd:web@blue", "systemd:web@blue.service"),
             (r"systemd:srv-my\x2dapp.service", r"systemd:srv-my\x2dapp.service"),
+            ("user:web", "user:web.service"),
             ("supervisord:dj", "supervisord:dj"),
             ("supervisord:dj:dj", "supervisord:dj"),
             ("supervisord:pair:dj_00", "supervisord:pair:dj_00"),
@@ -190,6 +203,7 @@ mod tests {
             ("systemd:web*", "is no name of a systemd unit"),
             ("systemd:web.timer", "only services"),
             ("systemd:web@.service", "is a template"),
+            ("user:web.timer", "only services"),
             ("supervisord:", "is no name of a supervisord program"),
             ("supervisord:pair:*", "is no name of a supervisord program"),
             ("supervisord:a:b:c", "is no name of a supervisord program"),

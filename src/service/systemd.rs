@@ -1,4 +1,4 @@
-//! systemd, asked and told by `systemctl`.
+//! systemd, asked and told by `systemctl`: the system's, or for an ordinary user his own.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::condition::Condition;
 use super::{Restart, ServiceError, last_lines};
 use crate::host::command::CommandError;
 use crate::host::file::printable;
-use crate::host::{Program, Root};
+use crate::host::{Program, Root, user};
 
 /// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
 /// this is for a unit that sets no limit.
@@ -81,17 +81,25 @@ pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
             .map(|finished| last_lines(&finished.text()))
             .unwrap_or_default()
     };
-    let own = ask(&[&format!("_SYSTEMD_UNIT={unit}")]);
-    if own.is_empty() { ask(&[&format!("--unit={unit}")]) } else { own }
+    let (field, option) = match root.user() {
+        None => ("_SYSTEMD_UNIT", "--unit"),
+        Some(_) => ("_SYSTEMD_USER_UNIT", "--user-unit"),
+    };
+    let own = ask(&[&format!("{field}={unit}")]);
+    if own.is_empty() { ask(&[&format!("{option}={unit}")]) } else { own }
 }
 
 fn systemctl(root: &Root) -> Result<Program, ServiceError> {
     if !is_running(root) {
         return Err(ServiceError::NoSystemd);
     }
-    Ok(Program::named(root, "systemctl")
+    let program = Program::named(root, "systemctl")
         .limit(QUESTION_LIMIT)
-        .args(["--no-pager", "--no-ask-password"]))
+        .args(["--no-pager", "--no-ask-password"]);
+    Ok(match root.user() {
+        None => program,
+        Some(uid) => program.arg("--user").env("XDG_RUNTIME_DIR", user::runtime(uid)),
+    })
 }
 
 /// What `systemctl show` says of a unit.

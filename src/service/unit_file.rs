@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::Service;
 use super::command_line::paths;
-use crate::host::{Root, file};
+use crate::host::{Root, file, user};
 
-/// Where units lie, the one that wins first (`systemd.unit(5)`).
+/// Where the system's units lie, the one that wins first (`systemd.unit(5)`).
 const FOLDERS: [&str; 9] = [
     "/etc/systemd/system.control",
     "/run/systemd/transient",
@@ -22,6 +22,21 @@ const FOLDERS: [&str; 9] = [
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
     "/run/systemd/generator.late",
+];
+
+/// Where a user's units lie: `~` is his home, `$` the folder of his session.
+const USERS_FOLDERS: [&str; 11] = [
+    "~/.config/systemd/user.control",
+    "$/systemd/transient",
+    "~/.config/systemd/user",
+    "/etc/systemd/user",
+    "$/systemd/user",
+    "/run/systemd/user",
+    "$/systemd/generator",
+    "~/.local/share/systemd/user",
+    "/usr/local/lib/systemd/user",
+    "/usr/lib/systemd/user",
+    "$/systemd/generator.late",
 ];
 
 /// A unit file of this size is none.
@@ -36,13 +51,63 @@ pub(super) struct UnitFile {
 
 /// All service units; of a template, the instances that are enabled or `running`.
 pub(super) fn units(root: &Root, running: &BTreeSet<Service>) -> Vec<UnitFile> {
-    let catalogue = Catalogue::look(root);
+    let whose = Whose::of(root);
+    let catalogue = Catalogue::look(root, &whose);
     let mut names: BTreeSet<&str> = catalogue.files.keys().map(String::as_str).collect();
     names.extend(catalogue.instances.iter().map(String::as_str));
     names.extend(running.iter().map(Service::name));
     // A template itself is no service: `Service::unit` refuses it.
-    let services = names.into_iter().filter_map(|name| Service::unit(name).ok());
-    services.filter_map(|service| catalogue.read(root, service)).collect()
+    let services = names.into_iter().filter_map(|name| whose.service(name));
+    services.filter_map(|service| catalogue.read(root, &whose, service)).collect()
+}
+
+/// Whose units they are, and what that makes of their paths.
+pub(super) enum Whose {
+    System,
+    User { home: PathBuf, runtime: PathBuf },
+}
+
+impl Whose {
+    fn of(root: &Root) -> Self {
+        match root.user() {
+            None => Self::System,
+            Some(uid) => {
+                Self::User { home: user::own_home(root, uid), runtime: user::runtime(uid) }
+            }
+        }
+    }
+
+    fn service(&self, name: &str) -> Option<Service> {
+        match self {
+            Self::System => Service::unit(name).ok(),
+            Self::User { .. } => Service::users_unit(name).ok(),
+        }
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        let Self::User { home, runtime } = self else { return FOLDERS.map(PathBuf::from).to_vec() };
+        let below = |folder: &str| match (folder.strip_prefix("~/"), folder.strip_prefix("$/")) {
+            (Some(rest), _) => home.join(rest),
+            (_, Some(rest)) => runtime.join(rest),
+            _ => folder.into(),
+        };
+        USERS_FOLDERS.map(below).to_vec()
+    }
+
+    /// The folder that a specifier stands for, if it is one of those.
+    fn folder(&self, specifier: char) -> Option<PathBuf> {
+        Some(match (self, specifier) {
+            (Self::System, 'h') => "/root".into(),
+            (Self::System, 't') => "/run".into(),
+            (Self::System, 'S') => "/var/lib".into(),
+            (Self::System, 'E') => "/etc".into(),
+            (Self::User { home, .. }, 'h') => home.clone(),
+            (Self::User { runtime, .. }, 't') => runtime.clone(),
+            (Self::User { home, .. }, 'S') => user::usual_state(home),
+            (Self::User { home, .. }, 'E') => home.join(".config"),
+            _ => return None,
+        })
+    }
 }
 
 /// What lies in the folders, by name; not read yet.
@@ -57,10 +122,10 @@ struct Catalogue {
 }
 
 impl Catalogue {
-    fn look(root: &Root) -> Self {
+    fn look(root: &Root, whose: &Whose) -> Self {
         let mut catalogue = Self::default();
-        for folder in FOLDERS.map(Path::new) {
-            for name in names_in(root, folder) {
+        for folder in whose.folders() {
+            for name in names_in(root, &folder) {
                 let path = folder.join(&name);
                 if let Some(unit) = name.strip_suffix(".d") {
                     for conf in names_in(root, &path).into_iter().filter(|n| is(n, "conf")) {
@@ -82,7 +147,7 @@ impl Catalogue {
         catalogue
     }
 
-    fn read(&self, root: &Root, service: Service) -> Option<UnitFile> {
+    fn read(&self, root: &Root, whose: &Whose, service: Service) -> Option<UnitFile> {
         let name = service.name();
         let template = template(name);
         let own = self.files.get(name);
@@ -104,7 +169,7 @@ impl Catalogue {
                 settings.read(&text);
             }
         }
-        let paths = settings.paths(name);
+        let paths = settings.paths(whose, name);
         Some(UnitFile { service, paths })
     }
 }
@@ -144,13 +209,13 @@ impl Settings {
         }
     }
 
-    pub(super) fn paths(&self, unit: &str) -> Vec<PathBuf> {
+    pub(super) fn paths(&self, whose: &Whose, unit: &str) -> Vec<PathBuf> {
         if self.has_own_root {
             // What it names lies in another tree.
             return Vec::new();
         }
         let values = self.values.values().flatten();
-        values.flat_map(|value| paths(&expand(value, unit))).collect()
+        values.flat_map(|value| paths(&expand(value, whose, unit))).collect()
     }
 }
 
@@ -176,7 +241,7 @@ fn logical_lines(text: &str) -> Vec<String> {
 }
 
 /// Puts in what `%i` and its like stand for, as far as paths are made of them.
-fn expand(value: &str, unit: &str) -> String {
+fn expand(value: &str, whose: &Whose, unit: &str) -> String {
     let stem = unit.strip_suffix(".service").unwrap_or(unit);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
     let mut text = String::new();
@@ -198,12 +263,11 @@ fn expand(value: &str, unit: &str) -> String {
                 text.push_str(&unescape(if instance.is_empty() { prefix } else { instance }));
             }
             Some('j') => text.push_str(prefix.rsplit('-').next().unwrap_or(prefix)),
-            Some('h') => text.push_str("/root"),
-            Some('t') => text.push_str("/run"),
-            Some('S') => text.push_str("/var/lib"),
-            Some('E') => text.push_str("/etc"),
             Some('%') | None => text.push('%'),
-            Some(other) => text.extend(['%', other]),
+            Some(other) => match whose.folder(other) {
+                Some(folder) => text.push_str(&folder.to_string_lossy()),
+                None => text.extend(['%', other]),
+            },
         }
     }
     text
@@ -305,6 +369,21 @@ mod tests {
         assert_eq!(found["web@blue.service"][0], Path::new("/srv/blue/venv/bin/app"));
         let escaped = &found[r"web@my\x2dapp-x.service"];
         assert!(escaped.contains(&"/my-app/x/x".into()), "{escaped:?}");
+    }
+
+    #[test]
+    fn a_users_unit_is_about_his_own_folders() {
+        let whose = Whose::User { home: "/home/bob".into(), runtime: "/run/user/1000".into() };
+        let mut settings = Settings::default();
+        settings.read("[Service]\nExecStart=%h/app/venv/bin/app --state %S/app --socket %t/app\n");
+        let paths = settings.paths(&whose, "app.service");
+        for path in
+            ["/home/bob/app/venv/bin/app", "/home/bob/.local/state/app", "/run/user/1000/app"]
+        {
+            assert!(paths.contains(&path.into()), "{path}: {paths:?}");
+        }
+        assert_eq!(whose.folders()[2], Path::new("/home/bob/.config/systemd/user"));
+        assert_eq!(whose.service("app").unwrap().to_string(), "user:app.service");
     }
 
     #[test]

@@ -16,8 +16,9 @@ impl Store {
             StoreError::Read(ReadError::NotOurs { path, .. }) => {
                 let mode = if path.is_dir() { "755" } else { "644" };
                 let path = printable(path);
+                let owner = if self.root.user().is_none() { "root:root" } else { "$USER:" };
                 return Some(format!(
-                    "find out who wrote there and look at what it says, then `chown root:root '{path}' && chmod {mode} '{path}'`"
+                    "find out who wrote there and look at what it says, then `chown {owner} '{path}' && chmod {mode} '{path}'`"
                 ));
             }
             StoreError::Damaged { path, .. }

@@ -40,6 +40,8 @@ pub(crate) enum NotAVenv {
     Remains(PathBuf),
     #[error("cannot read its configuration: {0}")]
     Configuration(ReadError),
+    #[error("it is refused: {0}")]
+    Refused(String),
     #[error("cannot look into {}: {source}", printable(.path))]
     Io { path: PathBuf, source: io::Error },
 }

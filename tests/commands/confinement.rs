@@ -1,6 +1,7 @@
 //! What a confined program can do: each rule broken by a program that tries to.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
@@ -16,6 +17,36 @@ fn confined(script: &str, writes: &serde_json::Value) -> Output {
         .args(["confine", &specification.to_string(), "--", "/bin/sh", "-c", script])
         .output()
         .unwrap()
+}
+
+/// An ordinary user sees a folder at the place of another, where the machine lets him.
+#[test]
+fn an_ordinary_user_lays_a_folder_over_another() {
+    let person = super::users::Person::new();
+    for name in ["home/new", "home/old"] {
+        person.make_folder(name);
+    }
+    fs::write(person.at("home/new/here"), "").unwrap();
+    let metadata = fs::metadata(person.at("home/new")).unwrap();
+    let born = metadata.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let identity = (metadata.ino(), u64::try_from(born.as_nanos()).unwrap());
+    let overlay = serde_json::json!({
+        "from": person.at("home/new"), "to": person.at("home/old"), "from_identity": identity,
+    });
+    let specification = serde_json::json!({
+        "uid": person.uid, "gid": person.uid, "groups": [], "overlay": overlay, "folder": "/",
+        "writes": null,
+    });
+    let script =
+        format!("ls {}; id -u; grep CapEff /proc/self/status", person.at("home/old").display());
+    let said = person.run(&["confine", &specification.to_string(), "--", "/bin/sh", "-c", &script]);
+    if said.stderr.contains("cannot make a private mount namespace") {
+        println!("this machine gives ordinary users no namespaces: not tried");
+        return;
+    }
+    let none = format!("here\n{}\nCapEff:\t0000000000000000\n", person.uid);
+    assert_eq!(said.expect(0).stdout, none);
+    assert!(!person.at("home/old/here").exists(), "seen by him alone");
 }
 
 fn says(script: &str) -> String {

@@ -5,6 +5,7 @@
 mod confinement;
 mod damage;
 mod system;
+mod users;
 
 use std::os::unix::fs::MetadataExt;
 use std::time::UNIX_EPOCH;

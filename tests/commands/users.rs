@@ -1,0 +1,152 @@
+//! What an ordinary user may have guarded, and what is refused to him. It is tried on this
+//! machine itself, in folders that go away: on a folder that stands for a system, nobody is
+//! an ordinary user.
+
+#![allow(clippy::disallowed_methods, reason = "a test gives folders away")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::system::Said;
+
+/// Whoever runs the test; where that is root, a number that nobody has.
+pub(crate) struct Person {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+    pub(crate) uid: u32,
+}
+
+impl Person {
+    pub(crate) fn new() -> Self {
+        let me = rustix::process::geteuid();
+        let uid = if me.is_root() { 54_321 } else { me.as_raw() };
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = folder.path().join("venvguard");
+        fs::copy(env!("CARGO_BIN_EXE_venvguard"), &program).unwrap();
+        let person = Self { folder, program, uid };
+        person.make_folder("home");
+        person
+    }
+
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(path)
+    }
+
+    pub(crate) fn make_folder(&self, path: &str) {
+        let mut folder = self.folder.path().to_path_buf();
+        for name in Path::new(path) {
+            folder.push(name);
+            if fs::create_dir(&folder).is_ok() {
+                chown(&folder, Some(self.uid), Some(self.uid)).unwrap();
+            }
+        }
+    }
+
+    /// A venv of his, as `python3 -m venv` leaves it.
+    fn make_venv(&self, path: &str) -> PathBuf {
+        self.make_folder(&format!("{path}/bin"));
+        self.make_folder(&format!("{path}/lib/python3.11/site-packages"));
+        let venv = self.at(path);
+        fs::write(venv.join("pyvenv.cfg"), "home = /usr/bin\n").unwrap();
+        symlink("/usr/bin/python3", venv.join("bin/python3")).unwrap();
+        venv
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        self.run_with(arguments, &[])
+    }
+
+    fn run_with(&self, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Said {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env_clear().env("HOME", self.at("home"));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        if rustix::process::geteuid().is_root() {
+            command.uid(self.uid).gid(self.uid);
+        }
+        Said::of(&command.output().unwrap())
+    }
+
+    fn registry(&self) -> PathBuf {
+        self.at("home/.local/state/venvguard/registry.json")
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn an_ordinary_user_has_a_registry_of_his_own() {
+    let person = Person::new();
+    let venv = person.make_venv("home/shop/venv");
+    person.run(&["register", text(&venv), "--service", "user:shop"]).expect(0);
+    let list = person.run(&["list", "--json"]).expect(0).json();
+    assert_eq!(list["venvs"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["venvs"][0]["services"][0]["manager"], "user", "{list}");
+    let state = fs::metadata(person.registry().parent().unwrap()).unwrap();
+    assert_eq!((state.uid(), state.mode() & 0o777), (person.uid, 0o700));
+    person.run(&["unregister", "shop"]).expect(0);
+    assert!(!fs::read_to_string(person.registry()).unwrap().contains("shop"));
+    let refused = person.run(&["--system", "register", text(&venv)]).expect(1);
+    assert!(refused.stderr.contains("only root can do this"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_registry_elsewhere_is_found_from_the_usual_place() {
+    let person = Person::new();
+    let venv = person.make_venv("home/shop/venv");
+    person.make_folder("elsewhere");
+    let state = [("XDG_STATE_HOME", person.at("elsewhere"))];
+    person.run_with(&["register", text(&venv)], &state).expect(0);
+    assert!(person.at("elsewhere/venvguard/registry.json").is_file());
+    assert!(person.run(&["list"]).expect(0).stdout.contains("shop"));
+}
+
+#[test]
+fn what_is_not_his_is_refused_by_name_and_nothing_is_registered() {
+    let person = Person::new();
+    let venv = person.make_venv("home/shop/venv");
+    let theirs = person.make_venv("theirs/venv");
+    let mut attempts = vec![
+        (&venv, "systemd:ssh", "systemd:ssh.service is not a unit of your own manager"),
+        (&venv, "supervisord:web", "supervisord:web is not a unit of your own manager"),
+    ];
+    if rustix::process::geteuid().is_root() {
+        chown(&theirs, Some(0), Some(0)).unwrap();
+        attempts.push((&theirs, "user:web", "it belongs to root"));
+    }
+    for (path, service, why) in attempts {
+        let said = person.run(&["register", text(path), "--service", service]).expect(1);
+        assert!(said.stderr.contains(why), "{}", said.stderr);
+        assert!(!person.registry().exists());
+    }
+}
+
+#[test]
+fn an_entry_that_he_wrote_himself_is_refused_and_the_others_hold() {
+    let person = Person::new();
+    let (good, theirs) = (person.make_venv("home/good/venv"), person.make_venv("home/theirs/venv"));
+    let units = person.make_venv("home/units/venv");
+    for venv in [&good, &theirs, &units] {
+        person.run(&["register", text(venv), "--service", "user:web"]).expect(0);
+    }
+    let registry = fs::read_to_string(person.registry()).unwrap();
+    let mut registry: serde_json::Value = serde_json::from_str(&registry).unwrap();
+    registry["venvs"][2]["services"][0]["manager"] = "systemd".into();
+    fs::write(person.registry(), registry.to_string()).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        chown(&theirs, Some(0), Some(0)).unwrap();
+    }
+    let status = person.run(&["status", "--json"]).expect(3).json();
+    let reason = |index: usize| status["venvs"][index]["reasons"][0].as_str().unwrap_or_default();
+    assert!(!reason(0).contains("refused"), "{status}");
+    assert!(!is_root || reason(1).contains("it is refused: it belongs to root"), "{status}");
+    assert!(reason(2).contains("it is refused: systemd:web.service is not"), "{status}");
+    let said = person.run(&["rebuild", "units"]).expect(1);
+    assert!(said.stderr.contains("cannot rebuild units: it is refused"), "{}", said.stderr);
+}
