@@ -128,6 +128,9 @@ pub(super) enum Command {
     },
     #[command(hide = true)]
     Carry,
+    /// Called by the hook, as an ordinary user
+    #[command(hide = true)]
+    SettleOwn,
 }
 
 const JSON_HELP: &str = "Print one JSON object, with a schema_version";

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::guard::{Guard, GuardError, Settled};
-use crate::host::{Root, confine};
+use crate::host::{Root, confine, user};
 use crate::repair;
 use crate::report::Report;
 use crate::store::{Entry, Registry, Store, StoreError};
@@ -113,6 +113,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Rollback { venv, to } => rebuild::rollback(&guard, &venv, to.as_deref()),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
+        Command::SettleOwn => settle_own(&guard),
         Command::Doctor { .. }
         | Command::Hook { .. }
         | Command::Confine { .. }
@@ -134,6 +135,21 @@ fn resume(guard: &Guard) -> anyhow::Result<Exit> {
     })
 }
 
+/// What apt's hook has done for an ordinary user, as him and after everything else.
+fn settle_own(guard: &Guard) -> anyhow::Result<Exit> {
+    if guard.root.user().is_none() {
+        anyhow::bail!("this is done for ordinary users only");
+    }
+    if !guard.store.is_used() {
+        return Ok(Exit::Done);
+    }
+    confine::step_back();
+    Ok(match guard.settle_own()? {
+        Settled::Nothing | Settled::Done => Exit::Done,
+        Settled::Attention | Settled::Later => Exit::Attention,
+    })
+}
+
 /// The launcher's side of a confined run.
 fn confined(report: &Report, specification: &str, program: &[std::ffi::OsString]) -> Exit {
     let error = match serde_json::from_str(specification) {
@@ -150,6 +166,18 @@ fn need_root(guard: &Guard) -> anyhow::Result<()> {
         anyhow::bail!("only root can do this; nothing was changed (try `sudo venvguard …`)");
     }
     Ok(())
+}
+
+/// An ordinary user registers where the administrator lets him.
+fn need_welcome(guard: &Guard) -> anyhow::Result<()> {
+    let Some(uid) = guard.root.user() else { return Ok(()) };
+    let person = user::by_uid(&guard.root, uid);
+    if guard.config.users.enabled && person.is_none_or(|person| guard.is_welcome(&person)) {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "the administrator does not let you have venvs of your own guarded (`users` in /etc/venvguard/config.toml); nothing was registered"
+    );
 }
 
 /// Whether what is kept is the caller's to change.

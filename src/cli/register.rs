@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::arguments::Register;
-use super::{Exit, chosen, need_root};
+use super::{Exit, chosen, need_root, need_welcome};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
@@ -14,6 +14,7 @@ use crate::venv::{self, Lock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
     need_root(guard)?;
+    need_welcome(guard)?;
     if wanted.name.is_some() && wanted.paths.len() > 1 {
         bail!(
             "--name is for one venv, and {} are given; nothing was registered",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Exit, need_root};
+use super::{Exit, need_root, need_welcome};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::host::user;
@@ -38,6 +38,7 @@ pub(super) fn scan(
 ) -> anyhow::Result<Exit> {
     if register {
         need_root(guard)?;
+        need_welcome(guard)?;
     }
     let _lock = register.then(|| guard.lock()).transpose()?;
     let mut registry = guard.store.registry()?;

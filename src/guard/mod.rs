@@ -7,6 +7,7 @@
 mod gate;
 mod settle;
 mod survey;
+pub(crate) mod users;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use crate::plan::{Moment, Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
 use crate::store::{Pending, TransactionRecord};
-use crate::venv::Venv;
+use crate::venv::{NotAVenv, Venv};
 
 /// What [`Guard::settle`] left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,10 @@ impl Guard {
         if self.is_settled()? {
             return Ok(Settled::Nothing);
         }
-        let _lock = self.lock()?;
-        self.settle_locked()
+        let lock = self.lock()?;
+        let settled = self.settle_locked();
+        drop(lock);
+        self.after(settled)
     }
 
     /// Ends what a crash, a kill or a missing Post-Invoke left.
@@ -45,13 +47,30 @@ impl Guard {
         if self.is_settled()? {
             return Ok(Settled::Nothing);
         }
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         // Asked once we are alone: an apt that comes now waits for us in its first hook.
         if self.is_apt_at_work() {
             self.report.note("apt or dpkg is at work: another time");
             return Ok(Settled::Later);
         }
+        let settled = self.settle_locked();
+        drop(lock);
+        self.after(settled)
+    }
+
+    /// The same for one user's own venvs, when the hook has found that there is something to
+    /// settle.
+    pub(crate) fn settle_own(&self) -> Result<Settled, GuardError> {
+        let _lock = self.lock()?;
         self.settle_locked()
+    }
+
+    /// The users' turn, whatever became of the system's venvs, unless Python is not there yet.
+    fn after(&self, settled: Result<Settled, GuardError>) -> Result<Settled, GuardError> {
+        if !matches!(settled, Ok(Settled::Later)) {
+            self.serve_users();
+        }
+        settled
     }
 
     fn settle_locked(&self) -> Result<Settled, GuardError> {
@@ -71,6 +90,11 @@ impl Guard {
         let recovered = self.recover(&mut registry, &now);
         let transaction = self.store.transaction()?;
         let mut survey = self.survey(registry);
+        for (entry, venv) in survey.entries() {
+            if let Err(why @ NotAVenv::Refused(_)) = venv {
+                self.report.error(&format!("{}: {why}", entry.name));
+            }
+        }
         let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg);
         self.let_go(&mut survey, &now);
         let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now);

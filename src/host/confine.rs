@@ -217,6 +217,12 @@ fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::other(format!("{what}: {error}"))
 }
 
+/// Lets whatever else runs go first, from now on: ours, and all that we start.
+pub(crate) fn step_back() {
+    // Where it is forbidden, nothing is lost but time.
+    let _ = rustix::process::nice(19);
+}
+
 /// Lowers a limit; one that is lower already stays.
 fn limit(resource: Resource, most: u64) -> io::Result<()> {
     let before = rustix::process::getrlimit(resource);

@@ -126,6 +126,10 @@ fn must_be_own(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
 /// Reads a file that was opened, of at most `limit` bytes.
 pub(crate) fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let limit = at_most(limit);
+    // As much as fits is not read in vain.
+    if file.metadata().is_ok_and(|metadata| metadata.len() > limit) {
+        return Err(ReadError::TooLarge { path: path.to_path_buf(), limit });
+    }
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)

@@ -18,13 +18,46 @@ pub(crate) struct User {
 
 /// Looks a user up by number: in the passwd file, then wherever else the system looks.
 pub(crate) fn by_uid(root: &Root, uid: u32) -> Option<User> {
-    let passwd = file::read_untrusted(&root.at("/etc/passwd"), LIMIT).ok()?;
-    let found = String::from_utf8_lossy(&passwd).lines().find_map(|line| entry(line, uid));
-    if found.is_some() || !root.is_system() {
-        return found;
+    find(root, &uid.to_string(), |user| user.uid == uid)
+}
+
+/// The same by name.
+pub(crate) fn by_name(root: &Root, name: &str) -> Option<User> {
+    find(root, name, |user| user.name == name)
+}
+
+fn find(root: &Root, key: &str, is_meant: impl Fn(&User) -> bool) -> Option<User> {
+    let first = |text: &str| text.lines().filter_map(entry).find(&is_meant);
+    first(&text(root, "/etc/passwd")).or_else(|| first(&asked(root, &["passwd", "--", key])))
+}
+
+/// The accounts of people and not of programs, by their numbers (`login.defs(5)`).
+pub(crate) fn people(root: &Root) -> Vec<User> {
+    let definitions = text(root, "/etc/login.defs");
+    let number = |key: &str| {
+        let mut lines = definitions.lines().map(str::split_whitespace);
+        lines.find_map(|mut words| (words.next()? == key).then(|| words.next()?.parse().ok())?)
+    };
+    let (first, last) = (number("UID_MIN").unwrap_or(1000), number("UID_MAX").unwrap_or(60_000));
+    let known = asked(root, &["passwd"]);
+    let known = if known.is_empty() { text(root, "/etc/passwd") } else { known };
+    let range: std::ops::RangeInclusive<u32> = first..=last;
+    known.lines().filter_map(entry).filter(|user| range.contains(&user.uid)).collect()
+}
+
+/// A file of the system's; nothing where it cannot be read.
+fn text(root: &Root, path: &str) -> String {
+    let bytes = file::read_untrusted(&root.at(path), LIMIT).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What the system answers that may look elsewhere than in files.
+fn asked(root: &Root, words: &[&str]) -> String {
+    if !root.is_system() {
+        return String::new();
     }
-    let answer = Program::new("/usr/bin/getent").arg("passwd").arg(uid.to_string()).run().ok()?;
-    answer.text().lines().find_map(|line| entry(line, uid))
+    let answer = Program::new("/usr/bin/getent").args(words).asks().run();
+    answer.map(|answer| answer.text()).unwrap_or_default()
 }
 
 /// A name for a number; the number itself where it has none.
@@ -59,10 +92,7 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 
 /// The groups a user is in, besides his own.
 pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
-    let Ok(text) = file::read_untrusted(&root.at("/etc/group"), LIMIT) else {
-        return Vec::new();
-    };
-    String::from_utf8_lossy(&text)
+    text(root, "/etc/group")
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(':');
@@ -72,10 +102,22 @@ pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
         .collect()
 }
 
-fn entry(line: &str, wanted: u32) -> Option<User> {
+/// Whether somebody is in a group, by his own or as a member.
+pub(crate) fn is_in_group(root: &Root, user: &User, group: &str) -> bool {
+    let has_him = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, gid, members] = fields.as_slice() else { return false };
+        let is_own = gid.parse() == Ok(user.gid);
+        *name == group && (is_own || members.split(',').any(|member| member == user.name))
+    };
+    text(root, "/etc/group").lines().any(has_him)
+        || asked(root, &["group", "--", group]).lines().any(has_him)
+}
+
+fn entry(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let name = fields.next()?.to_string();
-    let uid = fields.nth(1)?.parse().ok().filter(|uid| *uid == wanted)?;
+    let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
     let home = Path::new(fields.nth(1)?).to_path_buf();
     Some(User { name, uid, gid, home })
@@ -103,5 +145,11 @@ mod tests {
         );
         assert_eq!(groups(&root, &user), [50]);
         assert_eq!(name(&root, 7), "7");
+        assert_eq!(by_name(&root, "web"), Some(user.clone()));
+        assert_eq!(people(&root), std::slice::from_ref(&user));
+        std::fs::write(folder.path().join("etc/login.defs"), "# UID_MIN 5\nUID_MIN\t\t 1002\n")
+            .unwrap();
+        assert_eq!(people(&root), []);
+        assert!(is_in_group(&root, &user, "ssl") && !is_in_group(&root, &user, "x"));
     }
 }

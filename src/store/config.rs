@@ -32,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) keep_trees: NonZeroUsize,
     /// Days for which each of them is kept.
     pub(crate) keep_days: u32,
+    pub(crate) users: Users,
 }
 
 impl Default for Config {
@@ -45,7 +46,28 @@ impl Default for Config {
             stable_for: 3,
             keep_trees: const { NonZeroUsize::new(2).unwrap() },
             keep_days: 14,
+            users: Users::default(),
         }
+    }
+}
+
+/// What ordinary users may have.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Users {
+    /// Whether they have venvs of their own guarded.
+    pub(crate) enabled: bool,
+    /// Who of them: names, and groups as `@name`; everybody where it is not said.
+    pub(crate) allow: Option<Vec<String>>,
+    /// Seconds of an apt run that one of them may take.
+    pub(crate) time_limit: u64,
+    /// Seconds that all of them together may take.
+    pub(crate) total_time_limit: u64,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self { enabled: true, allow: None, time_limit: 300, total_time_limit: 900 }
     }
 }
 
@@ -121,6 +143,7 @@ mod tests {
     fn a_mistake_is_named_with_its_line() {
         for (text, line) in [
             ("keep-trees = 0\n", 1),
+            ("[users]\nalow = []\n", 2),
             ("jobs = 1\nenigne = \"uv\"\n", 2),
             ("policy = \"blok\"\n", 1),
             ("jobs =\n", 1),

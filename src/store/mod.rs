@@ -53,6 +53,8 @@ const CALLED: &str = "/run/venvguard/called";
 
 /// The registry of a hundred thousand venvs stays below this.
 const LIMIT: u64 = 256 << 20;
+/// And that of the venvs which one user can have.
+const USERS_LIMIT: u64 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -227,7 +229,8 @@ impl Store {
 
     fn load<T: DeserializeOwned>(&self, name: &str, known: u64) -> Result<Option<T>, StoreError> {
         let path = self.state.join(name);
-        let bytes = match file::read_own(&path, LIMIT) {
+        let limit = if self.root.user().is_none() { LIMIT } else { USERS_LIMIT };
+        let bytes = match file::read_own(&path, limit) {
             Err(error) if error.is_not_found() => return Ok(None),
             other => other?,
         };

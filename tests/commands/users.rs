@@ -150,3 +150,25 @@ fn an_entry_that_he_wrote_himself_is_refused_and_the_others_hold() {
     let said = person.run(&["rebuild", "units"]).expect(1);
     assert!(said.stderr.contains("cannot rebuild units: it is refused"), "{}", said.stderr);
 }
+
+#[test]
+fn a_registry_that_is_none_is_named_and_neither_read_nor_waited_for() {
+    for (trick, told) in [
+        ("mkfifo registry.json", "registry.json is not a regular file"),
+        ("ln -s /etc/shadow registry.json", "registry.json is not a regular file"),
+        ("truncate -s 1G registry.json", "registry.json is larger than 8388608 bytes"),
+        ("mkdir registry.json", "registry.json is not a regular file"),
+        ("echo '{' >registry.json", "registry.json, line"),
+    ] {
+        let person = Person::new();
+        person.make_folder("home/.local/state/venvguard");
+        let folder = person.registry().parent().unwrap().to_path_buf();
+        let script = format!("cd {}; {trick}; chown -h {} *", text(&folder), person.uid);
+        super::system::System::shell(&script);
+        let said = person.run(&["settle-own"]).expect(1);
+        assert!(said.stderr.contains(told), "{trick}: {}", said.stderr);
+    }
+    let person = Person::new();
+    assert_eq!(person.run(&["settle-own"]).expect(0).stderr, "", "who has nothing is not bothered");
+    assert_eq!(fs::read_dir(person.at("home")).unwrap().count(), 0);
+}

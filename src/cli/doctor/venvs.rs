@@ -15,7 +15,7 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     let Ok(survey) = guard.look() else { return Vec::new() };
     let Ok(now) = guard.interpreters() else { return Vec::new() };
     let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
-    let mut findings = Vec::new();
+    let mut findings = vec![of_users(guard)];
     for ((entry, venv), health) in healths {
         let name = &entry.name;
         let mend = match health.state {
@@ -47,6 +47,22 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether ordinary users may have venvs of their own. How those are is theirs to ask.
+fn of_users(guard: &Guard) -> Finding {
+    let users = &guard.config.users;
+    Finding::note(match &users.allow {
+        _ if !users.enabled => "users' own venvs are not guarded (users.enabled)".to_string(),
+        None => {
+            format!("users' own venvs are repaired as their users, each in {} s", users.time_limit)
+        }
+        Some(allow) => format!(
+            "the own venvs of {} are repaired as their users, each in {} s",
+            printable(allow.join(", ")),
+            users.time_limit
+        ),
+    })
 }
 
 /// What was said at registration, and is not so any more.

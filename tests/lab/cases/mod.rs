@@ -11,6 +11,7 @@ mod harmless;
 mod minor;
 mod power;
 mod running;
+mod users;
 
 use anyhow::Result;
 
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults::cases(),
         foreign::cases(),
         crate::hostile::cases(),
+        users::cases(),
     ]
     .into_iter()
     .flatten()

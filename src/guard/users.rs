@@ -1,0 +1,171 @@
+//! The venvs that ordinary users have guarded, after the system's.
+//!
+//! Whatever is a user's is read and done by a process of his own: this program once more,
+//! started as him by the launcher, with nothing of ours and for a limited time. Root opens no
+//! file of his, not even to see whether he has any venv, and believes nothing of what the
+//! process says: it is shown, escaped and cut short, and that is all.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Guard;
+use crate::host::clock::Deadline;
+use crate::host::command::{CommandError, Finished};
+use crate::host::file::printable;
+use crate::host::user::{self, User};
+use crate::host::{Program, confine};
+
+/// The command that does one user's share.
+pub(crate) const COMMAND: &str = "settle-own";
+
+/// So many users are served at once.
+const AT_ONCE: usize = 2;
+
+/// On a machine with more accounts the administrator says whose venvs are meant.
+const MOST: usize = 256;
+
+/// What is shown of what one user's process says.
+const LINES: usize = 40;
+const LENGTH: usize = 400;
+
+impl Guard {
+    /// Whether this user may have venvs of his own guarded.
+    pub(crate) fn is_welcome(&self, person: &User) -> bool {
+        let users = &self.config.users;
+        let is_named = |name: &String| match name.strip_prefix('@') {
+            Some(group) => user::is_in_group(&self.root, person, group),
+            None => *name == person.name,
+        };
+        users.enabled && users.allow.as_ref().is_none_or(|allow| allow.iter().any(is_named))
+    }
+
+    /// Lets the venvs of each user who may have some be brought in line, as him. Nothing that
+    /// goes wrong there is any concern of the system's.
+    pub(super) fn serve_users(&self) {
+        if !self.root.is_system() || self.root.user().is_some() || !self.config.users.enabled {
+            return;
+        }
+        let named = self.config.users.allow.iter().flatten();
+        let named = named.filter_map(|name| user::by_name(&self.root, name));
+        let mut people: Vec<User> = user::people(&self.root).into_iter().chain(named).collect();
+        people.retain(|person| person.uid != 0 && self.is_welcome(person));
+        people.sort_by_key(|person| person.uid);
+        people.dedup_by_key(|person| person.uid);
+        if people.len() > MOST {
+            self.report.error(&format!(
+                "{} users may have venvs of their own, {MOST} are asked: name them in users.allow",
+                people.len()
+            ));
+            people.truncate(MOST);
+        }
+        let deadline = Deadline::after(Duration::from_secs(self.config.users.total_time_limit));
+        let queue = Mutex::new(people.into_iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    while !deadline.has_passed() {
+                        let Some(person) = next() else { return };
+                        self.serve(&person, deadline);
+                    }
+                });
+            }
+        });
+        let left = queue.into_inner().unwrap_or_else(PoisonError::into_inner).count();
+        if left > 0 {
+            self.report
+                .error(&format!("{left} users' own venvs were not looked at: the time is up"));
+        }
+    }
+
+    fn serve(&self, person: &User, deadline: Deadline) {
+        let limit = Duration::from_secs(self.config.users.time_limit).min(deadline.left());
+        let program = Program::new("/proc/self/exe").arg(COMMAND).limit(limit);
+        let home: &Path = &person.home;
+        match confine::confined(&self.root, program, person, None, home).finish() {
+            Ok(finished) => {
+                for message in messages(&finished) {
+                    self.report.note(&format!("user {}: {message}", printable(&person.name)));
+                }
+            }
+            Err(CommandError::TimedOut { limit, .. }) => self.report.error(&format!(
+                "user {}: not done within {} s: his own venvs are as this left them (he ends it by `venvguard resume`)",
+                printable(&person.name),
+                limit.as_secs()
+            )),
+            Err(error) => {
+                self.report.error(&format!("user {}: {error}", printable(&person.name)));
+            }
+        }
+    }
+}
+
+/// What a user's process said, as it may be shown: a line that is indented belongs to the one
+/// before it.
+fn messages(finished: &Finished) -> Vec<String> {
+    let said = [&finished.errors[..], &finished.output[..]].map(String::from_utf8_lossy).concat();
+    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+    let mut messages: Vec<String> = Vec::new();
+    for line in lines.by_ref().take(LINES) {
+        let shown = printable(line.chars().take(LENGTH).collect::<String>());
+        match messages.last_mut().filter(|_| line.starts_with(' ')) {
+            Some(message) => message.extend(["\n", &shown]),
+            None => messages.push(shown),
+        }
+    }
+    let more = lines.count();
+    if more > 0 {
+        messages.push(format!("… and {more} more lines"));
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Root;
+    use crate::report::Report;
+
+    #[test]
+    fn what_a_user_says_is_escaped_and_cut_short() {
+        let script = "printf 'a\\033[2J\\n    b\\n' >&2; yes | head -n 1000";
+        let said = Program::new("/bin/sh").args(["-c", script]).run().unwrap();
+        let messages = messages(&said);
+        assert_eq!(messages[0], "a\\u{1b}[2J\n    b");
+        assert_eq!(messages.len(), LINES, "{messages:?}");
+        assert_eq!(messages.last().unwrap(), "… and 962 more lines");
+    }
+
+    #[test]
+    fn the_administrator_says_who_is_welcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "etc/passwd",
+            "ann:x:1001:1001::/home/ann:/bin/sh\nbob:x:1002:50::/home/bob:/bin/sh\n",
+        );
+        write("etc/group", "dev:x:50:\nadm:x:51:ann\n");
+        let welcome = |config: &str| {
+            write("etc/venvguard/config.toml", config);
+            let guard = Guard::open(Root::new(folder.path()), Report::for_command()).unwrap();
+            let people = user::people(&guard.root);
+            let names = people.into_iter().filter(|one| guard.is_welcome(one)).map(|one| one.name);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(welcome(""), ["ann", "bob"]);
+        assert_eq!(welcome("users.enabled = false\nusers.allow = [\"ann\"]\n"), [""; 0]);
+        assert_eq!(welcome("[users]\nallow = []\n"), [""; 0]);
+        assert_eq!(welcome("[users]\nallow = [\"bob\"]\n"), ["bob"]);
+        assert_eq!(welcome("[users]\nallow = [\"@adm\"]\n"), ["ann"]);
+        assert_eq!(
+            welcome("[users]\nallow = [\"@dev\", \"eve\"]\n"),
+            ["bob"],
+            "his own group counts"
+        );
+    }
+}

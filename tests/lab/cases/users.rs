@@ -1,0 +1,192 @@
+//! An ordinary user's own venv, guarded without root, beside users who try what they can with registries of their own.
+
+use anyhow::{Result, ensure};
+
+use super::{Case, Half};
+use crate::machine::{Machine, Manager, Service, wait_for};
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |half, run| Case {
+        subject: "users_own_venv",
+        half,
+        upgrade: Kind::TrixieMinor,
+        sites: &[Site::Followed],
+        run,
+    };
+    vec![case(Half::Unguarded, unguarded), case(Half::Guarded, guarded)]
+}
+
+const VENV: &str = "/srv/followed/venv";
+
+/// What serves out of the venv is the user's own unit from now on.
+const UNIT: &str = "[Service]
+WorkingDirectory=/srv/followed
+Environment=PYTHONPATH=/srv
+ExecStart=/srv/followed/venv/bin/gunicorn --workers 1 --bind unix:/srv/followed/http.sock app:application
+Restart=on-failure
+RestartSec=100ms
+
+[Install]
+WantedBy=default.target
+";
+
+fn make_unit(machine: &Machine) -> Result<Service> {
+    machine.must(
+        "systemctl disable --quiet --now followed
+         loginctl enable-linger app
+         install -d -o app -g app /home/app/.config /home/app/.config/systemd /home/app/.config/systemd/user",
+    )?;
+    machine.write("/home/app/.config/systemd/user/web.service", UNIT)?;
+    wait_for("the user's manager to run", || {
+        Ok(machine.run("test -S /run/user/1000/systemd/private")?.code == 0)
+    })?;
+    as_user(
+        machine,
+        "app",
+        "systemctl --user daemon-reload && systemctl --user enable --quiet --now web",
+    )?;
+    let service = Service {
+        manager: Manager::Systemd,
+        name: "web".into(),
+        socket: "/srv/followed/http.sock".into(),
+        venv: VENV.into(),
+    };
+    machine.wait_until_serving(&service)?;
+    Ok(service)
+}
+
+/// As somebody who has logged in.
+fn as_user(machine: &Machine, name: &str, script: &str) -> Result<String> {
+    machine.must(&format!(
+        "cd /; setpriv --reuid {name} --regid {name} --init-groups --reset-env \
+         env XDG_RUNTIME_DIR=/run/user/$(id -u {name}) sh -euc '{script}'"
+    ))
+}
+
+fn unguarded(machine: &Machine) -> Result<()> {
+    let service = make_unit(machine)?;
+    machine.must_upgrade_python()?;
+    machine.page(&service, "/ok")?;
+    as_user(machine, "app", "systemctl --user restart web || true")?;
+    wait_for("the user's unit to fail", || {
+        let log = machine.must("journalctl --quiet --no-pager _SYSTEMD_USER_UNIT=web.service")?;
+        Ok(log.contains("No module named 'gunicorn'"))
+    })
+}
+
+/// Users who have a registry each that is not what `venvguard register` made of it, and what becomes of them in apt's
+/// output.
+const TRICKS: [(&str, &str, &str); 8] = [
+    (
+        "another",
+        "install -m 644 /tmp/of-app.json $STATE/registry.json",
+        "another: followed: it is refused: it belongs to app",
+    ),
+    (
+        "unit",
+        "venvguard register ~/venv --service user:precious
+         sed -i s/\\\"user\\\"/\\\"systemd\\\"/ $STATE/registry.json",
+        "unit: unit: it is refused: systemd:precious.service is not a unit of your own manager",
+    ),
+    (
+        "command",
+        "printf \"#!/bin/sh\\nid -u >>~/who\\ntouch /root/reached\\n\" >~/check; chmod +x ~/check
+         venvguard register ~/venv --check ~/check",
+        "command: command: rebuilt",
+    ),
+    ("fifo", "mkfifo $STATE/registry.json", "registry.json is not a regular file"),
+    ("link", "ln -s /etc/shadow $STATE/registry.json", "registry.json is not a regular file"),
+    ("large", "truncate -s 1G $STATE/registry.json", "registry.json is larger than"),
+    (
+        "hangs",
+        "venvguard register ~/venv; rm $STATE/lock; mkfifo $STATE/lock",
+        "hangs: not done within 20 s",
+    ),
+    (
+        "talks",
+        "venvguard register ~/venv --check true
+         printf \"\\033[2J\" | tee $STATE/registry.json >/dev/null",
+        "talks: error: ",
+    ),
+];
+
+fn guarded(machine: &Machine) -> Result<()> {
+    let new = machine.upgrade.about.to.clone();
+    let service = make_unit(machine)?;
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine.must(
+        "printf '[users]\\ntime-limit = 20\\ndisallow = []\\n' >/etc/venvguard/config.toml
+         ! venvguard list
+         printf '[users]\\nallow = [\"nobody\"]\\n' >/etc/venvguard/config.toml",
+    )?;
+    let register = format!("venvguard register {VENV}");
+    let refused = as_user(machine, "app", &format!("! {register} 2>&1"))?;
+    ensure!(refused.contains("the administrator does not let you"), "{refused}");
+    machine.must("printf '[users]\\ntime-limit = 20\\n' >/etc/venvguard/config.toml")?;
+    as_user(machine, "app", &register)?;
+    let services = as_user(machine, "app", "venvguard show followed")?;
+    ensure!(services.contains("user:web.service"), "the unit is not found: {services}");
+    machine.must("cp /home/app/.local/state/venvguard/registry.json /tmp/of-app.json")?;
+    lay_traps(machine)?;
+    let shadow = machine.must("sha256sum /etc/shadow; systemctl show -p InvocationID precious")?;
+
+    let said = machine.must_upgrade_python()?;
+    for (_, _, told) in TRICKS {
+        ensure!(said.text.contains(told), "{told:?} is not told: {said:?}");
+    }
+    ensure!(!said.text.contains('\u{1b}'), "a terminal is spoken to: {said:?}");
+    ensure!(said.text.contains("restarted user:web.service"), "{said:?}");
+    ensure!(!said.text.contains("building in place"), "no namespace for a user: {said:?}");
+
+    machine.wait_until_serving(&service)?;
+    ensure!(machine.answering_version(&service)? == new.upstream, "it runs the old Python");
+    machine.assert_no_process_but_on(Site::Followed, &new.minor)?;
+    let status = as_user(machine, "app", "venvguard status")?;
+    ensure!(status.contains("healthy"), "{status}");
+    let others = machine
+        .must("find /srv/followed /home/app ! -user app ! -name app.py ! -name web.service")?;
+    ensure!(others.is_empty(), "not his any more: {others}");
+    ensure!(machine.must("venvguard list 2>&1")?.contains("no venv is registered"));
+
+    let now = machine.must("sha256sum /etc/shadow; systemctl show -p InvocationID precious")?;
+    ensure!(now == shadow, "something of root's was touched: {shadow} {now}");
+    machine.must(
+        "test ! -e /root/reached
+         test \"$(sort -u /home/command/who)\" = \"$(id -u command)\"",
+    )?;
+
+    as_user(machine, "app", "venvguard rollback followed")?;
+    machine.wait_until_serving(&service)?;
+    ensure!(machine.answering_version(&service)? == machine.upgrade.about.from.upstream);
+    as_user(machine, "app", "venvguard rebuild followed && venvguard prune followed")?;
+    machine.wait_until_serving(&service)?;
+    ensure!(machine.answering_version(&service)? == new.upstream);
+    let history = as_user(machine, "app", "venvguard history")?;
+    ensure!(history.matches("rebuilt").count() == 2, "{history}");
+    as_user(machine, "app", "venvguard unregister followed")?;
+    Ok(())
+}
+
+/// Each in a home of his own, with a venv that is his.
+fn lay_traps(machine: &Machine) -> Result<()> {
+    machine.write(
+        "/etc/systemd/system/precious.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n",
+    )?;
+    machine
+        .must("chmod 644 /tmp/of-app.json; systemctl daemon-reload; systemctl start precious")?;
+    for (name, trick, _) in TRICKS {
+        machine.must(&format!("useradd --create-home --shell /bin/sh {name}"))?;
+        as_user(
+            machine,
+            name,
+            &format!(
+                "STATE=~/.local/state/venvguard; mkdir -p $STATE
+                 /usr/bin/python3 -m venv --without-pip ~/venv\n{trick}"
+            ),
+        )?;
+    }
+    Ok(())
+}
