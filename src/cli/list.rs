@@ -185,6 +185,9 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
             line("", reason);
         }
         line("policy", &entry.policy.to_string());
+        if let Some(file) = entry.declared_in() {
+            line("declared in", &printable(file));
+        }
         if let Ok(venv) = venv {
             line("made by", &venv.flavour.to_string());
             line("interpreter", &format!("{} ({})", printable(&venv.base.path), venv.base.link));

@@ -23,7 +23,7 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     if let Some(minor) = wanted.python.filter(|minor| now.get(*minor).is_none()) {
         bail!("Python {minor} is not installed by Debian here; nothing was changed");
     }
-    let mut registry = guard.store.registry()?;
+    let mut registry = guard.registry()?;
     // What cannot be ended is said, and refused below.
     let mut attention = !wanted.dry_run && !guard.recover(&mut registry, &now);
     let mut survey = guard.survey(registry);
@@ -152,7 +152,7 @@ fn asked_for<'a>(
 pub(super) fn rollback(guard: &Guard, wanted: &str, to: Option<&Path>) -> anyhow::Result<Exit> {
     let _lock = alone(guard)?;
     let now = guard.interpreters()?;
-    let mut registry = guard.store.registry()?;
+    let mut registry = guard.registry()?;
     guard.recover(&mut registry, &now);
     let mut survey = guard.survey(registry);
     let found = chosen(&survey.registry, &[wanted.to_string()])?;
@@ -184,7 +184,7 @@ pub(super) fn rollback(guard: &Guard, wanted: &str, to: Option<&Path>) -> anyhow
 /// Removes the trees that are too many or too old, or all that is kept of some venvs.
 pub(super) fn prune(guard: &Guard, wanted: &[String]) -> anyhow::Result<Exit> {
     let _lock = alone(guard)?;
-    let mut registry = guard.store.registry()?;
+    let mut registry = guard.registry()?;
     guard.recover(&mut registry, &guard.interpreters()?);
     let ids: Vec<String> = chosen(&registry, wanted)?.iter().map(|one| one.id.clone()).collect();
     guard.prune(&mut registry, &ids);

@@ -28,7 +28,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         Lock::read(&guard.root, path).context("nothing was registered")?;
     }
     let _lock = guard.lock()?;
-    let mut registry = guard.store.registry()?;
+    let mut registry = guard.registry()?;
     let mut registered = Vec::new();
     for path in &wanted.paths {
         // All or nothing: a mistake in the last path registers none of the others.
@@ -37,6 +37,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
                 format!("cannot register {}; nothing was registered", printable(path))
             })?;
         let Some(entry) = registry.get_mut(&id) else { continue };
+        entry.register_by_hand();
         if let Some(policy) = wanted.policy {
             entry.policy = policy;
         }
@@ -138,8 +139,12 @@ fn check(command: &str) -> anyhow::Result<Vec<String>> {
 pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit> {
     need_root(guard)?;
     let _lock = guard.lock()?;
-    let mut registry = guard.store.registry()?;
-    let ids: Vec<String> = chosen(&registry, venvs)?.iter().map(|entry| entry.id.clone()).collect();
+    let mut registry = guard.registry()?;
+    let wanted = chosen(&registry, venvs)?;
+    if let Some((entry, file)) = wanted.iter().find_map(|one| Some((one, one.declared_in()?))) {
+        bail!("{} is declared in {}: take it out there", entry.name, printable(file));
+    }
+    let ids: Vec<String> = wanted.iter().map(|entry| entry.id.clone()).collect();
     if ids.iter().any(|id| guard.store.has_journal(id)) {
         // What was begun is ended first: nobody would afterwards.
         guard.recover(&mut registry, &guard.interpreters()?);

@@ -41,7 +41,7 @@ pub(super) fn scan(
         need_welcome(guard)?;
     }
     let _lock = register.then(|| guard.lock()).transpose()?;
-    let mut registry = guard.store.registry()?;
+    let mut registry = guard.registry()?;
     let mut found = Vec::new();
     // An ordinary user's venvs are in his home.
     let home = guard.root.user().map(|uid| vec![user::own_home(&guard.root, uid)]);

@@ -27,7 +27,7 @@ impl Guard {
         }
         let after = predict(&now, &transaction.actions);
         let known = self.store.transaction()?;
-        let mut registry = self.store.registry()?;
+        let mut registry = self.registry()?;
         if !transaction.dry_run {
             self.recover(&mut registry, &now);
         }

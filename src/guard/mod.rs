@@ -4,6 +4,7 @@
 //! after dpkg and whenever something was left to do. Each reads what is, asks `plan` what
 //! to do about it, and lets `repair` do it. Each may run twice, or not at all.
 
+mod declared;
 mod gate;
 mod settle;
 mod survey;

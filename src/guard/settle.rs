@@ -86,7 +86,7 @@ impl Guard {
         }
         let now = self.interpreters()?;
         let before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
-        let mut registry = self.store.registry()?;
+        let mut registry = self.registry()?;
         let recovered = self.recover(&mut registry, &now);
         let transaction = self.store.transaction()?;
         let mut survey = self.survey(registry);

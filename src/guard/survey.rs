@@ -238,6 +238,6 @@ impl Guard {
 
     /// The registry, looked at.
     pub(crate) fn look(&self) -> Result<Survey, GuardError> {
-        Ok(self.survey(self.store.registry()?))
+        Ok(self.survey(self.registry()?))
     }
 }

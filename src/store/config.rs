@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use crate::host::{Root, file};
@@ -84,32 +85,34 @@ impl Config {
     pub(super) fn load(root: &Root) -> Result<Self, StoreError> {
         let path = root.at(PATH);
         match file::read_own(&path, LIMIT) {
-            Ok(bytes) => Self::parse(&path, &bytes),
+            Ok(bytes) => parse(&path, &bytes),
             Err(error) if error.is_not_found() => Ok(Self::default()),
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged =
-            |line, reason: String| StoreError::Damaged { path: path.to_path_buf(), line, reason };
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            damaged(before.split(|byte| *byte == b'\n').count(), error.to_string())
-        })?;
-        toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-            damaged(line, told(text, line, error.message()))
-        })
-    }
+/// Reads what a person wrote; what is wrong is told with its line.
+pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
+    let damaged =
+        |line, reason: String| StoreError::Damaged { path: path.to_path_buf(), line, reason };
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        damaged(before.split(|byte| *byte == b'\n').count(), error.to_string())
+    })?;
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+        damaged(line, told(text, line, error.message()))
+    })
 }
 
 /// What is wrong, with the key that it is about and the name that may have been meant.
 fn told(text: &str, line: usize, message: &str) -> String {
     let key = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
     let key = key.map_or("", |(key, _)| key.trim());
-    let about = if key.is_empty() || message.starts_with("unknown field") {
+    let is_about_another = ["unknown field", "missing field"].map(|one| message.starts_with(one));
+    let about = if key.is_empty() || is_about_another.contains(&true) {
         String::new()
     } else {
         format!("{key}: ")
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, StoreError> {
-        Config::parse(Path::new("config.toml"), text.as_bytes())
+        super::parse(Path::new("config.toml"), text.as_bytes())
     }
 
     #[test]

@@ -164,8 +164,16 @@ proptest! {
     }
 
     #[test]
+    fn declarations(bytes in near(DECLARATION, DECLARATION_WORDS)) {
+        match config::parse::<Declaration>(Path::new("shop.toml"), &bytes) {
+            Ok(declaration) => prop_assert!(declaration.venvs(&Root::new("/nonexistent")).is_empty()),
+            Err(error) => assert_told(&error, &bytes),
+        }
+    }
+
+    #[test]
     fn configurations(bytes in near(CONFIG, CONFIG_WORDS)) {
-        match Config::parse(Path::new("config.toml"), &bytes) {
+        match config::parse::<Config>(Path::new("config.toml"), &bytes) {
             Ok(config) => {
                 let limit = Duration::from_secs(config.service_timeout) + Duration::from_secs(config.stable_for);
                 let _ = crate::host::clock::Deadline::after(limit + Duration::from_secs(config.rebuild_timeout));
@@ -175,6 +183,14 @@ proptest! {
     }
 }
 
+const DECLARATION: &[&str] = &[
+    "path = \"/srv/*/venv\"\npolicy = \"auto\"\nservices = [\"systemd:web\"]\ncheck = [\"/bin/true\"]\n",
+];
+
+const DECLARATION_WORDS: &[&str] = &[
+    "path", "=", "\"", "/", "*", "**", "[", "]", "..", "\n", "services", "check", "name", "\\u0000",
+];
+
 proptest! {
     #![proptest_config(few())]
 
@@ -182,6 +198,6 @@ proptest! {
     fn long_files(json in bulky(JSON_WORDS), toml in bulky(CONFIG_WORDS)) {
         let _ = parse::<Registry>(Path::new("registry.json"), &json, 1);
         History::read(&json);
-        let _ = Config::parse(Path::new("config.toml"), &toml);
+        let _ = config::parse::<Config>(Path::new("config.toml"), &toml);
     }
 }

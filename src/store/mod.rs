@@ -8,6 +8,7 @@
 mod advice;
 mod archives;
 mod config;
+mod declared;
 mod history;
 #[cfg(test)]
 mod input;
@@ -27,6 +28,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use crate::host::path_text::PathText;
 pub(crate) use config::{Config, EngineChoice};
+pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
 pub(crate) use kept::{Kept, Leftover};

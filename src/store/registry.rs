@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Declaration;
 use super::PathText;
 use super::kept::{KeptTrees, Leftover};
 use crate::host::{clock, path_text};
@@ -49,6 +50,9 @@ pub(crate) struct Entry {
     lock: Option<PathText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
+    /// The file that declares it, where it was not registered by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declared: Option<PathText>,
     pub(crate) registered_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) anchored: Option<Anchored>,
@@ -98,6 +102,15 @@ pub(crate) enum NameError {
 impl Entry {
     pub(crate) fn path(&self) -> &Path {
         &self.path.0
+    }
+
+    pub(crate) fn declared_in(&self) -> Option<&Path> {
+        self.declared.as_ref().map(|file| file.0.as_path())
+    }
+
+    /// From now on it is as it is registered, whatever a file declares.
+    pub(crate) fn register_by_hand(&mut self) {
+        self.declared = None;
     }
 
     pub(crate) fn requirements(&self) -> Option<&Path> {
@@ -157,6 +170,28 @@ impl Registry {
         Ok(entry)
     }
 
+    /// The entry for a path that is declared, as it is declared now; one that was registered by
+    /// hand stays as it is.
+    pub(crate) fn declare(
+        &mut self,
+        path: &Path,
+        declaration: &Declaration,
+        policy: Policy,
+    ) -> Result<&Entry, NameError> {
+        let is_by_hand = |entry: &&Entry| entry.path() == path && entry.declared.is_none();
+        let name = declaration.name.as_deref();
+        let name = name.filter(|_| !self.venvs.iter().any(|entry| is_by_hand(&entry)));
+        let is_known = self.venvs.iter().any(|entry| entry.path() == path);
+        let entry = self.add(path, name, policy)?;
+        if !is_known || entry.declared.is_some() {
+            entry.declared = Some(declaration.file.as_path().into());
+            entry.policy = declaration.policy.unwrap_or(policy);
+            entry.services.clone_from(&declaration.services);
+            entry.check.clone_from(&declaration.check);
+        }
+        Ok(entry)
+    }
+
     fn append(&mut self, path: &Path, policy: Policy) -> Result<usize, NameError> {
         if let Some(outer) = self.venvs.iter().find(|entry| path.starts_with(entry.path())) {
             return Err(NameError::Below { outer: outer.path().to_path_buf() });
@@ -174,6 +209,7 @@ impl Registry {
             requirements: None,
             lock: None,
             relax: None,
+            declared: None,
             registered_at: clock::now(),
             anchored: None,
             kept: KeptTrees::default(),

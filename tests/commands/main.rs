@@ -4,6 +4,7 @@
 
 mod confinement;
 mod damage;
+mod declared;
 mod system;
 mod users;
 

@@ -18,6 +18,8 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     };
     let mut findings: Vec<Finding> =
         read.iter().flatten().map(|error| finding(store, error)).collect();
+    let declared = store.declarations().into_iter().filter_map(Result::err);
+    findings.extend(declared.map(|(_, error)| finding(store, &error)));
     for entry in journal {
         findings.push(match entry {
             Ok(entry) => Finding::fault(
