@@ -1,6 +1,6 @@
 //! An ordinary user's own venv, guarded without root, beside users who try what they can with registries of their own.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Case, Half};
 use crate::machine::{Machine, Manager, Service, wait_for};
@@ -34,13 +34,18 @@ WantedBy=default.target
 
 fn make_unit(machine: &Machine) -> Result<Service> {
     machine.must(
-        "systemctl disable --quiet --now followed
-         loginctl enable-linger app
+        "set -e
+         systemctl disable --quiet --now followed
+         systemd-run --quiet --wait --pipe loginctl enable-linger app
          install -d -o app -g app /home/app/.config /home/app/.config/systemd /home/app/.config/systemd/user",
     )?;
     machine.write("/home/app/.config/systemd/user/web.service", UNIT)?;
     wait_for("the user's manager to run", || {
         Ok(machine.run("test -S /run/user/1000/systemd/private")?.code == 0)
+    })
+    .with_context(|| {
+        let log = "journalctl --quiet --no-pager --boot --lines 60; loginctl user-status app; ls -la /run/user /run/user/1000; systemctl status user@1000";
+        machine.run(log).map(|said| said.text).unwrap_or_default()
     })?;
     as_user(
         machine,
