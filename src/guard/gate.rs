@@ -7,6 +7,7 @@ use crate::host::file::printable;
 use crate::plan::{Effect, Moment, Plan, Remedy, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done};
+use crate::report;
 use crate::service::Service;
 use crate::store::{Event, Pending, StoreError, TransactionRecord};
 use crate::transaction::{Transaction, predict};
@@ -37,6 +38,9 @@ impl Guard {
             return Ok(Verdict::Allow);
         }
         self.report.plan_for_apt(&plan);
+        if !transaction.dry_run {
+            self.audit(&plan);
+        }
         if plan.verdict() == Verdict::Block {
             if !transaction.dry_run {
                 self.record_block(&plan)?;
@@ -129,6 +133,14 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// The verdict on each venv that is concerned. One that blocks is told with the history.
+    fn audit(&self, plan: &Plan) {
+        for decision in plan.notable().filter(|decision| !decision.blocks) {
+            let detail = report::decision_in_words(decision);
+            self.store.audit(&Event::new(&decision.name, &decision.path, "allowed", detail));
+        }
     }
 
     fn record_block(&self, plan: &Plan) -> Result<(), StoreError> {

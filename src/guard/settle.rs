@@ -5,7 +5,7 @@ use crate::host::file::printable;
 use crate::plan::{Moment, Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
-use crate::store::{Pending, TransactionRecord};
+use crate::store::{Event, Pending, TransactionRecord};
 use crate::venv::{NotAVenv, Venv};
 
 /// What [`Guard::settle`] left behind.
@@ -93,6 +93,8 @@ impl Guard {
         for (entry, venv) in survey.entries() {
             if let Err(why @ NotAVenv::Refused(_)) = venv {
                 self.report.error(&format!("{}: {why}", entry.name));
+                let event = Event::new(&entry.name, entry.path(), "refused", why.to_string());
+                self.store.audit(&event);
             }
         }
         let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg);

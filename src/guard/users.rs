@@ -14,7 +14,7 @@ use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::user::{self, User};
-use crate::host::{Program, confine};
+use crate::host::{Program, audit, confine};
 
 /// The command that does one user's share.
 pub(crate) const COMMAND: &str = "settle-own";
@@ -81,6 +81,8 @@ impl Guard {
 
     fn serve(&self, person: &User, deadline: Deadline) {
         let limit = Duration::from_secs(self.config.users.time_limit).min(deadline.left());
+        let message = &format!("what is {}'s own is looked at, as him", printable(&person.name));
+        audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
         let program = Program::new("/proc/self/exe").arg(COMMAND).limit(limit);
         let home: &Path = &person.home;
         match confine::confined(&self.root, program, person, None, home).finish() {

@@ -16,7 +16,7 @@ use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
 use crate::host::{Root, fault, folder};
 use crate::python::{self, Minor};
-use crate::store::{Anchored, Registry, StoreError};
+use crate::store::{Anchored, Event, Registry, StoreError};
 use crate::venv::{self, Link, Venv};
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,7 @@ pub(crate) fn anchor(
     reason: &str,
 ) -> Result<(), AnchorError> {
     let before = set_anchored(context, registry, id, Some(Anchored::new(venv.site, reason)))?;
+    tell(context, registry, id, "pinning", format!("to Python {}: {reason}", venv.site));
     if let Err(error) = pin(context.root, venv, venv.site) {
         set_anchored(context, registry, id, before)?;
         return Err(error.into());
@@ -53,7 +54,14 @@ pub(crate) fn let_go(
 ) -> Result<(), AnchorError> {
     follow(context.root, venv, venv.site)?;
     set_anchored(context, registry, id, None)?;
+    tell(context, registry, id, "let-go", format!("it follows {} again", python::DEFAULT));
     Ok(())
+}
+
+fn tell(context: &Context, registry: &Registry, id: &str, what: &str, detail: String) {
+    if let Some(entry) = registry.get(id) {
+        context.store.audit(&Event::new(&entry.name, entry.path(), what, detail));
+    }
 }
 
 /// Returns what was written there before.

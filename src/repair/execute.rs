@@ -10,7 +10,8 @@ use super::course::{Course, Ended};
 use super::job::{Done, Job, Outcome};
 use super::{Context, stage};
 use crate::host::command::CommandError;
-use crate::host::{Program, Root};
+use crate::host::file::printable;
+use crate::host::{Program, Root, audit};
 use crate::python::{Interpreters, Minor};
 use crate::report;
 use crate::store::{Anchored, Entry, Event, Kept, Leftover, Registry, StoreError};
@@ -189,7 +190,17 @@ pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
     }
     let count = registry.leftovers.len();
     registry.leftovers.retain(|one| {
-        let Err(error) = stage::discard(one.path(), one.identity) else { return false };
+        let Err(error) = stage::discard(one.path(), one.identity) else {
+            let message = &printable(one.path());
+            audit::Line {
+                action: "removed",
+                path: Some(one.path()),
+                message,
+                ..Default::default()
+            }
+            .write(context.root);
+            return false;
+        };
         context.report.note(&format!("cannot remove what nobody needs any more: {error}"));
         true
     });

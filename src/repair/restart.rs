@@ -10,6 +10,7 @@ use super::target::owner;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::{Program, confine};
 use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap};
+use crate::store::Event;
 
 /// How often a check that fails is tried again.
 const CHECK_AGAIN: Duration = Duration::from_millis(250);
@@ -72,7 +73,14 @@ pub(super) fn restart(
     };
     let mut restarted = BTreeSet::new();
     for service in services {
-        match service::restart(context.root, service) {
+        let told = service::restart(context.root, service);
+        let detail = match &told {
+            Ok(Restart::Done) => service.to_string(),
+            Ok(Restart::LeftAlone) => format!("{service} is left alone: a oneshot"),
+            Err(error) => format!("{service}: {error}"),
+        };
+        context.store.audit(&Event::new(&job.entry.name, path, "restart", detail));
+        match told {
             Ok(Restart::Done) => drop(restarted.insert(service.clone())),
             // A oneshot is neither started twice nor waited for.
             Ok(Restart::LeftAlone) => {}

@@ -12,7 +12,7 @@ use std::io::{IsTerminal, Write};
 
 pub(crate) use json::{HistoryJson, JobsJson, ListJson, PlanJson, VenvJson};
 pub(crate) use progress::Progress;
-pub(crate) use words::{outcome_in_words, table};
+pub(crate) use words::{decision as decision_in_words, outcome_in_words, table};
 
 use crate::plan::{Decision, Plan, Verdict};
 use crate::repair::Outcome;

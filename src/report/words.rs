@@ -21,7 +21,7 @@ pub(super) fn lines(text: &str) -> String {
 }
 
 /// `shop (/srv/shop/venv): rebuild for the new interpreter`, and why.
-pub(super) fn decision(decision: &Decision) -> String {
+pub(crate) fn decision(decision: &Decision) -> String {
     let what = match decision.remedy {
         Remedy::None if decision.blocks => "blocks",
         Remedy::None => "is left alone",

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{PathText, Store, StoreError};
-use crate::host::{clock, fault, file};
+use crate::host::{audit, clock, fault, file};
 
 const NAME: &str = "history.jsonl";
 const LIMIT: u64 = 64 << 20;
@@ -60,7 +60,16 @@ impl History {
 }
 
 impl Store {
+    /// Tells the system's journal.
+    pub(crate) fn audit(&self, event: &Event) {
+        let Event { venv, path, what, detail, .. } = event;
+        audit::Line { action: what, venv: Some(venv), path: Some(&path.0), message: detail }
+            .write(self.root());
+    }
+
+    /// Keeps it in the history, and tells the journal.
     pub(crate) fn record(&self, event: &Event) -> Result<(), StoreError> {
+        self.audit(event);
         let path = self.folder().join(NAME);
         let io = |source| StoreError::Io { path: path.clone(), source };
         let mut line = serde_json::to_vec(event).map_err(|error| io(error.into()))?;

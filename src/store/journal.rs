@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, PathText, Store, StoreError, parse, registry};
+use super::{Event, Kept, PathText, Store, StoreError, parse, registry};
+use crate::host::file::printable;
 use crate::host::path_text;
 use crate::host::{clock, file, tree};
 use crate::service::Service;
@@ -55,6 +56,24 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
+    /// What is begun, by a word and a few more.
+    fn in_words(&self) -> (&'static str, String) {
+        let trees =
+            |swap: &Swap| format!("the tree of before goes to {}", printable(swap.kept.path()));
+        match self {
+            Self::Restarting => ("restarting", "its services".into()),
+            Self::Refreshing => ("refreshing", "the interpreters that it holds".into()),
+            Self::Staging { aside, .. } => {
+                ("building", format!("its successor, at {}", printable(&aside.0)))
+            }
+            Self::InPlace(swap) => {
+                ("building", format!("its successor in its place; {}", trees(swap)))
+            }
+            Self::Swapping(swap) => ("exchanging", trees(swap)),
+            Self::RollingBack { swap, .. } => ("rolling-back", trees(swap)),
+        }
+    }
+
     /// Whether the tree that stood at the venv's path is beside it.
     pub(crate) fn has_taken_the_venv_away(&self) -> bool {
         match self {
@@ -103,7 +122,10 @@ impl Entry {
 impl Store {
     /// Records a step before it is begun.
     pub(crate) fn write_journal(&self, entry: &Entry) -> Result<(), StoreError> {
-        self.save(&format!("journal/{}.json", entry.id), entry)
+        self.save(&format!("journal/{}.json", entry.id), entry)?;
+        let (action, detail) = entry.progress.in_words();
+        self.audit(&Event::new(&entry.name, entry.path(), action, detail));
+        Ok(())
     }
 
     /// Whether a repair of this venv was begun and not ended.

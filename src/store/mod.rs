@@ -126,6 +126,10 @@ impl Store {
         self.state.join(REGISTRY).symlink_metadata().is_ok()
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// The folder for whom it may concern in messages.
     pub(crate) fn folder(&self) -> &Path {
         &self.state

@@ -65,6 +65,29 @@ fn what_cannot_be_registered_is_refused_by_name_and_nothing_is_registered() {
 }
 
 #[test]
+fn each_decision_is_a_line_in_the_journal() {
+    let system = system();
+    let journal = system.journal();
+    let has = |lines: &[String], action: &str, told: &str| {
+        let line = lines.iter().find(|line| line.contains(&format!("VENVGUARD_ACTION={action}\n")));
+        let line = line.unwrap_or_else(|| panic!("no {action}: {lines:?}"));
+        for field in ["SYSLOG_IDENTIFIER=venvguard\n", "VENVGUARD_VENV=shop\n", told] {
+            assert!(line.contains(field), "{field}: {line}");
+        }
+    };
+    system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
+    system.hook("pre-install", MINOR_UPGRADE).expect(10);
+    has(&journal.lines(), "blocked", "its packages");
+    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.hook("pre-install", MINOR_UPGRADE).expect(0);
+    let lines = journal.lines();
+    has(&lines, "allowed", "stays with the interpreter it has");
+    has(&lines, "pinning", "to Python 3.11: for the apt run that is going on");
+    system.hook("post-invoke", &[]).expect(0);
+    has(&journal.lines(), "let-go", "follows /usr/bin/python3 again");
+}
+
+#[test]
 fn a_taken_name_and_a_venv_below_a_venv_are_refused() {
     let system = system();
     system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -35,6 +36,20 @@ impl Said {
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+pub(crate) struct Journal(UnixDatagram);
+
+impl Journal {
+    /// Its lines since it was last read, all fields of each as text.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut datagram = vec![0; 64 << 10];
+        std::iter::from_fn(|| {
+            let length = self.0.recv(&mut datagram).ok()?;
+            Some(String::from_utf8_lossy(&datagram[..length]).into_owned())
+        })
+        .collect()
     }
 }
 
@@ -75,6 +90,14 @@ impl System {
 
     pub(crate) fn set_mode(&self, path: &str, mode: u32) {
         fs::set_permissions(self.at(path), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    /// The system's journal listens from now on.
+    pub(crate) fn journal(&self) -> Journal {
+        self.make_folder("/run/systemd/journal");
+        let socket = UnixDatagram::bind(self.at("/run/systemd/journal/socket")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Journal(socket)
     }
 
     /// What a hint tells to type.

@@ -162,6 +162,15 @@ fn guarded(machine: &Machine) -> Result<()> {
          test \"$(sort -u /home/command/who)\" = \"$(id -u command)\"",
     )?;
 
+    let told =
+        machine.must("journalctl --quiet -t venvguard _UID=1000 VENVGUARD_VENV=followed -o cat")?;
+    for act in ["exchanging", "restart: user:web.service", "rebuilt"] {
+        ensure!(
+            told.contains(&format!("followed: {act}")),
+            "{act:?} is not in the journal: {told}"
+        );
+    }
+
     as_user(machine, "app", "venvguard rollback followed")?;
     machine.wait_until_serving(&service)?;
     ensure!(machine.answering_version(&service)? == machine.upgrade.about.from.upstream);

@@ -1,0 +1,100 @@
+//! Lines in systemd's journal: one for each decision, and for each act on somebody's venv or
+//! service, with fields that can be asked for (`journalctl -t venvguard VENVGUARD_VENV=shop`).
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Root;
+
+/// Where the journal listens, for its own protocol (`systemd.io/JOURNAL_NATIVE_PROTOCOL`).
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// What all of our lines have in common.
+const MESSAGE_ID: &str = "6ee1aa8d7ad84b6f9d2b5c0c1f4f7e93";
+
+/// A journal that has no room for so long has it no more, and apt does not wait for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Of each field. A line has to fit into one datagram.
+const LIMIT: usize = 32 << 10;
+
+/// One decision or act.
+#[derive(Debug, Default)]
+pub(crate) struct Line<'a> {
+    /// One word for it.
+    pub(crate) action: &'a str,
+    /// The name of the venv that it is about.
+    pub(crate) venv: Option<&'a str>,
+    pub(crate) path: Option<&'a Path>,
+    pub(crate) message: &'a str,
+}
+
+impl Line<'_> {
+    /// Hands it to the journal. Where there is none nothing is said, and a line that is lost
+    /// fails nothing.
+    pub(crate) fn write(&self, root: &Root) {
+        let Ok(socket) = UnixDatagram::unbound() else { return };
+        let _ = socket.set_write_timeout(Some(PATIENCE));
+        let _ = socket.send_to(&self.datagram(), root.at(SOCKET));
+    }
+
+    fn datagram(&self) -> Vec<u8> {
+        let is_bad = matches!(self.action, "blocked" | "failed" | "refused" | "rolled-back");
+        let subject = self.venv.map(|venv| format!("{venv}: ")).unwrap_or_default();
+        let message = format!("{subject}{}: {}", self.action, self.message);
+        let mut datagram = Vec::new();
+        let mut add = |name: &str, value: &[u8]| {
+            let value = value.get(..LIMIT).unwrap_or(value);
+            datagram.extend_from_slice(name.as_bytes());
+            if value.contains(&b'\n') {
+                datagram.push(b'\n');
+                datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            } else {
+                datagram.push(b'=');
+            }
+            datagram.extend_from_slice(value);
+            datagram.push(b'\n');
+        };
+        add("SYSLOG_IDENTIFIER", b"venvguard");
+        add("MESSAGE_ID", MESSAGE_ID.as_bytes());
+        add("PRIORITY", if is_bad { b"4" } else { b"5" });
+        add("VENVGUARD_ACTION", self.action.as_bytes());
+        if let Some(venv) = self.venv {
+            add("VENVGUARD_VENV", venv.as_bytes());
+        }
+        if let Some(path) = self.path {
+            add("VENVGUARD_PATH", path.as_os_str().as_bytes());
+        }
+        add("MESSAGE", message.as_bytes());
+        datagram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_several_lines_is_one_field_and_forges_no_other() {
+        let line = Line {
+            action: "failed",
+            venv: Some("shop"),
+            path: Some(Path::new("/srv/a\nVENVGUARD_VENV=x")),
+            message: "why",
+        };
+        let datagram = line.datagram();
+        let wanted: &[u8] = b"VENVGUARD_VENV=shop\n\
+            VENVGUARD_PATH\n\x17\0\0\0\0\0\0\0/srv/a\nVENVGUARD_VENV=x\nMESSAGE=shop: failed: why\n";
+        assert!(datagram.ends_with(wanted), "{}", String::from_utf8_lossy(&datagram));
+        assert!(datagram.starts_with(b"SYSLOG_IDENTIFIER=venvguard\n"));
+    }
+
+    #[test]
+    fn without_a_journal_nothing_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        Line { action: "allowed", message: "x", ..Line::default() }
+            .write(&Root::new(folder.path()));
+    }
+}
