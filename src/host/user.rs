@@ -1,11 +1,15 @@
 //! Users and groups, by number.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Program, Root, file};
 
 /// No system has a larger passwd or group file than this.
 const LIMIT: u64 = 64 << 20;
+
+/// How long a directory service may take to answer.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Somebody on whose behalf a program is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +60,7 @@ fn asked(root: &Root, words: &[&str]) -> String {
     if !root.is_system() {
         return String::new();
     }
-    let answer = Program::new("/usr/bin/getent").args(words).asks().run();
+    let answer = Program::new("/usr/bin/getent").args(words).asks().limit(LOOKUP_LIMIT).run();
     answer.map(|answer| answer.text()).unwrap_or_default()
 }
 

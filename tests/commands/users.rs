@@ -26,7 +26,9 @@ impl Person {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let program = folder.path().join("venvguard");
-        fs::copy(env!("CARGO_BIN_EXE_venvguard"), &program).unwrap();
+        // Where an ordinary user may not go, the program is built perhaps.
+        let built = env!("CARGO_BIN_EXE_venvguard");
+        fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
         let person = Self { folder, program, uid };
         person.make_folder("home");
         person

@@ -97,7 +97,7 @@ const TRICKS: [(&str, &str, &str); 8] = [
     ),
     (
         "command",
-        "printf \"#!/bin/sh\\nid -u >>~/who\\ntouch /root/reached\\n\" >~/check; chmod +x ~/check
+        "printf \"#!/bin/sh\\nid -u >>~/who\\ntouch /root/reached || true\\n\" >~/check; chmod +x ~/check
          venvguard register ~/venv --check ~/check",
         "command: command: rebuilt",
     ),
