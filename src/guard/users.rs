@@ -17,7 +17,7 @@ use crate::host::user::{self, User};
 use crate::host::{Program, audit, confine};
 
 /// The command that does one user's share.
-pub(crate) const COMMAND: &str = "settle-own";
+const COMMAND: &str = "settle-own";
 
 /// So many users are served at once.
 const AT_ONCE: usize = 2;

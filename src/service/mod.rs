@@ -15,6 +15,7 @@ mod stale;
 mod supervisord;
 mod systemd;
 mod unit_file;
+mod unit_folder;
 mod uwsgi;
 
 use std::time::Duration;

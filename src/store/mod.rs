@@ -14,13 +14,13 @@ mod history;
 mod input;
 mod journal;
 mod kept;
+mod place;
 mod registry;
 mod transaction;
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -36,15 +36,10 @@ pub(crate) use registry::{Anchored, Entry, Registry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::file::printable;
-use crate::host::lock::{self, Lock, LockError};
-use crate::host::{Root, file, user};
+use crate::host::lock::LockError;
+use crate::host::{Root, file};
 use crate::python::Interpreters;
 use crate::venv::Recipe;
-
-const STATE: &str = "/var/lib/venvguard";
-/// What the folder is called among those of a user's other programs.
-const NAME: &str = "venvguard";
-const LOCK: &str = "/run/venvguard/lock";
 
 /// The registered venvs, and the same as they were before they were last saved.
 const REGISTRY: &str = "registry.json";
@@ -83,49 +78,6 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// What is kept for root, or for the user whose things are meant.
-    pub(crate) fn new(root: &Root) -> Self {
-        let state = match root.user() {
-            None => root.at(STATE),
-            Some(uid) => user::own_state(root, uid).join(NAME),
-        };
-        Self { root: root.clone(), state }
-    }
-
-    /// Keeps every other venvguard out that has to do with the same venvs, waiting for at
-    /// most `patience`.
-    pub(crate) fn lock(&self, patience: Duration) -> Result<Lock, StoreError> {
-        let path = match self.root.user() {
-            None => self.root.at(LOCK),
-            Some(uid) => {
-                self.make_own_folder(uid)?;
-                self.state.join("lock")
-            }
-        };
-        Ok(lock::acquire(&path, patience)?)
-    }
-
-    /// Makes a user's folder, his alone to read, and leads to it from where apt's hook looks:
-    /// there nobody knows what he has set in his session.
-    fn make_own_folder(&self, uid: u32) -> Result<(), StoreError> {
-        let io = |source| StoreError::Io { path: self.state.clone(), source };
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&self.state).map_err(io)?;
-        let usual = user::usual_state(&user::own_home(&self.root, uid));
-        let link = usual.join(NAME);
-        if link != self.state && link.symlink_metadata().is_err() {
-            builder.create(&usual).map_err(io)?;
-            std::os::unix::fs::symlink(&self.state, link).map_err(io)?;
-        }
-        Ok(())
-    }
-
-    /// Whether anything was ever registered.
-    pub(crate) fn is_used(&self) -> bool {
-        self.state.join(REGISTRY).symlink_metadata().is_ok()
-    }
-
     pub(crate) fn root(&self) -> &Root {
         &self.root
     }

@@ -1,0 +1,105 @@
+//! Where units lie: those of the system's manager, and those of a user's own.
+
+use std::path::PathBuf;
+
+use super::Service;
+use crate::host::{Root, user};
+
+/// Where the system's units lie, the one that wins first (`systemd.unit(5)`).
+const FOLDERS: [&str; 9] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/generator.late",
+];
+
+/// Where a user's units lie: `~` is his home, `$` the folder of his session.
+const USERS_FOLDERS: [&str; 11] = [
+    "~/.config/systemd/user.control",
+    "$/systemd/transient",
+    "~/.config/systemd/user",
+    "/etc/systemd/user",
+    "$/systemd/user",
+    "/run/systemd/user",
+    "$/systemd/generator",
+    "~/.local/share/systemd/user",
+    "/usr/local/lib/systemd/user",
+    "/usr/lib/systemd/user",
+    "$/systemd/generator.late",
+];
+
+/// Whose units they are, and what that makes of their paths.
+pub(super) enum Whose {
+    System,
+    User { home: PathBuf, runtime: PathBuf },
+}
+
+impl Whose {
+    pub(super) fn of(root: &Root) -> Self {
+        match root.user() {
+            None => Self::System,
+            Some(uid) => {
+                Self::User { home: user::own_home(root, uid), runtime: user::runtime(uid) }
+            }
+        }
+    }
+
+    pub(super) fn service(&self, name: &str) -> Option<Service> {
+        match self {
+            Self::System => Service::unit(name).ok(),
+            Self::User { .. } => Service::users_unit(name).ok(),
+        }
+    }
+
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let Self::User { home, runtime } = self else { return FOLDERS.map(PathBuf::from).to_vec() };
+        let below = |folder: &str| match (folder.strip_prefix("~/"), folder.strip_prefix("$/")) {
+            (Some(rest), _) => home.join(rest),
+            (_, Some(rest)) => runtime.join(rest),
+            _ => folder.into(),
+        };
+        USERS_FOLDERS.map(below).to_vec()
+    }
+
+    /// The folder that a specifier stands for, if it is one of those.
+    pub(super) fn folder(&self, specifier: char) -> Option<PathBuf> {
+        Some(match (self, specifier) {
+            (Self::System, 'h') => "/root".into(),
+            (Self::System, 't') => "/run".into(),
+            (Self::System, 'S') => "/var/lib".into(),
+            (Self::System, 'E') => "/etc".into(),
+            (Self::User { home, .. }, 'h') => home.clone(),
+            (Self::User { runtime, .. }, 't') => runtime.clone(),
+            (Self::User { home, .. }, 'S') => user::usual_state(home),
+            (Self::User { home, .. }, 'E') => home.join(".config"),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unit_file::Settings;
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_users_unit_is_about_his_own_folders() {
+        let whose = Whose::User { home: "/home/bob".into(), runtime: "/run/user/1000".into() };
+        let mut settings = Settings::default();
+        settings.read("[Service]\nExecStart=%h/app/venv/bin/app --state %S/app --socket %t/app\n");
+        let paths = settings.paths(&whose, "app.service");
+        for path in
+            ["/home/bob/app/venv/bin/app", "/home/bob/.local/state/app", "/run/user/1000/app"]
+        {
+            assert!(paths.contains(&path.into()), "{path}: {paths:?}");
+        }
+        assert_eq!(whose.folders()[2], Path::new("/home/bob/.config/systemd/user"));
+        assert_eq!(whose.service("app").unwrap().to_string(), "user:app.service");
+    }
+}
