@@ -62,7 +62,9 @@ impl Guard {
     /// settle.
     pub(crate) fn settle_own(&self) -> Result<Settled, GuardError> {
         let _lock = self.lock()?;
-        self.settle_locked()
+        let settled = self.settle_locked()?;
+        let is_well = settled == Settled::Later || self.restart_stale()?;
+        Ok(if is_well { settled } else { Settled::Attention })
     }
 
     /// The users' turn, whatever became of the system's venvs, unless Python is not there yet.
@@ -91,10 +93,9 @@ impl Guard {
         let transaction = self.store.transaction()?;
         let mut survey = self.survey(registry);
         for (entry, venv) in survey.entries() {
-            if let Err(why @ NotAVenv::Refused(_)) = venv {
-                self.report.error(&format!("{}: {why}", entry.name));
-                let event = Event::new(&entry.name, entry.path(), "refused", why.to_string());
-                self.store.audit(&event);
+            if let Err(NotAVenv::Refused(why)) = venv {
+                self.report.error(&format!("{}: it is refused: {why}", entry.name));
+                self.store.audit(&Event::new(&entry.name, entry.path(), "refused", why));
             }
         }
         let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg);

@@ -9,12 +9,18 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Guard;
+use super::{Guard, GuardError};
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::user::{self, User};
 use crate::host::{Program, audit, confine};
+use crate::plan::Policy;
+use crate::python;
+use crate::repair::{self, Job};
+use crate::service::{Processes, ServiceMap, needs_restart};
+use crate::store::Entry;
+use crate::venv::Venv;
 
 /// The command that does one user's share.
 const COMMAND: &str = "settle-own";
@@ -77,6 +83,36 @@ impl Guard {
             self.report
                 .error(&format!("{left} users' own venvs were not looked at: the time is up"));
         }
+    }
+
+    /// Restarts what runs out of a user's venvs and is outdated still: a venv that root has
+    /// registered too was repaired by root, who does not restart a user's units. Says whether
+    /// all is well.
+    pub(super) fn restart_stale(&self) -> Result<bool, GuardError> {
+        let now = self.interpreters()?;
+        let mut survey = self.look()?;
+        let paths = survey.registry.venvs.iter().map(Entry::path);
+        let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
+        let is_meant = |entry: &Entry, venv: &Venv| {
+            let interpreter = venv.runs(&now).map(python::path_of);
+            !matches!(entry.policy, Policy::Ignore | Policy::Warn)
+                && !needs_restart(map.of(entry.path()), interpreter.as_deref()).is_empty()
+        };
+        let stale: Vec<(Entry, Venv)> = survey
+            .entries()
+            .filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
+            .filter(|(entry, venv)| is_meant(entry, venv))
+            .map(|(entry, venv)| (entry.clone(), venv.clone()))
+            .collect();
+        let ids: Vec<&str> = stale.iter().map(|(entry, _)| entry.id.as_str()).collect();
+        let mut running = self.running_services(&survey, &ids);
+        let jobs = stale.iter().map(|(entry, venv)| {
+            let services = running.remove(&entry.id).unwrap_or_default();
+            Job::restart(entry, venv, services)
+        });
+        let (context, jobs) = (self.context(), jobs.collect());
+        let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, self.jobs(None));
+        Ok(outcomes.iter().all(|outcome| outcome.done.is_good()))
     }
 
     fn serve(&self, person: &User, deadline: Deadline) {

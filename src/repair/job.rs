@@ -30,6 +30,21 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// A restart of what runs out of a venv that is as it should be.
+    pub(crate) fn restart(entry: &Entry, venv: &Venv, services: Vec<Service>) -> Self {
+        Self {
+            entry: entry.clone(),
+            venv: venv.clone(),
+            remedy: Remedy::Restart,
+            because: None,
+            follows: entry.anchored.is_some() || venv.follows(),
+            target: None,
+            is_outdated: true,
+            services,
+            were_up: Vec::new(),
+        }
+    }
+
     /// What is to be done, for a dry run.
     pub(crate) fn in_words(&self) -> String {
         let what = match (self.remedy, self.target) {

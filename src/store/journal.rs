@@ -56,22 +56,23 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    /// What is begun, by a word and a few more.
-    fn in_words(&self) -> (&'static str, String) {
+    /// What is begun, by a word and a few more; nothing for what only gets ready.
+    fn in_words(&self) -> Option<(&'static str, String)> {
         let trees =
             |swap: &Swap| format!("the tree of before goes to {}", printable(swap.kept.path()));
-        match self {
-            Self::Restarting => ("restarting", "its services".into()),
-            Self::Refreshing => ("refreshing", "the interpreters that it holds".into()),
+        Some(match self {
+            Self::Staging { new: None, .. } => return None,
             Self::Staging { aside, .. } => {
                 ("building", format!("its successor, at {}", printable(&aside.0)))
             }
             Self::InPlace(swap) => {
                 ("building", format!("its successor in its place; {}", trees(swap)))
             }
+            Self::Restarting => ("restarting", "its services".to_string()),
+            Self::Refreshing => ("refreshing", "the interpreters that it holds".to_string()),
             Self::Swapping(swap) => ("exchanging", trees(swap)),
             Self::RollingBack { swap, .. } => ("rolling-back", trees(swap)),
-        }
+        })
     }
 
     /// Whether the tree that stood at the venv's path is beside it.
@@ -123,8 +124,9 @@ impl Store {
     /// Records a step before it is begun.
     pub(crate) fn write_journal(&self, entry: &Entry) -> Result<(), StoreError> {
         self.save(&format!("journal/{}.json", entry.id), entry)?;
-        let (action, detail) = entry.progress.in_words();
-        self.audit(&Event::new(&entry.name, entry.path(), action, detail));
+        if let Some((action, detail)) = entry.progress.in_words() {
+            self.audit(&Event::new(&entry.name, entry.path(), action, detail));
+        }
         Ok(())
     }
 

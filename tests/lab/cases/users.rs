@@ -15,7 +15,11 @@ pub(super) fn cases() -> Vec<Case> {
         sites: &[Site::Followed],
         run,
     };
-    vec![case(Half::Unguarded, unguarded), case(Half::Guarded, guarded)]
+    vec![
+        case(Half::Unguarded, unguarded),
+        case(Half::Guarded, guarded),
+        Case { subject: "users_venv_that_root_guards_too", ..case(Half::Guarded, guarded_twice) },
+    ]
 }
 
 const VENV: &str = "/srv/followed/venv";
@@ -87,19 +91,19 @@ const TRICKS: [(&str, &str, &str); 8] = [
     (
         "another",
         "install -m 644 /tmp/of-app.json $STATE/registry.json",
-        "another: followed: it is refused: it belongs to app",
+        "user another: error: followed: it is refused: it belongs to app",
     ),
     (
         "unit",
         "venvguard register ~/venv --service user:precious
          sed -i s/\\\"user\\\"/\\\"systemd\\\"/ $STATE/registry.json",
-        "unit: unit: it is refused: systemd:precious.service is not a unit of your own manager",
+        "user unit: error: unit: it is refused: systemd:precious.service is not a unit of your own manager",
     ),
     (
         "command",
         "printf \"#!/bin/sh\\nid -u >>~/who\\ntouch /root/reached || true\\n\" >~/check; chmod +x ~/check
          venvguard register ~/venv --check ~/check",
-        "command: command: rebuilt",
+        "user command: command: rebuilt",
     ),
     ("fifo", "mkfifo $STATE/registry.json", "registry.json is not a regular file"),
     ("link", "ln -s /etc/shadow $STATE/registry.json", "registry.json is not a regular file"),
@@ -107,13 +111,13 @@ const TRICKS: [(&str, &str, &str); 8] = [
     (
         "hangs",
         "venvguard register ~/venv; rm $STATE/lock; mkfifo $STATE/lock",
-        "hangs: not done within 20 s",
+        "user hangs: not done within 20 s",
     ),
     (
         "talks",
         "venvguard register ~/venv --check true
          printf \"\\033[2J\" | tee $STATE/registry.json >/dev/null",
-        "talks: error: ",
+        "user talks: error: ",
     ),
 ];
 
@@ -180,6 +184,26 @@ fn guarded(machine: &Machine) -> Result<()> {
     let history = as_user(machine, "app", "venvguard history")?;
     ensure!(history.matches("rebuilt").count() == 2, "{history}");
     as_user(machine, "app", "venvguard unregister followed")?;
+    Ok(())
+}
+
+/// Root repairs the venv first; the user's own unit is restarted by him all the same.
+fn guarded_twice(machine: &Machine) -> Result<()> {
+    let new = machine.upgrade.about.to.clone();
+    let service = make_unit(machine)?;
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    let register = format!("venvguard register {VENV}");
+    machine.must(&register)?;
+    as_user(machine, "app", &register)?;
+    let said = machine.must_upgrade_python()?;
+    for told in ["venvguard: followed: rebuilt", "user app: followed: restarted"] {
+        ensure!(said.text.contains(told), "{told:?} is not told: {said:?}");
+    }
+    machine.wait_until_serving(&service)?;
+    ensure!(machine.answering_version(&service)? == new.upstream, "it runs the old Python");
+    machine.assert_no_process_but_on(Site::Followed, &new.minor)?;
+    let status = as_user(machine, "app", "venvguard status")?;
+    ensure!(status.contains("healthy"), "{status}");
     Ok(())
 }
 
