@@ -42,7 +42,7 @@ impl Person {
         let mut folder = self.folder.path().to_path_buf();
         for name in Path::new(path) {
             folder.push(name);
-            if fs::create_dir(&folder).is_ok() {
+            if fs::create_dir(&folder).is_ok() && rustix::process::geteuid().is_root() {
                 chown(&folder, Some(self.uid), Some(self.uid)).unwrap();
             }
         }

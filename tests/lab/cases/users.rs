@@ -125,11 +125,7 @@ fn guarded(machine: &Machine) -> Result<()> {
     let new = machine.upgrade.about.to.clone();
     let service = make_unit(machine)?;
     machine.must("dpkg --install /package/venvguard_*.deb")?;
-    machine.must(
-        "printf '[users]\\ntime-limit = 20\\ndisallow = []\\n' >/etc/venvguard/config.toml
-         ! venvguard list
-         printf '[users]\\nallow = [\"nobody\"]\\n' >/etc/venvguard/config.toml",
-    )?;
+    machine.must("printf '[users]\\nallow = [\"nobody\"]\\n' >/etc/venvguard/config.toml")?;
     let register = format!("venvguard register {VENV}");
     let refused = as_user(machine, "app", &format!("! {register} 2>&1"))?;
     ensure!(refused.contains("the administrator does not let you"), "{refused}");
