@@ -274,9 +274,10 @@ fn already_leader(error: io::Error) -> io::Result<Pid> {
 
 /// In a mount namespace of our own, puts `from` over `to`.
 fn lay_over(overlay: &Overlay) -> io::Result<()> {
-    let forbidden = |error: rustix::io::Errno| io::Error::other(format!("{NO_NAMESPACE}: {error}"));
-    unshare_mounts().map_err(|error| io::Error::other(format!("{NO_NAMESPACE}: {error}")))?;
+    let forbidden = |error: io::Error| io::Error::other(format!("{NO_NAMESPACE}: {error}"));
+    unshare_mounts().map_err(forbidden)?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(io::Error::from)
         .map_err(forbidden)?;
     let from = folder::reach(&overlay.from.0, OFlags::PATH)?;
     let to = folder::reach(&overlay.to.0, OFlags::PATH)?;
@@ -287,7 +288,9 @@ fn lay_over(overlay: &Overlay) -> io::Result<()> {
         )));
     }
     // By descriptor: no name on the way can be exchanged between the look and the mount.
-    rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to)).map_err(forbidden)
+    rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
+        .map_err(io::Error::from)
+        .map_err(forbidden)
 }
 
 /// Root's right to mount is an ordinary user's too in a user namespace, in which he is
