@@ -34,8 +34,11 @@ const SCRIPTS: [&str; 15] = [
 /// 3.14 has another name for itself.
 const PROGRAMS: [&str; 6] = ["python", "𝜋thon", "pip", "wheel", "easy_install", "pypy"];
 
-/// The scripts of activation that were changed since the creator wrote all of them, which it does
-/// within a moment.
+/// Scripts that every creator writes for the venv's own path. Others it may copy with their time.
+const WRITTEN: [&str; 2] = ["activate.csh", "activate.fish"];
+
+/// The scripts of activation that were changed since the creator wrote them, which it does within
+/// a moment.
 pub(super) fn edited_scripts(bin: &Folder) -> Vec<&'static str> {
     const MOMENT: i64 = 60;
     let written = |name| {
@@ -43,7 +46,8 @@ pub(super) fn edited_scripts(bin: &Folder) -> Vec<&'static str> {
         FileType::from_raw_mode(stat.st_mode).is_file().then_some((name, stat.st_mtime))
     };
     let scripts: Vec<(&str, i64)> = SCRIPTS.into_iter().filter_map(written).collect();
-    let first = scripts.iter().map(|(_, at)| *at).min().unwrap_or_default();
+    let written = scripts.iter().filter(|(name, _)| WRITTEN.contains(name));
+    let Some(first) = written.map(|(_, at)| *at).min() else { return Vec::new() };
     let edited = scripts.into_iter().filter(|(_, at)| at.saturating_sub(first) > MOMENT);
     edited.map(|(name, _)| name).collect()
 }

@@ -233,7 +233,9 @@ mod tests {
         let minor = crate::python::Minor::new(3, 11);
         let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
         std::fs::create_dir_all(root.at(venv.path.join("bin"))).unwrap();
-        for (name, seconds) in [("activate", 400), ("activate.fish", 100), ("activate.csh", 130)] {
+        let times =
+            [("activate", 400), ("activate.fish", 300), ("activate.csh", 330), ("Activate.ps1", 0)];
+        for (name, seconds) in times {
             let file = File::create(root.at(venv.path.join("bin").join(name))).unwrap();
             let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
             file.set_modified(at).unwrap();

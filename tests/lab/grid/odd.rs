@@ -106,7 +106,8 @@ pub(super) fn run(machine: &Machine) -> Result<()> {
         ensure!(said.code == 0, "{name} does not work to begin with: {}", said.text);
         before.push(said);
     }
-    let upgrade = machine.must_upgrade_python()?;
+    machine.must_upgrade_python()?;
+    let (_, history) = machine.venvguard_json("history")?;
     let (_, status) = machine.venvguard_json("status")?;
     let mut table = String::new();
     let mut bad = Vec::new();
@@ -122,7 +123,10 @@ pub(super) fn run(machine: &Machine) -> Result<()> {
             let (word, should) = match expected {
                 Expected::Rebuilt => ("rebuilt".to_owned(), on(&machine.upgrade.about.to.minor)),
                 Expected::Pinned(words) => {
-                    ensure!(upgrade.text.contains(words), "apt's output does not say {words:?}");
+                    let told = named(&history["events"], "venv", name).into_iter().any(|event| {
+                        event["detail"].as_str().is_some_and(|detail| detail.contains(words))
+                    });
+                    ensure!(told, "the history does not say {words:?} of it: {history}");
                     (format!("pinned: {words}"), on(&machine.upgrade.about.from.minor))
                 }
                 Expected::Refused(words) => return Ok(format!("refused: {words}")),
