@@ -16,6 +16,8 @@
 //!                                              pins those whose default interpreter will move
 //!   dpkg                     (a trigger)       marks work, for a dpkg that apt did not call
 //!   DPkg::Post-Invoke        Guard::settle     what really changed → decisions → repair → restart → check
+//!                                              then, as each of them and for a limited time, the venvs
+//!                                              that users have had guarded themselves
 //! boot, timer: `resume`      Guard::settle     the same, when a hook did not run or was interrupted
 //! ```
 //!

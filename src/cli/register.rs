@@ -65,6 +65,11 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
     if guard.store.interpreters()?.is_none() {
         guard.store.save_interpreters(&guard.interpreters()?)?;
     }
+    if guard.root.user().is_some_and(|uid| !guard.is_served(uid)) {
+        guard.report.note(
+            "apt's hook looks after people's accounts, and yours is a program's: it repairs this only if the administrator names you in `users.allow`",
+        );
+    }
     for (id, venv) in &registered {
         let Some(entry) = registry.get(id) else { continue };
         repair::keep_recipe(&guard.context(), entry, venv)?;

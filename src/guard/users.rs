@@ -52,12 +52,7 @@ impl Guard {
         if !self.root.is_system() || self.root.user().is_some() || !self.config.users.enabled {
             return;
         }
-        let named = self.config.users.allow.iter().flatten();
-        let named = named.filter_map(|name| user::by_name(&self.root, name));
-        let mut people: Vec<User> = user::people(&self.root).into_iter().chain(named).collect();
-        people.retain(|person| person.uid != 0 && self.is_welcome(person));
-        people.sort_by_key(|person| person.uid);
-        people.dedup_by_key(|person| person.uid);
+        let mut people = self.served();
         if people.len() > MOST {
             self.report.error(&format!(
                 "{} users may have venvs of their own, {MOST} are asked: name them in users.allow",
@@ -83,6 +78,22 @@ impl Guard {
             self.report
                 .error(&format!("{left} users' own venvs were not looked at: the time is up"));
         }
+    }
+
+    /// The users whose venvs the hook has looked at: people, and whoever is named.
+    fn served(&self) -> Vec<User> {
+        let named = self.config.users.allow.iter().flatten();
+        let named = named.filter_map(|name| user::by_name(&self.root, name));
+        let mut people: Vec<User> = user::people(&self.root).into_iter().chain(named).collect();
+        people.retain(|person| person.uid != 0 && self.is_welcome(person));
+        people.sort_by_key(|person| person.uid);
+        people.dedup_by_key(|person| person.uid);
+        people
+    }
+
+    /// Whether one of them is meant.
+    pub(crate) fn is_served(&self, uid: u32) -> bool {
+        self.served().iter().any(|person| person.uid == uid)
     }
 
     /// Restarts what runs out of a user's venvs and is outdated still: a venv that root has
