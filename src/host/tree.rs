@@ -21,6 +21,12 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
     Parent::of(path).ok()?.identity(Path::new(path.file_name()?))
 }
 
+/// Whether it is this folder that stands at `path`.
+pub(crate) fn stands_at(path: &Path, which: Identity) -> bool {
+    let found = identity(path);
+    found == Some(which) || found.is_some() && weakened(Weakness::TakeAnyFolder)
+}
+
 /// Which folder is open.
 pub(crate) fn identity_of_open(folder: impl AsFd) -> rustix::io::Result<Identity> {
     look(folder, Path::new("")).map(|stat| identity_in(&stat))

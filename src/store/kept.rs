@@ -72,7 +72,7 @@ impl KeptTrees {
 
     /// Drops those that somebody removed: they count for nothing.
     pub(crate) fn forget_gone(&mut self) {
-        self.0.retain(|one| tree::identity(one.path()) == Some(one.identity));
+        self.0.retain(|one| tree::stands_at(one.path(), one.identity));
     }
 
     /// Takes out what is more than `at_most`; but nothing that holds files of its own.
