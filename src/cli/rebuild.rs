@@ -92,18 +92,8 @@ fn job(
     now: &Interpreters,
     wanted: Option<Minor>,
 ) -> Job {
-    let follows = entry.anchored.is_some() || venv.follows();
-    Job {
-        entry: entry.clone(),
-        venv: venv.clone(),
-        remedy,
-        because: None,
-        follows,
-        target: Target::asked_for(venv, follows, now, wanted),
-        is_outdated: false,
-        services: Vec::new(),
-        were_up: Vec::new(),
-    }
+    let job = Job::new(entry, venv, remedy);
+    Job { target: Target::asked_for(venv, job.follows, now, wanted), ..job }
 }
 
 /// What is to be done: a rebuild for venvs that are named, what mends it for each that is

@@ -16,6 +16,7 @@ use crate::host::file::printable;
 use crate::host::user::{self, User};
 use crate::host::{Program, audit, confine};
 use crate::plan::Policy;
+use crate::plan::Remedy;
 use crate::python;
 use crate::repair::{self, Job};
 use crate::service::{Processes, ServiceMap, needs_restart};
@@ -119,7 +120,7 @@ impl Guard {
         let mut running = self.running_services(&survey, &ids);
         let jobs = stale.iter().map(|(entry, venv)| {
             let services = running.remove(&entry.id).unwrap_or_default();
-            Job::restart(entry, venv, services)
+            Job { services, is_outdated: true, ..Job::new(entry, venv, Remedy::Restart) }
         });
         let (context, jobs) = (self.context(), jobs.collect());
         let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, self.jobs(None));

@@ -83,25 +83,27 @@ pub(super) fn late(
 }
 
 /// The files of one tree that are no installer's, or changed, and that another tree at `other`
-/// has not, or as they were before: with when they were written.
+/// has not, or as they were before: with when they were written. None where that is not known.
 pub(super) fn last_written_in(
     root: &Root,
-    one: &Venv,
+    one: &Path,
     other: &Path,
     minor: Minor,
-) -> io::Result<Vec<(PathBuf, SystemTime)>> {
-    let distributions = venv::distributions(&root.at(one.site_packages()))?;
-    let modified = venv::modified_files(root, one, &distributions).into_iter();
-    let paths = Seen::of(root, one)?.files.into_keys().chain(modified.map(|file| file.path));
+) -> Option<Vec<(PathBuf, SystemTime)>> {
+    let one = venv::inspect(root, one).ok()?;
+    let distributions = venv::distributions(&root.at(one.site_packages())).ok()?;
+    let modified = venv::modified_files(root, &one, &distributions).into_iter();
+    let paths = Seen::of(root, &one).ok()?.files.into_keys().chain(modified.map(|file| file.path));
     let written =
         |path: PathBuf| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
-    Ok(paths
+    let alone = paths
         .filter_map(|path| {
             let here = written(root.at(&one.path).join(&path))?;
             let there = written(root.at(other).join(corresponding(&path, one.site, minor)));
             there.is_none_or(|there| there < here).then_some((path, here))
         })
-        .collect())
+        .collect();
+    Some(alone)
 }
 
 /// Names the files that are in one tree alone.
@@ -363,6 +365,7 @@ mod tests {
             let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(hour * 3600);
             file.set_modified(at).unwrap();
         };
+        fs::write(root.at(one.path.join("pyvenv.cfg")), "home = /usr/bin\n").unwrap();
         let moved = |minor| site(minor).join("my.pth");
         for (name, in_one, in_other) in [("same", 1, 1), ("newer", 2, 1), ("older", 1, 2)] {
             write(&one.path, Path::new(name), in_one);
@@ -371,7 +374,7 @@ mod tests {
         write(&one.path, Path::new("alone"), 1);
         write(&one.path, &moved(new), 1);
         write(other, &moved(old), 1);
-        let found = last_written_in(&root, &one, other, old).unwrap();
+        let found = last_written_in(&root, &one.path, other, old).unwrap();
         let names: Vec<_> = found.iter().map(|(path, _)| path.as_path()).collect();
         assert_eq!(names, [Path::new("alone"), Path::new("newer")]);
         let said = only_in(&one.path, &found).unwrap();

@@ -224,20 +224,14 @@ impl Course<'_, '_> {
     fn what_becomes_of(&self, swap: &Swap, exchanged: Option<SystemTime>, ended: Ended) -> Ended {
         let root = self.context.root;
         let (aside, venv) = (swap.kept.path(), &self.job.venv);
-        let written = venv::inspect(root, aside).ok().map(|successor| {
-            last_written_in(root, &successor, &venv.path, venv.site).map(|mut written| {
-                written.retain(|(_, at)| exchanged.is_none_or(|exchanged| *at >= exchanged));
-                written
-            })
-        });
-        match written {
-            Some(Ok(written)) if !written.is_empty() => {
-                let kept = Kept::new(aside, swap.new, self.job.follows).that_holds_files(true);
-                let notes = ended.notes.into_iter().chain(only_in(aside, &written)).collect();
-                Ended { notes, aside: Some(kept), ..ended }
-            }
-            _ => Ended { leftover: Some(Leftover::new(aside, swap.new)), ..ended },
-        }
+        let mut written = last_written_in(root, aside, &venv.path, venv.site).unwrap_or_default();
+        written.retain(|(_, at)| exchanged.is_none_or(|exchanged| *at >= exchanged));
+        let Some(note) = only_in(aside, &written) else {
+            return Ended { leftover: Some(Leftover::new(aside, swap.new)), ..ended };
+        };
+        let kept = Kept::new(aside, swap.new, self.job.follows).that_holds_files(true);
+        let notes = [ended.notes, vec![note]].concat();
+        Ended { notes, aside: Some(kept), ..ended }
     }
 
     /// What ran until it was restarted may have written into the old tree at the last moment.
@@ -258,9 +252,7 @@ impl Course<'_, '_> {
     /// by what went on running out of it.
     pub(super) fn what_the_old_tree_has(&self, swap: &mut Swap) -> Vec<String> {
         let (root, venv) = (self.context.root, &self.job.venv);
-        let written = venv::inspect(root, swap.kept.path())
-            .ok()
-            .and_then(|old| last_written_in(root, &old, &venv.path, venv.site).ok());
+        let written = last_written_in(root, swap.kept.path(), &venv.path, venv.site);
         swap.kept.holds_files |= written.as_ref().is_none_or(|written| !written.is_empty());
         only_in(swap.kept.path(), &written.unwrap_or_default()).into_iter().collect()
     }

@@ -136,15 +136,12 @@ impl<'a> Ledger<'a> {
             }
             _ => {}
         }
-        match &outcome.done {
-            Done::Rebuilt { .. } | Done::Restored { .. } => {
-                let kept = venv::inspect(self.context.root, &path)
-                    .map(|venv| super::keep_recipe(self.context, &after, &venv));
-                if let Ok(Err(error)) = kept {
-                    report.error(&format!("{name}: cannot keep its recipe: {error}"));
-                }
+        if matches!(outcome.done, Done::Rebuilt { .. } | Done::Restored { .. }) {
+            let kept = venv::inspect(self.context.root, &path)
+                .map(|venv| super::keep_recipe(self.context, &after, &venv));
+            if let Ok(Err(error)) = kept {
+                report.error(&format!("{name}: cannot keep its recipe: {error}"));
             }
-            _ => {}
         }
         if let Some((what, detail)) = report::outcome_in_words(outcome) {
             if let Err(error) = store.record(&Event::new(&name, &path, what, detail)) {

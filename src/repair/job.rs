@@ -30,17 +30,17 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A restart of what runs out of a venv that is as it should be.
-    pub(crate) fn restart(entry: &Entry, venv: &Venv, services: Vec<Service>) -> Self {
+    /// A job of which nothing more is said.
+    pub(crate) fn new(entry: &Entry, venv: &Venv, remedy: Remedy) -> Self {
         Self {
             entry: entry.clone(),
             venv: venv.clone(),
-            remedy: Remedy::Restart,
+            remedy,
             because: None,
             follows: entry.anchored.is_some() || venv.follows(),
             target: None,
-            is_outdated: true,
-            services,
+            is_outdated: false,
+            services: Vec::new(),
             were_up: Vec::new(),
         }
     }

@@ -97,17 +97,10 @@ fn recover_one(
         Left::Restore(_, follows) => *follows,
         _ => false,
     };
-    let job = Job {
-        follows: followed || entry.anchored.is_some() || venv.follows(),
-        entry: entry.clone(),
-        remedy: Remedy::None,
-        because: None,
-        target: None,
-        is_outdated: false,
-        services: journal.services.clone(),
-        were_up: journal.services.clone(),
-        venv,
-    };
+    let mut job = Job::new(entry, &venv, Remedy::None);
+    job.follows |= followed;
+    job.services.clone_from(&journal.services);
+    job.were_up.clone_from(&journal.services);
     let (venv, minor) = (&job.venv, job.venv.site);
     let outcome = Ledger::new(context, registry).carry_out(now, &job, |course| match left {
         Left::Nothing | Left::Yield(_) => Done::Nothing.into(),
@@ -365,17 +358,8 @@ mod tests {
         let step = Step::Restarting;
         let journal = JournalEntry::new(&entry.id, "shop", &crash.venv, step, Vec::new());
         crash.store.write_journal(&journal).unwrap();
-        let job = Job {
-            venv: venv::inspect(&crash.root, &crash.venv).unwrap(),
-            remedy: Remedy::Rebuild,
-            because: None,
-            follows: false,
-            target: None,
-            is_outdated: false,
-            services: Vec::new(),
-            were_up: Vec::new(),
-            entry,
-        };
+        let venv = venv::inspect(&crash.root, &crash.venv).unwrap();
+        let job = Job::new(&entry, &venv, Remedy::Rebuild);
         let (config, report) = (Config::default(), Report::for_command());
         let (root, store) = (&crash.root, &crash.store);
         let context = Context { root, store, config: &config, report: &report };

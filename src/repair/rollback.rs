@@ -89,24 +89,14 @@ pub(crate) fn rollback(
         _ => {}
     }
     let standing = venv::inspect(context.root, path);
-    let follows = entry.anchored.is_some() || standing.as_ref().is_ok_and(Venv::follows);
+    let follows = entry.anchored.is_some() || standing.is_ok_and(|venv| venv.follows());
     // What was written since the rebuild does not go unasked. Of what is no venv nothing is known.
-    let written = standing.ok().and_then(|standing| {
-        last_written_in(context.root, &standing, before.path(), tree.site).ok()
-    });
+    let written = last_written_in(context.root, path, before.path(), tree.site);
     let holds_files = written.as_ref().is_none_or(|written| !written.is_empty());
     let kept = Kept::new(before.path(), current, follows).that_holds_files(holds_files);
-    let job = Job {
-        entry: entry.clone(),
-        venv: Venv { path: path.to_path_buf(), ..tree.clone() },
-        remedy: Remedy::None,
-        because: None,
-        follows: before.followed,
-        target: None,
-        is_outdated: false,
-        services,
-        were_up: Vec::new(),
-    };
+    let wanted = Venv { path: path.to_path_buf(), ..tree.clone() };
+    let follows = before.followed;
+    let job = Job { follows, services, ..Job::new(entry, &wanted, Remedy::None) };
     let swap = Swap { kept: kept.clone(), new: before.identity };
     job.begin(context, Step::RollingBack { swap, follows: before.followed })?;
     if let Err(error) = parent.exchange(aside, name) {
