@@ -14,7 +14,7 @@ mod weakness;
 
 use anyhow::{Result, ensure};
 
-use crate::cases::{Case, Half};
+use crate::cases::Case;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
@@ -30,12 +30,8 @@ const ROUNDS: usize = 2;
 const LONG_ROUNDS: usize = 200;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let case = |subject, sites: &'static [Site], run| Case {
-        subject,
-        half: Half::Guarded,
-        upgrade: Kind::TrixieMinor,
-        sites,
-        run,
+    let case = |subject, sites: &'static [Site], run| {
+        Case::guarded(subject, Kind::TrixieMinor, sites, run)
     };
     vec![
         case("hostile_attacks", &[], stand),

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Half};
+use super::Case;
 use crate::guard::On;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
@@ -11,13 +11,7 @@ use crate::prepare::venvs::Site;
 use crate::storm::{Command, Fault, Meanwhile, SITE, Steps, Storm, VENV, make_venv};
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |subject, run| Case {
-        subject,
-        half: Half::Guarded,
-        upgrade: Kind::TrixieMinor,
-        sites: &[Site::Bare],
-        run,
-    };
+    let case = |subject, run| Case::guarded(subject, Kind::TrixieMinor, &[Site::Bare], run);
     vec![
         case("crash_at_every_step_of_the_journal", at_every_step),
         case("crash_by_a_call_that_fails", |machine| {

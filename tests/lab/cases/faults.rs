@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 
+use super::Case;
 use super::crash::{every_command, first_rebuild};
-use super::{Case, Half};
 use crate::disks::{BTRFS, EXT4, PLACES, QUOTA};
 use crate::guard::On;
 use crate::machine::{Machine, Said, services_of};
@@ -12,13 +12,7 @@ use crate::prepare::venvs::Site;
 use crate::storm::{Command, Fault, SITE, Storm, VENV};
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |subject, sites, run| Case {
-        subject,
-        half: Half::Guarded,
-        upgrade: Kind::TrixieMinor,
-        sites,
-        run,
-    };
+    let case = |subject, sites, run| Case::guarded(subject, Kind::TrixieMinor, sites, run);
     vec![
         case("fault_of_the_disk", &[Site::Bare], of_the_disk),
         case("fault_of_a_quota", &[Site::Bare], of_a_quota),

@@ -3,19 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Half};
+use super::Case;
 use crate::machine::{Machine, Said, services_of};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |subject, run| Case {
-        subject,
-        half: Half::Guarded,
-        upgrade: Kind::ArticlePatch,
-        sites: &[Site::Followed],
-        run,
-    };
+    let case = |subject, run| Case::guarded(subject, Kind::ArticlePatch, &[Site::Followed], run);
     vec![
         case("an_upgrade_without_python_is_silent", silent),
         case("apt_works_after_the_package_is_removed", removed),

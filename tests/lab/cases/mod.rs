@@ -36,6 +36,16 @@ pub(crate) enum Half {
 }
 
 impl Case {
+    /// One that is tried with venvguard only.
+    pub(crate) fn guarded(
+        subject: &'static str,
+        upgrade: Kind,
+        sites: &'static [Site],
+        run: fn(&Machine) -> Result<()>,
+    ) -> Self {
+        Self { subject, half: Half::Guarded, upgrade, sites, run }
+    }
+
     /// The name of the trial, for filters.
     pub(crate) fn name(&self) -> String {
         let half = match self.half {

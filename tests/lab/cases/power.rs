@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use super::Case;
 use super::crash::every_command;
-use super::{Case, Half};
 use crate::disks::{EXT4, PLACES};
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
@@ -11,13 +11,7 @@ use crate::prepare::venvs::Site;
 use crate::storm::{Command, Fault, Storm};
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |subject, run| Case {
-        subject,
-        half: Half::Guarded,
-        upgrade: Kind::TrixieMinor,
-        sites: &[Site::Bare],
-        run,
-    };
+    let case = |subject, run| Case::guarded(subject, Kind::TrixieMinor, &[Site::Bare], run);
     vec![
         case("power_is_cut", |machine| {
             let storm = Storm::gathers(machine)?;
