@@ -78,7 +78,7 @@ pub(super) fn watch(
     let mut pids = BTreeSet::new();
     let mut since: Option<(Condition, Deadline)> = None;
     let mut last = Watched::Up;
-    wait_until(Deadline::after(patience + stable_for), POLL, || {
+    wait_until(Deadline::after(patience.saturating_add(stable_for)), POLL, || {
         let now = match ask() {
             Ok(now) => now,
             Err(error) => {
@@ -143,6 +143,12 @@ mod tests {
         );
         assert!(matches!(answer, Watched::Up), "{answer:?}");
         assert!(asked > 4, "it was watched for a while: {asked}");
+    }
+
+    #[test]
+    fn patience_without_end_is_no_mistake() {
+        let answer = watch(|| Ok(condition("active", 7, 0)), Duration::MAX, STABLE);
+        assert!(matches!(answer, Watched::Up), "{answer:?}");
     }
 
     #[test]

@@ -98,7 +98,9 @@ pub(crate) fn await_up(
     let patience = match service.manager() {
         Manager::Systemd | Manager::User => patience,
         // It is not RUNNING before this time is over, however well it does.
-        Manager::Supervisord => patience + supervisord::start_time(root, service.name()),
+        Manager::Supervisord => {
+            patience.saturating_add(supervisord::start_time(root, service.name()))
+        }
     };
     let (state, restarts) =
         match condition::watch(|| condition(root, service), patience, stable_for) {
