@@ -133,7 +133,7 @@ impl Guard {
         audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
         let program = Program::new("/proc/self/exe").arg(COMMAND).limit(limit);
         let home: &Path = &person.home;
-        match confine::confined(&self.root, program, person, None, home).finish() {
+        match confine::confined(&self.root, program, person, &[], home).finish() {
             Ok(finished) => {
                 for message in messages(&finished) {
                     self.report.note(&format!("user {}: {message}", printable(&person.name)));

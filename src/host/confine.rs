@@ -36,8 +36,8 @@ pub(crate) struct Confinement {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// A folder that the program sees at the place of another.
-    overlay: Option<Overlay>,
+    /// Folders that the program sees at the place of others, laid one after the other.
+    overlays: Vec<Overlay>,
     folder: PathText,
     /// The files and folders it may write below, if not all that its user may.
     writes: Option<Vec<PathText>>,
@@ -53,15 +53,15 @@ pub(crate) struct Overlay {
     pub(crate) from_identity: tree::Identity,
 }
 
-/// A program that runs as `owner`, sees `overlay`, and starts in `folder`.
+/// A program that runs as `owner`, sees `overlays`, and starts in `folder`.
 pub(crate) fn confined(
     root: &Root,
     program: Program,
     owner: &User,
-    overlay: Option<Overlay>,
+    overlays: &[Overlay],
     folder: &Path,
 ) -> Program {
-    launched(root, program, owner, overlay, folder, None)
+    launched(root, program, owner, overlays, folder, None)
 }
 
 /// The same, and where the kernel has Landlock, it writes only below `writes`, in caches and
@@ -70,20 +70,21 @@ pub(crate) fn confined_to(
     root: &Root,
     program: Program,
     owner: &User,
-    overlay: Option<Overlay>,
+    overlays: &[Overlay],
     folder: &Path,
     mut writes: Vec<PathBuf>,
 ) -> Program {
-    writes.extend(ANYBODYS.map(PathBuf::from));
+    writes.extend(TEMPORARY.iter().chain(&ANYBODYS).map(PathBuf::from));
     writes.extend(CACHES.map(|name| owner.home.join(name)));
-    launched(root, program, owner, overlay, folder, Some(writes))
+    launched(root, program, owner, overlays, folder, Some(writes))
 }
+
+/// Where everybody keeps what he does not need for long.
+pub(crate) const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Where any program may write. Of the devices those that keep nothing: root's own venvs are
 /// built by root, who could write to a disk else.
-const ANYBODYS: [&str; 11] = [
-    "/tmp",
-    "/var/tmp",
+const ANYBODYS: [&str; 9] = [
     "/dev/full",
     "/dev/null",
     "/dev/ptmx",
@@ -112,7 +113,7 @@ fn launched(
     root: &Root,
     program: Program,
     owner: &User,
-    overlay: Option<Overlay>,
+    overlays: &[Overlay],
     folder: &Path,
     writes: Option<Vec<PathBuf>>,
 ) -> Program {
@@ -120,7 +121,7 @@ fn launched(
         uid: owner.uid,
         gid: owner.gid,
         groups: user::groups(root, owner),
-        overlay,
+        overlays: overlays.to_vec(),
         folder: folder.into(),
         writes: writes.map(|paths| paths.into_iter().map(PathText).collect()),
     };
@@ -151,9 +152,7 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
 
 fn prepare(confinement: &Confinement) -> io::Result<()> {
     descriptor::keep_from_children();
-    if let Some(overlay) = &confinement.overlay {
-        lay_over(overlay)?;
-    }
+    lay_over(&confinement.overlays)?;
     rustix::process::setsid().map_err(io::Error::from).or_else(already_leader)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     for (resource, most) in [
@@ -272,25 +271,31 @@ fn already_leader(error: io::Error) -> io::Result<Pid> {
     Err(error)
 }
 
-/// In a mount namespace of our own, puts `from` over `to`.
-fn lay_over(overlay: &Overlay) -> io::Result<()> {
+/// In a mount namespace of our own, puts each `from` over its `to`.
+fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
+    if overlays.is_empty() {
+        return Ok(());
+    }
     let forbidden = |error: io::Error| io::Error::other(format!("{NO_NAMESPACE}: {error}"));
     unshare_mounts().map_err(forbidden)?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(io::Error::from)
         .map_err(forbidden)?;
-    let from = folder::reach(&overlay.from.0, OFlags::PATH)?;
-    let to = folder::reach(&overlay.to.0, OFlags::PATH)?;
-    if tree::identity_of_open(&from)? != overlay.from_identity {
-        return Err(io::Error::other(format!(
-            "{} was replaced",
-            super::file::printable(&overlay.from.0)
-        )));
+    for Overlay { from: path, to, from_identity } in overlays {
+        let from = folder::reach(&path.0, OFlags::PATH)?;
+        let to = folder::reach(&to.0, OFlags::PATH)?;
+        if tree::identity_of_open(&from)? != *from_identity {
+            return Err(io::Error::other(format!(
+                "{} was replaced",
+                super::file::printable(&path.0)
+            )));
+        }
+        // By descriptor: no name on the way can be exchanged between the look and the mount.
+        rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
+            .map_err(io::Error::from)
+            .map_err(forbidden)?;
     }
-    // By descriptor: no name on the way can be exchanged between the look and the mount.
-    rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
-        .map_err(io::Error::from)
-        .map_err(forbidden)
+    Ok(())
 }
 
 /// Root's right to mount is an ordinary user's too in a user namespace, in which he is
@@ -326,11 +331,11 @@ mod tests {
             uid: 1,
             gid: 1,
             groups: Vec::new(),
-            overlay: Some(Overlay {
+            overlays: vec![Overlay {
                 from: odd.into(),
                 to: odd.into(),
                 from_identity: tree::identity(Path::new("/usr")).unwrap(),
-            }),
+            }],
             folder: odd.into(),
             writes: Some(vec![odd.into()]),
         };

@@ -59,6 +59,8 @@ pub(crate) enum Weakness {
     LiftLimits,
     /// A child writes wherever its user may.
     WriteAnywhere,
+    /// A builder shares its temporary folders with everybody.
+    ShareTemporary,
     /// A child inherits our environment.
     KeepEnvironment,
     /// A child inherits our descriptors.

@@ -108,6 +108,15 @@ impl<'a> Content<'a> {
         std::iter::once(venv.to_path_buf()).chain(sources).collect()
     }
 
+    /// All on this machine that an installer reads.
+    pub(super) fn read_from(&self, venv: &Path) -> Vec<PathBuf> {
+        let mut paths = self.built_in(venv);
+        if let Wanted::Same(recipe, _) = &self.wanted {
+            paths.extend(recipe.local_paths());
+        }
+        paths
+    }
+
     /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
     /// pip's settings have to, before anything is installed.
     pub(super) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {

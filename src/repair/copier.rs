@@ -64,7 +64,7 @@ impl List {
             return Ok(Vec::new());
         }
         let copier = Program::new("/proc/self/exe").arg("carry").input(self.0).limit(limit);
-        let finished = confine::confined(root, copier, owner, None, Path::new("/"))
+        let finished = confine::confined(root, copier, owner, &[], Path::new("/"))
             .run()
             .map_err(io::Error::other)?;
         let failure = |line: &str| {

@@ -130,6 +130,12 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
     }
 }
 
+/// The folder that installers start in.
+fn starts_in(job: &Job) -> &Path {
+    let listed = job.entry.requirements().and_then(Path::parent);
+    listed.or_else(|| sources::project(&job.venv)).unwrap_or(Path::new("/"))
+}
+
 /// One rebuild.
 struct Work<'a> {
     context: &'a Context<'a>,
@@ -147,8 +153,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn carry_out(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
-        let overlay = stage.overlay(&self.venv().path);
-        match stage::why_not_laid_over(self.context.root, self.owner, overlay)? {
+        let over = stage.over(&self.venv().path);
+        match stage::why_not_laid_over(self.context.root, self.owner, over)? {
             None => self.beside(stage),
             Some(reason) => {
                 self.context.report.note(&format!(
@@ -163,9 +169,13 @@ impl Work<'_> {
     /// The usual way: the venv is whole at every instant.
     fn beside(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
         let job = self.job;
-        let overlay = || Some(stage.overlay(&job.venv.path));
-        let mut notes = self.build(&job.venv, &stage.path, &overlay)?;
-        notes.extend(self.compare(|| self.smoke(None), overlay())?);
+        let over = stage.over(&job.venv.path);
+        let temporary = stage.temporary(&job.venv)?;
+        let mut overlays = vec![over.clone()];
+        overlays.extend(stage::shared_folders(&self.needed()).map(|place| temporary.over(place)));
+        let mut notes = self.build(&job.venv, &stage.path, &overlays)?;
+        stage::discard(&temporary.path, temporary.identity)?;
+        notes.extend(self.compare(|| self.smoke(&[]), &[over])?);
         // What runs out of the venv has gone on writing.
         let later = Seen::of(self.context.root, &job.venv)?;
         let changed = std::mem::take(&mut self.seen).changed(&later);
@@ -186,12 +196,12 @@ impl Work<'_> {
 
     /// Where no mount namespace can be had: the venv is away while it is built.
     fn in_place(&mut self) -> Result<Vec<String>, RebuildError> {
-        let before = self.smoke(None);
+        let before = self.smoke(&[]);
         self.job.begin(self.context, Step::InPlace(self.swap.clone()))?;
         self.exchange()?;
         let moved = Venv { path: self.swap.kept.path().to_path_buf(), ..self.venv().clone() };
-        let mut notes = self.build(&moved, &self.job.venv.path, &|| None)?;
-        notes.extend(self.compare(|| before, None)?);
+        let mut notes = self.build(&moved, &self.job.venv.path, &[])?;
+        notes.extend(self.compare(|| before, &[])?);
         let left = self.carrier(&moved, &self.job.venv.path).folders(&self.seen)?;
         notes.extend(self.left_behind(left));
         self.parent.sync_all()?;
@@ -225,9 +235,9 @@ impl Work<'_> {
     }
 
     /// What fails in the tree that is seen at the venv's path.
-    fn smoke(&self, overlay: Option<Overlay>) -> Result<smoke::Failures, String> {
+    fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let modules = &self.content.modules;
-        smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlay)
+        smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlays)
     }
 
     /// The new tree has to do what the old one did, which is asked where it does less. An
@@ -236,9 +246,9 @@ impl Work<'_> {
     fn compare(
         &self,
         before: impl FnOnce() -> Result<smoke::Failures, String>,
-        overlay: Option<Overlay>,
+        overlays: &[Overlay],
     ) -> Result<Vec<String>, RebuildError> {
-        let after = self.smoke(overlay).map_err(RebuildError::Dead)?;
+        let after = self.smoke(overlays).map_err(RebuildError::Dead)?;
         if after.is_empty() {
             return Ok(Vec::new());
         }
@@ -253,26 +263,32 @@ impl Work<'_> {
         if worse.is_empty() { Ok(Vec::new()) } else { Err(RebuildError::Worse(worse)) }
     }
 
+    /// All on this machine that the builders need, but for programs.
+    fn needed(&self) -> Vec<PathBuf> {
+        let mut needed = self.content.read_from(&self.venv().path);
+        needed.extend([self.owner.home.clone(), starts_in(self.job).to_path_buf()]);
+        needed
+    }
+
     /// Makes the environment, installs its content and carries over what no installer put
-    /// into `old`. The new tree lies at `to`; through `overlay`, at the venv's own path.
+    /// into `old`. The new tree lies at `to`; through `overlays`, at the venv's own path.
     fn build(
         &mut self,
         old: &Venv,
         to: &Path,
-        overlay: &dyn Fn() -> Option<Overlay>,
+        overlays: &[Overlay],
     ) -> Result<Vec<String>, RebuildError> {
         let (root, owner, deadline) = (self.context.root, self.owner, self.deadline);
         let interpreter = self.target.interpreter();
         let minor = self.target.minor;
         let engines = sources::engines(self.context, old, owner, minor, &interpreter)
             .map_err(RebuildError::NoEngine)?;
-        let folder = self.job.entry.requirements().and_then(Path::parent);
-        let folder = folder.or_else(|| sources::project(&self.job.venv)).unwrap_or(Path::new("/"));
+        let folder = starts_in(self.job);
         let writes = self.content.built_in(&self.venv().path);
         let run = |program: Program| {
             let program = program.limit(deadline.left());
             let writes = writes.clone();
-            confine::confined_to(root, program, owner, overlay(), folder, writes).run()
+            confine::confined_to(root, program, owner, overlays, folder, writes).run()
         };
         run(self.creation()).map_err(RebuildError::Create)?;
         let sources = self.content.sources_inside(&self.venv().path);

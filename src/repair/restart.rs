@@ -130,7 +130,7 @@ fn try_check(context: &Context, job: &Job) -> Result<(), String> {
     let Some((program, arguments)) = job.entry.check.split_first() else { return Ok(()) };
     let program = Program::new(program).args(arguments).limit(CHECK_LIMIT);
     let owner = owner(context, &job.venv);
-    confine::confined(context.root, program, &owner, None, Path::new("/"))
+    confine::confined(context.root, program, &owner, &[], Path::new("/"))
         .run()
         .map(drop)
         .map_err(|error| error.to_string())

@@ -44,13 +44,13 @@ pub(super) fn smoke(
     owner: &User,
     venv: &Path,
     modules: &[String],
-    overlay: Option<Overlay>,
+    overlays: &[Overlay],
 ) -> Result<Failures, String> {
     let python = venv.join("bin/python");
     // `-` reads the program from standard input; the environment is empty, and the
     // folder is not the owner's.
     let program = Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(LIMIT);
-    let finished = confine::confined(root, program, owner, overlay, Path::new("/"))
+    let finished = confine::confined(root, program, owner, overlays, Path::new("/"))
         .finish()
         .map_err(|error| error.to_string())?;
     let text = finished.text();

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
+use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::User;
@@ -20,7 +21,10 @@ use crate::venv::{Flavour, Venv};
 /// What marks a tree beside a venv as ours.
 const MARK: &str = ".venvguard-";
 
-/// An empty folder for a venv's successor.
+/// The name of the temporary folder in a stage.
+const TEMPORARY: &str = ".venvguard-tmp";
+
+/// A folder for a venv's successor, or for what its builders need.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) path: PathBuf,
@@ -34,8 +38,18 @@ impl Stage {
         Ok(Self { path: path.to_path_buf(), identity })
     }
 
-    pub(super) fn overlay(&self, venv: &Path) -> Overlay {
-        let (from, to) = (self.path.as_path().into(), venv.into());
+    /// A folder in it for what its builders need for a while. It goes with the stage, or
+    /// before it.
+    pub(super) fn temporary(&self, venv: &Venv) -> io::Result<Self> {
+        let path = self.path.join(TEMPORARY);
+        let parent = Parent::of(&path)?;
+        let identity = parent.make(Path::new(TEMPORARY), venv.uid, venv.gid, 0o700)?;
+        Ok(Self { path, identity })
+    }
+
+    /// What makes it seen at another place.
+    pub(super) fn over(&self, place: &Path) -> Overlay {
+        let (from, to) = (self.path.as_path().into(), place.into());
         Overlay { from, to, from_identity: self.identity }
     }
 }
@@ -94,7 +108,7 @@ pub(super) fn why_not_laid_over(
     overlay: Overlay,
 ) -> io::Result<Option<String>> {
     let probe = Program::new("/bin/true");
-    let finished = confine::confined(root, probe, owner, Some(overlay), Path::new("/"))
+    let finished = confine::confined(root, probe, owner, &[overlay], Path::new("/"))
         .finish()
         .map_err(io::Error::other)?;
     if finished.status.code() != Some(LAUNCHER_FAILED) {
@@ -105,6 +119,17 @@ pub(super) fn why_not_laid_over(
         Some((_, reason)) => Ok(Some(reason.trim_start_matches(": ").to_string())),
         None => Err(io::Error::other(complaint)),
     }
+}
+
+/// The folders that builders would share with everybody and get one of their own for; but not
+/// those in which something lies that they need.
+pub(super) fn shared_folders(needed: &[PathBuf]) -> impl Iterator<Item = &'static Path> {
+    confine::TEMPORARY.iter().map(Path::new).filter(|shared| {
+        let is_needed = needed.iter().any(|path| path.starts_with(shared));
+        // One that is a link leads to the other.
+        let is_folder = shared.symlink_metadata().is_ok_and(|found| found.is_dir());
+        is_folder && !is_needed && !weakened(Weakness::ShareTemporary)
+    })
 }
 
 /// All that keeps a venv from being rebuilt where it is, in words.
@@ -143,8 +168,8 @@ fn mounts_in_the_way(path: &Path) -> Option<String> {
     })
 }
 
-/// Why a second tree finds no room beside a venv: it is taken to be as large, and another
-/// version of a package may be larger.
+/// Why a second tree finds no room beside a venv: it is taken to be as large, another version
+/// of a package may be larger, and archives are unpacked in it.
 fn no_room(path: &Path) -> Option<String> {
     let sizes = || -> io::Result<(u64, u64)> {
         Ok((Folder::open(path)?.size()?, Parent::of(path)?.free()?))
@@ -157,7 +182,7 @@ fn no_room(path: &Path) -> Option<String> {
 
 fn too_little(size: u64, free: u64) -> Option<String> {
     const MEBIBYTE: u64 = 1 << 20;
-    let needed = size.saturating_add(size / 10).saturating_add(16 * MEBIBYTE);
+    let needed = size.saturating_add(size / 2).saturating_add(16 * MEBIBYTE);
     (free < needed).then(|| {
         let [needed, free] = [needed, free].map(|bytes| bytes.div_ceil(MEBIBYTE));
         format!("there is no room for a second tree beside it: it needs {needed} MiB, {free} MiB are free")
@@ -355,9 +380,20 @@ mod tests {
     #[test]
     fn a_tree_needs_its_size_and_some_more() {
         let mebibytes = |number: u64| number << 20;
-        assert_eq!(too_little(mebibytes(100), mebibytes(126)), None);
-        let reason = too_little(mebibytes(100), mebibytes(125)).unwrap();
-        assert!(reason.contains("126 MiB, 125 MiB are free"), "{reason}");
+        assert_eq!(too_little(mebibytes(100), mebibytes(166)), None);
+        let reason = too_little(mebibytes(100), mebibytes(165)).unwrap();
+        assert!(reason.contains("166 MiB, 165 MiB are free"), "{reason}");
+    }
+
+    #[test]
+    fn a_temporary_folder_in_which_something_is_needed_is_shared() {
+        let shared = |needed: &[&str]| {
+            let needed: Vec<PathBuf> = needed.iter().map(PathBuf::from).collect();
+            shared_folders(&needed).collect::<Vec<_>>()
+        };
+        assert_eq!(shared(&["/srv/shop/venv", "/tmpfs"]), confine::TEMPORARY.map(Path::new));
+        assert_eq!(shared(&["/srv/shop/venv", "/tmp/src"]), [Path::new("/var/tmp")]);
+        assert_eq!(shared(&["/var/tmp", "/tmp"]), Vec::<&Path>::new());
     }
 
     #[test]

@@ -269,8 +269,7 @@ impl Recipe {
     /// The sources that lie in the venv itself (pip keeps the checkouts of editables in its
     /// `src`): they have to be carried over before anything is installed.
     pub(crate) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
-        let paths = self.local_sources().map(|(_, path)| normal(&path));
-        paths.filter(|path| path.starts_with(venv)).collect()
+        self.local_paths().filter(|path| path.starts_with(venv)).collect()
     }
 
     /// The folders that distributions are installed from.
@@ -280,6 +279,11 @@ impl Recipe {
             _ => None,
         };
         self.requirements.iter().filter_map(folder).collect()
+    }
+
+    /// What lies on this machine of what distributions are installed from.
+    pub(crate) fn local_paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.local_sources().map(|(_, path)| normal(&path))
     }
 
     /// The wheels and source archives on this machine, each with its path and file name.

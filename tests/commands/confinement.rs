@@ -11,7 +11,7 @@ fn confined(script: &str, writes: &serde_json::Value) -> Output {
     let me = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
     let specification = serde_json::json!({
-        "uid": me, "gid": group, "groups": [], "overlay": null, "folder": "/", "writes": writes,
+        "uid": me, "gid": group, "groups": [], "overlays": [], "folder": "/", "writes": writes,
     });
     Command::new(env!("CARGO_BIN_EXE_venvguard"))
         .args(["confine", &specification.to_string(), "--", "/bin/sh", "-c", script])
@@ -34,7 +34,7 @@ fn an_ordinary_user_lays_a_folder_over_another() {
         "from": person.at("home/new"), "to": person.at("home/old"), "from_identity": identity,
     });
     let specification = serde_json::json!({
-        "uid": person.uid, "gid": person.uid, "groups": [], "overlay": overlay, "folder": "/",
+        "uid": person.uid, "gid": person.uid, "groups": [], "overlays": [overlay], "folder": "/",
         "writes": null,
     });
     let script =

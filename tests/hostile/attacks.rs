@@ -77,8 +77,11 @@ pub(super) const ATTACKS: &[Attack] = &[
     ),
     Attack {
         name: "backend_in_a_venv_of_roots",
-        commands: &["rebuild roots", "root: ls /var/tmp/planted && rm /var/tmp/planted"],
-        says: "\n/var/tmp/planted\n",
+        commands: &[
+            "rebuild roots",
+            "root: cd /srv/roots/src; ls planted /var/tmp/planted; rm planted",
+        ],
+        says: "'/var/tmp/planted': No such file or directory\nplanted\n",
         runs: &[],
     },
     met("the_venv_is_a_link", "/home/mallory/place/venv is a link to /home/bob/place/venv"),

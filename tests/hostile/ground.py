@@ -140,6 +140,8 @@ def of_loot(path):
     wrong += [f"had {name} open" for name in found["descriptors"] if "canary" in name or name.startswith("/root")]
     if how == "backend" and found["elsewhere"] and has_landlock():
         wrong.append("wrote where an installer has no business")
+    if how == "backend" and found["shared"]:
+        wrong.append(f"saw {found['shared']}, as everybody does")
     return [f"{how}: {one}" for one in wrong]
 
 
@@ -184,7 +186,7 @@ def after():
         if one.st_uid == 0 and one.st_mode & 0o6000:
             won.append(f"{path} is root's and set-user-id")
     won += [f"he can read the secret in {path}" for path in leaks()]
-    loot = sorted(glob.glob("/tmp/loot/*"))
+    loot = sorted(glob.glob("/home/mallory/.cache/loot/*"))
     for path in loot:
         won += of_loot(path)
     if [b"sleep", b"4711"] in commands():

@@ -25,8 +25,10 @@ settle() {
     useradd --create-home --uid 1002 --shell /bin/sh bob
     chmod 755 /home/mallory
     chmod 700 /home/bob
-    mkdir -p /tmp/loot /var/lib/decoy /srv/roots /root/.cache
-    chmod 1777 /tmp/loot
+    mkdir -p /var/lib/decoy /srv/roots /root/.cache
+    touch /tmp/everybodys /var/tmp/everybodys
+    install -d -o mallory -g mallory /home/mallory/.cache
+    install -d -o mallory -g mallory -m 1777 /home/mallory/.cache/loot
     for place in /etc /root /home/bob /usr/local/bin /opt /var/lib/decoy /srv; do
         echo "$SECRET" >$place/canary
         chmod 600 $place/canary
@@ -72,7 +74,7 @@ UNIT
 reset() {
     pkill -KILL -u mallory || true
     umount $PLACE 2>/dev/null || true
-    rm -rf /home/mallory /var/lib/venvguard /etc/supervisord.conf /tmp/loot/* /var/tmp/loot
+    rm -rf /home/mallory /var/lib/venvguard /etc/supervisord.conf
     cp -a $KEEP/kept/home /home/mallory
     cp -a $KEEP/kept/state /var/lib/venvguard
     install -m 644 $KEEP/kept/config.toml /etc/venvguard/config.toml

@@ -58,11 +58,13 @@ def report(how):
         "read": [path for path in secrets + memories if attempt(lambda path=path: read(path))],
         "wrote": [path for path in folders if attempt(lambda path=path: write(f"{path}/planted"))],
         "elsewhere": attempt(lambda: write(elsewhere)),
+        "shared": [path for path in ("/tmp/everybodys", "/var/tmp/everybodys") if attempt(lambda path=path: read(path))],
     }
     # One that stays behind, and one in a session of its own; both hold the output open, but not an installer's, which
     # would wait for them until its time is over.
     output = subprocess.DEVNULL if how == "backend" else None
     subprocess.Popen(["sleep", "4711"], stdout=output, stderr=output)
     subprocess.Popen(["sleep", "4712"], stdout=output, stderr=output, start_new_session=True)
-    with open(f"/tmp/loot/{os.getpid()}-{how}", "w") as file:
+    # An installer's /tmp is its own and goes with it; to the cache of his whoever runs his code can write.
+    with open(f"/home/mallory/.cache/loot/{os.getpid()}-{how}", "w") as file:
         json.dump(found, file)

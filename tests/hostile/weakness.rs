@@ -32,6 +32,7 @@ const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
         &["rebuild prey"],
         "an installer has no business",
     ),
+    ("share-temporary", "backend_does_what_it_can", &["rebuild prey"], "as everybody does"),
     ("keep-environment", "startup_code", &["rebuild prey"], "saw LD_PRELOAD="),
     ("keep-descriptors", "startup_code", &["rebuild prey"], "had /root/canary open"),
     ("keep-group", "startup_code", &["rebuild prey"], "still runs"),

@@ -38,7 +38,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     findings.extend(of_unit());
     if Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).asks().run().is_err() {
         findings.push(Finding::note(
-            "no mount namespace is to be had: venvs are rebuilt in place, and away meanwhile",
+            "no mount namespace is to be had: venvs are rebuilt in place, away meanwhile, and share /tmp",
         ));
     }
     if !confine::knows_landlock() {
