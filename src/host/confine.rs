@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,9 +106,9 @@ const FILE_LIMIT: u64 = 32 << 30;
 /// The address space of one process.
 const MEMORY_LIMIT: u64 = 64 << 30;
 
-/// The processes and threads of a user, those that are none of ours counted. The kernel
-/// counts root's too, but holds root to no number.
-const PROCESSES_LIMIT: u64 = 16_384;
+/// How many processes and threads a user may have besides those that he has. The kernel holds
+/// root to no number.
+const PROCESSES_LIMIT: u64 = 4096;
 
 fn launched(
     root: &Root,
@@ -159,7 +160,7 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         (Resource::Core, 0),
         (Resource::Fsize, FILE_LIMIT),
         (Resource::As, MEMORY_LIMIT),
-        (Resource::Nproc, PROCESSES_LIMIT),
+        (Resource::Nproc, tasks_of(confinement.uid).saturating_add(PROCESSES_LIMIT)),
     ] {
         if !weakened(Weakness::LiftLimits) {
             limit(resource, most).map_err(step("a resource limit"))?;
@@ -220,6 +221,16 @@ fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
 pub(crate) fn step_back() {
     // Where it is forbidden, nothing is lost but time.
     let _ = rustix::process::nice(19);
+}
+
+/// How many processes and threads a user has, as far as can be seen.
+fn tasks_of(uid: u32) -> u64 {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
+    let his = |entry: &std::fs::DirEntry| entry.metadata().is_ok_and(|found| found.uid() == uid);
+    // Its tasks are the folders that a process has in this one.
+    let tasks = |entry: std::fs::DirEntry| entry.path().join("task").metadata().ok();
+    let names = processes.flatten().filter(his).filter_map(tasks);
+    names.map(|task| task.nlink().saturating_sub(2)).sum()
 }
 
 /// Lowers a limit; one that is lower already stays.
@@ -321,6 +332,22 @@ fn unshare(what: UnshareFlags) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_count_as_the_kernel_counts_them() {
+        let me = rustix::process::geteuid().as_raw();
+        let waits = std::sync::Barrier::new(65);
+        std::thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| waits.wait());
+            }
+            let tasks = tasks_of(me);
+            waits.wait();
+            assert!(tasks > 64, "{tasks}");
+        });
+        // Nobody has the last number.
+        assert_eq!(tasks_of(u32::MAX), 0);
+    }
 
     #[test]
     fn a_path_of_any_bytes_comes_to_the_launcher_as_it_is() {

@@ -66,7 +66,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         says: "did not end within",
         runs: &["backend"],
     },
-    running(by("backend_forks", REBUILD), &["backend"]),
+    Attack {
+        name: "backend_forks",
+        commands: REBUILD,
+        says: "did not end within",
+        runs: &["backend"],
+    },
     running(by("backend_floods_the_output", REBUILD), &["backend"]),
     running(
         by(
