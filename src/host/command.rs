@@ -17,8 +17,8 @@ use super::{Root, descriptor};
 /// What of a program's output is kept; more is read and dropped.
 const OUTPUT_LIMIT: usize = 32 << 20;
 
-/// How long the output is waited for once the program itself has ended: a grandchild
-/// may hold the pipe open for ever.
+/// How long the output is waited for once the program itself has ended, for a grandchild may
+/// hold the pipe open for ever; and how long the end of a program that was killed.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// The system's own programs answer within this, or something is very wrong.
@@ -222,6 +222,11 @@ impl Program {
         // Whatever the program left behind in its group goes with it.
         if !weakened(Weakness::KeepGroup) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        if !ended && !await_end(&mut child, DRAIN) {
+            // It reads from a file system that does not answer: what waits for that cannot be
+            // killed. Somebody else's may never answer, so it is left behind.
+            return Err(CommandError::TimedOut { program, limit: self.limit });
         }
         let status = child.wait().map_err(start)?;
         let drain = Deadline::after(DRAIN);

@@ -237,7 +237,8 @@ impl Work<'_> {
     /// What fails in the tree that is seen at the venv's path.
     fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let modules = &self.content.modules;
-        smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlays)
+        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
+        smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlays, limit)
     }
 
     /// The new tree has to do what the old one did, which is asked where it does less. An

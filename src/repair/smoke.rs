@@ -38,18 +38,20 @@ impl Failures {
 
 /// Tries the tree at `venv`: it imports `modules` and what its programs begin with. An
 /// interpreter that does not come to the end (it is missing, crashes, hangs) is an error that
-/// says how it ended.
+/// says how it ended; so is one that takes longer than `limit`.
 pub(super) fn smoke(
     root: &Root,
     owner: &User,
     venv: &Path,
     modules: &[String],
     overlays: &[Overlay],
+    limit: Duration,
 ) -> Result<Failures, String> {
     let python = venv.join("bin/python");
     // `-` reads the program from standard input; the environment is empty, and the
     // folder is not the owner's.
-    let program = Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(LIMIT);
+    let program =
+        Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(limit.min(LIMIT));
     let finished = confine::confined(root, program, owner, overlays, Path::new("/"))
         .finish()
         .map_err(|error| error.to_string())?;

@@ -58,6 +58,13 @@ pub(super) const ATTACKS: &[Attack] = &[
     survived("names_are_for_the_terminal"),
     running(by("what_it_says_is_for_the_terminal", EVERY), &["startup"]),
     running(survived("startup_code"), &["startup"]),
+    Attack {
+        name: "startup_code_reads_what_never_comes",
+        commands: REBUILD,
+        says: "did not end within",
+        runs: &["startup"],
+    },
+    by("a_command_line_never_comes", &["status", "rebuild prey", "hook post-invoke", "doctor"]),
     running(survived("backend_does_what_it_can"), &["backend", "module"]),
     running(by("backend_makes_a_wheel_that_leads_out", REBUILD), &["backend"]),
     Attack {

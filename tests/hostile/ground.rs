@@ -35,6 +35,7 @@ impl<'a> Ground<'a> {
             ("payload.py", include_str!("payload.py")),
             ("listener.py", include_str!("listener.py")),
             ("flip.py", include_str!("flip.py")),
+            ("never.py", include_str!("never.py")),
             ("src/backend.py", include_str!("src/backend.py")),
             ("src/pyproject.toml", include_str!("src/pyproject.toml")),
         ] {

@@ -36,6 +36,18 @@ script() {
     chmod 755 "$1"
 }
 
+# A file system of his, which `never.py` is; see there.
+never() {
+    mkdir ~/never
+    setsid python3 /srv/hostile/never.py ~/never >~/never.pid 2>~/never.log </dev/null &
+    for _ in $(seq 100); do
+        [ ! -s ~/never.pid ] || return 0
+        sleep 0.1
+    done
+    cat ~/never.log
+    return 1
+}
+
 cfg_is_a_fifo() { rm venv/pyvenv.cfg; mkfifo venv/pyvenv.cfg; }
 cfg_is_a_device() { rm venv/pyvenv.cfg; }
 cfg_is_a_device_for_him() { mknod -m 666 venv/pyvenv.cfg c 1 5; }
@@ -122,6 +134,16 @@ PY
 }
 
 startup_code() { starts </dev/null; }
+startup_code_reads_what_never_comes() {
+    never
+    starts <<'PY'
+with open("/home/mallory/never.pid") as file:
+    never = f"/proc/{file.read().strip()}/root/home/mallory/never/file"
+with open(never) as file:
+    file.read()
+PY
+}
+a_command_line_never_comes() { never; }
 backend_does_what_it_can() { backdoor nothing; }
 backend_makes_a_wheel_that_leads_out() { backdoor 'leads out'; }
 backend_hangs() { backdoor hangs; }
