@@ -23,6 +23,7 @@ pub(crate) mod path_text;
 pub(crate) mod root;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod toml;
 pub(crate) mod tree;
 pub(crate) mod user;
 pub(crate) mod xattr;

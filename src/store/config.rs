@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
+use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
 use crate::plan::Policy;
 
@@ -93,18 +94,18 @@ impl Config {
 }
 
 /// Reads what a person wrote; what is wrong is told with its line.
-pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn parse<T: DeserializeOwned + Send>(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
     let damaged =
         |line, reason: String| StoreError::Damaged { path: path.to_path_buf(), line, reason };
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         damaged(before.split(|byte| *byte == b'\n').count(), error.to_string())
     })?;
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-        damaged(line, told(text, line, error.message()))
-    })
+    toml::read(text)
+        .map_err(|TomlError { line, message }| damaged(line, told(text, line, &message)))
 }
 
 /// What is wrong, with the key that it is about and the name that may have been meant.

@@ -108,6 +108,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         says: "the project's lock was not used: /home/bob/place/Pipfile.lock: ",
         runs: &[],
     },
+    by("a_lock_is_deep", REBUILD),
     by(
         "the_kept_tree_is_a_link",
         &[

@@ -189,6 +189,18 @@ site_packages_is_a_link() {
 }
 bin_is_a_link() { rm -r venv/bin; ln -s /home/bob/place/venv/bin venv/bin; }
 the_project_is_bobs() { echo /home/bob/place >venv/.project; }
+a_lock_is_deep() {
+    echo 'uv = 0.9.0' >>venv/pyvenv.cfg
+    # Neither more tables than a parser of TOML goes down to, nor longer keys; but both.
+    key=$(printf 'a.%.0s' $(seq 70))a tables=$(seq 70)
+    {
+        printf '[[package]]\nname = "x"\nsource = { registry = '
+        for _ in $tables; do printf '{%s = ' "$key"; done
+        printf 1
+        for _ in $tables; do printf '}'; done
+        printf ' }\n'
+    } >uv.lock
+}
 # What is done to a kept tree stands among the commands.
 the_kept_tree_is_a_link() { :; }
 the_kept_tree_is_a_trap() { :; }

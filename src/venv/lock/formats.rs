@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Distfile, Locked};
+use crate::host::toml;
 use crate::venv::text::{FileName, Hash, Release, Url};
 
 type Packages = Vec<(String, Locked)>;
@@ -50,11 +51,8 @@ fn locked(
 }
 
 /// Reads TOML, or tells the line where it is none.
-fn toml<T: DeserializeOwned>(text: &str) -> Result<T, usize> {
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1
-    })
+fn toml<T: DeserializeOwned + Send>(text: &str) -> Result<T, usize> {
+    toml::read(text).map_err(|error| error.line)
 }
 
 /// uv's: every package has a `source`; only what comes from an index has hashes that count.
@@ -69,15 +67,19 @@ pub(super) fn of_uv(text: &str) -> Result<Packages, usize> {
         name: String,
         version: Option<String>,
         #[serde(default)]
-        source: BTreeMap<String, toml::Value>,
+        source: Source,
         sdist: Option<File>,
         #[serde(default)]
         wheels: Vec<File>,
     }
+    #[derive(Default, Deserialize)]
+    struct Source {
+        registry: Option<IgnoredAny>,
+    }
     let Lock { package } = toml(text)?;
     Ok(package
         .into_iter()
-        .filter(|one| one.source.contains_key("registry"))
+        .filter(|one| one.source.registry.is_some())
         .filter_map(|one| locked(one.name, one.version, one.wheels.into_iter().chain(one.sdist)))
         .collect())
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Recipe, Requirement, Source, Vcs};
+use crate::host::toml::{self, TomlError};
 use crate::venv::Flavour;
 use crate::venv::lock::Distfile;
 use crate::venv::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
@@ -211,7 +212,7 @@ impl Recipe {
             tool: Tool { venvguard: made },
         };
         // Strings, numbers and tables: nothing that TOML does not have.
-        toml::to_string_pretty(&document).unwrap_or_default()
+        ::toml::to_string_pretty(&document).unwrap_or_default()
     }
 
     /// Reads a stored recipe. Every text in it is looked at again.
@@ -229,14 +230,14 @@ impl Recipe {
         struct HeadMade {
             schema_version: u32,
         }
-        let damaged = |error: toml::de::Error| RecipeError::Damaged(error.message().to_string());
+        let damaged = |error: TomlError| RecipeError::Damaged(error.message);
         let text = String::from_utf8_lossy(bytes);
-        let Head { tool } = toml::from_str(&text).map_err(damaged)?;
+        let Head { tool } = toml::read(&text).map_err(damaged)?;
         if tool.venvguard.schema_version != SCHEMA_VERSION {
             return Err(RecipeError::Schema(tool.venvguard.schema_version));
         }
         let Document { packages, tool: Tool { venvguard: made }, .. } =
-            toml::from_str(&text).map_err(damaged)?;
+            toml::read(&text).map_err(damaged)?;
         let mut requirements = made.packages;
         for package in packages {
             requirements.push(package.requirement()?);

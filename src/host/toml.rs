@@ -1,0 +1,67 @@
+//! TOML, whoever has written it.
+
+use std::panic::resume_unwind;
+use std::thread;
+
+use serde::de::DeserializeOwned;
+
+/// Why a text cannot be read.
+#[derive(Debug)]
+pub(crate) struct TomlError {
+    pub(crate) line: usize,
+    pub(crate) message: String,
+}
+
+/// What the parser needs to go down as deep as it goes: to 80 tables in one another, each of
+/// which stands at the end of a key of 80 names. Of that only what is used is had.
+const STACK: usize = 64 << 20;
+
+/// Reads a text, however deep it is.
+pub(crate) fn read<T: DeserializeOwned + Send>(text: &str) -> Result<T, TomlError> {
+    let read = || toml::from_str(text).map_err(|error| TomlError::of(text, &error));
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, read);
+        match reader.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(error) => Err(TomlError { line: 1, message: error.to_string() }),
+        }
+    })
+}
+
+impl TomlError {
+    fn of(text: &str, error: &toml::de::Error) -> Self {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+        Self { line, message: error.message().to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_text_there_is_does_no_harm() {
+        let key = vec!["a"; 79].join(".");
+        let deep = |times: usize| {
+            let values = format!("{{{key}=").repeat(times) + "1" + &"}".repeat(times);
+            format!("[{key}]\n{key}={values}\n")
+        };
+        for times in [1, 79, 80, 1000] {
+            for text in [deep(times), deep(times).replace('}', "")] {
+                let _ = read::<serde::de::IgnoredAny>(&text);
+            }
+        }
+        assert!(
+            read::<serde::de::IgnoredAny>(&deep(70)).is_ok(),
+            "it is not the limit that saves us"
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        let error = read::<serde::de::IgnoredAny>("a = 1\nb =\n").unwrap_err();
+        assert_eq!(error.line, 2, "{error:?}");
+    }
+}
