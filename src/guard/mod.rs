@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::host::tree::identity;
     use crate::plan::Policy;
-    use crate::store::{JournalEntry, Kept, Progress as Step, Swap};
+    use crate::store::{JournalEntry, Kept, Leftover, Progress as Step, Swap};
 
     #[test]
     fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
@@ -185,5 +185,20 @@ mod tests {
         assert!(registry.venvs[0].kept.is_empty(), "one that somebody removed counts for nothing");
         assert!(registry.leftovers.is_empty());
         assert!(guard.store.registry().unwrap().venvs[0].kept.is_empty(), "and that is saved");
+    }
+
+    #[test]
+    fn resume_removes_what_a_killed_run_had_no_time_to_remove() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let aside = base.join(".venv.venvguard-x");
+        std::fs::create_dir(&aside).unwrap();
+        let guard = Guard::open(Root::new(base.join("system")), Report::for_command()).unwrap();
+        let mut registry = Registry::default();
+        registry.leftovers.push(Leftover::new(&aside, identity(&aside).unwrap()));
+        guard.store.save_registry(&registry).unwrap();
+        assert_eq!(guard.resume().unwrap(), Settled::Done);
+        assert!(!aside.exists());
+        assert_eq!(guard.resume().unwrap(), Settled::Nothing);
     }
 }

@@ -45,7 +45,7 @@ impl Guard {
     /// Ends what a crash, a kill or a missing Post-Invoke left.
     pub(crate) fn resume(&self) -> Result<Settled, GuardError> {
         if self.is_settled()? {
-            return Ok(Settled::Nothing);
+            return self.sweep();
         }
         let lock = self.lock()?;
         // Asked once we are alone: an apt that comes now waits for us in its first hook.
@@ -56,6 +56,17 @@ impl Guard {
         let settled = self.settle_locked();
         drop(lock);
         self.after(settled)
+    }
+
+    /// Removes what a repair that was killed at its end had no time to remove.
+    fn sweep(&self) -> Result<Settled, GuardError> {
+        if self.store.registry()?.leftovers.is_empty() {
+            return Ok(Settled::Nothing);
+        }
+        let _lock = self.lock()?;
+        let mut registry = self.store.registry()?;
+        repair::sweep(&self.context(), &mut registry);
+        Ok(if registry.leftovers.is_empty() { Settled::Done } else { Settled::Attention })
     }
 
     /// The same for one user's own venvs, when the hook has found that there is something to

@@ -16,6 +16,10 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     let Ok(now) = guard.interpreters() else { return Vec::new() };
     let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
     let mut findings = vec![of_users(guard)];
+    findings.extend(survey.registry.leftovers.iter().map(|one| {
+        let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
+        Finding::fault(what, "`venvguard resume`")
+    }));
     for ((entry, venv), health) in healths {
         let name = &entry.name;
         let mend = match health.state {
