@@ -5,51 +5,33 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cases::{Case, Half};
 use crate::child;
+pub(crate) use crate::container::Said;
+use crate::container::{Container, said};
 use crate::overlay::Overlay;
 use crate::prepare::upgrade::{Kind, Upgrade};
 use crate::prepare::venvs::Site;
-use crate::prepare::{Lab, copy_tree, machine_name};
+use crate::prepare::{Lab, copy_tree};
 
-/// Booting takes a second; a machine under load may take a few.
-const BOOT: Duration = Duration::from_secs(60);
 /// How long anything polled for may take: supervisord gives a program up after some seconds.
 const PATIENCE: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(50);
 
 const PIP_CONFIGURATION: &str = "[global]\nno-index = true\nfind-links = /wheelhouse\n";
 const APT_SOURCES: &str = "deb [trusted=yes] file:/repository ./\n";
-/// Commands run with these and nothing of this machine's environment.
-const ENVIRONMENT: [&str; 5] = [
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME=/root",
-    "LANG=C.UTF-8",
-    "TERM=dumb",
-    "DEBIAN_FRONTEND=noninteractive",
-];
 
 /// A booted container. It is gone, with all that it wrote, when the value is dropped.
 pub(crate) struct Machine {
-    container: Child,
-    /// The container's first process, as this machine numbers it.
-    leader: u32,
-    _group: ControlGroup,
+    container: Container,
     overlay: Overlay,
     pub(crate) upgrade: Upgrade,
     pub(crate) sites: Vec<Site>,
-}
-
-/// What a command said, errors among the rest, and how it ended.
-#[derive(Debug)]
-pub(crate) struct Said {
-    pub(crate) code: i32,
-    pub(crate) text: String,
 }
 
 /// An answer over HTTP.
@@ -113,14 +95,13 @@ impl Machine {
         overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;
         lay(&overlay)?;
         folders.push((upgrade.repository.clone(), "/repository"));
-        let group = ControlGroup::new(overlay.name())?;
-        let (container, leader) = start(&overlay, &group, &folders)?;
-        Ok(Self { container, leader, _group: group, overlay, upgrade, sites: Vec::new() })
+        let container = Container::boot(&overlay, &folders)?;
+        Ok(Self { container, overlay, upgrade, sites: Vec::new() })
     }
 
     /// Runs a shell command and returns what it said, whatever its end.
     pub(crate) fn run(&self, script: &str) -> Result<Said> {
-        let mut command = self.enter();
+        let mut command = self.container.enter();
         command.args(["/bin/sh", "-c", "exec 2>&1; eval \"$1\"", "sh", script]);
         said(&mut command)
     }
@@ -134,7 +115,7 @@ impl Machine {
 
     /// The standard output of a command, apart from its errors.
     pub(crate) fn stdout(&self, script: &str) -> Result<Said> {
-        let mut command = self.enter();
+        let mut command = self.container.enter();
         command.args(["/bin/sh", "-c", script]);
         let done = command.stdin(Stdio::null()).output()?;
         Ok(Said {
@@ -170,7 +151,7 @@ impl Machine {
 
     /// Asks a service for a page, on its socket, by HTTP 1.0.
     pub(crate) fn ask(&self, service: &Service, page: &str) -> Result<Answer> {
-        let socket = self.root().join(service.socket.trim_start_matches('/'));
+        let socket = self.container.root().join(service.socket.trim_start_matches('/'));
         let mut stream = UnixStream::connect(&socket)
             .with_context(|| format!("{} does not listen", service.name))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -262,7 +243,7 @@ impl Machine {
     pub(crate) fn processes_of(&self, venv: &str) -> Result<Vec<Process>> {
         let inside = format!("{venv}/bin/");
         let mut processes = Vec::new();
-        for entry in fs::read_dir(self.root().join("proc"))? {
+        for entry in fs::read_dir(self.container.root().join("proc"))? {
             let entry = entry?;
             let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
                 continue;
@@ -324,7 +305,7 @@ impl Machine {
 
     /// Writes a file of the machine.
     pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
-        let path = self.root().join(path.trim_start_matches('/'));
+        let path = self.container.root().join(path.trim_start_matches('/'));
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -335,27 +316,10 @@ impl Machine {
              [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
              for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done"
         ))?;
-        let path = self.root().join(path.trim_start_matches('/'));
+        let path = self.container.root().join(path.trim_start_matches('/'));
         fs::File::create(&path)?.set_len(mebibytes << 20)?;
         child::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(path))?;
         Ok(())
-    }
-
-    /// The container's root as its own processes see it.
-    fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.leader))
-    }
-
-    fn enter(&self) -> Command {
-        entering(self.leader)
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // Nothing of it is kept, so nothing needs to be shut down in order.
-        let _ = self.container.kill();
-        let _ = self.container.wait();
     }
 }
 
@@ -463,145 +427,6 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
             unit("news.service", include_str!("apps/news/news.service"))
         }
     }
-}
-
-/// Boots a container and finds its first process.
-fn start(
-    overlay: &Overlay,
-    group: &ControlGroup,
-    folders: &[(PathBuf, &str)],
-) -> Result<(Child, u32)> {
-    let console = overlay.directory().join("console.log");
-    let output = fs::File::create(&console)?;
-    let mut command = Command::new("setpriv");
-    command
-        // However the lab ends, the container ends with it: the kernel kills a whole process namespace.
-        .args(["--pdeathsig", "KILL", "sh", "-euc", ENTER_GROUP_AND_NAMESPACE])
-        .arg(&group.folder)
-        .args(["systemd-nspawn", "--quiet"])
-        // The host may still mount the legacy hierarchy, which the systemd of newer releases refuses to boot on.
-        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
-        .arg("--directory")
-        .arg(overlay.root())
-        .arg(machine_name(overlay))
-        .args([
-            "--boot",
-            "--register=no",
-            "--keep-unit",
-            "--console=pipe",
-            "--link-journal=no",
-            "--private-network",
-            "--resolv-conf=off",
-            "--timezone=off",
-        ]);
-    for (here, there) in folders {
-        command.arg(format!("--bind-ro={}:{there}", here.display()));
-    }
-    let mut container = command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .spawn()
-        .context("cannot start systemd-nspawn")?;
-    let started = Instant::now();
-    loop {
-        let nspawn = child_of(container.id());
-        if let Some(leader) = nspawn.and_then(child_of).filter(|leader| is_booted(*leader)) {
-            return Ok((container, leader));
-        }
-        let ended = container.try_wait()?;
-        if ended.is_some() || started.elapsed() > BOOT {
-            let _ = container.kill();
-            let _ = container.wait();
-            let said = fs::read_to_string(&console).unwrap_or_default();
-            bail!("the container does not boot\n{}", child::tail(&said));
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-/// What stands between the lab and systemd-nspawn; the first argument is the control group.
-const ENTER_GROUP_AND_NAMESPACE: &str = r#"
-echo $$ >"$0/cgroup.procs"
-exec unshare --pid --fork --kill-child --mount-proc "$@"
-"#;
-
-/// A control group for one container. systemd-nspawn makes the container's group below the one that it is started in,
-/// always of the same name: two containers would share their units' groups, and stop each other's processes.
-struct ControlGroup {
-    folder: PathBuf,
-}
-
-impl ControlGroup {
-    fn new(name: &str) -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let mount = mounts
-            .lines()
-            .find(|line| line.contains(" - cgroup2 "))
-            .and_then(|line| line.split(' ').nth(4))
-            .context("no cgroup2 is mounted")?;
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
-        let own = groups
-            .lines()
-            .find_map(|line| line.strip_prefix("0::/"))
-            .context("the lab is in no control group")?;
-        let folder = Path::new(mount).join(own).join(format!("lab-{}-{name}", std::process::id()));
-        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder })
-    }
-}
-
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        // Its processes are dead by now but may not be gone yet; a group that stays behind does no harm.
-        let started = Instant::now();
-        while remove_groups(&self.folder).is_err() && started.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(POLL);
-        }
-    }
-}
-
-fn remove_groups(folder: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_groups(&entry.path())?;
-        }
-    }
-    fs::remove_dir(folder)
-}
-
-fn child_of(pid: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
-}
-
-/// Whether systemd is up; one that says `degraded` has a failed unit, which a root without a network may well have.
-fn is_booted(leader: u32) -> bool {
-    let mut command = entering(leader);
-    command.args(["systemctl", "is-system-running"]);
-    said(&mut command).is_ok_and(|said| matches!(said.text.trim(), "running" | "degraded"))
-}
-
-/// A command in all of the container's namespaces.
-fn entering(leader: u32) -> Command {
-    let mut command = Command::new("nsenter");
-    command
-        .arg("--target")
-        .arg(leader.to_string())
-        .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--"])
-        .args(["/usr/bin/env", "-i", "--chdir=/"])
-        .args(ENVIRONMENT);
-    command
-}
-
-fn said(command: &mut Command) -> Result<Said> {
-    let done = command.stdin(Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    Ok(Said {
-        code: done.status.code().unwrap_or(-1),
-        text: text + &String::from_utf8_lossy(&done.stderr),
-    })
 }
 
 fn read_process(folder: &Path, pid: u32) -> Option<Process> {

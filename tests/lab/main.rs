@@ -13,6 +13,7 @@
 
 mod cases;
 mod child;
+mod container;
 mod disks;
 mod grid;
 mod guard;
