@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
             &[Site::Bare],
             not_there,
         ),
+        Case::guarded("minor_of_what_is_declared", trixie, &[Site::Followed], declared),
         case("minor_that_does_not_hold", Half::Unguarded, trixie, &[Site::Followed], dies),
         case("minor_that_does_not_hold", Half::Guarded, trixie, &[Site::Followed], holds_not),
     ]
@@ -176,6 +177,34 @@ fn only_who_was_told(machine: &Machine) -> Result<()> {
         ensure!(installers.split_whitespace().eq([by]), "installed by {installers}, not by {by}");
         machine.must(&format!("grep -q find-links {file} && rm {file}"))?;
     }
+    Ok(())
+}
+
+/// A package declares venvs by a pattern; nobody has registered any.
+fn declared(machine: &Machine) -> Result<()> {
+    let (site, service) = (Site::Followed, &services_of(Site::Followed)[0]);
+    let file = "/usr/share/venvguard/venvs.d/sites.toml";
+    machine.must(&format!(
+        "dpkg --install /package/venvguard_*.deb
+         mkdir -p /usr/share/venvguard/venvs.d
+         printf 'path = \"/srv/*/venv\"\nservices = [\"systemd:{}.service\"]\n' >{file}",
+        service.name
+    ))?;
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(site, On::New)])?;
+    // A file that is damaged declares what it did.
+    machine.must(&format!("sed -i 's/^services.*/services = /' {file}"))?;
+    let said = machine.run("venvguard status")?;
+    let told = format!("{file}, line 2");
+    ensure!(said.text.contains(&told) && said.text.contains(&site.venv()), "{said:?}");
+    machine.restart(service)?;
+    machine.wait_until_serving(service)?;
+    // And one that is gone declares nothing, but for what is kept of its venvs.
+    machine.must(&format!("rm {file}"))?;
+    let listed = || machine.must("venvguard list");
+    ensure!(listed()?.contains(&site.venv()), "the kept tree is forgotten: {}", listed()?);
+    machine.must("venvguard prune followed")?;
+    ensure!(!listed()?.contains(&site.venv()), "it is guarded still: {}", listed()?);
     Ok(())
 }
 
