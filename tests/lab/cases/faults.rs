@@ -38,7 +38,8 @@ fn of_the_disk(machine: &Machine) -> Result<()> {
             mends: "rm /srv/bare/filler /var/lib/venvguard/filler",
         },
         Fault::Meanwhile {
-            does: "mount -o remount,ro /srv/bare",
+            // The kernel takes a builder's mounts back some moments after it has ended.
+            does: "timeout 5 sh -c 'until mount -o remount,ro /srv/bare; do sleep 0.1; done'",
             mends: "mount -o remount,rw /srv/bare",
         },
         Fault::Meanwhile {
