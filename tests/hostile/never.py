@@ -1,7 +1,8 @@
 """A file system of the attacker's own, in namespaces in which he is root. The only file in it is never read to the end:
 who reads it waits, and cannot even be killed. A process of his has it in the place of its command line and environment.
 
-Says its own number once all is there: what he mounts is seen by others of his through /proc/NUMBER/root."""
+Its second argument is some pages long. Says its own number once all is there: what he mounts is seen by others of his
+through /proc/NUMBER/root."""
 
 import ctypes
 import os
@@ -69,8 +70,9 @@ def hide_command_line(path):
     with open("/proc/self/stat") as file:
         fields = file.read().rsplit(")", 1)[1].split()
     page = os.sysconf("SC_PAGE_SIZE")
-    # From the beginning of the arguments to the end of the environment, as in proc(5).
-    begin, end = int(fields[45]) // page * page, -(-int(fields[48]) // page) * page
+    # Between the beginning of the arguments and the end of the environment, as in proc(5). Beside them is the stack: the
+    # pages that they have for themselves are taken.
+    begin, end = -(-int(fields[45]) // page) * page, int(fields[48]) // page * page
     found = libc.mmap(begin, end - begin, PROT_READ, MAP_PRIVATE | MAP_FIXED, os.open(path, os.O_RDONLY), 0)
     assert found == begin, os.strerror(ctypes.get_errno())
 

@@ -39,7 +39,7 @@ script() {
 # A file system of his, which `never.py` is; see there.
 never() {
     mkdir ~/never
-    setsid python3 /srv/hostile/never.py ~/never >~/never.pid 2>~/never.log </dev/null &
+    setsid python3 /srv/hostile/never.py ~/never "$(printf %016384d 0)" >~/never.pid 2>~/never.log </dev/null &
     for _ in $(seq 100); do
         [ ! -s ~/never.pid ] || return 0
         sleep 0.1
