@@ -6,7 +6,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -223,14 +222,20 @@ pub(crate) fn step_back() {
     let _ = rustix::process::nice(19);
 }
 
-/// How many processes and threads a user has, as far as can be seen.
+/// How many processes and threads a user has, as far as can be seen. (Who owns `/proc/PID` does
+/// not tell: that is root's, where a process has changed its user.)
 fn tasks_of(uid: u32) -> u64 {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
-    let his = |entry: &std::fs::DirEntry| entry.metadata().is_ok_and(|found| found.uid() == uid);
-    // Its tasks are the folders that a process has in this one.
-    let tasks = |entry: std::fs::DirEntry| entry.path().join("task").metadata().ok();
-    let names = processes.flatten().filter(his).filter_map(tasks);
-    names.map(|task| task.nlink().saturating_sub(2)).sum()
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let statuses = processes.filter_map(|one| std::fs::read(one.path().join("status")).ok());
+    let tasks = |status: Vec<u8>| {
+        let status = String::from_utf8_lossy(&status);
+        let first = |field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        };
+        first("Threads:").filter(|_| first("Uid:") == Some(uid.into()))
+    };
+    statuses.filter_map(tasks).sum()
 }
 
 /// Lowers a limit; one that is lower already stays.
