@@ -130,7 +130,11 @@ pub(super) fn healths<'a>(
                     let interpreter = venv.runs(&now).map(python::path_of);
                     health(venv, &now, &needs_restart(users, interpreter.as_deref()))
                 }
-                Err(error @ NotAVenv::Missing(_)) => Health::new(State::Missing, error.to_string()),
+                Err(error @ NotAVenv::Missing(_)) => {
+                    let way_back = repair::way_back(&guard.context(), entry);
+                    let reasons = [Some(error.to_string()), way_back].into_iter().flatten();
+                    Health { state: State::Missing, reasons: reasons.collect() }
+                }
                 Err(error) => Health::new(State::Broken, error.to_string()),
             };
             if let Some(anchored) = &entry.anchored {

@@ -15,7 +15,7 @@ use crate::python::{Interpreters, Minor};
 use crate::repair::{self, Job, RollbackError, Target};
 use crate::report::JobsJson;
 use crate::store::Entry;
-use crate::venv::Venv;
+use crate::venv::{NotAVenv, Venv};
 
 pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     let _lock = if wanted.dry_run { None } else { Some(alone(guard)?) };
@@ -27,6 +27,14 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     // What cannot be ended is said, and refused below.
     let mut attention = !wanted.dry_run && !guard.recover(&mut registry, &now);
     let mut survey = guard.survey(registry);
+    for (entry, venv) in
+        survey.entries().filter(|(one, _)| wanted.all && one.policy != Policy::Ignore)
+    {
+        if let Err(error) = venv {
+            guard.report.error(&not_a_venv(guard, entry, error));
+            attention = true;
+        }
+    }
     let mut jobs = Vec::new();
     for (entry, venv, remedy) in asked_for(guard, &survey, wanted)? {
         let mut job = job(entry, venv, remedy, &now, wanted.python);
@@ -96,6 +104,17 @@ fn job(
     Job { target: Target::asked_for(venv, job.follows, now, wanted), ..job }
 }
 
+/// Why nothing is rebuilt where there is no venv, and what to do.
+fn not_a_venv(guard: &Guard, entry: &Entry, error: &NotAVenv) -> String {
+    let name = &entry.name;
+    let way_back = match error {
+        NotAVenv::Missing(_) => repair::way_back(&guard.context(), entry),
+        _ => None,
+    };
+    let way_back = way_back.map(|way| format!(" ({way})")).unwrap_or_default();
+    format!("cannot rebuild {name}: {error}; nothing was changed{way_back}")
+}
+
 /// What is to be done: a rebuild for venvs that are named, what mends it for each that is
 /// not healthy with `--all`.
 fn asked_for<'a>(
@@ -113,9 +132,7 @@ fn asked_for<'a>(
                     printable(&venv.base.path)
                 ),
                 Some((entry, Ok(venv))) => Ok((entry, venv, Remedy::Rebuild)),
-                Some((entry, Err(error))) => {
-                    bail!("cannot rebuild {}: {error}; nothing was changed", entry.name)
-                }
+                Some((entry, Err(error))) => bail!(not_a_venv(guard, entry, error)),
                 None => bail!("{} vanished from the registry", entry.name),
             })
             .collect();

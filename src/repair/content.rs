@@ -216,13 +216,34 @@ pub(crate) fn refresh_recipes<'a>(
 }
 
 /// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
-/// cannot be told today stays as it was told before.
+/// cannot be told today stays as it was told before, and so does what was in a venv that
+/// stands there new and empty.
 pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), StoreError> {
     match Content::of(context, entry, venv) {
+        Ok(Content { wanted: Wanted::Same(recipe, _), .. })
+            if recipe.is_bare() && context.store.recipe_written(&entry.id).is_some() =>
+        {
+            Ok(())
+        }
         Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
             keep_archives(context, venv, &mut recipe);
             context.store.save_recipe(&entry.id, &recipe)
         }
         _ => Ok(()),
     }
+}
+
+/// How a venv comes back of which nothing is left but what is known of it; nothing where that
+/// is not enough.
+pub(crate) fn way_back(context: &Context, entry: &Entry) -> Option<String> {
+    let recipe = context.store.recipe(&entry.id).ok().flatten();
+    if recipe.is_none() && entry.requirements().is_none() {
+        return None;
+    }
+    let sees_system = recipe.is_some_and(|recipe| recipe.system_site_packages);
+    let option = if sees_system { " --system-site-packages" } else { "" };
+    let (name, path) = (&entry.name, file::printable(entry.path()));
+    Some(format!(
+        "`python3 -m venv --without-pip{option} {path}`, as its owner, and `venvguard rebuild {name}` make it again"
+    ))
 }

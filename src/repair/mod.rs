@@ -25,7 +25,7 @@ mod stage;
 mod target;
 
 pub(crate) use anchor::{anchor, let_go};
-pub(crate) use content::{keep_recipe, refresh_recipes};
+pub(crate) use content::{keep_recipe, refresh_recipes, way_back};
 pub(crate) use copier::copy_listed;
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};

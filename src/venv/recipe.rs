@@ -235,6 +235,11 @@ impl Recipe {
         exact
     }
 
+    /// Whether it has nothing but what comes with every venv.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.requirements.iter().all(Requirement::is_seed)
+    }
+
     /// setuptools and wheel, where they were there. Nothing tells whether an application
     /// needs them: they are to be installed where they can be had.
     pub(crate) fn seeds(&self) -> Vec<String> {

@@ -106,6 +106,12 @@ fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
     system.remove("/srv/shop/venv");
     let status = system.run(&["status", "--json"]).expect(3).json();
     assert_eq!(status["venvs"][0]["state"], "missing");
+    let way_back = status["venvs"][0]["reasons"][1].as_str().unwrap();
+    assert!(way_back.contains("venv --without-pip /srv/shop/venv`"), "{way_back}");
+    let said = system.run(&["rebuild", "--all"]).expect(3);
+    assert!(!said.stderr.contains("healthy") && said.stderr.contains(way_back), "{}", said.stderr);
+    let said = system.run(&["rebuild", "shop"]).expect(1);
+    assert!(said.stderr.contains(way_back), "{}", said.stderr);
     system.run(&["unregister", "shop"]).expect(0);
     let said = system.run(&["unregister", "shop"]).expect(1);
     assert!(said.stderr.contains("no registered venv is called \"shop\""), "{}", said.stderr);

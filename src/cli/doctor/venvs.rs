@@ -24,7 +24,9 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
         let name = &entry.name;
         let mend = match health.state {
             State::Healthy => None,
-            State::Missing => Some(format!("`venvguard unregister {name}`")),
+            State::Missing => {
+                Some(format!("have it made again, or forget it: `venvguard unregister {name}`"))
+            }
             State::Broken => Some("make it again with what made it".to_string()),
             _ => Some("`venvguard rebuild --all`".to_string()),
         };

@@ -86,8 +86,32 @@ fn run(machine: &Machine) -> Result<()> {
         }
         is_well(machine).with_context(|| format!("{planted}\n{}", said.text))?;
     }
+    comes_back(machine)?;
     println!("lab: doctor found {} planted faults, and what it told mended them", PLANTED.len());
     Ok(())
+}
+
+/// A venv that somebody removed is made again by what `doctor` tells of it, with what was in it.
+fn comes_back(machine: &Machine) -> Result<()> {
+    let freeze = "/srv/back/venv/bin/python -m pip freeze --all --exclude pip --exclude setuptools";
+    machine.must(
+        "set -e
+         python3 -m venv --system-site-packages /srv/back/venv
+         /srv/back/venv/bin/pip --quiet install gunicorn
+         venvguard register /srv/back/venv",
+    )?;
+    let before = machine.stdout(freeze)?;
+    ensure!(before.text.contains("gunicorn=="), "{before:?}");
+    machine.must("rm -r /srv/back/venv")?;
+    let said = machine.stdout("venvguard doctor")?;
+    let told = said.text.lines().find(|line| line.contains("back is missing")).unwrap_or_default();
+    let commands: Vec<&str> = told.split('`').skip(1).step_by(2).collect();
+    ensure!(commands.len() == 2, "{said:?}");
+    machine.must(&commands.join(" && "))?;
+    let after = machine.stdout(freeze)?;
+    ensure!(after.text == before.text, "{commands:?}: {after:?}, before {before:?}");
+    is_well(machine).context("after a removed venv came back")?;
+    machine.must("venvguard unregister back").map(drop)
 }
 
 fn is_well(machine: &Machine) -> Result<()> {
