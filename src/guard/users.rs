@@ -139,7 +139,9 @@ impl Guard {
                     self.report.note(&format!("user {}: {message}", printable(&person.name)));
                 }
             }
-            Err(CommandError::TimedOut { limit, .. }) => self.report.error(&format!(
+            Err(
+                CommandError::TimedOut { limit, .. } | CommandError::Unkillable { limit, .. },
+            ) => self.report.error(&format!(
                 "user {}: not done within {} s: his own venvs are as this left them (he ends it by `venvguard resume`)",
                 printable(&person.name),
                 limit.as_secs()

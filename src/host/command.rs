@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -82,6 +83,8 @@ pub(crate) enum CommandError {
     Start { program: String, source: std::io::Error },
     #[error("{program} did not end within {} s and was killed", .limit.as_secs())]
     TimedOut { program: String, limit: Duration },
+    #[error("{program} did not end within {} s, cannot be killed, and was left behind as pid {pid}", .limit.as_secs())]
+    Unkillable { program: String, limit: Duration, pid: u32 },
     #[error("{program} {status}{}", indent(.complaint))]
     Failed { program: String, status: Ended, complaint: String },
 }
@@ -215,8 +218,8 @@ impl Program {
             // A program that does not read its input ends the thread by EPIPE.
             std::thread::spawn(move || stdin.write_all(&self.input));
         }
-        let output = child.stdout.take().map(collect);
-        let errors = child.stderr.take().map(collect);
+        let output = child.stdout.take().map(Stream::collect);
+        let errors = child.stderr.take().map(Stream::collect);
         let group = Pid::from_child(&child);
         let ended = await_end(&mut child, self.limit);
         // Whatever the program left behind in its group goes with it.
@@ -226,17 +229,12 @@ impl Program {
         if !ended && !await_end(&mut child, DRAIN) {
             // It reads from a file system that does not answer: what waits for that cannot be
             // killed. Somebody else's may never answer, so it is left behind.
-            return Err(CommandError::TimedOut { program, limit: self.limit });
+            return Err(CommandError::Unkillable { program, limit: self.limit, pid: child.id() });
         }
         let status = child.wait().map_err(start)?;
         let drain = Deadline::after(DRAIN);
-        let gathered = |stream: Option<Receiver<Vec<u8>>>| {
-            let chunks = stream
-                .iter()
-                .flat_map(|chunks| std::iter::from_fn(|| chunks.recv_timeout(drain.left()).ok()));
-            chunks.flatten().collect()
-        };
-        let (output, errors) = (gathered(output), gathered(errors));
+        let [output, errors] =
+            [output, errors].map(|stream| stream.map(|it| it.until(drain)).unwrap_or_default());
         if ended {
             Ok(Finished { status, output, errors })
         } else {
@@ -268,20 +266,37 @@ fn await_end(child: &mut Child, limit: Duration) -> bool {
     }
 }
 
-/// Reads a stream to its end in a thread of its own, and hands on what comes.
-fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut room = OUTPUT_LIMIT;
-        let mut chunk = vec![0; 64 << 10];
-        while let Ok(read @ 1..) = stream.read(&mut chunk) {
-            let kept = chunk.get(..read.min(room)).unwrap_or_default();
-            room -= kept.len();
-            // Once nobody waits for it any more, it is read and dropped.
-            let _ = sender.send(kept.to_vec());
-        }
-    });
-    receiver
+/// What came out of a stream, of which a thread of its own reads the rest.
+struct Stream {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Nothing comes of it but its end.
+    end: Receiver<()>,
+}
+
+impl Stream {
+    fn collect(mut stream: impl Read + Send + 'static) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (sender, end) = channel();
+        let room = Arc::clone(&kept);
+        std::thread::spawn(move || {
+            let _at_the_end = sender;
+            let mut chunk = vec![0; 64 << 10];
+            while let Ok(read @ 1..) = stream.read(&mut chunk) {
+                let is_awaited = Arc::strong_count(&room) > 1;
+                let mut kept = room.lock().unwrap_or_else(PoisonError::into_inner);
+                let most = if is_awaited { OUTPUT_LIMIT } else { 0 };
+                let read = read.min(most.saturating_sub(kept.len()));
+                kept.extend_from_slice(chunk.get(..read).unwrap_or_default());
+            }
+        });
+        Self { kept, end }
+    }
+
+    /// All of it, or what has come by then.
+    fn until(self, deadline: Deadline) -> Vec<u8> {
+        let _ = self.end.recv_timeout(deadline.left());
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[cfg(test)]
