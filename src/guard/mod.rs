@@ -200,5 +200,15 @@ mod tests {
         assert_eq!(guard.resume().unwrap(), Settled::Done);
         assert!(!aside.exists());
         assert_eq!(guard.resume().unwrap(), Settled::Nothing);
+        // Somebody else's folder has its name since, and one lay in a folder that is gone.
+        std::fs::create_dir(&aside).unwrap();
+        registry.leftovers = vec![
+            Leftover::new(&aside, (1, 1)),
+            Leftover::new(&base.join("nowhere/.venv.venvguard-x"), (2, 2)),
+        ];
+        guard.store.save_registry(&registry).unwrap();
+        assert_eq!(guard.resume().unwrap(), Settled::Done);
+        assert!(aside.exists());
+        assert_eq!(guard.resume().unwrap(), Settled::Nothing);
     }
 }

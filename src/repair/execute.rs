@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,6 +12,7 @@ use super::job::{Done, Job, Outcome};
 use super::{Context, stage};
 use crate::host::command::CommandError;
 use crate::host::file::printable;
+use crate::host::tree::{self, Parent};
 use crate::host::{Program, Root, audit};
 use crate::python::{Interpreters, Minor};
 use crate::report;
@@ -187,6 +189,13 @@ pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
     }
     let count = registry.leftovers.len();
     registry.leftovers.retain(|one| {
+        if is_another(one) {
+            let path = printable(one.path());
+            context
+                .report
+                .note(&format!("{path} is gone, or another folder than it was: it is left alone"));
+            return false;
+        }
         let Err(error) = stage::discard(one.path(), one.identity) else {
             let message = &printable(one.path());
             audit::Line {
@@ -205,6 +214,14 @@ pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
         if let Err(error) = context.store.save_registry(registry) {
             context.report.error(&error.to_string());
         }
+    }
+}
+
+/// Whether somebody has taken it away with the folder that it lay in, or put another one there.
+fn is_another(one: &Leftover) -> bool {
+    match tree::identity(one.path()) {
+        Some(_) => !tree::stands_at(one.path(), one.identity),
+        None => Parent::of(one.path()).is_err_and(|error| error.kind() == ErrorKind::NotFound),
     }
 }
 

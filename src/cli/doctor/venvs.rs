@@ -6,9 +6,10 @@ use crate::guard::Guard;
 use crate::host::Program;
 use crate::host::command;
 use crate::host::file::printable;
+use crate::host::tree;
 use crate::plan::{Policy, Readiness, State};
 use crate::repair;
-use crate::store::Entry;
+use crate::store::{Entry, Leftover};
 
 pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     // The state's own faults are told by its own examination.
@@ -16,7 +17,8 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     let Ok(now) = guard.interpreters() else { return Vec::new() };
     let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
     let mut findings = vec![of_users(guard)];
-    findings.extend(survey.registry.leftovers.iter().map(|one| {
+    let stands = |one: &&Leftover| tree::stands_at(one.path(), one.identity);
+    findings.extend(survey.registry.leftovers.iter().filter(stands).map(|one| {
         let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
         Finding::fault(what, "`venvguard resume`")
     }));
