@@ -53,8 +53,7 @@ impl<'a> Content<'a> {
         let words =
             |reasons: Vec<Unreproducible>| reasons.iter().map(ToString::to_string).collect();
         let mut recipe = match Recipe::of(venv, &distributions) {
-            // A venv that lost its packages is made again as it was registered.
-            Ok(empty) if distributions.is_empty() => {
+            Ok(empty) if stands_new(context, entry, venv, &empty) && distributions.is_empty() => {
                 context.store.recipe(&entry.id).ok().flatten().unwrap_or(empty)
             }
             Ok(recipe) => recipe,
@@ -215,13 +214,21 @@ pub(crate) fn refresh_recipes<'a>(
     }
 }
 
+/// Whether a venv has nothing in it yet, and was made since its recipe was written: what was in
+/// the one of before is to be had again.
+fn stands_new(context: &Context, entry: &Entry, venv: &Venv, recipe: &Recipe) -> bool {
+    let made = std::fs::metadata(context.root.at(&venv.path)).and_then(|folder| folder.created());
+    let written = context.store.recipe_written(&entry.id);
+    recipe.is_bare() && made.is_ok_and(|made| written.is_some_and(|written| made > written))
+}
+
 /// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
 /// cannot be told today stays as it was told before, and so does what was in a venv that
 /// stands there new and empty.
 pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), StoreError> {
     match Content::of(context, entry, venv) {
         Ok(Content { wanted: Wanted::Same(recipe, _), .. })
-            if recipe.is_bare() && context.store.recipe_written(&entry.id).is_some() =>
+            if stands_new(context, entry, venv, &recipe) =>
         {
             Ok(())
         }
