@@ -4,11 +4,13 @@
 //! (`venvguard confine SPECIFICATION -- PROGRAM…`), which lays down its rights one after
 //! the other and then becomes the program.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -41,6 +43,8 @@ pub(crate) struct Confinement {
     folder: PathText,
     /// The files and folders it may write below, if not all that its user may.
     writes: Option<Vec<PathText>>,
+    /// How many processes and threads its user may have.
+    processes: u64,
 }
 
 /// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
@@ -105,8 +109,8 @@ const FILE_LIMIT: u64 = 32 << 30;
 /// The address space of one process.
 const MEMORY_LIMIT: u64 = 64 << 30;
 
-/// How many processes and threads a user may have besides those that he has. The kernel holds
-/// root to no number.
+/// How many processes and threads a user may have besides those that he had when the first of
+/// his programs was started. The kernel holds root to no number.
 const PROCESSES_LIMIT: u64 = 4096;
 
 fn launched(
@@ -124,6 +128,7 @@ fn launched(
         overlays: overlays.to_vec(),
         folder: folder.into(),
         writes: writes.map(|paths| paths.into_iter().map(PathText).collect()),
+        processes: processes_for(owner.uid),
     };
     // Numbers and texts: there is nothing in it that JSON does not have.
     let specification = serde_json::to_string(&confinement).unwrap_or_default();
@@ -159,7 +164,7 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
         (Resource::Core, 0),
         (Resource::Fsize, FILE_LIMIT),
         (Resource::As, MEMORY_LIMIT),
-        (Resource::Nproc, tasks_of(confinement.uid).saturating_add(PROCESSES_LIMIT)),
+        (Resource::Nproc, confinement.processes),
     ] {
         if !weakened(Weakness::LiftLimits) {
             limit(resource, most).map_err(step("a resource limit"))?;
@@ -220,6 +225,13 @@ fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
 pub(crate) fn step_back() {
     // Where it is forbidden, nothing is lost but time.
     let _ = rustix::process::nice(19);
+}
+
+/// The limit for all programs of a user's: what one leaves behind counts for the next.
+fn processes_for(uid: u32) -> u64 {
+    static LIMITS: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
+    let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
+    *limits.entry(uid).or_insert_with(|| tasks_of(uid).saturating_add(PROCESSES_LIMIT))
 }
 
 /// How many processes and threads a user has, as far as can be seen. (Who owns `/proc/PID` does
@@ -298,14 +310,8 @@ fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
         .map_err(io::Error::from)
         .map_err(forbidden)?;
     for Overlay { from: path, to, from_identity } in overlays {
-        let from = folder::reach(&path.0, OFlags::PATH)?;
+        let from = tree::reach(&path.0, OFlags::PATH, *from_identity)?;
         let to = folder::reach(&to.0, OFlags::PATH)?;
-        if tree::identity_of_open(&from)? != *from_identity {
-            return Err(io::Error::other(format!(
-                "{} was replaced",
-                super::file::printable(&path.0)
-            )));
-        }
         // By descriptor: no name on the way can be exchanged between the look and the mount.
         rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
             .map_err(io::Error::from)
@@ -370,6 +376,7 @@ mod tests {
             }],
             folder: odd.into(),
             writes: Some(vec![odd.into()]),
+            processes: 1,
         };
         let text = serde_json::to_string(&confinement).unwrap();
         assert_eq!(serde_json::from_str::<Confinement>(&text).unwrap(), confinement);

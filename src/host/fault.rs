@@ -69,6 +69,8 @@ pub(crate) enum Weakness {
     KeepGroup,
     /// A child is waited for as long as it takes.
     WaitForEver,
+    /// And so is a process that does not let itself be looked at.
+    WaitForProcesses,
     /// Names reach the terminal as they are.
     PrintRaw,
     /// Whoever listens on a supervisord's socket is believed.

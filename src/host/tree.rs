@@ -32,6 +32,16 @@ pub(crate) fn identity_of_open(folder: impl AsFd) -> rustix::io::Result<Identity
     look(folder, Path::new("")).map(|stat| identity_in(&stat))
 }
 
+/// Opens this folder; no link on the way is followed, and another one at its path is none.
+pub(crate) fn reach(path: &Path, access: OFlags, which: Identity) -> io::Result<OwnedFd> {
+    let folder = folder::reach(path, access)?;
+    if identity_of_open(&folder)? != which && !weakened(Weakness::TakeAnyFolder) {
+        let path = super::file::printable(path);
+        return Err(io::Error::other(format!("{path} was replaced")));
+    }
+    Ok(folder)
+}
+
 /// What stands at a name in a folder; the folder itself, where there is no name.
 fn look(folder: impl AsFd, name: &Path) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
@@ -58,6 +68,13 @@ impl Parent {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let folder = folder::reach(parent, OFlags::RDONLY)?;
         Ok(Self { folder, path: parent.to_path_buf() })
+    }
+
+    /// Opens a folder itself, if it is this one.
+    pub(crate) fn known(path: &Path, which: Identity) -> io::Result<Self> {
+        fault::point("come back to a folder")?;
+        let folder = reach(path, OFlags::RDONLY, which)?;
+        Ok(Self { folder, path: path.to_path_buf() })
     }
 
     /// Makes an empty folder for an owner and returns which one it is.

@@ -172,9 +172,10 @@ impl Work<'_> {
         let over = stage.over(&job.venv.path);
         let temporary = stage.temporary(&job.venv)?;
         let mut overlays = vec![over.clone()];
-        overlays.extend(stage::shared_folders(&self.needed()).map(|place| temporary.over(place)));
+        let shared = stage::shared_folders(&self.needed());
+        overlays.extend(shared.iter().map(|place| temporary.over(place)));
         let mut notes = self.build(&job.venv, &stage.path, &overlays)?;
-        stage::discard(&temporary.path, temporary.identity)?;
+        temporary.empty_and_remove()?;
         notes.extend(self.compare(|| self.smoke(&[]), &[over])?);
         // What runs out of the venv has gone on writing.
         let later = Seen::of(self.context.root, &job.venv)?;

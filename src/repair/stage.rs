@@ -5,10 +5,13 @@
 //! moved to another: in a mount namespace of its own, the stage lies over the venv, and
 //! whatever is written there bears the right path.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::host::clock::Deadline;
 use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
@@ -23,6 +26,10 @@ const MARK: &str = ".venvguard-";
 
 /// The name of the temporary folder in a stage.
 const TEMPORARY: &str = ".venvguard-tmp";
+
+/// For how long, and how often, it is tried to empty a folder that somebody writes into.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(50);
 
 /// A folder for a venv's successor, or for what its builders need.
 #[derive(Debug)]
@@ -42,9 +49,23 @@ impl Stage {
     /// before it.
     pub(super) fn temporary(&self, venv: &Venv) -> io::Result<Self> {
         let path = self.path.join(TEMPORARY);
-        let parent = Parent::of(&path)?;
+        let parent = Parent::known(&self.path, self.identity)?;
         let identity = parent.make(Path::new(TEMPORARY), venv.uid, venv.gid, 0o700)?;
         Ok(Self { path, identity })
+    }
+
+    /// Removes it with all that is in it. What builders have left running may be writing there
+    /// still: it is tried for a moment.
+    pub(super) fn empty_and_remove(self) -> io::Result<()> {
+        let mut result = Ok(());
+        clock::wait_until(Deadline::after(PATIENCE), POLL, || {
+            result = discard(&self.path, self.identity);
+            result.is_ok()
+        });
+        result.map_err(|error| {
+            let message = format!("what its builders left in their temporary folders: {error}");
+            io::Error::new(error.kind(), message)
+        })
     }
 
     /// What makes it seen at another place.
@@ -123,13 +144,25 @@ pub(super) fn why_not_laid_over(
 
 /// The folders that builders would share with everybody and get one of their own for; but not
 /// those in which something lies that they need.
-pub(super) fn shared_folders(needed: &[PathBuf]) -> impl Iterator<Item = &'static Path> {
-    confine::TEMPORARY.iter().map(Path::new).filter(|shared| {
-        let is_needed = needed.iter().any(|path| path.starts_with(shared));
-        // One that is a link leads to the other.
-        let is_folder = shared.symlink_metadata().is_ok_and(|found| found.is_dir());
-        is_folder && !is_needed && !weakened(Weakness::ShareTemporary)
-    })
+pub(super) fn shared_folders(needed: &[PathBuf]) -> BTreeSet<PathBuf> {
+    if weakened(Weakness::ShareTemporary) {
+        return BTreeSet::new();
+    }
+    not_needed(confine::TEMPORARY.map(Path::new), needed)
+}
+
+/// By their real paths: on the way there may be links, or one may lead to the other.
+fn not_needed<'a>(
+    shared: impl IntoIterator<Item = &'a Path>,
+    needed: &[PathBuf],
+) -> BTreeSet<PathBuf> {
+    let real = |folder: &'a Path| Some((folder, folder.canonicalize().ok()?));
+    let (kept, free): (Vec<_>, Vec<_>) =
+        shared.into_iter().filter_map(real).partition(|(name, real)| {
+            needed.iter().any(|path| path.starts_with(name) || path.starts_with(real))
+        });
+    let kept: Vec<PathBuf> = kept.into_iter().map(|(_, real)| real).collect();
+    free.into_iter().map(|(_, real)| real).filter(|real| !kept.contains(real)).collect()
 }
 
 /// All that keeps a venv from being rebuilt where it is, in words.
@@ -286,6 +319,38 @@ mod tests {
         (folder, venv, aside)
     }
 
+    fn subject(path: &Path) -> Venv {
+        let minor = crate::python::Minor::new(3, 11);
+        Venv { path: path.into(), ..crate::plan::samples::subject(Link::Pinned, minor).venv }
+    }
+
+    #[test]
+    fn nothing_is_made_in_another_folder_that_stands_for_the_stage() {
+        let (_folder, venv, aside) = folder();
+        let subject = subject(&venv);
+        let stage = Stage::make(&Parent::of(&venv).unwrap(), &aside, &subject).unwrap();
+        assert!(stage.temporary(&subject).is_ok());
+        fs::rename(&aside, venv.join("stolen")).unwrap();
+        fs::create_dir(&aside).unwrap();
+        let error = stage.temporary(&subject).unwrap_err().to_string();
+        assert!(error.contains("was replaced"), "{error}");
+        assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_shared_folder_is_known_by_its_real_path_and_left_alone_where_it_is_needed() {
+        let (_folder, venv, aside) = folder();
+        let base = venv.parent().unwrap();
+        fs::create_dir(base.join("tmp")).unwrap();
+        std::os::unix::fs::symlink(base, &aside).unwrap();
+        let (real, by_link, missing) = (base.join("tmp"), aside.join("tmp"), base.join("nothing"));
+        let of = |needed: &[PathBuf]| not_needed([real.as_path(), &by_link, &missing], needed);
+        assert_eq!(of(&[]), BTreeSet::from([real.clone()]));
+        for needed in [&real, &by_link] {
+            assert!(of(&[needed.join("wheel")]).is_empty(), "{}", needed.display());
+        }
+    }
+
     #[test]
     fn the_old_tree_is_put_back_from_wherever_it_is() {
         // Exchanged; taken away; not moved at all.
@@ -389,7 +454,7 @@ mod tests {
     fn a_temporary_folder_in_which_something_is_needed_is_shared() {
         let shared = |needed: &[&str]| {
             let needed: Vec<PathBuf> = needed.iter().map(PathBuf::from).collect();
-            shared_folders(&needed).collect::<Vec<_>>()
+            shared_folders(&needed).into_iter().collect::<Vec<_>>()
         };
         assert_eq!(shared(&["/srv/shop/venv", "/tmpfs"]), confine::TEMPORARY.map(Path::new));
         assert_eq!(shared(&["/srv/shop/venv", "/tmp/src"]), [Path::new("/var/tmp")]);
@@ -399,9 +464,7 @@ mod tests {
     #[test]
     fn a_tree_aside_is_known_by_its_name() {
         let (_folder, venv, _) = folder();
-        let mut subject =
-            crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
-        subject.path.clone_from(&venv);
+        let mut subject = subject(&venv);
         let aside = |subject: &Venv| aside(&Root::new("/"), subject);
         let first = aside(&subject);
         assert_eq!(first.parent(), venv.parent());

@@ -107,7 +107,7 @@ impl ServiceMap {
             // It is root who tells supervisord.
             Some(_) => Default::default(),
         };
-        let gaps = errors.iter().map(ToString::to_string).collect();
+        let gaps = errors.iter().map(ToString::to_string).chain(processes.gap()).collect();
         let mut users = vec![Users::default(); index.venvs.len()];
         let programs =
             supervised.iter().filter_map(|program| Some((program.pid?, &program.service)));

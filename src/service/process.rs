@@ -3,17 +3,19 @@
 //! All of it is written by whoever runs the process: it is bytes, it is limited, and it is
 //! compared and shown, nothing more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::cgroup::{self, Place};
 use crate::host::clock::{Deadline, wait_until};
+use crate::host::fault::{Weakness, weakened};
 use crate::host::{Root, file};
 
 /// How much of a command line and of an environment is looked at: what we look for stands
@@ -30,6 +32,12 @@ const SMALL: u64 = 16 << 10;
 
 /// A kernel thread's flag in `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// How long one process is waited for, how long each at least when others have taken that
+/// before, and how long all together.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_PATIENCE: Duration = Duration::from_millis(50);
+const WHOLE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often it is asked whether a process still lives.
 const POLL: Duration = Duration::from_millis(50);
@@ -76,6 +84,8 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Processes {
     by_pid: HashMap<u32, Process>,
+    /// Those that let nobody look at them.
+    silent: Vec<u32>,
     /// How long the machine has been up.
     uptime: Duration,
 }
@@ -87,19 +97,54 @@ impl Processes {
         let proc = root.at("/proc");
         let prefix = cgroup::prefix(&some(&proc.join("1/cgroup"), SMALL).unwrap_or_default());
         let home = fs::metadata(root.at("/")).map(|m| (m.dev(), m.ino())).ok();
-        let entries = fs::read_dir(&proc).into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let by_pid = pids
-            .filter(|pid| {
-                let other = fs::metadata(proc.join(format!("{pid}/root")));
-                other.map_or(true, |m| home == Some((m.dev(), m.ino())))
-            })
-            .filter_map(|pid| Some((pid, Process::read(&proc, pid, &prefix)?)))
-            .collect();
         let uptime = some(&proc.join("uptime"), SMALL).unwrap_or_default();
         let uptime = String::from_utf8_lossy(&uptime);
         let uptime = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
-        Self { by_pid, uptime: Duration::from_secs(uptime) }
+        let entries = fs::read_dir(&proc).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let pids = pids.collect();
+        let mut processes = Self { uptime: Duration::from_secs(uptime), ..Self::default() };
+        processes.read_all(&Reader { proc, prefix, home }, pids);
+        processes
+    }
+
+    /// Whoever shares a process' memory can keep root from reading its command line, its
+    /// environment and its maps for as long as he likes. Then nothing more of his is read.
+    fn read_all(&mut self, reader: &Reader, mut pids: VecDeque<u32>) {
+        let (mut patience, whole) = if weakened(Weakness::WaitForProcesses) {
+            (Duration::MAX, Deadline::after(Duration::MAX))
+        } else {
+            (PATIENCE, Deadline::after(WHOLE_PATIENCE))
+        };
+        let mut answers = reader.start(&pids);
+        while let Some(pid) = pids.front().copied() {
+            match answers.recv_timeout(patience.min(whole.left())) {
+                Ok(process) => {
+                    self.by_pid.extend(process.map(|process| (pid, process)));
+                    pids.pop_front();
+                }
+                Err(RecvTimeoutError::Timeout) if !whole.has_passed() => {
+                    let uid = reader.uid(pid).filter(|uid| *uid != 0);
+                    let is_silent =
+                        |other: &u32| *other == pid || uid.is_some() && reader.uid(*other) == uid;
+                    self.silent.extend(pids.iter().copied().filter(is_silent));
+                    pids.retain(|other| !is_silent(other));
+                    patience = (patience / 2).max(LEAST_PATIENCE);
+                    answers = reader.start(&pids);
+                }
+                Err(_) => return self.silent.extend(pids),
+            }
+        }
+    }
+
+    /// What could not be looked at, in words.
+    pub(super) fn gap(&self) -> Option<String> {
+        let (first, others) = self.silent.split_first()?;
+        let others = match others.len() {
+            0 => String::new(),
+            count => format!(" (and so {count} more were left out)"),
+        };
+        Some(format!("pid {first} does not let itself be looked at{others}"))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Process> {
@@ -123,6 +168,36 @@ impl Processes {
     /// How long ago a process was started.
     pub(super) fn age(&self, process: &Process) -> Duration {
         self.uptime.saturating_sub(Duration::from_secs(process.id.started / TICKS))
+    }
+}
+
+/// Reads processes, each in turn, in a thread that may have to be left behind.
+#[derive(Debug, Clone)]
+struct Reader {
+    proc: PathBuf,
+    prefix: Vec<u8>,
+    home: Option<(u64, u64)>,
+}
+
+impl Reader {
+    fn start(&self, pids: &VecDeque<u32>) -> Receiver<Option<Process>> {
+        let (sender, receiver) = channel();
+        let (reader, pids) = (self.clone(), pids.clone());
+        std::thread::spawn(move || {
+            pids.into_iter().all(|pid| sender.send(reader.read(pid)).is_ok());
+        });
+        receiver
+    }
+
+    fn read(&self, pid: u32) -> Option<Process> {
+        let other = fs::metadata(self.proc.join(format!("{pid}/root")));
+        let is_ours = other.map_or(true, |m| self.home == Some((m.dev(), m.ino())));
+        is_ours.then(|| Process::read(&self.proc, pid, &self.prefix)).flatten()
+    }
+
+    /// Nobody keeps this from being read.
+    fn uid(&self, pid: u32) -> Option<u32> {
+        uid(&some(&self.proc.join(format!("{pid}/status")), SMALL)?)
     }
 }
 

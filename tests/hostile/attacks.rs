@@ -64,7 +64,19 @@ pub(super) const ATTACKS: &[Attack] = &[
         says: "did not end within",
         runs: &["startup"],
     },
-    by("a_command_line_never_comes", &["status", "rebuild prey", "hook post-invoke", "doctor"]),
+    Attack {
+        name: "a_command_line_never_comes",
+        commands: &[
+            "status",
+            "rebuild prey",
+            "hook post-invoke",
+            "doctor",
+            // Else nobody could look whether he has won.
+            "root: kill -KILL $(cat /home/mallory/never.pid)",
+        ],
+        says: "does not let itself be looked at",
+        runs: &[],
+    },
     running(survived("backend_does_what_it_can"), &["backend", "module"]),
     running(by("backend_makes_a_wheel_that_leads_out", REBUILD), &["backend"]),
     Attack {

@@ -1,8 +1,9 @@
 """A file system of the attacker's own, in namespaces in which he is root. The only file in it is never read to the end:
-who reads it waits, and cannot even be killed. A process of his has it in the place of its command line and environment.
+who reads it waits, and cannot even be killed. Says its own number once all is there: what he mounts is seen by others of
+his through /proc/NUMBER/root.
 
-Its second argument is some pages long. Says its own number once all is there: what he mounts is seen by others of his
-through /proc/NUMBER/root."""
+With `blocks`, it also has a process of his whose command line nobody can read: another one reads its memory where that
+file is, and waits; it wants more memory, and waits for that; and who wants its command line waits for both."""
 
 import ctypes
 import os
@@ -12,7 +13,7 @@ import time
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_NOSUID, MS_NODEV = 2, 4
-PROT_READ, MAP_PRIVATE, MAP_FIXED = 1, 2, 0x10
+PROT_READ, MAP_PRIVATE, MAP_ANONYMOUS = 1, 2, 0x20
 LOOKUP, GETATTR, OPEN, READ, INIT, OPENDIR = 1, 3, 14, 15, 26, 27
 ROOT, FILE = (1, 0o040755, 0), (2, 0o100644, 1 << 20)
 
@@ -66,22 +67,27 @@ def serve(device):
             os.write(device, struct.pack("<IiQ", 16, -38, unique))
 
 
-def hide_command_line(path):
-    with open("/proc/self/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
+def block_command_line(path):
     page = os.sysconf("SC_PAGE_SIZE")
-    # Between the beginning of the arguments and the end of the environment, as in proc(5). Beside them is the stack: the
-    # pages that they have for themselves are taken.
-    begin, end = -(-int(fields[45]) // page) * page, int(fields[48]) // page * page
-    found = libc.mmap(begin, end - begin, PROT_READ, MAP_PRIVATE | MAP_FIXED, os.open(path, os.O_RDONLY), 0)
-    assert found == begin, os.strerror(ctypes.get_errno())
+    address = libc.mmap(None, page, PROT_READ, MAP_PRIVATE, os.open(path, os.O_RDONLY), 0)
+    number = os.fork()
+    if number == 0:
+        time.sleep(1)
+        libc.mmap(None, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        sys.exit("it was not kept from having more memory")
+    memory = os.open(f"/proc/{number}/mem", os.O_RDONLY)
+    os.pread(memory, 1, address)
+    sys.exit("its memory was read")
 
 
 place = sys.argv[1]
 device = mount(place)
+if "blocks" in sys.argv and os.fork() == 0:
+    os.close(device)
+    block_command_line(f"{place}/file")
 if os.fork() == 0:
     os.close(device)
-    hide_command_line(f"{place}/file")
+    time.sleep(2)
     print(os.getppid(), flush=True)
-    time.sleep(4715)
+    sys.exit()
 serve(device)

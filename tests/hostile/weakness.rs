@@ -37,6 +37,12 @@ const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
     ("keep-descriptors", "startup_code", &["rebuild prey"], "had /root/canary open"),
     ("keep-group", "startup_code", &["rebuild prey"], "still runs"),
     ("wait-for-ever", "backend_hangs", &["rebuild prey"], "does not end"),
+    (
+        "wait-for-processes",
+        "a_command_line_never_comes",
+        &["rebuild prey", "root: kill -KILL $(cat /home/mallory/never.pid)"],
+        "does not end",
+    ),
     ("print-raw", "names_are_for_the_terminal", &["scan /home/mallory"], "scan /home/mallory said"),
     ("believe-any-listener", "a_forged_supervisord", &["status"], "was not met by"),
 ];

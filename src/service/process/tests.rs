@@ -1,3 +1,5 @@
+use rustix::fs::FileType;
+
 use super::super::Service;
 use super::*;
 
@@ -49,6 +51,27 @@ impl Machine {
 }
 
 const PYTHON: &str = "/usr/bin/python3.13";
+
+#[test]
+fn who_cannot_be_looked_at_holds_nobody_up() {
+    let machine = Machine::new();
+    for (pid, uid) in [(10, 33), (11, 1001), (12, 34), (13, 1001), (14, 0), (15, 0)] {
+        machine.process((pid, 1), "/", PYTHON, "python3 x");
+        machine.write(&format!("proc/{pid}/status"), format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n"));
+    }
+    // A FIFO that nobody writes to.
+    for silent in ["proc/11/cmdline", "proc/14/cmdline"] {
+        let path = machine.0.path().join(silent);
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, 0o600.into(), 0).unwrap();
+    }
+    let processes = Processes::look(&machine.root());
+    let mut seen: Vec<u32> = processes.iter().map(|process| process.id.pid).collect();
+    seen.sort_unstable();
+    let rest: Vec<u32> = seen.iter().copied().filter(|pid| *pid != 13).collect();
+    assert_eq!(rest, [10, 12, 15], "13 may have been read before 11");
+    assert!(processes.gap().unwrap().contains("does not let itself be looked at"));
+}
 
 #[test]
 fn a_process_is_read_whole() {
