@@ -155,7 +155,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         says: NO_FILE,
         runs: &[],
     },
-    met("a_forged_supervisord", "it runs as user 1001, not as root"),
+    met("a_forged_supervisord", ", not as root"),
     by("a_supervisord_that_hangs", &["status", "rebuild prey"]),
     by("a_supervisord_that_floods", &["status", "rebuild prey"]),
     by(
@@ -165,7 +165,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             "show prey",
             "rebuild prey",
             "hook post-invoke",
-            "root: systemctl stop user@1001",
+            "root: systemctl stop user@$(id -u mallory)",
             "resume",
         ],
     ),

@@ -1,5 +1,7 @@
 //! The ground that the attacks are made on, and the judgement: has the attacker won anything?
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use anyhow::{Context, Result, ensure};
 
 use super::attacks::Attack;
@@ -13,6 +15,9 @@ const SECRET: &str = "xyzzy-canary";
 
 /// What a line begins with that only a name with a line break in it can have begun.
 const FORGED: &str = "FORGED";
+
+/// The kernel counts the processes of a user over all containers: what one attacker forks must keep no other from forking.
+static NUMBERS: AtomicU32 = AtomicU32::new(2001);
 
 /// A machine with an attacker, his victims, and venvguard.
 pub(super) struct Ground<'a> {
@@ -41,7 +46,8 @@ impl<'a> Ground<'a> {
         ] {
             machine.write(&format!("/srv/hostile/{name}"), text)?;
         }
-        machine.must(". /srv/hostile/ground.sh; set -eu; settle")?;
+        let mallory = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        machine.must(&format!("MALLORY={mallory}; . /srv/hostile/ground.sh; set -eu; settle"))?;
         Ok(Self { machine })
     }
 

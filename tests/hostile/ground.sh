@@ -19,9 +19,9 @@ as() {
         env -i HOME="/home/$user" PATH=/usr/bin:/bin LANG=C.UTF-8 "$@"
 }
 
-# Makes users, canaries, and a venv for each.
+# Makes users, canaries, and a venv for each. The number of mallory's is MALLORY.
 settle() {
-    useradd --create-home --uid 1001 --shell /bin/sh mallory
+    useradd --create-home --uid "$MALLORY" --shell /bin/sh mallory
     useradd --create-home --uid 1002 --shell /bin/sh bob
     chmod 755 /home/mallory
     chmod 700 /home/bob

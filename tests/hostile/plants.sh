@@ -218,8 +218,9 @@ supervisord() {
 
 # A process in a control group that he has named for a service, under a name for the terminal.
 a_forged_service_for_him() {
-    systemctl start user@1001
-    group=/sys/fs/cgroup/user.slice/user-1001.slice/user@1001.service
+    number=$(id -u mallory)
+    systemctl start "user@$number"
+    group=/sys/fs/cgroup/user.slice/user-$number.slice/user@$number.service
     [ -d $group/init.scope ] || echo '--- not planted'
     mkdir -p $group/system.slice/canary.service
     as mallory VIRTUAL_ENV="$PLACE/venv" python3 -c '
