@@ -329,6 +329,13 @@ mod tests {
     }
 
     #[test]
+    fn of_a_flood_the_beginning_is_kept() {
+        let finished = shell("echo begin; head -c 40000000 /dev/zero").run().unwrap();
+        assert!(finished.output.starts_with(b"begin\n"));
+        assert_eq!(finished.output.len(), OUTPUT_LIMIT);
+    }
+
+    #[test]
     fn a_child_that_keeps_the_output_open_does_not_hang_us() {
         let finished = shell("echo done; setsid sleep 5 & sleep 0.3").run().unwrap();
         assert_eq!(finished.text(), "done\n", "what was said before counts");

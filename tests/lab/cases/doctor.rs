@@ -111,6 +111,12 @@ fn comes_back(machine: &Machine) -> Result<()> {
     let after = machine.stdout(freeze)?;
     ensure!(after.text == before.text, "{commands:?}: {after:?}, before {before:?}");
     is_well(machine).context("after a removed venv came back")?;
+    // What somebody takes out of it does not come back.
+    machine.must(
+        "find /srv/back/venv/lib/python3*/site-packages -mindepth 1 -delete
+         venvguard rebuild back
+         ! ls /srv/back/venv/lib/python3*/site-packages | grep gunicorn",
+    )?;
     machine.must("venvguard unregister back").map(drop)
 }
 
