@@ -155,6 +155,8 @@ impl Parent {
                 fs::remove_file(entry.path()).map_err(inside)?;
             }
         }
+        // What is removed and still open keeps a disk from being made read-only.
+        drop(folder);
         fault::point("remove a folder")?;
         rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR)
             .map_err(|error| at(&path, error))?;
