@@ -84,9 +84,13 @@ pub(super) fn first_rebuild() -> Command {
 }
 
 /// The interpreter is replaced by another file: what runs has the old one.
-const OUTDATE: &str = "cp -a $(readlink -f /usr/bin/python3) /usr/bin/.new
-                       mv /usr/bin/.new $(readlink -f /usr/bin/python3)
-                       venvguard status bare | grep -q restart-needed";
+/// (What was restarted a moment ago may come to it after that.)
+const OUTDATE: &str = "for _ in 1 2 3; do
+                           cp -a $(readlink -f /usr/bin/python3) /usr/bin/.new
+                           mv /usr/bin/.new $(readlink -f /usr/bin/python3)
+                           if venvguard status bare | grep restart-needed; then break; fi
+                           sleep 1
+                       done | grep -q restart-needed";
 
 /// The interpreters are copies, and of another build: a byte of their build-id is turned.
 fn refresh(machine: &Machine) -> Result<Command> {
