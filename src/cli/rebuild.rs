@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::arguments::Rebuild;
 use super::list::healths;
-use super::{Exit, chosen, need_root};
+use super::{Exit, chosen, need_root, no_venv};
 use crate::guard::{Guard, Survey};
 use crate::host::file::printable;
 use crate::host::lock::Lock;
@@ -61,7 +61,11 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
         }
     }
     if jobs.is_empty() && !attention && !wanted.json {
-        guard.report.note("nothing to do: every venv is healthy");
+        if survey.entries().next().is_none() {
+            no_venv(guard);
+        } else {
+            guard.report.note("nothing to do: every venv is healthy");
+        }
     }
     if wanted.dry_run || jobs.is_empty() {
         return Ok(if attention { Exit::Attention } else { Exit::Done });

@@ -113,6 +113,8 @@ fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
     let said = system.run(&["rebuild", "shop"]).expect(1);
     assert!(said.stderr.contains(way_back), "{}", said.stderr);
     system.run(&["unregister", "shop"]).expect(0);
+    let said = system.run(&["rebuild", "--all"]).expect(0);
+    assert!(said.stderr.contains("no venv is registered"), "{}", said.stderr);
     let said = system.run(&["unregister", "shop"]).expect(1);
     assert!(said.stderr.contains("no registered venv is called \"shop\""), "{}", said.stderr);
 }
