@@ -40,6 +40,7 @@
 //! | [`python`] | which interpreters are there? (read from the file, never run) |
 //! | [`venv`] | what is this venv, and what is in it? (read, never run) |
 //! | [`plan`] | what do the changes do to a venv, and what is done about it? (pure) |
+//! | [`owner`] | what is done inside a tree, by a process of its owner? |
 //! | [`repair`] | how is it done, undone, and ended after a crash? |
 //! | [`service`] | what runs out of a venv, and did it come back? |
 //! | [`store`] | what is remembered, and how? |
@@ -56,6 +57,7 @@ mod guard;
 mod host;
 #[cfg(test)]
 mod input;
+mod owner;
 mod plan;
 mod python;
 mod repair;

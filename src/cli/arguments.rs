@@ -126,8 +126,9 @@ pub(super) enum Command {
         #[arg(last = true, required = true)]
         program: Vec<OsString>,
     },
+    /// Does a piece of work in a tree, as its owner
     #[command(hide = true)]
-    Carry,
+    Own { task: String },
     /// Called by the hook, as an ordinary user
     #[command(hide = true)]
     SettleOwn,

@@ -14,7 +14,7 @@ use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
 use crate::store::{Entry, Kept};
-use crate::venv::{self, Additions, Link, NotAVenv, Venv};
+use crate::venv::{self, Link, NotAVenv, Venv};
 
 type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
 
@@ -160,8 +160,9 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         .filter(|((entry, _), _)| ids.contains(entry.id.as_str()))
         .collect();
     let facts = Facts::new(guard)?;
-    let additions =
-        |(_, venv): &Looked| venv.as_ref().ok().map(|venv| Additions::of(&guard.root, venv));
+    let additions = |(_, venv): &Looked| {
+        venv.as_ref().ok().map(|venv| repair::additions(&guard.context(), venv))
+    };
     if json {
         let venvs = looked
             .into_iter()

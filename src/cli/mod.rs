@@ -17,7 +17,7 @@ use clap::Parser;
 
 use crate::guard::{Guard, GuardError, Settled};
 use crate::host::{Root, confine, user};
-use crate::repair;
+use crate::owner;
 use crate::report::Report;
 use crate::store::{Entry, Registry, Store, StoreError};
 use arguments::{Arguments, Command};
@@ -92,8 +92,8 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Confine { specification, program } => {
             return Ok(confined(&report, &specification, &program));
         }
-        Command::Carry => {
-            repair::copy_listed(std::io::stdin().lock(), std::io::stdout().lock())?;
+        Command::Own { task } => {
+            owner::perform(&root, &task, std::io::stdin().lock(), std::io::stdout().lock())?;
             return Ok(Exit::Done);
         }
         Command::Generate { what } => return generate::run(what).map(|()| Exit::Done),
@@ -117,7 +117,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Doctor { .. }
         | Command::Hook { .. }
         | Command::Confine { .. }
-        | Command::Carry
+        | Command::Own { .. }
         | Command::Generate { .. } => Ok(Exit::Done),
     }
 }

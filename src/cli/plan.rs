@@ -10,9 +10,9 @@ use crate::guard::Guard;
 use crate::host::Program;
 use crate::host::file::{open_untrusted, printable};
 use crate::plan::{Moment, Remedy, Verdict};
+use crate::repair;
 use crate::report::PlanJson;
 use crate::transaction::{Transaction, predict, simulated};
-use crate::venv::Additions;
 
 /// A simulated dist-upgrade of a large system, on a slow disk.
 const SIMULATION_LIMIT: Duration = Duration::from_secs(180);
@@ -39,7 +39,7 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
         guard.report.plan(&plan, |decision| {
             let (_, venv) = survey.get(&decision.id)?;
             let is_rebuilt = decision.remedy == Remedy::Rebuild;
-            is_rebuilt.then(|| Additions::of(&guard.root, venv).ok()).flatten()
+            is_rebuilt.then(|| repair::additions(&guard.context(), venv).ok()).flatten()
         });
     }
     Ok(if plan.verdict() == Verdict::Block { Exit::Attention } else { Exit::Done })

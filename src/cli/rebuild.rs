@@ -12,7 +12,7 @@ use crate::host::file::printable;
 use crate::host::lock::Lock;
 use crate::plan::{Policy, Readiness, Remedy, State};
 use crate::python::{Interpreters, Minor};
-use crate::repair::{self, Job, RollbackError, Target};
+use crate::repair::{self, Job, Target};
 use crate::report::JobsJson;
 use crate::store::Entry;
 use crate::venv::{NotAVenv, Venv};
@@ -182,11 +182,7 @@ pub(super) fn rollback(guard: &Guard, wanted: &str, to: Option<&Path>) -> anyhow
         Ok(_) => Ok(Exit::Failed),
         Err(error) => {
             let name = &entry.name;
-            let state = match &error {
-                RollbackError::HalfDone { .. } => "`venvguard resume` ends it",
-                _ => "nothing was changed",
-            };
-            guard.report.error(&format!("cannot roll {name} back: {error}; {state}"));
+            guard.report.error(&format!("cannot roll {name} back: {error}; nothing was changed"));
             Ok(Exit::Failed)
         }
     }

@@ -134,7 +134,8 @@ impl Guard {
             };
             for one in &gone {
                 let path = printable(one.path());
-                self.report.note(&format!("{}: the tree of before, {path}, goes", entry.name));
+                self.report
+                    .note(&format!("{}: removing the previous environment {path}", entry.name));
             }
             leftovers.extend(gone);
         }
@@ -147,6 +148,7 @@ impl Guard {
             }
         }
         repair::sweep(&self.context(), registry);
+        repair::prune_archives(&self.context(), registry, oldest);
     }
 }
 
@@ -170,7 +172,7 @@ mod tests {
         let mut kept = Kept::new(&aside, identity(&aside).unwrap(), true);
         kept.at = jiff::Timestamp::UNIX_EPOCH;
         entry.kept.put_aside(kept.clone());
-        let swap = Swap { kept, new: (0, 1) };
+        let swap = Swap { kept, new: (0, 1), minor: crate::python::Minor::new(3, 11) };
         let step = Step::RollingBack { swap, follows: true };
         let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
         guard.store.write_journal(&journal).unwrap();

@@ -1,6 +1,7 @@
 //! The one way to run a program.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -49,7 +50,12 @@ pub(crate) struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
+    /// Where its standard output goes instead of to us.
+    output: Option<Arc<File>>,
     limit: Duration,
+    /// What a confined run may use of memory and write to one file, where that is less than usual.
+    memory_limit: Option<u64>,
+    file_limit: Option<u64>,
     changes: bool,
 }
 
@@ -117,7 +123,10 @@ impl Program {
             arguments: Vec::new(),
             environment: vec![("PATH".into(), PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             input: Vec::new(),
+            output: None,
             limit: DEFAULT_LIMIT,
+            memory_limit: None,
+            file_limit: None,
             changes: true,
         }
     }
@@ -158,6 +167,26 @@ impl Program {
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    pub(crate) fn output_to(mut self, file: File) -> Self {
+        self.output = Some(Arc::new(file));
+        self
+    }
+
+    pub(crate) fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    pub(crate) fn file_limit(mut self, bytes: u64) -> Self {
+        self.file_limit = Some(bytes);
+        self
+    }
+
+    /// Memory, and what it writes to one file.
+    pub(super) fn limits(&self) -> (Option<u64>, Option<u64>) {
+        (self.memory_limit, self.file_limit)
     }
 
     /// The program's own name, as it stands in messages.
@@ -204,13 +233,17 @@ impl Program {
         if !weakened(Weakness::KeepEnvironment) {
             command.env_clear();
         }
+        let output = match &self.output {
+            Some(file) => Stdio::from(file.try_clone().map_err(start)?),
+            None => Stdio::piped(),
+        };
         let mut child = command
             .args(&self.arguments)
             .envs(self.environment)
             .current_dir("/")
             .process_group(0)
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
-            .stdout(Stdio::piped())
+            .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
             .map_err(start)?;

@@ -45,6 +45,9 @@ pub(crate) struct Confinement {
     writes: Option<Vec<PathText>>,
     /// How many processes and threads its user may have.
     processes: u64,
+    /// The address space of one process, and the length of a file that it writes.
+    memory: u64,
+    file: u64,
 }
 
 /// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
@@ -121,7 +124,10 @@ fn launched(
     folder: &Path,
     writes: Option<Vec<PathBuf>>,
 ) -> Program {
+    let (memory, file) = program.limits();
     let confinement = Confinement {
+        memory: memory.unwrap_or(MEMORY_LIMIT),
+        file: file.unwrap_or(FILE_LIMIT),
         uid: owner.uid,
         gid: owner.gid,
         groups: user::groups(root, owner),
@@ -162,8 +168,8 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     for (resource, most) in [
         (Resource::Core, 0),
-        (Resource::Fsize, FILE_LIMIT),
-        (Resource::As, MEMORY_LIMIT),
+        (Resource::Fsize, confinement.file),
+        (Resource::As, confinement.memory),
         (Resource::Nproc, confinement.processes),
     ] {
         if !weakened(Weakness::LiftLimits) {
@@ -377,6 +383,8 @@ mod tests {
             folder: odd.into(),
             writes: Some(vec![odd.into()]),
             processes: 1,
+            memory: 1,
+            file: 1,
         };
         let text = serde_json::to_string(&confinement).unwrap();
         assert_eq!(serde_json::from_str::<Confinement>(&text).unwrap(), confinement);

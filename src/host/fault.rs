@@ -49,8 +49,6 @@ pub(crate) enum Weakness {
     ObeyAnybody,
     /// A folder is taken for the one that had its name before.
     TakeAnyFolder,
-    /// And so is a file.
-    TakeAnyFile,
     /// What a child is to run as its owner it runs as root.
     StayRoot,
     /// A child gains privileges by a setuid program.

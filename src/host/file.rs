@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -146,12 +146,7 @@ pub(super) fn at_most(limit: u64) -> u64 {
 }
 
 /// Replaces `path` by `bytes`: temporary file in the same folder, sync, rename, sync the folder.
-pub(crate) fn write_atomically(path: &Path, mut bytes: &[u8], mode: u32) -> io::Result<()> {
-    copy_atomically(path, &mut bytes, mode)
-}
-
-/// The same for what is read from somewhere else.
-pub(crate) fn copy_atomically(path: &Path, from: &mut impl Read, mode: u32) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -164,18 +159,23 @@ pub(crate) fn copy_atomically(path: &Path, from: &mut impl Read, mode: u32) -> i
         fault::point("write")?;
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        io::copy(from, &mut file)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         drop(file);
-        fault::point("rename")?;
-        fs::rename(&temporary, path)?;
-        fault::point("sync")?;
-        sync_folder(folder)
+        rename(&temporary, path)
     })();
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Gives a file the name of another one in the same directory, so that it survives a power loss.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fault::point("rename")?;
+    fs::rename(from, to)?;
+    fault::point("sync")?;
+    sync_folder(to.parent().unwrap_or(Path::new("/")))
 }
 
 /// Gives a file a second name, instead of what had that name. The file stays as it is when

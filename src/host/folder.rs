@@ -4,17 +4,14 @@
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps,
-    UTIME_OMIT, Uid,
-};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 
 use super::fault::{Weakness, weakened};
-use super::{ReadError, file, xattr};
+use super::{ReadError, file};
 
 /// No folder of a venv has more names; the largest known has some ten thousand.
 const ENTRIES_LIMIT: usize = 1 << 20;
@@ -94,33 +91,53 @@ impl Folder {
         Ok(rustix::fs::linkat(&self.descriptor, name, &to.descriptor, new, AtFlags::empty())?)
     }
 
+    /// The open directory itself.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// What a link contains.
+    pub(crate) fn read_link(&self, name: &Path) -> io::Result<PathBuf> {
+        let text = rustix::fs::readlinkat(&self.descriptor, single(name)?, Vec::new())?;
+        Ok(OsStr::from_bytes(text.as_bytes()).into())
+    }
+
+    /// Removes a name that is no directory's; one that is not there is as good.
+    pub(crate) fn unlink(&self, name: &Path) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.descriptor, single(name)?, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_folder(&self, name: &Path) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.descriptor, single(name)?, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Makes what was done to the names in it survive a power loss.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.descriptor)?)
+    }
+
+    /// Gives what is here another name that nothing has.
+    pub(crate) fn rename_to_free(&self, name: &Path, new: &Path) -> io::Result<()> {
+        let (name, new) = (single(name)?, single(new)?);
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.descriptor, name, &self.descriptor, new, flags) {
+            // Not every file system can; there a link refuses a name that is taken.
+            Err(rustix::io::Errno::INVAL) => {
+                self.link(name, self, new)?;
+                self.unlink(name)
+            }
+            other => Ok(other?),
+        }
+    }
+
     /// Gives what is here another name, instead of what had that name.
     pub(crate) fn rename(&self, name: &Path, new: &Path) -> io::Result<()> {
         let (name, new) = (single(name)?, single(new)?);
         Ok(rustix::fs::renameat(&self.descriptor, name, &self.descriptor, new)?)
-    }
-
-    /// Gives it the owner, mode and attributes of another one.
-    pub(crate) fn take_rights_of(&self, model: &Self) -> io::Result<()> {
-        let stat = model.own_stat()?;
-        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        rustix::fs::fchown(&self.descriptor, Some(uid), Some(gid))?;
-        xattr::copy(&model.descriptor, &self.descriptor)?;
-        Ok(rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
-    }
-
-    /// The same, and its time.
-    pub(crate) fn take_after(&self, model: &Self) -> io::Result<()> {
-        self.take_rights_of(model)?;
-        let stat = model.own_stat()?;
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec {
-                tv_sec: stat.st_mtime,
-                tv_nsec: stat.st_mtime_nsec.try_into().unwrap_or(0),
-            },
-        };
-        Ok(rustix::fs::futimens(&self.descriptor, &times)?)
     }
 
     /// Opens a regular file that `uid` may read, as far as modes tell: it is his, or anybody's
@@ -231,25 +248,6 @@ impl Folder {
         Ok(entries)
     }
 
-    /// What all that is in it takes on the disk, in bytes. A file of several names counts
-    /// for each.
-    pub(crate) fn size(&self) -> io::Result<u64> {
-        self.size_below(0)
-    }
-
-    fn size_below(&self, depth: usize) -> io::Result<u64> {
-        let mut size = 0_u64;
-        for entry in self.entries()? {
-            let blocks = u64::try_from(self.stat(&entry.name)?.st_blocks).unwrap_or(0);
-            size = size.saturating_add(blocks.saturating_mul(512));
-            if entry.kind.is_dir() && depth < DEPTH_LIMIT {
-                let below = self.folder(&entry.name)?.size_below(depth + 1)?;
-                size = size.saturating_add(below);
-            }
-        }
-        Ok(size)
-    }
-
     /// The first file or folder in it that others than root may write to, by its path in it.
     pub(crate) fn writable_by_others(&self) -> io::Result<Option<PathBuf>> {
         self.writable_by_others_below(0)
@@ -328,16 +326,6 @@ mod tests {
         assert!(matches!(open.read("large", 4), Err(ReadError::TooLarge { limit: 4, .. })));
         assert_eq!(open.read("large", 5).unwrap(), b"12345");
         assert!(open.read("absent", 5).unwrap_err().is_not_found());
-    }
-
-    #[test]
-    fn a_folder_is_as_large_as_what_is_in_it() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        fs::write(folder.path().join("a/b/file"), vec![1; 100_000]).unwrap();
-        symlink("/usr", folder.path().join("a/link")).unwrap();
-        let size = Folder::open(folder.path()).unwrap().size().unwrap();
-        assert!((100_000..1_000_000).contains(&size), "{size}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Folders made, exchanged and removed as a whole.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
 
 use super::fault::{self, Weakness, weakened};
-use super::{folder, mount};
+use super::folder;
 
 /// Which folder it is, whatever its name is: inode and birth time in nanoseconds (0 where
 /// the file system tells none). It is written down and read after a reboot, when the device
@@ -92,7 +91,7 @@ impl Parent {
             identity_of_open(&folder)
         })();
         result.map_err(|error| {
-            let _ = self.remove_empty(name);
+            let _ = self.remove_if_empty(name);
             at(&path, error)
         })
     }
@@ -121,50 +120,35 @@ impl Parent {
         self.sync_of(&[from, to])
     }
 
-    /// Removes a folder and all that is in it; one that is not there is as good. Another
-    /// folder of that name is left alone.
-    pub(crate) fn remove(&self, name: &Path, which: Identity) -> io::Result<()> {
-        let path = self.path.join(name);
-        let folder = match open_child(&self.folder, name) {
-            Ok(folder) => folder,
-            // Whoever removed it may have been killed before it was synced.
-            Err(rustix::io::Errno::NOENT) => return self.sync(),
-            Err(error) => return Err(at(&path, error)),
-        };
-        let found = identity_of_open(&folder).map_err(|error| at(&path, error))?;
-        if found != which && !weakened(Weakness::TakeAnyFolder) {
-            let shown = super::file::printable(&path);
-            return Err(io::Error::other(format!("{shown} is another folder than it was")));
-        }
-        // What is mounted there is not part of the tree.
-        if let Some(mount) = mount::below(&path)?.first() {
-            let shown = super::file::printable(mount);
-            return Err(io::Error::other(format!("{shown} is mounted there")));
-        }
-        // By the descriptor, whatever is done to the names above it. The standard library
-        // follows no link in the trees below either.
-        let inside = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", super::file::printable(&path)))
-        };
-        for entry in fs::read_dir(super::descriptor::path(&folder)).map_err(inside)? {
-            let entry = entry.map_err(inside)?;
-            fault::point("remove what is in a folder")?;
-            if entry.file_type().map_err(inside)?.is_dir() {
-                fs::remove_dir_all(entry.path()).map_err(inside)?;
-            } else {
-                fs::remove_file(entry.path()).map_err(inside)?;
+    /// Whose directory has this name, by user and group; nobody's, where none has it.
+    pub(crate) fn owner(&self, name: &Path) -> io::Result<Option<(u32, u32)>> {
+        match look(&self.folder, name) {
+            Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()).is_dir() => {
+                Ok(Some((stat.stx_uid, stat.stx_gid)))
             }
+            Ok(_) => Err(at(&self.path.join(name), rustix::io::Errno::NOTDIR)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(at(&self.path.join(name), error)),
         }
-        // What is removed and still open keeps a disk from being made read-only.
-        drop(folder);
-        fault::point("remove a folder")?;
-        rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR)
-            .map_err(|error| at(&path, error))?;
-        self.sync()
     }
 
-    /// Removes a folder that has nothing in it; any other is left alone.
-    pub(crate) fn remove_empty(&self, name: &Path) -> io::Result<()> {
+    /// Removes a directory that has nothing in it, if it is this one.
+    pub(crate) fn remove_empty(&self, name: &Path, which: Identity) -> io::Result<()> {
+        let path = self.path.join(name);
+        let found = self.identity(name);
+        if found.is_some_and(|found| found != which) && !weakened(Weakness::TakeAnyFolder) {
+            let shown = super::file::printable(&path);
+            return Err(io::Error::other(format!("{shown} is another directory than it was")));
+        }
+        fault::point("remove a folder")?;
+        match rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => self.sync_of(&[name]),
+            Err(error) => Err(at(&path, error)),
+        }
+    }
+
+    /// Removes a directory that was just made, unless something is in it; any other is left alone.
+    pub(crate) fn remove_if_empty(&self, name: &Path) -> io::Result<()> {
         let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
         self.sync_of(&[name])
     }
@@ -223,6 +207,7 @@ fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
@@ -254,23 +239,23 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_removed_with_all_that_is_in_it_and_nothing_that_links_lead_to() {
+    fn an_empty_directory_is_removed_if_it_is_the_one_that_is_meant() {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().canonicalize().unwrap();
-        fs::create_dir_all(base.join("old/a/b")).unwrap();
-        fs::create_dir(base.join("mine")).unwrap();
-        fs::write(base.join("old/a/file"), "").unwrap();
-        fs::write(base.join("mine/file"), "").unwrap();
-        std::os::unix::fs::symlink(base.join("mine"), base.join("old/link")).unwrap();
-        std::os::unix::fs::symlink("mine", base.join("link")).unwrap();
+        for name in ["old/full", "other"] {
+            fs::create_dir_all(base.join(name)).unwrap();
+        }
         let parent = Parent::of(&base.join("old")).unwrap();
         let which = parent.identity(Path::new("old")).unwrap();
-        assert!(parent.remove(Path::new("link"), which).is_err());
-        assert!(parent.remove(Path::new("mine"), which).is_err(), "it is another folder");
+        assert!(parent.remove_empty(Path::new("other"), which).is_err());
+        let error = parent.remove_empty(Path::new("old"), which).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
+        fs::remove_dir(base.join("old/full")).unwrap();
         for _ in 0..2 {
-            parent.remove(Path::new("old"), which).unwrap();
+            parent.remove_empty(Path::new("old"), which).unwrap();
         }
-        assert!(!base.join("old").exists() && base.join("mine/file").exists());
+        assert!(!base.join("old").exists() && base.join("other").exists());
+        assert_eq!(parent.owner(Path::new("old")).unwrap(), None);
     }
 
     #[test]

@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
 
 use super::Context;
-use crate::host::{Folder, Root, file};
-use crate::store::{Entry, StoreError};
+use super::target::owner;
+use crate::host::clock::Deadline;
+use crate::host::path_text::PathText;
+use crate::host::{Root, file};
+use crate::owner::{self, Digest, Send};
+use crate::store::{ARCHIVE_LIMIT as LIMIT, Entry, Registry, StoreError};
 use crate::venv::{self, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
+
+/// How long it may take to keep the archives of one venv.
+const ARCHIVES_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is in a tree.
 #[derive(Debug)]
@@ -60,7 +69,7 @@ impl<'a> Content<'a> {
             Err(reasons) => return Err(words(reasons)),
         };
         let mut notes = Vec::new();
-        take_kept_archives(context, entry, &mut recipe, &mut notes);
+        take_kept_archives(context, entry, venv, &mut recipe, &mut notes);
         let gone = recipe.gone(context.root);
         if !gone.is_empty() {
             return Err(words(gone));
@@ -147,6 +156,7 @@ impl Installed {
 fn take_kept_archives(
     context: &Context,
     entry: &Entry,
+    venv: &Venv,
     recipe: &mut Recipe,
     notes: &mut Vec<String>,
 ) {
@@ -164,7 +174,7 @@ fn take_kept_archives(
         let Some(hash) = archive.sha256().or_else(|| known.get(&archive.path).cloned()) else {
             continue;
         };
-        if let Some(copy) = context.store.kept_archive(&hash, &archive.file) {
+        if let Some(copy) = context.store.kept_archive(venv.uid, &hash, &archive.file) {
             let was = file::printable(&archive.path);
             notes.push(format!("{name}: {was} is gone, the copy of it that was kept is installed"));
             archive.set_sha256(&hash);
@@ -173,18 +183,47 @@ fn take_kept_archives(
     }
 }
 
-/// Copies the archives of this machine that the owner of a venv could read himself: others
-/// are not his to be installed from. Their hashes are written down.
+/// Lets the owner of a venv copy the archives of this machine that it was installed from. Their
+/// hashes are written down.
 fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe) {
+    let (root, store, owner) = (context.root, context.store, owner(context, venv));
+    let deadline = Deadline::after(ARCHIVES_LIMIT);
     for (_, mut archive) in recipe.local_archives() {
-        let path = context.root.at(&archive.path);
-        let kept = Folder::readable_file(venv.uid, &path)
-            .ok()
-            .and_then(|file| context.store.keep_archive(file, &archive.file).ok());
-        // One that is not what was installed stays where it is.
-        if let (Some(hash), None) = (kept, archive.sha256()) {
+        let known = archive.sha256();
+        let is_kept = |hash: &String| store.kept_archive(venv.uid, hash, &archive.file).is_some();
+        if known.as_ref().is_some_and(is_kept) || deadline.has_passed() {
+            continue;
+        }
+        let path = PathText(archive.path.clone());
+        let digest = Digest { path: path.clone(), limit: LIMIT };
+        let Ok((length, hash)) = owner::run(root, &owner, deadline.left(), &digest) else {
+            continue;
+        };
+        // One that is not what was installed is of no use.
+        if known.as_ref().is_some_and(|known| *known != hash) {
+            continue;
+        }
+        let kept = store.keep_archive(venv.uid, (length, &hash), &archive.file, |file| {
+            let task = Send { path, limit: length };
+            owner::send(root, &owner, deadline.left(), &task, file)
+        });
+        if kept.is_ok() && known.is_none() {
             archive.set_sha256(&hash);
         }
+    }
+}
+
+/// Removes the archives that were kept before a moment and that no recipe needs any more. A
+/// previous environment that comes back may need a later one.
+pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Timestamp) {
+    let recipes = registry.venvs.iter().map(|entry| context.store.recipe(&entry.id));
+    // Of a recipe that cannot be read it is not known what it needs.
+    let Ok(recipes) = recipes.collect::<Result<Vec<_>, _>>() else { return };
+    let mut recipes: Vec<Recipe> = recipes.into_iter().flatten().collect();
+    let archives = recipes.iter_mut().flat_map(Recipe::local_archives);
+    let needed = archives.filter_map(|(_, archive)| archive.sha256()).collect();
+    if let Err(error) = context.store.prune_archives(&needed, before.into()) {
+        context.report.note(&format!("cannot remove archives that no venv needs: {error}"));
     }
 }
 

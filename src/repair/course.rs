@@ -3,42 +3,34 @@
 //! ```text
 //! Restart   Restarting ─ restart
 //! Refresh   Refreshing ─ copy ─ restart
-//! Rebuild   Staging ─ build ─ Swapping ─ exchange ─ restart ─┬─ proved: the old tree is kept
-//!                └─ failed ────────────────────────────────┴─ the old tree stands ─ made to work
+//! Rebuild   Staging ─ build ─ stop ─ last copy ─ Swapping ─ exchange ─ start ─┬─ proved: old tree kept
+//!                └─ failed ─── stop ─ copy back ─ exchange ───────────────────┴─ old tree made to work
 //! Anchor    the registry says so ─ pin
-//! Rollback  RollingBack ─ exchange ─ restart
+//! Rollback  RollingBack ─ stop ─ copy back ─ exchange ─ start
 //! ```
 //!
 //! The journal is written before a step and closed by the [`Ledger`] once the registry knows
 //! what came of it. In between, the disk alone says which tree stands. No tree is removed
 //! before its successor runs.
 
-use std::cell::OnceCell;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::cell::{OnceCell, RefCell};
 
-use super::carry::{Seen, last_written_in, late, only_in};
 use super::execute::Ledger;
+use super::halt::{Halt, Halted};
 use super::job::{Done, Job};
 use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
-use super::restart::{Baseline, restart};
-use super::{Context, refresh, stage};
+use super::restart::{Baseline, Restarted, restart, users_of};
+use super::target::owner;
+use super::trees::Pair;
+use super::{Context, pin};
 use crate::host::file::printable;
+use crate::host::user::User;
 use crate::plan::{self, Remedy, State};
-use crate::python::{DEFAULT, Interpreters, Minor, path_of};
+use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::Progress;
-use crate::service::{self, Service};
+use crate::service::{self, Service, Users};
 use crate::store::{Kept, Leftover, Progress as Step, Swap};
 use crate::venv::{self, Link, Venv};
-
-/// When a folder was renamed last, or its rights were changed.
-fn changed_at(folder: &Path) -> Option<SystemTime> {
-    let metadata = folder.symlink_metadata().ok()?;
-    let nanoseconds = metadata.ctime_nsec().try_into().ok()?;
-    let since = Duration::new(metadata.ctime().try_into().ok()?, nanoseconds);
-    Some(SystemTime::UNIX_EPOCH + since)
-}
 
 /// One venv's repair.
 pub(super) struct Course<'a, 'ledger> {
@@ -49,12 +41,16 @@ pub(super) struct Course<'a, 'ledger> {
     pub(super) progress: &'a Progress,
     /// Looked at before anything is done.
     pub(super) baseline: OnceCell<Baseline>,
+    /// What runs out of the venv, looked at before the trees change places.
+    pub(super) users: OnceCell<Users>,
+    pub(super) halt: RefCell<Halt>,
 }
 
 /// How it ended, what a person should know besides, and what is to be removed.
 pub(super) struct Ended {
     pub(super) done: Done,
     pub(super) notes: Vec<String>,
+    pub(super) restarted: Vec<Service>,
     pub(super) leftover: Option<Leftover>,
     /// A tree that is kept although it does not hold.
     pub(super) aside: Option<Kept>,
@@ -62,7 +58,13 @@ pub(super) struct Ended {
 
 impl From<Done> for Ended {
     fn from(done: Done) -> Self {
-        Self { done, notes: Vec::new(), leftover: None, aside: None }
+        Self { done, notes: Vec::new(), restarted: Vec::new(), leftover: None, aside: None }
+    }
+}
+
+impl Ended {
+    fn with(done: Done, restarted: Restarted) -> Self {
+        Self { notes: restarted.notes, restarted: restarted.services, ..done.into() }
     }
 }
 
@@ -88,14 +90,16 @@ impl Course<'_, '_> {
         match self.job.remedy {
             Remedy::None | Remedy::Impossible => Done::Nothing.into(),
             Remedy::Restart if self.job.services.is_empty() => Done::Nothing.into(),
-            Remedy::Restart => match self.job.begin(self.context, Step::Restarting) {
+            Remedy::Restart => match self.job.begin(self.context, Step::Restarting, &[]) {
                 Ok(()) => self.restart_unchanged(),
                 Err(error) => Done::unchanged(error.to_string()).into(),
             },
-            Remedy::Refresh => match self.job.begin(self.context, Step::Refreshing) {
-                Ok(()) => self.refresh(venv),
-                Err(error) => Done::unchanged(error.to_string()).into(),
-            },
+            Remedy::Refresh => {
+                match self.job.begin(self.context, Step::Refreshing, &self.units()) {
+                    Ok(()) => self.refresh(venv),
+                    Err(error) => Done::unchanged(error.to_string()).into(),
+                }
+            }
             Remedy::Anchor => {
                 // Its own minor version may have changed in the same run.
                 let which = if self.job.is_outdated { Which::All } else { Which::Down };
@@ -108,7 +112,7 @@ impl Course<'_, '_> {
     /// Restarts the services of a venv that is whole.
     pub(super) fn restart_unchanged(&self) -> Ended {
         match self.restart() {
-            Ok(notes) => Ended { notes, ..Done::Restarted.into() },
+            Ok(restarted) => Ended::with(Done::Restarted, restarted),
             Err(because) => {
                 let state = "the venv itself is unchanged".into();
                 Done::Failed { because, state }.into()
@@ -123,12 +127,13 @@ impl Course<'_, '_> {
             return Done::unchanged(because).into();
         };
         self.progress.step("refreshing its interpreter");
-        if let Err(error) = refresh::refresh(self.context.root, venv, interpreter) {
+        let owner = owner(self.context, venv);
+        if let Err(error) = pin::refresh(self.context.root, &owner, venv, interpreter) {
             let because = format!("cannot refresh its interpreter: {error}");
             return Done::Unfinished { because }.into();
         }
         match self.restart() {
-            Ok(notes) => Ended { notes, ..Done::Refreshed.into() },
+            Ok(restarted) => Ended::with(Done::Refreshed, restarted),
             Err(because) => {
                 let state =
                     "its interpreter is the new one; what it runs does not come up with it".into();
@@ -144,8 +149,8 @@ impl Course<'_, '_> {
         let pinned = self.ledger.anchor(&self.job.entry.id, venv, &reason);
         let restarted = self.restart_which(which);
         match (pinned, restarted) {
-            (Ok(()), Ok(notes)) => {
-                Ended { notes, ..Done::Anchored { minor, because, services: None }.into() }
+            (Ok(()), Ok(restarted)) => {
+                Ended::with(Done::Anchored { minor, because, services: None }, restarted)
             }
             (Ok(()), Err(services)) => {
                 Done::Anchored { minor, because, services: Some(services) }.into()
@@ -180,84 +185,89 @@ impl Course<'_, '_> {
         }
         self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
-        match rebuild(self.context, job, target) {
-            Ok(Rebuilt { swap, seen, notes }) => {
-                let mut ended = self.prove(swap, target.minor, notes);
-                self.tell_of_late_changes(&seen, &mut ended);
-                ended
-            }
+        self.users();
+        let rebuilt = rebuild(self.context, job, target, &mut self.halt.borrow_mut());
+        match rebuilt {
+            Ok(Rebuilt { swap, notes }) => self.prove(swap, notes),
             Err(NotRebuilt { because, unfinished: true, .. }) => {
                 Done::Unfinished { because }.into()
             }
-            Err(NotRebuilt { because, leftover, stood, .. }) => {
+            Err(NotRebuilt { because, leftover, aside, notes, stood, .. }) => {
                 let which = if stood { Which::All } else { Which::Down };
-                Ended { leftover, ..self.fall_back(because, which) }
+                let ended = self.fall_back(because, which);
+                let aside = aside.map(|kept| *kept);
+                Ended { leftover, aside, notes: [notes, ended.notes].concat(), ..ended }
             }
         }
     }
 
-    /// The new tree stands; whether it may stay is told by what runs out of it.
-    pub(super) fn prove(&self, swap: Swap, minor: Minor, mut notes: Vec<String>) -> Ended {
+    /// The new tree is in place; whether it may stay is told by what runs out of it.
+    pub(super) fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> Ended {
+        let minor = swap.minor;
         let because = match self.restart() {
-            Ok(more) => {
-                notes.extend(more);
-                let done = Done::Rebuilt { minor, kept: swap.kept };
-                return Ended { notes, ..done.into() };
+            Ok(restarted) => {
+                notes.extend(restarted.notes);
+                notes.extend(self.note_late_writes(&mut swap));
+                let (restarted, done) =
+                    (restarted.services, Done::Rebuilt { minor, kept: swap.kept });
+                return Ended { notes, restarted, ..done.into() };
             }
             Err(because) => because,
         };
-        // Both trees' own folders were renamed then.
-        let exchanged = changed_at(&self.context.root.at(swap.kept.path()));
-        self.progress.step("putting the old environment back");
-        if let Err(error) = stage::put_back(&self.job.venv.path, &swap) {
-            let because =
-                format!("{because}\nand the old environment could not be put back: {error}");
-            return Ended { notes, ..Done::Unfinished { because }.into() };
+        self.progress.step("putting the previous environment back");
+        let step = Step::Swapping(swap.clone());
+        let (mut halt, mut result) = (self.halt.borrow_mut(), None);
+        let stopped = halt.while_stopped(self.context, self.job, &step, || {
+            let done = result.is_some();
+            // Once it is back, there is nothing more to be done in the right order.
+            if !done {
+                result = Some(self.bring_back(&swap));
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        if let Err(Halted::Stop(error)) = stopped {
+            notes.push(format!("not everything was stopped meanwhile: {error}"));
         }
-        let ended = self.fall_back(because, Which::All);
-        let notes = [notes, ended.notes].concat();
-        self.what_becomes_of(&swap, exchanged, Ended { notes, ..ended })
+        drop(halt);
+        match result.unwrap_or_else(|| self.bring_back(&swap)) {
+            Ok((left, more)) => {
+                let ended = self.fall_back(because, Which::All);
+                let (leftover, aside) = left.of(&swap, self.job.follows);
+                Ended { leftover, aside, notes: [notes, more, ended.notes].concat(), ..ended }
+            }
+            Err(error) => {
+                let because = format!(
+                    "{because}\nand the previous environment could not be put back: {error}"
+                );
+                Ended { notes, ..Done::Unfinished { because }.into() }
+            }
+        }
     }
 
-    /// A successor that stood for a while and did not hold goes, unless something was written
-    /// into it since the trees were `exchanged`.
-    fn what_becomes_of(&self, swap: &Swap, exchanged: Option<SystemTime>, ended: Ended) -> Ended {
-        let root = self.context.root;
-        let (aside, venv) = (swap.kept.path(), &self.job.venv);
-        let mut written = last_written_in(root, aside, &venv.path, venv.site).unwrap_or_default();
-        written.retain(|(_, at)| exchanged.is_none_or(|exchanged| *at >= exchanged));
-        let Some(note) = only_in(aside, &written) else {
-            return Ended { leftover: Some(Leftover::new(aside, swap.new)), ..ended };
-        };
-        let kept = Kept::new(aside, swap.new, self.job.follows).that_holds_files(true);
-        let notes = [ended.notes, vec![note]].concat();
-        Ended { notes, aside: Some(kept), ..ended }
+    /// The new tree is in place, and the old one is to come back.
+    fn bring_back(&self, swap: &Swap) -> std::io::Result<(super::trees::Left, Vec<String>)> {
+        let owner = owner(self.context, &self.job.venv);
+        self.pair(&owner, swap).bring_back(self.context, swap, false)
     }
 
-    /// What ran until it was restarted may have written into the old tree at the last moment.
-    fn tell_of_late_changes(&self, seen: &Seen, ended: &mut Ended) {
-        let Done::Rebuilt { kept, minor } = &mut ended.done else { return };
-        let venv = &self.job.venv;
-        let old = Venv { path: kept.path().to_path_buf(), ..venv.clone() };
-        let changed = late(self.context.root, seen, &old, &venv.path, *minor);
-        kept.holds_files |= changed.as_ref().map_or(true, |changed| !changed.is_empty());
-        let changed = changed.unwrap_or_default();
-        ended.notes.extend(changed.iter().map(|path| {
-            let path = printable(path);
-            format!("{path} was changed while its service was restarted: the old tree has the last of it")
-        }));
+    /// The venv after a swap: its new tree in place, the old one aside.
+    pub(super) fn pair<'b>(&'b self, owner: &'b User, swap: &'b Swap) -> Pair<'b> {
+        let old = venv::inspect(self.context.root, swap.kept.path());
+        let old = old.map_or(self.job.venv.site, |old| old.site);
+        let pair = Pair::new(&self.job.venv, owner, swap.kept.path(), old);
+        Pair { in_place: swap.minor, ..pair }
     }
 
-    /// After a crash nobody saw what was written into the old tree until it was put aside, or
-    /// by what went on running out of it.
-    pub(super) fn what_the_old_tree_has(&self, swap: &mut Swap) -> Vec<String> {
-        let (root, venv) = (self.context.root, &self.job.venv);
-        let written = last_written_in(root, swap.kept.path(), &venv.path, venv.site);
-        swap.kept.holds_files |= written.as_ref().is_none_or(|written| !written.is_empty());
-        only_in(swap.kept.path(), &written.unwrap_or_default()).into_iter().collect()
+    /// A program that is no service's, or that was started in between, may have written into the
+    /// old tree after the last copy; and after a crash nobody saw what did.
+    pub(super) fn note_late_writes(&self, swap: &mut Swap) -> Option<String> {
+        let owner = owner(self.context, &self.job.venv);
+        let (left, note) = self.pair(&owner, swap).left_aside(self.context.root, false);
+        swap.kept.holds_files |= matches!(left, super::trees::Left::HoldsFiles);
+        note
     }
 
-    /// The old tree stands after a crash. Where another one did, whatever runs may run out of
+    /// The old tree is in place after a crash. Where another one was, whatever runs may run out of
     /// that one.
     pub(super) fn after_crash(&self, another_stood: bool) -> Ended {
         let which = if another_stood { Which::All } else { Which::Down };
@@ -278,7 +288,7 @@ impl Course<'_, '_> {
             Some(Remedy::Anchor) => return self.anchor(&venv, Some(because), which),
             Some(Remedy::Refresh) => {
                 // Should this fail, it is ended as what it is. A full disk is no reason not to.
-                let _ = self.job.begin(self.context, Step::Refreshing);
+                let _ = self.job.begin(self.context, Step::Refreshing, &self.units());
                 let ended = self.refresh(&venv);
                 return Ended { done: ended.done.instead_of_a_rebuild(because), ..ended };
             }
@@ -286,7 +296,7 @@ impl Course<'_, '_> {
         }
         let works = self.now.get(venv.site).is_some();
         match self.restart_which(which) {
-            Ok(notes) if works => Ended { notes, ..Done::RolledBack { because }.into() },
+            Ok(restarted) if works => Ended::with(Done::RolledBack { because }, restarted),
             Ok(_) => {
                 let state = "the venv is as it was; its interpreter is gone".into();
                 Done::Failed { because, state }.into()
@@ -300,15 +310,19 @@ impl Course<'_, '_> {
     }
 
     /// Restarts all services.
-    pub(super) fn restart(&self) -> Result<Vec<String>, String> {
+    pub(super) fn restart(&self) -> Result<Restarted, String> {
         let names: Vec<String> = self.job.services.iter().map(ToString::to_string).collect();
         if !names.is_empty() {
             self.progress.step(&format!("restarting {}", names.join(", ")));
         }
-        restart(self.context, self.job, &self.job.services, self.baseline())
+        self.restart_some(&self.job.services)
     }
 
-    fn restart_which(&self, which: Which) -> Result<Vec<String>, String> {
+    pub(super) fn restart_down(&self) -> Result<Restarted, String> {
+        self.restart_which(Which::Down)
+    }
+
+    fn restart_which(&self, which: Which) -> Result<Restarted, String> {
         if which == Which::All {
             return self.restart();
         }
@@ -316,10 +330,24 @@ impl Course<'_, '_> {
             !service::condition(self.context.root, service).is_ok_and(|condition| condition.up)
         };
         let down: Vec<Service> = self.job.services.iter().filter(is_down).cloned().collect();
-        if down.is_empty() {
-            return Ok(Vec::new());
+        if down.is_empty() && self.units().is_empty() {
+            return Ok(Restarted::default());
         }
-        restart(self.context, self.job, &down, self.baseline())
+        self.restart_some(&down)
+    }
+
+    fn restart_some(&self, services: &[Service]) -> Result<Restarted, String> {
+        let (context, job) = (self.context, self.job);
+        restart(context, job, services, &self.units(), self.baseline(), self.users())
+    }
+
+    /// The units that were stopped with the services.
+    fn units(&self) -> Vec<String> {
+        self.halt.borrow().units().to_vec()
+    }
+
+    pub(super) fn users(&self) -> &Users {
+        self.users.get_or_init(|| users_of(self.context, self.job))
     }
 
     fn baseline(&self) -> &Baseline {

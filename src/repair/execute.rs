@@ -1,15 +1,16 @@
 //! The decisions of a plan, carried out and written down.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use super::anchor::{AnchorError, anchor};
 use super::course::{Course, Ended};
+use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
-use super::{Context, stage};
+use super::pin::{AnchorError, anchor};
+use super::{Context, trees};
 use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
@@ -42,7 +43,8 @@ pub(crate) fn execute(
                         clippy::redundant_closure_for_method_calls,
                         reason = "the method alone is of one lifetime"
                     )]
-                    let outcome = ledger.carry_out(now, &job, |course| course.run());
+                    let outcome =
+                        ledger.carry_out(now, &job, Halt::default(), |course| course.run());
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
                 }
             });
@@ -76,17 +78,19 @@ impl<'a> Ledger<'a> {
         &self,
         now: &Interpreters,
         job: &Job,
+        halt: Halt,
         course: impl FnOnce(&Course) -> Ended,
     ) -> Outcome {
         let progress = self.context.report.progress(&job.entry.name);
-        let (context, baseline) = (self.context, OnceCell::new());
-        let one = Course { context, ledger: self, now, job, progress: &progress, baseline };
+        let (context, progress) = (self.context, &progress);
+        let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
+        let one = Course { context, ledger: self, now, job, progress, baseline, users, halt };
         let ended = catch_unwind(AssertUnwindSafe(|| course(&one))).unwrap_or_else(|_| {
             let because = "venvguard itself failed (this is a bug)".to_string();
             Done::Unfinished { because }.into()
         });
         progress.end();
-        let mut outcome = Outcome::new(job, ended.done, ended.notes);
+        let mut outcome = Outcome::new(job, ended.done, ended.restarted, ended.notes);
         if let Err(error) = self.enter(&outcome, ended.leftover, ended.aside) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
@@ -164,18 +168,24 @@ impl<'a> Ledger<'a> {
 fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Leftover> {
     match &outcome.done {
         Done::Rebuilt { kept, .. } => {
-            entry.anchored = None;
-            entry.kept.put_aside(kept.clone());
+            let links = entry.anchored.take().map(|anchored| anchored.links);
+            entry.kept.put_aside(kept.clone().with_links(links.unwrap_or_default()));
             entry.kept.forget_gone();
             return entry.kept.take_surplus(at_most);
         }
         Done::Restored { minor, kept, anchored, .. } => {
-            entry.anchored = anchored.then(|| Anchored::new(*minor, "it was rolled back"));
-            entry.kept.put_aside(kept.clone());
+            // The tree that came back was known by the path at which the other one is now.
+            let known = entry.kept.named(kept.path()).map(|known| known.links.clone());
+            let pinned = Anchored::new(*minor, "it was rolled back");
+            let pinned = Anchored { links: known.unwrap_or_default(), ..pinned };
+            let before = std::mem::replace(&mut entry.anchored, anchored.then_some(pinned));
+            let links = before.map(|anchored| anchored.links).unwrap_or_default();
+            entry.kept.put_aside(kept.clone().with_links(links));
         }
         Done::Anchored { minor, because, .. } => {
             let reason = because.as_deref().unwrap_or("its policy is to stay");
-            entry.anchored = Some(Anchored::new(*minor, reason));
+            let links = entry.anchored.take().map(|anchored| anchored.links).unwrap_or_default();
+            entry.anchored = Some(Anchored { links, ..Anchored::new(*minor, reason) });
         }
         _ => {}
     }
@@ -196,7 +206,7 @@ pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
                 .note(&format!("{path} is gone, or another folder than it was: it is left alone"));
             return false;
         }
-        let Err(error) = stage::discard(one.path(), one.identity) else {
+        let Err(error) = trees::discard(context.root, one.path(), one.identity) else {
             let message = &printable(one.path());
             audit::Line {
                 action: "removed",

@@ -64,10 +64,15 @@ impl Job {
     }
 
     /// Writes down what is begun, before it is begun.
-    pub(super) fn begin(&self, context: &Context, step: Step) -> Result<(), StoreError> {
+    pub(super) fn begin(
+        &self,
+        context: &Context,
+        step: Step,
+        units: &[String],
+    ) -> Result<(), StoreError> {
         let (id, name) = (&self.entry.id, &self.entry.name);
-        let journal = JournalEntry::new(id, name, &self.venv.path, step, self.services.clone());
-        context.store.write_journal(&journal)
+        let journal = JournalEntry::new(id, name, self.entry.path(), step, self.services.clone());
+        context.store.write_journal(&journal.with_units(units))
     }
 }
 
@@ -82,14 +87,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(job: &Job, done: Done, notes: Vec<String>) -> Self {
-        let restarted = match done {
-            Done::Restarted
-            | Done::Refreshed
-            | Done::Rebuilt { .. }
-            | Done::Restored { because: None, .. } => job.services.clone(),
-            _ => Vec::new(),
-        };
+    pub(super) fn new(job: &Job, done: Done, restarted: Vec<Service>, notes: Vec<String>) -> Self {
         Self { id: job.entry.id.clone(), done, restarted, notes }
     }
 }

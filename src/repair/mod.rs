@@ -5,35 +5,33 @@
 //! interrupted, and what came of it is entered before the journal is closed. All effects on
 //! venvs are in this module; all of them are right when done twice.
 
-mod anchor;
-mod carry;
 mod content;
-mod copier;
 mod course;
 mod engine;
 mod execute;
+mod halt;
 mod install;
 mod job;
+mod pin;
 mod rebuild;
 mod recover;
-mod refresh;
 mod restart;
 mod rollback;
 mod smoke;
 mod sources;
 mod stage;
 mod target;
+mod trees;
 
-pub(crate) use anchor::{anchor, let_go};
-pub(crate) use content::{keep_recipe, refresh_recipes, way_back};
-pub(crate) use copier::copy_listed;
+pub(crate) use content::{keep_recipe, prune_archives, refresh_recipes, way_back};
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 
+pub(crate) use pin::{anchor, let_go};
 pub(crate) use recover::recover;
-pub(crate) use rollback::{RollbackError, rollback};
+pub(crate) use rollback::rollback;
 pub(crate) use stage::is_ours_to_keep;
-pub(crate) use target::{Target, readiness};
+pub(crate) use target::{Target, additions, readiness};
 
 use crate::host::Root;
 use crate::report::Report;

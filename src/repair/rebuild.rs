@@ -4,13 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::carry::{Carrier, Seen};
 use super::content::{Content, Installed};
 use super::engine;
+use super::halt::{Halt, Halted};
 use super::install::{InstallError, Installer};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
 use super::target::{Target, owner};
+use super::trees::{Pair, left_behind};
 use super::{Context, smoke, sources};
 use crate::host::Program;
 use crate::host::clock::Deadline;
@@ -18,6 +19,7 @@ use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
 use crate::host::tree::Parent;
 use crate::host::user::User;
+use crate::owner::{Carried, Pass};
 use crate::store::{Kept, Leftover, Progress as Step, StoreError, Swap};
 use crate::venv::{self, Flavour, Venv};
 
@@ -40,6 +42,10 @@ pub(super) enum RebuildError {
     Worse(Vec<String>),
     #[error("the venv was changed while its successor was built (`venvguard rebuild` tries again)")]
     Changed,
+    #[error("its services cannot be kept down for the swap: {0}")]
+    Halt(String),
+    #[error("its user files cannot be carried over: {0}")]
+    Carry(io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -50,8 +56,6 @@ pub(super) enum RebuildError {
 #[derive(Debug)]
 pub(super) struct Rebuilt {
     pub(super) swap: Swap,
-    /// How the foreign files of the old tree were when they were copied last.
-    pub(super) seen: Seen,
     /// What a person should know.
     pub(super) notes: Vec<String>,
 }
@@ -65,13 +69,23 @@ pub(super) struct NotRebuilt {
     pub(super) unfinished: bool,
     /// What was built, which nobody needs.
     pub(super) leftover: Option<Leftover>,
-    /// The new tree stood in the venv's place for a while.
+    /// What was built, and holds files that are nowhere else.
+    pub(super) aside: Option<Box<Kept>>,
+    pub(super) notes: Vec<String>,
+    /// The new tree was in the venv's place for a while.
     pub(super) stood: bool,
 }
 
 impl From<RebuildError> for NotRebuilt {
     fn from(error: RebuildError) -> Self {
-        Self { because: error.to_string(), unfinished: false, leftover: None, stood: false }
+        Self {
+            because: error.to_string(),
+            unfinished: false,
+            leftover: None,
+            aside: None,
+            notes: Vec::new(),
+            stood: false,
+        }
     }
 }
 
@@ -87,10 +101,16 @@ impl From<StoreError> for NotRebuilt {
     }
 }
 
-/// Builds the successor, tries it, and lets the two trees change places.
-pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Rebuilt, NotRebuilt> {
+/// Builds the successor, tries it, stops the services, and lets the two trees change places.
+pub(super) fn rebuild(
+    context: &Context,
+    job: &Job,
+    target: Target,
+    halt: &mut Halt,
+) -> Result<Rebuilt, NotRebuilt> {
     let Job { entry, venv, .. } = job;
-    let obstacles = stage::obstacles(context.root, venv);
+    let owner = owner(context, venv);
+    let obstacles = stage::obstacles(context.root, venv, &owner);
     if !obstacles.is_empty() {
         return Err(RebuildError::NotThere(obstacles).into());
     }
@@ -100,8 +120,9 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
     let kept = Kept::new(&stage::aside(context.root, venv), old, job.follows);
     let aside = || kept.path().into();
-    job.begin(context, Step::Staging { aside: aside(), new: None })?;
-    let stage = Stage::make(&parent, kept.path(), venv).map_err(|error| {
+    job.begin(context, Step::Staging { aside: aside(), new: None }, &[])?;
+    let made = Stage::make(context.root, &parent, kept.path(), venv, &owner);
+    let stage = made.map_err(|error| {
         // A folder that was made, and could neither be given away nor removed.
         let unfinished = parent.identity(&stage::from_beside(&venv.path, kept.path())).is_some();
         NotRebuilt { unfinished, ..error.into() }
@@ -112,25 +133,34 @@ pub(super) fn rebuild(context: &Context, job: &Job, target: Target) -> Result<Re
         context,
         job,
         target,
-        owner: &owner(context, venv),
+        owner: &owner,
         content: told,
         parent: &parent,
         deadline,
-        swap: Swap { kept: kept.clone(), new },
-        seen: Seen::default(),
+        swap: Swap { kept: kept.clone(), new, minor: target.minor },
         installed,
+        halt,
     };
     let result = job
-        .begin(context, Step::Staging { aside: aside(), new: Some(new) })
+        .begin(context, Step::Staging { aside: aside(), new: Some(new) }, &[])
         .map_err(RebuildError::from)
         .and_then(|()| work.carry_out(&stage));
     match result {
-        Ok(notes) => Ok(Rebuilt { swap: work.swap, seen: work.seen, notes }),
+        Ok(notes) => Ok(Rebuilt { swap: work.swap, notes }),
         Err(error) => Err(work.undo(&error)),
     }
 }
 
-/// The folder that installers start in.
+impl From<Halted<RebuildError>> for RebuildError {
+    fn from(halted: Halted<RebuildError>) -> Self {
+        match halted {
+            Halted::Stop(because) => Self::Halt(because),
+            Halted::Work(error) => error,
+        }
+    }
+}
+
+/// The directory that installers start in.
 fn starts_in(job: &Job) -> &Path {
     let listed = job.entry.requirements().and_then(Path::parent);
     listed.or_else(|| sources::project(&job.venv)).unwrap_or(Path::new("/"))
@@ -146,9 +176,9 @@ struct Work<'a> {
     parent: &'a Parent,
     deadline: Deadline,
     swap: Swap,
-    seen: Seen,
     /// What was installed in the old tree when its content was told.
     installed: Installed,
+    halt: &'a mut Halt,
 }
 
 impl Work<'_> {
@@ -166,48 +196,61 @@ impl Work<'_> {
         }
     }
 
-    /// The usual way: the venv is whole at every instant.
+    /// The usual way: the venv is whole at every instant, and its services run until all is ready.
     fn beside(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
-        let job = self.job;
-        let over = stage.over(&job.venv.path);
-        let temporary = stage.temporary(&job.venv)?;
+        let root = self.context.root;
+        let over = stage.over(&self.venv().path);
+        let temporary = stage.temporary(root, self.owner)?;
         let mut overlays = vec![over.clone()];
         let shared = stage::shared_folders(&self.needed());
         overlays.extend(shared.iter().map(|place| temporary.over(place)));
-        let mut notes = self.build(&job.venv, &stage.path, &overlays)?;
-        temporary.empty_and_remove()?;
+        let aside = self.swap.kept.path().to_path_buf();
+        let pair = Pair::new(&self.job.venv, self.owner, &aside, self.target.minor);
+        let mut notes = self.build(pair, &overlays)?;
+        temporary.empty_and_remove(root)?;
         notes.extend(self.compare(|| self.smoke(&[]), &[over])?);
-        // What runs out of the venv has gone on writing.
-        let later = Seen::of(self.context.root, &job.venv)?;
-        let changed = std::mem::take(&mut self.seen).changed(&later);
-        let carrier = self.carrier(&job.venv, &stage.path);
-        let mut left = carrier.again(changed)?;
-        left.extend(carrier.folders(&later)?);
-        notes.extend(self.left_behind(left));
-        self.seen = later;
-        if Installed::of(self.context.root, self.venv()) != self.installed {
-            return Err(RebuildError::Changed);
-        }
-        // Nothing of the new tree may be in memory only when it takes the place.
+        // What takes long is done while the services still run. Nothing of the new tree may be in
+        // memory only when it takes the place.
         self.parent.sync_all()?;
-        self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
+        let step = Step::Staging { aside: self.swap.kept.path().into(), new: Some(self.swap.new) };
+        let mut carried = Carried::default();
+        let (context, job) = (self.context, self.job);
+        let (deadline, installed) = (self.deadline, &self.installed);
+        let result = self.halt.while_stopped(context, job, &step, || {
+            carried = pair.carry(root, Pass::Last, deadline.left()).map_err(RebuildError::Carry)?;
+            let is_same = Installed::of(root, &job.venv) == *installed;
+            is_same.then_some(()).ok_or(RebuildError::Changed)
+        });
+        result.map_err(RebuildError::from)?;
+        notes.extend(self.told(carried));
+        self.begin(Step::Swapping(self.swap.clone()))?;
         self.exchange()?;
         Ok(notes)
     }
 
-    /// Where no mount namespace can be had: the venv is away while it is built.
+    /// Where no mount namespace can be had: the venv is away while it is built, and its services
+    /// are down.
     fn in_place(&mut self) -> Result<Vec<String>, RebuildError> {
         let before = self.smoke(&[]);
-        self.job.begin(self.context, Step::InPlace(self.swap.clone()))?;
+        let step = Step::InPlace(self.swap.clone());
+        let (context, job) = (self.context, self.job);
+        self.halt.while_stopped(context, job, &step, || Ok(())).map_err(RebuildError::from)?;
+        self.begin(step)?;
         self.exchange()?;
-        let moved = Venv { path: self.swap.kept.path().to_path_buf(), ..self.venv().clone() };
-        let mut notes = self.build(&moved, &self.job.venv.path, &[])?;
+        let aside = self.swap.kept.path().to_path_buf();
+        let pair = Pair::new(&job.venv, self.owner, &aside, self.target.minor).swapped();
+        let mut notes = self.build(pair, &[])?;
         notes.extend(self.compare(|| before, &[])?);
-        let left = self.carrier(&moved, &self.job.venv.path).folders(&self.seen)?;
-        notes.extend(self.left_behind(left));
+        // Programs that are no service's may have gone on writing into either tree.
+        let carried = pair.carry_from_aside(self.context.root, Pass::Last, self.deadline.left());
+        notes.extend(self.told(carried.map_err(RebuildError::Carry)?));
         self.parent.sync_all()?;
-        self.job.begin(self.context, Step::Swapping(self.swap.clone()))?;
+        self.begin(Step::Swapping(self.swap.clone()))?;
         Ok(notes)
+    }
+
+    fn begin(&self, step: Step) -> Result<(), RebuildError> {
+        Ok(self.job.begin(self.context, step, self.halt.units())?)
     }
 
     fn exchange(&self) -> Result<(), RebuildError> {
@@ -219,16 +262,31 @@ impl Work<'_> {
         Ok(self.parent.exchange(&aside, path)?)
     }
 
-    /// However far it has come: the old tree stands.
+    /// However far it has come: afterwards the old tree is in its place.
     fn undo(&self, error: &RebuildError) -> NotRebuilt {
-        let (path, swap) = (&self.venv().path, &self.swap);
-        let stood = self.parent.identity(name_of(path)) == Some(swap.new);
-        if let Err(left) = stage::put_back(path, swap) {
-            let because = format!("{error}\nand the old environment could not be put back: {left}");
-            return NotRebuilt { because, unfinished: true, leftover: None, stood };
+        let (context, swap) = (self.context, &self.swap);
+        let stood = self.parent.identity(name_of(&self.venv().path)) == Some(swap.new);
+        let because = error.to_string();
+        if !stood {
+            let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
+            return NotRebuilt { because, leftover, ..RebuildError::Changed.into() };
         }
-        let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
-        NotRebuilt { because: error.to_string(), unfinished: false, leftover, stood }
+        let pair = Pair::new(&self.job.venv, self.owner, swap.kept.path(), self.target.minor);
+        match pair.swapped().bring_back(context, swap, true) {
+            Ok((left, notes)) => {
+                let (leftover, aside) = left.of(swap, self.job.follows);
+                let aside = aside.map(Box::new);
+                NotRebuilt { because, unfinished: false, leftover, aside, notes, stood }
+            }
+            Err(left) => NotRebuilt {
+                because: format!(
+                    "{because}\nand the previous environment could not be put back: {left}"
+                ),
+                unfinished: true,
+                stood,
+                ..RebuildError::Changed.into()
+            },
+        }
     }
 
     fn venv(&self) -> &Venv {
@@ -272,17 +330,24 @@ impl Work<'_> {
         needed
     }
 
-    /// Makes the environment, installs its content and carries over what no installer put
-    /// into `old`. The new tree lies at `to`; through `overlays`, at the venv's own path.
-    fn build(
-        &mut self,
-        old: &Venv,
-        to: &Path,
-        overlays: &[Overlay],
-    ) -> Result<Vec<String>, RebuildError> {
+    /// Makes the environment, installs its content and carries the user files over. The new tree
+    /// is aside and seen at the venv's own path through `overlays`; without any, it is in place.
+    fn build(&mut self, pair: Pair, overlays: &[Overlay]) -> Result<Vec<String>, RebuildError> {
         let (root, owner, deadline) = (self.context.root, self.owner, self.deadline);
         let interpreter = self.target.interpreter();
         let minor = self.target.minor;
+        let is_beside = !overlays.is_empty();
+        let carry = |pass| {
+            let limit = deadline.left();
+            let carried = if is_beside {
+                pair.carry(root, pass, limit)
+            } else {
+                pair.carry_from_aside(root, pass, limit)
+            };
+            carried.map_err(RebuildError::Carry)
+        };
+        let (from, to) = if is_beside { (pair.venv, pair.aside) } else { (pair.aside, pair.venv) };
+        let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
         let engines = sources::engines(self.context, old, owner, minor, &interpreter)
             .map_err(RebuildError::NoEngine)?;
         let folder = starts_in(self.job);
@@ -293,14 +358,11 @@ impl Work<'_> {
             confine::confined_to(root, program, owner, overlays, folder, writes).run()
         };
         run(self.creation()).map_err(RebuildError::Create)?;
-        let sources = self.content.sources_inside(&self.venv().path);
-        let is_needed = |path: &Path| {
-            path == Path::new("pip.conf") || sources.iter().any(|source| path.starts_with(source))
-        };
-        self.seen = Seen::of(root, old)?;
-        let left = self.carrier(old, to).foreign(&self.seen, is_needed)?;
-        let mut notes = std::mem::take(&mut self.content.notes);
-        notes.extend(self.left_behind(left));
+        let mut needed = self.content.sources_inside(&self.venv().path);
+        needed.push("pip.conf".into());
+        let needed = needed.iter().map(|path| path.as_path().into()).collect();
+        let mut notes = self.content.notes.clone();
+        notes.extend(self.told(carry(Pass::First(needed))?));
         let mut last = Ok(());
         for engine in &engines {
             let installer = Installer { root, engine, venv: self.venv(), minor, run: &run };
@@ -320,9 +382,9 @@ impl Work<'_> {
         }
         last?;
         self.isolate(old, to, &run).unwrap_or_else(|error| notes.push(error));
-        let mut left = self.carrier(old, to).foreign(&self.seen, |path| !is_needed(path))?;
-        left.extend(self.carrier(old, to).changes(&mut notes)?);
-        notes.extend(self.left_behind(left));
+        // What is left behind now is left behind by the last pass as well, which reports it.
+        let Carried { notes: more, .. } = carry(Pass::All)?;
+        notes.extend(more.into_lines());
         Ok(notes)
     }
 
@@ -334,7 +396,7 @@ impl Work<'_> {
         run: &dyn Fn(Program) -> Result<Finished, CommandError>,
     ) -> Result<(), String> {
         let root = self.context.root;
-        let programs = venv::isolated_programs(root, old).unwrap_or_default();
+        let programs = venv::isolated_programs(root, &old.layout()).unwrap_or_default();
         let is_there = |program: &&PathBuf| {
             root.at(to).join(program).symlink_metadata().is_ok_and(|found| found.is_file())
         };
@@ -349,16 +411,11 @@ impl Work<'_> {
             .map_err(|error| format!("its programs are not isolated as pipx had them: {error}"))
     }
 
-    fn carrier<'b>(&'b self, from: &'b Venv, to: &'b Path) -> Carrier<'b> {
-        let (root, owner) = (self.context.root, self.owner);
-        Carrier { root, owner, from, to, minor: self.target.minor, deadline: self.deadline }
-    }
-
-    /// What is in the old tree alone is told, and then that tree is not removed unasked.
-    fn left_behind(&mut self, left: Vec<String>) -> Vec<String> {
-        self.swap.kept.holds_files |= !left.is_empty();
-        let words = |line| format!("not carried over, kept in the old tree: {line}");
-        left.into_iter().map(words).collect()
+    /// What a pass has to say. What is in the old tree alone keeps that tree from being removed
+    /// unasked.
+    fn told(&mut self, carried: Carried) -> Vec<String> {
+        self.swap.kept.holds_files |= !carried.left.is_empty();
+        carried.notes.into_lines().into_iter().chain(left_behind(carried.left)).collect()
     }
 
     /// The same maker as before, where it is there; else the standard library's.

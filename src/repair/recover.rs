@@ -1,8 +1,13 @@
 //! After a crash: the journal says what was begun, the disk says what was done.
 
+use std::path::Path;
+
 use super::course::Ended;
 use super::execute::Ledger;
+use super::halt::Halt;
 use super::job::{Done, Job};
+use super::target::owner;
+use super::trees::{Left, Pair, put_back};
 use super::{Context, stage};
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
@@ -34,19 +39,23 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
 }
 
 /// What is left to do once the trees are where they belong.
-enum Left {
+enum Next {
     Nothing,
+    /// The venv is as it was before; its services may be down.
+    Start,
     /// The venv is whole: its services are restarted.
     Restart,
     /// Its interpreters are copied once more.
     Refresh,
-    /// The old tree stands; what was built is to be removed. It may have stood there.
-    MakeOldWork(Leftover, bool),
-    /// The successor stands, and has to prove itself.
+    /// The old tree is in place; what was built is to be removed.
+    MakeOldWork(Leftover),
+    /// The same, where the other tree was in place for a while: what it alone has is kept.
+    Return(Swap, Vec<String>),
+    /// The successor is in place, and has to prove itself.
     Prove(Swap),
-    /// The tree that was wanted back stands, and follows or does not.
-    Restore(Kept, bool),
-    /// Somebody put a tree of his own there. This one was the venv's.
+    /// The tree that was wanted back is in place, and follows or does not.
+    Restore(Swap, bool),
+    /// Somebody put a tree of their own there. This one was the venv's.
     Yield(Kept),
 }
 
@@ -59,7 +68,7 @@ fn recover_one(
     // What could not be written down afterwards is not begun: the services would be
     // restarted by each attempt.
     context.store.write_journal(journal)?;
-    let left = put_in_place(context, journal)?;
+    let next = put_in_place(context, journal)?;
     let Some(entry) = registry.get_mut(&journal.id) else {
         context.report.note(&format!(
             "{}: it is not registered any more; what is left of its repair lies beside {}",
@@ -69,57 +78,72 @@ fn recover_one(
         context.store.close_journal(&journal.id)?;
         return Ok(true);
     };
-    if let Left::Yield(kept) = left {
+    if let Next::Yield(kept) = next {
         if tree::identity(kept.path()) == Some(kept.identity) {
             let path = printable(kept.path());
-            context.report.note(&format!("{}: the tree of before is kept at {path}", journal.name));
+            context
+                .report
+                .note(&format!("{}: the previous environment is kept at {path}", journal.name));
             entry.kept.put_aside(kept);
             context.store.save_registry(registry)?;
         }
         context.store.close_journal(&journal.id)?;
         return Ok(false);
     }
-    if matches!(left, Left::Nothing) {
+    if matches!(next, Next::Nothing) {
         context.store.close_journal(&journal.id)?;
         return Ok(true);
     }
     let venv = match venv::inspect(context.root, journal.path()) {
         // There is nothing to be done for what is no venv any more.
-        Err(error) if matches!(left, Left::Restart | Left::Refresh) => {
+        Err(error) if matches!(next, Next::Start | Next::Restart | Next::Refresh) => {
             context.report.note(&format!("{}: {error}", journal.name));
             context.store.close_journal(&journal.id)?;
             return Ok(false);
         }
         other => other?,
     };
-    let followed = match &left {
-        Left::Prove(swap) => swap.kept.followed,
-        Left::Restore(_, follows) => *follows,
+    let followed = match &next {
+        Next::Prove(swap) => swap.kept.followed,
+        Next::Restore(_, follows) => *follows,
         _ => false,
     };
     let mut job = Job::new(entry, &venv, Remedy::None);
     job.follows |= followed;
     job.services.clone_from(&journal.services);
     job.were_up.clone_from(&journal.services);
-    let (venv, minor) = (&job.venv, job.venv.site);
-    let outcome = Ledger::new(context, registry).carry_out(now, &job, |course| match left {
-        Left::Nothing | Left::Yield(_) => Done::Nothing.into(),
-        Left::Restart => course.restart_unchanged(),
-        Left::Refresh => course.refresh(venv),
-        Left::MakeOldWork(leftover, stood) => {
-            Ended { leftover: Some(leftover), ..course.after_crash(stood) }
+    let (venv, halt) = (&job.venv, Halt::of(&journal.units));
+    let outcome = Ledger::new(context, registry).carry_out(now, &job, halt, |course| match next {
+        Next::Nothing | Next::Yield(_) => Done::Nothing.into(),
+        Next::Start => match course.restart_down() {
+            Ok(restarted) => Ended { notes: restarted.notes, ..Done::Nothing.into() },
+            Err(because) => Done::unchanged(because).into(),
+        },
+        Next::Restart => course.restart_unchanged(),
+        Next::Refresh => course.refresh(venv),
+        Next::MakeOldWork(leftover) => {
+            Ended { leftover: Some(leftover), ..course.after_crash(false) }
         }
-        Left::Prove(mut swap) => {
-            let notes = course.what_the_old_tree_has(&mut swap);
-            course.prove(swap, minor, notes)
+        Next::Return(swap, notes) => {
+            let owner = owner(context, venv);
+            let pair = Pair::new(venv, &owner, swap.kept.path(), swap.minor);
+            let (left, note) = pair.left_aside(context.root, false);
+            let (leftover, aside) = left.of(&swap, course.job.follows);
+            let ended = course.after_crash(true);
+            let notes = notes.into_iter().chain(note).chain(ended.notes.clone()).collect();
+            Ended { notes, leftover, aside, ..ended }
         }
-        Left::Restore(kept, _) => course.restore(kept, minor),
+        Next::Prove(mut swap) => {
+            let notes = course.note_late_writes(&mut swap).into_iter().collect();
+            course.prove(swap, notes)
+        }
+        Next::Restore(swap, _) => course.restore(swap.kept, swap.minor),
     });
     Ok(!matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. }))
 }
 
-/// Sees to it that a whole tree stands at the venv's path.
-fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Left> {
+/// Puts a whole tree at the venv's path.
+fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Next> {
     let path = journal.path();
     let told =
         |what: &str| context.report.note(&format!("{}: interrupted repair: {what}", journal.name));
@@ -127,60 +151,83 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Le
     let standing = parent.identity(stage::name_of(path));
     Ok(match &journal.progress {
         Step::Restarting => {
-            told("its services are restarted");
-            Left::Restart
+            told("restarting its services");
+            Next::Restart
         }
         Step::Refreshing => {
-            told("its interpreters are copied again");
-            Left::Refresh
+            told("copying its interpreters again");
+            Next::Refresh
         }
         Step::Staging { aside, new: Some(new) } => {
-            told("the unfinished successor is removed");
-            Left::MakeOldWork(Leftover::new(&aside.0, *new), false)
+            told("removing the unfinished new environment");
+            Next::MakeOldWork(Leftover::new(&aside.0, *new))
         }
         Step::Staging { aside, new: None } => {
             told("it had not begun");
-            parent.remove_empty(&stage::from_beside(path, &aside.0))?;
-            Left::Nothing
+            parent.remove_if_empty(&stage::from_beside(path, &aside.0))?;
+            Next::Nothing
         }
         Step::Swapping(swap) if standing == Some(swap.new) => {
-            told("the successor is in place, its services are restarted");
-            Left::Prove(swap.clone())
+            told("the new environment is in place, restarting its services");
+            Next::Prove(swap.clone())
         }
         Step::RollingBack { swap, follows } if standing == Some(swap.new) => {
-            told("the tree of before is in place, its services are restarted");
-            Left::Restore(swap.kept.clone(), *follows)
+            told("the previous environment is in place, restarting its services");
+            Next::Restore(swap.clone(), *follows)
         }
         Step::RollingBack { swap, .. } if standing == Some(swap.kept.identity) => {
-            // What would have come back is a kept tree, and stays one.
-            told("the venv was not rolled back, it is untouched");
-            Left::Nothing
+            // What would have come back is kept, and stays so.
+            told("the venv was not rolled back");
+            Next::Start
         }
         Step::Swapping(swap) | Step::InPlace(swap) | Step::RollingBack { swap, .. }
             if standing.is_some_and(|one| one != swap.new && one != swap.kept.identity) =>
         {
-            told("somebody has put a tree of his own there since, it stays");
-            Left::Yield(swap.kept.clone())
+            told("another directory has been placed there since; leaving it alone");
+            Next::Yield(swap.kept.clone())
+        }
+        Step::InPlace(swap) if standing == Some(swap.new) => {
+            told("putting the previous environment back, removing the unfinished new one");
+            bring_back(context, path, swap)?
         }
         Step::Swapping(swap) | Step::InPlace(swap) => {
-            stage::put_back(path, swap)?;
-            told("the old environment is in place, the successor is removed");
-            Left::MakeOldWork(Leftover::new(swap.kept.path(), swap.new), true)
+            put_back(path, swap)?;
+            told("the previous environment is in place, removing the new one");
+            Next::Return(swap.clone(), Vec::new())
         }
         Step::RollingBack { .. } => {
-            return Err(std::io::Error::other(format!("nothing stands at {}", printable(path))));
+            return Err(std::io::Error::other(format!("there is nothing at {}", printable(path))));
         }
+    })
+}
+
+/// A half-built tree is in place: what was written into it meanwhile goes with the venv.
+fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<Next> {
+    let Ok(old) = venv::inspect(context.root, swap.kept.path()) else {
+        put_back(path, swap)?;
+        return Ok(Next::Return(swap.clone(), Vec::new()));
+    };
+    let owner = owner(context, &old);
+    let pair = Pair::new(&old, &owner, swap.kept.path(), old.site);
+    let pair = Pair { venv: path, in_place: swap.minor, ..pair };
+    let (left, notes) = pair.bring_back(context, swap, true)?;
+    Ok(match left {
+        Left::Nothing if notes.is_empty() => {
+            Next::MakeOldWork(Leftover::new(swap.kept.path(), swap.new))
+        }
+        _ => Next::Return(swap.clone(), notes),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
     use crate::host::Root;
     use crate::host::tree::{Identity, Parent, identity};
     use crate::plan::Policy;
+    use crate::python::Minor;
     use crate::report::Report;
     use crate::store::{Config, PathText, Store};
 
@@ -243,7 +290,7 @@ mod tests {
         }
 
         fn swap(&self, old: Identity, new: Identity) -> Swap {
-            Swap { kept: Kept::new(&self.aside, old, true), new }
+            Swap { kept: Kept::new(&self.aside, old, true), new, minor: Minor::new(3, 11) }
         }
     }
 
@@ -256,6 +303,9 @@ mod tests {
         for swapping in [false, true] {
             let mut crash = Crash::new();
             let [venv, other] = crash.identities();
+            // What is in the other tree was carried there before.
+            let carried = r#"{"schema_version":1,"since":9000000000000000000,"user":[],"modified":[],"beside":[]}"#;
+            std::fs::write(crash.venv.join(venv::CARRIED), carried).unwrap();
             let step = if swapping {
                 Step::Swapping(crash.swap(venv, other))
             } else {
@@ -301,10 +351,32 @@ mod tests {
         let step = Step::Swapping(crash.swap(old, new));
         assert!(!crash.recover(step, &["systemd:no-such-unit-of-venvguard.service"]));
         assert_eq!(identity(&crash.venv), Some(old));
+        assert!(crash.venv.join("uploaded").exists(), "it comes back with the old tree");
+        assert!(!exists(&crash.aside) && crash.known().is_empty());
+    }
+
+    #[test]
+    fn what_was_written_into_a_successor_is_kept_if_the_way_back_is_interrupted() {
+        let mut crash = Crash::new();
+        let [old, new] = crash.identities();
+        std::fs::write(crash.aside.join("uploaded"), "").unwrap();
+        crash.recover(Step::Swapping(crash.swap(old, new)), &[]);
+        assert_eq!(identity(&crash.venv), Some(old));
         assert_eq!(crash.known(), [(crash.aside.clone(), new)]);
         assert!(crash.aside.join("uploaded").exists());
         let kept = crash.registry.venvs[0].kept.latest_first().next().unwrap();
-        assert!(kept.holds_files, "it does not go unasked");
+        assert!(kept.holds_files, "only somebody who names it removes it");
+    }
+
+    #[test]
+    fn what_was_written_while_a_tree_was_built_in_place_comes_back() {
+        let mut crash = Crash::new();
+        let [new, old] = crash.identities();
+        std::fs::create_dir(crash.venv.join("var")).unwrap();
+        std::fs::write(crash.venv.join("var/order"), "").unwrap();
+        crash.recover(Step::InPlace(crash.swap(old, new)), &[]);
+        assert_eq!(identity(&crash.venv), Some(old));
+        assert!(crash.venv.join("var/order").exists());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::job::Job;
 use super::target::owner;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::{Program, confine};
-use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap};
+use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap, Users};
 use crate::store::Event;
 
 /// How often a check that fails is tried again.
@@ -47,20 +47,38 @@ impl Baseline {
     }
 }
 
-/// Restarts some services of a venv and waits until all are up, the check passes, and no
-/// process of before is left. The error says which of these does not hold, and why; what
-/// did not hold before is returned.
+/// What a restart came to.
+#[derive(Debug, Default)]
+pub(super) struct Restarted {
+    pub(super) services: Vec<Service>,
+    /// What a person should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// What runs out of a venv now. A process that has renamed itself is known by what it has mapped,
+/// and the kernel names that by where it lies then: so this is asked before the trees change
+/// places.
+pub(super) fn users_of(context: &Context, job: &Job) -> Users {
+    let path = job.entry.path();
+    ServiceMap::build(context.root, [path], &Processes::look(context.root)).of(path).clone()
+}
+
+/// Restarts some services of a venv, and the `units` that were stopped with them, and waits until
+/// all are up, the check passes, and no process that was there `before` is left. The error says
+/// which of these does not hold, and why; what did not hold earlier either is a note.
 pub(super) fn restart(
     context: &Context,
     job: &Job,
     services: &[Service],
+    units: &[String],
     baseline: &Baseline,
-) -> Result<Vec<String>, String> {
-    if services.is_empty() && job.entry.check.is_empty() {
-        return Ok(Vec::new());
+    before: &Users,
+) -> Result<Restarted, String> {
+    let mut result = Restarted::default();
+    if services.is_empty() && units.is_empty() && job.entry.check.is_empty() {
+        return Ok(result);
     }
     let path = job.entry.path();
-    let map = ServiceMap::build(context.root, [path], &Processes::look(context.root));
     // One that fails stops none of the others: the venv serves them all.
     let mut failures = Vec::new();
     let mut as_before = Vec::new();
@@ -76,16 +94,21 @@ pub(super) fn restart(
         let told = service::restart(context.root, service);
         let detail = match &told {
             Ok(Restart::Done) => service.to_string(),
-            Ok(Restart::LeftAlone) => format!("{service} is left alone: a oneshot"),
+            Ok(Restart::LeftAlone) => {
+                format!("{service} is left alone: it runs to its end by itself")
+            }
             Err(error) => format!("{service}: {error}"),
         };
-        context.store.audit(&Event::new(&job.entry.name, path, "restart", detail));
+        context.store.audit(&Event::new(&job.entry.name, path, "restart", detail.clone()));
         match told {
             Ok(Restart::Done) => drop(restarted.insert(service.clone())),
             // A oneshot is neither started twice nor waited for.
-            Ok(Restart::LeftAlone) => {}
+            Ok(Restart::LeftAlone) => result.notes.push(detail),
             Err(error) => failed(service, error.to_string()),
         }
+    }
+    if let Err(error) = service::start_units(context.root, units) {
+        result.notes.push(format!("cannot start {} again: {error}", units.join(", ")));
     }
     let patience = Duration::from_secs(context.config.service_timeout);
     let stable = Duration::from_secs(context.config.stable_for);
@@ -97,21 +120,23 @@ pub(super) fn restart(
     if !failures.is_empty() {
         return Err(failures.join("\n"));
     }
+    result.notes.extend(as_before);
     match check(context, job) {
         Err(error) if baseline.check_fails => {
-            as_before.push(format!("its check failed before, and still does: {error}"));
+            result.notes.push(format!("its check failed before, and still does: {error}"));
         }
         Err(error) => return Err(format!("its check fails: {error}")),
         Ok(()) => {}
     }
     let before: Vec<ProcessId> =
-        map.of(path).processes_of(&restarted).map(|process| process.id).collect();
+        before.processes_of(&restarted).map(|process| process.id).collect();
     let left = service::await_gone(context.root, &before, GOING);
     if left.is_empty() {
-        return Ok(as_before);
+        result.services = restarted.into_iter().collect();
+        return Ok(result);
     }
     let pids: Vec<String> = left.iter().map(|id| id.pid.to_string()).collect();
-    Err(format!("processes of before the restart still run: {}", pids.join(", ")))
+    Err(format!("processes from before the restart still run: {}", pids.join(", ")))
 }
 
 /// Runs the check until it passes or time is up.

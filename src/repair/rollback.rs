@@ -3,21 +3,25 @@
 use std::io;
 use std::path::Path;
 
-use super::carry::{last_written_in, only_in};
 use super::course::{Course, Ended};
 use super::execute::Ledger;
+use super::halt::{Halt, Halted};
 use super::job::{Done, Job, Outcome};
+use super::restart::Restarted;
 use super::stage::{from_beside, name_of};
-use super::{Context, anchor, refresh};
+use super::target::owner;
+use super::trees::{LOOK_LIMIT, Pair, left_behind};
+use super::{Context, pin};
 use crate::host::file::printable;
 use crate::host::tree::Parent;
+use crate::owner::{Carried, Pass};
 use crate::plan::{self, Remedy};
 use crate::python::{Interpreters, Minor};
 use crate::service::Service;
 use crate::store::{Entry, Kept, Progress as Step, Registry, StoreError, Swap};
 use crate::venv::{self, NotAVenv, Venv};
 
-/// Why nothing was rolled back. But where it is half done, the venv is as it was.
+/// Why nothing was rolled back.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollbackError {
     #[error("no tree of before a rebuild is kept")]
@@ -34,10 +38,6 @@ pub(crate) enum RollbackError {
     Unfinished,
     #[error("the kept tree {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },
-    #[error(
-        "the trees were exchanged, which could not be brought to the disk nor taken back: {error}"
-    )]
-    HalfDone { error: io::Error },
     #[error("the kept tree is no venv: {0}")]
     NotAVenv(#[from] NotAVenv),
     #[error(transparent)]
@@ -81,49 +81,112 @@ pub(crate) fn rollback(
         let path = printable(before.path());
         return Err(RollbackError::InterpreterGone { path, minor: tree.site });
     };
-    // While it still is aside: at its place it must never run the wrong interpreter.
+    // While it still is aside: in its place it must never run the wrong interpreter.
+    let owner = owner(context, &tree);
     match plan::fallback(&tree, before.followed, now) {
-        Some(Remedy::Anchor) => anchor::pin(context.root, &tree, tree.site)?,
-        Some(Remedy::Refresh) => refresh::refresh(context.root, &tree, interpreter)?,
-        _ if before.followed => anchor::follow(context.root, &tree, tree.site)?,
+        Some(Remedy::Anchor) => {
+            let links = pin::links_to_default(context.root, &tree)?;
+            if !links.is_empty() {
+                registry.set_links(&entry.id, before.path(), links.clone());
+                context.store.save_registry(registry)?;
+            }
+            pin::pin(context.root, &owner, &tree, links)?;
+        }
+        Some(Remedy::Refresh) => pin::refresh(context.root, &owner, &tree, interpreter)?,
+        _ if before.followed => pin::unpin(context.root, &owner, &tree, &before.links)?,
         _ => {}
     }
-    let standing = venv::inspect(context.root, path);
-    let follows = entry.anchored.is_some() || standing.is_ok_and(|venv| venv.follows());
-    // What was written since the rebuild does not go unasked. Of what is no venv nothing is known.
-    let written = last_written_in(context.root, path, before.path(), tree.site);
-    let holds_files = written.as_ref().is_none_or(|written| !written.is_empty());
-    let kept = Kept::new(before.path(), current, follows).that_holds_files(holds_files);
-    let wanted = Venv { path: path.to_path_buf(), ..tree.clone() };
+    let standing = venv::inspect(context.root, path).ok();
+    let follows = entry.anchored.is_some() || standing.as_ref().is_some_and(Venv::follows);
+    let kept = Kept::new(before.path(), current, follows);
+    // Of what is no venv it is not known which files are the user's.
+    let kept = kept.that_holds_files(standing.is_none());
+    let restored = Venv { path: path.to_path_buf(), ..tree.clone() };
     let follows = before.followed;
-    let job = Job { follows, services, ..Job::new(entry, &wanted, Remedy::None) };
-    let swap = Swap { kept: kept.clone(), new: before.identity };
-    job.begin(context, Step::RollingBack { swap, follows: before.followed })?;
-    if let Err(error) = parent.exchange(aside, name) {
-        // Not exchanged, or not yet on the disk: then it can be taken back.
-        if parent.identity(name) != Some(current) {
-            parent.exchange(aside, name).map_err(|error| RollbackError::HalfDone { error })?;
-        }
-        context.store.close_journal(&entry.id)?;
-        return Err(error.into());
-    }
+    let job = Job { follows, services, ..Job::new(entry, &restored, Remedy::None) };
+    let swap = Swap { kept, new: before.identity, minor: tree.site };
+    let step = Step::RollingBack { swap: swap.clone(), follows };
+    job.begin(context, step.clone(), &[])?;
     let ledger = Ledger::new(context, registry);
-    Ok(ledger.carry_out(now, &job, |course| {
-        let mut ended = course.restore(kept.clone(), tree.site);
-        ended.notes.extend(only_in(kept.path(), &written.unwrap_or_default()));
-        ended
-    }))
+    let site = standing.map(|venv| venv.site);
+    Ok(ledger.carry_out(now, &job, Halt::default(), |course| course.roll_back(&parent, swap, site)))
 }
 
 impl Course<'_, '_> {
-    /// The tree that was wanted back stands: its services are restarted. It stays, whatever
+    /// Lets the trees change places while the services are stopped. The user files of the one that
+    /// is in place, whose packages are for `site`, go with the venv.
+    fn roll_back(&self, parent: &Parent, mut swap: Swap, site: Option<Minor>) -> Ended {
+        let (context, job) = (self.context, self.job);
+        let path = job.entry.path();
+        let owner = owner(context, &job.venv);
+        let place = swap.kept.path().to_path_buf();
+        let (name, aside) = (name_of(path), from_beside(path, &place));
+        let step = Step::RollingBack { swap: swap.clone(), follows: job.follows };
+        self.users();
+        let mut carried = Carried::default();
+        let pass = Pass::Back { partial: false };
+        let pair = Pair::new(&job.venv, &owner, &place, swap.minor);
+        let pair = site.map(|site| Pair { in_place: site, ..pair });
+        let mut halt = self.halt.borrow_mut();
+        let stopped = halt.while_stopped(context, job, &step, || {
+            if let Some(pair) = &pair {
+                carried = pair.carry(context.root, pass.clone(), LOOK_LIMIT)?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        drop(halt);
+        let mut notes: Vec<String> = carried.notes.into_lines();
+        swap.kept.holds_files |= !carried.left.is_empty();
+        notes.extend(left_behind(carried.left));
+        if let Err(halted) = stopped {
+            let because = match halted {
+                Halted::Stop(because) => because,
+                Halted::Work(error) => format!("cannot carry its user files over: {error}"),
+            };
+            return self.not_rolled_back(because);
+        }
+        if let Err(error) = parent.exchange(&aside, name) {
+            // Not exchanged, or not yet on the disk: then it can be taken back.
+            if parent.identity(name) == Some(swap.new) {
+                if let Err(again) = parent.exchange(&aside, name) {
+                    let because = format!("the swap could be neither synced nor undone: {again}");
+                    return Done::Unfinished { because }.into();
+                }
+            }
+            return self.not_rolled_back(error.to_string());
+        }
+        if let Some(pair) = pair.map(Pair::swapped) {
+            // What is no service's may have written until now.
+            if let Err(error) = pair.carry_from_aside(context.root, pass, LOOK_LIMIT) {
+                notes.push(format!("cannot carry what was written last: {error}"));
+            }
+        }
+        let mut ended = self.restore(swap.kept, swap.minor);
+        ended.notes.splice(0..0, notes);
+        ended
+    }
+
+    fn not_rolled_back(&self, because: String) -> Ended {
+        let notes =
+            self.restart_down().map_or_else(|error| vec![error], |restarted| restarted.notes);
+        Ended { notes, ..Done::unchanged(because).into() }
+    }
+
+    /// The tree that was wanted back is in place: its services are started. It stays, whatever
     /// they say: it is what somebody asked for.
-    pub(super) fn restore(&self, kept: Kept, minor: Minor) -> Ended {
-        let (because, notes) = match self.restart() {
-            Ok(notes) => (None, notes),
-            Err(because) => (Some(because), Vec::new()),
+    pub(super) fn restore(&self, mut kept: Kept, minor: Minor) -> Ended {
+        let (because, restarted) = match self.restart() {
+            Ok(restarted) => (None, restarted),
+            Err(because) => (Some(because), Restarted::default()),
         };
+        let mut notes = restarted.notes;
+        if !kept.holds_files {
+            let mut swap = Swap { kept, new: (0, 0), minor };
+            notes.extend(self.note_late_writes(&mut swap));
+            kept = swap.kept;
+        }
         let anchored = self.job.follows && self.now.default != Some(minor);
-        Ended { notes, ..Done::Restored { minor, kept, anchored, because }.into() }
+        let done = Done::Restored { minor, kept, anchored, because };
+        Ended { notes, restarted: restarted.services, ..done.into() }
     }
 }

@@ -11,14 +11,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::trees::{self, LOOK_LIMIT};
 use crate::host::clock::Deadline;
 use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
 use crate::host::tree::{Identity, Parent};
-use crate::host::user::User;
+use crate::host::user::{self, User};
 use crate::host::{Folder, Program, Root, clock, mount};
-use crate::store::Swap;
+use crate::owner::{self, MakeDirectory, Measure};
 use crate::venv::{Flavour, Venv};
 
 /// What marks a tree beside a venv as ours.
@@ -31,6 +32,9 @@ const TEMPORARY: &str = ".venvguard-tmp";
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 
+/// A directory is made within this.
+const MOMENT: Duration = Duration::from_secs(20);
+
 /// A folder for a venv's successor, or for what its builders need.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -39,31 +43,46 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn make(parent: &Parent, path: &Path, venv: &Venv) -> io::Result<Self> {
-        let identity =
-            parent.make(&from_beside(&venv.path, path), venv.uid, venv.gid, venv.mode & 0o7777)?;
+    /// The owner of a venv need not be a member of its group. What is made in the stage gets that
+    /// group all the same, by a bit that the stage has until it is finished.
+    pub(super) fn make(
+        root: &Root,
+        parent: &Parent,
+        path: &Path,
+        venv: &Venv,
+        owner: &User,
+    ) -> io::Result<Self> {
+        let is_member =
+            venv.uid == 0 || owner.gid == venv.gid || user::groups(root, owner).contains(&venv.gid);
+        let inherits = if is_member { 0 } else { 0o2000 };
+        let mode = venv.mode & 0o7777 | inherits | 0o700;
+        let identity = parent.make(&from_beside(&venv.path, path), venv.uid, venv.gid, mode)?;
         Ok(Self { path: path.to_path_buf(), identity })
     }
 
-    /// A folder in it for what its builders need for a while. It goes with the stage, or
+    /// A directory in it for what its builders need for a while. It goes with the stage, or
     /// before it.
-    pub(super) fn temporary(&self, venv: &Venv) -> io::Result<Self> {
+    pub(super) fn temporary(&self, root: &Root, owner: &User) -> io::Result<Self> {
         let path = self.path.join(TEMPORARY);
-        let parent = Parent::known(&self.path, self.identity)?;
-        let identity = parent.make(Path::new(TEMPORARY), venv.uid, venv.gid, 0o700)?;
+        let (parent, name) = (self.path.as_path().into(), TEMPORARY.to_string());
+        let task = MakeDirectory { parent, identity: self.identity, name };
+        owner::run(root, owner, MOMENT, &task)?;
+        // A directory that has taken its place meanwhile is the owner's to put there.
+        let found = Parent::known(&self.path, self.identity)?.identity(Path::new(TEMPORARY));
+        let identity = found.ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { path, identity })
     }
 
-    /// Removes it with all that is in it. What builders have left running may be writing there
-    /// still: it is tried for a moment.
-    pub(super) fn empty_and_remove(self) -> io::Result<()> {
+    /// Lets its owner remove it with all that is in it. What builders have left running may be
+    /// writing there still, so this is tried for a moment.
+    pub(super) fn empty_and_remove(self, root: &Root) -> io::Result<()> {
         let mut result = Ok(());
         clock::wait_until(Deadline::after(PATIENCE), POLL, || {
-            result = discard(&self.path, self.identity);
+            result = trees::discard(root, &self.path, self.identity);
             result.is_ok()
         });
         result.map_err(|error| {
-            let message = format!("what its builders left in their temporary folders: {error}");
+            let message = format!("cannot empty the builders' temporary directories: {error}");
             io::Error::new(error.kind(), message)
         })
     }
@@ -166,12 +185,25 @@ fn not_needed<'a>(
 }
 
 /// All that keeps a venv from being rebuilt where it is, in words.
-pub(super) fn obstacles(root: &Root, venv: &Venv) -> Vec<String> {
+pub(super) fn obstacles(root: &Root, venv: &Venv, owner: &User) -> Vec<String> {
     let path = root.at(&venv.path);
     let untrusted = untrusted_place(root, venv)
         .map(|reason| format!("{reason}: venvguard will not work there as root"));
-    let all = [untrusted, not_writable(&path), mounts_in_the_way(&path), no_room(&path)];
-    all.into_iter().flatten().collect()
+    let all = [untrusted, not_writable(&path), mounts_in_the_way(&path)];
+    all.into_iter().flatten().chain(cannot_be_carried(root, venv, owner)).collect()
+}
+
+/// What a process of the venv's owner could not carry over, and whether there is room for it.
+fn cannot_be_carried(root: &Root, venv: &Venv, owner: &User) -> Vec<String> {
+    let task = Measure { tree: venv.layout() };
+    let measured = match owner::run(root, owner, LOOK_LIMIT, &task) {
+        Ok(measured) => measured,
+        Err(error) => return vec![format!("its owner's process cannot look through it: {error}")],
+    };
+    let others = measured.others.into_lines().into_iter();
+    let others =
+        others.map(|line| format!("{line} (move it out of the venv, or change its owner)"));
+    others.chain(no_room(&root.at(&venv.path), measured.bytes)).collect()
 }
 
 /// An ordinary user may have been given a venv in a folder that is not his.
@@ -203,13 +235,10 @@ fn mounts_in_the_way(path: &Path) -> Option<String> {
 
 /// Why a second tree finds no room beside a venv: it is taken to be as large, another version
 /// of a package may be larger, and archives are unpacked in it.
-fn no_room(path: &Path) -> Option<String> {
-    let sizes = || -> io::Result<(u64, u64)> {
-        Ok((Folder::open(path)?.size()?, Parent::of(path)?.free()?))
-    };
-    match sizes() {
-        Ok((size, free)) => too_little(size, free),
-        Err(error) => Some(format!("how much room it needs is not known: {error}")),
+fn no_room(path: &Path, size: u64) -> Option<String> {
+    match Parent::of(path).and_then(|parent| parent.free()) {
+        Ok(free) => too_little(size, free),
+        Err(error) => Some(format!("cannot tell how much room there is: {error}")),
     }
 }
 
@@ -273,40 +302,10 @@ fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<Str
         .then(|| format!("{shown} can be written by others than root and the venv's owner"))
 }
 
-/// Puts the old tree back into its place, unless it is there. The new one is aside then.
-/// Right however often and wherever it was interrupted; a tree that is neither of the two is
-/// somebody's, and not touched.
-pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
-    let parent = Parent::of(venv)?;
-    let (name, aside) = (name_of(venv), &from_beside(venv, swap.kept.path()));
-    let (old, new) = (Some(swap.kept.identity), Some(swap.new));
-    let standing = parent.identity(name);
-    if standing == old {
-        return Ok(());
-    }
-    if parent.identity(aside) != old {
-        let (venv, aside) = (printable(venv), printable(swap.kept.path()));
-        let message = format!("the tree of before is neither at {venv} nor at {aside}");
-        return Err(io::Error::other(message));
-    }
-    if standing == new {
-        return parent.exchange(aside, name);
-    }
-    // Where nothing stands; a name that is taken is refused.
-    parent.rename(aside, name)
-}
-
-/// Removes a tree that was put aside. Another one at its path is left alone.
-pub(super) fn discard(aside: &Path, which: Identity) -> io::Result<()> {
-    Parent::of(aside)?.remove(name_of(aside), which)
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
 mod tests {
     use super::*;
-    use crate::host::tree;
-    use crate::store::Kept;
     use crate::venv::Link;
     use std::fs;
 
@@ -321,18 +320,23 @@ mod tests {
 
     fn subject(path: &Path) -> Venv {
         let minor = crate::python::Minor::new(3, 11);
-        Venv { path: path.into(), ..crate::plan::samples::subject(Link::Pinned, minor).venv }
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        let venv = crate::plan::samples::subject(Link::Pinned, minor).venv;
+        Venv { path: path.into(), uid, gid, ..venv }
     }
 
     #[test]
     fn nothing_is_made_in_another_folder_that_stands_for_the_stage() {
         let (_folder, venv, aside) = folder();
         let subject = subject(&venv);
-        let stage = Stage::make(&Parent::of(&venv).unwrap(), &aside, &subject).unwrap();
-        assert!(stage.temporary(&subject).is_ok());
+        let (root, parent) = (Root::new("/"), Parent::of(&venv).unwrap());
+        let me = super::super::target::owner_of(&root, subject.uid, subject.gid);
+        let stage = Stage::make(&root, &parent, &aside, &subject, &me).unwrap();
+        assert!(stage.temporary(&root, &me).is_ok());
         fs::rename(&aside, venv.join("stolen")).unwrap();
         fs::create_dir(&aside).unwrap();
-        let error = stage.temporary(&subject).unwrap_err().to_string();
+        let error = stage.temporary(&root, &me).unwrap_err().to_string();
         assert!(error.contains("was replaced"), "{error}");
         assert_eq!(fs::read_dir(&aside).unwrap().count(), 0);
     }
@@ -348,43 +352,6 @@ mod tests {
         assert_eq!(of(&[]), BTreeSet::from([real.clone()]));
         for needed in [&real, &by_link] {
             assert!(of(&[needed.join("wheel")]).is_empty(), "{}", needed.display());
-        }
-    }
-
-    #[test]
-    fn the_old_tree_is_put_back_from_wherever_it_is() {
-        // Exchanged; taken away; not moved at all.
-        for state in ["exchanged", "moved", "untouched"] {
-            let (_folder, venv, aside) = folder();
-            let old = tree::identity(&venv).unwrap();
-            fs::create_dir(&aside).unwrap();
-            let new = tree::identity(&aside).unwrap();
-            match state {
-                "exchanged" => Parent::of(&venv).unwrap().exchange(&aside, &venv).unwrap(),
-                "moved" => {
-                    fs::remove_dir(&aside).unwrap();
-                    fs::rename(&venv, &aside).unwrap();
-                }
-                _ => {}
-            }
-            let swap = Swap { kept: Kept::new(&aside, old, true), new };
-            for _ in 0..2 {
-                put_back(&venv, &swap).unwrap();
-                assert_eq!(tree::identity(&venv), Some(old), "{state}");
-                assert!(venv.join("old").exists() && !aside.join("old").exists(), "{state}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_neither_of_the_two_trees_is_not_touched() {
-        let (_folder, venv, aside) = folder();
-        fs::create_dir(&aside).unwrap();
-        let (mine, old) = (tree::identity(&venv), tree::identity(&aside).unwrap());
-        for kept in [(0, 0), old] {
-            let swap = Swap { kept: Kept::new(&aside, kept, true), new: (0, 1) };
-            assert!(put_back(&venv, &swap).is_err());
-            assert_eq!(tree::identity(&venv), mine);
         }
     }
 
@@ -473,25 +440,5 @@ mod tests {
         assert_ne!(aside(&subject), first, "what is kept there is not written over");
         subject.flavour = Flavour::Pipx;
         assert_eq!(aside(&subject).parent(), venv.parent().unwrap().parent());
-    }
-
-    #[test]
-    fn a_tree_of_pipx_is_kept_where_pipx_sees_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
-        let (venv, aside) = (base.join("venvs/app"), base.join(".app.venvguard-x"));
-        fs::create_dir_all(venv.join("old")).unwrap();
-        fs::create_dir(&aside).unwrap();
-        let (old, new) = (tree::identity(&venv).unwrap(), tree::identity(&aside).unwrap());
-        let parent = Parent::of(&venv).unwrap();
-        let name = from_beside(&venv, &aside);
-        assert_eq!(parent.identity(&name), Some(new));
-        parent.exchange(&name, name_of(&venv)).unwrap();
-        assert!(aside.join("old").exists() && !venv.join("old").exists());
-        let swap = Swap { kept: Kept::new(&aside, old, true), new };
-        put_back(&venv, &swap).unwrap();
-        assert!(venv.join("old").exists());
-        discard(&aside, new).unwrap();
-        assert!(!aside.exists());
     }
 }

@@ -1,14 +1,18 @@
 //! What a rebuild is for, and whether it can be expected to work.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::content::Content;
+use super::trees::LOOK_LIMIT;
 use super::{Context, sources, stage};
+use crate::host::Root;
 use crate::host::user::{self, User};
+use crate::owner::{self, ListAdditions};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
 use crate::store::Entry;
-use crate::venv::{Link, Venv};
+use crate::venv::{Additions, Link, Venv};
 
 /// What a rebuild has to end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +69,27 @@ pub(crate) fn readiness(
     reasons.extend(Content::of(context, entry, venv).err().unwrap_or_default());
     let owner = owner(context, venv);
     reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
-    reasons.extend(stage::obstacles(context.root, venv));
+    reasons.extend(stage::obstacles(context.root, venv, &owner));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 
-/// Whoever owns the venv, with or without an account.
+/// The user files of a venv, as a process of its owner lists them.
+pub(crate) fn additions(context: &Context, venv: &Venv) -> io::Result<Additions> {
+    let task = ListAdditions { tree: venv.layout() };
+    owner::run(context.root, &owner(context, venv), LOOK_LIMIT, &task)
+}
+
+/// The user who owns the venv, with or without an account.
 pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
-    user::by_uid(context.root, venv.uid).unwrap_or_else(|| User {
-        name: venv.uid.to_string(),
-        uid: venv.uid,
-        gid: venv.gid,
+    owner_of(context.root, venv.uid, venv.gid)
+}
+
+/// The user of this number.
+pub(crate) fn owner_of(root: &Root, uid: u32, gid: u32) -> User {
+    user::by_uid(root, uid).unwrap_or_else(|| User {
+        name: uid.to_string(),
+        uid,
+        gid,
         home: "/nonexistent".into(),
     })
 }

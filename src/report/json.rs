@@ -1,11 +1,10 @@
 //! The JSON that commands print: one object with a `schema_version`, stable.
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::host::file::printable;
+use crate::host::path_text::PathText;
 use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict};
 use crate::python::Version;
 use crate::repair::Job;
@@ -119,7 +118,7 @@ impl VenvJson {
     }
 
     pub(crate) fn with_additions(mut self, additions: &Additions) -> Self {
-        let printed = |paths: &[PathBuf]| paths.iter().map(printable).collect();
+        let printed = |paths: &[PathText]| paths.iter().map(|path| printable(&path.0)).collect();
         self.foreign_files = Some(printed(&additions.foreign));
         self.modified_files = Some(printed(&additions.modified));
         self

@@ -52,10 +52,13 @@ pub(super) fn additions(additions: &Additions) -> Vec<(&'static str, String)> {
     for (what, paths) in
         [("foreign file", &additions.foreign), ("modified file", &additions.modified)]
     {
-        lines.extend(paths.iter().take(FILES_NAMED).map(|path| (what, printable(path))));
+        lines.extend(paths.iter().take(FILES_NAMED).map(|path| (what, printable(&path.0))));
         if paths.len() > FILES_NAMED {
             lines.push(("", format!("and {} more", paths.len() - FILES_NAMED)));
         }
+    }
+    if additions.omitted > 0 {
+        lines.push(("", format!("{} more are not listed", additions.omitted)));
     }
     lines
 }

@@ -12,6 +12,7 @@ mod input;
 mod name;
 mod process;
 mod stale;
+mod stop;
 mod supervisord;
 mod systemd;
 mod unit_file;
@@ -21,9 +22,10 @@ mod uwsgi;
 use std::time::Duration;
 
 pub(crate) use condition::{Condition, NotUp};
-pub(crate) use find::{ServiceMap, needs_restart};
+pub(crate) use find::{ServiceMap, Users, needs_restart};
 pub(crate) use name::{Manager, Service};
 pub(crate) use process::{ProcessId, Processes, await_gone};
+pub(crate) use stop::{came_up_again, dependents, start_units, stop, stop_units, triggers};
 pub(crate) use supervisord::SupervisordError;
 
 use crate::host::command::CommandError;

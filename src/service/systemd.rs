@@ -11,7 +11,7 @@ use crate::host::{Program, Root, user};
 
 /// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
 /// this is for a unit that sets no limit.
-const RESTART_LIMIT: Duration = Duration::from_secs(300);
+pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(300);
 
 /// A question is answered within this, or PID 1 hangs.
 const QUESTION_LIMIT: Duration = Duration::from_secs(25);
@@ -68,6 +68,15 @@ pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> 
     }
 }
 
+/// Stops a unit. A oneshot is left alone: it ends by itself.
+pub(super) fn stop(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
+    if Unit::ask(root, unit)?.get("Type") == "oneshot" {
+        return Ok(Restart::LeftAlone);
+    }
+    systemctl(root)?.limit(RESTART_LIMIT).args(["stop", "--", unit]).run()?;
+    Ok(Restart::Done)
+}
+
 /// The last lines that the unit's own processes left in the journal; those of the manager
 /// about the unit, where its processes left none.
 pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
@@ -89,7 +98,7 @@ pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
     if own.is_empty() { ask(&[&format!("{option}={unit}")]) } else { own }
 }
 
-fn systemctl(root: &Root) -> Result<Program, ServiceError> {
+pub(super) fn systemctl(root: &Root) -> Result<Program, ServiceError> {
     if !is_running(root) {
         return Err(ServiceError::NoSystemd);
     }

@@ -1,76 +1,164 @@
 //! Copies of the wheels and source archives of this machine that venvs were installed from:
 //! such a file is often gone on the day on which it is needed.
 //!
-//! A copy lies at `archives/SHA256/NAME`. Whoever rebuilds the venv, its owner, has to
-//! read it; nobody but root can list the folder, and so only who has the file knows the way.
+//! A copy lies at `archives/UID/SHA256/NAME`, and belongs to the owner of the venv, who has to read
+//! it for a rebuild. Nobody else may: it may have been theirs alone. The directories are root's.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Seek};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
-
-use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::Store;
-use crate::host::file;
+use crate::host::{fault, file};
 
-/// What is larger is not kept.
-const LIMIT: u64 = 1 << 30;
+/// A larger one is not kept.
+pub(crate) const LIMIT: u64 = 1 << 30;
+
+/// How long all archives of one owner may be together. Holes count: they may be filled.
+const QUOTA: u64 = 2 << 30;
 
 const FOLDER: &str = "archives";
 
 impl Store {
-    /// Copies a file called `name`, and tells its SHA-256.
-    pub(crate) fn keep_archive(&self, mut archive: File, name: &str) -> io::Result<String> {
-        if archive.metadata()?.len() > LIMIT {
-            return Err(io::ErrorKind::FileTooLarge.into());
+    /// Keeps an archive of `length` bytes with this hash for an owner: `send` writes it.
+    pub(crate) fn keep_archive(
+        &self,
+        uid: u32,
+        (length, hash): (u64, &str),
+        name: &str,
+        send: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.kept_archive(uid, hash, name).is_some() {
+            return Ok(());
         }
-        let mut digest = Sha256::new();
-        // It may grow meanwhile.
-        io::copy(&mut archive.by_ref().take(LIMIT), &mut digest)?;
-        let hash = format!("{:x}", digest.finalize());
-        if self.kept_archive(&hash, name).is_none() {
-            let all = self.folder().join(FOLDER);
-            let folder = all.join(&hash);
-            fs::create_dir_all(self.folder())?;
-            DirBuilder::new().mode(0o711).recursive(true).create(&folder)?;
-            archive.rewind()?;
-            file::copy_atomically(&folder.join(name), &mut archive.take(LIMIT), 0o644)?;
-            file::sync_folder(&all)?;
+        let own = self.archives_of(uid);
+        if length > LIMIT || used(&own).saturating_add(length) > QUOTA {
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        Ok(hash)
+        let folder = own.join(hash);
+        fs::create_dir_all(self.folder())?;
+        DirBuilder::new().mode(0o711).recursive(true).create(&folder)?;
+        let (path, temporary) = (folder.join(name), folder.join(".new"));
+        file::remove_if_there(&temporary)?;
+        let result = (|| {
+            fault::point("write an archive")?;
+            let file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            if rustix::process::geteuid().is_root() {
+                // What is written counts for its owner's quota on the disk.
+                std::os::unix::fs::fchown(&file, Some(uid), None)?;
+            }
+            send(&file)?;
+            if file.metadata()?.len() != length {
+                return Err(io::Error::other("it was changed while it was copied"));
+            }
+            file.set_permissions(Permissions::from_mode(0o400))?;
+            file.sync_all()?;
+            file::rename(&temporary, &path)
+        })();
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result?;
+        file::sync_folder(&own)
     }
 
     /// Where the copy of an archive is, if there is one.
-    pub(crate) fn kept_archive(&self, hash: &str, name: &str) -> Option<PathBuf> {
-        let path = self.folder().join(FOLDER).join(hash).join(name);
-        path.is_file().then_some(path)
+    pub(crate) fn kept_archive(&self, uid: u32, hash: &str, name: &str) -> Option<PathBuf> {
+        let is_hash = hash.bytes().all(|byte| byte.is_ascii_hexdigit()) && !hash.is_empty();
+        let path = self.archives_of(uid).join(hash).join(name);
+        (is_hash && path.symlink_metadata().is_ok_and(|found| found.is_file())).then_some(path)
     }
+
+    /// Removes the archives that were kept before a moment and whose hashes no recipe names.
+    pub(crate) fn prune_archives(
+        &self,
+        needed: &BTreeSet<String>,
+        before: SystemTime,
+    ) -> io::Result<()> {
+        for owner in entries(&self.folder().join(FOLDER)) {
+            for archive in entries(&owner) {
+                let name = archive.file_name().unwrap_or_default().to_string_lossy();
+                let kept_at = archive.symlink_metadata().and_then(|found| found.modified());
+                if needed.contains(&*name) || kept_at.is_ok_and(|at| at >= before) {
+                    continue;
+                }
+                for file in entries(&archive) {
+                    file::remove_if_there(&file)?;
+                }
+                fs::remove_dir(&archive)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn archives_of(&self, uid: u32) -> PathBuf {
+        self.folder().join(FOLDER).join(uid.to_string())
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// How long all that is kept for an owner is.
+fn used(own: &Path) -> u64 {
+    let files = entries(own).into_iter().flat_map(|folder| entries(&folder));
+    files.filter_map(|file| Some(file.symlink_metadata().ok()?.size())).sum()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::host::Root;
 
+    const NAME: &str = "a-1-py3-none-any.whl";
+    const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
     #[test]
-    fn a_copy_is_found_by_its_hash_and_its_folder_cannot_be_listed() {
+    fn a_copy_is_its_owners_alone_and_is_removed_when_no_recipe_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(folder.path()));
-        let wheel = folder.path().join("a-1-py3-none-any.whl");
-        fs::write(&wheel, "abc").unwrap();
+        let uid = rustix::process::geteuid().as_raw();
         for _ in 0..2 {
-            let hash =
-                store.keep_archive(File::open(&wheel).unwrap(), "a-1-py3-none-any.whl").unwrap();
-            assert!(hash.starts_with("ba7816bf8f01cfea"), "{hash}");
-            let copy = store.kept_archive(&hash, "a-1-py3-none-any.whl").unwrap();
+            let send = |mut file: &File| io::Write::write_all(&mut file, b"abc");
+            store.keep_archive(uid, (3, HASH), NAME, send).unwrap();
+            let copy = store.kept_archive(uid, HASH, NAME).unwrap();
             assert_eq!(fs::read(&copy).unwrap(), b"abc");
-            let mode =
-                fs::metadata(copy.parent().unwrap().parent().unwrap()).unwrap().permissions();
-            assert_eq!(mode.mode() & 0o7777, 0o711);
+            let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+            assert_eq!(mode(&copy), 0o400);
+            assert_eq!(mode(copy.parent().unwrap().parent().unwrap()), 0o711);
         }
-        assert_eq!(store.kept_archive("00", "a-1-py3-none-any.whl"), None);
+        assert_eq!(store.kept_archive(uid + 1, HASH, NAME), None);
+        assert_eq!(store.kept_archive(uid, "..", NAME), None);
+        let later =
+            SystemTime::from(crate::host::clock::now()) + std::time::Duration::from_secs(60);
+        store.prune_archives(&BTreeSet::from([HASH.to_string()]), later).unwrap();
+        store.prune_archives(&BTreeSet::new(), SystemTime::UNIX_EPOCH).unwrap();
+        assert!(store.kept_archive(uid, HASH, NAME).is_some());
+        store.prune_archives(&BTreeSet::new(), later).unwrap();
+        assert_eq!(store.kept_archive(uid, HASH, NAME), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_or_is_not_as_long_as_it_was_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(folder.path()));
+        let uid = rustix::process::geteuid().as_raw();
+        for (hash, length) in [("00", LIMIT), ("01", LIMIT)] {
+            // Nothing but a hole.
+            store.keep_archive(uid, (length, hash), NAME, |file| file.set_len(length)).unwrap();
+        }
+        let error = store.keep_archive(uid, (1, "02"), NAME, |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        let other = uid + 1;
+        if rustix::process::geteuid().is_root() {
+            assert!(store.keep_archive(other, (1, "02"), NAME, |_| Ok(())).is_err());
+            assert_eq!(store.kept_archive(other, "02", NAME), None);
+        }
     }
 }

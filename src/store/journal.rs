@@ -12,6 +12,7 @@ use super::{Event, Kept, PathText, Store, StoreError, parse, registry};
 use crate::host::file::printable;
 use crate::host::path_text;
 use crate::host::{clock, file, tree};
+use crate::python::Minor;
 use crate::service::Service;
 
 const SCHEMA: u64 = 1;
@@ -32,6 +33,9 @@ pub(crate) struct Entry {
     pub(crate) progress: Progress,
     /// The services that were up and have to be up again.
     pub(crate) services: Vec<Service>,
+    /// Other units that were stopped with them, and have to be started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) units: Vec<String>,
 }
 
 /// The step that is begun. Which tree stands at the venv's path is never written down: it
@@ -94,6 +98,8 @@ pub(crate) struct Swap {
     pub(crate) kept: Kept,
     /// The one that stands there in the end.
     pub(crate) new: tree::Identity,
+    /// The minor version that its packages are for. It may be half built when this is asked.
+    pub(crate) minor: Minor,
 }
 
 impl Entry {
@@ -112,7 +118,13 @@ impl Entry {
             begun_at: clock::now(),
             progress,
             services,
+            units: Vec::new(),
         }
+    }
+
+    /// The same, with other units to be started.
+    pub(crate) fn with_units(self, units: &[String]) -> Self {
+        Self { units: units.to_vec(), ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::PathText;
 use crate::host::path_text;
 use crate::host::{clock, tree};
+use crate::owner::RelinkedName;
 
 /// A tree that was put aside: it waits for a rollback or its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,16 +24,24 @@ pub(crate) struct Kept {
     /// Some of what no installer put there is in it alone: it is not removed unasked.
     #[serde(default)]
     pub(crate) holds_files: bool,
+    /// The links in its `bin` that were changed to pin it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<RelinkedName>,
 }
 
 impl Kept {
     pub(crate) fn new(path: &Path, identity: tree::Identity, followed: bool) -> Self {
-        Self { at: clock::now(), path: path.into(), identity, followed, holds_files: false }
+        let (at, path, links) = (clock::now(), path.into(), Vec::new());
+        Self { at, path, identity, followed, holds_files: false, links }
     }
 
     /// The same tree, of which it is known whether it holds files of its own.
     pub(crate) fn that_holds_files(self, holds_files: bool) -> Self {
         Self { holds_files, ..self }
+    }
+
+    pub(crate) fn with_links(self, links: Vec<RelinkedName>) -> Self {
+        Self { links, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -62,6 +71,10 @@ impl KeptTrees {
     pub(crate) fn named(&self, wanted: &Path) -> Option<&Kept> {
         self.latest_first()
             .find(|one| one.path() == wanted || one.path().file_name() == Some(wanted.as_os_str()))
+    }
+
+    pub(crate) fn at_mut(&mut self, path: &Path) -> Option<&mut Kept> {
+        self.0.iter_mut().find(|one| one.path() == path)
     }
 
     /// Adds the latest one. What was known of its path is past: it was exchanged with it.

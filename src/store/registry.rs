@@ -10,6 +10,7 @@ use super::Declaration;
 use super::PathText;
 use super::kept::{KeptTrees, Leftover};
 use crate::host::{clock, path_text};
+use crate::owner::RelinkedName;
 use crate::plan::Policy;
 use crate::service::Service;
 use crate::venv::Relax;
@@ -70,11 +71,14 @@ pub(crate) struct Anchored {
     /// The minor version it is pinned to.
     pub(crate) to: crate::python::Minor,
     pub(crate) reason: String,
+    /// The links in `bin` that were changed for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<RelinkedName>,
 }
 
 impl Anchored {
     pub(crate) fn new(to: crate::python::Minor, reason: &str) -> Self {
-        Self { at: clock::now(), to, reason: reason.to_string() }
+        Self { at: clock::now(), to, reason: reason.to_string(), links: Vec::new() }
     }
 }
 
@@ -223,6 +227,13 @@ impl Registry {
 
     pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
         self.venvs.iter_mut().find(|entry| entry.id == id)
+    }
+
+    /// Writes down by which links a previous environment is pinned.
+    pub(crate) fn set_links(&mut self, id: &str, tree: &Path, links: Vec<RelinkedName>) {
+        if let Some(kept) = self.get_mut(id).and_then(|entry| entry.kept.at_mut(tree)) {
+            kept.links = links;
+        }
     }
 
     /// Eight hexadecimal digits that no other entry bears.

@@ -1,22 +1,31 @@
 //! What is somebody's own in a venv, for people to read.
 
 use std::io;
-use std::path::PathBuf;
 
-use super::{ForeignKind, Venv, distributions, foreign_files, modified_files};
+use serde::{Deserialize, Serialize};
+
+use super::{ForeignKind, Layout, distributions, foreign_files, modified_files};
 use crate::host::Root;
+use crate::host::path_text::PathText;
+
+/// So many are listed of each kind, and paths of so many bytes.
+const LISTED: usize = 10_000;
+const BYTES: usize = 4 << 20;
 
 /// The files of a venv that a rebuild carries over, relative to it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Additions {
     /// What no installer wrote. Of folders the empty ones alone, and no socket or FIFO.
-    pub(crate) foreign: Vec<PathBuf>,
+    pub(crate) foreign: Vec<PathText>,
     /// What an installer wrote and somebody changed.
-    pub(crate) modified: Vec<PathBuf>,
+    pub(crate) modified: Vec<PathText>,
+    /// How many more there are.
+    pub(crate) omitted: usize,
 }
 
 impl Additions {
-    pub(crate) fn of(root: &Root, venv: &Venv) -> io::Result<Self> {
+    pub(crate) fn of(root: &Root, venv: &Layout) -> io::Result<Self> {
         let distributions = distributions(&root.at(venv.site_packages()))?;
         let found = foreign_files(root, venv, &distributions)?;
         let mut foreign = Vec::new();
@@ -25,17 +34,32 @@ impl Additions {
             let is_empty =
                 || found.get(index + 1).is_none_or(|next| !next.path.starts_with(&one.path));
             let is_told = match one.kind {
-                ForeignKind::File | ForeignKind::Link => true,
+                ForeignKind::File | ForeignKind::Link | ForeignKind::Closed => true,
                 ForeignKind::Folder => is_empty(),
                 ForeignKind::Other => false,
             };
             if is_told {
-                foreign.push(one.path.clone());
+                foreign.push(PathText(one.path.clone()));
             }
         }
-        let modified = modified_files(root, venv, &distributions);
-        Ok(Self { foreign, modified: modified.into_iter().map(|one| one.path).collect() })
+        let modified = modified_files(root, venv, &distributions, None);
+        let mut modified = modified.into_iter().map(|one| PathText(one.path)).collect();
+        let omitted = shorten(&mut foreign) + shorten(&mut modified);
+        Ok(Self { foreign, modified, omitted })
     }
+}
+
+/// Returns how many it leaves out.
+fn shorten(paths: &mut Vec<PathText>) -> usize {
+    let mut bytes = 0;
+    let fits = |path: &&PathText| {
+        bytes += path.0.as_os_str().len();
+        bytes <= BYTES
+    };
+    let kept = paths.iter().take(LISTED).take_while(fits).count();
+    let omitted = paths.len() - kept;
+    paths.truncate(kept);
+    omitted
 }
 
 #[cfg(test)]
@@ -57,8 +81,9 @@ mod tests {
             fs::create_dir_all(at(path)).unwrap();
         }
         fs::write(at("data/deep/file"), "").unwrap();
-        let found = Additions::of(&root, &venv).unwrap();
-        assert_eq!(found.foreign, [Path::new("data/deep/file"), Path::new("data/empty")]);
+        let found = Additions::of(&root, &venv.layout()).unwrap();
+        let expected = ["data/deep/file", "data/empty"].map(|path| Path::new(path).into());
+        assert_eq!(found.foreign, expected);
         assert!(found.modified.is_empty(), "{found:?}");
     }
 }

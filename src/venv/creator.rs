@@ -8,6 +8,9 @@ use super::Flavour;
 use crate::host::Folder;
 use crate::python::Minor;
 
+/// The file in which venvguard notes which user files of a tree its counterpart holds as well.
+pub(crate) const CARRIED: &str = ".venvguard-carried";
+
 /// The largest mark has 194 bytes.
 const MARK_LIMIT: u64 = 4 << 10;
 
@@ -66,7 +69,7 @@ pub(super) fn made(
         return false;
     }
     match names[..] {
-        ["pyvenv.cfg" | "pip-selfcheck.json"] => kind.is_file(),
+        ["pyvenv.cfg" | "pip-selfcheck.json" | CARRIED] => kind.is_file(),
         ["lib64"] => kind.is_symlink(),
         [name @ (".gitignore" | "CACHEDIR.TAG" | ".lock")] => is_mark(folder, name),
         ["bin", name] => SCRIPTS.contains(&name) || is_program(name),

@@ -13,14 +13,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use serde::Serialize;
 
-use super::{Distribution, Flavour, Venv, creator};
+use super::{Distribution, Flavour, Layout, creator};
 use crate::host::folder::{DEPTH_LIMIT, Entry};
 use crate::host::root::normal;
 use crate::host::{Folder, Root};
 use crate::python::Minor;
 
-/// So many files are no venv's any more, and would not fit into memory.
+/// More files, or longer paths in all, are no venv's, and would not fit into memory.
 const FILES_LIMIT: usize = 2_000_000;
+const PATHS_LIMIT: usize = 256 << 20;
+
+/// A longer path cannot be opened as a whole (`PATH_MAX`): no program uses it.
+const PATH_LIMIT: usize = 4096;
 
 /// Something in a venv that nobody accounts for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,6 +42,8 @@ pub(crate) enum ForeignKind {
     Link,
     /// A folder in which nothing is anybody else's; what is in it is told too.
     Folder,
+    /// A directory that this process may not look into.
+    Closed,
     /// A socket, FIFO or device: to be left alone.
     Other,
 }
@@ -47,7 +53,7 @@ pub(crate) enum ForeignKind {
 /// of other minor versions (an upgrade in place leaves them) are not looked into.
 pub(crate) fn foreign_files(
     root: &Root,
-    venv: &Venv,
+    venv: &Layout,
     distributions: &[Distribution],
 ) -> io::Result<Vec<ForeignFile>> {
     let mut walk = Walk {
@@ -55,8 +61,9 @@ pub(crate) fn foreign_files(
         flavour: venv.flavour,
         site: venv.site,
         found: Vec::new(),
+        bytes: 0,
     };
-    walk.folder(&Folder::open(&root.at(&venv.path))?, Path::new(""), 0)?;
+    walk.folder(&Folder::open(&root.at(venv.path()))?, Path::new(""), 0)?;
     walk.found.sort();
     Ok(walk.found)
 }
@@ -75,7 +82,7 @@ struct Accounted {
 }
 
 impl Accounted {
-    fn of(root: &Root, venv: &Venv, distributions: &[Distribution]) -> Self {
+    fn of(root: &Root, venv: &Layout, distributions: &[Distribution]) -> Self {
         let site_packages = super::site_packages(Path::new(""), venv.site);
         let real = root.at(venv.site_packages());
         let mut accounted = Self { site_packages, ..Self::default() };
@@ -85,10 +92,10 @@ impl Accounted {
         accounted
     }
 
-    fn add(&mut self, venv: &Venv, distribution: &Distribution, site_packages: &Path) {
+    fn add(&mut self, venv: &Layout, distribution: &Distribution, site_packages: &Path) {
         self.trees.insert(self.site_packages.join(&distribution.info));
         if let Ok(Some(entries)) = distribution.record(site_packages) {
-            let below = |path: &Path| match path.strip_prefix(&venv.path) {
+            let below = |path: &Path| match path.strip_prefix(venv.path()) {
                 Ok(inside) => Some(inside.to_path_buf()),
                 Err(_) if path.is_absolute() => None,
                 Err(_) => Some(normal(&self.site_packages.join(path))),
@@ -133,6 +140,8 @@ struct Walk {
     flavour: Flavour,
     site: Minor,
     found: Vec<ForeignFile>,
+    /// How long the paths of all that was found are.
+    bytes: usize,
 }
 
 impl Walk {
@@ -172,6 +181,10 @@ impl Walk {
             Ok(opened) => opened,
             // It went away meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.push(path, ForeignKind::Closed)?;
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
         let found = self.found.len();
@@ -185,15 +198,26 @@ impl Walk {
     }
 
     fn add(&mut self, path: PathBuf, kind: FileType) -> io::Result<()> {
-        if self.found.len() == FILES_LIMIT {
-            return Err(io::Error::other("too many files that no installer wrote"));
-        }
         let kind = match kind {
             FileType::RegularFile => ForeignKind::File,
             FileType::Symlink => ForeignKind::Link,
             FileType::Directory => ForeignKind::Folder,
             _ => ForeignKind::Other,
         };
+        self.push(path, kind)
+    }
+
+    fn push(&mut self, path: PathBuf, kind: ForeignKind) -> io::Result<()> {
+        let length = path.as_os_str().len();
+        self.bytes = self.bytes.saturating_add(length);
+        if length > PATH_LIMIT {
+            return Err(io::Error::other(format!(
+                "a path in it is longer than {PATH_LIMIT} bytes"
+            )));
+        }
+        if self.found.len() == FILES_LIMIT || self.bytes > PATHS_LIMIT {
+            return Err(io::Error::other("it has too many files that no installer wrote"));
+        }
         self.found.push(ForeignFile { path, kind });
         Ok(())
     }
@@ -205,7 +229,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::venv::{Base, Link, distributions};
+    use crate::venv::distributions;
 
     /// A venv as `python3 -m venv` makes it, with one distribution.
     struct Made(tempfile::TempDir);
@@ -262,26 +286,7 @@ mod tests {
         }
 
         fn foreign_of(&self, flavour: Flavour) -> Vec<String> {
-            let site = Minor::new(3, 11);
-            let base = Base {
-                link: Link::Followed,
-                path: "/usr/bin/python3".into(),
-                minor: Some(site),
-                version: None,
-                copies: Vec::new(),
-                ours: true,
-            };
-            let venv = Venv {
-                path: "/srv/app".into(),
-                flavour,
-                base,
-                site,
-                uid: 0,
-                gid: 0,
-                mode: 0o755,
-                system_site_packages: false,
-                prompt: None,
-            };
+            let venv = Layout::new(Path::new("/srv/app"), Minor::new(3, 11), flavour);
             let root = Root::new(self.0.path());
             let installed = distributions(&root.at(venv.site_packages())).unwrap();
             let told = |file: &ForeignFile| format!("{:?} {}", file.kind, file.path.display());

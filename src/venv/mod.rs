@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use additions::Additions;
 pub(crate) use base::way_out;
+pub(crate) use creator::CARRIED;
 pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
@@ -35,6 +36,7 @@ pub(crate) use recipe::{Exact, Recipe, Source, Unreproducible};
 pub(crate) use relax::{Nearest, Relax, nearest};
 pub(crate) use scan::scan;
 
+use crate::host::path_text::PathText;
 use crate::python::{BuildId, Interpreters, Minor, Version};
 
 /// Who made a venv. It decides how it is made again.
@@ -110,7 +112,35 @@ pub(crate) struct Venv {
     pub(crate) prompt: Option<String>,
 }
 
+/// What it takes to tell a tree's user files from those that its creator and its installers
+/// wrote. A tree that is being built, or that lies aside, has one too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Layout {
+    path: PathText,
+    pub(crate) site: Minor,
+    pub(crate) flavour: Flavour,
+}
+
+impl Layout {
+    pub(crate) fn new(path: &Path, site: Minor, flavour: Flavour) -> Self {
+        Self { path: path.into(), site, flavour }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    pub(crate) fn site_packages(&self) -> PathBuf {
+        site_packages(self.path(), self.site)
+    }
+}
+
 impl Venv {
+    pub(crate) fn layout(&self) -> Layout {
+        Layout::new(&self.path, self.site, self.flavour)
+    }
+
     /// The minor version of Debian's interpreter that runs when the venv is used now.
     pub(crate) fn runs(&self, now: &Interpreters) -> Option<Minor> {
         let minor = if self.base.link == Link::Followed { now.default } else { self.base.minor };

@@ -2,6 +2,7 @@
 //! edited script. Its hash in RECORD tells.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::creator::edited_scripts;
-use super::{Distribution, Flavour, Venv};
+use super::{Distribution, Flavour, Layout};
 use crate::host::root::normal;
-use crate::host::{Folder, Root};
+use crate::host::{FileIdentity, Folder, Root, file};
 
 /// So much of one venv is read; none that is in use has more. Without an end a user could make
 /// root read holes for as long as he likes.
@@ -30,14 +31,16 @@ pub(crate) struct ModifiedFile {
 
 /// Every file of the distributions that was changed since it was installed, sorted by path.
 /// What is not there any more, and what RECORD has no SHA-256 of, is not told; but a script of
-/// activation that was changed long after the others is.
+/// activation that was changed long after the others is. With `since`, only files whose inode
+/// changed at that time (in nanoseconds) or later are read.
 pub(crate) fn modified_files(
     root: &Root,
-    venv: &Venv,
+    venv: &Layout,
     distributions: &[Distribution],
+    since: Option<i64>,
 ) -> Vec<ModifiedFile> {
     let site = venv.site_packages();
-    let Ok(mut tree) = Tree::open(&root.at(&venv.path)) else { return Vec::new() };
+    let Ok(mut tree) = Tree::open(&root.at(venv.path())) else { return Vec::new() };
     // Each file is read once, however often it is recorded.
     let mut written: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
     for entry in distributions
@@ -47,12 +50,15 @@ pub(crate) fn modified_files(
     {
         let path = normal(&site.join(entry.path));
         let hash = entry.hash.filter(|hash| hash.starts_with(PREFIX));
-        if let (Ok(path), Some(hash)) = (path.strip_prefix(&venv.path), hash) {
+        if let (Ok(path), Some(hash)) = (path.strip_prefix(venv.path()), hash) {
             written.entry(path.to_path_buf()).or_default().push(hash);
         }
     }
     let mut left = READ_LIMIT;
     let modified = |(path, hashes): (PathBuf, Vec<String>)| {
+        if since.is_some_and(|since| tree.changed(&path).is_some_and(|changed| changed < since)) {
+            return None;
+        }
         let found = tree.hash(&path, &mut left).ok();
         let found = found.or_else(|| linked(root, venv, &path, &mut left))?;
         let written = hashes.first().cloned()?;
@@ -64,7 +70,7 @@ pub(crate) fn modified_files(
         let is_as_written = hashes.contains(&found) || is_pipxs();
         (!is_as_written).then_some(ModifiedFile { path, written })
     };
-    let scripts = Folder::open(&root.at(venv.path.join("bin"))).map(|bin| edited_scripts(&bin));
+    let scripts = Folder::open(&root.at(venv.path().join("bin"))).map(|bin| edited_scripts(&bin));
     let scripts = scripts
         .unwrap_or_default()
         .into_iter()
@@ -76,11 +82,11 @@ pub(crate) fn modified_files(
 }
 
 /// The hash of what a link leads to that stands where a file was installed: uv may install
-/// links into its cache. One that leads to nothing that its owner may read has none.
-fn linked(root: &Root, venv: &Venv, path: &Path, left: &mut u64) -> Option<String> {
-    let link = root.at(&venv.path).join(path);
+/// links into its cache. One that leads to nothing that this process may read has none.
+fn linked(root: &Root, venv: &Layout, path: &Path, left: &mut u64) -> Option<String> {
+    let link = root.at(venv.path()).join(path);
     let target = std::fs::read_link(&link).ok()?;
-    let file = Folder::readable_file(venv.uid, &root.at(target));
+    let file = file::open_untrusted(&root.at(target));
     Some(file.ok().and_then(|file| hash(file, left).ok()).unwrap_or_default())
 }
 
@@ -92,8 +98,8 @@ const ISOLATION: &[u8] = b" -E";
 const PROGRAM_LIMIT: u64 = 64 << 10;
 
 /// The programs in `bin` that pipx has isolated, relative to the venv.
-pub(crate) fn isolated_programs(root: &Root, venv: &Venv) -> io::Result<Vec<PathBuf>> {
-    let bin = Folder::open(&root.at(&venv.path))?.below(Path::new("bin"))?;
+pub(crate) fn isolated_programs(root: &Root, venv: &Layout) -> io::Result<Vec<PathBuf>> {
+    let bin = Folder::open(&root.at(venv.path()))?.below(Path::new("bin"))?;
     let is_isolated = |name: &Path| {
         bin.read(name, PROGRAM_LIMIT).is_ok_and(|content| unisolated(&content).is_some())
     };
@@ -157,7 +163,18 @@ impl Tree {
         Ok(content)
     }
 
+    /// When the inode of a file changed last.
+    fn changed(&mut self, path: &Path) -> Option<i64> {
+        let (folder, name) = self.lookup(path).ok()?;
+        Some(FileIdentity::from(&folder.stat(name).ok()?).changed)
+    }
+
     fn file(&mut self, path: &Path) -> io::Result<File> {
+        let (folder, name) = self.lookup(path)?;
+        folder.file(name).map_err(io::Error::other)
+    }
+
+    fn lookup<'a>(&mut self, path: &'a Path) -> io::Result<(&Folder, &'a OsStr)> {
         let parent = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let is_last = self.last.as_ref().is_some_and(|(last, _)| last == parent);
@@ -165,8 +182,7 @@ impl Tree {
             self.last = None;
             self.last = Some((parent.to_path_buf(), self.top.below(parent)?));
         }
-        let folder = self.last.as_ref().map_or(&self.top, |(_, folder)| folder);
-        folder.file(name).map_err(io::Error::other)
+        Ok((self.last.as_ref().map_or(&self.top, |(_, folder)| folder), name))
     }
 }
 
@@ -216,7 +232,7 @@ mod tests {
         std::fs::create_dir(root.at("/cache")).unwrap();
         std::fs::write(root.at("/cache/same"), "x").unwrap();
         let distributions = crate::venv::distributions(&site).unwrap();
-        let found = modified_files(&root, &venv, &distributions);
+        let found = modified_files(&root, &venv.layout(), &distributions, None);
         let paths: Vec<_> = found.iter().map(|one| one.path.to_str().unwrap()).collect();
         let changed =
             ["changed.py", "link.py"].map(|name| format!("lib/python3.11/site-packages/{name}"));
@@ -240,7 +256,7 @@ mod tests {
             let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
             file.set_modified(at).unwrap();
         }
-        let found = modified_files(&root, &venv, &[]);
+        let found = modified_files(&root, &venv.layout(), &[], None);
         let paths: Vec<_> = found.iter().map(|one| one.path.as_path()).collect();
         assert_eq!(paths, [Path::new("bin/activate")]);
         assert!(!has_hash(&root.at(&venv.path), paths[0], &found[0].written), "it fits nowhere");
@@ -263,17 +279,17 @@ mod tests {
         std::fs::write(at(info).join("RECORD"), record.concat()).unwrap();
         std::fs::write(at("bin/shop"), "#!/x/bin/python -E\nimport shop\n").unwrap();
         std::fs::write(at("bin/changed"), "#!/x/bin/python -E\nimport other\n").unwrap();
-        let modified = |venv: &Venv| {
+        let modified = |venv: &crate::venv::Venv| {
             let distributions = crate::venv::distributions(&root.at(venv.site_packages())).unwrap();
-            let found = modified_files(&root, venv, &distributions).into_iter();
+            let found = modified_files(&root, &venv.layout(), &distributions, None).into_iter();
             found.map(|one| one.path).collect::<Vec<_>>()
         };
         assert_eq!(modified(&venv), [Path::new("bin/changed")]);
-        let mut isolated = isolated_programs(&root, &venv).unwrap();
+        let mut isolated = isolated_programs(&root, &venv.layout()).unwrap();
         isolated.sort();
         assert_eq!(isolated, [Path::new("bin/changed"), Path::new("bin/shop")]);
         venv.flavour = Flavour::Venv;
         assert_eq!(modified(&venv).len(), 2, "where pipx is not, somebody did that");
-        assert!(isolated_programs(&root, &venv).unwrap().is_empty());
+        assert!(isolated_programs(&root, &venv.layout()).unwrap().is_empty());
     }
 }

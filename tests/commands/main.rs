@@ -129,7 +129,7 @@ fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_besid
             "path": aside.path(), "identity": [metadata.ino(), u64::try_from(born).unwrap()],
             "at": "2026-01-01T00:00:00Z", "followed": true,
         },
-        "new": [0, 0],
+        "new": [0, 0], "minor": "3.11",
     });
     let staging = serde_json::json!({ "aside": "/srv/gone/.aside", "new": null });
     for (code, progress) in [(0, ("staging", staging)), (1, ("in-place", swap))] {

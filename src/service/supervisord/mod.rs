@@ -114,16 +114,17 @@ pub(super) fn condition(root: &Root, program: &str) -> Result<Condition, Service
     Ok(Daemon::of(root, program, Duration::ZERO)?.1.condition())
 }
 
+/// Stops a program, or does nothing where it is at rest.
+pub(super) fn stop(root: &Root, program: &str) -> Result<Restart, ServiceError> {
+    Daemon::of(root, program, ABSENCE)?.0.stop(program)?;
+    Ok(Restart::Done)
+}
+
 /// Stops and starts a program, or starts it where it is at rest.
 pub(super) fn restart(root: &Root, program: &str) -> Result<Restart, ServiceError> {
     let (daemon, _) = Daemon::of(root, program, ABSENCE)?;
+    daemon.stop(program)?;
     let name = || Value::Text(program.to_string());
-    // Without waiting: the end of a program that stops slowly would hold the call up.
-    let stop = || daemon.call("supervisor.stopProcess", &[name(), Value::Truth(false)]);
-    match stop() {
-        Err(error) if !error.is_fault(NOT_RUNNING) && !error.may_pass() => return Err(error.into()),
-        _ => daemon.await_rest(program)?,
-    }
     let start = || daemon.call("supervisor.startProcess", &[name(), Value::Truth(false)]);
     match patiently(ABSENCE, start) {
         // Supervisord itself was quicker, or was itself restarted meanwhile.
@@ -239,6 +240,15 @@ impl<'a> Daemon<'a> {
 
     fn state(&self, program: &str) -> Result<State, SupervisordError> {
         self.call("supervisor.getProcessInfo", &[Value::Text(program.to_string())]).map(State)
+    }
+
+    fn stop(&self, program: &str) -> Result<(), SupervisordError> {
+        // Without waiting: the end of a program that stops slowly would hold the call up.
+        let arguments = [Value::Text(program.to_string()), Value::Truth(false)];
+        match self.call("supervisor.stopProcess", &arguments) {
+            Err(error) if !error.is_fault(NOT_RUNNING) && !error.may_pass() => Err(error),
+            _ => self.await_rest(program),
+        }
     }
 
     fn await_rest(&self, program: &str) -> Result<(), SupervisordError> {

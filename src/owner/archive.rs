@@ -1,0 +1,135 @@
+//! Reading an archive of the owner's, so that it can be kept.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::copy::copy_content;
+use super::{Task, is_own, process};
+use crate::host::clock::Deadline;
+use crate::host::file::{self, printable};
+use crate::host::path_text::PathText;
+use crate::host::user::User;
+use crate::host::{Root, confine};
+
+/// What `statfs(2)` calls `/proc` and `/sys`: their files have no end, and each reader sees
+/// something else in them.
+const PROC: i64 = 0x9fa0;
+const SYS: i64 = 0x6265_6572;
+
+/// Asks for the length and the SHA-256 of an archive.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Digest {
+    pub(crate) path: PathText,
+    /// A longer one is refused.
+    pub(crate) limit: u64,
+}
+
+impl Task for Digest {
+    const NAME: &'static str = "digest";
+    type Answer = (u64, String);
+
+    fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<(u64, String)> {
+        let (mut file, length) = open(&root.at(&self.path.0), self.limit)?;
+        let mut digest = Sha256::new();
+        let mut left = length;
+        let mut chunk = vec![0; 1 << 20];
+        while left > 0 {
+            let read = file.read(&mut chunk)?;
+            let read = usize::try_from(left).map_or(read, |left| read.min(left));
+            if read == 0 || deadline.has_passed() {
+                return Err(io::Error::other("it became shorter, or takes too long to read"));
+            }
+            digest.update(chunk.get(..read).unwrap_or_default());
+            left = left.saturating_sub(read as u64);
+        }
+        Ok((length, format!("{:x}", digest.finalize())))
+    }
+}
+
+/// Writes an archive to standard output, which is a file of root's.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Send {
+    pub(crate) path: PathText,
+    pub(crate) limit: u64,
+}
+
+impl Send {
+    pub(super) const NAME: &'static str = "send";
+
+    fn copy(&self, root: &Root, to: &File) -> io::Result<()> {
+        let (file, _) = open(&root.at(&self.path.0), self.limit)?;
+        copy_content(&file, to)
+    }
+
+    pub(super) fn to_output(&self, root: &Root) -> io::Result<()> {
+        let output = File::from(rustix::stdio::stdout().as_fd().try_clone_to_owned()?);
+        self.copy(root, &output)
+    }
+}
+
+/// Lets the owner copy an archive into a file.
+pub(crate) fn send(
+    root: &Root,
+    owner: &User,
+    limit: Duration,
+    task: &Send,
+    to: &File,
+) -> io::Result<()> {
+    if is_own(root, owner.uid) {
+        return task.copy(root, to);
+    }
+    let input = serde_json::to_vec(task)?;
+    let program =
+        process(Send::NAME, input, limit).file_limit(task.limit).output_to(to.try_clone()?);
+    confine::confined(root, program, owner, &[], Path::new("/"))
+        .run()
+        .map(drop)
+        .map_err(io::Error::other)
+}
+
+/// A regular file that says how long it is.
+fn open(path: &Path, limit: u64) -> io::Result<(File, u64)> {
+    let file = file::open_untrusted(path).map_err(io::Error::other)?;
+    let kind = rustix::fs::fstatfs(&file)?.f_type;
+    if [PROC, SYS].contains(&kind) {
+        return Err(io::Error::other(format!("{} is no archive", printable(path))));
+    }
+    let length = file.metadata()?.len();
+    if length > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok((file, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_read_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new("/");
+        let path = directory.path().join("a-1-py3-none-any.whl");
+        std::fs::write(&path, "abc").unwrap();
+        let ask = |path: &Path, limit| {
+            let task = Digest { path: path.into(), limit };
+            task.perform(&root, Deadline::after(Duration::from_secs(9)))
+        };
+        let (length, hash) = ask(&path, 3).unwrap();
+        assert_eq!((length, &hash[..16]), (3, "ba7816bf8f01cfea"));
+        assert!(ask(&path, 2).is_err(), "it is longer than the limit");
+        assert!(ask(directory.path(), 3).is_err());
+        for path in ["/proc/self/maps", "/sys/kernel/mm/transparent_hugepage/enabled", "/dev/zero"]
+        {
+            assert!(ask(Path::new(path), 1 << 20).is_err(), "{path}");
+        }
+    }
+}

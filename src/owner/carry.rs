@@ -1,0 +1,763 @@
+//! Carries a tree's user files over to the tree that takes its place.
+//!
+//! A rebuild does it in passes. The first two fill the new tree while the services still run and
+//! write; the last one runs when they are stopped, and brings over what changed since, deletions
+//! included. A rollback is one such pass in the other direction.
+//!
+//! A pass never overwrites or deletes what no earlier pass put there: a [`Manifest`] names that.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+use serde::{Deserialize, Serialize};
+
+use super::copy::{Copier, settle};
+use super::manifest::Manifest;
+use super::{Lines, Task};
+use crate::host::clock::Deadline;
+use crate::host::file::printable;
+use crate::host::path_text::PathText;
+use crate::host::root::normal;
+use crate::host::{FileIdentity, Folder, Root};
+use crate::python::Minor;
+use crate::venv::{self, ForeignKind, Layout};
+
+/// What is carried from where to where.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Carry {
+    /// The tree as it lies now.
+    pub(crate) from: Layout,
+    /// The other tree, whose `lib/pythonX.Y` is the one of `minor`.
+    pub(crate) to: PathText,
+    pub(crate) minor: Minor,
+    /// The path that both trees have when they are in place.
+    pub(crate) venv: PathText,
+    pub(crate) pass: Pass,
+}
+
+/// Which pass it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Pass {
+    /// What installers need before they run: what lies below these paths, relative to the tree.
+    First(Vec<PathText>),
+    /// All of it.
+    All,
+    /// What changed since the first pass. The other tree is about to take this one's place.
+    Last,
+    /// The same in the other direction: the older tree is about to come back. Of a tree that is
+    /// `partial`, what installers left unfinished does not come with it.
+    Back { partial: bool },
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Carried {
+    /// What is in the first tree alone.
+    pub(crate) left: Lines,
+    /// What a person should know.
+    pub(crate) notes: Lines,
+}
+
+impl Task for Carry {
+    const NAME: &'static str = "carry";
+    type Answer = Carried;
+
+    fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Carried> {
+        let from = Folder::open(&root.at(self.from.path()))?;
+        let to = Folder::open(&root.at(&self.to.0))?;
+        let known = Manifest::read(&to);
+        let since = match (&known, self.is_ahead()) {
+            (Some(known), _) => Some(known.since),
+            (None, true) => Some(Manifest::now(&to)?),
+            // Of a tree without a manifest it is not known when it was like the other one.
+            (None, false) => None,
+        };
+        let mut work = Work {
+            task: self,
+            root,
+            from: &from,
+            to: &to,
+            deadline,
+            since: known.as_ref().and(since),
+            known: known.unwrap_or_default(),
+            now: Manifest::default(),
+            carried: Carried::default(),
+        };
+        work.run()?;
+        let Work { now, carried, .. } = work;
+        if self.is_ahead() {
+            now.write(&to, since)?;
+        } else {
+            // The tree that leaves keeps the list for the way back.
+            let back = |paths: BTreeSet<PathBuf>| -> BTreeSet<PathBuf> {
+                let back = |path: PathBuf| corresponding(&path, self.minor, self.from.site);
+                paths.into_iter().map(back).collect()
+            };
+            let manifest = Manifest {
+                since: 0,
+                user: back(now.user),
+                modified: back(now.modified),
+                beside: BTreeSet::new(),
+            };
+            manifest.write(&from, None)?;
+            Manifest::remove(&to)?;
+            from.sync()?;
+            to.sync()?;
+        }
+        Ok(carried)
+    }
+}
+
+impl Carry {
+    /// Whether the services still run: what is copied now is copied again when it changes.
+    fn is_ahead(&self) -> bool {
+        matches!(self.pass, Pass::First(_) | Pass::All)
+    }
+
+    fn is_back(&self) -> bool {
+        matches!(self.pass, Pass::Back { .. })
+    }
+
+    fn target(&self, path: &Path) -> PathBuf {
+        corresponding(path, self.from.site, self.minor)
+    }
+
+    /// Where a path of the other tree is in this one.
+    fn origin(&self, path: &Path) -> PathBuf {
+        corresponding(path, self.minor, self.from.site)
+    }
+}
+
+struct Work<'a> {
+    task: &'a Carry,
+    root: &'a Root,
+    from: &'a Folder,
+    to: &'a Folder,
+    deadline: Deadline,
+    /// A file that did not change since then is as an earlier pass copied it.
+    since: Option<i64>,
+    /// What earlier passes put into the other tree, by its paths there.
+    known: Manifest,
+    /// The same after this pass.
+    now: Manifest,
+    carried: Carried,
+}
+
+impl Work<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        let site = self.root.at(self.task.from.site_packages());
+        // A tree that is half built may have none.
+        let distributions = venv::distributions(&site).unwrap_or_default();
+        let found = venv::foreign_files(self.root, &self.task.from, &distributions)?;
+        let wanted = |path: &Path| match &self.task.pass {
+            Pass::First(paths) => paths.iter().any(|one| path.starts_with(&one.0)),
+            Pass::Back { partial: true } => !is_installers(path),
+            _ => true,
+        };
+        if matches!(self.task.pass, Pass::First(_)) {
+            self.now.user.clone_from(&self.known.user);
+        } else {
+            self.delete_what_is_gone()?;
+        }
+        let mut copier = Copier::new(self.from, self.to, !self.task.is_ahead());
+        for one in found.iter().filter(|one| wanted(&one.path)) {
+            if self.deadline.has_passed() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match one.kind {
+                ForeignKind::Folder => self.directory(&mut copier, &one.path),
+                ForeignKind::File | ForeignKind::Link => self.file(&mut copier, &one.path),
+                ForeignKind::Closed => {
+                    self.left(&one.path, &io::ErrorKind::PermissionDenied.into());
+                }
+                // A socket or a FIFO is its service's, which makes it again.
+                ForeignKind::Other => {}
+            }
+        }
+        if matches!(self.task.pass, Pass::All | Pass::Last | Pass::Back { partial: false }) {
+            self.modified(&mut copier, &distributions);
+            self.settle(
+                found
+                    .iter()
+                    .filter(|one| one.kind == ForeignKind::Folder)
+                    .map(|one| one.path.as_path()),
+            );
+        }
+        Ok(())
+    }
+
+    /// Deletes in the other tree what an earlier pass put there and is not in this one any more,
+    /// or is something else.
+    fn delete_what_is_gone(&mut self) -> io::Result<()> {
+        // What lies in a directory comes before it.
+        for path in self.known.user.iter().rev() {
+            let (Ok(there), parent) = (stat(self.to, path), path.parent()) else { continue };
+            let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
+            match stat(self.from, &self.task.origin(path)) {
+                Ok(here) if is_directory(&here) == is_directory(&there) => continue,
+                Err(error) if error.kind() != io::ErrorKind::NotFound => continue,
+                _ => {}
+            }
+            let Some(name) = path.file_name().map(Path::new) else { continue };
+            let folder = self.to.below(parent.unwrap_or(Path::new("")))?;
+            if is_directory(&there) {
+                // Something that no pass put there may be in it.
+                let _ = folder.remove_folder(name);
+            } else {
+                folder.unlink(name)?;
+            }
+            if !self.task.is_ahead() {
+                folder.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, copier: &mut Copier, path: &Path) {
+        let target = self.task.target(path);
+        match copier.make(path, &target) {
+            Ok(()) => drop(self.now.user.insert(target)),
+            // It may have been removed just now.
+            Err(_) if stat(self.from, path).is_err() => {}
+            Err(error) => self.left(path, &error),
+        }
+    }
+
+    fn file(&mut self, copier: &mut Copier, path: &Path) {
+        let target = self.task.target(path);
+        // Such a copy is of no use beside the file that it is a copy of.
+        if self.task.is_back() && is_kept_beside(path) {
+            return;
+        }
+        let Ok(here) = stat(self.from, path) else { return };
+        let text = self.link_text(path, &here);
+        let there = stat(self.to, &target).ok();
+        let is_known = self.known.user.contains(&target);
+        let is_same = there
+            .as_ref()
+            .is_some_and(|there| self.is_same(path, &here, &target, there, text.as_deref()));
+        let is_unchanged = self.since.is_none_or(|since| FileIdentity::from(&here).changed < since);
+        if is_same && (is_unchanged || !is_known) {
+            self.now.user.insert(target);
+            return;
+        }
+        if there.is_some() && !is_known {
+            return self
+                .left(path, &io::Error::other("the other environment has a file of that name"));
+        }
+        match copier.copy(path, &target, there.is_some(), text.as_deref()) {
+            Ok(()) => {
+                if !is_known {
+                    self.note_old_paths(path, &here);
+                }
+                self.now.user.insert(target);
+            }
+            // It may have been removed just now.
+            Err(_) if stat(self.from, path).is_err() => {}
+            Err(error) => self.left(path, &error),
+        }
+    }
+
+    /// Whether two entries look the same without being read.
+    fn is_same(
+        &self,
+        path: &Path,
+        here: &Stat,
+        target: &Path,
+        there: &Stat,
+        text: Option<&Path>,
+    ) -> bool {
+        let kind = |stat: &Stat| FileType::from_raw_mode(stat.st_mode);
+        if kind(here) != kind(there) {
+            return false;
+        }
+        if kind(here).is_symlink() {
+            let found = read_link(self.from, path);
+            let wanted = text.map(Path::to_path_buf).or(found);
+            return wanted.is_some() && wanted == read_link(self.to, target);
+        }
+        here.st_size == there.st_size
+            && (here.st_mtime, here.st_mtime_nsec) == (there.st_mtime, there.st_mtime_nsec)
+            && here.st_mode == there.st_mode
+    }
+
+    /// What a link contains that leads into the library of the old minor version, by way of the
+    /// new one, where that is there.
+    fn link_text(&self, path: &Path, here: &Stat) -> Option<PathBuf> {
+        if !FileType::from_raw_mode(here.st_mode).is_symlink() {
+            return None;
+        }
+        let text = read_link(self.from, path)?;
+        let parent = self.task.venv.0.join(path.parent()?);
+        let inside = normal(&parent.join(&text));
+        let inside = inside.strip_prefix(&self.task.venv.0).ok()?;
+        let moved = self.task.target(inside);
+        if moved == inside || stat(self.to, &moved).is_err() {
+            return None;
+        }
+        let name = |minor: Minor| minor.program();
+        let (old, new) = (name(self.task.from.site), name(self.task.minor));
+        let replaced = text.components().map(|part| match part {
+            Component::Normal(part) if part == old.as_str() => Component::Normal(new.as_ref()),
+            other => other,
+        });
+        Some(replaced.collect())
+    }
+
+    /// Reports user files that name the library or the interpreter of the old minor version: what
+    /// they mean is for their author to say.
+    fn note_old_paths(&mut self, path: &Path, here: &Stat) {
+        const READ: u64 = 64 << 10;
+        let old = self.task.from.site.program();
+        if self.task.from.site == self.task.minor || self.task.is_back() {
+            return;
+        }
+        if FileType::from_raw_mode(here.st_mode).is_symlink() {
+            let text = read_link(self.from, path).unwrap_or_default();
+            let leads = text.iter().any(|part| part == old.as_str());
+            if leads && self.link_text(path, here).is_none() {
+                self.note(path, &format!("leads to {}", printable(text)));
+            }
+            return;
+        }
+        let is_script = path.parent() == Some(Path::new("bin"));
+        let is_pth = path.extension().is_some_and(|ending| ending == "pth");
+        if !is_script && !is_pth {
+            return;
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let read = self.from.below(parent).ok().zip(path.file_name());
+        let text = read.and_then(|(folder, name)| folder.read(name, READ).ok()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().take(if is_pth { usize::MAX } else { 1 }).collect();
+        if lines.iter().any(|line| line.contains(&old) && (is_pth || line.starts_with("#!"))) {
+            self.note(path, &format!("names {old}"));
+        }
+    }
+
+    /// Copies what was changed after it was installed over what the other tree has in its place,
+    /// where that is what it was changed from. Otherwise the copy is kept beside.
+    fn modified(&mut self, copier: &mut Copier, distributions: &[venv::Distribution]) {
+        let since = self.since.filter(|_| !self.task.is_ahead() || !self.known.modified.is_empty());
+        let tree = self.root.at(&self.task.to.0);
+        self.now.modified.clone_from(&self.known.modified);
+        self.now.beside.clone_from(&self.known.beside);
+        for one in venv::modified_files(self.root, &self.task.from, distributions, since) {
+            let target = self.task.target(&one.path);
+            let fits = self.known.modified.contains(&target)
+                || venv::has_hash(&tree, &target, &one.written);
+            if fits {
+                match copier.copy(&one.path, &target, true, None) {
+                    Ok(()) => drop(self.now.modified.insert(target)),
+                    Err(error) => self.left(&one.path, &error),
+                }
+            } else if self.is_same_file(&one.path, &target) {
+            } else if self.task.is_back() {
+                self.left(&one.path, &io::Error::other("it was changed since it was installed"));
+            } else {
+                self.keep_beside(copier, &one.path, &target);
+            }
+        }
+    }
+
+    fn is_same_file(&self, path: &Path, target: &Path) -> bool {
+        let both = stat(self.from, path).ok().zip(stat(self.to, target).ok());
+        both.is_some_and(|(here, there)| self.is_same(path, &here, target, &there, None))
+    }
+
+    fn keep_beside(&mut self, copier: &mut Copier, path: &Path, target: &Path) {
+        let mut name = target.as_os_str().to_os_string();
+        name.push(BESIDE);
+        while !self.known.beside.contains(Path::new(&name))
+            && stat(self.to, Path::new(&name)).is_ok()
+        {
+            name.push("+");
+        }
+        let name = PathBuf::from(name);
+        match copier.copy(path, &name, self.known.beside.contains(&name), None) {
+            Ok(()) => {
+                self.carried.notes.push(|| {
+                    format!(
+                        "conflict: {} was changed after it was installed, and the new environment has another one or none: it is kept as {}",
+                        printable(path),
+                        printable(&name)
+                    )
+                });
+                self.now.beside.insert(name);
+            }
+            Err(error) => self.left(path, &error),
+        }
+    }
+
+    /// Gives directories their rights and times: what is put into one afterwards changes it again.
+    fn settle<'b>(&mut self, directories: impl DoubleEndedIterator<Item = &'b Path>) {
+        let both = |path: &Path| {
+            Ok::<_, io::Error>((self.from.below(path)?, self.to.below(&self.task.target(path))?))
+        };
+        let mut failed = Vec::new();
+        for path in directories.rev() {
+            if let Err(error) = both(path).and_then(|(model, made)| settle(&model, &made, true)) {
+                failed.push((path, error));
+            }
+        }
+        // Who may enter the venv and write there is its owner's to say.
+        let library = Path::new("lib").join(self.task.from.site.program());
+        let frame =
+            [PathBuf::new(), "bin".into(), "lib".into(), library.join("site-packages"), library];
+        if !self.task.is_back() {
+            for path in frame.iter().rev() {
+                if let Ok((model, made)) = both(path) {
+                    if let Err(error) = settle(&model, &made, false) {
+                        failed.push((path, error));
+                    }
+                }
+            }
+        }
+        for (path, error) in failed {
+            if stat(self.from, path).is_ok() {
+                self.left(path, &error);
+            }
+        }
+    }
+
+    fn left(&mut self, path: &Path, because: &io::Error) {
+        let path = self.task.from.path().join(path);
+        self.carried.left.push(|| format!("{}: {because}", printable(path)));
+    }
+
+    fn note(&mut self, path: &Path, what: &str) {
+        let old = self.task.from.site;
+        self.carried
+            .notes
+            .push(|| format!("{} {what}, of Python {old}: change it", printable(path)));
+    }
+}
+
+/// What is added to the name of a changed file that is kept beside another version of it.
+const BESIDE: &str = ".venvguard-modified";
+
+fn is_kept_beside(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_end_matches('+').ends_with(BESIDE)
+}
+
+/// Whether installers write there: what an unfinished build left is no user file.
+pub(super) fn is_installers(path: &Path) -> bool {
+    let first = path.iter().next().unwrap_or_default();
+    ["bin", "include", "lib", "lib64", "share"].iter().any(|name| first == *name)
+}
+
+pub(super) fn stat(tree: &Folder, path: &Path) -> io::Result<Stat> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    tree.below(path.parent().unwrap_or(Path::new("")))?.stat(name)
+}
+
+fn read_link(tree: &Folder, path: &Path) -> Option<PathBuf> {
+    let folder = tree.below(path.parent()?).ok()?;
+    folder.read_link(Path::new(path.file_name()?)).ok()
+}
+
+/// Where a file of one tree belongs in another one: `lib/python3.11/…` becomes
+/// `lib/python3.13/…`, everything else keeps its place.
+pub(super) fn corresponding(path: &Path, old: Minor, new: Minor) -> PathBuf {
+    for library in ["lib", "lib64", "include"] {
+        let prefix = Path::new(library).join(old.program());
+        if let Ok(below) = path.strip_prefix(&prefix) {
+            return Path::new(library).join(new.program()).join(below);
+        }
+    }
+    path.to_path_buf()
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own trees")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::Duration;
+
+    use super::super::Compare;
+    use super::*;
+    use crate::venv::{CARRIED, Flavour};
+
+    const OLD: Minor = Minor::new(3, 11);
+    const NEW: Minor = Minor::new(3, 13);
+
+    /// A venv and its successor beside it.
+    struct Trees {
+        root: Root,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Trees {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let root = Root::new(folder.path().canonicalize().unwrap());
+            let trees = Self { root, _folder: folder };
+            for path in ["/srv/venv/lib/python3.11/site-packages", "/srv/venv/bin"] {
+                fs::create_dir_all(trees.at(path)).unwrap();
+            }
+            fs::create_dir_all(trees.at("/srv/new/lib/python3.13/site-packages")).unwrap();
+            fs::create_dir(trees.at("/srv/new/bin")).unwrap();
+            trees
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.root.at(path)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+            fs::write(self.at(path), text).unwrap();
+        }
+
+        fn read(&self, path: &str) -> String {
+            fs::read_to_string(self.at(path)).unwrap_or_else(|_| "gone".into())
+        }
+
+        fn carry(&self, from: (&str, Minor), to: (&str, Minor), pass: Pass) -> Carried {
+            let task = Carry {
+                from: Layout::new(Path::new(from.0), from.1, Flavour::Venv),
+                to: Path::new(to.0).into(),
+                minor: to.1,
+                venv: Path::new("/srv/venv").into(),
+                pass,
+            };
+            task.perform(&self.root, Deadline::after(Duration::from_secs(30))).unwrap()
+        }
+
+        /// From the venv to its successor.
+        fn ahead(&self, pass: Pass) -> Carried {
+            self.carry(("/srv/venv", OLD), ("/srv/new", NEW), pass)
+        }
+
+        /// From the successor, which is in place, to the tree that was the venv.
+        fn back(&self) -> Carried {
+            let pass = Pass::Back { partial: false };
+            self.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass)
+        }
+
+        fn swap(&self) {
+            fs::rename(self.at("/srv/venv"), self.at("/srv/x")).unwrap();
+            fs::rename(self.at("/srv/new"), self.at("/srv/venv")).unwrap();
+            fs::rename(self.at("/srv/x"), self.at("/srv/new")).unwrap();
+        }
+
+        /// What the tree that is aside has alone.
+        fn unique(&self, tree: Minor, other: Minor) -> Vec<String> {
+            let task = Compare {
+                tree: Layout::new(Path::new("/srv/new"), tree, Flavour::Venv),
+                other: Path::new("/srv/venv").into(),
+                minor: other,
+                partial: false,
+            };
+            let deadline = Deadline::after(Duration::from_secs(30));
+            task.perform(&self.root, deadline).unwrap().into_lines()
+        }
+    }
+
+    /// Longer than the tick by which a file system tells the time.
+    fn tick() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    #[test]
+    fn what_changes_between_two_passes_is_carried_and_what_is_deleted_is_deleted() {
+        let trees = Trees::new();
+        for (name, text) in [("same", "1"), ("changed", "1"), ("app.db-journal", "1")] {
+            trees.write(&format!("/srv/venv/var/{name}"), text);
+        }
+        trees.write("/srv/venv/spool/old/1", "1");
+        tick();
+        assert_eq!(
+            trees.ahead(Pass::First(vec![Path::new("var/same").into()])),
+            Carried::default()
+        );
+        assert!(!trees.at("/srv/new/var/changed").exists());
+        assert_eq!(trees.ahead(Pass::All), Carried::default());
+        assert_eq!(trees.read("/srv/new/var/app.db-journal"), "1");
+        let inode = fs::metadata(trees.at("/srv/new/var/same")).unwrap().ino();
+        tick();
+        trees.write("/srv/venv/var/changed", "2");
+        trees.write("/srv/venv/uploads/new", "1");
+        fs::remove_file(trees.at("/srv/venv/var/app.db-journal")).unwrap();
+        fs::remove_dir_all(trees.at("/srv/venv/spool")).unwrap();
+        assert_eq!(trees.ahead(Pass::Last), Carried::default());
+        assert_eq!(trees.read("/srv/new/var/changed"), "2");
+        assert_eq!(trees.read("/srv/new/uploads/new"), "1");
+        assert!(!trees.at("/srv/new/var/app.db-journal").exists());
+        assert!(!trees.at("/srv/new/spool").exists());
+        assert_eq!(fs::metadata(trees.at("/srv/new/var/same")).unwrap().ino(), inode);
+        assert!(!trees.at("/srv/new").join(CARRIED).exists());
+        assert!(trees.at("/srv/venv").join(CARRIED).exists());
+    }
+
+    #[test]
+    fn a_change_that_leaves_size_and_time_as_they_were_is_carried() {
+        let trees = Trees::new();
+        trees.write("/srv/venv/db", "one");
+        trees.ahead(Pass::All);
+        let time = fs::metadata(trees.at("/srv/venv/db")).unwrap().modified().unwrap();
+        trees.write("/srv/venv/db", "two");
+        fs::File::options()
+            .write(true)
+            .open(trees.at("/srv/venv/db"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        trees.ahead(Pass::Last);
+        assert_eq!(trees.read("/srv/new/db"), "two");
+    }
+
+    #[test]
+    fn the_way_back_brings_what_was_written_and_deleted_since() {
+        let trees = Trees::new();
+        for name in ["kept", "deleted", "written"] {
+            trees.write(&format!("/srv/venv/{name}"), "1");
+        }
+        trees.ahead(Pass::All);
+        trees.ahead(Pass::Last);
+        trees.swap();
+        tick();
+        trees.write("/srv/venv/written", "2");
+        trees.write("/srv/venv/uploaded", "1");
+        fs::remove_file(trees.at("/srv/venv/deleted")).unwrap();
+        // It was in the old tree alone, and no pass has carried it.
+        trees.write("/srv/new/alone", "1");
+        assert_eq!(trees.back(), Carried::default());
+        let names = ["kept", "deleted", "written", "uploaded", "alone"];
+        let found = names.map(|name| trees.read(&format!("/srv/new/{name}")));
+        assert_eq!(found, ["1", "gone", "2", "1", "1"]);
+        assert!(!trees.at("/srv/new").join(CARRIED).exists());
+    }
+
+    #[test]
+    fn a_file_of_the_new_environment_is_not_overwritten() {
+        let trees = Trees::new();
+        trees.write("/srv/venv/bin/tool", "mine");
+        trees.write("/srv/new/bin/tool", "theirs");
+        let left = trees.ahead(Pass::All).left.into_lines();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(left[0].contains("bin/tool: the other environment has a file"), "{left:?}");
+        assert_eq!(trees.ahead(Pass::Last).left.into_lines(), left);
+        assert_eq!(trees.read("/srv/new/bin/tool"), "theirs");
+    }
+
+    #[test]
+    fn what_is_in_the_tree_aside_alone_is_named() {
+        let trees = Trees::new();
+        for name in ["same", "both"] {
+            trees.write(&format!("/srv/venv/{name}"), "1");
+        }
+        trees.ahead(Pass::All);
+        tick();
+        trees.ahead(Pass::Last);
+        trees.swap();
+        assert_eq!(trees.unique(OLD, NEW), Vec::<String>::new());
+        tick();
+        trees.write("/srv/new/late", "1");
+        trees.write("/srv/new/both", "22");
+        trees.write("/srv/new/lib/python3.11/site-packages/x-1.dist-info/METADATA", "Name: x\n");
+        tick();
+        trees.write("/srv/venv/both", "333");
+        assert_eq!(trees.unique(OLD, NEW), ["late", "lib/python3.11/site-packages/x-1.dist-info"]);
+    }
+
+    #[test]
+    fn without_a_manifest_what_is_newer_or_missing_is_named() {
+        let trees = Trees::new();
+        let write = |path: &str, hour: u64| {
+            trees.write(path, "1");
+            let at = std::time::UNIX_EPOCH + Duration::from_secs(hour * 3600);
+            fs::File::options().write(true).open(trees.at(path)).unwrap().set_modified(at).unwrap();
+        };
+        for (name, aside, in_place) in [("same", 1, 1), ("newer", 2, 1), ("older", 1, 2)] {
+            write(&format!("/srv/new/{name}"), aside);
+            write(&format!("/srv/venv/{name}"), in_place);
+        }
+        write("/srv/new/alone", 1);
+        write("/srv/new/lib/python3.13/site-packages/my.pth", 1);
+        write("/srv/venv/lib/python3.11/site-packages/my.pth", 1);
+        assert_eq!(trees.unique(NEW, OLD), ["alone", "newer"]);
+    }
+
+    #[test]
+    fn links_into_the_old_library_lead_into_the_new_one_where_it_has_the_same() {
+        let trees = Trees::new();
+        let link =
+            |text: &str, name: &str| symlink(text, trees.at("/srv/venv").join(name)).unwrap();
+        trees.write("/srv/new/lib/python3.13/site-packages/app/static/x", "");
+        link("lib/python3.11/site-packages/app/static", "static");
+        link("/srv/venv/lib/python3.11/site-packages/app", "app");
+        link("lib/python3.11/site-packages/gone", "gone");
+        trees.write("/srv/venv/bin/script", "#!/srv/venv/bin/python3.11\n");
+        trees.write("/srv/venv/lib/python3.11/site-packages/my.pth", "/x/lib/python3.11/y\n");
+        let notes = trees.ahead(Pass::All).notes.into_lines();
+        let text = |name: &str| fs::read_link(trees.at("/srv/new").join(name)).unwrap();
+        assert_eq!(text("static"), Path::new("lib/python3.13/site-packages/app/static"));
+        assert_eq!(text("app"), Path::new("/srv/venv/lib/python3.13/site-packages/app"));
+        assert_eq!(text("gone"), Path::new("lib/python3.11/site-packages/gone"));
+        let named = ["bin/script names", "gone leads to", "my.pth names"];
+        assert_eq!(notes.len(), named.len(), "{notes:?}");
+        assert!(named.iter().all(|name| notes.iter().any(|note| note.contains(name))), "{notes:?}");
+        assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    }
+
+    #[test]
+    fn a_patched_library_is_carried_where_it_fits_and_kept_beside_where_not() {
+        let trees = Trees::new();
+        let old = "/srv/venv/lib/python3.11/site-packages";
+        let new = "/srv/new/lib/python3.13/site-packages";
+        // printf x | openssl dgst -sha256 -binary | basenc --base64url
+        let hash = "sha256=LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE";
+        for site in [old, new] {
+            trees.write(&format!("{site}/a-1.dist-info/METADATA"), "Name: a\nVersion: 1\n");
+            let record = format!("fits.py,{hash},1\nother.py,{hash},1\n");
+            trees.write(&format!("{site}/a-1.dist-info/RECORD"), &record);
+        }
+        trees.write(&format!("{old}/fits.py"), "patched");
+        trees.write(&format!("{old}/other.py"), "patched");
+        trees.write(&format!("{new}/fits.py"), "x");
+        trees.write(&format!("{new}/other.py"), "another version");
+        tick();
+        let notes = trees.ahead(Pass::All).notes.into_lines();
+        assert!(notes.len() == 1 && notes[0].starts_with("conflict: "), "{notes:?}");
+        tick();
+        trees.write(&format!("{old}/fits.py"), "patched again");
+        trees.write(&format!("{old}/other.py"), "patched again");
+        trees.ahead(Pass::Last);
+        assert_eq!(trees.read(&format!("{new}/fits.py")), "patched again");
+        assert_eq!(trees.read(&format!("{new}/other.py.venvguard-modified")), "patched again");
+        assert_eq!(trees.read(&format!("{new}/other.py")), "another version");
+        assert!(!trees.at(&format!("{new}/other.py.venvguard-modified+")).exists());
+        trees.swap();
+        assert_eq!(trees.back(), Carried::default());
+        let left = fs::read_dir(trees.at("/srv/new/lib/python3.11/site-packages")).unwrap().count();
+        assert_eq!(left, 3, "no copy that was kept beside comes back");
+    }
+
+    #[test]
+    fn of_a_half_built_tree_only_what_lies_beside_the_installed_files_comes_back() {
+        let trees = Trees::new();
+        trees.swap();
+        trees.write("/srv/venv/var/order", "1");
+        trees.write("/srv/venv/lib/python3.13/site-packages/half/x.py", "");
+        let pass = Pass::Back { partial: true };
+        trees.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass);
+        assert_eq!(trees.read("/srv/new/var/order"), "1");
+        assert!(!trees.at("/srv/new/lib/python3.11/site-packages/half").exists());
+    }
+
+    #[test]
+    fn a_file_in_the_library_moves_with_the_minor_version() {
+        let moved = corresponding(Path::new("lib/python3.11/site-packages/my.pth"), OLD, NEW);
+        assert_eq!(moved, Path::new("lib/python3.13/site-packages/my.pth"));
+        let same = Path::new("bin/postactivate");
+        assert_eq!(corresponding(same, OLD, NEW), same);
+    }
+}

@@ -1,0 +1,107 @@
+//! What is in one of two trees alone: asked before a tree that was in place is removed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::carry::{corresponding, is_installers, stat};
+use super::manifest::Manifest;
+use super::{Lines, Task};
+use crate::host::clock::Deadline;
+use crate::host::file::printable;
+use crate::host::path_text::PathText;
+use crate::host::{FileIdentity, Folder, Root};
+use crate::python::Minor;
+use crate::venv::{self, ForeignKind, Layout};
+
+/// Asks what a tree has that another one has not, or has as it was earlier.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Compare {
+    pub(crate) tree: Layout,
+    pub(crate) other: PathText,
+    /// The minor version of the other one.
+    pub(crate) minor: Minor,
+    /// The tree is half built: what installers left unfinished does not count.
+    pub(crate) partial: bool,
+}
+
+impl Task for Compare {
+    const NAME: &'static str = "compare";
+    /// What is in the tree alone.
+    type Answer = Lines;
+
+    fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Lines> {
+        let tree = Folder::open(&root.at(self.tree.path()))?;
+        let other = Folder::open(&root.at(&self.other.0))?;
+        // The last pass left it in the tree that was carried from, whichever of the two that is.
+        let since = Manifest::read(&tree).or_else(|| Manifest::read(&other)).map(|it| it.since);
+        // A tree that is half built may have none.
+        let site = root.at(self.tree.site_packages());
+        let distributions = venv::distributions(&site).unwrap_or_default();
+        let is_new = |path: &Path| {
+            let here = stat(&tree, path).ok()?;
+            if since.is_some_and(|since| FileIdentity::from(&here).changed < since) {
+                return None;
+            }
+            let there = stat(&other, &corresponding(path, self.tree.site, self.minor));
+            let time = |stat: &rustix::fs::Stat| (stat.st_mtime, stat.st_mtime_nsec);
+            let is_there = there.is_ok_and(|there| {
+                time(&there) > time(&here)
+                    || time(&there) == time(&here) && there.st_size == here.st_size
+            });
+            (!is_there).then_some(())
+        };
+        let user = venv::foreign_files(root, &self.tree, &distributions)?.into_iter();
+        let user = user.filter(|one| matches!(one.kind, ForeignKind::File | ForeignKind::Link));
+        let modified = venv::modified_files(root, &self.tree, &distributions, since);
+        let modified = modified.into_iter().map(|one| one.path);
+        let mut unique = Lines::default();
+        for path in user.map(|one| one.path).chain(modified) {
+            if deadline.has_passed() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if self.partial && is_installers(&path) {
+                continue;
+            }
+            if is_new(&path).is_some() {
+                unique.push(|| printable(&path));
+            }
+        }
+        if self.partial {
+            return Ok(unique);
+        }
+        for info in self.installed_since(root, &distributions, &tree, since) {
+            unique.push(|| printable(&info));
+        }
+        Ok(unique)
+    }
+}
+
+impl Compare {
+    /// The distributions that somebody installed by hand since the other tree was built.
+    fn installed_since(
+        &self,
+        root: &Root,
+        distributions: &[venv::Distribution],
+        tree: &Folder,
+        since: Option<i64>,
+    ) -> Vec<PathBuf> {
+        let Some(since) = since else { return Vec::new() };
+        let site = venv::site_packages(&self.other.0, self.minor);
+        let others = venv::distributions(&root.at(site)).unwrap_or_default();
+        let known: BTreeSet<(String, Option<&str>)> =
+            others.iter().map(|one| (one.normalised_name(), one.version.as_deref())).collect();
+        let place = venv::site_packages(Path::new(""), self.tree.site);
+        distributions
+            .iter()
+            .filter(|one| !known.contains(&(one.normalised_name(), one.version.as_deref())))
+            .map(|one| place.join(&one.info))
+            .filter(|path| {
+                stat(tree, path).is_ok_and(|stat| FileIdentity::from(&stat).changed >= since)
+            })
+            .collect()
+    }
+}

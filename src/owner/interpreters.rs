@@ -1,0 +1,199 @@
+//! The interpreters in a venv's `bin`: links that are pinned and unpinned, copies that are
+//! refreshed.
+//!
+//! Each is replaced by a rename, so that `bin/python` works at every instant and a running process
+//! keeps the file that it has.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::Task;
+use crate::host::clock::Deadline;
+use crate::host::file::printable;
+use crate::host::path_text::PathText;
+use crate::host::{Folder, Root, fault};
+use crate::python::{Minor, Version, path_of};
+
+const CFG_LIMIT: u64 = 64 << 10;
+
+/// Lets links in `bin` lead elsewhere. One that leads neither where it did nor where it shall is
+/// somebody's own, and stays.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Relink {
+    pub(crate) venv: PathText,
+    pub(crate) names: Vec<RelinkedName>,
+}
+
+/// A link and what it contains, now and afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RelinkedName {
+    pub(crate) name: PathText,
+    pub(crate) from: PathText,
+    pub(crate) to: PathText,
+}
+
+impl Task for Relink {
+    const NAME: &'static str = "relink";
+    /// How many links lead where they shall.
+    type Answer = usize;
+
+    fn perform(&self, root: &Root, _: Deadline) -> io::Result<usize> {
+        let top = Folder::open(&root.at(&self.venv.0))?;
+        let bin = own_folder(&top, "bin")?;
+        let mut changed = 0;
+        for RelinkedName { name, from, to } in &self.names {
+            let Ok(found) = bin.read_link(&name.0) else { continue };
+            if found == to.0 {
+                changed += 1;
+                continue;
+            }
+            if found != from.0 {
+                continue;
+            }
+            let stat = bin.stat(&name.0)?;
+            let temporary = PathBuf::from(format!(".{}.venvguard", name.0.display()));
+            // A leftover of an interruption between the next two calls.
+            bin.unlink(&temporary)?;
+            fault::point("make a link")?;
+            rustix::fs::symlinkat(&to.0, bin.descriptor(), &temporary)?;
+            let made = bin.stat(&temporary)?;
+            if (made.st_uid, made.st_gid) != (stat.st_uid, stat.st_gid) {
+                // Only root can; for others it does not matter whose a link is.
+                let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+                let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+                let _ =
+                    rustix::fs::chownat(bin.descriptor(), &temporary, Some(uid), Some(gid), flags);
+            }
+            fault::point("replace a link")?;
+            bin.rename(&temporary, &name.0)?;
+            changed += 1;
+        }
+        bin.sync()?;
+        Ok(changed)
+    }
+}
+
+/// Replaces copies of an interpreter by the one that is installed now, then the version in
+/// `pyvenv.cfg`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Refresh {
+    pub(crate) venv: PathText,
+    /// The names of the copies in `bin`.
+    pub(crate) copies: Vec<PathText>,
+    pub(crate) minor: Minor,
+    pub(crate) version: Version,
+}
+
+impl Task for Refresh {
+    const NAME: &'static str = "refresh";
+    type Answer = ();
+
+    fn perform(&self, root: &Root, _: Deadline) -> io::Result<()> {
+        let top = Folder::open(&root.at(&self.venv.0))?;
+        let bin = own_folder(&top, "bin")?;
+        let source = root.at(path_of(self.minor));
+        for name in self.copies.iter().map(|copy| copy.0.as_path()) {
+            replace(&bin, name, |new| io::copy(&mut File::open(&source)?, new).map(drop))?;
+        }
+        bin.sync()?;
+        let name = Path::new("pyvenv.cfg");
+        // virtualenv before 20 wrote none.
+        let old = match top.read(name, CFG_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let new = with_version(&old, &self.version.to_string());
+        if new != old {
+            replace(&top, name, |file| file.write_all(&new))?;
+            top.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// A directory of the tree that is this process's own: nobody else rearranges it.
+fn own_folder(top: &Folder, name: &str) -> io::Result<Folder> {
+    let folder = top.folder(name)?;
+    if folder.own_stat()?.st_uid == top.own_stat()?.st_uid {
+        return Ok(folder);
+    }
+    let path = printable(folder.path());
+    Err(io::Error::other(format!("{path} does not belong to the venv's owner")))
+}
+
+/// Puts a new file of the same owner and mode in the place of another one.
+fn replace(
+    folder: &Folder,
+    name: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let stat = folder.stat(name)?;
+    let temporary = PathBuf::from(format!(".{}.venvguard", name.display()));
+    fault::point("write a copy")?;
+    folder.unlink(&temporary)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let mut file = File::from(rustix::fs::openat(folder.descriptor(), &temporary, flags, mode)?);
+    write(&mut file)?;
+    let created = rustix::fs::fstat(&file)?;
+    if (created.st_uid, created.st_gid) != (stat.st_uid, stat.st_gid) {
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        // Only root can; the owner's own process makes files of theirs.
+        let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o777))?;
+    file.sync_all()?;
+    drop(file);
+    fault::point("replace a copy")?;
+    folder.rename(&temporary, name)
+}
+
+/// `version = 3.13.5` and `version_info = 3.13.5.final.0` (virtualenv, uv) with a new version.
+fn with_version(cfg: &[u8], version: &str) -> Vec<u8> {
+    let mut result = Vec::with_capacity(cfg.len());
+    for line in cfg.split_inclusive(|byte| *byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        let replaced = text.split_once('=').and_then(|(key, value)| {
+            let value = value.trim();
+            let new = match key.trim() {
+                "version_info" if value.split('.').count() > 3 => {
+                    let tail: Vec<&str> = value.splitn(4, '.').collect();
+                    format!("{version}.{}", tail.get(3)?)
+                }
+                "version" | "version_info" => version.to_string(),
+                _ => return None,
+            };
+            let end = if text.ends_with('\n') { "\n" } else { "" };
+            Some(format!("{key}= {new}{end}"))
+        });
+        match replaced {
+            Some(line) => result.extend_from_slice(line.as_bytes()),
+            None => result.extend_from_slice(line),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_version_changes() {
+        let cfg = b"home = /usr/bin\nversion = 3.13.5\nversion_info = 3.13.5.final.0\nprompt = my=version\nx";
+        assert_eq!(
+            String::from_utf8(with_version(cfg, "3.13.15")).unwrap(),
+            "home = /usr/bin\nversion = 3.13.15\nversion_info = 3.13.15.final.0\nprompt = my=version\nx"
+        );
+        let uv = b"uv = 0.9.1\nversion_info = 3.13.5\n";
+        assert_eq!(with_version(uv, "3.13.15"), b"uv = 0.9.1\nversion_info = 3.13.15\n");
+    }
+}

@@ -1,0 +1,127 @@
+//! Which files of a tree its counterpart holds as well: what a later pass may delete here when it
+//! is gone there, and what it may overwrite.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::host::path_text::PathText;
+use crate::host::{FileIdentity, Folder};
+use crate::venv::CARRIED;
+
+const SCHEMA: u64 = 1;
+
+/// Two million paths of some thirty bytes, as in `FILES_LIMIT` of the user files.
+const LIMIT: u64 = 256 << 20;
+
+/// Paths are relative to the tree in which the manifest lies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Manifest {
+    /// A file whose inode has not changed since then (in nanoseconds) is as its counterpart is.
+    /// It is a time of the file system's own clock.
+    pub(super) since: i64,
+    /// User files and directories.
+    pub(super) user: BTreeSet<PathBuf>,
+    /// Files that an installer wrote and somebody changed, at their own place.
+    pub(super) modified: BTreeSet<PathBuf>,
+    /// Such files that are kept beside another version, by the name of the copy.
+    pub(super) beside: BTreeSet<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    schema_version: u64,
+    since: i64,
+    user: Vec<PathText>,
+    modified: Vec<PathText>,
+    beside: Vec<PathText>,
+}
+
+impl Manifest {
+    /// The one that lies in a tree. One that cannot be read is none: then nothing is deleted.
+    pub(super) fn read(tree: &Folder) -> Option<Self> {
+        let stored: Stored = serde_json::from_slice(&tree.read(CARRIED, LIMIT).ok()?).ok()?;
+        let paths = |list: Vec<PathText>| list.into_iter().map(|path| path.0).collect();
+        (stored.schema_version == SCHEMA).then(|| Self {
+            since: stored.since,
+            user: paths(stored.user),
+            modified: paths(stored.modified),
+            beside: paths(stored.beside),
+        })
+    }
+
+    /// What the file system's clock says now.
+    pub(super) fn now(tree: &Folder) -> io::Result<i64> {
+        let (_, since) = create(tree)?;
+        tree.unlink(&temporary())?;
+        Ok(since)
+    }
+
+    /// Writes it into a tree. `since` is now, unless it is given.
+    pub(super) fn write(mut self, tree: &Folder, since: Option<i64>) -> io::Result<()> {
+        let (mut file, now) = create(tree)?;
+        self.since = since.unwrap_or(now);
+        let texts = |paths: BTreeSet<PathBuf>| paths.into_iter().map(PathText).collect();
+        let stored = Stored {
+            schema_version: SCHEMA,
+            since: self.since,
+            user: texts(self.user),
+            modified: texts(self.modified),
+            beside: texts(self.beside),
+        };
+        file.write_all(&serde_json::to_vec(&stored)?)?;
+        file.sync_all()?;
+        tree.rename(&temporary(), Path::new(CARRIED))
+    }
+
+    pub(super) fn remove(tree: &Folder) -> io::Result<()> {
+        tree.unlink(Path::new(CARRIED))
+    }
+}
+
+fn temporary() -> PathBuf {
+    PathBuf::from(format!("{CARRIED}.new"))
+}
+
+fn create(tree: &Folder) -> io::Result<(File, i64)> {
+    // A leftover of an interrupted pass.
+    tree.unlink(&temporary())?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::openat(tree.descriptor(), temporary(), flags, Mode::from_raw_mode(0o600))?;
+    let found = rustix::fs::statat(tree.descriptor(), temporary(), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((File::from(file), FileIdentity::from(&found).changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written_and_a_newer_one_is_not_obeyed() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Folder::open(&directory.path().canonicalize().unwrap()).unwrap();
+        assert_eq!(Manifest::read(&tree), None);
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        let manifest = Manifest {
+            since: 0,
+            user: paths(&[".env", "var/db"]),
+            modified: paths(&["lib/x.py"]),
+            beside: paths(&["lib/y.py.venvguard-modified"]),
+        };
+        manifest.clone().write(&tree, Some(7)).unwrap();
+        assert_eq!(Manifest::read(&tree), Some(Manifest { since: 7, ..manifest.clone() }));
+        manifest.write(&tree, None).unwrap();
+        assert!(Manifest::read(&tree).unwrap().since > 0);
+        std::fs::write(directory.path().join(CARRIED), r#"{"schema_version":2}"#).unwrap();
+        assert_eq!(Manifest::read(&tree), None);
+        Manifest::remove(&tree).unwrap();
+        Manifest::remove(&tree).unwrap();
+        assert_eq!(tree.entries().unwrap(), []);
+    }
+}

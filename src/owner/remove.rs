@@ -1,0 +1,184 @@
+//! Making and removing directories in a tree.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
+
+use super::{Lines, Task};
+use crate::host::clock::Deadline;
+use crate::host::file::printable;
+use crate::host::folder::DEPTH_LIMIT;
+use crate::host::path_text::PathText;
+use crate::host::{Folder, Root, tree};
+
+/// Makes an empty directory that nobody else may enter.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MakeDirectory {
+    /// In this directory,
+    pub(crate) parent: PathText,
+    pub(crate) identity: tree::Identity,
+    /// by this name.
+    pub(crate) name: String,
+}
+
+impl Task for MakeDirectory {
+    const NAME: &'static str = "make-directory";
+    type Answer = ();
+
+    fn perform(&self, root: &Root, _: Deadline) -> io::Result<()> {
+        let parent = known(root, &self.parent.0, self.identity)?;
+        let mode = Mode::from_raw_mode(0o700);
+        Ok(rustix::fs::mkdirat(parent.descriptor(), self.name.as_str(), mode)?)
+    }
+}
+
+/// Removes what is in a directory, and not the directory itself.
+///
+/// Directories that belong to somebody else, and what is in them, are left: who owns the tree may
+/// have moved a directory into it that is not theirs to empty. For an ordinary owner the kernel
+/// would see to that alone; for root's own trees nothing else does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Remove {
+    pub(crate) path: PathText,
+    pub(crate) identity: tree::Identity,
+}
+
+/// What is left.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Removed {
+    /// And why.
+    pub(crate) left: Lines,
+    /// Directories of other users, with their numbers.
+    pub(crate) others: Vec<(PathText, tree::Identity, u32)>,
+}
+
+/// So many directories of other users are told.
+const OTHERS: usize = 100;
+
+impl Task for Remove {
+    const NAME: &'static str = "remove";
+    type Answer = Removed;
+
+    fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Removed> {
+        let top = known(root, &self.path.0, self.identity)?;
+        let mut removed = Removed::default();
+        empty(&top, &mut removed, deadline, 0)?;
+        Ok(removed)
+    }
+}
+
+/// Opens this very directory.
+fn known(root: &Root, path: &Path, which: tree::Identity) -> io::Result<Folder> {
+    let found = Folder::open(&root.at(path))?;
+    if tree::identity_of_open(found.descriptor())? == which {
+        return Ok(found);
+    }
+    Err(io::Error::other(format!("{} was replaced", printable(path))))
+}
+
+fn empty(
+    folder: &Folder,
+    removed: &mut Removed,
+    deadline: Deadline,
+    depth: usize,
+) -> io::Result<()> {
+    let me = rustix::process::geteuid().as_raw();
+    let own = folder.own_stat()?;
+    if own.st_uid != me {
+        let user = own.st_uid;
+        removed.left.push(|| format!("{} belongs to user {user}", printable(folder.path())));
+        if removed.others.len() < OTHERS {
+            let identity = tree::identity_of_open(folder.descriptor())?;
+            removed.others.push((folder.path().into(), identity, user));
+        }
+        return Ok(());
+    }
+    if own.st_mode & 0o700 != 0o700 {
+        // Installers make directories that not even their owner may write to.
+        rustix::fs::fchmod(folder.descriptor(), Mode::from_raw_mode(own.st_mode | 0o700))?;
+    }
+    for entry in folder.entries()? {
+        if deadline.has_passed() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let name = Path::new(&entry.name);
+        let result = if !entry.kind.is_dir() {
+            folder.unlink(name)
+        } else if depth == DEPTH_LIMIT {
+            Err(io::Error::other("it is too deep"))
+        } else {
+            folder.folder(name).and_then(|inner| {
+                empty(&inner, removed, deadline, depth + 1)?;
+                drop(inner);
+                folder.remove_folder(name)
+            })
+        };
+        match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // What keeps it from being empty is listed already.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
+            Err(error) => {
+                removed.left.push(|| format!("{}: {error}", printable(folder.path().join(name))));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own trees")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn remove(path: &Path) -> Removed {
+        let task = Remove { path: path.into(), identity: tree::identity(path).unwrap() };
+        task.perform(&Root::new("/"), Deadline::after(Duration::from_secs(9))).unwrap()
+    }
+
+    #[test]
+    fn a_tree_is_emptied_and_nothing_that_its_links_lead_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("old/a/b")).unwrap();
+        fs::create_dir(base.join("mine")).unwrap();
+        fs::write(base.join("old/a/file"), "").unwrap();
+        fs::write(base.join("mine/file"), "").unwrap();
+        symlink(base.join("mine"), base.join("old/link")).unwrap();
+        fs::set_permissions(base.join("old/a/b"), fs::Permissions::from_mode(0o000)).unwrap();
+        assert_eq!(remove(&base.join("old")), Removed::default());
+        assert_eq!(fs::read_dir(base.join("old")).unwrap().count(), 0);
+        assert!(base.join("mine/file").exists());
+        let task = Remove { path: base.join("old").as_path().into(), identity: (1, 1) };
+        assert!(task.perform(&Root::new("/"), Deadline::after(Duration::ZERO)).is_err());
+    }
+
+    #[test]
+    fn what_lies_in_a_directory_of_somebody_else_is_left() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("old/theirs/keep")).unwrap();
+        fs::write(base.join("old/theirs/keep/secret"), "").unwrap();
+        fs::write(base.join("old/file"), "").unwrap();
+        chown(base.join("old/theirs"), Some(4711), None).unwrap();
+        let Removed { left, others } = remove(&base.join("old"));
+        assert_eq!(others[0].2, 4711);
+        let left = left.into_lines();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(left[0].ends_with("theirs belongs to user 4711"), "{left:?}");
+        assert!(base.join("old/theirs/keep/secret").exists() && !base.join("old/file").exists());
+    }
+}

@@ -1,0 +1,91 @@
+//! Keeping the services of a venv down while its trees change places.
+
+use super::Context;
+use super::job::Job;
+use crate::service::{self, Service};
+use crate::store::Progress as Step;
+
+/// How often services are stopped that come up again by themselves.
+const ATTEMPTS: usize = 3;
+
+/// What was stopped, and has to be started again.
+#[derive(Debug, Default)]
+pub(super) struct Halt {
+    /// Units that go down with the services, or would start them in between.
+    units: Vec<String>,
+}
+
+impl Halt {
+    /// The same after a crash.
+    pub(super) fn of(units: &[String]) -> Self {
+        Self { units: units.to_vec() }
+    }
+
+    pub(super) fn units(&self) -> &[String] {
+        &self.units
+    }
+
+    /// Stops the services; then does `work` while none of them runs. Where a socket or a timer
+    /// starts one in between, that is stopped as well and the work is done again. What was
+    /// stopped is in the journal first, at `step`.
+    pub(super) fn while_stopped<E>(
+        &mut self,
+        context: &Context,
+        job: &Job,
+        step: &Step,
+        mut work: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), Halted<E>> {
+        let dependents = service::dependents(context.root, &job.services);
+        self.add(dependents.map_err(|error| Halted::Stop(error.to_string()))?);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                let triggers = service::triggers(context.root, &job.services);
+                let triggers = triggers.map_err(|error| Halted::Stop(error.to_string()))?;
+                self.add(triggers.clone());
+                self.stop(context, job, step, &triggers)?;
+            } else {
+                self.stop(context, job, step, &[])?;
+            }
+            work().map_err(Halted::Work)?;
+            if service::came_up_again(context.root, &job.services).is_none() {
+                return Ok(());
+            }
+        }
+        let restless = service::came_up_again(context.root, &job.services);
+        let name = restless.as_ref().map(Service::to_string).unwrap_or_default();
+        Err(Halted::Stop(format!("{name} is started again whenever it is stopped")))
+    }
+
+    fn stop<E>(
+        &self,
+        context: &Context,
+        job: &Job,
+        step: &Step,
+        triggers: &[String],
+    ) -> Result<(), Halted<E>> {
+        if job.services.is_empty() {
+            return Ok(());
+        }
+        let failed = |error: &dyn std::fmt::Display| Halted::Stop(error.to_string());
+        job.begin(context, step.clone(), &self.units).map_err(|error| failed(&error))?;
+        service::stop_units(context.root, triggers).map_err(|error| failed(&error))?;
+        for service in &job.services {
+            service::stop(context.root, service)
+                .map_err(|error| Halted::Stop(format!("cannot stop {service}: {error}")))?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, units: Vec<String>) {
+        self.units.extend(units);
+        self.units.sort();
+        self.units.dedup();
+    }
+}
+
+/// Why the work was not done, or not while everything was stopped.
+#[derive(Debug)]
+pub(super) enum Halted<E> {
+    Stop(String),
+    Work(E),
+}

@@ -1,0 +1,343 @@
+//! Pinning a followed venv to the interpreter of its own minor version, and unpinning it.
+//!
+//! Only a link changes: `bin/python3 -> /usr/bin/python3` becomes
+//! `bin/python3 -> /usr/bin/python3.11`. While both lead to the same program this is no
+//! change at all, which is why it is done *before* dpkg moves the default.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Context;
+use super::target::owner;
+use crate::host::file::printable;
+use crate::host::path_text::PathText;
+use crate::host::user::User;
+use crate::host::{Folder, Root};
+use crate::owner::{self, Refresh, Relink, RelinkedName};
+use crate::python::{self, Interpreter, Minor};
+use crate::store::{Anchored, Event, Registry, StoreError};
+use crate::venv::{self, Link, Venv};
+
+/// Some links, or copies of an interpreter.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnchorError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Pins a registered venv to its own minor version. Which links that changes is written down
+/// first: otherwise they would be taken for its owner's, and never be changed back.
+pub(crate) fn anchor(
+    context: &Context,
+    registry: &mut Registry,
+    id: &str,
+    venv: &Venv,
+    reason: &str,
+) -> Result<(), AnchorError> {
+    let links = links_to_default(context.root, venv)?;
+    let mut anchored = Anchored::new(venv.site, reason);
+    let known = registry.get(id).and_then(|entry| entry.anchored.as_ref());
+    // A venv that is pinned already keeps what is known of it.
+    anchored.links = match known {
+        Some(known) if links.is_empty() => known.links.clone(),
+        _ => links.clone(),
+    };
+    let before = set_anchored(context, registry, id, Some(anchored))?;
+    audit(context, registry, id, "pinning", format!("to Python {}: {reason}", venv.site));
+    if let Err(error) = pin(context.root, &owner(context, venv), venv, links) {
+        set_anchored(context, registry, id, before)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Lets a venv that we have pinned follow the default interpreter again.
+pub(crate) fn let_go(
+    context: &Context,
+    registry: &mut Registry,
+    id: &str,
+    venv: &Venv,
+) -> Result<(), AnchorError> {
+    let known = registry.get(id).and_then(|entry| entry.anchored.as_ref());
+    let links = known.map(|known| known.links.clone()).unwrap_or_default();
+    unpin(context.root, &owner(context, venv), venv, &links)?;
+    set_anchored(context, registry, id, None)?;
+    audit(context, registry, id, "let-go", format!("it follows {} again", python::DEFAULT));
+    Ok(())
+}
+
+fn audit(context: &Context, registry: &Registry, id: &str, what: &str, detail: String) {
+    if let Some(entry) = registry.get(id) {
+        context.store.audit(&Event::new(&entry.name, entry.path(), what, detail));
+    }
+}
+
+/// Returns what was written there before.
+fn set_anchored(
+    context: &Context,
+    registry: &mut Registry,
+    id: &str,
+    anchored: Option<Anchored>,
+) -> Result<Option<Anchored>, StoreError> {
+    let Some(entry) = registry.get_mut(id) else { return Ok(None) };
+    let before = std::mem::replace(&mut entry.anchored, anchored);
+    context.store.save_registry(registry)?;
+    Ok(before)
+}
+
+/// The links of a venv by which it follows the default interpreter, and what pins them.
+pub(super) fn links_to_default(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
+    leaving_links(root, venv, Path::new(python::DEFAULT), &python::path_of(venv.site))
+}
+
+/// The links in `bin` that leave the venv for `from`, whatever they contain.
+fn leaving_links(
+    root: &Root,
+    venv: &Venv,
+    from: &Path,
+    to: &Path,
+) -> io::Result<Vec<RelinkedName>> {
+    let bin = Folder::open(&root.at(&venv.path))?.folder("bin")?;
+    let mut links = Vec::new();
+    for name in interpreter_names(&bin)? {
+        if venv::way_out(root, &venv.path, &name).as_deref() == Some(from) {
+            let text = bin.read_link(&name)?;
+            links.push(RelinkedName { name: PathText(name), from: PathText(text), to: to.into() });
+        }
+    }
+    Ok(links)
+}
+
+/// Makes a venv that follows the default interpreter stay with its own minor version.
+pub(super) fn pin(
+    root: &Root,
+    owner: &User,
+    venv: &Venv,
+    links: Vec<RelinkedName>,
+) -> io::Result<()> {
+    if links.is_empty() && venv.base.link == Link::Followed {
+        let bin = printable(venv.path.join("bin"));
+        return Err(io::Error::other(format!("no link in {bin} leads to {}", python::DEFAULT)));
+    }
+    let count = links.len();
+    if relink(root, owner, venv, links)? == count {
+        return Ok(());
+    }
+    let bin = printable(venv.path.join("bin"));
+    Err(io::Error::other(format!("a link in {bin} was changed meanwhile")))
+}
+
+/// Makes a venv that was pinned follow the default interpreter again, by the links that were
+/// changed then. Where these are not known, a link that bears the minor version in its own name
+/// is its creator's, and stays.
+pub(super) fn unpin(
+    root: &Root,
+    owner: &User,
+    venv: &Venv,
+    links: &[RelinkedName],
+) -> io::Result<()> {
+    let back = if links.is_empty() {
+        let default = Path::new(python::DEFAULT);
+        let mut found = leaving_links(root, venv, &python::path_of(venv.site), default)?;
+        found.retain(|link| link.name.0 != Path::new(&venv.site.program()));
+        found
+    } else {
+        let back = |link: &RelinkedName| RelinkedName {
+            name: link.name.clone(),
+            from: link.to.clone(),
+            to: link.from.clone(),
+        };
+        links.iter().map(back).collect()
+    };
+    // A link that leads elsewhere by now is its owner's.
+    relink(root, owner, venv, back).map(drop)
+}
+
+/// How many of them lead where they shall.
+fn relink(root: &Root, owner: &User, venv: &Venv, names: Vec<RelinkedName>) -> io::Result<usize> {
+    if names.is_empty() {
+        return Ok(0);
+    }
+    owner::run(root, owner, LIMIT, &Relink { venv: venv.path.as_path().into(), names })
+}
+
+/// Replaces every copied interpreter by the one that is installed now.
+pub(super) fn refresh(
+    root: &Root,
+    owner: &User,
+    venv: &Venv,
+    interpreter: &Interpreter,
+) -> io::Result<()> {
+    let task = Refresh {
+        venv: venv.path.as_path().into(),
+        copies: venv.base.copies.iter().map(|copy| PathText(copy.name.clone())).collect(),
+        minor: interpreter.version.minor(),
+        version: interpreter.version.clone(),
+    };
+    owner::run(root, owner, LIMIT, &task)
+}
+
+/// `python`, `python3`, `python3.11`: the names in `bin` that stand for an interpreter.
+fn interpreter_names(bin: &Folder) -> io::Result<Vec<PathBuf>> {
+    let mut names: Vec<PathBuf> = bin
+        .entries()?
+        .into_iter()
+        .filter(|entry| entry.kind.is_symlink())
+        .filter(|entry| {
+            entry.name.to_str().is_some_and(|name| {
+                matches!(name, "python" | "python3") || Minor::of_program(name).is_some()
+            })
+        })
+        .map(|entry| PathBuf::from(entry.name))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+    use crate::venv::{Base, Flavour};
+
+    const OLD: Minor = Minor::new(3, 11);
+
+    /// A system whose default Python is 3.11, and a venv on it as `python3 -m venv` makes it,
+    /// its way out linked to `target`.
+    fn system(target: &str) -> (tempfile::TempDir, Root, Venv) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let (system, bin) = (root.at("/usr/bin"), root.at("/srv/venv/bin"));
+        fs::create_dir_all(&system).unwrap();
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(system.join("python3.11"), "").unwrap();
+        for (link, target) in [("python3", "python3.11"), ("python", "python3")] {
+            symlink(target, system.join(link)).unwrap();
+        }
+        symlink("usr/bin", root.at("/bin")).unwrap();
+        for (link, target) in
+            [("python", "python3"), ("python3", target), ("python3.11", "python3")]
+        {
+            symlink(target, bin.join(link)).unwrap();
+        }
+        let metadata = fs::metadata(&bin).unwrap();
+        let venv = Venv {
+            path: "/srv/venv".into(),
+            flavour: Flavour::Venv,
+            base: Base {
+                link: Link::Followed,
+                path: python::DEFAULT.into(),
+                minor: Some(OLD),
+                version: None,
+                copies: Vec::new(),
+                ours: true,
+            },
+            site: OLD,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mode: 0o755,
+            system_site_packages: false,
+            prompt: None,
+        };
+        (folder, root, venv)
+    }
+
+    fn links(root: &Root) -> Vec<String> {
+        ["python", "python3", "python3.11"]
+            .map(|name| {
+                let link = fs::read_link(root.at("/srv/venv/bin").join(name)).unwrap();
+                link.display().to_string()
+            })
+            .to_vec()
+    }
+
+    fn owner(venv: &Venv) -> User {
+        super::super::target::owner_of(&Root::new("/nonexistent"), venv.uid, venv.gid)
+    }
+
+    /// Pins it, and returns what was changed.
+    fn pinned(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
+        let links = links_to_default(root, venv)?;
+        pin(root, &owner(venv), venv, links.clone())?;
+        Ok(links)
+    }
+
+    #[test]
+    fn pinning_changes_the_one_link_that_leaves_the_venv_and_unpinning_changes_it_back() {
+        let names =
+            ["/usr/bin/python3", "/bin/python3", "/usr/bin/python", "../../../usr/bin/python3"];
+        for name in names {
+            let (_folder, root, venv) = system(name);
+            let changed = pinned(&root, &venv).unwrap();
+            assert_eq!(links(&root), ["python3", "/usr/bin/python3.11", "python3"], "{name}");
+            unpin(&root, &owner(&venv), &venv, &changed).unwrap();
+            assert_eq!(links(&root), ["python3", name, "python3"]);
+            let left = fs::read_dir(root.at("/srv/venv/bin")).unwrap().count();
+            assert_eq!(left, 3, "nothing is left over");
+        }
+    }
+
+    #[test]
+    fn a_run_that_changed_nothing_leaves_every_link_as_it_was() {
+        for target in ["/usr/bin/python3", "/bin/python3", "../../../usr/bin/python3"] {
+            for is_known in [true, false] {
+                let (_folder, root, venv) = system(target);
+                let bin = root.at("/srv/venv/bin");
+                fs::remove_file(bin.join("python3.11")).unwrap();
+                symlink("/usr/bin/python3.11", bin.join("python3.11")).unwrap();
+                let before = links(&root);
+                let changed = pinned(&root, &venv).unwrap();
+                let known = if is_known { changed } else { Vec::new() };
+                unpin(&root, &owner(&venv), &venv, &known).unwrap();
+                let after = links(&root);
+                assert_eq!(after[2], before[2], "the creator has pinned this one");
+                assert!(after == before || !is_known, "{before:?} {after:?}");
+                assert!(after[1].ends_with("/python3"), "{after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_its_owner_changed_meanwhile_stays() {
+        let (_folder, root, venv) = system("/usr/bin/python3");
+        let changed = pinned(&root, &venv).unwrap();
+        let bin = root.at("/srv/venv/bin");
+        fs::remove_file(bin.join("python3")).unwrap();
+        symlink("/opt/python3", bin.join("python3")).unwrap();
+        unpin(&root, &owner(&venv), &venv, &changed).unwrap();
+        assert_eq!(links(&root)[1], "/opt/python3");
+    }
+
+    #[test]
+    fn a_venv_that_cannot_be_pinned_is_an_error() {
+        let (_folder, root, venv) = system("/opt/python3");
+        assert!(pinned(&root, &venv).is_err());
+        let already = Venv { base: Base { link: Link::Pinned, ..venv.base.clone() }, ..venv };
+        assert!(pinned(&root, &already).is_ok(), "it is pinned already");
+    }
+
+    #[test]
+    fn a_bin_that_is_a_link_or_somebody_elses_is_not_entered() {
+        let (_folder, root, venv) = system("/usr/bin/python3");
+        let bin = root.at("/srv/venv/bin");
+        let links = links_to_default(&root, &venv).unwrap();
+        fs::rename(&bin, root.at("/srv/venv/real")).unwrap();
+        symlink("real", &bin).unwrap();
+        assert!(pin(&root, &owner(&venv), &venv, links.clone()).is_err());
+        if rustix::process::geteuid().is_root() {
+            fs::remove_file(&bin).unwrap();
+            fs::rename(root.at("/srv/venv/real"), &bin).unwrap();
+            std::os::unix::fs::chown(&bin, Some(4711), None).unwrap();
+            let error = pin(&root, &owner(&venv), &venv, links).unwrap_err().to_string();
+            assert!(error.contains("does not belong to the venv's owner"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! What root asks of a tree's owner about it: see [`crate::owner`].
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Context;
+use super::stage::{from_beside, name_of};
+use super::target::owner_of;
+use crate::host::file::printable;
+use crate::host::path_text::PathText;
+use crate::host::tree::{Identity, Parent};
+use crate::host::user::User;
+use crate::host::{Root, mount};
+use crate::owner::{self, Carried, Carry, Compare, Lines, Pass, Remove};
+use crate::python::Minor;
+use crate::store::{Kept, Leftover, Swap};
+use crate::venv::{Flavour, Layout, Venv};
+
+/// How long a tree may take to be removed: on some disks each file waits for the disk.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long it may take to look through two trees.
+pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(300);
+
+/// Two trees that change places, and which minor version the packages in each are for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair<'a> {
+    pub(super) venv: &'a Path,
+    pub(super) flavour: Flavour,
+    pub(super) owner: &'a User,
+    /// The path at which the tree lies that is not in place.
+    pub(super) aside: &'a Path,
+    pub(super) in_place: Minor,
+    pub(super) put_aside: Minor,
+}
+
+impl<'a> Pair<'a> {
+    /// A venv and another tree of it.
+    pub(super) fn new(venv: &'a Venv, owner: &'a User, aside: &'a Path, other: Minor) -> Self {
+        let Venv { path, flavour, site, .. } = venv;
+        Self { venv: path, flavour: *flavour, owner, aside, in_place: *site, put_aside: other }
+    }
+
+    /// The same two trees after they have changed places.
+    pub(super) fn swapped(self) -> Self {
+        Self { in_place: self.put_aside, put_aside: self.in_place, ..self }
+    }
+
+    /// Carries the user files of the tree in place over to the other one.
+    pub(super) fn carry(&self, root: &Root, pass: Pass, limit: Duration) -> io::Result<Carried> {
+        let task = Carry {
+            from: Layout::new(self.venv, self.in_place, self.flavour),
+            to: self.aside.into(),
+            minor: self.put_aside,
+            venv: self.venv.into(),
+            pass,
+        };
+        owner::run(root, self.owner, limit, &task)
+    }
+
+    /// Carries those of the tree that is aside over to the one in place.
+    pub(super) fn carry_from_aside(
+        &self,
+        root: &Root,
+        pass: Pass,
+        limit: Duration,
+    ) -> io::Result<Carried> {
+        let task = Carry {
+            from: Layout::new(self.aside, self.put_aside, self.flavour),
+            to: self.venv.into(),
+            minor: self.in_place,
+            venv: self.venv.into(),
+            pass,
+        };
+        owner::run(root, self.owner, limit, &task)
+    }
+
+    /// What the tree that is aside has alone.
+    fn only_aside(&self, root: &Root, partial: bool) -> io::Result<Lines> {
+        let task = Compare {
+            tree: Layout::new(self.aside, self.put_aside, self.flavour),
+            other: self.venv.into(),
+            minor: self.in_place,
+            partial,
+        };
+        owner::run(root, self.owner, LOOK_LIMIT, &task)
+    }
+}
+
+/// Names the files that are in one tree alone.
+pub(super) fn only_in(tree: &Path, files: Lines) -> Option<String> {
+    (!files.is_empty()).then(|| {
+        format!(
+            "{} alone has the latest of these, and stays until `venvguard prune NAME`: {}",
+            printable(tree),
+            files.into_lines().join(", ")
+        )
+    })
+}
+
+/// Puts the old tree back into its place, unless it is there. The new one is aside then.
+/// Right however often and wherever it was interrupted; a tree that is neither of the two is
+/// somebody's, and not touched.
+pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
+    let parent = Parent::of(venv)?;
+    let (name, aside) = (name_of(venv), &from_beside(venv, swap.kept.path()));
+    let (old, new) = (Some(swap.kept.identity), Some(swap.new));
+    let standing = parent.identity(name);
+    if standing == old {
+        return Ok(());
+    }
+    if parent.identity(aside) != old {
+        let (venv, aside) = (printable(venv), printable(swap.kept.path()));
+        let message = format!("the previous environment is neither at {venv} nor at {aside}");
+        return Err(io::Error::other(message));
+    }
+    if standing == new {
+        return parent.exchange(aside, name);
+    }
+    // Where nothing stands; a name that is taken is refused.
+    parent.rename(aside, name)
+}
+
+/// Removes a tree that was put aside: its owner empties it, and root removes the empty directory.
+/// Another one at its path is left alone.
+pub(super) fn discard(root: &Root, tree: &Path, which: Identity) -> io::Result<()> {
+    let parent = Parent::of(tree)?;
+    let name = name_of(tree);
+    let Some((uid, gid)) = parent.owner(name)? else {
+        // Whoever removed it may have been killed before it was synced.
+        return parent.sync();
+    };
+    if parent.identity(name) != Some(which) {
+        let path = printable(tree);
+        return Err(io::Error::other(format!("{path} is another directory than it was")));
+    }
+    // What is mounted there is not part of the tree.
+    if let Some(mount) = mount::below(tree)?.first() {
+        return Err(io::Error::other(format!("{} is mounted there", printable(mount))));
+    }
+    // Paths of trees are real ones, whatever directory stands for the system.
+    let real = &Root::new("/");
+    let task = Remove { path: PathText(tree.to_path_buf()), identity: which };
+    let removed = owner::run(real, &owner_of(root, uid, gid), REMOVAL_LIMIT, &task)?;
+    // In a tree of root's each directory of somebody else is theirs to empty.
+    for (path, identity, uid) in removed.others {
+        if uid != 0 && owner::is_root() && parent.owner(name)?.is_some_and(|(top, _)| top == 0) {
+            let task = Remove { path, identity };
+            owner::run(real, &owner_of(root, uid, uid), REMOVAL_LIMIT, &task)?;
+        }
+    }
+    match parent.remove_empty(name, which) {
+        Err(error)
+            if error.kind() == io::ErrorKind::DirectoryNotEmpty && !removed.left.is_empty() =>
+        {
+            let left = removed.left.into_lines().join("; ");
+            Err(io::Error::other(format!(
+                "{}: only what belongs to its owner was removed ({left}); remove the rest by hand",
+                printable(tree)
+            )))
+        }
+        other => other,
+    }
+}
+
+/// What is in one tree alone where it was not carried over, in words.
+pub(super) fn left_behind(left: Lines) -> impl Iterator<Item = String> {
+    left.into_lines()
+        .into_iter()
+        .map(|line| format!("not carried over, and kept in the previous environment: {line}"))
+}
+
+/// What becomes of a tree that was in place and is aside again.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// The other tree has all that was in it.
+    Nothing,
+    HoldsFiles,
+}
+
+impl Left {
+    pub(super) fn of(self, swap: &Swap, follows: bool) -> (Option<Leftover>, Option<Kept>) {
+        let path = swap.kept.path();
+        match self {
+            Self::Nothing => (Some(Leftover::new(path, swap.new)), None),
+            Self::HoldsFiles => {
+                (None, Some(Kept::new(path, swap.new, follows).that_holds_files(true)))
+            }
+        }
+    }
+}
+
+impl Pair<'_> {
+    /// What the tree that is aside has alone; where that cannot be told, it may have something.
+    pub(super) fn left_aside(&self, root: &Root, partial: bool) -> (Left, Option<String>) {
+        match self.only_aside(root, partial) {
+            Ok(files) if files.is_empty() => (Left::Nothing, None),
+            Ok(files) => (Left::HoldsFiles, only_in(self.aside, files)),
+            Err(error) => {
+                let path = printable(self.aside);
+                let note = format!(
+                    "cannot compare {path}, which stays until `venvguard prune NAME`: {error}"
+                );
+                (Left::HoldsFiles, Some(note))
+            }
+        }
+    }
+
+    /// Puts the tree that is aside back into its place. What was written into the other one
+    /// meanwhile comes with it. The services are down; what else writes may do so until the trees
+    /// have changed places, and is carried after that.
+    pub(super) fn bring_back(
+        &self,
+        context: &Context,
+        swap: &Swap,
+        partial: bool,
+    ) -> io::Result<(Left, Vec<String>)> {
+        let root = context.root;
+        let pass = || Pass::Back { partial };
+        let mut notes = Vec::new();
+        let mut told = |carried: io::Result<Carried>| match carried {
+            Ok(carried) => {
+                let left = carried.left.into_lines().into_iter();
+                notes.extend(carried.notes.into_lines());
+                notes.extend(left.map(|line| format!("not carried back: {line}")));
+            }
+            Err(error) => notes.push(format!("cannot carry its user files back: {error}")),
+        };
+        told(self.carry(root, pass(), LOOK_LIMIT));
+        put_back(self.venv, swap)?;
+        let now = self.swapped();
+        told(now.carry_from_aside(root, pass(), LOOK_LIMIT));
+        let (left, note) = now.left_aside(root, partial);
+        notes.extend(note);
+        // Both passes may have met the same file.
+        let mut seen = std::collections::BTreeSet::new();
+        notes.retain(|note| seen.insert(note.clone()));
+        Ok((left, notes))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::host::tree;
+
+    const MINOR: Minor = Minor::new(3, 11);
+
+    fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let (venv, aside) = (base.join("venv"), base.join("aside"));
+        fs::create_dir(&venv).unwrap();
+        fs::write(venv.join("old"), "").unwrap();
+        (folder, venv, aside)
+    }
+
+    #[test]
+    fn the_old_tree_is_put_back_from_wherever_it_is() {
+        // Exchanged; taken away; not moved at all.
+        for state in ["exchanged", "moved", "untouched"] {
+            let (_folder, venv, aside) = folder();
+            let old = tree::identity(&venv).unwrap();
+            fs::create_dir(&aside).unwrap();
+            let new = tree::identity(&aside).unwrap();
+            match state {
+                "exchanged" => Parent::of(&venv).unwrap().exchange(&aside, &venv).unwrap(),
+                "moved" => {
+                    fs::remove_dir(&aside).unwrap();
+                    fs::rename(&venv, &aside).unwrap();
+                }
+                _ => {}
+            }
+            let swap = Swap { kept: Kept::new(&aside, old, true), new, minor: MINOR };
+            for _ in 0..2 {
+                put_back(&venv, &swap).unwrap();
+                assert_eq!(tree::identity(&venv), Some(old), "{state}");
+                assert!(venv.join("old").exists() && !aside.join("old").exists(), "{state}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_neither_of_the_two_trees_is_not_touched() {
+        let (_folder, venv, aside) = folder();
+        fs::create_dir(&aside).unwrap();
+        let (mine, old) = (tree::identity(&venv), tree::identity(&aside).unwrap());
+        for kept in [(0, 0), old] {
+            let swap = Swap { kept: Kept::new(&aside, kept, true), new: (0, 1), minor: MINOR };
+            assert!(put_back(&venv, &swap).is_err());
+            assert_eq!(tree::identity(&venv), mine);
+        }
+    }
+
+    #[test]
+    fn a_tree_of_pipx_is_kept_where_pipx_sees_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let (venv, aside) = (base.join("venvs/app"), base.join(".app.venvguard-x"));
+        fs::create_dir_all(venv.join("old")).unwrap();
+        fs::create_dir(&aside).unwrap();
+        let (old, new) = (tree::identity(&venv).unwrap(), tree::identity(&aside).unwrap());
+        let parent = Parent::of(&venv).unwrap();
+        let name = from_beside(&venv, &aside);
+        assert_eq!(parent.identity(&name), Some(new));
+        parent.exchange(&name, name_of(&venv)).unwrap();
+        assert!(aside.join("old").exists() && !venv.join("old").exists());
+        let swap = Swap { kept: Kept::new(&aside, old, true), new, minor: MINOR };
+        put_back(&venv, &swap).unwrap();
+        assert!(venv.join("old").exists());
+        for _ in 0..2 {
+            discard(&Root::new("/"), &aside, new).unwrap();
+        }
+        assert!(!aside.exists());
+    }
+}

@@ -1,0 +1,140 @@
+//! Stopping services for the moment in which the tree below them is exchanged.
+//!
+//! systemd stops more than it is told: what requires a unit, or is part of it, stops with it, and
+//! is not started again when the unit is. And a socket or a timer may start a unit in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::systemd::{self, systemctl};
+use super::{Manager, Restart, Service, ServiceError, condition, must_be_own, supervisord};
+use crate::host::Root;
+use crate::host::file::printable;
+
+/// By these a unit stops when another one does.
+const STOP_WITH: [&str; 5] =
+    ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
+
+/// No chain of dependencies is longer than this.
+const CHAIN: usize = 16;
+
+/// Stops a service. What runs to its end by itself is left alone.
+pub(crate) fn stop(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
+    must_be_own(root, service)?;
+    match service.manager() {
+        Manager::Systemd | Manager::User => systemd::stop(root, service.name()),
+        Manager::Supervisord => supervisord::stop(root, service.name()),
+    }
+}
+
+/// Whether one of these services runs, though it was stopped.
+pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service> {
+    let is_up = |service: &&Service| {
+        condition(root, service).is_ok_and(|found| found.up || found.main_pid.is_some())
+    };
+    services.iter().find(is_up).cloned()
+}
+
+/// The active units that go down with these services, other than the services themselves.
+pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+    let own = units(services);
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    let mut next = own.clone();
+    for _ in 0..CHAIN {
+        let asked = ask(root, &next, &STOP_WITH)?;
+        let named: BTreeSet<String> = asked.values().flatten().cloned().collect();
+        next = active(root, &named)?
+            .into_iter()
+            .filter(|unit| !own.contains(unit) && !found.contains(unit))
+            .collect();
+        if next.is_empty() {
+            break;
+        }
+        found.extend(next.iter().cloned());
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The active sockets, timers and paths that may start one of these services.
+pub(crate) fn triggers(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+    let asked = ask(root, &units(services), &["TriggeredBy"])?;
+    Ok(active(root, &asked.values().flatten().cloned().collect())?.into_iter().collect())
+}
+
+/// Stops units in one transaction.
+pub(crate) fn stop_units(root: &Root, units: &[String]) -> Result<(), ServiceError> {
+    each(root, "stop", units)
+}
+
+/// Starts units in one transaction, so that systemd keeps the order of their dependencies.
+pub(crate) fn start_units(root: &Root, units: &[String]) -> Result<(), ServiceError> {
+    each(root, "start", units)
+}
+
+fn each(root: &Root, verb: &str, units: &[String]) -> Result<(), ServiceError> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    systemctl(root)?.limit(systemd::RESTART_LIMIT).args([verb, "--"]).args(units).run()?;
+    Ok(())
+}
+
+fn units(services: &[Service]) -> BTreeSet<String> {
+    let is_unit = |service: &&Service| service.manager() != Manager::Supervisord;
+    services.iter().filter(is_unit).map(|service| service.name().to_string()).collect()
+}
+
+/// The units that some properties of others name.
+fn ask(
+    root: &Root,
+    units: &BTreeSet<String>,
+    properties: &[&str],
+) -> Result<BTreeMap<String, Vec<String>>, ServiceError> {
+    if units.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let answer = systemctl(root)?
+        .asks()
+        .args(["show", "--property=Id"])
+        .args(properties.iter().map(|property| format!("--property={property}")))
+        .arg("--")
+        .args(units)
+        .run()?;
+    Ok(named(&answer.text()))
+}
+
+/// What `systemctl show` answers: a block of `KEY=UNIT UNIT…` for each unit.
+fn named(answer: &str) -> BTreeMap<String, Vec<String>> {
+    let blocks = answer.split("\n\n").map(|block| {
+        let pairs = || block.lines().filter_map(|line| line.split_once('='));
+        let id = pairs().find_map(|(key, value)| (key == "Id").then(|| value.to_string()));
+        let others = pairs().filter(|(key, _)| *key != "Id");
+        // Names of units have no blanks. One that could be an option is no unit's.
+        let names = others.flat_map(|(_, value)| value.split_whitespace());
+        let names = names.filter(|name| !name.starts_with('-') && printable(name) == **name);
+        (id.unwrap_or_default(), names.map(str::to_string).collect())
+    });
+    blocks.collect()
+}
+
+fn active(root: &Root, units: &BTreeSet<String>) -> Result<BTreeSet<String>, ServiceError> {
+    let states = ask(root, units, &["ActiveState"])?;
+    let is_active = |(unit, state): (String, Vec<String>)| {
+        matches!(state.first()?.as_str(), "active" | "activating" | "reloading").then_some(unit)
+    };
+    Ok(states.into_iter().filter_map(is_active).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_units_that_systemctl_names_are_read_by_block() {
+        let found = named(
+            "Id=web.service\nRequiredBy=worker.service site.target\nBoundBy=\n\n\
+             Id=db.service\nRequiredBy=-x.service web.service\n",
+        );
+        assert_eq!(found["web.service"], ["worker.service", "site.target"]);
+        assert_eq!(found["db.service"], ["web.service"]);
+    }
+}
