@@ -11,8 +11,13 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     for action in actions {
         let to = action.to.as_deref();
         if action.package == "python3-minimal" {
-            after.default =
-                to.and_then(|version| Version::of_package(version).ok()).map(|v| v.minor());
+            match to.map(Version::of_package) {
+                None => after.default = None,
+                Some(Ok(version)) => after.default = Some(version.minor()),
+                // A vendor's version that is no Python version says nothing about the link:
+                // a removal must not be read out of it.
+                Some(Err(_)) => {}
+            }
         } else if let Some(minor) =
             action.package.strip_suffix("-minimal").and_then(Minor::of_program)
         {
@@ -83,6 +88,31 @@ mod tests {
             &[action("python3.11-minimal", Some("3.11.2-6"), None)],
         );
         assert_eq!(after, system(&["3.13.5-2"]));
+    }
+
+    #[test]
+    fn a_default_whose_version_cannot_be_read_stays_what_it_is() {
+        use crate::plan::{Moment, Readiness, assess, decide, samples::subject};
+        use crate::venv::Link;
+        let now = system(&["3.11.2-6"]);
+        for version in ["3.11.2.1-1", "3.11.2.pve1-1", "2026.1-1", "3-1"] {
+            let after =
+                predict(&now, &[action("python3-minimal", Some("3.11.2-1+b1"), Some(version))]);
+            let subject = subject(Link::Followed, Minor::new(3, 11));
+            let assessment = assess(&subject, &now, &after);
+            let ready = Readiness::Ready;
+            let decision = decide(&subject, assessment, &ready, &now, &after, Moment::BeforeDpkg);
+            assert!(!decision.blocks, "{version}: apt is blocked: {:?}", decision.reasons);
+        }
+        let after = predict(&now, &[action("python3-minimal", Some("3.11.2-1"), None)]);
+        assert_eq!(after.default, None, "a removal still is one");
+    }
+
+    #[test]
+    fn an_interpreter_whose_version_cannot_be_read_stays_what_it_is() {
+        let now = system(&["3.11.2-6"]);
+        let upgrade = action("python3.11-minimal", Some("3.11.2-6"), Some("3.11.2.pve1-1"));
+        assert_eq!(predict(&now, &[upgrade]), now);
     }
 
     /// Debian versions are ordered as dpkg orders them, asked from dpkg itself.
