@@ -82,7 +82,13 @@ impl Transaction {
     }
 
     fn read_option(&mut self, text: &[u8]) {
-        self.dry_run |= matches!(text, b"Debug::pkgDPkgPM=1" | b"Debug::pkgDPkgPM=true");
+        // apt looks its options up whatever their case, and prints each as it was first set.
+        let mut halves = text.splitn(2, |byte| *byte == b'=');
+        let (Some(key), Some(value)) = (halves.next(), halves.next()) else { return };
+        if key.eq_ignore_ascii_case(b"Debug::pkgDPkgPM") {
+            // What is no boolean to apt is what the option is without it: false.
+            self.dry_run = truth(value).unwrap_or(false);
+        }
     }
 
     fn read_action(&mut self, text: &[u8], line: usize) -> Result<(), ProtocolError> {
@@ -121,6 +127,43 @@ impl Transaction {
         }
         Ok(())
     }
+}
+
+/// A boolean as apt reads it (`StringToBool`, apt-pkg/contrib/strutl.cc): a word, or a number
+/// as `strtol` takes it in base 0. Every other text is none.
+fn truth(value: &[u8]) -> Option<bool> {
+    let text = std::str::from_utf8(value).ok()?;
+    let is_one_of = |words: [&str; 5]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is_one_of(["yes", "true", "with", "on", "enable"]) {
+        return Some(true);
+    }
+    if is_one_of(["no", "false", "without", "off", "disable"]) {
+        return Some(false);
+    }
+    match number(text)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn number(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.split_at_checked(1) {
+        Some(("-", digits)) => (-1, digits),
+        Some(("+", digits)) => (1, digits),
+        _ => (1, text),
+    };
+    let hex = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+    let (digits, base) = match (hex, digits.strip_prefix('0')) {
+        (Some(hex), _) => (hex, 16),
+        (None, Some(octal)) if !octal.is_empty() => (octal, 8),
+        _ => (digits, 10),
+    };
+    // `from_str_radix` would take a second sign.
+    if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    i64::from_str_radix(digits, base).ok()?.checked_mul(sign)
 }
 
 fn lossy(text: &[u8]) -> String {
@@ -190,6 +233,40 @@ mod tests {
         let list = "VERSION 3\nDebug::pkgDPkgPM=1\nAPT::Get::Assume-Yes=1\n\n";
         assert!(read(list).unwrap().dry_run);
         assert!(!read("VERSION 3\nAPT::Get::Assume-Yes=1\n\n").unwrap().dry_run);
+    }
+
+    #[test]
+    fn a_dry_run_is_seen_in_every_spelling_that_apt_takes() {
+        let is_dry = |line: &str| read(&format!("VERSION 3\n{line}\n\n")).unwrap().dry_run;
+        for word in ["1", "true", "yes", "on", "with", "enable", "Yes", "TRUE", "01", "0x1", "+1"] {
+            assert!(is_dry(&format!("Debug::pkgDPkgPM={word}")), "{word}");
+        }
+        for word in [
+            "0",
+            "false",
+            "no",
+            "off",
+            "without",
+            "disable",
+            "OFF",
+            "00",
+            "0x0",
+            "-0",
+            "",
+            "2",
+            "-1",
+            "1x",
+            "+-1",
+            "0x",
+            "y",
+            "maybe",
+            "99999999999999999999",
+        ] {
+            assert!(!is_dry(&format!("Debug::pkgDPkgPM={word}")), "{word}");
+        }
+        // apt's own lookup does not mind the case, and `-o` sets the spelling.
+        assert!(is_dry("debug::pkgdpkgpm=yes"));
+        assert!(!is_dry("Debug::pkgDPkgPM::x=1") && !is_dry("Debug::pkgDPkgPM"));
     }
 
     #[test]
