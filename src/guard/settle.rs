@@ -152,7 +152,7 @@ impl Guard {
         self.report.changes(&plan.changes);
         let wanted = || plan.decisions.iter().filter(|decision| decision.remedy != Remedy::None);
         let ids: Vec<&str> = wanted().map(|decision| decision.id.as_str()).collect();
-        let running = self.running_services(&survey, &ids);
+        let running = self.services_after(&survey, &ids, transaction);
         let impossible = wanted().filter(|decision| decision.remedy == Remedy::Impossible);
         let mut all_good = true;
         for decision in impossible {

@@ -9,7 +9,7 @@ use crate::host::user;
 use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Remedy, Subject};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Target};
-use crate::service::{self, Processes, Service, ServiceMap};
+use crate::service::{self, Condition, Processes, Service, ServiceMap};
 use crate::store::{Entry, Registry, TransactionRecord};
 use crate::transaction::changes;
 use crate::venv::{self, NotAVenv, Venv};
@@ -177,11 +177,58 @@ impl Guard {
         Plan { changes: changes(before, after), decisions }
     }
 
-    /// The services of some venvs that are up now, declared or found.
+    /// What is to be restarted for some venvs that a person repairs, or an upgrade of which
+    /// nothing was recorded: what runs, and what failed (see [`Condition::is_brought_back`]).
     pub(crate) fn running_services(
         &self,
         survey: &Survey,
         ids: &[&str],
+    ) -> BTreeMap<String, Vec<Service>> {
+        self.services_of(survey, ids, |name, service, condition| {
+            self.tell_of_left_alone(name, service, condition);
+            condition.is_brought_back()
+        })
+    }
+
+    /// What is to be restarted after a transaction whose record names what was up before it:
+    /// beside that only what runs now. A service that had failed before stays as it was.
+    pub(super) fn services_after(
+        &self,
+        survey: &Survey,
+        ids: &[&str],
+        record: Option<&TransactionRecord>,
+    ) -> BTreeMap<String, Vec<Service>> {
+        if record.is_none() {
+            return self.running_services(survey, ids);
+        }
+        self.services_of(survey, ids, |name, service, condition| {
+            self.tell_of_left_alone(name, service, condition);
+            condition.is_restarted()
+        })
+    }
+
+    /// What runs before a transaction: nothing can have failed because of it yet.
+    pub(super) fn services_before(
+        &self,
+        survey: &Survey,
+        ids: &[&str],
+    ) -> BTreeMap<String, Vec<Service>> {
+        self.services_of(survey, ids, |_, _, condition| condition.is_restarted())
+    }
+
+    /// Names what runs on and is not restarted, and why.
+    fn tell_of_left_alone(&self, name: &str, service: &Service, condition: &Condition) {
+        if let Some(why) = condition.left_alone.as_ref().filter(|_| condition.is_at_work()) {
+            self.report.note(&format!("{name}: {service} is left alone: {why}"));
+        }
+    }
+
+    /// The services of some venvs, declared or found, that `is_meant`.
+    fn services_of(
+        &self,
+        survey: &Survey,
+        ids: &[&str],
+        is_meant: impl Fn(&str, &Service, &Condition) -> bool,
     ) -> BTreeMap<String, Vec<Service>> {
         let chosen: Vec<(&Entry, &Venv)> = ids.iter().filter_map(|id| survey.get(id)).collect();
         if chosen.is_empty() {
@@ -201,7 +248,13 @@ impl Guard {
                 if services.is_empty() {
                     services.extend(map.of(&venv.path).services.iter().cloned());
                 }
-                services.retain(|service| self.is_wanted(service));
+                services.retain(|service| match service::condition(&self.root, service) {
+                    Ok(condition) => is_meant(&entry.name, service, &condition),
+                    Err(error) => {
+                        self.report.error(&format!("{service} will not be restarted: {error}"));
+                        false
+                    }
+                });
                 (entry.id.clone(), services)
             })
             .collect()
@@ -224,20 +277,66 @@ impl Guard {
         service::condition(&self.root, service).is_ok_and(|condition| condition.up)
     }
 
-    /// Whether a service is to be brought back: it is up, or it failed. One that somebody
-    /// stopped stays stopped.
-    fn is_wanted(&self, service: &Service) -> bool {
-        match service::condition(&self.root, service) {
-            Ok(condition) => condition.is_wanted(),
-            Err(error) => {
-                self.report.error(&format!("{service} will not be restarted: {error}"));
-                false
-            }
-        }
-    }
-
     /// The registry, looked at.
     pub(crate) fn look(&self) -> Result<Survey, GuardError> {
         Ok(self.survey(self.registry()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Program, Root};
+    use crate::report::Report;
+    use crate::venv::Link;
+
+    /// A machine whose systemctl knows units in some states, and a venv that declares them all.
+    fn machine(states: &[(&str, &str)]) -> (tempfile::TempDir, Guard, Survey) {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        for path in ["run/systemd/system", "usr/bin", "proc", "units"] {
+            std::fs::create_dir_all(base.join(path)).unwrap();
+        }
+        for (unit, shown) in states {
+            let text = format!("LoadState=loaded\nType=simple\n{shown}");
+            std::fs::write(base.join("units").join(unit), text).unwrap();
+        }
+        let script =
+            format!("#!/bin/sh\nfor unit; do :; done\ncat {}/units/\"$unit\"\n", base.display());
+        std::fs::write(base.join("script"), script).unwrap();
+        let install = Program::new("/usr/bin/install").arg("-m755");
+        install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
+        let guard = Guard::open(Root::new(base), Report::for_command()).unwrap();
+        let venv = plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+        let mut registry = Registry::default();
+        let entry = registry.add(&venv.path, None, Policy::Auto).unwrap();
+        entry.services =
+            states.iter().map(|(unit, _)| format!("systemd:{unit}").parse().unwrap()).collect();
+        (folder, guard, Survey { registry, venvs: vec![Ok(venv)] })
+    }
+
+    #[test]
+    fn a_unit_that_failed_before_the_transaction_is_not_started() {
+        let (_folder, guard, survey) = machine(&[
+            ("broken.service", "ActiveState=failed\nSubState=failed\n"),
+            ("ended.service", "ActiveState=active\nSubState=exited\nType=oneshot\n"),
+            ("late.service", "ActiveState=activating\nSubState=auto-restart\n"),
+            ("masked.service", "ActiveState=active\nSubState=running\nLoadState=masked\n"),
+            ("stopped.service", "ActiveState=inactive\nSubState=dead\n"),
+            ("web.service", "ActiveState=active\nSubState=running\n"),
+        ]);
+        let id = survey.registry.venvs[0].id.clone();
+        let names = |found: BTreeMap<String, Vec<Service>>| -> Vec<String> {
+            found[&id].iter().map(|service| service.name().to_string()).collect()
+        };
+        let ids = [id.as_str()];
+        let record = TransactionRecord::new(BTreeMap::new());
+        let at_work = ["late.service", "web.service"];
+        assert_eq!(names(guard.services_before(&survey, &ids)), at_work);
+        assert_eq!(names(guard.services_after(&survey, &ids, Some(&record))), at_work);
+        // Nothing was recorded: the upgrade may be why it failed.
+        let and_failed = ["broken.service", "late.service", "web.service"];
+        assert_eq!(names(guard.services_after(&survey, &ids, None)), and_failed);
+        assert_eq!(names(guard.running_services(&survey, &ids)), and_failed);
     }
 }

@@ -26,8 +26,11 @@ pub(crate) struct Condition {
     pub(crate) done: bool,
     /// It is not up and its manager will not change that by itself.
     pub(crate) settled: bool,
-    /// It went down by itself, and nobody stopped it.
+    /// It went down by itself, is meant to be up, and nobody stopped it.
     pub(crate) failed: bool,
+    /// Why venvguard never restarts it, where it does not: its run is not ours to repeat, or
+    /// its manager refuses.
+    pub(crate) left_alone: Option<String>,
     /// As the manager words it.
     pub(crate) state: String,
     pub(crate) main_pid: Option<u32>,
@@ -36,9 +39,21 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
-    /// Whether the service is meant to be up: what somebody stopped stays stopped.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.up || self.failed || !self.settled
+    /// Whether something of it runs, or is about to.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.up || !self.settled
+    }
+
+    /// Whether a restart is ours to make, and the service runs.
+    pub(crate) fn is_restarted(&self) -> bool {
+        self.left_alone.is_none() && self.is_at_work()
+    }
+
+    /// The same where nothing tells what was up before the upgrade (a bare `dpkg -i`, a
+    /// `rebuild` by hand): a service that failed is started, because the upgrade may be why.
+    /// What somebody stopped stays stopped, and what has ended is not run again.
+    pub(crate) fn is_brought_back(&self) -> bool {
+        self.is_restarted() || (self.left_alone.is_none() && self.failed)
     }
 }
 
@@ -124,6 +139,7 @@ mod tests {
             done: state == "done",
             settled: matches!(state, "failed" | "done"),
             failed: state == "failed",
+            left_alone: None,
             state: state.into(),
             main_pid: Some(pid),
             restarts,

@@ -56,7 +56,7 @@ pub(crate) enum ServiceError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restart {
     Done,
-    /// A oneshot that is at work or has ended: a second run is not ours to start.
+    /// A restart is not ours to make: [`Condition::left_alone`] says why.
     LeftAlone,
 }
 

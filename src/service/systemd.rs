@@ -17,7 +17,7 @@ pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(300);
 const QUESTION_LIMIT: Duration = Duration::from_secs(25);
 
 /// What a unit is asked for.
-const PROPERTIES: [&str; 11] = [
+const PROPERTIES: [&str; 15] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -29,7 +29,15 @@ const PROPERTIES: [&str; 11] = [
     "Job",
     "NeedDaemonReload",
     "InvocationID",
+    "TasksCurrent",
+    "TriggeredBy",
+    "RefuseManualStart",
+    "RefuseManualStop",
 ];
+
+/// Under this name [`Unit`] notes the socket that an instance serves one connection of;
+/// systemd has no such property.
+const CONNECTION_OF: &str = "venvguard:ConnectionOf";
 
 /// Whether systemd runs this machine (`sd_booted(3)`).
 pub(super) fn is_running(root: &Root) -> bool {
@@ -41,18 +49,17 @@ pub(super) fn condition(root: &Root, unit: &str) -> Result<Condition, ServiceErr
     Ok(Unit::ask(root, unit)?.condition())
 }
 
-/// Restarts a unit. A oneshot that is not active is left alone: it is at work, or has ended
-/// it, and doing it again is not ours to decide.
+/// Restarts a unit, unless that is not ours to do.
 pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
     let before = Unit::ask(root, unit)?;
+    if before.left_alone().is_some() {
+        return Ok(Restart::LeftAlone);
+    }
     let load = before.get("LoadState");
     if load != "loaded" {
         return Err(ServiceError::NotLoaded { unit: unit.to_string(), state: load.to_string() });
     }
-    if before.get("Type") == "oneshot" && before.get("ActiveState") != "active" {
-        return Ok(Restart::LeftAlone);
-    }
-    if before.get("NeedDaemonReload") == "yes" {
+    if before.is("NeedDaemonReload") {
         systemctl(root)?.arg("daemon-reload").run()?;
     }
     // A unit that failed too often is refused until its counter is set back. The counter
@@ -116,13 +123,23 @@ pub(super) struct Unit(HashMap<String, String>);
 
 impl Unit {
     fn ask(root: &Root, unit: &str) -> Result<Self, ServiceError> {
-        let answer = systemctl(root)?
-            .asks()
-            .arg("show")
-            .args(PROPERTIES.map(|property| format!("--property={property}")))
-            .args(["--", unit])
-            .run()?;
-        Ok(Self::read(&answer.text()))
+        let show = |properties: &[&str], unit: &str| -> Result<Self, ServiceError> {
+            let properties = properties.iter().map(|property| format!("--property={property}"));
+            let program = systemctl(root)?.asks().arg("show").args(properties);
+            Ok(Self::read(&program.args(["--", unit]).run()?.text()))
+        };
+        let mut found = show(&PROPERTIES, unit)?;
+        // `Accept=yes` needs a template, and starts an instance of it for each connection.
+        if unit.contains('@') {
+            let sockets = found.get("TriggeredBy").split_whitespace().map(str::to_string);
+            let sockets: Vec<String> = sockets.filter(|name| name.ends_with(".socket")).collect();
+            for socket in sockets {
+                if show(&["Accept"], &socket)?.is("Accept") {
+                    found.0.insert(CONNECTION_OF.to_string(), socket);
+                }
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn read(answer: &str) -> Self {
@@ -132,6 +149,11 @@ impl Unit {
 
     fn get(&self, property: &str) -> &str {
         self.0.get(property).map_or("", String::as_str)
+    }
+
+    /// `systemctl show` writes every boolean as `yes` or `no`, however a unit file spells it.
+    fn is(&self, property: &str) -> bool {
+        self.get(property) == "yes"
     }
 
     fn number(&self, property: &str) -> Option<u32> {
@@ -144,6 +166,41 @@ impl Unit {
         !run.is_empty() && run != before.get("InvocationID")
     }
 
+    fn is_active(&self) -> bool {
+        matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
+    }
+
+    /// Whether it is active by its word alone (`RemainAfterExit=yes`): what it ran has ended,
+    /// and left no process behind. An init script's daemon may have left the unit.
+    fn has_ended(&self) -> bool {
+        let tasks = self.get("TasksCurrent").parse().unwrap_or(u64::MAX);
+        let has_tasks = tasks != 0 && tasks != u64::MAX;
+        let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
+        (active, sub) == ("active", "exited") && self.get("Type") != "forking" && !has_tasks
+    }
+
+    /// Why a restart is not ours to make: it would do some work a second time, or systemd
+    /// would refuse it.
+    fn left_alone(&self) -> Option<String> {
+        let connection = self.get(CONNECTION_OF);
+        let refusal =
+            ["RefuseManualStart", "RefuseManualStop"].into_iter().find(|one| self.is(one));
+        let is_gone = self.get("LoadState") != "loaded" && self.is_active();
+        Some(match (self.get("LoadState"), refusal) {
+            ("masked", _) => "it is masked".to_string(),
+            (load, _) if is_gone => format!("its unit is {}", printable(load)),
+            (_, Some(refusal)) => format!("its unit has {refusal}=yes"),
+            _ if !connection.is_empty() => {
+                format!("it serves one connection of {}", printable(connection))
+            }
+            _ if self.has_ended() => "it has ended".to_string(),
+            _ if self.get("Type") == "oneshot" && !self.is_active() => {
+                "it is a oneshot".to_string()
+            }
+            _ => return None,
+        })
+    }
+
     pub(super) fn condition(&self) -> Condition {
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         let is_queued = self.number("Job").is_some_and(|job| job != 0);
@@ -152,11 +209,14 @@ impl Unit {
         let is_done = active == "inactive"
             && self.get("Type") == "oneshot"
             && self.get("Result") == "success";
+        let has_ended = self.has_ended();
+        let is_at_rest = has_ended || matches!(active, "failed" | "inactive");
         Condition {
-            up: matches!(active, "active" | "reloading" | "refreshing"),
+            up: self.is_active() && !has_ended,
             done: is_done && !is_queued,
-            settled: matches!(active, "failed" | "inactive") && !is_queued,
-            failed: active == "failed",
+            settled: is_at_rest && !is_queued,
+            failed: active == "failed" && self.get("Type") != "oneshot",
+            left_alone: self.left_alone(),
             state: printable(self.words(active, sub)),
             main_pid: self.number("MainPID").filter(|pid| *pid != 0),
             restarts: self.number("NRestarts").unwrap_or(0),
@@ -199,6 +259,7 @@ mod tests {
                 done: false,
                 settled: false,
                 failed: false,
+                left_alone: None,
                 state: "active (running)".into(),
                 main_pid: Some(363),
                 restarts: 0,
@@ -282,13 +343,82 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_masked_or_gone_is_not_restarted() {
-        for state in ["masked", "not-found"] {
-            let (folder, root) = machine(&format!("LoadState={state}\nActiveState=inactive\n"));
-            let error = restart(&root, "web.service").unwrap_err().to_string();
-            assert_eq!(error, format!("systemd cannot restart web.service: the unit is {state}"));
+        let (folder, root) = machine("LoadState=not-found\nActiveState=inactive\n");
+        let error = restart(&root, "web.service").unwrap_err().to_string();
+        assert_eq!(error, "systemd cannot restart web.service: the unit is not-found");
+        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+        assert_eq!(calls.lines().count(), 1, "{calls}");
+    }
+
+    #[test]
+    fn what_systemd_refuses_to_restart_is_left_alone_with_the_reason() {
+        let running = "ActiveState=active\nSubState=running\nMainPID=7\n";
+        for (unit, shown, why) in [
+            ("web.service", "LoadState=masked\n", "it is masked"),
+            ("web.service", "LoadState=not-found\n", "its unit is not-found"),
+            (
+                "web.service",
+                "LoadState=loaded\nRefuseManualStop=yes\n",
+                "its unit has RefuseManualStop=yes",
+            ),
+            (
+                "web.service",
+                "LoadState=loaded\nRefuseManualStart=yes\nRefuseManualStop=no\n",
+                "its unit has RefuseManualStart=yes",
+            ),
+            (
+                "app@3-10.0.0.1:80-10.0.0.2:4711.service",
+                "LoadState=loaded\nTriggeredBy=app.socket\nAccept=yes\n",
+                "it serves one connection of app.socket",
+            ),
+        ] {
+            let (folder, root) = machine(&format!("{shown}{running}"));
+            let found = condition(&root, unit).unwrap();
+            assert_eq!(found.left_alone.as_deref(), Some(why));
+            assert!(found.up && !found.is_restarted() && !found.is_brought_back(), "{found:?}");
+            assert_eq!(restart(&root, unit).unwrap(), Restart::LeftAlone);
             let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
-            assert_eq!(calls.lines().count(), 1, "{calls}");
+            assert!(calls.lines().all(|call| call.starts_with("show")), "{calls}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_hands_itself_over_does_not_keep_its_service_from_a_restart() {
+        for (unit, accept) in [("web@blue.service", "no"), ("web.service", "yes")] {
+            let (_folder, root) = machine(&format!(
+                "LoadState=loaded\nActiveState=active\nTriggeredBy=web.socket web.timer\nAccept={accept}\n"
+            ));
+            assert_eq!(restart(&root, unit).unwrap(), Restart::Done, "{unit}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_remains_active_after_its_exit_is_not_run_again() {
+        let exited =
+            "LoadState=loaded\nActiveState=active\nSubState=exited\nMainPID=0\nResult=success\n";
+        for more in ["Type=oneshot\n", "Type=simple\nTasksCurrent=[not set]\n"] {
+            let (folder, root) = machine(&format!("{exited}{more}"));
+            let found = condition(&root, "migrate.service").unwrap();
+            assert!(!found.up && !found.is_brought_back(), "{found:?}");
+            assert_eq!(found.state, "active (exited)");
+            let done = restart(&root, "migrate.service").unwrap();
+            let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+            assert_eq!(done, Restart::LeftAlone, "{calls}");
+        }
+        // `celery multi start` ends and leaves daemons; an init script's leave the unit, too.
+        for more in ["Type=oneshot\nTasksCurrent=4\n", "Type=forking\nTasksCurrent=0\n"] {
+            let (_folder, root) = machine(&format!("{exited}{more}"));
+            assert!(condition(&root, "celery.service").unwrap().is_restarted(), "{more}");
+            assert_eq!(restart(&root, "celery.service").unwrap(), Restart::Done, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_oneshot_that_failed_is_not_brought_back() {
+        let failed =
+            shown("LoadState=loaded\nActiveState=failed\nType=oneshot\nResult=exit-code\n");
+        assert!(!failed.is_brought_back() && !failed.failed, "{failed:?}");
+        assert!(shown("LoadState=loaded\nActiveState=failed\nType=simple\n").is_brought_back());
     }
 
     #[test]
@@ -297,7 +427,10 @@ mod tests {
             ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", Restart::LeftAlone),
             ("LoadState=loaded\nActiveState=inactive\nType=oneshot\n", Restart::LeftAlone),
             ("LoadState=loaded\nActiveState=failed\nType=oneshot\n", Restart::LeftAlone),
-            ("LoadState=loaded\nActiveState=active\nType=oneshot\n", Restart::Done),
+            (
+                "LoadState=loaded\nActiveState=active\nSubState=running\nType=oneshot\n",
+                Restart::Done,
+            ),
             ("LoadState=loaded\nActiveState=inactive\n", Restart::Done),
             ("LoadState=loaded\nActiveState=active\n", Restart::Done),
         ] {

@@ -19,11 +19,13 @@ struct Program {
     group: String,
     name: String,
     state: String,
+    exit_status: i32,
     pid: u32,
 }
 
 impl Imitation {
-    /// Programs by group, name and state; those that run have pids from 380.
+    /// Programs by group, name and state (`EXITED 3`: with its status); those that run have pids
+    /// from 380.
     pub(in crate::service) fn start(programs: &[(&str, &str, &str)]) -> Self {
         Self::start_late(programs, Duration::ZERO)
     }
@@ -36,11 +38,15 @@ impl Imitation {
         let mut programs: Vec<_> = programs
             .iter()
             .zip(380..)
-            .map(|((group, name, state), pid)| Program {
-                group: (*group).into(),
-                name: (*name).into(),
-                state: (*state).into(),
-                pid: if *state == "RUNNING" { pid } else { 0 },
+            .map(|((group, name, state), pid)| {
+                let (state, exit_status) = state.split_once(' ').unwrap_or((state, "0"));
+                Program {
+                    group: (*group).into(),
+                    name: (*name).into(),
+                    state: state.into(),
+                    exit_status: exit_status.parse().unwrap(),
+                    pid: if state == "RUNNING" { pid } else { 0 },
+                }
             })
             .collect();
         let noted = told.clone();
@@ -153,6 +159,7 @@ impl Program {
             text("group", &self.group),
             text("statename", &self.state),
             text("spawnerr", ""),
+            member("exitstatus", &format!("<int>{}</int>", self.exit_status)),
             member("pid", &format!("<int>{}</int>", self.pid)),
         ];
         format!("<struct>{}</struct>", members.concat())
@@ -166,6 +173,10 @@ impl Program {
             text("command", &format!("/opt/v/{}/bin/uwsgi --master", self.name)),
             member("stopwaitsecs", "<int>10</int>"),
             member("startsecs", "<int>2</int>"),
+            member(
+                "exitcodes",
+                &list(["<int>0</int>", "<int>3</int>"].map(String::from).into_iter()),
+            ),
         ];
         format!("<struct>{}</struct>", members.concat())
     }

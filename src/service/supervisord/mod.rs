@@ -111,7 +111,12 @@ pub(super) fn programs(
 
 /// How a program is.
 pub(super) fn condition(root: &Root, program: &str) -> Result<Condition, ServiceError> {
-    Ok(Daemon::of(root, program, Duration::ZERO)?.1.condition())
+    let (daemon, state) = Daemon::of(root, program, Duration::ZERO)?;
+    let condition = state.condition();
+    if !daemon.has_ended_as_expected(program, &state) {
+        return Ok(condition);
+    }
+    Ok(Condition { failed: false, left_alone: Some("it has ended".to_string()), ..condition })
 }
 
 /// Stops a program, or does nothing where it is at rest.
@@ -120,9 +125,13 @@ pub(super) fn stop(root: &Root, program: &str) -> Result<Restart, ServiceError> 
     Ok(Restart::Done)
 }
 
-/// Stops and starts a program, or starts it where it is at rest.
+/// Stops and starts a program, or starts it where it is at rest; but one that has ended as its
+/// configuration expects has done its work.
 pub(super) fn restart(root: &Root, program: &str) -> Result<Restart, ServiceError> {
-    let (daemon, _) = Daemon::of(root, program, ABSENCE)?;
+    let (daemon, state) = Daemon::of(root, program, ABSENCE)?;
+    if daemon.has_ended_as_expected(program, &state) {
+        return Ok(Restart::LeftAlone);
+    }
     daemon.stop(program)?;
     let name = || Value::Text(program.to_string());
     let start = || daemon.call("supervisor.startProcess", &[name(), Value::Truth(false)]);
@@ -208,6 +217,7 @@ impl State {
             done: false,
             settled: self.is_at_rest(),
             failed: matches!(self.name(), "FATAL" | "EXITED" | "UNKNOWN"),
+            left_alone: None,
             state,
             main_pid: self.pid(),
             // Supervisord keeps no count; a changed pid tells.
@@ -248,6 +258,20 @@ impl<'a> Daemon<'a> {
         match self.call("supervisor.stopProcess", &arguments) {
             Err(error) if !error.is_fault(NOT_RUNNING) && !error.may_pass() => Err(error),
             _ => self.await_rest(program),
+        }
+    }
+
+    /// Whether a program has ended with one of its `exitcodes`. Supervisord starts one with
+    /// `autorestart=true` again by itself, so that it does not stay in this state.
+    fn has_ended_as_expected(&self, program: &str, state: &State) -> bool {
+        let Some(status) = state.0.number("exitstatus").filter(|_| state.name() == "EXITED") else {
+            return false;
+        };
+        let configuration = self.configuration().unwrap_or_default();
+        match configuration.get(program).and_then(|own| own.list("exitcodes")) {
+            Some(expected) => expected.contains(&Value::Number(status)),
+            // A supervisord before 3.4 does not tell; then 0 is expected by default.
+            None => status == 0,
         }
     }
 
@@ -385,6 +409,20 @@ mod tests {
         let imitation = Imitation::start(&[("dj", "dj", "FATAL")]);
         assert_eq!(restart(&imitation.root(), "dj").unwrap(), Restart::Done);
         assert_eq!(imitation.told(), ["stopProcess dj", "startProcess dj"]);
+    }
+
+    #[test]
+    fn a_program_that_ended_as_expected_is_not_started_again() {
+        // The imitation expects 0 and 3.
+        for (state, is_over) in [("EXITED", true), ("EXITED 3", true), ("EXITED 1", false)] {
+            let imitation = Imitation::start(&[("migrate", "migrate", state)]);
+            let condition = condition(&imitation.root(), "migrate").unwrap();
+            assert_eq!(condition.is_brought_back(), !is_over, "{condition:?}");
+            assert!(!condition.is_restarted());
+            let restart = restart(&imitation.root(), "migrate").unwrap();
+            assert_eq!(restart == Restart::LeftAlone, is_over, "{state}");
+            assert_eq!(imitation.told().is_empty(), is_over, "{:?}", imitation.told());
+        }
     }
 
     #[test]

@@ -39,6 +39,13 @@ impl Value {
         }
     }
 
+    pub(super) fn list(&self, member: &str) -> Option<&[Self]> {
+        match self.member(member)? {
+            Self::List(values) => Some(values),
+            _ => None,
+        }
+    }
+
     fn member(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Record(members) => members.get(name),
