@@ -46,7 +46,7 @@ impl Line<'_> {
         let message = format!("{subject}{}: {}", self.action, self.message);
         let mut datagram = Vec::new();
         let mut add = |name: &str, value: &[u8]| {
-            let value = value.get(..LIMIT).unwrap_or(value);
+            let value = within(value, LIMIT);
             datagram.extend_from_slice(name.as_bytes());
             if value.contains(&b'\n') {
                 datagram.push(b'\n');
@@ -72,9 +72,27 @@ impl Line<'_> {
     }
 }
 
+/// The beginning of a value. A character that is cut in two would make all of it binary.
+fn within(value: &[u8], limit: usize) -> &[u8] {
+    let is_inside = |end: usize| value.get(end).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let is_end = |end: &usize| *end == 0 || !is_inside(*end);
+    // No character has more than four bytes; what has is none, and is cut anywhere.
+    let end = (limit.saturating_sub(3)..=limit).rev().find(is_end).unwrap_or(limit);
+    value.get(..end).unwrap_or(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let line = Line { message: &"é".repeat(LIMIT), ..Line::default() };
+        let datagram = line.datagram();
+        assert!(datagram.len() < LIMIT + 1024);
+        assert!(std::str::from_utf8(&datagram).is_ok());
+        assert_eq!(within(&[0x80; 9], 5).len(), 5);
+    }
 
     #[test]
     fn a_value_of_several_lines_is_one_field_and_forges_no_other() {

@@ -14,10 +14,19 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock::Deadline;
 use super::fault::{self, Weakness, weakened};
+use super::file::printable_within;
 use super::{Root, descriptor};
 
 /// What of a program's output is kept; more is read and dropped.
 const OUTPUT_LIMIT: usize = 32 << 20;
+
+/// Of what a program complained, so many lines are shown, and so many bytes of each: what it
+/// prints becomes a part of messages, of the history and of the registry.
+const COMPLAINT_LINES: usize = 6;
+const COMPLAINT_LINE: usize = 512;
+
+/// Its last lines are looked for in so much of it.
+const COMPLAINT_TAIL: usize = 64 << 10;
 
 /// How long the output is waited for once the program itself has ended, for a grandchild may
 /// hold the pipe open for ever; and how long the end of a program that was killed.
@@ -72,14 +81,19 @@ impl Finished {
         String::from_utf8_lossy(&self.output).into_owned()
     }
 
-    /// The last lines of what went wrong, for an error message.
+    /// The last lines of what went wrong, for an error message: printable, and never more than
+    /// [`COMPLAINT_LINES`] of [`COMPLAINT_LINE`] bytes.
     pub(crate) fn complaint(&self) -> String {
-        let errors = String::from_utf8_lossy(&self.errors);
-        let text = if errors.trim().is_empty() { self.text() } else { errors.into_owned() };
+        let is_silent = self.errors.iter().all(u8::is_ascii_whitespace);
+        let said = if is_silent { &self.output } else { &self.errors };
+        let tail = said.get(said.len().saturating_sub(COMPLAINT_TAIL)..).unwrap_or_default();
+        let is_inside = |byte: &u8| byte & 0xc0 == 0x80;
+        let start = tail.iter().take_while(|byte| is_inside(byte)).count();
+        let text = String::from_utf8_lossy(tail.get(start..).unwrap_or_default());
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        let kept = lines.len().saturating_sub(6);
-        super::file::printable(lines.get(kept..).unwrap_or_default().join("\n"))
-            .replace("\\n", "\n")
+        let kept = lines.len().saturating_sub(COMPLAINT_LINES);
+        let shown = lines.iter().skip(kept).map(|line| printable_within(line, COMPLAINT_LINE));
+        shown.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -92,7 +106,13 @@ pub(crate) enum CommandError {
     #[error("{program} did not end within {} s, cannot be killed, and was left behind as pid {pid}", .limit.as_secs())]
     Unkillable { program: String, limit: Duration, pid: u32 },
     #[error("{program} {status}{}", indent(.complaint))]
-    Failed { program: String, status: Ended, complaint: String },
+    Failed {
+        program: String,
+        status: Ended,
+        complaint: String,
+        /// All that it wrote to stderr: to look something up in, never to show.
+        errors: Vec<u8>,
+    },
 }
 
 /// An exit status in words.
@@ -218,7 +238,8 @@ impl Program {
             return Ok(finished);
         }
         let complaint = finished.complaint();
-        Err(CommandError::Failed { program, status: Ended(finished.status), complaint })
+        let Finished { status, errors, .. } = finished;
+        Err(CommandError::Failed { program, status: Ended(status), complaint, errors })
     }
 
     /// Runs it to its end, whatever the exit status is.
@@ -353,6 +374,31 @@ mod tests {
     fn a_failure_tells_the_status_and_the_last_words() {
         let error = shell("echo no such luck >&2; exit 3").run().unwrap_err().to_string();
         assert_eq!(error, "sh exited 3\n    no such luck");
+    }
+
+    #[test]
+    fn a_complaint_is_cut_short() {
+        for flood in [
+            // One line without an end, of what is escaped.
+            "head -c 33554432 /dev/zero | tr '\\0' '\\033' >&2; exit 1",
+            // Characters of two bytes, of which the kept tail cuts one.
+            "echo >&2; yes | head -c 200000 | tr -d '\\n' | sed 's/y/é/g' >&2; exit 1",
+            "yes | head -n 1000000; exit 1",
+        ] {
+            let error = shell(flood).run().unwrap_err().to_string();
+            assert!(error.len() < 4 << 10, "{} KiB", error.len() >> 10);
+            assert!(!error.contains(['\u{1b}', '\u{fffd}']), "{error}");
+            assert!(error.lines().count() <= 1 + COMPLAINT_LINES, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_backslash_in_a_complaint_breaks_no_line() {
+        let say = r#"printf '%s\n' 'no module "a\new"' 'C:\n' >&2; exit 1"#;
+        let error = shell(say).run().unwrap_err().to_string();
+        assert_eq!(error, "sh exited 1\n    no module \"a\\new\"\n    C:\\n");
+        let error = shell(r"printf 'a\033[2Jb\rc\nd' >&2; exit 1").run().unwrap_err().to_string();
+        assert_eq!(error, "sh exited 1\n    a\\u{1b}[2Jb\\rc\n    d");
     }
 
     #[test]

@@ -236,6 +236,36 @@ pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
     shown
 }
 
+/// The same of the beginning of a text: at most `limit` bytes as shown, and no escape is cut in
+/// two. What a child prints, or somebody's file says, has no end of its own.
+pub(crate) fn printable_within(text: &str, limit: usize) -> String {
+    let mut shown = String::new();
+    let mut buffer = [0; 4];
+    for character in text.chars() {
+        let one = printable(&*character.encode_utf8(&mut buffer));
+        if shown.len() + one.len() > limit {
+            return shown + CUT;
+        }
+        shown += &one;
+    }
+    shown
+}
+
+/// The beginning of a text that is kept, of at most `limit` bytes.
+pub(crate) fn within(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_string();
+    }
+    let mut end = limit.saturating_sub(CUT.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_string() + CUT
+}
+
+/// Stands where a text was cut short.
+const CUT: &str = "…";
+
 /// Characters that reorder or break a line on the terminal and so could forge one.
 fn is_bidirectional(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -290,6 +320,19 @@ mod tests {
         write_atomically(&path, b"new", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_between_escapes() {
+        assert_eq!(within("Ünïcode", 100), "Ünïcode");
+        for limit in 3..12 {
+            let cut = within("ÜÜÜÜÜÜÜÜÜÜ", limit);
+            assert!(cut.len() <= limit && cut.ends_with('…'), "{cut}");
+            let cut = printable_within("\x1b\x1b\x1b", limit);
+            assert_eq!(cut, "\\u{1b}".repeat(limit / 6) + "…");
+        }
+        assert_eq!(printable_within("a\x1bb\n", 9), "a\\u{1b}b…");
+        assert_eq!(printable_within("a\x1bb\n", 10), "a\\u{1b}b\\n");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) use supervisord::SupervisordError;
 use crate::host::command::CommandError;
 use crate::host::{Root, file};
 
-/// How many lines of a service's log an error shows, and how much of each.
+/// How many lines of a service's log an error shows, and how many bytes of each.
 const WORDS: usize = 5;
 const WORD_LENGTH: usize = 400;
 
@@ -125,6 +125,6 @@ pub(crate) fn await_up(
 fn last_lines(log: &str) -> Vec<String> {
     let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let kept = lines.len().saturating_sub(WORDS);
-    let shown = |line: &&str| file::printable(line.chars().take(WORD_LENGTH).collect::<String>());
+    let shown = |line: &&str| file::printable_within(line, WORD_LENGTH);
     lines.iter().skip(kept).map(shown).collect()
 }

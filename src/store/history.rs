@@ -1,6 +1,7 @@
 //! What was done, a line an event, for people and for `history --json`.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -12,6 +13,14 @@ use crate::host::{audit, clock, fault, file};
 
 const NAME: &str = "history.jsonl";
 const LIMIT: u64 = 64 << 20;
+
+/// What the file may grow to, far below what is read of it; and how much of it, the latest
+/// events, is kept then: hundreds of upgrades of hundreds of venvs.
+const FULL: u64 = 16 << 20;
+const KEPT: usize = 8 << 20;
+
+/// What an event says, in bytes: the last words of some services and of a build fit.
+const DETAIL: usize = 16 << 10;
 
 /// One thing that happened to a venv, or to a transaction because of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +42,7 @@ impl Event {
             venv: venv.to_string(),
             path: path.into(),
             what: what.to_string(),
-            detail: detail.into(),
+            detail: file::within(&detail.into(), DETAIL),
         }
     }
 }
@@ -75,6 +84,7 @@ impl Store {
         let mut line = serde_json::to_vec(event).map_err(|error| io(error.into()))?;
         line.push(b'\n');
         std::fs::create_dir_all(self.folder()).map_err(io)?;
+        make_room(&path, line.len()).map_err(io)?;
         fault::point("append").map_err(io)?;
         let mut file = std::fs::OpenOptions::new()
             .read(true)
@@ -102,10 +112,54 @@ impl Store {
     }
 }
 
+/// Drops the oldest events where another line would make the file too large.
+fn make_room(path: &Path, line: usize) -> io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let length = file.metadata()?.len();
+    if length.saturating_add(line as u64) <= FULL {
+        return Ok(());
+    }
+    let mut latest = vec![0; KEPT];
+    file.read_exact_at(&mut latest, length.saturating_sub(KEPT as u64))?;
+    // The first line is cut.
+    let end = latest.iter().position(|byte| *byte == b'\n').map_or(KEPT, |end| end + 1);
+    file::write_atomically(path, latest.get(end..).unwrap_or_default(), 0o644)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::Root;
+
+    #[test]
+    fn what_an_event_says_is_cut_short() {
+        let flood = "é\u{1b}".repeat(32 << 20);
+        let event = Event::new("shop", Path::new("/srv/shop"), "failed", flood);
+        assert!(event.detail.len() <= DETAIL && event.detail.ends_with('…'));
+    }
+
+    #[test]
+    fn the_history_never_outgrows_what_is_read_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(folder.path()));
+        let event = |what| Event::new("shop", Path::new("/srv/shop"), what, "x".repeat(1000));
+        store.record(&event("first")).unwrap();
+        let path = store.folder().join(NAME);
+        let line = std::fs::read(&path).unwrap();
+        // As many as an older venvguard may have left, which knew no limit.
+        for size in [FULL as usize, LIMIT as usize + line.len()] {
+            std::fs::write(&path, line.repeat(size / line.len())).unwrap();
+            store.record(&event("last")).unwrap();
+            let history = store.history().unwrap();
+            assert_eq!(history.events.last().unwrap().what, "last");
+            assert_eq!(history.damaged, [0; 0], "whole lines are dropped");
+            assert!(history.events.len() > KEPT / line.len() / 2);
+            assert!(std::fs::metadata(&path).unwrap().len() <= FULL);
+        }
+    }
 
     #[test]
     fn events_are_read_back_in_order_and_a_cut_line_costs_no_other() {

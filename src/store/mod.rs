@@ -357,4 +357,23 @@ mod tests {
         store.clear_pending().unwrap();
         assert!(!store.has_work());
     }
+
+    #[test]
+    fn what_two_builds_print_leaves_the_registry_readable() {
+        let (_folder, store) = store();
+        let flood = "head -c 33554432 /dev/zero | tr '\\0' '\\033' >&2; exit 1";
+        let run = crate::host::Program::new("/bin/sh").args(["-c", flood]).run();
+        let because = run.unwrap_err().to_string();
+        let mut registry = Registry::default();
+        for path in ["/home/eve/a", "/home/eve/b", "/srv/shop/venv"] {
+            registry.add(Path::new(path), None, crate::plan::Policy::Auto).unwrap();
+        }
+        for entry in registry.venvs.iter_mut().take(2) {
+            entry.anchored = Some(Anchored::new(crate::python::Minor::new(3, 11), &because));
+        }
+        store.save_registry(&registry).unwrap();
+        let size = std::fs::metadata(store.folder().join(REGISTRY)).unwrap().len();
+        assert!(size < 64 << 10, "{} KiB", size >> 10);
+        assert_eq!(store.registry().unwrap(), registry);
+    }
 }

@@ -9,13 +9,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Declaration;
 use super::PathText;
 use super::kept::{KeptTrees, Leftover};
-use crate::host::{clock, path_text};
+use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
 use crate::plan::Policy;
 use crate::service::Service;
 use crate::venv::Relax;
 
 pub(super) const SCHEMA: u64 = 1;
+
+/// Of why a venv was pinned, in bytes: a user's build can print without end, and the registry
+/// has to stay one that can be read. The history has more of it.
+const REASON: usize = 1 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,7 +82,7 @@ pub(crate) struct Anchored {
 
 impl Anchored {
     pub(crate) fn new(to: crate::python::Minor, reason: &str) -> Self {
-        Self { at: clock::now(), to, reason: reason.to_string(), links: Vec::new() }
+        Self { at: clock::now(), to, reason: file::within(reason, REASON), links: Vec::new() }
     }
 }
 
@@ -307,6 +311,13 @@ mod tests {
             registry.add(Path::new(path), None, Policy::Auto).unwrap();
         }
         registry
+    }
+
+    #[test]
+    fn a_reason_without_end_is_cut_short() {
+        let flood = "\u{1b}é".repeat(1 << 20);
+        let anchored = Anchored::new(crate::python::Minor::new(3, 11), &flood);
+        assert!(anchored.reason.len() <= REASON && anchored.reason.ends_with('…'));
     }
 
     #[test]

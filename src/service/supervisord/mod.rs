@@ -37,6 +37,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long beyond its own `stopwaitsecs` a program's end is waited for.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// So much of what supervisord says about a program is shown.
+const TEXT: usize = 400;
+
 /// Faults of supervisord's that mean something to us.
 const SHUTTING_DOWN: i64 = 6;
 const BAD_NAME: i64 = 10;
@@ -53,7 +56,7 @@ pub(crate) enum SupervisordError {
     Http { socket: PathBuf, source: HttpError },
     #[error("the supervisord at {} does not understand {method}", .socket.display())]
     Malformed { socket: PathBuf, method: &'static str },
-    #[error("supervisord refuses {method}: {}", file::printable(.text))]
+    #[error("supervisord refuses {method}: {}", file::printable_within(.text, TEXT))]
     Fault { method: &'static str, code: i64, text: String },
     #[error("supervisord knows no program {0}")]
     UnknownProgram(String),
@@ -207,11 +210,12 @@ impl State {
 
     fn condition(&self) -> Condition {
         let error = self.0.text("spawnerr").unwrap_or_default();
-        let state = file::printable(if error.is_empty() || self.name() == "RUNNING" {
+        let state = if error.is_empty() || self.name() == "RUNNING" {
             self.name().to_string()
         } else {
             format!("{} ({error})", self.name())
-        });
+        };
+        let state = file::printable_within(&state, TEXT);
         Condition {
             up: self.name() == "RUNNING",
             done: false,
