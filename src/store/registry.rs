@@ -1,10 +1,11 @@
 //! The registered venvs.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Declaration;
 use super::PathText;
@@ -240,16 +241,17 @@ impl Registry {
         }
     }
 
-    /// Eight hexadecimal digits that no other entry bears.
+    /// Eight hexadecimal digits that no other entry bears: of the path's SHA-256, which is the
+    /// same in every build of venvguard.
     fn unused_id(&self, path: &Path) -> String {
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
+        let mut digest = Sha256::new_with_prefix(path.as_os_str().as_bytes());
         loop {
-            let id = format!("{:08x}", hasher.finish() & 0xffff_ffff);
+            let [a, b, c, d, ..] = <[u8; 32]>::from(digest.clone().finalize());
+            let id = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
             if self.get(&id).is_none() {
                 return id;
             }
-            1.hash(&mut hasher);
+            digest.update([0]);
         }
     }
 
@@ -319,6 +321,21 @@ mod tests {
         let anchored = Anchored::new(crate::python::Minor::new(3, 11), &flood);
         assert!(anchored.reason.len() <= REASON && anchored.reason.ends_with('…'));
     }
+
+    /// Another id would orphan the recipe of a declared venv, whose id is not stored until
+    /// something else is.
+    #[test]
+    fn an_id_is_the_same_in_every_build() {
+        let mut registry = with(&["/srv/shop/venv"]);
+        assert_eq!(registry.venvs[0].id, EXPECTED);
+        registry.venvs[0].path = Path::new("/srv/other").into();
+        registry.add(Path::new("/srv/shop/venv"), None, Policy::Auto).unwrap();
+        assert_ne!(registry.venvs[1].id, EXPECTED, "it is taken");
+        assert_eq!(registry.venvs[1].id.len(), 8);
+    }
+
+    /// `printf /srv/shop/venv | sha256sum | head -c 8`
+    const EXPECTED: &str = "0f8615da";
 
     #[test]
     fn registering_twice_is_harmless() {
