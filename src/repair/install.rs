@@ -178,12 +178,9 @@ impl Installer<'_> {
                 .lines()
                 .filter_map(|line| Some(line.split_once("==")?.1.trim().to_string()))
                 .collect(),
-            // pip tells when it is asked for one that cannot be: `(from versions: 1.0, 1.1)`.
-            (_, Err(CommandError::Failed { complaint, .. })) => complaint
-                .split_once("(from versions: ")
-                .and_then(|(_, rest)| rest.split_once(')'))
-                .map(|(versions, _)| versions.split(", ").map(str::to_string).collect())
-                .unwrap_or_default(),
+            (_, Err(CommandError::Failed { errors, .. })) => {
+                offered_by_pip(&String::from_utf8_lossy(&errors))
+            }
             _ => Vec::new(),
         }
     }
@@ -215,5 +212,47 @@ impl Installer<'_> {
 
     fn python(&self) -> PathBuf {
         self.venv.path.join("bin/python")
+    }
+}
+
+/// pip tells what there is when it is asked for a version that cannot be: `(from versions: 1.0,
+/// 1.1)`. Where there is none, also because no index answers, it says `none`.
+fn offered_by_pip(errors: &str) -> Vec<String> {
+    let told = errors.split_once("(from versions: ").and_then(|(_, rest)| rest.split_once(')'));
+    let versions = told.map(|(versions, _)| versions.split(',').map(str::trim));
+    let is_one = |version: &&str| !version.is_empty() && *version != "none";
+    versions.into_iter().flatten().filter(is_one).map(str::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_offers_nothing_offers_no_version_called_none() {
+        let said = |versions: &str| {
+            format!(
+                "ERROR: Could not find a version that satisfies the requirement x===none (from versions: {versions})\n\
+                 ERROR: No matching distribution found for x===none\n"
+            )
+        };
+        assert_eq!(offered_by_pip(&said("none")), [""; 0]);
+        assert_eq!(offered_by_pip(&said("")), [""; 0]);
+        assert_eq!(offered_by_pip(&said("1.0, 1.1rc1")), ["1.0", "1.1rc1"]);
+        assert_eq!(offered_by_pip("ERROR: no such option"), [""; 0]);
+    }
+
+    #[test]
+    fn all_versions_are_known_however_many_an_index_offers() {
+        let root = Root::new("/");
+        let engine =
+            Engine::PipWheel("/usr/share/python-wheels/pip-23.0.1-py3-none-any.whl".into());
+        let minor = Minor::new(3, 11);
+        let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        let versions: Vec<String> = (0..3000).map(|patch| format!("1.0.{patch}")).collect();
+        let script = format!("echo '(from versions: {})' >&2; exit 1", versions.join(", "));
+        let run = |_: Program| Program::new("/bin/sh").args(["-c", &script]).run();
+        let installer = Installer { root: &root, engine: &engine, venv: &venv, minor, run: &run };
+        assert_eq!(installer.offered("x", &"1.0"), versions);
     }
 }

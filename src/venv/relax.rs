@@ -47,7 +47,8 @@ pub(crate) enum Nearest {
 /// The lowest of those offered that is not below the one that was there. A version before
 /// its release is none.
 pub(crate) fn nearest(there: &Release, offered: &[&str]) -> Nearest {
-    let Ok(there) = Version::from_str(&there.to_string()) else { return Nearest::Nothing };
+    // Nothing can be said of a version that PEP 440 does not know, least of all that it is gone.
+    let Ok(there) = Version::from_str(&there.to_string()) else { return Nearest::Itself };
     let offered = offered.iter().filter_map(|text| Version::from_str(text).ok());
     let lowest =
         offered.filter(|one| *one >= there && !one.any_prerelease() || *one == there).min();
@@ -89,5 +90,6 @@ mod tests {
         assert_eq!(nearest(&release("1.26.4"), &offered), Nearest::Itself);
         assert_eq!(nearest(&release("2.1"), &offered), Nearest::Itself);
         assert_eq!(nearest(&release("3.0"), &offered), Nearest::Nothing);
+        assert_eq!(nearest(&release("1.0-vendor"), &offered), Nearest::Itself);
     }
 }
