@@ -1,6 +1,8 @@
 //! Users and groups, by number.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Program, Root, file};
@@ -94,8 +96,31 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The groups a user is in, besides his own.
+/// The groups a user is in, besides their own: as the system itself would give them at a login,
+/// or as a folder that stands for a system says.
 pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
+    // Each program that runs as the user asks for them, and a directory service may be slow.
+    static KNOWN: Mutex<BTreeMap<u32, Vec<u32>>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if root.is_system() {
+        if let Some(groups) = known().get(&user.uid) {
+            return groups.clone();
+        }
+    }
+    // A number that has no account may be the name of one that is another's.
+    let is_account = by_name(root, &user.name).is_some_and(|found| found.uid == user.uid);
+    let groups = if is_account { looked_up(root, user) } else { Vec::new() };
+    if root.is_system() {
+        known().insert(user.uid, groups.clone());
+    }
+    groups
+}
+
+fn looked_up(root: &Root, user: &User) -> Vec<u32> {
+    let answer = asked(root, &["initgroups", "--", &user.name]);
+    if let Some(groups) = given(&answer, user) {
+        return groups;
+    }
     text(root, "/etc/group")
         .lines()
         .filter_map(|line| {
@@ -104,6 +129,13 @@ pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
             fields.next()?.split(',').any(|member| member == user.name).then_some(gid)
         })
         .collect()
+}
+
+/// The groups in an answer of `getent initgroups`: the name, then their numbers.
+fn given(answer: &str, user: &User) -> Option<Vec<u32>> {
+    let numbers = answer.lines().next()?.strip_prefix(user.name.as_str())?;
+    let groups: Result<Vec<u32>, _> = numbers.split_whitespace().map(str::parse).collect();
+    Some(groups.ok()?.into_iter().filter(|gid| *gid != user.gid).collect())
 }
 
 /// Whether somebody is in a group, by his own or as a member.
@@ -130,6 +162,43 @@ fn entry(line: &str) -> Option<User> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_those_that_the_system_gives_wherever_it_keeps_them() {
+        let user = User { name: "DOM\\ann b".into(), uid: 7, gid: 70, home: "/".into() };
+        assert_eq!(
+            given("DOM\\ann b             70 71 4294967294\n", &user),
+            Some(vec![71, 4294967294])
+        );
+        assert_eq!(given("DOM\\ann b             \n", &user), Some(vec![]));
+        for no_answer in ["", "other 71\n", "DOM\\ann b x\n"] {
+            assert_eq!(given(no_answer, &user), None, "{no_answer}");
+        }
+        let root = Root::new("/");
+        for user in ["root", "daemon", "_apt"].iter().filter_map(|name| by_name(&root, name)) {
+            let id = Program::named(&root, "id").args(["-G", "--", &user.name]).run().unwrap();
+            let mut ours = groups(&root, &user);
+            let mut all: Vec<u32> =
+                id.text().split_whitespace().map(|gid| gid.parse().unwrap()).collect();
+            all.retain(|gid| *gid != user.gid);
+            (ours.sort_unstable(), all.sort_unstable());
+            assert_eq!(ours, all, "{user:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_without_an_account_is_in_no_group_of_a_namesake() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("etc")).unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("etc/passwd", "1001:x:1002:1002::/home/x:/bin/sh\n");
+        write("etc/group", "ssl:x:50:1001\n");
+        let root = Root::new(folder.path());
+        let orphan = User { name: "1001".into(), uid: 1001, gid: 1001, home: "/x".into() };
+        assert_eq!(groups(&root, &orphan), [0; 0]);
+        assert_eq!(groups(&root, &by_uid(&root, 1002).unwrap()), [50]);
+    }
 
     #[test]
     fn a_user_is_found_with_home_and_groups() {
