@@ -63,11 +63,37 @@ impl Distfile {
     pub(super) fn suits(&self, minor: Minor) -> bool {
         let Some(name) = self.name.as_ref().map(ToString::to_string) else { return true };
         let Some(stem) = name.strip_suffix(".whl") else { return true };
-        let mut tags = stem.rsplit('-').skip(1);
-        let (Some(abi), Some(python)) = (tags.next(), tags.next()) else { return false };
-        let exact = format!("cp{}", minor.to_string().replace('.', ""));
-        python.split('.').any(|tag| tag == exact || tag == "py3")
-            || abi.split('.').any(|tag| tag == "abi3")
+        let mut tags = stem.rsplit('-');
+        let (Some(platform), Some(abi), Some(python)) = (tags.next(), tags.next(), tags.next())
+        else {
+            return false;
+        };
+        platform.split('.').any(is_debians)
+            && abi.split('.').any(|abi| python.split('.').any(|python| takes(minor, python, abi)))
+    }
+}
+
+/// Whether a platform's tag may be that of a Debian: which processor it is for is not asked.
+fn is_debians(platform: &str) -> bool {
+    platform == "any" || platform.starts_with("linux") || platform.starts_with("manylinux")
+}
+
+/// Whether an interpreter takes a wheel with these tags, as pip's `packaging.tags` lists them:
+/// what is for a minor version and the stable interface of extension modules is for all later
+/// ones, and so is what is Python alone.
+fn takes(minor: Minor, python: &str, abi: &str) -> bool {
+    let exact = format!("cp{}", minor.to_string().replace('.', ""));
+    let is_for = |kind: &str| {
+        let number = python.strip_prefix(kind).and_then(|rest| rest.strip_prefix('3'));
+        number
+            .and_then(|number| number.parse().ok())
+            .is_some_and(|number: u8| number <= minor.minor)
+    };
+    match abi {
+        "none" => python == exact || python == "py3" || is_for("py"),
+        "abi3" => is_for("cp"),
+        // Before 3.8 the interface had a letter of its own.
+        abi => python == exact && abi.trim_end_matches('m') == exact,
     }
 }
 

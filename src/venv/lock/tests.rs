@@ -235,3 +235,42 @@ fn the_lock_beside_a_venv_is_its_makers() {
     std::fs::set_permissions(at("home/me"), std::fs::Permissions::from_mode(0o700)).unwrap();
     assert!(Lock::beside(&root, &others).is_err(), "its owner may not read that folder");
 }
+
+#[test]
+fn a_wheel_suits_the_interpreters_that_pip_takes_it_for() {
+    let hash = Hash::try_from("sha256:ab".to_string()).unwrap();
+    let suits = |tags: &str| {
+        let name = FileName::try_from(format!("a-1.0-{tags}.whl")).ok();
+        Distfile { name, url: None, hash: hash.clone() }.suits(Minor::new(3, 13))
+    };
+    for tags in [
+        "py3-none-any",
+        "py2.py3-none-any",
+        "py312-none-any",
+        "py3-none-manylinux_2_28_x86_64",
+        "cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64",
+        "cp313-none-linux_x86_64",
+        "1build-cp313-cp313-linux_x86_64",
+        "cp39-abi3-manylinux_2_28_x86_64",
+        "cp38.cp39-abi3-manylinux1_x86_64",
+        "cp313-abi3-linux_x86_64",
+        "cp32-abi3-linux_x86_64",
+    ] {
+        assert!(suits(tags), "{tags}");
+    }
+    for tags in [
+        "cp314-abi3-manylinux_2_28_x86_64",
+        "cp312-cp312-manylinux_2_28_x86_64",
+        "cp312-none-any",
+        "cp313-cp313t-manylinux_2_28_x86_64",
+        "py314-none-any",
+        "py2-none-any",
+        "pp311-pypy311_pp73-manylinux_2_28_x86_64",
+        "cp313-cp313-win_amd64",
+        "cp313-cp313-macosx_11_0_arm64",
+        "cp313-cp313-musllinux_1_2_x86_64",
+        "none",
+    ] {
+        assert!(!suits(tags), "{tags}");
+    }
+}
