@@ -84,8 +84,10 @@ pub(crate) fn modified_files(
 /// The hash of what a link leads to that stands where a file was installed: uv may install
 /// links into its cache. One that leads to nothing that this process may read has none.
 fn linked(root: &Root, venv: &Layout, path: &Path, left: &mut u64) -> Option<String> {
-    let link = root.at(venv.path()).join(path);
-    let target = std::fs::read_link(&link).ok()?;
+    let link = venv.path().join(path);
+    let target = std::fs::read_link(root.at(&link)).ok()?;
+    // What a relative link says is meant from where the link lies.
+    let target = normal(&link.parent()?.join(target));
     let file = file::open_untrusted(&root.at(target));
     Some(file.ok().and_then(|file| hash(file, left).ok()).unwrap_or_default())
 }
@@ -218,6 +220,7 @@ mod tests {
         let hash = "sha256=LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE";
         let record = format!(
             "same.py,{hash},1\nchanged.py,{hash},1\ngone.py,{hash},1\nlink.py,{hash},1\ncache.py,{hash},1\n\
+             linked.py,{hash},1\nup.py,{hash},1\nnowhere.py,{hash},1\n\
              ../../../bin/shop,{hash},1\n../../../../outside,{hash},1\nnone.pyc,,\nold.py,md5=abc,1\n"
         );
         std::fs::write(info.join("RECORD"), record).unwrap();
@@ -228,15 +231,19 @@ mod tests {
         }
         let link = |to: &str, name| std::os::unix::fs::symlink(to, site.join(name)).unwrap();
         link("changed.py", "link.py");
+        link("same.py", "linked.py");
+        link("../site-packages/same.py", "up.py");
+        // The kernel looks for it beside the link, where nothing is.
+        link("cache/same", "nowhere.py");
         link("/cache/same", "cache.py");
         std::fs::create_dir(root.at("/cache")).unwrap();
         std::fs::write(root.at("/cache/same"), "x").unwrap();
         let distributions = crate::venv::distributions(&site).unwrap();
         let found = modified_files(&root, &venv.layout(), &distributions, None);
         let paths: Vec<_> = found.iter().map(|one| one.path.to_str().unwrap()).collect();
-        let changed =
-            ["changed.py", "link.py"].map(|name| format!("lib/python3.11/site-packages/{name}"));
-        assert_eq!(paths, ["bin/shop", &changed[0], &changed[1]]);
+        let changed = ["changed.py", "link.py", "nowhere.py"]
+            .map(|name| format!("lib/python3.11/site-packages/{name}"));
+        assert_eq!(paths, ["bin/shop", &changed[0], &changed[1], &changed[2]]);
         let tree = root.at(&venv.path);
         assert!(has_hash(&tree, Path::new("lib/python3.11/site-packages/same.py"), hash));
         assert!(!has_hash(&tree, Path::new("bin/shop"), hash));
