@@ -43,6 +43,8 @@ struct Catalogue {
     drop_ins: HashMap<String, BTreeMap<String, PathBuf>>,
     /// Instances of templates that something wants.
     instances: BTreeSet<String>,
+    /// The other names of a unit, whose drop-ins are its own too.
+    aliases: HashMap<String, Vec<String>>,
 }
 
 impl Catalogue {
@@ -61,14 +63,26 @@ impl Catalogue {
                     let wanted = names_in(root, &path).into_iter();
                     catalogue.instances.extend(wanted.filter(|name| template(name).is_some()));
                 } else if is(&name, "service") {
-                    catalogue
-                        .files
-                        .entry(name)
-                        .or_insert_with_key(|name| target(root, &path, name));
+                    catalogue.add(root, name, &path);
                 }
             }
         }
         catalogue
+    }
+
+    /// Notes a unit's file; the one of the folder that was looked at first wins.
+    fn add(&mut self, root: &Root, name: String, path: &Path) {
+        if self.files.contains_key(&name) {
+            return;
+        }
+        let end = target(root, path);
+        let own = end.as_ref().and_then(|end| end.file_name()?.to_str()).map(str::to_string);
+        // `web@blue.service` may be a link to its template.
+        let is_own = own.is_some() && (own.as_ref() == Some(&name) || own == template(&name));
+        if let Some(own) = own.filter(|own| !is_own && is(own, "service")) {
+            self.aliases.entry(own).or_default().push(name.clone());
+        }
+        self.files.insert(name, end.filter(|_| is_own));
     }
 
     fn read(&self, root: &Root, whose: &Whose, service: Service) -> Option<UnitFile> {
@@ -82,11 +96,17 @@ impl Catalogue {
             (None, Some(template)) => self.files.get(template)?.as_ref(),
             (None, None) => None,
         };
-        let of = |unit: &str| self.drop_ins.get(unit);
-        // A unit's own drop-ins win over those of its template and of all services.
+        // A unit's own drop-ins win over those of its template, of its prefixes, and of all
+        // services.
         let mut drop_ins: BTreeMap<&String, &PathBuf> = BTreeMap::new();
-        let all = of("service").into_iter().chain(template.as_deref().and_then(of)).chain(of(name));
-        all.for_each(|more| drop_ins.extend(more));
+        let mut take = |unit: &str| drop_ins.extend(self.drop_ins.get(unit).into_iter().flatten());
+        take("service");
+        let aliases = self.aliases.get(name).into_iter().flatten().map(String::as_str);
+        for name in aliases.chain([name]) {
+            prefixes(name).iter().for_each(|prefix| take(prefix));
+            self::template(name).iter().for_each(|template| take(template));
+            take(name);
+        }
         let mut settings = Settings::default();
         for path in main.into_iter().chain(drop_ins.into_values()) {
             if let Some(text) = text(root, path) {
@@ -221,12 +241,22 @@ fn template(name: &str) -> Option<String> {
     (!instance.is_empty()).then(|| format!("{prefix}@.service"))
 }
 
-/// The file that a name in a unit folder leads to; None for a mask and for an alias.
-fn target(root: &Root, path: &Path, name: &str) -> Option<PathBuf> {
-    let end = root.follow(path).ok()?.pop()?;
-    let own = end.file_name()?.to_str()?;
-    // `web@blue.service` may be a link to its template.
-    (own == name || template(name).as_deref() == Some(own)).then_some(end)
+/// `web-.service` and `web-blue-.service` of `web-blue-1.service`, the most general one first:
+/// drop-ins for them are read too (`systemd.unit(5)`). An instance has those of its template.
+fn prefixes(name: &str) -> Vec<String> {
+    let Some(stem) = name.strip_suffix(".service") else { return Vec::new() };
+    let (prefix, kind) = match stem.split_once('@') {
+        Some((prefix, _)) => (prefix, "@"),
+        None => (stem, ""),
+    };
+    let dashes = prefix.match_indices('-').map(|(at, dash)| at + dash.len());
+    let fronts = dashes.filter_map(|end| prefix.get(..end)).filter(|front| *front != prefix);
+    fronts.map(|front| format!("{front}{kind}.service")).collect()
+}
+
+/// The file that a name in a unit folder leads to; of a mask, `/dev/null`.
+fn target(root: &Root, path: &Path) -> Option<PathBuf> {
+    root.follow(path).ok()?.pop()
 }
 
 fn text(root: &Root, path: &Path) -> Option<String> {
@@ -316,6 +346,40 @@ mod tests {
         let mut named = found;
         named.retain(|_, paths| !paths.is_empty());
         assert_eq!(named.into_keys().collect::<Vec<_>>(), ["linked.service", "real.service"]);
+    }
+
+    #[test]
+    fn drop_ins_for_a_prefix_and_for_another_name_are_the_units_too() {
+        let machine = Machine::new();
+        let folder = "etc/systemd/system";
+        for unit in ["web-blue-1", "web-", "web@", "web-red@"] {
+            let text = format!("[Service]\nExecStart=/usr/bin/env {unit}\n");
+            machine.write(&format!("{folder}/{unit}.service"), text);
+        }
+        machine.link(&format!("{folder}/shop.service"), "web-blue-1.service");
+        let drop_in = |unit: &str, conf: &str, venv: &str| {
+            let text = format!("[Service]\nEnvironment=VIRTUAL_ENV=/opt/{venv}\n");
+            machine.write(&format!("{folder}/{unit}.d/{conf}.conf"), text);
+        };
+        drop_in("web-.service", "venv", "web");
+        drop_in("web-blue-.service", "blue", "blue");
+        drop_in("web-blue-1.service", "own", "own");
+        drop_in("shop.service", "alias", "alias");
+        drop_in("web-@.service", "template", "template");
+        // The more specific of two of one name wins.
+        drop_in("web-.service", "both", "not-this");
+        drop_in("web-blue-.service", "both", "this");
+        let found = found(&machine, &["web-red@x-y.service"]);
+        let venvs = |unit: &str| -> Vec<String> {
+            let paths = found[unit].iter().filter_map(|path| path.strip_prefix("/opt").ok());
+            paths.map(|path| path.to_string_lossy().into_owned()).collect()
+        };
+        let mut all = venvs("web-blue-1.service");
+        all.sort();
+        assert_eq!(all, ["alias", "blue", "own", "this", "web"]);
+        assert_eq!(venvs("web-red@x-y.service"), ["template"]);
+        assert_eq!(venvs("web-.service"), ["not-this", "web"], "they are its own");
+        assert!(!found.contains_key("shop.service"));
     }
 
     #[test]
