@@ -92,7 +92,7 @@ impl Guard {
             .filter_map(|outcome| Some(survey.registry.get(&outcome.id)?.name.as_str()))
             .collect();
         if !failed.is_empty() {
-            self.report.blocked_by_failure(&failed);
+            self.report.blocked_by_failure(plan, &failed);
         }
         failed.is_empty()
     }

@@ -147,11 +147,11 @@ impl Report {
         }
     }
 
-    pub(crate) fn blocked_by_failure(&self, names: &[&str]) {
+    pub(crate) fn blocked_by_failure(&self, plan: &Plan, names: &[&str]) {
         self.note(&format!(
             "this run is blocked, dpkg was not started: {} cannot be moved to the interpreter that stays",
             names.join(", ")
         ));
-        self.hint("mend the cause above and run apt again, or keep the interpreter: `apt-mark manual python3.X`");
+        self.hint(&words::way_to_keep(plan, names));
     }
 }

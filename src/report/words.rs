@@ -1,18 +1,30 @@
 //! Decisions, outcomes and tables in words.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::host::file::printable;
+use crate::host::file::{printable, printable_within};
 use crate::plan::{Decision, Plan, Policy, Remedy};
 use crate::repair::{Done, Outcome};
 use crate::venv::Additions;
 
-/// A message whose further lines are indented below its first. Whoever's words are in it, to
-/// the terminal they are text.
+/// What one message may have: apt's output is no place for all that somebody's venv says.
+const LINES: usize = 100;
+const LINE: usize = 16 << 10;
+
+/// A message whose further lines are indented below its first. Whatever is in it, to the
+/// terminal it is text, and it has an end.
 pub(super) fn indented(message: &str) -> String {
     let mut lines = message.lines();
-    let first = printable(lines.next().unwrap_or_default());
-    lines.fold(first, |text, line| text + "\n    " + &printable(line.trim_start()))
+    let first = printable_within(lines.next().unwrap_or_default(), LINE);
+    let text = lines
+        .by_ref()
+        .take(LINES - 1)
+        .fold(first, |text, line| text + "\n    " + &printable_within(line.trim_start(), LINE));
+    match lines.count() {
+        0 => text,
+        more => format!("{text}\n    … and {more} more lines"),
+    }
 }
 
 /// Lines of data, of which the same holds.
@@ -79,28 +91,60 @@ pub(super) fn block(decision: &Decision) -> String {
 pub(super) fn way_out(plan: &Plan) -> String {
     let blocking: Vec<&Decision> =
         plan.decisions.iter().filter(|decision| decision.blocks).collect();
-    let mut packages: Vec<String> = blocking
-        .iter()
-        .filter_map(|decision| {
-            Some(decision.change.as_ref()?.interpreter.file_name()?.to_str()?.to_string())
-        })
-        .map(|program| format!("{program}-minimal"))
-        .collect();
-    packages.sort();
-    packages.dedup();
+    let by_policy: Vec<&Decision> =
+        blocking.iter().copied().filter(|one| one.policy == Policy::Block).collect();
+    let packages: Vec<String> =
+        programs(&blocking).iter().map(|program| format!("{program}-minimal")).collect();
     let mut ways = Vec::new();
-    if let Some(by_policy) = blocking.iter().find(|decision| decision.policy == Policy::Block) {
+    if !by_policy.is_empty() {
+        let paths = paths(&by_policy);
+        ways.push(format!("allow the change: `venvguard register --policy auto {paths}`"));
+    }
+    if !packages.is_empty() {
         ways.push(format!(
-            "let it change: `venvguard register --policy auto {}`",
-            printable(&by_policy.path)
+            "keep Python as it is and upgrade the rest: `apt-mark hold {}`",
+            packages.join(" ")
         ));
     }
-    ways.push(format!(
-        "or keep Python as it is and upgrade the rest: `apt-mark hold {}`",
-        packages.join(" ")
-    ));
-    ways.push("or let venvguard out of it: `venvguard register --policy warn PATH`".into());
-    ways.join("\n")
+    let paths = paths(&blocking);
+    ways.push(format!("let venvguard only warn: `venvguard register --policy warn {paths}`"));
+    ways.join("\nor ")
+}
+
+/// What a person can do where venvs could not be moved to the interpreter that stays.
+pub(super) fn way_to_keep(plan: &Plan, names: &[&str]) -> String {
+    let failed: Vec<&Decision> =
+        plan.decisions.iter().filter(|one| names.contains(&one.name.as_str())).collect();
+    let packages: Vec<String> = programs(&failed)
+        .into_iter()
+        .flat_map(|program| [program.clone(), format!("{program}-minimal")])
+        .collect();
+    let mut ways = vec!["fix the cause above and run apt again".to_string()];
+    if !packages.is_empty() {
+        ways.push(format!("keep the interpreter: `apt-mark manual {}`", packages.join(" ")));
+    }
+    ways.join("\nor ")
+}
+
+/// The interpreters whose changes are decided about, by their names, each once.
+fn programs(decisions: &[&Decision]) -> BTreeSet<String> {
+    let changes = decisions.iter().filter_map(|decision| decision.change.as_ref());
+    changes.filter_map(|change| Some(change.interpreter.file_name()?.to_str()?.into())).collect()
+}
+
+/// So many venvs are named in a command.
+const VENVS_NAMED: usize = 5;
+
+/// The venvs' paths, as a shell takes them.
+fn paths(decisions: &[&Decision]) -> String {
+    if decisions.len() > VENVS_NAMED {
+        return "PATH...".to_string();
+    }
+    let quoted = |decision: &&Decision| {
+        let path = printable(&decision.path);
+        shlex::try_quote(&path).map_or_else(|_| path.clone(), std::borrow::Cow::into_owned)
+    };
+    decisions.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// What was done, by a word and a sentence; nothing for nothing.
@@ -194,6 +238,58 @@ mod tests {
             "module x: it\\u{1b}]0;x\\u{7} says\n    venvguard: forged\\u{202e}"
         );
         assert_eq!(lines("a\u{1b}[2J\nb"), "a\\u{1b}[2J\nb");
+    }
+
+    #[test]
+    fn a_message_has_an_end() {
+        let long = indented(&format!("begin\n{}", "x\n".repeat(5000)));
+        assert_eq!(long.lines().count(), LINES + 1);
+        assert!(long.ends_with("\n    … and 4901 more lines"), "{long}");
+        assert!(indented(&"\u{1b}".repeat(1 << 20)).len() <= LINE + 3);
+    }
+
+    /// A venv that a change of `/usr/bin/python3.11` blocks or strands.
+    fn decided(path: &str, policy: Policy, version: &str) -> Decision {
+        use crate::plan::{Moment, Readiness, assess, decide, samples::subject};
+        use crate::transaction::samples::system;
+        let before = system(&["3.11.2-6"]);
+        let after = if version.is_empty() { system(&[]) } else { system(&[version]) };
+        let mut subject = subject(crate::venv::Link::Pinned, Minor::new(3, 11));
+        (subject.policy, subject.venv.path) = (policy, path.into());
+        let assessment = assess(&subject, &before, &after);
+        decide(&subject, assessment, &Readiness::Ready, &before, &after, Moment::BeforeDpkg)
+    }
+
+    #[test]
+    fn the_ways_out_name_venvs_and_packages() {
+        let way = |decisions: &[Decision]| {
+            way_out(&Plan { decisions: decisions.to_vec(), ..Plan::default() })
+        };
+        let policy = decided("/srv/my shop/venv", Policy::Block, "3.11.2-7");
+        assert_eq!(
+            way(&[policy]),
+            "allow the change: `venvguard register --policy auto '/srv/my shop/venv'`\n\
+             or keep Python as it is and upgrade the rest: `apt-mark hold python3.11-minimal`\n\
+             or let venvguard only warn: `venvguard register --policy warn '/srv/my shop/venv'`"
+        );
+        let gone = decided("/srv/shop", Policy::Auto, "");
+        assert!(gone.blocks, "{gone:?}");
+        assert_eq!(
+            way(&[gone.clone(), Decision { path: "/srv/blog".into(), ..gone.clone() }]),
+            "keep Python as it is and upgrade the rest: `apt-mark hold python3.11-minimal`\n\
+             or let venvguard only warn: `venvguard register --policy warn /srv/shop /srv/blog`"
+        );
+        let unknown = Decision { change: None, ..gone.clone() };
+        assert_eq!(
+            way(&vec![unknown; 6]),
+            "let venvguard only warn: `venvguard register --policy warn PATH...`"
+        );
+        let plan = Plan { decisions: vec![gone.clone()], ..Plan::default() };
+        assert_eq!(
+            way_to_keep(&plan, &[&gone.name]),
+            "fix the cause above and run apt again\n\
+             or keep the interpreter: `apt-mark manual python3.11 python3.11-minimal`"
+        );
     }
 
     #[test]
