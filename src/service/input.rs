@@ -73,6 +73,9 @@ const PROC_WORDS: &[&str] = &[
 
 const INI: &[&str] = &[
     "[uwsgi]\nbase = /srv/apps\napp = %(base)/%n\nhome = %(app)/venv\nvenv = %d../v\n# home = /not\n",
+    "uwsgi:\n  - for: a b\n  - home: \"/srv/%(_)\" # x\n  - endfor:\n  - set-ph: a=b\n",
+    "<uwsgi><home>/srv/v</home><ini>x.ini</ini></uwsgi>",
+    "{\"uwsgi\": {\"home\": [\"/srv/v\", 1], \"include\": \"x.ini\"}}",
 ];
 
 const INI_WORDS: &[&str] = &[
@@ -209,9 +212,12 @@ proptest! {
     }
 
     #[test]
-    fn inis_of_uwsgi(text in near_text(INI, INI_WORDS)) {
-        for venv in uwsgi::in_ini(&text, Path::new("/etc/uwsgi/apps-enabled/shop.ini")) {
-            prop_assert!(venv.as_os_str().len() <= 4096);
+    fn settings_of_uwsgi(text in near_text(INI, INI_WORDS)) {
+        for ending in ["ini", "yaml", "xml", "json"] {
+            let path = format!("/etc/uwsgi/apps-enabled/shop.{ending}");
+            for venv in uwsgi::in_text(&text, Path::new(&path)) {
+                prop_assert!(venv.as_os_str().len() <= 4096);
+            }
         }
     }
 
@@ -280,7 +286,7 @@ proptest! {
         let _ = (place(&cgroup, b""), Stat::read(&proc), mapped(&proc), words(&proc).len());
         // The longest path that a user can make.
         let deep = PathBuf::from(format!("/{}/x.ini", "d/".repeat(2000)));
-        let named: usize = uwsgi::in_ini(&lossy(ini), &deep).iter().map(|venv| venv.as_os_str().len()).sum();
+        let named: usize = uwsgi::in_text(&lossy(ini), &deep).iter().map(|venv| venv.as_os_str().len()).sum();
         prop_assert!(named <= 1 << 20, "{named}");
         let mut settings = Settings::default();
         settings.read(&lossy(&unit));

@@ -1,7 +1,7 @@
 //! Which venv a uWSGI process was told to use.
 //!
 //! Debian's uWSGI runs apps out of venvs without naming them anywhere in `/proc`: the venv
-//! stands in the ini file that its command line names, for a vassal by a relative name.
+//! stands in the file of settings that its command line names, for a vassal by a relative name.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,18 +15,32 @@ use crate::host::{Root, file};
 /// uWSGI's names for the same option.
 const VENV: [&str; 5] = ["virtualenv", "venv", "home", "pyhome", "H"];
 
-/// No ini file is larger, and no command line names more of them.
+/// Options that set a variable: `set-placeholder = name=value`.
+const PLACEHOLDER: [&str; 3] = ["set-placeholder", "set-ph", "set"];
+
+/// Options of one letter that a value may follow without a blank.
+const LETTERS: &[u8] = b"Hxyj";
+
+/// No file of settings is larger, and no process has more of them.
 const LIMIT: u64 = 1 << 20;
 const FILES: usize = 16;
 
-/// So many venvs are in no ini file, and no path is longer.
+/// How deep one file may include another.
+const DEPTH: usize = 4;
+
+/// So many venvs has no process, and no path is longer.
 const VENVS: usize = 64;
 const LONGEST: usize = 4096;
+const LONGEST_KEY: usize = 256;
 
 /// How often a variable may lead to another one.
 const EXPANSIONS: usize = 8;
 
-/// The venvs that a process was told to use, by its command line or its ini files.
+/// How many words one `for` is done for, and how many options of one process are looked at.
+const TIMES: usize = 64;
+const OPTIONS: usize = 20_000;
+
+/// The venvs that a process was told to use, by its command line or its files of settings.
 pub(super) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Vec<PathBuf> {
     let options = options(process);
     let mut venvs: Vec<PathBuf> = options
@@ -34,31 +48,281 @@ pub(super) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Ve
         .filter(|(name, _)| VENV.contains(name))
         .flat_map(|(_, value)| absolute(Path::new(value), &process.folders))
         .collect();
-    let folders = folders(process, processes);
-    for name in options.iter().filter(|(name, _)| *name == "ini").take(FILES) {
-        // `app.ini:section` names a section as well.
-        let name = name.1.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
-        let found = absolute(Path::new(OsStr::from_bytes(name)), &folders);
-        let read = found.into_iter().find_map(|path| Some((read(root, &path)?, path)));
-        if let Some((text, path)) = read {
-            let named = in_ini(&text, &path);
-            venvs.extend(named.iter().flat_map(|value| absolute(value, &process.folders)));
+    let mut reader = Reader {
+        root: Some(root),
+        folders: folders(process, processes),
+        variables: HashMap::new(),
+        named: Vec::new(),
+        files: FILES,
+        options: OPTIONS,
+    };
+    for (name, value) in options.iter().filter_map(|(name, value)| Some((*name, value.to_str()?))) {
+        if PLACEHOLDER.contains(&name) {
+            reader.set(value);
         }
     }
+    for (name, value) in options {
+        if let Some(format) = Format::of_option(name, Path::new(value)) {
+            reader.read(format, value, DEPTH);
+        }
+    }
+    venvs.extend(reader.named.iter().flat_map(|value| absolute(value, &process.folders)));
     // `--ini x.ini` is found as an option and as a file.
     venvs.sort_unstable();
     venvs.dedup();
     venvs
 }
 
-/// The options of a command line, with their values: `--ini x`, `--ini=x`, `-H x`, `x.ini`.
+/// How a file of settings is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Ini,
+    Yaml,
+    Xml,
+    Json,
+}
+
+impl Format {
+    /// That of the file which an option names, if it names one.
+    fn of_option(name: &str, file: &Path) -> Option<Self> {
+        match name {
+            "ini" => Some(Self::Ini),
+            "yaml" | "yml" | "y" => Some(Self::Yaml),
+            "xml" | "x" => Some(Self::Xml),
+            "json" | "js" | "j" => Some(Self::Json),
+            "include" | "inherit" => Self::of_name(file.as_os_str()),
+            _ => None,
+        }
+    }
+
+    /// That of a file, by its name.
+    fn of_name(name: &OsStr) -> Option<Self> {
+        let name = Path::new(OsStr::from_bytes(without_section(name)));
+        match name.extension()?.to_str()? {
+            "ini" => Some(Self::Ini),
+            "yaml" | "yml" => Some(Self::Yaml),
+            "xml" => Some(Self::Xml),
+            "json" | "js" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Ini => "ini",
+            Self::Yaml => "yaml",
+            Self::Xml => "xml",
+            Self::Json => "json",
+        }
+    }
+
+    /// The settings in a text, in their order.
+    fn settings(self, text: &str) -> Vec<(String, String)> {
+        match self {
+            Self::Ini => in_lines(text, '=', &['#', ';', '[']),
+            Self::Yaml => in_lines(text, ':', &['#']),
+            Self::Xml => in_xml(text),
+            Self::Json => in_json(text),
+        }
+    }
+}
+
+/// `app.ini:section` names a section as well.
+fn without_section(name: &OsStr) -> &[u8] {
+    name.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default()
+}
+
+/// Settings of a line each: an ini file, and what of YAML uWSGI itself reads.
+fn in_lines(text: &str, border: char, not: &[char]) -> Vec<(String, String)> {
+    let is_yaml = border == ':';
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(not));
+    lines
+        .filter_map(|line| line.split_once(border))
+        .map(|(key, value)| {
+            let (mut key, mut value) = (key.trim(), value.trim());
+            if is_yaml {
+                key = key.trim_start_matches("- ").trim();
+                value = value.split(" #").next().unwrap_or(value).trim();
+                let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+                value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+            }
+            (key.to_string(), value.to_string())
+        })
+        .collect()
+}
+
+/// `<uwsgi><virtualenv>/opt/v</virtualenv></uwsgi>`, wherever in a document it is.
+fn in_xml(text: &str) -> Vec<(String, String)> {
+    let Ok(document) = roxmltree::Document::parse(text) else { return Vec::new() };
+    let groups = document.descendants().filter(|node| node.has_tag_name("uwsgi"));
+    groups
+        .flat_map(|group| group.children().filter(roxmltree::Node::is_element))
+        .map(|node| {
+            let value = node.text().unwrap_or_default().trim();
+            (node.tag_name().name().to_string(), value.to_string())
+        })
+        .collect()
+}
+
+/// `{"uwsgi": {"virtualenv": "/opt/v"}}`; an option may have several values.
+fn in_json(text: &str) -> Vec<(String, String)> {
+    use serde_json::Value;
+    let Ok(Value::Object(groups)) = serde_json::from_str(text) else { return Vec::new() };
+    let options = groups.into_iter().filter_map(|(_, group)| match group {
+        Value::Object(options) => Some(options),
+        _ => None,
+    });
+    let mut settings = Vec::new();
+    for (key, value) in options.flatten().filter(|(key, _)| key.len() <= LONGEST_KEY) {
+        let values = if let Value::Array(values) = value { values } else { vec![value] };
+        settings.extend(values.into_iter().take(TIMES).filter_map(|value| match value {
+            Value::String(text) => Some((key.clone(), text)),
+            _ => None,
+        }));
+    }
+    // uWSGI takes them in their order, which a map has not: what names a venv comes last.
+    settings.sort_by_key(|(key, _)| VENV.contains(&key.as_str()));
+    settings
+}
+
+/// The files of settings of one process, one after the other.
+struct Reader<'a> {
+    /// None where a text is all that is read.
+    root: Option<&'a Root>,
+    /// Where a relative name may be meant from.
+    folders: Vec<PathBuf>,
+    variables: HashMap<String, String>,
+    named: Vec<PathBuf>,
+    /// How many more files are read, and how many more options are looked at.
+    files: usize,
+    options: usize,
+}
+
+impl Reader<'_> {
+    /// Reads a file, and those that it includes.
+    fn read(&mut self, format: Format, name: &OsStr, depth: usize) {
+        let Some(root) = self.root else { return };
+        let name = if format == Format::Ini { without_section(name) } else { name.as_bytes() };
+        for path in absolute(Path::new(OsStr::from_bytes(name)), &self.folders) {
+            if self.files == 0 || depth == 0 {
+                return;
+            }
+            if let Some(text) = text(root, &path) {
+                self.files -= 1;
+                return self.take(format, &text, &path, depth);
+            }
+        }
+    }
+
+    fn take(&mut self, format: Format, text: &str, path: &Path, depth: usize) {
+        // What is between `for` and `endfor` is done for each word, which is `%(_)`.
+        let mut words: Vec<Option<String>> = vec![None];
+        for (key, value) in format.settings(text) {
+            if self.options == 0 {
+                return;
+            }
+            match key.as_str() {
+                "for" => {
+                    let all = self.expand(&value, path);
+                    words =
+                        all.split_whitespace().take(TIMES).map(|one| Some(one.into())).collect();
+                }
+                "endfor" => words = vec![None],
+                _ => {
+                    for word in &words {
+                        if let Some(word) = word {
+                            self.variables.insert("_".to_string(), word.clone());
+                        }
+                        self.option(&key, &value, path, depth);
+                    }
+                }
+            }
+        }
+    }
+
+    fn option(&mut self, key: &str, value: &str, path: &Path, depth: usize) {
+        let Some(left) = self.options.checked_sub(1) else { return };
+        self.options = left;
+        if VENV.contains(&key) && self.named.len() < VENVS {
+            let venv = self.expand(value, path);
+            self.named.push(venv.into());
+        }
+        if PLACEHOLDER.contains(&key) {
+            self.set(value);
+        }
+        if matches!(key, "include" | "inherit") || Format::of_option(key, Path::new("")).is_some() {
+            let file = self.expand(value, path);
+            if let Some(format) = Format::of_option(key, Path::new(&file)) {
+                self.read(format, OsStr::new(&file), depth.saturating_sub(1));
+            }
+        }
+        // An option's name is a variable, too.
+        self.variables.insert(key.to_string(), value.to_string());
+    }
+
+    /// Takes `name=value`.
+    fn set(&mut self, text: &str) {
+        if let Some((name, value)) = text.split_once('=') {
+            self.variables.insert(name.trim().to_string(), value.trim().to_string());
+        }
+    }
+
+    /// Puts in `%(name)` for what was set before, `%d` for the file's folder, `%n` for its name
+    /// without its ending, `%s` with it, and `%p` for its path.
+    fn expand(&self, value: &str, path: &Path) -> String {
+        if value.len() > LONGEST {
+            return String::new();
+        }
+        let mut text = value.to_string();
+        for _ in 0..EXPANSIONS {
+            let Some((front, (name, back))) = text
+                .split_once("%(")
+                .and_then(|(front, rest)| Some((front, rest.split_once(')')?)))
+            else {
+                break;
+            };
+            let value = self.variables.get(name).map(String::as_str).unwrap_or_default();
+            // Variables that name themselves grow for ever.
+            if text.len() + value.len() > LONGEST {
+                return String::new();
+            }
+            text = format!("{front}{value}{back}");
+        }
+        let folder = path.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        let name = |name: Option<&OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
+        for (sign, value) in [
+            ("%d", format!("{folder}/")),
+            ("%n", name(path.file_stem())),
+            ("%s", name(path.file_name())),
+            ("%p", path.to_string_lossy().into_owned()),
+        ] {
+            if text.len() > LONGEST {
+                return String::new();
+            }
+            text = text.replace(sign, &value);
+        }
+        if text.len() > LONGEST { String::new() } else { text }
+    }
+}
+
+/// The options of a command line, with their values: `--ini x`, `--ini=x`, `-H x`, `-Hx`, `x.ini`.
 fn options(process: &Process) -> Vec<(&str, &OsStr)> {
     let mut options = Vec::new();
     let mut arguments = process.arguments.iter().skip(1).peekable();
     while let Some(argument) = arguments.next() {
         let bytes = argument.as_bytes();
-        if bytes.ends_with(b".ini") && !bytes.starts_with(b"-") {
-            options.push(("ini", argument.as_os_str()));
+        if !bytes.starts_with(b"-") {
+            let format = Format::of_name(argument);
+            options.extend(format.map(|format| (format.option(), argument.as_os_str())));
+        }
+        if let [b'-', letter, value @ ..] = bytes {
+            let letters = LETTERS.iter().position(|known| known == letter);
+            // Each is ASCII.
+            let name = letters.and_then(|at| std::str::from_utf8(LETTERS.get(at..=at)?).ok());
+            if let Some(name) = name.filter(|_| !value.is_empty() && !value.starts_with(b"=")) {
+                options.push((name, OsStr::from_bytes(value)));
+                continue;
+            }
         }
         let Some(name) = argument.to_str().and_then(|text| text.strip_prefix('-')) else {
             continue;
@@ -91,51 +355,28 @@ fn absolute(path: &Path, folders: &[PathBuf]) -> Vec<PathBuf> {
     folders.iter().filter(|f| f.is_absolute()).map(|folder| normal(&folder.join(path))).collect()
 }
 
-fn read(root: &Root, path: &Path) -> Option<String> {
+fn text(root: &Root, path: &Path) -> Option<String> {
     // Debian's `apps-enabled` holds links.
     let real = root.follow(path).ok()?.pop()?;
     let bytes = file::read_untrusted(&root.at(real), LIMIT).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The venvs that an ini file names.
-pub(super) fn in_ini(text: &str, path: &Path) -> Vec<PathBuf> {
-    let mut variables: HashMap<&str, &str> = HashMap::new();
-    let mut named = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if line.starts_with(['#', ';', '[']) {
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=') else { continue };
-        let (key, value) = (key.trim(), value.trim());
-        if VENV.contains(&key) && named.len() < VENVS && value.len() <= LONGEST {
-            named.push(PathBuf::from(expand(value, &variables, path)));
-        }
-        variables.insert(key, value);
+/// The venvs that a text names, in whatever format: for the tests of hostile ones.
+#[cfg(test)]
+pub(super) fn in_text(text: &str, path: &Path) -> Vec<PathBuf> {
+    let mut reader = Reader {
+        root: None,
+        folders: Vec::new(),
+        variables: HashMap::new(),
+        named: Vec::new(),
+        files: 0,
+        options: OPTIONS,
+    };
+    if let Some(format) = Format::of_name(path.as_os_str()) {
+        reader.take(format, text, path, DEPTH);
     }
-    named
-}
-
-/// Puts in `%(name)` for what was set before, `%d` for the file's folder, `%n` for its name.
-fn expand(value: &str, variables: &HashMap<&str, &str>, path: &Path) -> String {
-    let mut text = value.to_string();
-    for _ in 0..EXPANSIONS {
-        let Some((front, (name, back))) =
-            text.split_once("%(").and_then(|(front, rest)| Some((front, rest.split_once(')')?)))
-        else {
-            break;
-        };
-        let value = variables.get(name).copied().unwrap_or_default();
-        // Variables that name themselves grow for ever.
-        if text.len() + value.len() > LONGEST {
-            return String::new();
-        }
-        text = format!("{front}{value}{back}");
-    }
-    let folder = path.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let text = text.replace("%d", &format!("{folder}/")).replace("%n", &name);
-    if text.len() > LONGEST { String::new() } else { text }
+    reader.named
 }
 
 #[cfg(test)]
@@ -189,7 +430,7 @@ mod tests {
     fn variables_in_an_ini_are_put_in() {
         let text = "[uwsgi]\nbase = /srv/apps\napp = %(base)/%n\nhome = %(app)/venv\nvenv = %d../v\n\
                     # home = /not/this\nchdir = /nor/this\n";
-        let venvs = in_ini(text, Path::new("/etc/uwsgi/shop.ini"));
+        let venvs = in_text(text, Path::new("/etc/uwsgi/shop.ini"));
         assert_eq!(venvs, ["/srv/apps/shop/venv", "/etc/uwsgi/../v"].map(PathBuf::from));
     }
 
@@ -206,10 +447,86 @@ mod tests {
         std::fs::create_dir(machine.0.path().join("srv/folder.ini")).unwrap();
         assert!(found(&machine, 5).is_empty());
         let bomb = "a = %(a)%(a)%(a)%(a)%(a)%(a)\nhome = %(a)\n";
-        assert!(in_ini(bomb, Path::new("/x.ini"))[0].as_os_str().len() <= LONGEST);
+        assert!(in_text(bomb, Path::new("/x.ini"))[0].as_os_str().len() <= LONGEST);
         let deep = PathBuf::from(format!("/{}x.ini", "d/".repeat(2000)));
         let lines = format!("H={}\n", "%d".repeat(2000)).repeat(1000);
-        let length: usize = in_ini(&lines, &deep).iter().map(|venv| venv.as_os_str().len()).sum();
+        let length: usize = in_text(&lines, &deep).iter().map(|venv| venv.as_os_str().len()).sum();
         assert!(length <= VENVS * LONGEST, "{length}");
+    }
+
+    #[test]
+    fn every_form_of_settings_names_its_venv() {
+        for (command, file, text) in [
+            ("uwsgi --yaml /srv/app.yaml", "srv/app.yaml", "uwsgi:\n  virtualenv: /opt/v/dj\n"),
+            ("uwsgi /srv/app.yml", "srv/app.yml", "uwsgi:\n  - home: '/opt/v/dj' # the app's\n"),
+            (
+                "uwsgi --xml /srv/app.xml",
+                "srv/app.xml",
+                "<uwsgi><virtualenv>/opt/v/dj</virtualenv></uwsgi>",
+            ),
+            (
+                "uwsgi -x/srv/app.xml",
+                "srv/app.xml",
+                "<?xml version='1.0'?><a><uwsgi id='x'><home> /opt/v/dj </home></uwsgi></a>",
+            ),
+            (
+                "uwsgi --json /srv/app.json",
+                "srv/app.json",
+                r#"{"uwsgi": {"master": true, "virtualenv": ["%(x)/dj"], "set-ph": "x=/opt/v"}}"#,
+            ),
+            ("uwsgi -H/opt/v/dj", "srv/x", ""),
+            ("uwsgi --ini /srv/a.ini", "srv/a.ini", "[uwsgi]\nini = /srv/common.ini\n"),
+            ("uwsgi /srv/a.ini:prod", "srv/a.ini", "[prod]\ninclude = %dcommon.ini\n"),
+            (
+                "uwsgi --ini /srv/a.ini",
+                "srv/a.ini",
+                "[uwsgi]\nset-placeholder = base=/opt/v\nvirtualenv = %(base)/dj\n",
+            ),
+            (
+                "uwsgi --set-ph base=/opt/v --ini /srv/a.ini",
+                "srv/a.ini",
+                "[uwsgi]\nvirtualenv = %(base)/dj\n",
+            ),
+            (
+                "uwsgi --ini /srv/a.ini",
+                "srv/a.ini",
+                "[uwsgi]\nfor = dj\nvirtualenv = /opt/v/%(_)\nendfor =\n",
+            ),
+        ] {
+            let machine = Machine::new();
+            machine.process((5, 1), "/", UWSGI, command);
+            machine.write(file, text);
+            machine.write("srv/common.ini", "[uwsgi]\nvirtualenv = /opt/v/dj\n");
+            assert_eq!(found(&machine, 5), [Path::new("/opt/v/dj")], "{command}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_loop_names_a_venv_for_each_word() {
+        let text =
+            "[uwsgi]\nall = a b\nfor = %(all) c\nhome = /opt/%(_)\nendfor =\nhome = /opt/d\n";
+        let venvs = ["/opt/a", "/opt/b", "/opt/c", "/opt/d"].map(PathBuf::from);
+        assert_eq!(in_text(text, Path::new("/x.ini")), venvs);
+    }
+
+    #[test]
+    fn files_that_include_each_other_come_to_an_end() {
+        let machine = Machine::new();
+        machine.process((5, 1), "/", UWSGI, "uwsgi --ini /srv/a.ini");
+        let include = "ini = /srv/a.ini\nxml = /srv/b.xml\n".repeat(1000);
+        machine.write("srv/a.ini", format!("[uwsgi]\nhome = /opt/v\nfor = a b c\n{include}"));
+        machine.write("srv/b.xml", "<uwsgi><ini>/srv/a.ini</ini></uwsgi>".to_string());
+        assert_eq!(found(&machine, 5), [Path::new("/opt/v")]);
+        for (name, text) in [
+            ("x.json", "[".repeat(1 << 20)),
+            ("x.json", r#"{"uwsgi": {"home": {"a": "/opt/v"}}, "x": "y"}"#.to_string()),
+            ("x.xml", "<uwsgi>".repeat(100_000)),
+            ("x.xml", "<!DOCTYPE a [<!ENTITY x '/opt/v'>]><uwsgi><home>&x;</home></uwsgi>".into()),
+            ("x.yaml", ":".repeat(1 << 20)),
+        ] {
+            assert_eq!(in_text(&text, Path::new(name)), [PathBuf::new(); 0], "{name}");
+        }
+        let long = "for = ".to_string() + &"w ".repeat(1000) + "\nhome = /opt/%(_)\n";
+        assert_eq!(in_text(&long, Path::new("/x.ini")).len(), TIMES);
     }
 }
