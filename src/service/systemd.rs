@@ -17,7 +17,7 @@ pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(300);
 const QUESTION_LIMIT: Duration = Duration::from_secs(25);
 
 /// What a unit is asked for.
-const PROPERTIES: [&str; 15] = [
+const PROPERTIES: [&str; 16] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -30,6 +30,7 @@ const PROPERTIES: [&str; 15] = [
     "NeedDaemonReload",
     "InvocationID",
     "TasksCurrent",
+    "ControlGroup",
     "TriggeredBy",
     "RefuseManualStart",
     "RefuseManualStop",
@@ -118,6 +119,23 @@ pub(super) fn systemctl(root: &Root) -> Result<Program, ServiceError> {
     })
 }
 
+/// Whether a process is in a control group or below it, in the unified hierarchy or in
+/// systemd's own. A group that is gone has none.
+fn is_populated(root: &Root, group: &str) -> bool {
+    let group = group.trim_start_matches('/');
+    if group.is_empty() {
+        return false;
+    }
+    let read = |hierarchy: &str, file: &str| {
+        std::fs::read_to_string(root.at(hierarchy).join(group).join(file)).ok()
+    };
+    match read("/sys/fs/cgroup", "cgroup.events") {
+        Some(events) => events.lines().any(|line| line == "populated 1"),
+        None => read("/sys/fs/cgroup/systemd", "cgroup.procs")
+            .is_some_and(|pids| !pids.trim().is_empty()),
+    }
+}
+
 /// What `systemctl show` says of a unit.
 pub(super) struct Unit(HashMap<String, String>);
 
@@ -129,6 +147,12 @@ impl Unit {
             Ok(Self::read(&program.args(["--", unit]).run()?.text()))
         };
         let mut found = show(&PROPERTIES, unit)?;
+        // systemd counts no tasks where TasksAccounting= is off, or the kernel's controller is
+        // not at hand.
+        if found.number("TasksCurrent").is_none() && found.get("SubState") == "exited" {
+            let tasks = u32::from(is_populated(root, found.get("ControlGroup")));
+            found.0.insert("TasksCurrent".to_string(), tasks.to_string());
+        }
         // `Accept=yes` needs a template, and starts an instance of it for each connection.
         if unit.contains('@') {
             let sockets = found.get("TriggeredBy").split_whitespace().map(str::to_string);
@@ -173,8 +197,7 @@ impl Unit {
     /// Whether it is active by its word alone (`RemainAfterExit=yes`): what it ran has ended,
     /// and left no process behind. An init script's daemon may have left the unit.
     fn has_ended(&self) -> bool {
-        let tasks = self.get("TasksCurrent").parse().unwrap_or(u64::MAX);
-        let has_tasks = tasks != 0 && tasks != u64::MAX;
+        let has_tasks = self.number("TasksCurrent").is_some_and(|tasks| tasks != 0);
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         (active, sub) == ("active", "exited") && self.get("Type") != "forking" && !has_tasks
     }
@@ -410,6 +433,28 @@ mod tests {
             let (_folder, root) = machine(&format!("{exited}{more}"));
             assert!(condition(&root, "celery.service").unwrap().is_restarted(), "{more}");
             assert_eq!(restart(&root, "celery.service").unwrap(), Restart::Done, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_unit_whose_tasks_systemd_does_not_count_is_asked_from_the_kernel() {
+        let group = "system.slice/celery.service";
+        for (file, content, is_over) in [
+            (format!("sys/fs/cgroup/{group}/cgroup.events"), "populated 1\nfrozen 0\n", false),
+            (format!("sys/fs/cgroup/{group}/cgroup.events"), "populated 0\nfrozen 0\n", true),
+            (format!("sys/fs/cgroup/systemd/{group}/cgroup.procs"), "4711\n", false),
+            (format!("sys/fs/cgroup/systemd/{group}/cgroup.procs"), "", true),
+            ("sys/other".to_string(), "", true),
+        ] {
+            let (folder, root) = machine(&format!(
+                "LoadState=loaded\nActiveState=active\nSubState=exited\nType=oneshot\n\
+                 TasksCurrent=[not set]\nControlGroup=/{group}\n"
+            ));
+            let path = folder.path().join(&file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+            let found = condition(&root, "celery.service").unwrap();
+            assert_eq!(found.left_alone.is_some(), is_over, "{file}: {content:?}");
         }
     }
 
