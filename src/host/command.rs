@@ -333,7 +333,6 @@ impl Stream {
         let (sender, end) = channel();
         let room = Arc::clone(&kept);
         std::thread::spawn(move || {
-            let _at_the_end = sender;
             let mut chunk = vec![0; 64 << 10];
             while let Ok(read @ 1..) = stream.read(&mut chunk) {
                 let is_awaited = Arc::strong_count(&room) > 1;
@@ -342,6 +341,8 @@ impl Stream {
                 let read = read.min(most.saturating_sub(kept.len()));
                 kept.extend_from_slice(chunk.get(..read).unwrap_or_default());
             }
+            // Who waits for the end of the stream waits for the end of the sender.
+            drop(sender);
         });
         Self { kept, end }
     }

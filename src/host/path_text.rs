@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for PathText {
                     .map(|pair| {
                         let digit = |byte: &u8| char::from(*byte).to_digit(16);
                         let [high, low] = pair else { return None };
-                        u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+                        u8::try_from((digit(high)? << 4) | digit(low)?).ok()
                     })
                     .collect::<Option<Vec<u8>>>()
                     .ok_or_else(|| {

@@ -133,7 +133,7 @@ fn version_symbol<'data, Elf: FileHeader<Endian = Endianness>>(
 
 /// The number that at most eight bytes make.
 fn number(endian: Endianness, bytes: &[u8]) -> u64 {
-    let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+    let add = |sum: u64, byte: &u8| (sum << 8) | u64::from(*byte);
     match endian {
         Endianness::Little => bytes.iter().rev().fold(0, add),
         Endianness::Big => bytes.iter().fold(0, add),

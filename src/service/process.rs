@@ -162,7 +162,7 @@ impl Processes {
             self.get(child.parent).filter(|parent| parent.id.started <= child.id.started)
         };
         // Deeper trees than this are nobody's services; a loop ends here too.
-        std::iter::successors(Some(process), move |child| parent(child)).take(64)
+        std::iter::successors(Some(process), parent).take(64)
     }
 
     /// How long ago a process was started.

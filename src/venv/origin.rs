@@ -144,7 +144,7 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 
 fn hexadecimal(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+    u8::try_from((digit(high)? << 4) | digit(low)?).ok()
 }
 
 #[cfg(test)]

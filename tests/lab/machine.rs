@@ -76,16 +76,16 @@ impl Machine {
     pub(crate) fn boot_with(
         lab: &Lab,
         upgrade: Kind,
-        lay: impl FnOnce(&Overlay) -> Result<()>,
+        place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
-        Self::start(lab, upgrade, vec![(lab.package()?, "/package")], lay)
+        Self::start(lab, upgrade, vec![(lab.package()?, "/package")], place)
     }
 
     fn start(
         lab: &Lab,
         upgrade: Kind,
         mut folders: Vec<(PathBuf, &str)>,
-        lay: impl FnOnce(&Overlay) -> Result<()>,
+        place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
         let suite = upgrade.suite();
         let upgrade = lab.upgrade(upgrade)?;
@@ -93,7 +93,7 @@ impl Machine {
         overlay.write("/etc/apt/sources.list", APT_SOURCES)?;
         overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
         overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;
-        lay(&overlay)?;
+        place(&overlay)?;
         folders.push((upgrade.repository.clone(), "/repository"));
         let container = Container::boot(&overlay, &folders)?;
         Ok(Self { container, overlay, upgrade, sites: Vec::new() })

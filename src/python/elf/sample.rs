@@ -68,7 +68,7 @@ pub(crate) fn linked(
         writer.write_dynamic_symbol(&Sym {
             name: Some(name),
             section: Some(data_index),
-            st_info: elf::STB_GLOBAL << 4 | elf::STT_OBJECT,
+            st_info: (elf::STB_GLOBAL << 4) | elf::STT_OBJECT,
             st_other: 0,
             st_shndx: 0,
             st_value: 0x1000,

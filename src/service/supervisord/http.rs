@@ -149,9 +149,9 @@ fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for three in bytes.chunks(3) {
         let byte = |at: usize| three.get(at).map_or(0, |byte| u32::from(*byte));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
         for place in 0..4 {
-            let index = (bits >> (18 - 6 * place) & 63) as usize;
+            let index = ((bits >> (18 - 6 * place)) & 63) as usize;
             // Six bits are an index below 64.
             let letter = if place <= three.len() { ALPHABET[index] } else { b'=' };
             text.push(char::from(letter));

@@ -155,8 +155,8 @@ fn guarded(machine: &Machine) -> Result<()> {
     ensure!(others.is_empty(), "not his any more: {others}");
     ensure!(machine.must("venvguard list 2>&1")?.contains("no venv is registered"));
 
-    let now = machine.must("sha256sum /etc/shadow; systemctl show -p InvocationID precious")?;
-    ensure!(now == shadow, "something of root's was touched: {shadow} {now}");
+    let after = machine.must("sha256sum /etc/shadow; systemctl show -p InvocationID precious")?;
+    ensure!(after == shadow, "something of root's was touched: {shadow} {after}");
     machine.must(
         "test ! -e /root/reached
          test \"$(sort -u /home/command/who)\" = \"$(id -u command)\"",
