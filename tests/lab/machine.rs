@@ -14,7 +14,7 @@ use crate::cases::{Case, Half};
 use crate::child;
 pub(crate) use crate::container::Said;
 use crate::container::{Container, said};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, ROOM};
 use crate::prepare::upgrade::{Kind, Upgrade};
 use crate::prepare::venvs::Site;
 use crate::prepare::{Lab, copy_tree};
@@ -67,29 +67,31 @@ impl Machine {
         if case.half == Half::Guarded {
             folders.push((lab.package()?, "/package"));
         }
-        let mut machine = Self::start(lab, case.upgrade, folders, sites)?;
+        let mut machine = Self::start(lab, case.upgrade, ROOM, folders, sites)?;
         machine.sites = case.sites.to_vec();
         Ok(machine)
     }
 
-    /// Boots a machine for venvguard's package, with what a function lays into its root.
+    /// Boots a machine for venvguard's package that may write `room` MiB, with what a function lays into its root.
     pub(crate) fn boot_with(
         lab: &Lab,
         upgrade: Kind,
+        room: u64,
         place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
-        Self::start(lab, upgrade, vec![(lab.package()?, "/package")], place)
+        Self::start(lab, upgrade, room, vec![(lab.package()?, "/package")], place)
     }
 
     fn start(
         lab: &Lab,
         upgrade: Kind,
+        room: u64,
         mut folders: Vec<(PathBuf, &str)>,
         place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
         let suite = upgrade.suite();
         let upgrade = lab.upgrade(upgrade)?;
-        let overlay = lab.overlay(suite.name(), &lab.root(suite)?)?;
+        let overlay = lab.overlay_with_room(suite.name(), &lab.root(suite)?, room)?;
         overlay.write("/etc/apt/sources.list", APT_SOURCES)?;
         overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
         overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;

@@ -20,7 +20,9 @@ mod guard;
 #[path = "../hostile/mod.rs"]
 mod hostile;
 mod machine;
+mod memory;
 mod overlay;
+mod own;
 mod prepare;
 mod storm;
 
@@ -37,6 +39,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use cases::{Case, Half};
 use grid::Grid;
 use machine::Machine;
+use overlay::ROOM;
+use own::Own;
 use prepare::Lab;
 
 /// Set once the lab runs in a mount namespace of its own.
@@ -48,8 +52,10 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cases = cases::all();
     let grids = grid::all();
+    let own = own::all();
     if arguments.list {
-        let names = cases.iter().map(|case| (case.name(), false));
+        let names = own.iter().map(|own| (own.name.to_owned(), false));
+        let names = names.chain(cases.iter().map(|case| (case.name(), false)));
         let names = names.chain(grids.iter().map(|grid| (grid.name(), grid.is_whole())));
         let trials =
             names.map(|(name, ignored)| Trial::test(name, || Ok(())).with_ignored_flag(ignored));
@@ -71,6 +77,13 @@ fn main() -> ExitCode {
         cases.iter().filter(|case| is_wanted(&arguments, &case.name(), false)).collect();
     let wanted_grids: Vec<&Grid> =
         grids.iter().filter(|grid| is_wanted(&arguments, &grid.name(), grid.is_whole())).collect();
+    let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE).min(MOST_AT_ONCE);
+    arguments.test_threads = Some(threads);
+    let room = wanted_grids.iter().map(|grid| grid.room()).fold(ROOM, u64::max);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    if let Some(told) = memory::shortage(&meminfo, threads, room) {
+        println!("lab: {told}");
+    }
     let prepared =
         Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted, &wanted_grids).map(|()| lab));
     let lab = match prepared {
@@ -80,9 +93,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE);
-    arguments.test_threads = Some(threads.min(MOST_AT_ONCE));
     let nocapture = arguments.nocapture;
+    let own = own.into_iter().map(|Own { name, run }| {
+        let lab = Arc::clone(&lab);
+        Trial::test(name, move || run(&lab).map_err(|error| format!("{error:#}").into()))
+    });
     let cases = cases.into_iter().map(|case| {
         let lab = Arc::clone(&lab);
         Trial::test(case.name(), move || perform(&lab, &case, nocapture))
@@ -96,7 +111,7 @@ fn main() -> ExitCode {
         })
         .with_ignored_flag(is_whole)
     });
-    libtest_mimic::run(&arguments, cases.chain(grids).collect()).exit_code()
+    libtest_mimic::run(&arguments, own.chain(cases).chain(grids).collect()).exit_code()
 }
 
 /// Starts this program again where its mounts are nobody else's and end with it. Returns only if that fails.

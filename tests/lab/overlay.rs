@@ -7,19 +7,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// A mounted overlay. The lab runs in a mount namespace of its own, so that a killed run leaves no mount behind.
+/// How much a machine or a preparation may write, in MiB: several times what the largest writes.
+pub(crate) const ROOM: u64 = 2 << 10;
+
+/// A mounted overlay on a tmpfs of its own: one that is full takes no room from another. The lab runs in a mount namespace
+/// of its own, so that a killed run leaves no mount behind.
 pub(crate) struct Overlay {
     name: String,
     directory: PathBuf,
 }
 
 impl Overlay {
-    /// Mounts an overlay over `lower` below `memory`, which must be a tmpfs: an overlay's upper
-    /// folder cannot itself lie on an overlay, which is what the checkout is on in many containers.
-    pub(crate) fn new(memory: &Path, name: &str, lower: &Path) -> Result<Self> {
+    /// Mounts an overlay over `lower` that takes up to `room` MiB, below the folder `memory`. A tmpfs holds the changes: an
+    /// overlay's upper folder cannot itself lie on an overlay, which is what the checkout is on in many containers.
+    pub(crate) fn new(memory: &Path, name: &str, lower: &Path, room: u64) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let overlay = Self { directory: memory.join(&name), name };
+        let directory = memory.join(&name);
+        fs::create_dir(&directory)?;
+        mount_memory(&directory, room)?;
+        let overlay = Self { name, directory };
         for part in ["upper", "work", "root"] {
             fs::create_dir_all(overlay.directory.join(part))?;
         }
@@ -51,6 +58,12 @@ impl Overlay {
         &self.directory
     }
 
+    /// How much was written and is not removed again, in MiB.
+    pub(crate) fn used(&self) -> Result<u64> {
+        let disk = rustix::fs::statvfs(&self.directory)?;
+        Ok(((disk.f_blocks - disk.f_bfree) * disk.f_frsize) >> 20)
+    }
+
     pub(crate) fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
@@ -74,6 +87,16 @@ impl Drop for Overlay {
     fn drop(&mut self) {
         // A process that is just dying may still hold the mount: detaching cannot fail on that.
         let _ = rustix::mount::unmount(self.root(), UnmountFlags::DETACH);
+        // What other machines were booted from meanwhile keeps copies of the mounts, and with them the files.
         let _ = fs::remove_dir_all(&self.directory);
+        let _ = rustix::mount::unmount(&self.directory, UnmountFlags::DETACH);
+        let _ = fs::remove_dir(&self.directory);
     }
+}
+
+/// Mounts a tmpfs of so many MiB.
+pub(crate) fn mount_memory(folder: &Path, mebibytes: u64) -> Result<()> {
+    let options = std::ffi::CString::new(format!("size={mebibytes}m,mode=755"))?;
+    rustix::mount::mount("lab", folder, "tmpfs", MountFlags::empty(), options.as_c_str())
+        .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
 }

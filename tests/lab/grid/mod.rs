@@ -17,6 +17,7 @@ use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use crate::machine::{Machine, Said};
+use crate::overlay::ROOM;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::{Lab, copy_tree};
 use cell::{Cell, Change};
@@ -95,6 +96,11 @@ impl Grid {
         }
     }
 
+    /// How much its machine may write, in MiB: each venv of the whole grid is there, and again when it is rebuilt.
+    pub(crate) fn room(self) -> u64 {
+        if self.is_whole() { 6 << 10 } else { ROOM }
+    }
+
     /// Makes the venvs, or finds them made.
     pub(crate) fn prepare(self, lab: &Lab) -> Result<()> {
         match self {
@@ -105,7 +111,7 @@ impl Grid {
 
     pub(crate) fn boot(self, lab: &Lab) -> Result<Machine> {
         let workshop = lab.workshop()?;
-        Machine::boot_with(lab, self.upgrade(), |overlay| {
+        Machine::boot_with(lab, self.upgrade(), self.room(), |overlay| {
             overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
             copy_tree(&workshop, &overlay.path("/srv/grid"))?;
             match self {

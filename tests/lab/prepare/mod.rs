@@ -21,13 +21,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::mount::MountFlags;
 
 use crate::child;
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, ROOM, mount_memory};
 
-/// The uppers of two containers and of two preparations, with room to spare; a tmpfs takes only what is written.
-const MEMORY: &str = "size=12g,mode=755";
+/// For the folders of the overlays, which lie on a tmpfs of their own each, and for what systemd-nspawn keeps; in MiB.
+const FEW_FILES: u64 = 64;
 
 type Slot = Arc<Mutex<Option<Result<PathBuf, String>>>>;
 
@@ -54,17 +53,22 @@ impl Lab {
         // Two runs in one checkout would take each other's half-made artefacts away.
         fs2::FileExt::try_lock_exclusive(&lock)
             .context("another run of the lab is under way in this checkout")?;
-        mount_memory(&memory)?;
+        mount_memory(&memory, FEW_FILES)?;
         // systemd-nspawn leaves folders here where /run is no file system of its own.
         let nspawn = Path::new("/run/systemd/nspawn");
         fs::create_dir_all(nspawn)?;
-        mount_memory(nspawn)?;
+        mount_memory(nspawn, FEW_FILES)?;
         Ok(Self { home, mirror: Mirror::of_this_machine()?, slots: Mutex::default(), _lock: lock })
     }
 
     /// A throw-away copy of a root.
     pub(crate) fn overlay(&self, name: &str, lower: &Path) -> Result<Overlay> {
-        Overlay::new(&self.home.join("memory"), name, lower)
+        self.overlay_with_room(name, lower, ROOM)
+    }
+
+    /// The same, which takes up to `room` MiB.
+    pub(crate) fn overlay_with_room(&self, name: &str, lower: &Path, room: u64) -> Result<Overlay> {
+        Overlay::new(&self.home.join("memory"), name, lower, room)
     }
 
     /// The folder of an artefact: made now, or kept from an earlier run with the same recipe.
@@ -149,12 +153,6 @@ impl Mirror {
         let security = of(true).unwrap_or_else(|| format!("{main}-security"));
         Ok(Self { main, security })
     }
-}
-
-fn mount_memory(folder: &Path) -> Result<()> {
-    let options = std::ffi::CString::new(MEMORY)?;
-    rustix::mount::mount("lab", folder, "tmpfs", MountFlags::empty(), options.as_c_str())
-        .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
 }
 
 /// The archive that a line of apt's sources names, in the old form or in deb822.

@@ -1,0 +1,47 @@
+//! What the lab asks of itself: trials of its own tools, which boot nothing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
+use crate::memory::shortage;
+use crate::prepare::Lab;
+
+/// A trial of the lab's own.
+pub(crate) struct Own {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&Lab) -> Result<()>,
+}
+
+pub(crate) fn all() -> Vec<Own> {
+    vec![
+        Own { name: "lab_one_full_disk_is_no_others", run: full_disk },
+        Own { name: "lab_tells_of_little_memory", run: little_memory },
+    ]
+}
+
+/// A machine that has filled its disk takes no room from the others.
+fn full_disk(lab: &Lab) -> Result<()> {
+    let lower = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let full = lab.overlay_with_room("full", &lower, 8)?;
+    let other = lab.overlay_with_room("other", &lower, 8)?;
+    let mebibytes = |count: usize| vec![1; count << 20];
+    let written = fs::write(full.path("/filler"), mebibytes(9));
+    let is_full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+    ensure!(written.as_ref().is_err_and(is_full), "it took 9 MiB of 8: {written:?}");
+    fs::write(other.path("/file"), mebibytes(6))?;
+    ensure!(other.used()? == 6, "{} MiB are counted, not 6", other.used()?);
+    Ok(())
+}
+
+fn little_memory(_: &Lab) -> Result<()> {
+    let told = shortage("MemTotal: 8388608 kB\nMemAvailable:    3145728 kB\n", 2, 1 << 10);
+    let words = "3.0 GiB of memory are available, and 2 machines at once may take 4.0 GiB";
+    ensure!(told.as_ref().is_some_and(|told| told.contains(words)), "{told:?}");
+    for enough in ["MemAvailable: 4194304 kB\n", ""] {
+        let told = shortage(enough, 2, 1 << 10);
+        ensure!(told.is_none(), "{enough:?}: {told:?}");
+    }
+    Ok(())
+}
