@@ -101,6 +101,11 @@ impl Machine {
         Ok(Self { container, overlay, upgrade, sites: Vec::new() })
     }
 
+    /// How much was written on it and is not removed again, in MiB.
+    pub(crate) fn used(&self) -> Result<u64> {
+        self.overlay.used()
+    }
+
     /// Runs a shell command and returns what it said, whatever its end.
     pub(crate) fn run(&self, script: &str) -> Result<Said> {
         let mut command = self.container.enter();

@@ -25,6 +25,7 @@ mod overlay;
 mod own;
 mod prepare;
 mod storm;
+mod times;
 
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,7 @@ use machine::Machine;
 use overlay::ROOM;
 use own::Own;
 use prepare::Lab;
+use times::{Part, Time};
 
 /// Set once the lab runs in a mount namespace of its own.
 const INSIDE: &str = "VENVGUARD_LAB_INSIDE";
@@ -107,11 +109,13 @@ fn main() -> ExitCode {
         let is_whole = grid.is_whole();
         Trial::test(grid.name(), move || {
             let boot = || grid.boot(&lab);
-            perform_on(&grid.name(), boot, |machine| grid.run(machine), nocapture)
+            perform_on(&lab, &grid.name(), boot, |machine| grid.run(machine), nocapture)
         })
         .with_ignored_flag(is_whole)
     });
-    libtest_mimic::run(&arguments, own.chain(cases).chain(grids).collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, own.chain(cases).chain(grids).collect());
+    print!("{}", lab.times.table());
+    conclusion.exit_code()
 }
 
 /// Starts this program again where its mounts are nobody else's and end with it. Returns only if that fails.
@@ -195,11 +199,12 @@ fn perform(lab: &Lab, case: &Case, nocapture: bool) -> Result<(), Failed> {
         machine.wait_until_all_serve()?;
         (case.run)(machine)
     };
-    perform_on(&case.name(), || Machine::boot(lab, case), run, nocapture)
+    perform_on(lab, &case.name(), || Machine::boot(lab, case), run, nocapture)
 }
 
 /// The same for any trial.
 fn perform_on(
+    lab: &Lab,
     name: &str,
     boot: impl FnOnce() -> Result<Machine>,
     run: impl FnOnce(&Machine) -> Result<()>,
@@ -207,12 +212,21 @@ fn perform_on(
 ) -> Result<(), Failed> {
     let started = Instant::now();
     let machine = boot().map_err(|error| format!("{error:#}"))?;
+    let boot = started.elapsed().as_secs_f32();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         machine.must("apt-get -qq update")?;
         run(&machine)
     }))
     .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
-    println!("lab: {name} took {:.1} s", started.elapsed().as_secs_f32());
+    let seconds = started.elapsed().as_secs_f32();
+    println!("lab: {name} took {seconds:.1} s");
+    lab.times.enter(Time {
+        part: Part::Trial,
+        name: name.to_owned(),
+        seconds,
+        boot: Some(boot),
+        mebibytes: machine.used().ok(),
+    });
     if nocapture && outcome.is_ok() {
         println!("{}", machine.report());
     }

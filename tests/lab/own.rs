@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::memory::shortage;
 use crate::prepare::Lab;
+use crate::times::{Part, Time, table};
 
 /// A trial of the lab's own.
 pub(crate) struct Own {
@@ -18,6 +19,7 @@ pub(crate) fn all() -> Vec<Own> {
     vec![
         Own { name: "lab_one_full_disk_is_no_others", run: full_disk },
         Own { name: "lab_tells_of_little_memory", run: little_memory },
+        Own { name: "lab_tells_where_the_time_is_spent", run: spent_time },
     ]
 }
 
@@ -43,5 +45,31 @@ fn little_memory(_: &Lab) -> Result<()> {
         let told = shortage(enough, 2, 1 << 10);
         ensure!(told.is_none(), "{enough:?}: {told:?}");
     }
+    Ok(())
+}
+
+fn spent_time(_: &Lab) -> Result<()> {
+    let time = |part, name: &str, seconds, boot, mebibytes| Time {
+        part,
+        name: name.to_owned(),
+        seconds,
+        boot,
+        mebibytes,
+    };
+    let told = table(&[
+        time(Part::Trial, "short", 1.5, Some(1.0), Some(7)),
+        time(Part::Preparation, "root", 31.0, None, None),
+        time(Part::Trial, "long", 100.0, Some(2.5), Some(1234)),
+    ]);
+    let expected = "\
+lab: the time of each preparation and each trial
+lab: seconds     boot      MiB
+lab:    31.0        -        -  root
+lab:    31.0        -        -  = 1 preparation
+lab:   100.0      2.5     1234  long
+lab:     1.5      1.0        7  short
+lab:   101.5      3.5        -  = 2 trials
+";
+    ensure!(told == expected, "{told}");
     Ok(())
 }

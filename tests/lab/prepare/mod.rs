@@ -24,6 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::child;
 use crate::overlay::{Overlay, ROOM, mount_memory};
+use crate::times::{Part, Time, Times};
 
 /// For the folders of the overlays, which lie on a tmpfs of their own each, and for what systemd-nspawn keeps; in MiB.
 const FEW_FILES: u64 = 64;
@@ -35,6 +36,7 @@ pub(crate) struct Lab {
     home: PathBuf,
     mirror: Mirror,
     slots: Mutex<HashMap<String, Slot>>,
+    pub(crate) times: Times,
     _lock: fs::File,
 }
 
@@ -58,7 +60,13 @@ impl Lab {
         let nspawn = Path::new("/run/systemd/nspawn");
         fs::create_dir_all(nspawn)?;
         mount_memory(nspawn, FEW_FILES)?;
-        Ok(Self { home, mirror: Mirror::of_this_machine()?, slots: Mutex::default(), _lock: lock })
+        Ok(Self {
+            home,
+            mirror: Mirror::of_this_machine()?,
+            slots: Mutex::default(),
+            times: Times::default(),
+            _lock: lock,
+        })
     }
 
     /// A throw-away copy of a root.
@@ -117,11 +125,16 @@ impl Lab {
         fs::create_dir(&growing)?;
         make(&growing)?;
         fs::rename(&growing, &finished)?;
-        println!(
-            "lab: prepared {name} in {:.1} s, {} MB",
-            started.elapsed().as_secs_f32(),
-            megabytes(&finished)?,
-        );
+        let seconds = started.elapsed().as_secs_f32();
+        println!("lab: prepared {name} in {seconds:.1} s, {} MB", megabytes(&finished)?);
+        let name = name.to_owned();
+        self.times.enter(Time {
+            part: Part::Preparation,
+            name,
+            seconds,
+            boot: None,
+            mebibytes: None,
+        });
         Ok(finished)
     }
 }
