@@ -17,6 +17,8 @@ pub(crate) mod descriptor;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod folder;
+#[cfg(test)]
+mod input;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod path_text;
