@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::access::{Access, Trusted, Writer};
 use super::fault::{self, Weakness, weakened};
 
 /// What tells one file from another at the same path, without reading it.
@@ -105,20 +106,40 @@ pub(crate) fn read_untrusted(path: &Path, limit: u64) -> Result<Vec<u8>, ReadErr
 pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let io = |path: &Path, source| ReadError::Io { path: path.to_path_buf(), source };
-    must_be_own(folder, &fs::metadata(folder).map_err(|error| io(folder, error))?)?;
+    must_be_own(folder, &open_folder(folder).map_err(|error| io(folder, error))?)?;
     let file = open_untrusted(path)?;
-    must_be_own(path, &file.metadata().map_err(|error| io(path, error))?)?;
+    must_be_own(path, &file)?;
     read_open(file, path, limit)
 }
 
-fn must_be_own(path: &Path, metadata: &fs::Metadata) -> Result<(), ReadError> {
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let reason = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        format!("it belongs to user {owner}")
-    } else if mode & 0o022 != 0 && !weakened(Weakness::ObeyAnybody) {
-        format!("others than its owner can write to it (its mode is {mode:o})")
-    } else {
-        return Ok(());
+/// Opens a folder to look at its rights. Who may not list it opens it as a path.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let open = |access| {
+        rustix::fs::open(path, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    };
+    let opened = match open(OFlags::RDONLY) {
+        Err(rustix::io::Errno::ACCESS) => open(OFlags::PATH),
+        opened => opened,
+    };
+    Ok(opened?.into())
+}
+
+fn must_be_own(path: &Path, file: &File) -> Result<(), ReadError> {
+    let access =
+        Access::of(file).map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;
+    let me = [rustix::process::geteuid().as_raw()];
+    let trusted = Trusted { users: &me, groups: &[] };
+    let reason = match (access.writer(trusted), access.heir(trusted)) {
+        (Some(Writer::Owner(owner)), _) => format!("it belongs to user {owner}"),
+        _ if weakened(Weakness::ObeyAnybody) => return Ok(()),
+        (Some(writer), _) => format!(
+            "others than its owner can write to it ({writer}; its mode is {:o})",
+            access.mode
+        ),
+        (None, Some(heir)) => {
+            format!("its default access list lets {heir} write to new files in it")
+        }
+        (None, None) => return Ok(()),
     };
     Err(ReadError::NotOurs { path: path.to_path_buf(), reason })
 }
@@ -300,6 +321,25 @@ mod tests {
         fs::write(&path, "12345").unwrap();
         let stat = rustix::fs::stat(&path).unwrap();
         assert_eq!(FileIdentity::from(&stat), FileIdentity::from(&fs::metadata(&path).unwrap()));
+    }
+
+    #[test]
+    fn what_an_access_list_lets_others_write_is_not_obeyed() {
+        use super::super::access::samples::{give_access, give_default, naming};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        write_atomically(&path, b"jobs = 1", 0o644).unwrap();
+        assert_eq!(read_own(&path, 10).unwrap(), b"jobs = 1");
+        if !give_access(&path, &naming(54_321, 7, 7)) {
+            return;
+        }
+        let error = read_own(&path, 10).unwrap_err().to_string();
+        assert!(error.contains("can write to it (user 54321;"), "{error}");
+        assert!(give_access(&path, &naming(54_321, 5, 5)));
+        assert_eq!(read_own(&path, 10).unwrap(), b"jobs = 1");
+        assert!(give_default(folder.path(), &naming(54_321, 7, 7)));
+        let error = read_own(&path, 10).unwrap_err().to_string();
+        assert!(error.contains("lets user 54321 write to new files in it"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 
+use super::access::{Access, Trusted};
 use super::fault::{Weakness, weakened};
 use super::{ReadError, file};
 
@@ -259,8 +260,8 @@ impl Folder {
                 FileType::RegularFile | FileType::Directory => self.stat(&name)?,
                 _ => continue,
             };
-            let theirs = stat.st_mode & 0o002 != 0 || stat.st_gid != 0 && stat.st_mode & 0o020 != 0;
-            if stat.st_uid != 0 || theirs {
+            let access = Access::of_name(&self.descriptor, &name, &stat)?;
+            if access.other(Trusted::ROOT).is_some() {
                 return Ok(Some(name.into()));
             }
             if kind == FileType::Directory && depth < DEPTH_LIMIT {

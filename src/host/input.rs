@@ -8,24 +8,78 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
+use super::access::{self, Access, Trusted, Writer};
 use super::file::printable;
 use super::root::normal;
 use super::*;
 use crate::input::{is_harmless, near, near_text};
 
-const TABLE: &[&str] = &[
-    "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-     40 22 0:33 / /srv/a\\040b/my\\134data rw - tmpfs tmpfs rw\n",
+/// `user::rwx`, `user:1001:rw-`, `group::r-x`, `mask::rwx`, `other::r-x`, as text where it is one.
+const LISTS: &[&str] = &[
+    "\u{2}\0\0\0\u{1}\0\u{7}\0\0\0\0\0\u{2}\0\u{6}\0\u{4}\0\u{3}\0\u{4}\0\u{5}\0\0\0\0\0\u{10}\0\u{7}\0\0\0\0\0 \0\u{5}\0\0\0\0\0",
 ];
 
-const TABLE_WORDS: &[&str] = &["22 ", "1 ", "0:33 ", "/ ", "/srv", "\\040", "\\134", "\\", "\n", " ", "- ", "rw "];
+const LIST_WORDS: &[&str] = &[
+    "\u{2}\0\0\0",
+    "\u{1}\0",
+    "\u{2}\0",
+    "\u{4}\0",
+    "\u{8}\0",
+    "\u{10}\0",
+    " \0",
+    "\u{7}\0",
+    "\u{5}\0",
+    "\0\0\0\0",
+];
+
+/// An entry of a list: its tag, its permissions and its id.
+fn list_entry() -> impl Strategy<Value = (u16, u16, u32)> {
+    (select(&[1_u16, 2, 4, 8, 16, 32][..]), 0..8_u16, 0..5_u32)
+}
+
+const TABLE: &[&str] = &["22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+     40 22 0:33 / /srv/a\\040b/my\\134data rw - tmpfs tmpfs rw\n"];
+
+const TABLE_WORDS: &[&str] =
+    &["22 ", "1 ", "0:33 ", "/ ", "/srv", "\\040", "\\134", "\\", "\n", " ", "- ", "rw "];
 
 const NAMES: &[&str] = &["/srv/shop/venv", "v\u{1b}[2Jx", "a\u{202e}b\u{61c}c\u{2028}d"];
 
-const NAME_WORDS: &[&str] = &["/", "a", "..", ".", "\\", "\u{7f}", "\u{9b}", "\u{200f}", "\u{2069}", "é"];
+const NAME_WORDS: &[&str] =
+    &["/", "a", "..", ".", "\\", "\u{7f}", "\u{9b}", "\u{200f}", "\u{2069}", "é"];
 
 proptest! {
+    #[test]
+    fn an_access_list(bytes in near(LISTS, LIST_WORDS)) {
+        if let Ok(list) = access::AccessList::parse(&bytes) {
+            let (own, inherited) = (list.clone(), list);
+            let access = Access { uid: 0, gid: 0, mode: 0o755, own, inherited };
+            let writer = access.writer(Trusted::ROOT_ALONE);
+            prop_assert!(!matches!(writer, Some(Writer::Owner(_) | Writer::User(0))), "{:?}", writer);
+            prop_assert_eq!(writer, access.heir(Trusted::ROOT_ALONE));
+        }
+    }
+
+    #[test]
+    fn nobody_writes_by_a_list_whom_the_kernel_would_not_let(
+        entries in vec(list_entry(), 0..8), gid in 0..5_u32, mode in 0..0o1000_u32,
+    ) {
+        let list = access::AccessList::parse(&access::samples::list(&entries)).unwrap();
+        let access = Access { uid: 0, gid, mode, own: list, ..Access::default() };
+        let trusted = Trusted { users: &[1], groups: &[0, 1] };
+        let is_masked = entries.iter().find(|one| one.0 == 16).is_some_and(|one| one.1 & 2 == 0);
+        let others = entries.iter().any(|&(tag, permissions, id)| permissions & 2 != 0 && match tag {
+            2 | 8 => id > 1 && !is_masked,
+            4 => gid > 1 && !is_masked,
+            32 => true,
+            _ => false,
+        });
+        let by_mode = mode & 2 != 0 || entries.is_empty() && mode & 0o20 != 0 && gid > 1;
+        prop_assert_eq!(access.writer(trusted).is_some(), others || by_mode);
+    }
+
     #[test]
     fn the_kernels_table(bytes in near(TABLE, TABLE_WORDS)) {
         let length: usize = mount::points(&bytes).map(|point| point.as_os_str().len()).sum();

@@ -9,6 +9,7 @@
     reason = "this is the module that the ban leads to"
 )]
 
+pub(crate) mod access;
 pub(crate) mod audit;
 pub(crate) mod clock;
 pub(crate) mod command;

@@ -10,6 +10,20 @@ use rustix::fs::XattrFlags;
 /// What the kernel takes at most, for a list of names and for a value.
 const SIZE_LIMIT: usize = 64 << 10;
 
+/// The value of an attribute that is asked for by `get`. Where there is none, and on a file
+/// system that knows none, it is empty.
+pub(super) fn value(
+    get: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; SIZE_LIMIT];
+    match get(&mut value) {
+        Ok(length) => value.truncate(length),
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => value.clear(),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(value)
+}
+
 /// Gives `to` those attributes of `from` that are an owner's to give; the others are root's
 /// or the kernel's.
 pub(crate) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::host::access::{Access, Trusted};
 use crate::host::user::User;
 use crate::host::{Program, Root};
 use crate::python::Minor;
@@ -238,8 +239,7 @@ fn is_roots_program(path: &Path) -> io::Result<bool> {
     let real = path.canonicalize()?;
     let mut here = Some(real.as_path());
     while let Some(path) = here {
-        let metadata = std::fs::metadata(path)?;
-        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        if Access::at(path)?.writer(Trusted::ROOT_ALONE).is_some() {
             return Ok(false);
         }
         here = path.parent();

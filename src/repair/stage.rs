@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::trees::{self, LOOK_LIMIT};
+use crate::host::access::{Access, Trusted, Writer};
 use crate::host::clock::Deadline;
 use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
 use crate::host::fault::{Weakness, weakened};
@@ -285,21 +286,27 @@ fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
 }
 
 fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
-    let metadata = std::fs::symlink_metadata(folder).ok()?;
     let shown = printable(folder);
-    let mode = metadata.mode();
-    if metadata.uid() != 0 && metadata.uid() != venv.uid {
-        return Some(format!(
-            "{shown} belongs to user {}, who is neither root nor the venv's owner",
-            metadata.uid()
-        ));
-    }
+    let access = match Access::at(folder) {
+        Ok(access) => access,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(format!("who may write to {shown} is not known: {error}")),
+    };
+    let groups = if venv.uid == 0 { vec![0] } else { vec![0, venv.gid] };
+    let trusted = Trusted { users: &[venv.uid], groups: &groups };
     // The names in a sticky folder can be replaced by their owners alone; new ones can come.
-    let is_sticky = is_ancestor && mode & 0o1000 != 0;
-    let is_owners_group = metadata.gid() == 0 || venv.uid != 0 && metadata.gid() == venv.gid;
-    let others_write = mode & 0o002 != 0 || mode & 0o020 != 0 && !is_owners_group;
-    (others_write && !is_sticky)
-        .then(|| format!("{shown} can be written by others than root and the venv's owner"))
+    let is_sticky = is_ancestor && access.mode & 0o1000 != 0;
+    let writer = match access.writer(trusted) {
+        Some(Writer::Owner(uid)) => {
+            return Some(format!(
+                "{shown} belongs to user {uid}, who is neither root nor the venv's owner"
+            ));
+        }
+        writer => writer.filter(|_| !is_sticky).or_else(|| access.heir(trusted)),
+    };
+    writer.map(|writer| {
+        format!("{shown} can be written by others than root and the venv's owner ({writer})")
+    })
 }
 
 #[cfg(test)]
@@ -407,6 +414,57 @@ mod tests {
         assert_eq!(untrusted_place(&root, &venv), None, "not run as root");
         chown(root.at("/srv/shop/venv/bin"), Some(1001), None).unwrap();
         assert!(untrusted_place(&root, &venv).is_some());
+    }
+
+    #[test]
+    fn an_access_list_that_lets_somebody_write_is_seen() {
+        use crate::host::access::samples::{give_access, give_default, naming};
+        use std::os::unix::fs::PermissionsExt;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let mut venv =
+            crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+        (venv.uid, venv.gid) = (0, 0);
+        let site = root.at(venv.site_packages());
+        fs::create_dir_all(&site).unwrap();
+        fs::create_dir(root.at("/srv/shop/venv/bin")).unwrap();
+        let module = site.join("module.py");
+        fs::write(&module, "").unwrap();
+        assert_eq!(untrusted_place(&root, &venv), None);
+        if !give_access(&module, &naming(1001, 7, 7)) {
+            return;
+        }
+        let reason = untrusted_place(&root, &venv).unwrap();
+        assert!(reason.contains("module.py can be written"), "{reason}");
+        assert!(give_access(&module, &naming(1001, 7, 5)));
+        assert_eq!(untrusted_place(&root, &venv), None, "the mask withholds it");
+
+        for uid in [0, 1000] {
+            (venv.uid, venv.gid) = (uid, uid);
+            for path in ["/srv/shop", "/srv/shop/venv", "/srv/shop/venv/bin"].map(|x| root.at(x)) {
+                for give in [give_access, give_default] {
+                    assert!(give(&path, &naming(1001, 7, 7)));
+                    let reason = untrusted_place(&root, &venv).unwrap();
+                    assert!(reason.contains("(user 1001)"), "{reason}");
+                    assert!(give(&path, &naming(uid, 7, 7)));
+                    assert_eq!(untrusted_place(&root, &venv), None, "root and the owner");
+                }
+                // Back to what the mode alone said.
+                assert!(give_access(&path, &naming(uid, 5, 5)));
+            }
+            // Nobody replaces what is in a sticky directory, but what is made there is theirs.
+            let parent = root.at("/srv/shop");
+            assert!(give_access(&parent, &naming(1001, 7, 7)));
+            fs::set_permissions(&parent, fs::Permissions::from_mode(0o1775)).unwrap();
+            assert_eq!(untrusted_place(&root, &venv), None);
+            assert!(give_default(&parent, &naming(1001, 7, 7)));
+            assert!(untrusted_place(&root, &venv).is_some());
+            assert!(give_default(&parent, &naming(uid, 5, 5)));
+            fs::set_permissions(&parent, fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
 
     #[test]

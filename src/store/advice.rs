@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{LAST_GOOD, REGISTRY, Store, StoreError, registry};
 use crate::host::ReadError;
+use crate::host::access::Access;
 use crate::host::file::printable;
 
 impl Store {
@@ -15,10 +16,13 @@ impl Store {
             }
             StoreError::Read(ReadError::NotOurs { path, .. }) => {
                 let mode = if path.is_dir() { "755" } else { "644" };
+                let has_list = Access::at(path).is_ok_and(|access| access.has_list());
                 let path = printable(path);
                 let owner = if self.root.user().is_none() { "root:root" } else { "$USER:" };
+                let lists =
+                    if has_list { format!("setfacl -bk '{path}' && ") } else { String::new() };
                 return Some(format!(
-                    "find out who wrote there and look at what it says, then `chown {owner} '{path}' && chmod {mode} '{path}'`"
+                    "find out who wrote there and look at what it says, then `{lists}chown {owner} '{path}' && chmod {mode} '{path}'`"
                 ));
             }
             StoreError::Damaged { path, .. }

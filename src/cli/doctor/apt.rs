@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::host::Program;
 use crate::host::Root;
+use crate::host::access::{Access, Trusted};
 
 /// What apt is to call, at which moment.
 const HOOKS: [(&str, &str, &str); 3] = [
@@ -63,15 +64,14 @@ fn of_configuration(dump: &str) -> Vec<Finding> {
 
 /// Root runs it: nobody else may change it.
 fn of_program() -> Option<Finding> {
-    use std::os::unix::fs::MetadataExt;
     let path = "/usr/sbin/venvguard";
-    let Ok(metadata) = std::fs::metadata(path) else {
+    let Ok(access) = std::fs::File::open(path).and_then(|program| Access::of(&program)) else {
         return Some(Finding::fault(
             format!("{path}, which apt calls, is not there"),
             "install the package again",
         ));
     };
-    (metadata.uid() != 0 || metadata.mode() & 0o022 != 0).then(|| {
+    access.writer(Trusted::ROOT_ALONE).map(|_| {
         Finding::fault(
             format!("others than root can change {path}, which root runs"),
             format!("`chown root:root {path} && chmod 755 {path}`"),
