@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Exit, chosen, may_change, no_venv};
 use crate::guard::{Guard, Survey};
 use crate::host::file::printable;
-use crate::host::{tree, user};
+use crate::host::{redacted, tree, user};
 use crate::plan::{Health, State, health};
 use crate::python::{self, Interpreters, Version};
 use crate::repair;
@@ -211,7 +211,7 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
             line("service found", &service.to_string());
         }
         if !entry.check.is_empty() {
-            line("check", &printable(entry.check.join(" ")));
+            line("check", &printable(redacted(&entry.check.join(" "))));
         }
         if let Some(path) = entry.requirements() {
             line("requirements", &printable(path));

@@ -92,7 +92,11 @@ impl Finished {
         let text = String::from_utf8_lossy(tail.get(start..).unwrap_or_default());
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let kept = lines.len().saturating_sub(COMPLAINT_LINES);
-        let shown = lines.iter().skip(kept).map(|line| printable_within(line, COMPLAINT_LINE));
+        // Before anything is cut: half a URL is not known for one.
+        let shown = lines
+            .iter()
+            .skip(kept)
+            .map(|line| printable_within(&super::redacted(line), COMPLAINT_LINE));
         shown.collect::<Vec<_>>().join("\n")
     }
 }
@@ -400,6 +404,13 @@ mod tests {
         assert_eq!(error, "sh exited 1\n    no module \"a\\new\"\n    C:\\n");
         let error = shell(r"printf 'a\033[2Jb\rc\nd' >&2; exit 1").run().unwrap_err().to_string();
         assert_eq!(error, "sh exited 1\n    a\\u{1b}[2Jb\\rc\n    d");
+    }
+
+    #[test]
+    fn what_a_program_says_of_a_url_has_no_password() {
+        let error = shell("echo no answer from https://u:secret@x.org/simple; exit 1").run();
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "sh exited 1\n    no answer from https://u:****@x.org/simple");
     }
 
     #[test]

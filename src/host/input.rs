@@ -45,6 +45,12 @@ const TABLE: &[&str] = &["22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 const TABLE_WORDS: &[&str] =
     &["22 ", "1 ", "0:33 ", "/ ", "/srv", "\\040", "\\134", "\\", "\n", " ", "- ", "rw "];
 
+const URLS: &[&str] =
+    &["error: https://user:pass@x.org/simple failed\nlib @ git+https://token@x.org/lib.git@4f2a"];
+
+const URL_WORDS: &[&str] =
+    &["://", "https", ":", "@", "/", "user", "?", "#", " ", "\n", "é", "[::1]"];
+
 const NAMES: &[&str] = &["/srv/shop/venv", "v\u{1b}[2Jx", "a\u{202e}b\u{61c}c\u{2028}d"];
 
 const NAME_WORDS: &[&str] =
@@ -107,6 +113,23 @@ proptest! {
         let shown = printable(OsStr::from_bytes(&bytes));
         prop_assert!(is_harmless(&shown), "{:?}", shown);
         prop_assert_eq!(printable(&shown), shown.as_str(), "what is harmless stays as it is");
+    }
+
+    #[test]
+    fn credentials_in_urls(text in near_text(URLS, URL_WORDS)) {
+        let shown = redacted(&text);
+        prop_assert!(shown.len() <= text.len() + 8 * text.matches("://").count());
+        prop_assert_eq!(shown.matches("://").count(), text.matches("://").count());
+    }
+
+    #[test]
+    fn no_password_is_left_in_a_url(
+        name in "[a-z%@]{0,6}", secret in "[A-Z0-9%:@'!]{1,9}Z", rest in "[a-z@/?&=]{0,12}",
+    ) {
+        let shown = redacted(&format!("get https://{name}:{secret}@x.org/{rest} now"));
+        prop_assert!(!shown.contains(&secret), "{}", shown);
+        let end = format!("@x.org/{rest} now");
+        prop_assert!(shown.ends_with(&end), "{}", shown);
     }
 
     #[test]

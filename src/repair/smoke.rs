@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::host::command::Ended;
 use crate::host::confine::{self, Overlay};
 use crate::host::user::User;
-use crate::host::{Program, Root};
+use crate::host::{Program, Root, redacted};
 
 const SCRIPT: &str = include_str!("smoke.py");
 
@@ -62,7 +62,7 @@ pub(super) fn smoke(
     Ok(Failures(
         text.lines()
             .filter_map(|line| serde_json::from_str::<(String, String, String)>(line).ok())
-            .map(|(kind, name, error)| (format!("{kind} {name}"), error))
+            .map(|(kind, name, error)| (format!("{kind} {name}"), redacted(&error)))
             .collect(),
     ))
 }

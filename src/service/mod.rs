@@ -29,7 +29,7 @@ pub(crate) use stop::{came_up_again, dependents, start_units, stop, stop_units, 
 pub(crate) use supervisord::SupervisordError;
 
 use crate::host::command::CommandError;
-use crate::host::{Root, file};
+use crate::host::{Root, file, redacted};
 
 /// How many lines of a service's log an error shows, and how many bytes of each.
 const WORDS: usize = 5;
@@ -125,6 +125,6 @@ pub(crate) fn await_up(
 fn last_lines(log: &str) -> Vec<String> {
     let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let kept = lines.len().saturating_sub(WORDS);
-    let shown = |line: &&str| file::printable_within(line, WORD_LENGTH);
+    let shown = |line: &&str| file::printable_within(&redacted(line), WORD_LENGTH);
     lines.iter().skip(kept).map(shown).collect()
 }

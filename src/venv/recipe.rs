@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::lock::{Distfile, Lock};
 use super::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
 use super::{Distribution, Flavour, Origin, Venv};
-use crate::host::Root;
 use crate::host::file::printable;
 use crate::host::root::normal;
+use crate::host::{Root, redacted};
 use crate::python::Minor;
 
 /// Since this version setuptools is without `pkg_resources`, which many a distribution
@@ -127,7 +127,7 @@ pub(crate) enum Reason {
     Unfit(#[from] Unfit),
     #[error("it was checked out by {0:?}")]
     UnknownVcs(String),
-    #[error("where it came from cannot be read: {}", printable(.0))]
+    #[error("where it came from cannot be read: {}", printable(redacted(.0)))]
     UnknownOrigin(String),
     #[error("it was installed from {}, which is gone", printable(.0))]
     Gone(PathBuf),

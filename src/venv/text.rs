@@ -9,10 +9,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::origin::local_path;
+use crate::host::redacted;
 
 /// A text that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot stand in a requirement")]
+#[error("{:?} cannot stand in a requirement", redacted(.0))]
 pub(crate) struct Unfit(pub(crate) String);
 
 macro_rules! texts {

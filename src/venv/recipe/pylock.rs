@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Recipe, Requirement, Source, Vcs};
+use crate::host::redacted;
 use crate::host::toml::{self, TomlError};
 use crate::venv::Flavour;
 use crate::venv::lock::Distfile;
@@ -22,7 +23,7 @@ const SCHEMA_VERSION: u32 = 1;
 pub(crate) enum RecipeError {
     #[error("the recipe has schema version {0}, this venvguard knows {SCHEMA_VERSION}")]
     Schema(u32),
-    #[error("{0}")]
+    #[error("{}", redacted(.0))]
     Damaged(String),
     #[error(transparent)]
     Unfit(#[from] Unfit),

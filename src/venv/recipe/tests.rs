@@ -153,6 +153,28 @@ fn what_cannot_be_had_again_is_told_and_all_of_it() {
 }
 
 #[test]
+fn no_credentials_are_told_of_what_cannot_be_had_again() {
+    let secret = "https://user:secret@x.org";
+    let unfit = refused(distribution("a", "1", archive(&format!("{secret}/a b"))));
+    assert!(unfit.contains("\"https://user:****@x.org/a b\" cannot stand"), "{unfit}");
+    for json in [
+        format!(r#"{{"url": "{secret}", "dir_info": {{}}}}"#),
+        format!(r#"{{"url": "https://x.org", "dir_info": "{secret}"}}"#),
+    ] {
+        let told = refused(distribution("a", "1", Origin::of_direct_url(json.as_bytes())));
+        assert!(told.contains("https://user:****@x.org"), "{told}");
+        assert!(!told.contains("secret"), "{told}");
+    }
+}
+
+#[test]
+fn a_stored_recipe_that_is_damaged_tells_no_credentials() {
+    let text = mixed().to_pylock().replace("pip = true", "pip = \"https://u:secret@x.org\"");
+    let error = Recipe::of_pylock(text.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("https://u:****@x.org") && !error.contains("secret"), "{error}");
+}
+
+#[test]
 fn a_local_source_that_is_gone_is_told_and_not_looked_for_elsewhere() {
     let system = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(system.path().join("srv/my app")).unwrap();
