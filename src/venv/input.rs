@@ -345,13 +345,15 @@ fn assert_lines_are_safe(recipe: &Recipe) {
     );
 }
 
-const RECIPE: &[&str] = &[include_str!("recipe/pylock.schema-1.toml")];
+const RECIPE: &[&str] =
+    &[include_str!("recipe/pylock.schema-1.toml"), include_str!("recipe/pylock.schema-2.toml")];
 
 const RECIPE_WORDS: &[&str] = &[
     "[[packages]]\n",
     "[packages.directory]\n",
     "path = ",
     "[tool.venvguard]\n",
+    "[packages.tool.venvguard]\n",
     "name = ",
     "version = ",
     "\"a\"",

@@ -85,21 +85,27 @@ pub(crate) enum Source {
         url: Url,
         commit: Token,
         subdirectory: Option<Subdirectory>,
+        /// The version that it had, here and below: nobody can ask for it, but it tells
+        /// whether the same came again. Recipes of schema 1 have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<Release>,
     },
     Archive {
         url: Url,
         hash: Option<Hash>,
         subdirectory: Option<Subdirectory>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<Release>,
     },
     Folder {
         url: Url,
         editable: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<Release>,
     },
     /// A distribution that moves with the interpreter: the newest, or the newest below a
     /// version that would take something away.
-    Newest {
-        below: Option<u32>,
-    },
+    Newest { below: Option<u32> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -348,6 +354,7 @@ fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
 fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
     Name::try_from(distribution.name.clone())?;
     let name = Name::try_from(distribution.normalised_name())?;
+    let version = distribution.version.clone().and_then(|text| Release::try_from(text).ok());
     let source = match &distribution.origin {
         Origin::Index => {
             let version = distribution.version.clone().ok_or(Reason::NoVersion)?;
@@ -364,14 +371,16 @@ fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
             url: without_fragment(url)?,
             commit: Token::try_from(commit.clone())?,
             subdirectory: in_archive(subdirectory.as_ref())?,
+            version,
         },
         Origin::Archive { url, hashes, subdirectory } => Source::Archive {
             url: without_fragment(url)?,
             hash: Hash::strongest(hashes)?,
             subdirectory: in_archive(subdirectory.as_ref())?,
+            version,
         },
         Origin::Folder { path, editable } => {
-            Source::Folder { url: Url::of_path(path)?, editable: *editable }
+            Source::Folder { url: Url::of_path(path)?, editable: *editable, version }
         }
         Origin::Unknown { reason } => return Err(Reason::UnknownOrigin(reason.clone())),
     };
@@ -393,9 +402,9 @@ impl fmt::Display for Requirement {
             Source::Index { version, .. } => write!(f, "{name}=={version}"),
             Source::Newest { below: None } => write!(f, "{name}"),
             Source::Newest { below: Some(version) } => write!(f, "{name}<{version}"),
-            Source::Folder { url, editable: true } => write!(f, "-e {url}"),
-            Source::Folder { url, editable: false } => write!(f, "{name} @ {url}"),
-            Source::Vcs { vcs, url, commit, subdirectory } => {
+            Source::Folder { url, editable: true, .. } => write!(f, "-e {url}"),
+            Source::Folder { url, editable: false, .. } => write!(f, "{name} @ {url}"),
+            Source::Vcs { vcs, url, commit, subdirectory, .. } => {
                 let folder = subdirectory.as_ref().map(|folder| format!("subdirectory={folder}"));
                 if url.path().is_none() {
                     write!(f, "{name} @ {vcs}+{url}@{commit}{}", fragment([folder, None]))
@@ -405,7 +414,7 @@ impl fmt::Display for Requirement {
                     write!(f, "{vcs}+{url}@{commit}{}", fragment([name, folder]))
                 }
             }
-            Source::Archive { url, hash, subdirectory } => {
+            Source::Archive { url, hash, subdirectory, .. } => {
                 let hash =
                     hash.as_ref().map(|Hash { algorithm, digits }| format!("{algorithm}={digits}"));
                 let folder = subdirectory.as_ref().map(|folder| format!("subdirectory={folder}"));

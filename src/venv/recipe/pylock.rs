@@ -16,7 +16,8 @@ use crate::venv::lock::Distfile;
 use crate::venv::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
 
 const LOCK_VERSION: &str = "1.0";
-const SCHEMA_VERSION: u32 = 1;
+/// Since 2 it has the versions of what came from no index.
+const SCHEMA_VERSION: u32 = 2;
 
 /// Why a stored recipe was not read.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,21 @@ struct Package {
     sdist: Option<Remote>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     wheels: Vec<Remote>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<PackageTool>,
+}
+
+/// `[packages.tool]`. The form wants no version of what is built from a source tree.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PackageTool {
+    venvguard: Built,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Built {
+    version: Release,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,18 +156,25 @@ impl Package {
             archive: None,
             sdist: None,
             wheels: Vec::new(),
+            tool: None,
+        };
+        let built = |version: &Option<Release>| {
+            version.clone().map(|version| PackageTool { venvguard: Built { version } })
         };
         match source {
-            Source::Vcs { vcs, url, commit, subdirectory } => {
+            Source::Vcs { vcs, url, commit, subdirectory, version } => {
+                package.tool = built(version);
                 let (url, commit_id) = (url.clone(), commit.clone());
                 let subdirectory = subdirectory.clone();
                 package.vcs = Some(Checkout { kind: *vcs, url, commit_id, subdirectory });
             }
-            Source::Folder { url, editable } => {
+            Source::Folder { url, editable, version } => {
+                package.tool = built(version);
                 let path = url.path()?.into_os_string().into_string().ok()?;
                 package.directory = Some(Directory { path, editable: *editable });
             }
-            Source::Archive { url, hash: Some(hash), subdirectory } => {
+            Source::Archive { url, hash: Some(hash), subdirectory, version } => {
+                package.tool = built(version);
                 let (url, subdirectory) = (url.clone(), subdirectory.clone());
                 package.archive = Some(Archive { url, hashes: hashes(hash), subdirectory });
             }
@@ -173,12 +196,13 @@ impl Package {
     }
 
     fn requirement(self) -> Result<Requirement, RecipeError> {
+        let version = self.tool.map(|tool| tool.venvguard.version);
         let source = if let Some(Checkout { kind, url, commit_id, subdirectory }) = self.vcs {
-            Source::Vcs { vcs: kind, url, commit: commit_id, subdirectory }
+            Source::Vcs { vcs: kind, url, commit: commit_id, subdirectory, version }
         } else if let Some(Directory { path, editable }) = self.directory {
-            Source::Folder { url: Url::of_path(&PathBuf::from(path))?, editable }
+            Source::Folder { url: Url::of_path(&PathBuf::from(path))?, editable, version }
         } else if let Some(Archive { url, hashes, subdirectory }) = self.archive {
-            Source::Archive { url, hash: Hash::strongest(&hashes)?, subdirectory }
+            Source::Archive { url, hash: Hash::strongest(&hashes)?, subdirectory, version }
         } else if let Some(version) = self.version {
             let files = self.wheels.into_iter().chain(self.sdist).map(Remote::distfile);
             Source::Index { version, files: files.collect::<Result<_, _>>()? }
@@ -234,7 +258,7 @@ impl Recipe {
         let damaged = |error: TomlError| RecipeError::Damaged(error.message);
         let text = String::from_utf8_lossy(bytes);
         let Head { tool } = toml::read(&text).map_err(damaged)?;
-        if tool.venvguard.schema_version != SCHEMA_VERSION {
+        if !(1..=SCHEMA_VERSION).contains(&tool.venvguard.schema_version) {
             return Err(RecipeError::Schema(tool.venvguard.schema_version));
         }
         let Document { packages, tool: Tool { venvguard: made }, .. } =

@@ -205,8 +205,11 @@ fn sources_inside_the_venv_are_known() {
 fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
     let text = mixed().to_pylock();
     assert_eq!(Recipe::of_pylock(text.as_bytes()).unwrap(), mixed());
-    let newer = text.replace("schema-version = 1", "schema-version = 2");
-    assert!(matches!(Recipe::of_pylock(newer.as_bytes()), Err(RecipeError::Schema(2))));
+    for schema in [0, 3] {
+        let other = text.replace("schema-version = 2", &format!("schema-version = {schema}"));
+        let read = Recipe::of_pylock(other.as_bytes());
+        assert!(matches!(read, Err(RecipeError::Schema(found)) if found == schema));
+    }
     for (from, to) in
         [("3.0.0", "3\\nevil"), ("pip = true", "pip = true\nx = 1"), ("[tool", "[loot")]
     {
@@ -218,12 +221,39 @@ fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
     }
 }
 
-/// Written once; it is not to be changed when the form is.
+/// Written once, as the next one; they are not to be changed when the form is.
 #[test]
-fn a_recipe_of_schema_version_1_is_still_read_and_written_so() {
+fn a_recipe_of_schema_version_1_is_still_read() {
     let stored = include_str!("pylock.schema-1.toml");
+    let mut known = locked();
+    for requirement in &mut known.requirements {
+        if let Source::Vcs { version, .. }
+        | Source::Archive { version, .. }
+        | Source::Folder { version, .. } = &mut requirement.source
+        {
+            *version = None;
+        }
+    }
+    assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), known);
+}
+
+#[test]
+fn a_recipe_of_schema_version_2_is_still_read_and_written_so() {
+    let stored = include_str!("pylock.schema-2.toml");
     assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), locked());
     assert_eq!(locked().to_pylock(), stored);
+}
+
+#[test]
+fn an_archive_without_a_hash_is_kept_with_its_version() {
+    let origin = Origin::of_direct_url(br#"{"url": "http://x.org/main.zip", "archive_info": {}}"#);
+    let recipe = Recipe::of(&venv(), &[distribution("lib", "1.0", origin)]).unwrap();
+    let stored = recipe.to_pylock();
+    assert!(stored.contains("version = \"1.0\""), "{stored}");
+    assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), recipe);
+    let unspeakable = distribution("lib", "no version", folder("/srv/lib", false));
+    let [only] = &Recipe::of(&venv(), &[unspeakable]).unwrap().requirements[..] else { panic!() };
+    assert!(matches!(only.source, Source::Folder { version: None, .. }), "{only:?}");
 }
 
 /// With hashes of a lock, with addresses and without.
