@@ -1,6 +1,7 @@
 //! What is in a tree, told while it still is in its place.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +13,9 @@ use crate::host::clock::Deadline;
 use crate::host::path_text::PathText;
 use crate::host::{Root, file};
 use crate::owner::{self, Digest, Send};
+use crate::python::Minor;
 use crate::store::{ARCHIVE_LIMIT as LIMIT, Entry, Registry, StoreError};
-use crate::venv::{self, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
+use crate::venv::{self, Differences, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
 
 /// How long it may take to keep the archives of one venv.
 const ARCHIVES_LIMIT: Duration = Duration::from_secs(60);
@@ -94,6 +96,27 @@ impl<'a> Content<'a> {
             }
         }
         Ok(Self { wanted: Wanted::Same(recipe, lock), modules, relax, notes })
+    }
+
+    /// How the distributions in a new tree differ from what was wanted. What a person wrote
+    /// down decides for itself.
+    pub(super) fn compare(
+        &self,
+        root: &Root,
+        tree: &Path,
+        minor: Minor,
+    ) -> io::Result<Differences> {
+        let Wanted::Same(recipe, _) = &self.wanted else { return Ok(Differences::default()) };
+        let mut installed = venv::distributions(&root.at(venv::site_packages(tree, minor)))?;
+        if recipe.system_site_packages {
+            // An installer leaves out what the system has in the same version.
+            let system = [format!("local/lib/{}", minor.program()), "lib/python3".to_string()];
+            for folder in system {
+                let site = root.at(Path::new("/usr").join(folder).join("dist-packages"));
+                installed.extend(venv::distributions(&site).unwrap_or_default());
+            }
+        }
+        Ok(Differences::of(recipe, &installed, self.relax))
     }
 
     pub(super) fn has_pip(&self) -> bool {
@@ -292,4 +315,47 @@ pub(crate) fn way_back(context: &Context, entry: &Entry) -> Option<String> {
     Some(format!(
         "`python3 -m venv --without-pip{option} {path}`, as its owner, and `venvguard rebuild {name}` make it again"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::venv::Link;
+
+    const OLD: Minor = Minor::new(3, 11);
+    const NEW: Minor = Minor::new(3, 13);
+
+    fn install(site: &Path, name: &str, version: &str) {
+        let info = site.join(format!("{name}-{version}.dist-info"));
+        fs::create_dir_all(&info).unwrap();
+        fs::write(info.join("METADATA"), format!("Name: {name}\nVersion: {version}\n")).unwrap();
+    }
+
+    #[test]
+    fn a_new_tree_is_compared_and_the_systems_distributions_count_where_they_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let venv = crate::plan::samples::subject(Link::Pinned, OLD).venv;
+        let old = root.at(venv.site_packages());
+        install(&old, "flask", "3.0");
+        install(&old, "apt_pkg", "2.6");
+        let stage = Path::new("/srv/shop/.stage");
+        let new = root.at(venv::site_packages(stage, NEW));
+        install(&new, "flask", "3.1");
+        install(&root.at("/usr/lib/python3/dist-packages"), "apt_pkg", "2.6");
+        install(&root.at("/usr/lib/python3/dist-packages"), "flask", "3.0");
+        let told = |sees_system: bool| {
+            let venv = Venv { system_site_packages: sees_system, ..venv.clone() };
+            let recipe = Recipe::of(&venv, &venv::distributions(&old).unwrap()).unwrap();
+            let wanted = Wanted::Same(recipe, None);
+            let content = Content { wanted, modules: Vec::new(), relax: None, notes: Vec::new() };
+            let failures = content.compare(&root, stage, NEW).unwrap().failures;
+            failures.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let flask = "flask 3.0 became 3.1 (`--relax minor` accepts it)".to_string();
+        assert_eq!(told(false), ["apt-pkg 2.6 is missing".to_string(), flask.clone()]);
+        assert_eq!(told(true), [flask], "the venv's own comes first");
+    }
 }

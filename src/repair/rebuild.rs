@@ -21,7 +21,7 @@ use crate::host::tree::Parent;
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
 use crate::store::{Kept, Leftover, Progress as Step, StoreError, Swap};
-use crate::venv::{self, Flavour, Venv};
+use crate::venv::{self, Difference, Flavour, Venv};
 
 /// Why there is no new tree.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,11 @@ pub(super) enum RebuildError {
     Create(CommandError),
     #[error(transparent)]
     Install(#[from] InstallError),
+    #[error(
+        "the new environment does not have the same distributions:\n    {}",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
+    )]
+    Different(Vec<Difference>),
     #[error("the new environment does not work: {0}")]
     Dead(String),
     #[error("in the new environment, and not in the old one, these fail:\n    {}", .0.join("\n    "))]
@@ -381,6 +386,11 @@ impl Work<'_> {
             }
         }
         last?;
+        let differences = self.content.compare(root, to, minor)?;
+        if !differences.failures.is_empty() {
+            return Err(RebuildError::Different(differences.failures));
+        }
+        notes.extend(differences.notes.iter().map(ToString::to_string));
         self.isolate(old, to, &run).unwrap_or_else(|error| notes.push(error));
         // What is left behind now is left behind by the last pass as well, which reports it.
         let Carried { notes: more, .. } = carry(Pass::All)?;

@@ -4,6 +4,7 @@ mod additions;
 mod base;
 mod configuration;
 mod creator;
+mod difference;
 mod distribution;
 mod foreign;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use additions::Additions;
 pub(crate) use base::way_out;
 pub(crate) use creator::CARRIED;
+pub(crate) use difference::{Difference, Differences};
 pub(crate) use distribution::{Distribution, distributions, normalised};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};

@@ -320,6 +320,19 @@ impl Recipe {
     }
 }
 
+impl Source {
+    /// The version that was installed, where it is known; none of what moves.
+    pub(super) fn version(&self) -> Option<&Release> {
+        match self {
+            Self::Index { version, .. } => Some(version),
+            Self::Vcs { version, .. }
+            | Self::Archive { version, .. }
+            | Self::Folder { version, .. } => version.as_ref(),
+            Self::Newest { .. } => None,
+        }
+    }
+}
+
 impl Requirement {
     fn is_seed(&self) -> bool {
         matches!(self.source, Source::Newest { .. })

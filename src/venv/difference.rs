@@ -1,0 +1,286 @@
+//! What a rebuild installed, compared with the recipe that it followed. A URL, a directory or
+//! an index may serve something else than they did.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pep440_rs::Version;
+
+use super::recipe::Requirement;
+use super::relax::{Nearest, Relax, nearest};
+use super::text::{Name, Release};
+use super::{Distribution, Recipe, Source};
+use crate::host::file::printable;
+use crate::host::redacted;
+
+/// A distribution that is not in the new tree as it was in the old one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) name: Name,
+    pub(crate) recorded: Option<Release>,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is not installed.
+    Missing,
+    /// An index, or the project's lock, led to another version.
+    AnotherVersion { installed: String, step: Option<Relax> },
+    /// The address or the directory that it came from serves another version by now.
+    AnotherSource { installed: String, step: Option<Relax>, from: String },
+    /// The same sources name their version in another way: it is computed when they are built,
+    /// or the directory is the one in use, as for an editable.
+    Computed { installed: String },
+}
+
+/// The differences that make a rebuild fail, and those that a person should know.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    pub(crate) failures: Vec<Difference>,
+    pub(crate) notes: Vec<Difference>,
+}
+
+impl Differences {
+    /// Compares what is installed with a recipe. What `relax` allows to move may have moved;
+    /// what the recipe does not name may have come with it.
+    pub(crate) fn of(recipe: &Recipe, installed: &[Distribution], relax: Option<Relax>) -> Self {
+        let mut differences = Self::default();
+        for requirement in &recipe.requirements {
+            let name = requirement.name.to_string();
+            let found = installed.iter().find(|one| one.normalised_name() == name);
+            let Some(kind) = kind(requirement, found) else { continue };
+            let recorded = requirement.source.version().cloned();
+            let difference = Difference { name: requirement.name.clone(), recorded, kind };
+            match &difference.kind {
+                // The installer has reported it.
+                Kind::AnotherVersion { step: Some(step), .. } if Some(*step) <= relax => {}
+                Kind::AnotherSource { step: Some(step), .. } if Some(*step) <= relax => {
+                    differences.notes.push(difference);
+                }
+                Kind::Computed { .. } => differences.notes.push(difference),
+                _ => differences.failures.push(difference),
+            }
+        }
+        differences
+    }
+}
+
+fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind> {
+    // These move with the interpreter, and a rebuild reports where they cannot be had.
+    if matches!(requirement.source, Source::Newest { .. }) {
+        return None;
+    }
+    let Some(found) = found else { return Some(Kind::Missing) };
+    let recorded = requirement.source.version()?;
+    let installed = found.version.clone().unwrap_or_else(|| "an unknown version".to_string());
+    if is_same(recorded, &installed) {
+        return None;
+    }
+    let step = match nearest(recorded, &[&installed]) {
+        Nearest::Later { step, .. } => Some(step),
+        Nearest::Itself | Nearest::Nothing => None,
+    };
+    Some(match &requirement.source {
+        Source::Index { .. } | Source::Newest { .. } => Kind::AnotherVersion { installed, step },
+        // The commit or the hash says that it is the same.
+        Source::Vcs { .. }
+        | Source::Archive { hash: Some(_), .. }
+        | Source::Folder { editable: true, .. } => Kind::Computed { installed },
+        // What stands behind the `+` is often the day of the build.
+        _ if is_same_but_locally(recorded, &installed) => Kind::Computed { installed },
+        Source::Archive { url, hash: None, .. } => {
+            Kind::AnotherSource { installed, step, from: redacted(&url.to_string()) }
+        }
+        Source::Folder { url, editable: false, .. } => {
+            let from = url.path().map_or_else(|| url.to_string(), printable);
+            Kind::AnotherSource { installed, step, from }
+        }
+    })
+}
+
+/// Whether two spellings are one version.
+fn is_same(recorded: &Release, installed: &str) -> bool {
+    let recorded = recorded.to_string();
+    match (Version::from_str(&recorded), Version::from_str(installed)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => recorded == installed,
+    }
+}
+
+fn is_same_but_locally(recorded: &Release, installed: &str) -> bool {
+    let public = |text: &str| Version::from_str(text).ok().map(Version::without_local);
+    let recorded = public(&recorded.to_string());
+    recorded.is_some() && recorded == public(installed)
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, recorded, kind } = self;
+        write!(f, "{name}")?;
+        if let Some(recorded) = recorded {
+            write!(f, " {recorded}")?;
+        }
+        match kind {
+            Kind::Missing => write!(f, " is missing"),
+            Kind::AnotherVersion { installed, step } => {
+                write!(f, " became {}", printable(installed))?;
+                allowed_by(f, *step)
+            }
+            Kind::AnotherSource { installed, step, from } => {
+                write!(f, " became {}: {} has changed", printable(installed), printable(from))?;
+                allowed_by(f, *step)
+            }
+            Kind::Computed { installed } => write!(
+                f,
+                " calls itself {} now (the same sources, a version that their build computes)",
+                printable(installed)
+            ),
+        }
+    }
+}
+
+fn allowed_by(f: &mut fmt::Formatter<'_>, step: Option<Relax>) -> fmt::Result {
+    match step {
+        Some(step) => write!(f, " (`--relax {step}` accepts it)"),
+        None => write!(f, " (no later release: `--relax` does not accept it)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::venv::Origin;
+    use crate::venv::recipe::tests::{distribution, venv};
+
+    fn url(json: &str) -> Origin {
+        Origin::of_direct_url(json.as_bytes())
+    }
+
+    fn main_zip() -> Origin {
+        url(r#"{"url": "http://u:secret@x.org/main.zip", "archive_info": {}}"#)
+    }
+
+    fn hashed() -> Origin {
+        url(r#"{"url": "http://x.org/a.zip", "archive_info": {"hashes": {"sha256": "ab"}}}"#)
+    }
+
+    fn checkout() -> Origin {
+        url(r#"{"url": "https://x.org/a", "vcs_info": {"vcs": "git", "commit_id": "4f2a"}}"#)
+    }
+
+    fn directory(editable: bool) -> Origin {
+        Origin::Folder { path: "/srv/app".into(), editable }
+    }
+
+    /// What is told of a distribution that was `before` and is `after`.
+    fn differences(before: (&str, Origin), after: &str, relax: Option<Relax>) -> Differences {
+        let recipe = Recipe::of(&venv(), &[distribution("a", before.0, before.1)]).unwrap();
+        Differences::of(&recipe, &[distribution("A", after, Origin::Index)], relax)
+    }
+
+    fn failure(before: (&str, Origin), after: &str) -> String {
+        let found = differences(before, after, None);
+        let [only] = &found.failures[..] else { panic!("{found:?}") };
+        assert!(found.notes.is_empty(), "{found:?}");
+        only.to_string()
+    }
+
+    fn note(before: (&str, Origin), after: &str) -> String {
+        let found = differences(before, after, None);
+        let [only] = &found.notes[..] else { panic!("{found:?}") };
+        assert!(found.failures.is_empty(), "{found:?}");
+        only.to_string()
+    }
+
+    #[test]
+    fn the_same_versions_in_any_spelling_differ_in_nothing() {
+        for origin in [Origin::Index, main_zip(), hashed(), checkout(), directory(true)] {
+            for (before, after) in [("1.0", "1.0"), ("1.0", "1.0.0"), ("1.0-1", "1.0.post1")] {
+                let found = differences((before, origin.clone()), after, None);
+                assert_eq!(found, Differences::default(), "{origin:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_serves_another_version_is_a_failure() {
+        assert_eq!(
+            failure(("1.0", main_zip()), "1.1"),
+            "a 1.0 became 1.1: http://u:****@x.org/main.zip has changed (`--relax minor` accepts it)"
+        );
+        assert_eq!(
+            failure(("1.0", directory(false)), "0.9"),
+            "a 1.0 became 0.9: /srv/app has changed (no later release: `--relax` does not accept it)"
+        );
+    }
+
+    #[test]
+    fn an_index_that_leads_to_another_version_is_a_failure() {
+        assert_eq!(
+            failure(("1.0", Origin::Index), "1.0.1"),
+            "a 1.0 became 1.0.1 (`--relax patch` accepts it)"
+        );
+        assert!(failure(("1.0+cu118", Origin::Index), "1.0+cpu").contains("became 1.0+cpu"));
+        assert!(failure(("1.0", Origin::Index), "x\n\u{1b}").contains("became x\\n\\u{1b}"));
+    }
+
+    #[test]
+    fn what_is_not_installed_is_a_failure() {
+        let before = [
+            distribution("a", "1.0", Origin::Index),
+            distribution("b", "no version", directory(true)),
+            distribution("setuptools", "66", Origin::Index),
+            distribution("wheel", "1", Origin::Index),
+            distribution("pip", "23", Origin::Index),
+        ];
+        let recipe = Recipe::of(&venv(), &before).unwrap();
+        let found = Differences::of(&recipe, &[], Some(Relax::Major));
+        let told: Vec<String> = found.failures.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["a 1.0 is missing", "b is missing"]);
+        assert!(found.notes.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn what_moves_with_the_interpreter_and_what_came_in_addition_may_differ() {
+        let before = [
+            distribution("pip", "23.0", Origin::Index),
+            distribution("setuptools", "66.1.1", Origin::Index),
+        ];
+        let recipe = Recipe::of(&venv(), &before).unwrap();
+        let after = [
+            distribution("pip", "25.1", Origin::Index),
+            distribution("setuptools", "81.0", Origin::Index),
+            distribution("backport", "1", Origin::Index),
+        ];
+        assert_eq!(Differences::of(&recipe, &after, None), Differences::default());
+    }
+
+    #[test]
+    fn what_may_move_may_have_moved_but_no_further() {
+        let index = |relax| differences(("1.0.0", Origin::Index), "1.1.0", Some(relax));
+        assert_eq!(index(Relax::Minor), Differences::default(), "the installer has reported it");
+        assert_eq!(index(Relax::Major), Differences::default());
+        assert_eq!(index(Relax::Patch).failures.len(), 1);
+        let found = differences(("1.0", main_zip()), "1.1", Some(Relax::Minor));
+        assert_eq!((found.failures.len(), found.notes.len()), (0, 1), "{found:?}");
+        let back = differences(("1.1", main_zip()), "1.0", Some(Relax::Major));
+        assert_eq!(back.failures.len(), 1, "an earlier one");
+    }
+
+    #[test]
+    fn a_version_that_its_build_computes_fails_nothing() {
+        for origin in [checkout(), hashed(), directory(true)] {
+            let told = note(("1.2", origin), "0.1.dev1+g4f2a");
+            assert!(told.starts_with("a 1.2 calls itself 0.1.dev1+g4f2a now"), "{told}");
+        }
+        let dated = ("1.0.dev3+g1.d20250101", directory(false));
+        assert!(note(dated, "1.0.dev3+g1.d20261129").contains("calls itself"));
+    }
+
+    #[test]
+    fn a_version_that_nobody_recorded_is_not_compared() {
+        let found = differences(("no version", main_zip()), "2.0", None);
+        assert_eq!(found, Differences::default());
+    }
+}
