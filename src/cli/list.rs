@@ -168,6 +168,12 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
             .into_iter()
             .map(|(one, health)| {
                 let json = facts.in_json(&one).with_health(health);
+                let json = match &one.1 {
+                    Ok(venv) => {
+                        json.with_not_exact(repair::not_exact(&guard.context(), one.0, venv))
+                    }
+                    Err(_) => json,
+                };
                 match additions(&one) {
                     Some(Ok(found)) => json.with_additions(&found),
                     _ => json,
@@ -200,6 +206,9 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
             line("owner", &facts.owner(venv));
             if let Ok(distributions) = venv::distributions(&guard.root.at(venv.site_packages())) {
                 line("distributions", &distributions.len().to_string());
+            }
+            for reason in repair::not_exact(&guard.context(), entry, venv) {
+                line("not exact", &reason);
             }
         }
         for service in &entry.services {

@@ -81,6 +81,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
             venv.flavour,
             venv.site
         ));
+        report_not_exact(guard, entry, venv);
         if !venv.base.ours {
             guard.report.note(&format!(
                 "{}: its base interpreter {} is not Debian's: no upgrade changes it, venvguard leaves it alone",
@@ -90,6 +91,14 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         }
     }
     Ok(Exit::Done)
+}
+
+/// Reports which distributions a rebuild may not install as they are, while somebody can still
+/// do something about it.
+pub(super) fn report_not_exact(guard: &Guard, entry: &Entry, venv: &Venv) {
+    for reason in repair::not_exact(&guard.context(), entry, venv) {
+        guard.report.note(&format!("{}: {reason}", entry.name));
+    }
 }
 
 fn add(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::register::report_not_exact;
 use super::{Exit, need_root, need_welcome};
 use crate::guard::Guard;
 use crate::host::file::printable;
@@ -54,7 +55,10 @@ pub(super) fn scan(
         let is_own = guard.root.user().is_none_or(|uid| uid == venv.uid);
         if register && venv.base.ours && is_own {
             match registry.add(&venv.path, None, guard.config.policy) {
-                Ok(entry) => repair::keep_recipe(&guard.context(), entry, &venv)?,
+                Ok(entry) => {
+                    repair::keep_recipe(&guard.context(), entry, &venv)?;
+                    report_not_exact(guard, entry, &venv);
+                }
                 Err(error) => guard
                     .report
                     .error(&format!("cannot register {}: {error}", printable(&venv.path))),

@@ -188,12 +188,7 @@ fn take_kept_archives(
         if context.root.at(&archive.path).exists() {
             continue;
         }
-        // Not every installer noted a hash; the recipe has one since.
-        let known = known.get_or_insert_with(|| {
-            let mut stored = context.store.recipe(&entry.id).ok().flatten();
-            let archives = stored.iter_mut().flat_map(Recipe::local_archives);
-            archives.filter_map(|(_, one)| Some((one.path.clone(), one.sha256()?))).collect()
-        });
+        let known = known.get_or_insert_with(|| known_hashes(context, entry));
         let Some(hash) = archive.sha256().or_else(|| known.get(&archive.path).cloned()) else {
             continue;
         };
@@ -204,6 +199,14 @@ fn take_kept_archives(
             archive.replace(&context.root.logical(&copy));
         }
     }
+}
+
+/// Hashes of the archives of which a copy was kept. Not every installer noted one; the recipe
+/// has it since.
+fn known_hashes(context: &Context, entry: &Entry) -> BTreeMap<PathBuf, String> {
+    let mut stored = context.store.recipe(&entry.id).ok().flatten();
+    let archives = stored.iter_mut().flat_map(Recipe::local_archives);
+    archives.filter_map(|(_, one)| Some((one.path.clone(), one.sha256()?))).collect()
 }
 
 /// Lets the owner of a venv copy the archives of this machine that it was installed from. Their
@@ -299,6 +302,24 @@ pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Resu
             context.store.save_recipe(&entry.id, &recipe)
         }
         _ => Ok(()),
+    }
+}
+
+/// What in a venv a rebuild cannot be sure to install again as it is, in words.
+pub(crate) fn not_exact(context: &Context, entry: &Entry, venv: &Venv) -> Vec<String> {
+    match Content::of(context, entry, venv) {
+        Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
+            let known = known_hashes(context, entry);
+            for (_, mut archive) in recipe.local_archives() {
+                if let (None, Some(hash)) = (archive.sha256(), known.get(&archive.path)) {
+                    archive.set_sha256(hash);
+                }
+            }
+            recipe.uncertain().iter().map(ToString::to_string).collect()
+        }
+        // A file of requirements says itself what is exact.
+        Ok(_) => Vec::new(),
+        Err(reasons) => reasons,
     }
 }
 

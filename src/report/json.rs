@@ -44,6 +44,8 @@ pub(crate) struct VenvJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    not_exact: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     foreign_files: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     modified_files: Option<Vec<String>>,
@@ -106,6 +108,7 @@ impl VenvJson {
             kept_trees: entry.kept.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
+            not_exact: None,
             foreign_files: None,
             modified_files: None,
         }
@@ -114,6 +117,11 @@ impl VenvJson {
     pub(crate) fn with_health(mut self, health: Health) -> Self {
         self.state = Some(health.state);
         self.reasons = Some(health.reasons);
+        self
+    }
+
+    pub(crate) fn with_not_exact(mut self, reasons: Vec<String>) -> Self {
+        self.not_exact = Some(reasons);
         self
     }
 

@@ -2,6 +2,7 @@
 //! an index may serve something else than they did.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use pep440_rs::Version;
@@ -112,6 +113,50 @@ fn is_same_but_locally(recorded: &Release, installed: &str) -> bool {
     let public = |text: &str| Version::from_str(text).ok().map(Version::without_local);
     let recorded = public(&recorded.to_string());
     recorded.is_some() && recorded == public(installed)
+}
+
+/// A distribution whose source may serve something else by the time of a rebuild.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Uncertain {
+    /// No hash was noted of what came from this address.
+    Address { name: Name, url: String },
+    /// It was built from this directory, and would be built from it again.
+    Directory { name: Name, path: PathBuf },
+}
+
+impl Recipe {
+    /// The distributions of which a rebuild cannot be sure to install the same again.
+    pub(crate) fn uncertain(&self) -> Vec<Uncertain> {
+        let uncertain = |requirement: &Requirement| {
+            let name = requirement.name.clone();
+            match &requirement.source {
+                Source::Archive { url, hash: None, .. } => {
+                    Some(Uncertain::Address { name, url: redacted(&url.to_string()) })
+                }
+                Source::Folder { url, editable: false, .. } => {
+                    Some(Uncertain::Directory { name, path: url.path()? })
+                }
+                _ => None,
+            }
+        };
+        self.requirements.iter().filter_map(uncertain).collect()
+    }
+}
+
+impl fmt::Display for Uncertain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { name, url } => write!(
+                f,
+                "{name} was installed from {url}, without a hash: that address may serve another version later"
+            ),
+            Self::Directory { name, path } => write!(
+                f,
+                "{name} was built from {}: a rebuild builds what that directory holds then",
+                printable(path)
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Difference {
@@ -276,6 +321,26 @@ mod tests {
         }
         let dated = ("1.0.dev3+g1.d20250101", directory(false));
         assert!(note(dated, "1.0.dev3+g1.d20261129").contains("calls itself"));
+    }
+
+    #[test]
+    fn what_may_be_another_one_later_is_known_before() {
+        let of = |origin| {
+            let recipe = Recipe::of(&venv(), &[distribution("a", "1.0", origin)]).unwrap();
+            recipe.uncertain().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(main_zip()),
+            ["a was installed from http://u:****@x.org/main.zip, without a hash: \
+              that address may serve another version later"]
+        );
+        assert_eq!(
+            of(directory(false)),
+            ["a was built from /srv/app: a rebuild builds what that directory holds then"]
+        );
+        for origin in [Origin::Index, hashed(), checkout(), directory(true)] {
+            assert!(of(origin.clone()).is_empty(), "{origin:?}");
+        }
     }
 
     #[test]

@@ -65,6 +65,38 @@ fn what_cannot_be_registered_is_refused_by_name_and_nothing_is_registered() {
 }
 
 #[test]
+fn what_a_rebuild_may_not_install_as_it_is_is_reported() {
+    let system = system();
+    let site = "/srv/shop/venv/lib/python3.11/site-packages";
+    let install = |name: &str, origin: &str| {
+        let info = format!("{site}/{name}-1.0.dist-info");
+        system.write(&format!("{info}/METADATA"), &format!("Name: {name}\nVersion: 1.0\n"));
+        if !origin.is_empty() {
+            system.write(&format!("{info}/direct_url.json"), origin);
+        }
+    };
+    system.write("/srv/wheels/kept-1.0-py3-none-any.whl", "PK");
+    install("flask", "");
+    install("octo", r#"{"url": "http://u:secret@x.org/main.zip", "archive_info": {}}"#);
+    install(
+        "kept",
+        r#"{"url": "file:///srv/wheels/kept-1.0-py3-none-any.whl", "archive_info": {}}"#,
+    );
+    let words = "octo was installed from http://u:****@x.org/main.zip, without a hash";
+    let said = system.run(&["register", "/srv/shop/venv"]).expect(0);
+    assert!(said.stderr.contains(&format!("shop: {words}")), "{}", said.stderr);
+    assert!(!said.stderr.contains("kept") && !said.stderr.contains("flask"), "{}", said.stderr);
+    let shown = system.run(&["show", "shop"]).expect(0).stdout;
+    assert!(shown.contains(&format!("not exact: {words}")), "{shown}");
+    let json = system.run(&["show", "--json", "shop"]).expect(0).json();
+    let reasons = json["venvs"][0]["not_exact"].as_array().unwrap();
+    assert!(reasons.len() == 1 && reasons[0].as_str().unwrap().starts_with(words), "{json}");
+    install("lost", "{}");
+    let said = system.run(&["register", "/srv/shop/venv"]).expect(0);
+    assert!(said.stderr.contains("shop: lost cannot be installed again"), "{}", said.stderr);
+}
+
+#[test]
 fn each_decision_is_a_line_in_the_journal() {
     let system = system();
     let journal = system.journal();
