@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,7 @@ use super::Context;
 use super::target::owner;
 use crate::host::clock::Deadline;
 use crate::host::path_text::PathText;
+use crate::host::user::User;
 use crate::host::{Root, file};
 use crate::owner::{self, Digest, Send};
 use crate::python::Minor;
@@ -128,24 +130,34 @@ impl<'a> Content<'a> {
 
     /// The folders that an installer writes to: the venv, and the folders of sources, in
     /// which build backends leave what they make.
-    pub(super) fn built_in(&self, venv: &Path) -> Vec<PathBuf> {
-        let sources = match &self.wanted {
+    pub(super) fn built_in(&self, root: &Root, venv: &Venv, owner: &User) -> Vec<PathBuf> {
+        let mut folders = self.sources();
+        if matches!(self.wanted, Wanted::Same(..)) {
+            folders.retain(|folder| may_be_built_in(root, folder, venv, owner));
+        }
+        folders.push(venv.path.clone());
+        folders
+    }
+
+    /// All on this machine that an installer reads.
+    pub(super) fn read_from(&self, venv: &Path) -> Vec<PathBuf> {
+        let mut paths = self.sources();
+        paths.push(venv.to_path_buf());
+        if let Wanted::Same(recipe, _) = &self.wanted {
+            paths.extend(recipe.local_paths());
+        }
+        paths
+    }
+
+    /// The folders that distributions are built from.
+    fn sources(&self) -> Vec<PathBuf> {
+        match &self.wanted {
             Wanted::Same(recipe, _) => recipe.folders(),
             // It may name any below its own.
             Wanted::Listed { file, .. } => {
                 file.parent().map(Path::to_path_buf).into_iter().collect()
             }
-        };
-        std::iter::once(venv.to_path_buf()).chain(sources).collect()
-    }
-
-    /// All on this machine that an installer reads.
-    pub(super) fn read_from(&self, venv: &Path) -> Vec<PathBuf> {
-        let mut paths = self.built_in(venv);
-        if let Wanted::Same(recipe, _) = &self.wanted {
-            paths.extend(recipe.local_paths());
         }
-        paths
     }
 
     /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
@@ -155,6 +167,23 @@ impl<'a> Content<'a> {
         let inside = recipe.sources_inside(venv);
         inside.iter().filter_map(|path| Some(path.strip_prefix(venv).ok()?.to_path_buf())).collect()
     }
+}
+
+/// What makes a folder a project that can be built.
+const PROJECT_FILES: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
+
+/// Whether builds may write to a folder that a venv names as a source. Any package can bring a
+/// `direct_url.json` that names any folder: it counts only where it is a project of the owner's,
+/// and holds neither their home nor other projects. A venv may lie in its own project.
+fn may_be_built_in(root: &Root, folder: &Path, venv: &Venv, owner: &User) -> bool {
+    let real = |path: &Path| root.at(path).canonicalize();
+    let Ok(folder) = real(folder) else { return false };
+    let is_owners = std::fs::metadata(&folder).is_ok_and(|found| found.uid() == venv.uid);
+    let is_project = PROJECT_FILES.iter().any(|name| folder.join(name).symlink_metadata().is_ok());
+    let home = real(&owner.home).unwrap_or_else(|_| root.at(&owner.home));
+    let place = real(&venv.path).unwrap_or_else(|_| root.at(&venv.path));
+    let holds_others = place.parent().is_none_or(|own| own != folder && place.starts_with(&folder));
+    is_owners && is_project && !home.starts_with(&folder) && !holds_others
 }
 
 /// Which distributions a tree has, and since when: an installer that is at work meanwhile
@@ -352,6 +381,57 @@ mod tests {
         let info = site.join(format!("{name}-{version}.dist-info"));
         fs::create_dir_all(&info).unwrap();
         fs::write(info.join("METADATA"), format!("Name: {name}\nVersion: {version}\n")).unwrap();
+    }
+
+    #[test]
+    fn a_build_writes_to_projects_of_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let place = Path::new("/home/web/shop/deep/venv");
+        fs::create_dir_all(root.at(place)).unwrap();
+        let me = rustix::process::geteuid().as_raw();
+        let sample = crate::plan::samples::subject(Link::Pinned, OLD).venv;
+        let venv = Venv { path: place.into(), uid: me, ..sample };
+        let home = "/home/web".into();
+        let owner = User { name: "web".into(), uid: me, gid: venv.gid, home };
+        let project = |path: &str, marker: &str| {
+            fs::create_dir_all(root.at(path)).unwrap();
+            fs::write(root.at(path).join(marker), "").unwrap();
+        };
+        for path in ["/", "/home", "/home/web", "/home/web/shop"] {
+            project(path, "pyproject.toml");
+        }
+        project("/home/web/lib", "setup.py");
+        project("/srv/lib", "setup.cfg");
+        project("/home/web/shop/deep", "pyproject.toml");
+        project("/home/web/shop/deep/venv/src/a", "pyproject.toml");
+        project("/home/web/.ssh", "authorized_keys");
+        std::os::unix::fs::symlink("lib", root.at("/home/web/link")).unwrap();
+        std::os::unix::fs::symlink("..", root.at("/srv/wide")).unwrap();
+        let may = |path: &str, venv: &Venv| may_be_built_in(&root, Path::new(path), venv, &owner);
+        for path in [
+            "/home/web/lib",
+            "/home/web/link",
+            "/srv/lib",
+            "/home/web/shop/deep",
+            "/home/web/shop/deep/venv/src/a",
+        ] {
+            assert!(may(path, &venv), "{path}");
+            let others = Venv { uid: me + 1, ..venv.clone() };
+            assert!(!may(path, &others), "{path} is somebody else's");
+        }
+        for path in [
+            "/",
+            "/home",
+            "/home/web",
+            "/home/web/lib/..",
+            "/srv/wide",
+            "/home/web/.ssh",
+            "/home/web/shop",
+            "/nonexistent",
+        ] {
+            assert!(!may(path, &venv), "{path}");
+        }
     }
 
     #[test]

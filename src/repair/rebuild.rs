@@ -356,7 +356,7 @@ impl Work<'_> {
         let engines = sources::engines(self.context, old, owner, minor, &interpreter)
             .map_err(RebuildError::NoEngine)?;
         let folder = starts_in(self.job);
-        let writes = self.content.built_in(&self.venv().path);
+        let writes = self.content.built_in(root, self.venv(), owner);
         let run = |program: Program| {
             let program = program.limit(deadline.left());
             let writes = writes.clone();
