@@ -23,9 +23,7 @@ mod stage;
 mod target;
 mod trees;
 
-pub(crate) use content::{
-    keep_recipe, not_exact, prune_archives, refresh_recipes, way_back,
-};
+pub(crate) use content::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 
