@@ -5,6 +5,7 @@
 //! interrupted, and what came of it is entered before the journal is closed. All effects on
 //! venvs are in this module; all of them are right when done twice.
 
+mod budget;
 mod content;
 mod course;
 mod engine;

@@ -26,6 +26,10 @@ pub(crate) struct Config {
     pub(crate) jobs: usize,
     /// Seconds that one rebuild may take.
     pub(crate) rebuild_timeout: u64,
+    /// Seconds that all venvs of one run may take together.
+    pub(crate) run_timeout: u64,
+    /// Seconds that all venvs of one owner may take in a run.
+    pub(crate) owner_timeout: u64,
     /// Seconds that a service may take until it is up and its check passes.
     pub(crate) service_timeout: u64,
     /// Seconds for which a service has to stay up.
@@ -44,6 +48,8 @@ impl Default for Config {
             engine: EngineChoice::Auto,
             jobs: 0,
             rebuild_timeout: 1800,
+            run_timeout: 7200,
+            owner_timeout: 3600,
             service_timeout: 60,
             stable_for: 3,
             keep_trees: const { NonZeroUsize::new(2).unwrap() },
@@ -141,6 +147,15 @@ mod tests {
     fn what_is_not_set_has_its_default() {
         let config = parse("engine = \"pip\"\njobs = 3\n").unwrap();
         assert_eq!(config, Config { engine: EngineChoice::Pip, jobs: 3, ..Config::default() });
+    }
+
+    #[test]
+    fn a_run_and_an_owner_have_limits_of_their_own() {
+        let limits = |config: Config| (config.run_timeout, config.owner_timeout);
+        assert_eq!(limits(Config::default()), (7200, 3600));
+        let config = parse("run-timeout = 600\nowner-timeout = 0\n").unwrap();
+        assert_eq!(limits(config), (600, 0));
+        assert!(parse("run-timeout = -1\n").is_err());
     }
 
     #[test]

@@ -64,7 +64,7 @@ const JSON_WORDS: &[&str] = &[
 ];
 
 const CONFIG: &[&str] = &[
-    "policy = \"auto\"\nengine = \"uv\"\njobs = 3\nrebuild-timeout = 1800\nservice-timeout = 60\nkeep-days = 14\n",
+    "policy = \"auto\"\nengine = \"uv\"\njobs = 3\nrebuild-timeout = 1800\nrun-timeout = 7200\nowner-timeout = 3600\nservice-timeout = 60\nkeep-days = 14\n",
 ];
 
 const CONFIG_WORDS: &[&str] = &[
