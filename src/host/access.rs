@@ -35,7 +35,7 @@ enum Subject {
     Others,
 }
 
-/// An access list, as far as it says who can write. Empty where there is none.
+/// What an access list says about who can write. It is empty where a file has no list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AccessList(Vec<(Subject, bool)>);
 
@@ -146,7 +146,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Of what stands at a path; a link is not followed.
+    /// Of a path; a link is not followed.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Self::of(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
@@ -154,13 +154,13 @@ impl Access {
 
     /// Of what is open.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
-        // What was opened as a path has its attributes told by its name alone, which leads to
-        // the very file and needs /proc.
+        // fgetxattr(2) refuses a descriptor that was opened as a path. Its name in /proc leads to
+        // the very same file.
         let name = descriptor::path(file);
         let attribute = |key: &str| {
             xattr::value(|buffer| match rustix::fs::fgetxattr(file, key, &mut *buffer) {
                 Err(rustix::io::Errno::BADF) => rustix::fs::getxattr(&name, key, buffer),
-                told => told,
+                value => value,
             })
         };
         Self::with(&rustix::fs::fstat(file)?, attribute)

@@ -112,7 +112,7 @@ pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     read_open(file, path, limit)
 }
 
-/// Opens a folder to look at its rights. Who may not list it opens it as a path.
+/// Opens a directory to look at its rights. A user who may not list it opens it as a path.
 fn open_folder(path: &Path) -> io::Result<File> {
     let open = |access| {
         rustix::fs::open(path, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

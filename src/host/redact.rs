@@ -1,7 +1,7 @@
 //! Credentials in URLs, taken out of what others may read: messages, the registry, the
 //! history and systemd's journal. They look as pip shows them.
 
-/// What stands where a secret was.
+/// What replaces a secret.
 const MASK: &str = "****";
 
 /// No password is longer than this, and a text of many colons costs no more than it is worth.

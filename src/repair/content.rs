@@ -149,7 +149,7 @@ impl<'a> Content<'a> {
         paths
     }
 
-    /// The folders that distributions are built from.
+    /// The directories that distributions are built from.
     fn sources(&self) -> Vec<PathBuf> {
         match &self.wanted {
             Wanted::Same(recipe, _) => recipe.folders(),
@@ -169,11 +169,11 @@ impl<'a> Content<'a> {
     }
 }
 
-/// What makes a folder a project that can be built.
+/// What makes a directory a project that can be built.
 const PROJECT_FILES: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
 
-/// Whether builds may write to a folder that a venv names as a source. Any package can bring a
-/// `direct_url.json` that names any folder: it counts only where it is a project of the owner's,
+/// Whether builds may write to a directory that a venv names as a source. Any package can bring a
+/// `direct_url.json` that names any directory: it counts only where it is a project of the owner's,
 /// and holds neither their home nor other projects. A venv may lie in its own project.
 fn may_be_built_in(root: &Root, folder: &Path, venv: &Venv, owner: &User) -> bool {
     let real = |path: &Path| root.at(path).canonicalize();

@@ -88,7 +88,7 @@ fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind>
         Source::Vcs { .. }
         | Source::Archive { hash: Some(_), .. }
         | Source::Folder { editable: true, .. } => Kind::Computed { installed },
-        // What stands behind the `+` is often the day of the build.
+        // The part behind the `+` is often the day of the build.
         _ if is_same_but_locally(recorded, &installed) => Kind::Computed { installed },
         Source::Archive { url, hash: None, .. } => {
             Kind::AnotherSource { installed, step, from: redacted(&url.to_string()) }
@@ -218,7 +218,7 @@ mod tests {
         Origin::Folder { path: "/srv/app".into(), editable }
     }
 
-    /// What is told of a distribution that was `before` and is `after`.
+    /// The differences of a distribution that was `before` and is `after`.
     fn differences(before: (&str, Origin), after: &str, relax: Option<Relax>) -> Differences {
         let recipe = Recipe::of(&venv(), &[distribution("a", before.0, before.1)]).unwrap();
         Differences::of(&recipe, &[distribution("A", after, Origin::Index)], relax)

@@ -85,8 +85,8 @@ pub(crate) enum Source {
         url: Url,
         commit: Token,
         subdirectory: Option<Subdirectory>,
-        /// The version that it had, here and below: nobody can ask for it, but it tells
-        /// whether the same came again. Recipes of schema 1 have none.
+        /// The version that was installed, here and below. An installer cannot ask for it, but
+        /// a rebuild compares it. Recipes of schema 1 have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<Release>,
     },
