@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::host::command::Ended;
 use crate::host::confine::{self, Overlay};
+use crate::host::file::within;
 use crate::host::user::User;
 use crate::host::{Program, Root, redacted};
 
@@ -16,6 +17,9 @@ const SCRIPT: &str = include_str!("smoke.py");
 
 /// Imports of a hundred distributions take seconds; one that waits for the network hangs.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// So much of a name and of an error is shown: the venv's own code says them.
+const TEXT: usize = 512;
 
 /// What failed, by what was tried: `module numpy`, `script flask`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,7 +35,7 @@ impl Failures {
         self.0
             .iter()
             .filter(|(what, _)| !before.0.contains_key(*what))
-            .map(|(what, error)| format!("{what}: {error}"))
+            .map(|(what, error)| format!("{}: {}", within(what, TEXT), within(error, TEXT)))
             .collect()
     }
 }
@@ -79,5 +83,8 @@ mod tests {
         let before = failures(&["module a"]);
         assert_eq!(failures(&["module a"]).new_since(&before), Vec::<String>::new());
         assert_eq!(failures(&["module a", "module b"]).new_since(&before), ["module b: E"]);
+        let long = "x".repeat(1 << 20);
+        let [told] = &failures(&[&long]).new_since(&before)[..] else { panic!() };
+        assert!(told.len() < 2 * TEXT, "{}", told.len());
     }
 }
