@@ -34,6 +34,20 @@ impl Deadline {
     }
 }
 
+/// How long something takes; steps of the wall clock do not count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// Asks `condition` again and again until it holds or the deadline has passed.
 pub(crate) fn wait_until(
     deadline: Deadline,

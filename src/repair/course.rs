@@ -185,8 +185,12 @@ impl Course<'_, '_> {
         }
         self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
+        let Some(limit) = self.ledger.time_left(job.venv.uid) else {
+            let because = "no time is left in this run for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); `venvguard rebuild` has its own";
+            return self.fall_back(because.into(), Which::Down);
+        };
         self.users();
-        let rebuilt = rebuild(self.context, job, target, &mut self.halt.borrow_mut());
+        let rebuilt = rebuild(self.context, job, target, limit, &mut self.halt.borrow_mut());
         match rebuilt {
             Ok(Rebuilt { swap, notes }) => self.prove(swap, notes),
             Err(NotRebuilt { because, unfinished: true, .. }) => {

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use super::budget::Budget;
 use super::course::{Course, Ended};
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::pin::{AnchorError, anchor};
 use super::{Context, trees};
+use crate::host::clock::Stopwatch;
 use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
@@ -60,6 +63,7 @@ pub(crate) fn execute(
 pub(super) struct Ledger<'a> {
     context: &'a Context<'a>,
     books: Mutex<Books<'a>>,
+    budget: Budget,
 }
 
 struct Books<'a> {
@@ -70,7 +74,11 @@ struct Books<'a> {
 
 impl<'a> Ledger<'a> {
     pub(super) fn new(context: &'a Context<'a>, registry: &'a mut Registry) -> Self {
-        Self { context, books: Mutex::new(Books { registry, wanted: BTreeSet::new() }) }
+        let seconds = |seconds| Duration::from_secs(seconds);
+        let config = context.config;
+        let budget = Budget::new(seconds(config.run_timeout), seconds(config.owner_timeout));
+        let books = Mutex::new(Books { registry, wanted: BTreeSet::new() });
+        Self { context, books, budget }
     }
 
     /// Lets `course` run, tells what came of it, and enters it.
@@ -82,6 +90,7 @@ impl<'a> Ledger<'a> {
         course: impl FnOnce(&Course) -> Ended,
     ) -> Outcome {
         let progress = self.context.report.progress(&job.entry.name);
+        let started = Stopwatch::start();
         let (context, progress) = (self.context, &progress);
         let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
         let one = Course { context, ledger: self, now, job, progress, baseline, users, halt };
@@ -90,6 +99,7 @@ impl<'a> Ledger<'a> {
             Done::Unfinished { because }.into()
         });
         progress.end();
+        self.budget.charge(job.venv.uid, started.elapsed());
         let mut outcome = Outcome::new(job, ended.done, ended.restarted, ended.notes);
         if let Err(error) = self.enter(&outcome, ended.leftover, ended.aside) {
             outcome.done = Done::Unfinished {
@@ -98,6 +108,13 @@ impl<'a> Ledger<'a> {
         }
         self.context.report.outcome(&job.entry.name, &outcome);
         outcome
+    }
+
+    /// How long the next work on a venv of this owner may take, if any time is left for it.
+    pub(super) fn time_left(&self, uid: u32) -> Option<Duration> {
+        let left = self.budget.left(uid);
+        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
+        (!left.is_zero()).then(|| left.min(limit))
     }
 
     /// Pins a venv; see [`anchor`].

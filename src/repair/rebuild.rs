@@ -111,6 +111,7 @@ pub(super) fn rebuild(
     context: &Context,
     job: &Job,
     target: Target,
+    limit: Duration,
     halt: &mut Halt,
 ) -> Result<Rebuilt, NotRebuilt> {
     let Job { entry, venv, .. } = job;
@@ -133,7 +134,7 @@ pub(super) fn rebuild(
         NotRebuilt { unfinished, ..error.into() }
     })?;
     let new = stage.identity;
-    let deadline = Deadline::after(Duration::from_secs(context.config.rebuild_timeout));
+    let deadline = Deadline::after(limit);
     let mut work = Work {
         context,
         job,
@@ -301,7 +302,7 @@ impl Work<'_> {
     /// What fails in the tree that is seen at the venv's path.
     fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let modules = &self.content.modules;
-        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
+        let limit = self.deadline.left();
         smoke::smoke(self.context.root, self.owner, &self.venv().path, modules, overlays, limit)
     }
 
