@@ -21,10 +21,7 @@ use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
 use crate::host::{Folder, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure};
-use crate::venv::{Flavour, Venv};
-
-/// What marks a tree beside a venv as ours.
-const MARK: &str = ".venvguard-";
+use crate::venv::{ASIDE, Flavour, Venv, venv_of_aside};
 
 /// The name of the temporary folder in a stage.
 const TEMPORARY: &str = ".venvguard-tmp";
@@ -100,7 +97,7 @@ impl Stage {
 pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(name_of(&venv.path));
-    name.push(format!("{MARK}{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
+    name.push(format!("{ASIDE}{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
     let mut aside = folder_for_asides(root, venv).join(&name);
     while aside.symlink_metadata().is_ok() {
         name.push("+");
@@ -132,8 +129,7 @@ pub(super) fn from_beside(venv: &Path, aside: &Path) -> PathBuf {
 
 /// Whether a tree is one that we put aside, and no venv of its own.
 pub(crate) fn is_ours_to_keep(path: &Path) -> bool {
-    let name = name_of(path).to_string_lossy();
-    name.starts_with('.') && name.contains(MARK)
+    venv_of_aside(path).is_some()
 }
 
 /// The last name of a path.

@@ -15,6 +15,7 @@ use super::process::{Process, Processes};
 use super::supervisord::{self, Supervised};
 use super::{Service, unit_file, uwsgi};
 use crate::host::Root;
+use crate::venv::venv_of_aside;
 
 /// How many words of a Python's command line may name its program: options come first.
 const WORDS: usize = 6;
@@ -167,7 +168,11 @@ impl Index {
 
     /// Compares whole names: `/opt/web2` does not lie in `/opt/web`.
     fn venv_of(&self, path: &Path) -> Option<usize> {
-        path.ancestors().find_map(|folder| self.by_path.get(folder).copied())
+        path.ancestors().find_map(|folder| {
+            let known = |path: &Path| self.by_path.get(path).copied();
+            // What a process has mapped is named by where it lies now: in the previous environment.
+            known(folder).or_else(|| known(&venv_of_aside(folder)?))
+        })
     }
 
     /// The venv whose `bin` a program lies in.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::process::{Image, Process};
 use crate::host::file;
+use crate::venv::venv_of_aside;
 
 impl Process {
     /// Why this process runs old code, if it does. `interpreter` is the base interpreter
@@ -17,6 +18,11 @@ impl Process {
         let images = || self.exe.iter().chain(&self.mapped);
         if let Some(gone) = images().find(|image| image.deleted && is_python(&image.path)) {
             return Some(format!("{} was replaced since it was started", shown(gone)));
+        }
+        let is_aside =
+            |image: &&Image| image.path.ancestors().any(|path| venv_of_aside(path).is_some());
+        if let Some(aside) = images().find(is_aside) {
+            return Some(format!("it runs out of a previous environment ({})", shown(aside)));
         }
         // `python3` names no version to compare with.
         let now = interpreter.and_then(|path| version(path.file_name()?.as_bytes()))?;

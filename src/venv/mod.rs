@@ -19,7 +19,9 @@ mod relax;
 mod scan;
 mod text;
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +30,7 @@ pub(crate) use additions::Additions;
 pub(crate) use base::way_out;
 pub(crate) use creator::CARRIED;
 pub(crate) use difference::{Difference, Differences};
-pub(crate) use distribution::{Distribution, distributions, normalised};
+pub(crate) use distribution::{Distribution, distributions, normalised, top_level_modules_of};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use lock::{Lock, LockError};
@@ -161,6 +163,17 @@ impl Venv {
     pub(crate) fn site_packages(&self) -> PathBuf {
         site_packages(&self.path, self.site)
     }
+}
+
+/// What marks a directory beside a venv as a tree that venvguard put there.
+pub(crate) const ASIDE: &str = ".venvguard-";
+
+/// The venv that a tree beside it was or will be: `.NAME.venvguard-TIME` belongs to `NAME`.
+pub(crate) fn venv_of_aside(tree: &Path) -> Option<PathBuf> {
+    let name = tree.file_name()?.as_bytes().strip_prefix(b".")?;
+    let mark = name.windows(ASIDE.len()).rposition(|part| part == ASIDE.as_bytes())?;
+    let name = name.get(..mark).filter(|name| !name.is_empty())?;
+    Some(tree.with_file_name(OsStr::from_bytes(name)))
 }
 
 /// `lib/pythonX.Y/site-packages` of a venv.

@@ -197,3 +197,23 @@ fn many_venvs_cost_no_more_than_their_index() {
     let used = venvs.iter().filter(|venv| !map.of(Path::new(venv)).processes.is_empty()).count();
     assert_eq!(used, 300);
 }
+
+#[test]
+fn a_process_that_renamed_itself_is_found_when_its_tree_was_put_aside() {
+    let run_from = |tree: &str| {
+        let machine = Machine::new();
+        let maps = format!("1-2 r-xp 0 fe:00 1  {tree}/lib/python3.11/site-packages/x.so\n");
+        machine.process((9, 1), UNIT, "/usr/bin/python3.11", "gunicorn: master [app:app]");
+        machine.write("proc/9/maps", &maps);
+        // A worker that somebody started by hand.
+        let session = "/user.slice/user-0.slice/session-1.scope";
+        machine.process((10, 1), session, "/usr/bin/python3.11", "celery: worker");
+        machine.write("proc/10/maps", &maps);
+        let map = map(&machine, &["/opt/v/web"]);
+        let users = map.of(Path::new("/opt/v/web"));
+        (users.processes.len(), users.left_to_people(Some(Path::new("/usr/bin/python3.13"))).len())
+    };
+    assert_eq!(run_from("/opt/v/web"), (2, 1));
+    assert_eq!(run_from("/opt/v/.web.venvguard-20261122T210208Z"), (2, 1));
+    assert_eq!(run_from("/opt/v/.website.venvguard-20261122T210208Z"), (0, 0));
+}
