@@ -70,7 +70,8 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     if wanted.dry_run || jobs.is_empty() {
         return Ok(if attention { Exit::Attention } else { Exit::Done });
     }
-    let ids: Vec<&str> = jobs.iter().map(|job| job.entry.id.as_str()).collect();
+    let ids: Vec<String> = jobs.iter().map(|job| job.entry.id.clone()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let mut running = guard.running_services(&survey, &ids);
     for job in &mut jobs {
         job.services = running.remove(&job.entry.id).unwrap_or_default();
@@ -79,6 +80,8 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     guard.prune(&mut survey.registry, &[]);
     let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, at_once);
     let good = outcomes.iter().all(|outcome| outcome.done.is_good());
+    let survey = guard.survey(survey.registry);
+    attention |= guard.tell_of_processes_left(&survey, &ids, &now) > 0;
     Ok(match (good, attention) {
         (true, false) => Exit::Done,
         (true, true) => Exit::Attention,

@@ -260,8 +260,15 @@ impl Guard {
             .collect()
     }
 
-    /// Names the processes that still run old code and that no service manager can restart.
-    pub(crate) fn tell_of_processes_left(&self, survey: &Survey, ids: &[&str], now: &Interpreters) {
+    /// Names the processes that still run old code and that no service manager can restart, and
+    /// says how many there are.
+    pub(crate) fn tell_of_processes_left(
+        &self,
+        survey: &Survey,
+        ids: &[&str],
+        now: &Interpreters,
+    ) -> usize {
+        let mut count = 0;
         let chosen: Vec<(&Entry, &Venv)> = ids.iter().filter_map(|id| survey.get(id)).collect();
         let paths = chosen.iter().map(|(_, venv)| &venv.path);
         let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
@@ -269,8 +276,10 @@ impl Guard {
             let interpreter = venv.runs(now).map(python::path_of);
             for process in map.of(&venv.path).left_to_people(interpreter.as_deref()) {
                 self.report.note(&format!("{}: restart this yourself: {process}", entry.name));
+                count += 1;
             }
         }
+        count
     }
 
     pub(super) fn is_up(&self, service: &Service) -> bool {
