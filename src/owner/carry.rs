@@ -349,6 +349,9 @@ impl Work<'_> {
         self.now.beside.clone_from(&self.known.beside);
         for one in venv::modified_files(self.root, &self.task.from, distributions, since) {
             let target = self.task.target(&one.path);
+            if self.describes_what_is_gone(&target) {
+                continue;
+            }
             let fits = self.known.modified.contains(&target)
                 || venv::has_hash(&tree, &target, &one.written);
             if fits {
@@ -363,6 +366,16 @@ impl Work<'_> {
                 self.keep_beside(copier, &one.path, &target);
             }
         }
+    }
+
+    /// Whether a file describes a distribution that the other tree has in another version. A copy
+    /// of it there would be taken for one that is installed.
+    fn describes_what_is_gone(&self, target: &Path) -> bool {
+        let mut parents = target.ancestors().skip(1);
+        let info = parents.find(|path| {
+            path.extension().is_some_and(|ending| ending == "dist-info" || ending == "egg-info")
+        });
+        info.is_some_and(|info| stat(self.to, info).is_err())
     }
 
     fn is_same_file(&self, path: &Path, target: &Path) -> bool {
@@ -722,6 +735,10 @@ mod tests {
         }
         trees.write(&format!("{old}/fits.py"), "patched");
         trees.write(&format!("{old}/other.py"), "patched");
+        trees.write(&format!("{old}/a-1.dist-info/direct_url.json"), "patched");
+        trees.write(&format!("{old}/b-1.dist-info/METADATA"), "Name: b\nVersion: 1\n");
+        trees.write(&format!("{old}/b-1.dist-info/RECORD"), &format!("b-1.dist-info/x,{hash},1\n"));
+        trees.write(&format!("{old}/b-1.dist-info/x"), "patched");
         trees.write(&format!("{new}/fits.py"), "x");
         trees.write(&format!("{new}/other.py"), "another version");
         tick();
@@ -735,10 +752,11 @@ mod tests {
         assert_eq!(trees.read(&format!("{new}/other.py.venvguard-modified")), "patched again");
         assert_eq!(trees.read(&format!("{new}/other.py")), "another version");
         assert!(!trees.at(&format!("{new}/other.py.venvguard-modified+")).exists());
+        assert!(!trees.at(&format!("{new}/b-1.dist-info")).exists());
         trees.swap();
         assert_eq!(trees.back(), Carried::default());
         let left = fs::read_dir(trees.at("/srv/new/lib/python3.11/site-packages")).unwrap().count();
-        assert_eq!(left, 3, "no copy that was kept beside comes back");
+        assert_eq!(left, 4, "no copy that was kept beside comes back");
     }
 
     #[test]
