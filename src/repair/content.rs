@@ -53,10 +53,8 @@ impl<'a> Content<'a> {
         let site = context.root.at(venv.site_packages());
         let distributions = venv::distributions(&site)
             .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
-        let mut modules: Vec<String> =
-            distributions.iter().flat_map(|one| one.top_level_modules(&site)).collect();
-        modules.sort();
-        modules.dedup();
+        let modules = venv::top_level_modules_of(&site, &distributions)
+            .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
         let relax = entry.relax;
         if let Some(file) = entry.requirements() {
             let pip = distributions.iter().any(|one| one.normalised_name() == "pip");

@@ -22,6 +22,11 @@ const SMALL_LIMIT: u64 = 64 << 10;
 /// RECORD of a distribution with a hundred thousand files.
 const RECORD_LIMIT: u64 = 32 << 20;
 
+/// The largest venv that is known has some thousand distributions, with some hundred thousand
+/// files. Root reads these lists: what lists more was made to keep it busy.
+const DISTRIBUTIONS_LIMIT: usize = 20_000;
+const LISTED_LIMIT: usize = 4 << 20;
+
 /// An installed distribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Distribution {
@@ -61,13 +66,6 @@ impl Distribution {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// The modules that an application imports it by.
-    pub(crate) fn top_level_modules(&self, site_packages: &Path) -> Vec<String> {
-        let entries = self.record(site_packages).ok().flatten().unwrap_or_default();
-        let modules = top_level_modules(&entries);
-        if modules.is_empty() { self.declared_modules(site_packages) } else { modules }
     }
 
     /// The modules in `top_level.txt`, which setuptools writes, for editables too.
@@ -124,6 +122,29 @@ pub(crate) fn normalised(name: &str) -> String {
     result
 }
 
+/// The modules that an application imports these distributions by, sorted.
+pub(crate) fn top_level_modules_of(
+    site_packages: &Path,
+    distributions: &[Distribution],
+) -> io::Result<Vec<String>> {
+    let mut modules = Vec::new();
+    let mut listed = 0_usize;
+    for one in distributions {
+        let entries = one.record(site_packages).ok().flatten().unwrap_or_default();
+        listed = listed.saturating_add(entries.len());
+        if listed > LISTED_LIMIT {
+            let message = format!("its distributions list more than {LISTED_LIMIT} files");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        let found = top_level_modules(&entries);
+        let declared = || one.declared_modules(site_packages);
+        modules.extend(if found.is_empty() { declared() } else { found });
+    }
+    modules.sort();
+    modules.dedup();
+    Ok(modules)
+}
+
 /// The distributions in a site-packages folder, sorted by normalised name.
 pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution>> {
     let site = open(site_packages)?;
@@ -132,7 +153,12 @@ pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution
         .iter()
         .filter_map(|entry| distribution(&site, entry))
         .map(|distribution| (distribution.normalised_name(), distribution))
+        .take(DISTRIBUTIONS_LIMIT + 1)
         .collect();
+    if found.len() > DISTRIBUTIONS_LIMIT {
+        let message = format!("it has more than {DISTRIBUTIONS_LIMIT} distributions");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
     found.sort_by(|(name, a), (other, b)| (name, &a.info).cmp(&(other, &b.info)));
     let mut distributions: Vec<(String, Distribution)> = Vec::with_capacity(found.len());
     for (name, distribution) in found {
@@ -414,11 +440,9 @@ mod tests {
             .write("b-1.dist-info/RECORD", "__editable__.b-1.pth,,\n__editable___b_1_finder.py,,\n")
             .write("b-1.dist-info/top_level.txt", "b\nc\n../d\n")
             .write("e.egg-info/installed-files.txt", "../e/__init__.py\nPKG-INFO\n");
-        let modules: Vec<_> = site
-            .distributions()
-            .iter()
-            .map(|d| d.top_level_modules(&site.path()).join(" "))
-            .collect();
+        let modules = |one| top_level_modules_of(&site.path(), std::slice::from_ref(one)).unwrap();
+        let modules: Vec<_> =
+            site.distributions().iter().map(|one| modules(one).join(" ")).collect();
         assert_eq!(modules, ["_a a", "b c", "e"]);
     }
 }
