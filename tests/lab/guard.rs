@@ -33,6 +33,16 @@ impl Machine {
         Ok(())
     }
 
+    /// Installs uv for everybody, as an administrator does; where it finds packages is still to be said.
+    pub(crate) fn install_uv(&self) -> Result<()> {
+        self.must(
+            "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
+             install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
+             mkdir -p /etc/uv",
+        )?;
+        Ok(())
+    }
+
     /// Registers one site; `options` may change its policy.
     pub(crate) fn register(&self, site: Site, options: &str) -> Result<()> {
         let services = services_of(site);

@@ -69,11 +69,7 @@ fn of_a_quota(machine: &Machine) -> Result<()> {
 
 /// pip and uv find no index, or one that never answers; and they are killed.
 fn of_the_index(machine: &Machine) -> Result<()> {
-    machine.must(
-        "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
-         install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
-         mkdir /etc/uv",
-    )?;
+    machine.install_uv()?;
     machine.install_guard()?;
     machine.write("/root/stalls.py", STALLS)?;
     machine.must("systemd-run --quiet --unit stalls python3 /root/stalls.py")?;

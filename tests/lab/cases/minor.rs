@@ -142,12 +142,8 @@ fn later_beats(machine: &Machine) -> Result<bool> {
 
 /// uv is there, and makes again what it made; the services are found.
 fn quick_guarded(machine: &Machine) -> Result<()> {
-    machine.must(
-        "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
-         install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
-         mkdir /etc/uv
-         printf 'no-index = true\nfind-links = [\"/wheelhouse\"]\n' >/etc/uv/uv.toml",
-    )?;
+    machine.install_uv()?;
+    machine.must("printf 'no-index = true\nfind-links = [\"/wheelhouse\"]\n' >/etc/uv/uv.toml")?;
     machine.install_guard_that_finds()?;
     // What cannot do it must not be asked.
     machine.must("printf 'engine = \"uv\"\n' >/etc/venvguard/config.toml")?;
@@ -329,10 +325,9 @@ fn not_there(machine: &Machine) -> Result<()> {
     moves()?;
     machine.must("venvguard rollback pinned")?;
     has("tight==1.2.3", &old.minor)?;
+    machine.install_uv()?;
     machine.must(
-        "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
-         install -m 755 /tmp/uv/uv-*.data/scripts/uv /usr/local/bin/uv
-         mkdir /etc/uv && rm /etc/pip.conf
+        "rm /etc/pip.conf
          printf 'no-index = true\\nfind-links = [\"/wheels\"]\\n' >/etc/uv/uv.toml",
     )?;
     refused("--relax patch", nearest)?;

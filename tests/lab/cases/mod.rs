@@ -8,6 +8,7 @@ mod faults;
 mod foreign;
 mod halfway;
 mod harmless;
+mod live;
 mod minor;
 mod power;
 mod running;
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Case> {
         doctor::cases(),
         faults::cases(),
         foreign::cases(),
+        live::cases(),
         crate::hostile::cases(),
         users::cases(),
     ]
