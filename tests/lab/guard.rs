@@ -71,6 +71,17 @@ impl Machine {
         Ok((said.code, value))
     }
 
+    /// The previous environments of a venv that `venvguard list` reports to hold files.
+    pub(crate) fn reported_trees(&self, name: &str) -> Result<Vec<String>> {
+        let (_, listed) = self.venvguard_json("list")?;
+        let mut venvs = listed["venvs"].as_array().into_iter().flatten();
+        let venv = venvs.find(|venv| venv["name"] == name);
+        let kept = venv.and_then(|venv| venv["kept_trees"].as_array());
+        let kept = kept.with_context(|| format!("list names no trees of {name}"))?.iter();
+        let reported = kept.filter(|tree| tree["holds_files"] == true);
+        Ok(reported.filter_map(|tree| tree["path"].as_str().map(str::to_owned)).collect())
+    }
+
     /// One venv in `venvguard status --json`.
     pub(crate) fn status_of(&self, site: Site) -> Result<Value> {
         let (_, status) = self.venvguard_json("status")?;

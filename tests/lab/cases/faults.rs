@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::Case;
 use super::crash::{every_command, first_rebuild};
+use super::minor::WHEEL;
 use crate::disks::{BTRFS, EXT4, PLACES, QUOTA};
 use crate::guard::On;
 use crate::machine::{Machine, Said, services_of};
@@ -24,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("fault_of_two_at_once", &[Site::Bare], two_at_once),
         case("fault_of_apt_and_a_rebuild_at_once", &[Site::Bare], apt_and_rebuild),
         case("fault_of_an_interrupted_apt", &[Site::Bare], interrupted_apt),
+        case("fault_of_an_owner_at_work", &[Site::Quick], owner_at_work),
         case("no_room_for_a_second_tree", &[Site::Bare], no_room),
     ]
 }
@@ -242,6 +244,62 @@ fn interrupted_apt(machine: &Machine) -> Result<()> {
     machine.must("venvguard resume")?;
     storm.is_well()?;
     machine.assert_guarded(&[(SITE, On::New)])
+}
+
+/// An owner edits an installed file. Like an editor, it writes another file: the one in the venv may be uv's cache's, too.
+const EDIT: Fault = Fault::Meanwhile {
+    does: r#"su app -s /bin/sh -c "sed -i '\$a # owners-work' /srv/quick/venv/lib/python3*/site-packages/gunicorn/util.py""#,
+    mends: "true",
+};
+const UNDO_EDIT: &str =
+    "sed -i '/# owners-work/d' /srv/quick/venv/lib/python3*/site-packages/gunicorn/util.py";
+
+/// An owner installs a distribution by hand.
+const INSTALL: Fault = Fault::Meanwhile {
+    does: "su app -s /bin/sh -c 'uv --quiet pip install --python /srv/quick/venv/bin/python late'",
+    mends: "true",
+};
+const UNDO_INSTALL: &str = "rm -rf /srv/quick/venv/lib/python3*/site-packages/late*";
+
+/// Owners work in a venv while it is rebuilt. Their work is in the venv afterwards, or in a previous environment that
+/// venvguard reports to hold files.
+fn owner_at_work(machine: &Machine) -> Result<()> {
+    machine.install_uv()?;
+    machine.install_guard()?;
+    machine.write("/root/wheel.py", WHEEL)?;
+    machine.must(
+        r#"mkdir /wheels && cd /wheels && python3 /root/wheel.py late 1.0 py3 owners-work
+         printf 'no-index = true\nfind-links = ["/wheelhouse", "/wheels"]\n' >/etc/uv/uv.toml
+         printf 'engine = "uv"\nservice-timeout = 20\nstable-for = 0\n' >/etc/venvguard/config.toml
+         install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults
+         systemctl stop venvguard-resume.path"#,
+    )?;
+    let command = Command::new("rebuild quick");
+    let stride = if std::env::var_os("VENVGUARD_LAB_LONG").is_some() { 1 } else { 4 };
+    for (work, undo) in [(EDIT, UNDO_EDIT), (INSTALL, UNDO_INSTALL)] {
+        let mut moments = 0;
+        for effect in (1..400).step_by(stride) {
+            machine.must(&format!("{undo}; venvguard prune quick"))?;
+            let said = machine.run(&work.script(&command, effect))?;
+            if !said.text.contains("fault: ") {
+                break;
+            }
+            moments += 1;
+            let resumed = machine.venvguard("resume")?;
+            let mut trees = machine.reported_trees("quick")?;
+            trees.push(Site::Quick.venv());
+            let found = machine
+                .run(&format!("grep -rF --include '*.py' owners-work {}", trees.join(" ")))?;
+            ensure!(
+                found.code == 0 && !said.text.contains("bug"),
+                "{work:?} at {effect}: it is in none of {trees:?}\n{said:?}\n{resumed:?}"
+            );
+            machine.wait_until_serving(&services_of(Site::Quick)[0])?;
+        }
+        ensure!(moments > 0, "{command:?} has no effect");
+        println!("lab: an owner worked at {moments} moments of `{}`", command.line);
+    }
+    Ok(())
 }
 
 /// A rebuild that does not fit is refused before anything is changed.

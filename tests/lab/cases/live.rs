@@ -113,7 +113,7 @@ impl<'a> Live<'a> {
     fn holds_all(&self, whereabouts: Whereabouts) -> Result<()> {
         let reported = match whereabouts {
             InTheVenv => Vec::new(),
-            Reported => self.reported()?,
+            Reported => self.machine.reported_trees("live")?,
         };
         let script =
             format!("exec /usr/bin/python3 /srv/live.py verify {VENV} {}", reported.join(" "));
@@ -131,14 +131,6 @@ impl<'a> Live<'a> {
             self.log()
         );
         Ok(())
-    }
-
-    /// The previous environments that hold files.
-    fn reported(&self) -> Result<Vec<String>> {
-        let (_, listed) = self.machine.venvguard_json("list")?;
-        let kept = listed["venvs"][0]["kept_trees"].as_array().context("no list of kept trees")?;
-        let reported = kept.iter().filter(|tree| tree["holds_files"] == true);
-        Ok(reported.filter_map(|tree| tree["path"].as_str().map(str::to_owned)).collect())
     }
 
     /// Whatever was done has ended: all is held, the service writes, and venvguard has nothing left to do.
