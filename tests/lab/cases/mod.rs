@@ -4,6 +4,7 @@ mod block;
 mod copied;
 mod crash;
 mod doctor;
+mod downtime;
 mod faults;
 mod foreign;
 mod halfway;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> Vec<Case> {
         copied::cases(),
         running::cases(),
         minor::cases(),
+        downtime::cases(),
         block::cases(),
         halfway::cases(),
         harmless::cases(),
