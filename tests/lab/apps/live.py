@@ -20,6 +20,8 @@ import threading
 import time
 
 RECORDS = "/var/lib/live/acknowledged"
+# What failed was written into no tree.
+NO_TREE = 0
 # More bytes than SQLite may cache: it writes into the database long before the transaction ends.
 ACCOUNTS, PADDING, CACHE_PAGES = 200, 1000, 4
 # A transaction has that many parts, with a pause after each.
@@ -83,7 +85,7 @@ class Service:
             work()
         except (OSError, sqlite3.Error) as error:
             print("%s: %s" % (work.__name__, error), file=sys.stderr, flush=True)
-            self.acknowledge("refused", next(self.numbers), 0)
+            self.acknowledge("refused", next(self.numbers), NO_TREE)
             time.sleep(0.02)
 
     def transaction(self):
@@ -286,16 +288,33 @@ class Verification:
             self.wrong.append("%d %s: %s…" % (len(numbers), what, some))
 
     def undeleted(self):
-        """The deleted files that the venv holds again. Where the venv is an earlier tree again, what was deleted in its
-        successor is back with it: then that successor must be reported, as for the files that it holds."""
-        first_seen, undeleted = {}, set()
+        """The deleted files that the venv holds again. One that was deleted in another tree than those that the venv
+        comes from is back with an earlier tree, as after a rollback: that other tree must be reported, as for its files.
+        """
+        lineage = self.lineage()
+        undeleted = set()
         for place, (kind, number, tree) in enumerate(self.records):
-            first_seen.setdefault(tree, place)
             if kind == "deleted" and number in self.venv["spooled"]:
-                is_back = first_seen.get(self.standing, place) < place and tree != self.standing
-                if not (is_back and tree in self.reported):
+                if place < lineage.get(tree, 0) or tree not in self.reported:
                     undeleted.add(number)
         return undeleted
+
+    def lineage(self):
+        """The trees that the venv comes from, each with the place in the records up to which it does. A tree that is
+        new was made of the one that was the venv before it."""
+        parents, previous = {}, None
+        for place, (_, _, tree) in enumerate(self.records):
+            if tree != NO_TREE and tree != previous:
+                parents.setdefault(tree, (previous, place))
+                previous = tree
+        tree, until = self.standing, len(self.records)
+        # Nothing was written into it yet.
+        parents.setdefault(tree, (previous, until))
+        lineage = {}
+        while tree is not None:
+            lineage[tree] = until
+            tree, until = parents[tree]
+        return lineage
 
     def silent(self):
         silent, last = set(), None
