@@ -191,7 +191,7 @@ class Verification:
         # The records first: what is acknowledged by now is in the trees by now.
         self.records = [(kind, int(number), int(tree)) for kind, number, tree in read_records()]
         self.wrong = []
-        self.standing = os.stat(venv).st_ino
+        self.current = os.stat(venv).st_ino
         self.reported = {os.stat(tree).st_ino for tree in trees}
         self.venv = self.content(venv, connect)
         self.previous = [self.content(tree, connect_to_copy) for tree in trees]
@@ -277,7 +277,7 @@ class Verification:
             lost = missing.difference(*(tree[kind] for tree in self.previous))
             counts[name + " elsewhere"] = len(missing) - len(lost)
             self.none_of(lost, "%s of %d: lost" % (name, len(wanted)))
-        self.none_of(self.undeleted(), "files of the spool: deleted, and there again")
+        self.none_of(self.undeleted(), "files of the spool: deleted, and back again")
         self.none_of(self.silent(), "services that ended without last words")
         counts["wrong"] = self.wrong
         return counts
@@ -307,7 +307,7 @@ class Verification:
             if tree != NO_TREE and tree != previous:
                 parents.setdefault(tree, (previous, place))
                 previous = tree
-        tree, until = self.standing, len(self.records)
+        tree, until = self.current, len(self.records)
         # Nothing was written into it yet.
         parents.setdefault(tree, (previous, until))
         lineage = {}

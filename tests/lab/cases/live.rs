@@ -61,7 +61,8 @@ struct Live<'a> {
 type Counts = BTreeMap<String, u64>;
 
 impl<'a> Live<'a> {
-    /// Installs venvguard and the service. uv makes the venv: it takes a moment.
+    /// Installs venvguard and the service. uv makes the venv: it takes a moment. All previous environments are kept, since
+    /// the records name trees by their inodes, which a later tree could get.
     fn start(machine: &'a Machine) -> Result<Self> {
         machine.install_uv()?;
         machine.write("/srv/live.py", include_str!("../apps/live.py"))?;
@@ -79,7 +80,7 @@ impl<'a> Live<'a> {
              systemctl enable --now live
              dpkg --install /package/venvguard_*.deb
              install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults
-             printf 'engine = \"uv\"\\nservice-timeout = 3\\nstable-for = 0\\n' >/etc/venvguard/config.toml
+             printf 'engine = \"uv\"\\nservice-timeout = 3\\nstable-for = 0\\nkeep-trees = 9\\n' >/etc/venvguard/config.toml
              systemctl stop venvguard-resume.path
              venvguard register {VENV} --service systemd:live.service --check /usr/local/bin/live-check"
         ))?;
@@ -189,7 +190,8 @@ impl<'a> Live<'a> {
             if !said.text.contains("fault: ") {
                 let kills = self.kills.get() - before;
                 ensure!(kills > 0, "{command:?} has no effect");
-                println!("lab: {} {}: killed {kills} times", command.under, command.line);
+                let line = format!("{} {}", command.under, command.line);
+                println!("lab: {}: killed {kills} times", line.trim());
                 return Ok(());
             }
             ensure!(said.code == 137, "it was not killed: {said:?}");
