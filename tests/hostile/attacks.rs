@@ -99,6 +99,14 @@ pub(super) const ATTACKS: &[Attack] = &[
         ),
         &["backend"],
     ),
+    // Here nobody else can write anything either, venvguard included.
+    running(
+        by(
+            "backend_fills_the_disk_of_the_state",
+            &["rebuild prey", "resume", "status", "root: rm -f venv/filler"],
+        ),
+        &["backend"],
+    ),
     Attack {
         name: "backend_in_a_venv_of_roots",
         commands: &[

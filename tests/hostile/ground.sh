@@ -90,7 +90,7 @@ plant() {
     cd $PLACE || return
     his=$(command -v "$1") roots=$(command -v "$1_for_him")
     [ -z "$his" ] || as mallory sh -euc '. /srv/hostile/plants.sh; "$1"' sh "$1" || echo '--- not planted'
-    [ -z "$roots" ] || "$1_for_him"
+    [ -z "$roots" ] || "$1_for_him" || echo '--- not planted'
     [ -n "$his$roots" ] || echo '--- not planted'
     cd /
 }

@@ -151,13 +151,13 @@ backend_forks() { backdoor forks; }
 backend_floods_the_output() { backdoor floods; }
 backend_fills_the_disk() { backdoor fills; }
 backend_fills_the_disk_for_him() {
-    mount -t tmpfs -o size=60m,mode=755 small /mnt
-    cp -a "$PLACE/." /mnt
-    chmod 755 /mnt
-    chown mallory: /mnt
     cd /
-    mount --move /mnt "$PLACE"
+    cp -a "$PLACE" /mnt/place &&
+        mount -t tmpfs -o size=60m,mode=755 small "$PLACE" &&
+        cp -a /mnt/place/. "$PLACE" &&
+        rm -r /mnt/place
 }
+backend_fills_the_disk_of_the_state() { backdoor fills; }
 
 # Root's own venv, and a build script of a stranger's in it.
 backend_in_a_venv_of_roots_for_him() {
