@@ -54,8 +54,11 @@ impl<'a> Ground<'a> {
     /// Makes an attack and says what it came to; `weakness` is the guard that is left out.
     pub(super) fn attack(&self, attack: &Attack, weakness: Option<&str>) -> Result<Deed> {
         let commands: String = attack.commands.iter().map(|command| step(command)).collect();
+        // A rebuild gives up after 15 seconds; what only looks at the venv ends at once.
+        let rebuilds = attack.commands.iter().any(|command| command.starts_with("rebuild"));
+        let patience = if rebuilds { 25 } else { 10 };
         let weak = weakness.map_or_else(String::new, |name| {
-            format!("PATIENCE=25 GUARD='venvguard-faults --weaken={name}'\n")
+            format!("PATIENCE={patience} GUARD='venvguard-faults --weaken={name}'\n")
         });
         self.deed(&format!(
             "plant {}
