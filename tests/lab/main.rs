@@ -152,11 +152,12 @@ fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
             kinds.push(upgrade);
         }
     }
-    for suite in kinds.iter().map(|kind| kind.suite()) {
-        steps.push(Box::new(move || lab.root(suite).map(drop)));
-    }
+    // It takes longest, and waits for nothing.
     if !grids.is_empty() || wanted.iter().any(|case| case.half == Half::Guarded) {
         steps.push(Box::new(move || lab.package().map(drop)));
+    }
+    for suite in kinds.iter().map(|kind| kind.suite()) {
+        steps.push(Box::new(move || lab.root(suite).map(drop)));
     }
     for kind in kinds {
         steps.push(Box::new(move || lab.upgrade(kind).map(drop)));
