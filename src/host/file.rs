@@ -284,7 +284,7 @@ pub(crate) fn within(text: &str, limit: usize) -> String {
     text.get(..end).unwrap_or_default().to_string() + CUT
 }
 
-/// Stands where a text was cut short.
+/// Marks the place where a text was cut short.
 const CUT: &str = "…";
 
 /// Characters that reorder or break a line on the terminal and so could forge one.

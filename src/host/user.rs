@@ -168,7 +168,7 @@ mod tests {
         let user = User { name: "DOM\\ann b".into(), uid: 7, gid: 70, home: "/".into() };
         assert_eq!(
             given("DOM\\ann b             70 71 4294967294\n", &user),
-            Some(vec![71, 4294967294])
+            Some(vec![71, 4_294_967_294])
         );
         assert_eq!(given("DOM\\ann b             \n", &user), Some(vec![]));
         for no_answer in ["", "other 71\n", "DOM\\ann b x\n"] {
@@ -181,7 +181,8 @@ mod tests {
             let mut all: Vec<u32> =
                 id.text().split_whitespace().map(|gid| gid.parse().unwrap()).collect();
             all.retain(|gid| *gid != user.gid);
-            (ours.sort_unstable(), all.sort_unstable());
+            ours.sort_unstable();
+            all.sort_unstable();
             assert_eq!(ours, all, "{user:?}");
         }
     }

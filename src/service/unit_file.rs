@@ -103,8 +103,10 @@ impl Catalogue {
         take("service");
         let aliases = self.aliases.get(name).into_iter().flatten().map(String::as_str);
         for name in aliases.chain([name]) {
-            prefixes(name).iter().for_each(|prefix| take(prefix));
-            self::template(name).iter().for_each(|template| take(template));
+            let template = self::template(name);
+            for unit in prefixes(name).iter().chain(&template) {
+                take(unit);
+            }
             take(name);
         }
         let mut settings = Settings::default();

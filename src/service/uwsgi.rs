@@ -1,7 +1,7 @@
 //! Which venv a uWSGI process was told to use.
 //!
 //! Debian's uWSGI runs apps out of venvs without naming them anywhere in `/proc`: the venv
-//! stands in the file of settings that its command line names, for a vassal by a relative name.
+//! is named in the file of settings that its command line names, for a vassal by a relative name.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -515,7 +515,7 @@ mod tests {
         machine.process((5, 1), "/", UWSGI, "uwsgi --ini /srv/a.ini");
         let include = "ini = /srv/a.ini\nxml = /srv/b.xml\n".repeat(1000);
         machine.write("srv/a.ini", format!("[uwsgi]\nhome = /opt/v\nfor = a b c\n{include}"));
-        machine.write("srv/b.xml", "<uwsgi><ini>/srv/a.ini</ini></uwsgi>".to_string());
+        machine.write("srv/b.xml", "<uwsgi><ini>/srv/a.ini</ini></uwsgi>");
         assert_eq!(found(&machine, 5), [Path::new("/opt/v")]);
         for (name, text) in [
             ("x.json", "[".repeat(1 << 20)),
@@ -524,7 +524,7 @@ mod tests {
             ("x.xml", "<!DOCTYPE a [<!ENTITY x '/opt/v'>]><uwsgi><home>&x;</home></uwsgi>".into()),
             ("x.yaml", ":".repeat(1 << 20)),
         ] {
-            assert_eq!(in_text(&text, Path::new(name)), [PathBuf::new(); 0], "{name}");
+            assert!(in_text(&text, Path::new(name)).is_empty(), "{name}");
         }
         let long = "for = ".to_string() + &"w ".repeat(1000) + "\nhome = /opt/%(_)\n";
         assert_eq!(in_text(&long, Path::new("/x.ini")).len(), TIMES);

@@ -150,8 +150,9 @@ mod tests {
         let path = store.folder().join(NAME);
         let line = std::fs::read(&path).unwrap();
         // As many as an older venvguard may have left, which knew no limit.
-        for size in [FULL as usize, LIMIT as usize + line.len()] {
-            std::fs::write(&path, line.repeat(size / line.len())).unwrap();
+        for size in [FULL, LIMIT + line.len() as u64] {
+            let lines = usize::try_from(size).unwrap() / line.len();
+            std::fs::write(&path, line.repeat(lines)).unwrap();
             store.record(&event("last")).unwrap();
             let history = store.history().unwrap();
             assert_eq!(history.events.last().unwrap().what, "last");
