@@ -17,7 +17,7 @@ const STOP_WITH: [&str; 5] =
 /// No chain of dependencies is longer than this.
 const CHAIN: usize = 16;
 
-/// Stops a service. What runs to its end by itself is left alone.
+/// Stops a service, but nothing that is left alone, and no oneshot: it runs to its end by itself.
 pub(crate) fn stop(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
     must_be_own(root, service)?;
     match service.manager() {
@@ -28,8 +28,13 @@ pub(crate) fn stop(root: &Root, service: &Service) -> Result<Restart, ServiceErr
 
 /// Whether one of these services runs, though it was stopped.
 pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service> {
-    let is_up = |service: &&Service| {
-        condition(root, service).is_ok_and(|found| found.up || found.main_pid.is_some())
+    let is_up = |service: &&Service| match service.manager() {
+        Manager::Systemd | Manager::User => {
+            systemd::came_up_again(root, service.name()).unwrap_or(false)
+        }
+        Manager::Supervisord => {
+            condition(root, service).is_ok_and(|found| found.up || found.main_pid.is_some())
+        }
     };
     services.iter().find(is_up).cloned()
 }

@@ -76,13 +76,20 @@ pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> 
     }
 }
 
-/// Stops a unit. A oneshot is left alone: it ends by itself.
+/// Stops a unit, unless [`Unit::is_stopped`] says otherwise.
 pub(super) fn stop(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
-    if Unit::ask(root, unit)?.get("Type") == "oneshot" {
+    if !Unit::ask(root, unit)?.is_stopped() {
         return Ok(Restart::LeftAlone);
     }
     systemctl(root)?.limit(RESTART_LIMIT).args(["stop", "--", unit]).run()?;
     Ok(Restart::Done)
+}
+
+/// Whether a unit runs, though it was told to stop.
+pub(super) fn came_up_again(root: &Root, unit: &str) -> Result<bool, ServiceError> {
+    let unit = Unit::ask(root, unit)?;
+    let condition = unit.condition();
+    Ok(unit.is_stopped() && (condition.up || condition.main_pid.is_some()))
 }
 
 /// The last lines that the unit's own processes left in the journal; those of the manager
@@ -190,6 +197,16 @@ impl Unit {
         !run.is_empty() && run != before.get("InvocationID")
     }
 
+    fn is_oneshot(&self) -> bool {
+        self.get("Type") == "oneshot"
+    }
+
+    /// Whether it is stopped for a swap. What is left alone runs on, and so does a oneshot: once
+    /// it is inactive, nothing tells that it left daemons behind and has to be run again.
+    fn is_stopped(&self) -> bool {
+        self.left_alone().is_none() && !self.is_oneshot()
+    }
+
     fn is_active(&self) -> bool {
         matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
     }
@@ -217,8 +234,10 @@ impl Unit {
                 format!("it serves one connection of {}", printable(connection))
             }
             _ if self.has_ended() => "it has ended".to_string(),
-            _ if self.get("Type") == "oneshot" && !self.is_active() => {
-                "it is a oneshot".to_string()
+            _ if self.is_oneshot() && !self.is_active() => {
+                let is_over = matches!(self.get("ActiveState"), "inactive" | "failed");
+                let word = if is_over { "that has ended" } else { "at work" };
+                format!("it is a oneshot {word}")
             }
             _ => return None,
         })
@@ -229,16 +248,14 @@ impl Unit {
         let is_queued = self.number("Job").is_some_and(|job| job != 0);
         // A oneshot without RemainAfterExit has done its work when it is inactive; it is
         // not up then, and nothing is wrong with it.
-        let is_done = active == "inactive"
-            && self.get("Type") == "oneshot"
-            && self.get("Result") == "success";
+        let is_done = active == "inactive" && self.is_oneshot() && self.get("Result") == "success";
         let has_ended = self.has_ended();
         let is_at_rest = has_ended || matches!(active, "failed" | "inactive");
         Condition {
             up: self.is_active() && !has_ended,
             done: is_done && !is_queued,
             settled: is_at_rest && !is_queued,
-            failed: active == "failed" && self.get("Type") != "oneshot",
+            failed: active == "failed" && !self.is_oneshot(),
             left_alone: self.left_alone(),
             state: printable(self.words(active, sub)),
             main_pid: self.number("MainPID").filter(|pid| *pid != 0),
@@ -437,6 +454,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_alone_is_not_stopped_either_and_holds_no_swap_up() {
+        let running = "ActiveState=active\nSubState=running\nMainPID=7\n";
+        for (shown, is_stopped) in [
+            ("LoadState=loaded\n", true),
+            ("LoadState=loaded\nRefuseManualStop=yes\n", false),
+            ("LoadState=masked\n", false),
+            // Such as `celery multi start`, whose daemons are restarted after the swap.
+            ("LoadState=loaded\nType=oneshot\nTasksCurrent=4\n", false),
+        ] {
+            let (folder, root) = machine(&format!("{running}{shown}"));
+            let done = stop(&root, "web.service").unwrap();
+            assert_eq!(done == Restart::Done, is_stopped, "{shown}");
+            assert_eq!(came_up_again(&root, "web.service").unwrap(), is_stopped, "{shown}");
+            let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+            assert_eq!(calls.contains("stop -- web.service"), is_stopped, "{calls}");
+        }
+    }
+
+    #[test]
     fn a_unit_whose_tasks_systemd_does_not_count_is_asked_from_the_kernel() {
         let group = "system.slice/celery.service";
         for (file, content, is_over) in [
@@ -460,6 +496,8 @@ mod tests {
 
     #[test]
     fn a_oneshot_that_failed_is_not_brought_back() {
+        let at_work = shown("LoadState=loaded\nActiveState=activating\nType=oneshot\n");
+        assert_eq!(at_work.left_alone.as_deref(), Some("it is a oneshot at work"));
         let failed =
             shown("LoadState=loaded\nActiveState=failed\nType=oneshot\nResult=exit-code\n");
         assert!(!failed.is_brought_back() && !failed.failed, "{failed:?}");
