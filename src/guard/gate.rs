@@ -58,7 +58,7 @@ impl Guard {
             .collect();
         let venvs = affected.iter().filter_map(|id| survey.get(id));
         repair::refresh_recipes(&self.context(), venvs);
-        let running = self.services_before(&survey, &affected);
+        let running = self.services_at_work(&survey, &affected);
         if !self.move_away(&mut survey, &plan, known.as_ref(), &running, &now) {
             return Ok(Verdict::Block);
         }

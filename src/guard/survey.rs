@@ -207,8 +207,9 @@ impl Guard {
         })
     }
 
-    /// What runs before a transaction: nothing can have failed because of it yet.
-    pub(super) fn services_before(
+    /// What runs now: before a transaction, when nothing can have failed because of it yet, and
+    /// where a restart is only for what still runs old code.
+    pub(super) fn services_at_work(
         &self,
         survey: &Survey,
         ids: &[&str],
@@ -341,7 +342,7 @@ mod tests {
         let ids = [id.as_str()];
         let record = TransactionRecord::new(BTreeMap::new());
         let at_work = ["late.service", "web.service"];
-        assert_eq!(names(guard.services_before(&survey, &ids)), at_work);
+        assert_eq!(names(guard.services_at_work(&survey, &ids)), at_work);
         assert_eq!(names(guard.services_after(&survey, &ids, Some(&record))), at_work);
         // Nothing was recorded: the upgrade may be why it failed.
         let and_failed = ["broken.service", "late.service", "web.service"];

@@ -117,7 +117,7 @@ impl Guard {
             .map(|(entry, venv)| (entry.clone(), venv.clone()))
             .collect();
         let ids: Vec<&str> = stale.iter().map(|(entry, _)| entry.id.as_str()).collect();
-        let mut running = self.running_services(&survey, &ids);
+        let mut running = self.services_at_work(&survey, &ids);
         let jobs = stale.iter().map(|(entry, venv)| {
             let services = running.remove(&entry.id).unwrap_or_default();
             Job { services, is_outdated: true, ..Job::new(entry, venv, Remedy::Restart) }
