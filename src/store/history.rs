@@ -94,10 +94,10 @@ impl Store {
             .open(&path)
             .map_err(io)?;
         // A line that a crash cut off ends here.
-        let mut last = [b'\n'];
+        let mut last = *b"\n";
         let length = file.metadata().map_err(io)?.len();
         file.read_at(&mut last, length.saturating_sub(1)).map_err(io)?;
-        if last != [b'\n'] {
+        if last != *b"\n" {
             line.insert(0, b'\n');
         }
         file.write_all(&line).and_then(|()| file.sync_data()).map_err(io)

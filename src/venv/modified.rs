@@ -297,6 +297,6 @@ mod tests {
         assert_eq!(isolated, [Path::new("bin/changed"), Path::new("bin/shop")]);
         venv.flavour = Flavour::Venv;
         assert_eq!(modified(&venv).len(), 2, "where pipx is not, somebody did that");
-        assert!(isolated_programs(&root, &venv.layout()).unwrap().is_empty());
+        assert_eq!(isolated_programs(&root, &venv.layout()).unwrap().len(), 0);
     }
 }

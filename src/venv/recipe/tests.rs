@@ -195,10 +195,10 @@ fn sources_inside_the_venv_are_known() {
     let inside = [distribution("a", "1", folder("/srv/app/src/a", true))];
     let recipe = Recipe::of(&venv(), &inside).unwrap();
     assert_eq!(recipe.sources_inside(Path::new("/srv/app")), [PathBuf::from("/srv/app/src/a")]);
-    assert!(mixed().sources_inside(Path::new("/srv/app")).is_empty());
+    assert_eq!(mixed().sources_inside(Path::new("/srv/app")).len(), 0);
     let outside = [distribution("a", "1", folder("/srv/app/../../etc", true))];
     let recipe = Recipe::of(&venv(), &outside).unwrap();
-    assert!(recipe.sources_inside(Path::new("/srv/app")).is_empty());
+    assert_eq!(recipe.sources_inside(Path::new("/srv/app")).len(), 0);
 }
 
 #[test]
