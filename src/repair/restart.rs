@@ -95,7 +95,9 @@ pub(super) fn restart(
         let detail = match &told {
             Ok(Restart::Done) => service.to_string(),
             Ok(Restart::LeftAlone) => {
-                format!("{service} is left alone: it runs to its end by itself")
+                let found = service::condition(context.root, service).ok();
+                let why = found.and_then(|condition| condition.left_alone).unwrap_or_default();
+                format!("{service} is left alone: {why}")
             }
             Err(error) => format!("{service}: {error}"),
         };
