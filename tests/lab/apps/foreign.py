@@ -1,6 +1,7 @@
-"""What people put into a venv. `make VENV` puts it there, `list VENV` prints all that it is.
+"""What people put into a venv. `make VENV OWNER` puts it there, `list VENV OWNER` prints all that it is.
 
-Both run as root. A path that begins with `site/` lies in site-packages, whatever Python they are for.
+Both run as root. A path that begins with `site/` lies in site-packages, whatever Python they are for. A venv of root's
+also holds files of www-data's, and files that not even their owner may read; in an ordinary user's all is theirs.
 """
 
 import errno
@@ -14,8 +15,12 @@ import stat
 import struct
 import sys
 
-APP, WEB = pwd.getpwnam("app").pw_uid, pwd.getpwnam("www-data").pw_uid
-GROUP, WEBS = grp.getgrnam("app").gr_gid, grp.getgrnam("www-data").gr_gid
+APP, GROUP = pwd.getpwnam(sys.argv[3])[2:4]
+IS_ROOTS = APP == 0
+WWW, WEBS = pwd.getpwnam("www-data").pw_uid, grp.getgrnam("www-data").gr_gid
+WEB = WWW if IS_ROOTS else APP
+# What an owner may do with a file, and with a directory, at least.
+READ, ENTER = (0, 0) if IS_ROOTS else (0o400, 0o500)
 
 # Path, mode, owner, group.
 FOLDERS = [
@@ -42,8 +47,8 @@ FOLDERS = [
 ]
 FILES = [
     (".env", 0o600, APP, GROUP),
-    (".root", 0o600, 0, 0),
-    (".roots-for-app", 0o640, 0, GROUP),
+    (".theirs", 0o600, WEB, GROUP),
+    (".theirs-for-app", 0o640, WEB, GROUP),
     ("bin/postactivate", 0o755, APP, GROUP),
     ("bin/predeactivate", 0o755, APP, WEBS),
     ("bin/set-user", 0o4755, APP, GROUP),
@@ -64,7 +69,7 @@ FILES = [
     ("share/jupyter/kernels/app/kernel.json", 0o644, APP, GROUP),
     ("var/web/upload", 0o600, WEB, WEBS),
     ("var/web/deep/app's", 0o644, APP, GROUP),
-    ("var/web/deep/root's", 0o600, 0, 0),
+    ("var/web/deep/hidden", 0o600, APP, GROUP),
     ("var/listed/file", 0o660, APP, GROUP),
     ("names/two words 'quoted' \"twice\" $(not run)", 0o644, APP, GROUP),
     ("names/-rf", 0o644, APP, GROUP),
@@ -86,7 +91,7 @@ LINKS = [
     ("/var/lib", "static/to-a-folder", APP),
     ("../../..", "site/up", APP),
     ("deep", "var/web/webs", WEB),
-    ("/etc/shadow", "roots", 0),
+    ("/etc/shadow", "shadow", APP),
 ]
 # Further names of files.
 NAMES = [
@@ -103,10 +108,10 @@ def access(*entries):
 
 
 ACL = access(
-    (1, 6, 2**32 - 1), (2, 6, WEB), (4, 4, 2**32 - 1), (8, 4, WEBS), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1),
+    (1, 6, 2**32 - 1), (2, 6, WWW), (4, 4, 2**32 - 1), (8, 4, WEBS), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1),
 )
 # The venv's own: one more may look into it.
-OPEN = access((1, 7, 2**32 - 1), (2, 5, WEB), (4, 5, 2**32 - 1), (16, 5, 2**32 - 1), (32, 5, 2**32 - 1))
+OPEN = access((1, 7, 2**32 - 1), (2, 5, WWW), (4, 5, 2**32 - 1), (16, 5, 2**32 - 1), (32, 5, 2**32 - 1))
 ATTRIBUTES = [
     ("etc/anybodys", "user.comment", b"\0any\xffbytes"),
     ("etc/read-only", "user.comment", b"read-only"),
@@ -141,7 +146,7 @@ def make():
         with open(at(path), "wb") as file:
             file.write(b"# " + repr(path).encode() + b"\n")
         os.chown(at(path), owner, group)
-        os.chmod(at(path), mode)
+        os.chmod(at(path), mode | READ)
     for path, text in TEXTS.items():
         with open(at(path), "wb") as file:
             file.write(text)
@@ -160,7 +165,7 @@ def make():
     socket.socket(socket.AF_UNIX).bind(at("var/run/socket"))
     for path, mode, owner, group in FOLDERS:
         os.chown(at(path), owner, group)
-        os.chmod(at(path), mode)
+        os.chmod(at(path), mode | ENTER)
     for path, name, value in ATTRIBUTES:
         os.setxattr(at(path), name, value)
     # What is deepest first: what is in a folder changes it.

@@ -2,29 +2,29 @@
 
 use anyhow::{Result, ensure};
 
+use super::Case;
 use super::minor::WHEEL;
-use super::{Case, Half};
 use crate::disks::EXT4;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
-        subject: "foreign_files_of_all_kinds",
-        half: Half::Guarded,
-        upgrade: Kind::TrixieMinor,
-        sites: &[Site::Bare],
-        run: all_kinds,
-    }]
+    let case = |subject, run| Case::guarded(subject, Kind::TrixieMinor, &[Site::Bare], run);
+    vec![
+        case("foreign_files_of_all_kinds", |machine| all_kinds(machine, "app")),
+        case("foreign_files_of_several_owners", |machine| all_kinds(machine, "root")),
+        case("foreign_files_that_only_others_can_carry", others),
+    ]
 }
 
 const VENV: &str = "/srv/own/venv";
 
-fn all_kinds(machine: &Machine) -> Result<()> {
+/// An ordinary user's files are carried by a process of theirs. In a venv of root's each file stays its owner's.
+fn all_kinds(machine: &Machine, owner: &str) -> Result<()> {
     let (from, to) = (machine.upgrade.about.from.clone(), machine.upgrade.about.to.clone());
     let (old, new) = (from.minor.as_str(), to.minor.as_str());
-    let own = Own::make(machine, old)?;
+    let own = Own::make(machine, old, owner)?;
     let before = own.list()?;
     ensure!(before.lines().count() > 80, "{before}");
     machine.install_guard()?;
@@ -39,6 +39,7 @@ fn all_kinds(machine: &Machine) -> Result<()> {
     own.holds(&before, old)?;
     machine.must_upgrade_python()?;
     own.holds(&before, old)?;
+    machine.must(&format!("su {owner} -s /bin/sh -c 'touch {VENV}/gone'"))?;
     let rebuild = format!("venvguard rebuild own --python {new}");
     let said = machine.must(&rebuild)?;
     ensure!(!said.contains("not carried over"), "{said}");
@@ -48,29 +49,63 @@ fn all_kinds(machine: &Machine) -> Result<()> {
     own.has_pipes(0)?;
     own.rights(new)?;
 
-    // What was written since the rebuild is in the tree that is put aside, which then stays.
-    machine.must(&format!("su app -s /bin/sh -c 'echo 1 >{VENV}/uploaded'"))?;
-    let said = machine.must("venvguard rollback own")?;
-    ensure!(said.contains("written last in") && said.contains("uploaded"), "{said}");
-    own.holds(&before, old)?;
+    // What was written and deleted since the rebuild goes with the venv.
+    machine.must(&format!("su {owner} -s /bin/sh -c 'echo 1 >{VENV}/uploaded; rm {VENV}/gone'"))?;
+    machine.must("venvguard rollback own")?;
     own.has_pipes(2)?;
-    let shown = machine.must("venvguard show own")?;
-    ensure!(shown.contains("holds files that are nowhere else"), "{shown}");
+    machine.must(&format!(
+        "cat {VENV}/uploaded && test ! -e {VENV}/gone
+         {VENV}/bin/python{old} -c 'import tight'"
+    ))?;
+    own.holds(&before, old)?;
     machine.must(&rebuild)?;
     own.holds(&before, new)?;
     own.rights(new)
+}
+
+/// An ordinary owner's process can make no file of somebody else's. Where a copy of the owner's would not do, the venv
+/// is not rebuilt; where they may not read a file of root's, it stays in the previous environment.
+fn others(machine: &Machine) -> Result<()> {
+    let venv = Site::Bare.venv();
+    machine.install_guard()?;
+    machine.must(&format!(
+        "cd {venv} && install -m 600 /dev/null secret && echo 1 >config && chmod 644 config
+         install -d -o www-data -g www-data var && install -o www-data -g www-data -m 644 /dev/null var/upload"
+    ))?;
+    let said = machine.run(&format!("venvguard rebuild {venv}"))?;
+    ensure!(said.code != 0 && said.text.contains("var/upload: it belongs to user"), "{said:?}");
+    ensure!(said.text.contains("the venv was not changed"), "{said:?}");
+    machine.must_upgrade_python()?;
+    let status = machine.run("venvguard status")?;
+    ensure!(status.text.contains("healthy") && status.text.contains("anchored"), "{status:?}");
+    machine.must(&format!(
+        "test $(stat -c %U {venv}/var) = www-data; chown -R app:www-data {venv}/var"
+    ))?;
+    let said = machine.must(&format!("venvguard rebuild {venv}"))?;
+    ensure!(
+        said.contains("not carried over") && said.contains("secret: Permission denied"),
+        "{said}"
+    );
+    machine.must(&format!(
+        "test $(stat -c %U {venv}/config) = app; test ! -e {venv}/secret; test -e {venv}/var/upload"
+    ))?;
+    let shown = machine.must(&format!("venvguard show {venv}"))?;
+    ensure!(shown.contains("holds files that are nowhere else"), "{shown}");
+    machine.must(&format!("test $(stat -c %U {venv}/../.*.venvguard-*/secret) = root"))?;
+    Ok(())
 }
 
 /// A venv with a copied interpreter, on an ext4, which has all that a file can have. Two of its libraries were patched;
 /// of one of them there is only a later version for another Python.
 struct Own<'a> {
     machine: &'a Machine,
+    owner: &'a str,
     /// The minor version for which it was made.
     first: String,
 }
 
 impl<'a> Own<'a> {
-    fn make(machine: &'a Machine, minor: &str) -> Result<Self> {
+    fn make(machine: &'a Machine, minor: &str, owner: &'a str) -> Result<Self> {
         machine.make_file_system("/disks/own", 256, EXT4.mkfs)?;
         machine.write("/root/foreign.py", include_str!("../apps/foreign.py"))?;
         machine.write("/root/wheel.py", WHEEL)?;
@@ -80,19 +115,22 @@ impl<'a> Own<'a> {
              python3 /root/wheel.py tight 1.0 {tag}
              python3 /root/wheel.py tight 1.1 py3
              python3 /root/wheel.py sure 1.0 py3
-             mkdir /srv/own && mount -o loop /disks/own /srv/own && chown app: /srv/own
-             su app -s /bin/sh -c '/usr/bin/python3 -m venv --copies {VENV} &&
+             mkdir /srv/own && mount -o loop /disks/own /srv/own && chown {owner}: /srv/own && usermod -aG www-data app
+             su {owner} -s /bin/sh -c '/usr/bin/python3 -m venv --copies {VENV} &&
                  {VENV}/bin/pip install --quiet --no-index --find-links /wheels tight==1.0 sure
-                 cd {VENV}/lib/python*/site-packages && echo patched=1 | tee -a tight.py >>sure.py'
-             /usr/bin/python3 /root/foreign.py make {VENV}
-             /usr/bin/python3 /root/foreign.py open {VENV}; chmod 2775 {VENV}/lib/python*/site-packages",
+                 cd {VENV}/lib/python*/site-packages && echo patched=1 | tee -a tight.py >>sure.py'"
         ))?;
-        Ok(Self { machine, first: minor.to_owned() })
+        machine.must(&format!(
+            "/usr/bin/python3 /root/foreign.py make {VENV} {owner}
+             /usr/bin/python3 /root/foreign.py open {VENV} {owner}; chmod 2775 {VENV}/lib/python*/site-packages"
+        ))?;
+        Ok(Self { machine, owner, first: minor.to_owned() })
     }
 
     /// All that is in the venv, in words.
     fn list(&self) -> Result<String> {
-        self.machine.must(&format!("/usr/bin/python3 -B /root/foreign.py list {VENV}"))
+        self.machine
+            .must(&format!("/usr/bin/python3 -B /root/foreign.py list {VENV} {}", self.owner))
     }
 
     /// It has all that was there `before`, and its packages are for `minor`.
@@ -114,8 +152,9 @@ impl<'a> Own<'a> {
     /// Whoever could enter the venv and write there can again.
     fn rights(&self, minor: &str) -> Result<()> {
         let said = self.machine.must(&format!(
-            "/usr/bin/python3 -B /root/foreign.py is-open {VENV}
-             stat -c %a {VENV}/lib/python{minor}/site-packages"
+            "/usr/bin/python3 -B /root/foreign.py is-open {VENV} {}
+             stat -c %a {VENV}/lib/python{minor}/site-packages",
+            self.owner
         ))?;
         ensure!(said == "True\n2775\n", "{said:?}");
         Ok(())
