@@ -98,9 +98,11 @@ impl<'a> Ledger<'a> {
             let because = "venvguard itself failed (this is a bug)".to_string();
             Done::Unfinished { because }.into()
         });
+        let started_late = one.halt.borrow().start_what_is_left(context.root);
         progress.end();
         self.budget.charge(job.venv.uid, started.elapsed());
-        let mut outcome = Outcome::new(job, ended.done, ended.restarted, ended.notes);
+        let notes = [ended.notes, started_late].concat();
+        let mut outcome = Outcome::new(job, ended.done, ended.restarted, notes);
         if let Err(error) = self.enter(&outcome, ended.leftover, ended.aside) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),

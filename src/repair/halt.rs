@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::job::Job;
+use crate::host::Root;
 use crate::service::{self, Service};
 use crate::store::Progress as Step;
 
@@ -11,6 +12,8 @@ const ATTEMPTS: usize = 3;
 /// What was stopped, and has to be started again.
 #[derive(Debug, Default)]
 pub(super) struct Halt {
+    /// The services that were told to stop.
+    stopped: Vec<Service>,
     /// Units that go down with the services, or would start them in between.
     units: Vec<String>,
 }
@@ -18,7 +21,23 @@ pub(super) struct Halt {
 impl Halt {
     /// The same after a crash.
     pub(super) fn of(units: &[String]) -> Self {
-        Self { units: units.to_vec() }
+        Self { stopped: Vec::new(), units: units.to_vec() }
+    }
+
+    /// Starts what was stopped and is still down, whatever kept it from being started before. What
+    /// was started and failed is its manager's.
+    pub(super) fn start_what_is_left(&self, root: &Root) -> Vec<String> {
+        let is_left = |service: &&Service| {
+            service::condition(root, service)
+                .is_ok_and(|found| !found.is_at_work() && !found.failed)
+        };
+        let left: Vec<&Service> = self.stopped.iter().filter(is_left).collect();
+        left.into_iter()
+            .map(|service| match service::restart(root, service) {
+                Ok(_) => format!("{service} was started again"),
+                Err(error) => format!("cannot start {service} again: {error}"),
+            })
+            .collect()
     }
 
     pub(super) fn units(&self) -> &[String] {
@@ -57,7 +76,7 @@ impl Halt {
     }
 
     fn stop<E>(
-        &self,
+        &mut self,
         context: &Context,
         job: &Job,
         step: &Step,
@@ -69,6 +88,7 @@ impl Halt {
         let failed = |error: &dyn std::fmt::Display| Halted::Stop(error.to_string());
         job.begin(context, step.clone(), &self.units).map_err(|error| failed(&error))?;
         service::stop_units(context.root, triggers).map_err(|error| failed(&error))?;
+        self.stopped.clone_from(&job.services);
         for service in &job.services {
             service::stop(context.root, service)
                 .map_err(|error| Halted::Stop(format!("cannot stop {service}: {error}")))?;

@@ -177,7 +177,9 @@ impl Walk {
         if depth == DEPTH_LIMIT {
             return Err(io::Error::other("folders in folders without end"));
         }
-        let opened = match folder.folder(name) {
+        // A directory that may be read and not searched lists nothing either.
+        let opened = folder.folder(name).and_then(|opened| opened.entries().map(|_| opened));
+        let opened = match opened {
             Ok(opened) => opened,
             // It went away meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
