@@ -19,12 +19,18 @@ const HEADERS_READ: usize = 4 << 10;
 /// A file with a word or a path in it.
 const SMALL_LIMIT: u64 = 64 << 10;
 
+/// The name of an installer, and where a distribution came from. They are kept for each
+/// distribution, and so are names and versions.
+const INSTALLER_LIMIT: u64 = 1 << 10;
+const ORIGIN_LIMIT: u64 = 8 << 10;
+const NAME_LIMIT: usize = 255;
+
 /// RECORD of a distribution with a hundred thousand files.
 const RECORD_LIMIT: u64 = 32 << 20;
 
 /// The largest venv that is known has some thousand distributions, with some hundred thousand
 /// files. Root reads these lists: what lists more was made to keep it busy.
-const DISTRIBUTIONS_LIMIT: usize = 20_000;
+const DISTRIBUTIONS_LIMIT: usize = 10_000;
 const LISTED_LIMIT: usize = 4 << 20;
 
 /// An installed distribution.
@@ -226,13 +232,13 @@ fn plain(headers: Headers, stem: &str, info: PathBuf) -> Distribution {
 }
 
 fn described(folder: &Folder, metadata: &str, stem: &str, info: PathBuf) -> Distribution {
-    let installer = folder.read("INSTALLER", SMALL_LIMIT).ok();
+    let installer = folder.read("INSTALLER", INSTALLER_LIMIT).ok();
     Distribution {
         installer: installer
             .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii()).into_owned())
             .filter(|name| !name.is_empty()),
         requested: folder.kind("REQUESTED").is_some(),
-        origin: match folder.read("direct_url.json", SMALL_LIMIT) {
+        origin: match folder.read("direct_url.json", ORIGIN_LIMIT) {
             Ok(bytes) => Origin::of_direct_url(&bytes),
             Err(error) if error.is_not_found() => Origin::Index,
             // It did not come from an index, and must not be taken from one.
@@ -286,7 +292,8 @@ pub(super) fn headers(file: Result<impl Read, ReadError>) -> Headers {
         let (key, value) = line.split_at(colon);
         let value = || {
             let value = value.get(1..).unwrap_or_default().trim_ascii();
-            Some(String::from_utf8_lossy(value).into_owned()).filter(|text| !text.is_empty())
+            let fits = !value.is_empty() && value.len() <= NAME_LIMIT;
+            fits.then(|| String::from_utf8_lossy(value).into_owned())
         };
         if key.eq_ignore_ascii_case(b"name") {
             found.name = found.name.or_else(value);
