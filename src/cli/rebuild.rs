@@ -41,8 +41,9 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
         job.entry.relax = wanted.relax.or(entry.relax);
         if remedy == Remedy::Rebuild {
             let minor = job.target.map(|target| target.minor);
+            let looked = repair::look_at(&guard.root, venv);
             if let Readiness::NotReady(reasons) =
-                repair::readiness(&guard.context(), entry, venv, minor)
+                repair::readiness(&guard.context(), entry, venv, minor, looked)
             {
                 let reasons = reasons.join("; ");
                 guard.report.error(&format!("cannot rebuild {}: {reasons}", entry.name));

@@ -124,13 +124,19 @@ impl Guard {
         }
         self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
         self.store.save_transaction(&TransactionRecord::new(services))?;
-        for (id, venv) in holds {
-            let reason = "for the apt run that is going on";
-            let result = repair::anchor(&self.context(), &mut survey.registry, &id, &venv, reason);
-            if let Err(error) = result {
-                let path = printable(&venv.path);
-                self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
+        let reason = "for the apt run that is going on";
+        let result = repair::anchor_all(&self.context(), &mut survey.registry, &holds, reason);
+        let complain = |path: &str, error: &dyn std::fmt::Display| {
+            self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
+        };
+        match result {
+            Ok(failed) => {
+                for (number, error) in failed {
+                    let path = holds.get(number).map(|(_, venv)| printable(&venv.path));
+                    complain(&path.unwrap_or_default(), &error);
+                }
             }
+            Err(error) => complain("the venvs", &error),
         }
         Ok(())
     }

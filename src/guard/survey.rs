@@ -8,7 +8,7 @@ use super::{Guard, GuardError};
 use crate::host::user;
 use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Remedy, Subject};
 use crate::python::{self, Interpreters};
-use crate::repair::{self, Job, Target};
+use crate::repair::{self, Job, Looked, Target};
 use crate::service::{self, Condition, Processes, Service, ServiceMap};
 use crate::store::{Entry, Registry, TransactionRecord};
 use crate::transaction::changes;
@@ -72,6 +72,16 @@ impl Survey {
             services,
             were_up: were_up.to_vec(),
         })
+    }
+}
+
+fn subject(entry: &Entry, venv: &Venv) -> Subject {
+    Subject {
+        id: entry.id.clone(),
+        name: entry.name.clone(),
+        policy: entry.policy,
+        venv: venv.clone(),
+        anchored: entry.anchored.is_some(),
     }
 }
 
@@ -141,6 +151,30 @@ impl Guard {
         entry.services.iter().find_map(refused).map(|error| error.to_string())
     }
 
+    /// Looks through the venvs that have to be rebuilt, those of each owner by one process.
+    fn look_through_orphans(
+        &self,
+        survey: &Survey,
+        before: &Interpreters,
+        after: &Interpreters,
+    ) -> BTreeMap<String, Looked> {
+        let wants_rebuild =
+            |entry: &Entry, venv: &Venv| match plan::assess(&subject(entry, venv), before, after)
+                .effect
+            {
+                Effect::Orphaned | Effect::Stranded => true,
+                Effect::Stale => entry.policy == Policy::Rebuild,
+                Effect::None | Effect::RestartOnly => false,
+            };
+        let (ids, venvs): (Vec<String>, Vec<&Venv>) = survey
+            .entries()
+            .filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
+            .filter(|(entry, venv)| wants_rebuild(entry, venv))
+            .map(|(entry, venv)| (entry.id.clone(), venv))
+            .unzip();
+        ids.into_iter().zip(repair::look_through(&self.root, &venvs)).collect()
+    }
+
     /// What the change from `before` to `after` does to every venv, and what is to be done.
     pub(crate) fn plan(
         &self,
@@ -149,27 +183,18 @@ impl Guard {
         after: &Interpreters,
         moment: Moment,
     ) -> Plan {
+        let mut looked = self.look_through_orphans(survey, before, after);
         let decisions = survey
             .entries()
             .filter_map(|(entry, venv)| {
                 let venv = venv.as_ref().ok()?;
-                let subject = Subject {
-                    id: entry.id.clone(),
-                    name: entry.name.clone(),
-                    policy: entry.policy,
-                    venv: venv.clone(),
-                    anchored: entry.anchored.is_some(),
-                };
+                let subject = subject(entry, venv);
                 let assessment = plan::assess(&subject, before, after);
-                let wants_rebuild = match assessment.effect {
-                    Effect::Orphaned | Effect::Stranded => true,
-                    Effect::Stale => entry.policy == Policy::Rebuild,
-                    Effect::None | Effect::RestartOnly => false,
-                };
-                let readiness = if wants_rebuild {
-                    repair::readiness(&self.context(), entry, venv, after.default)
-                } else {
-                    Readiness::Ready
+                let readiness = match looked.remove(&entry.id) {
+                    Some(looked) => {
+                        repair::readiness(&self.context(), entry, venv, after.default, looked)
+                    }
+                    None => Readiness::Ready,
                 };
                 Some(plan::decide(&subject, assessment, &readiness, before, after, moment))
             })

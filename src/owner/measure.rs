@@ -23,7 +23,7 @@ pub(crate) struct Measure {
     pub(crate) tree: Layout,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Measured {
     /// On the disk. A file of several names counts for each.

@@ -31,7 +31,7 @@ pub(crate) use archive::{Digest, Send, send};
 pub(crate) use carry::{Carried, Carry, Pass};
 pub(crate) use compare::Compare;
 pub(crate) use interpreters::{Refresh, Relink, RelinkedName};
-pub(crate) use measure::Measure;
+pub(crate) use measure::{Measure, Measured};
 pub(crate) use remove::{MakeDirectory, Remove};
 
 use crate::host::clock::Deadline;
@@ -54,26 +54,44 @@ pub(crate) trait Task: Serialize + DeserializeOwned {
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Self::Answer>;
 }
 
-/// Lets the owner do it, within `limit`. Where the owner is the user who runs venvguard, no
-/// other process is needed; nor is one below a directory that stands for a system.
+/// Lets the owner do it, within `limit`.
 pub(crate) fn run<T: Task>(
     root: &Root,
     owner: &User,
     limit: Duration,
     task: &T,
 ) -> io::Result<T::Answer> {
+    let answers = run_all(root, owner, limit, std::slice::from_ref(task))?;
+    answers.into_iter().next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
+}
+
+/// Lets the owner do several tasks by one process, all within `limit`. Where the owner is the user
+/// who runs venvguard, no other process is needed; nor is one below a directory that stands for a
+/// system.
+pub(crate) fn run_all<T: Task>(
+    root: &Root,
+    owner: &User,
+    limit: Duration,
+    tasks: &[T],
+) -> io::Result<Vec<io::Result<T::Answer>>> {
     fault::point(T::NAME)?;
     if is_own(root, owner.uid) {
-        return task.perform(root, Deadline::after(limit));
+        let deadline = Deadline::after(limit);
+        return Ok(tasks.iter().map(|task| task.perform(root, deadline)).collect());
     }
-    let program = process(T::NAME, serde_json::to_vec(task)?, limit);
+    let program = process(T::NAME, serde_json::to_vec(tasks)?, limit);
     let finished = confine::confined(root, program, owner, &[], Path::new("/"))
         .run()
         .map_err(io::Error::other)?;
-    match serde_json::from_slice(&finished.output)? {
+    let answers: Vec<Answer<T::Answer>> = serde_json::from_slice(&finished.output)?;
+    if answers.len() != tasks.len() {
+        return Err(io::Error::other("it answered something else than it was asked"));
+    }
+    let results = answers.into_iter().map(|answer| match answer {
         Answer::Done(answer) => Ok(answer),
         Answer::Failed(because) => Err(io::Error::other(because)),
-    }
+    });
+    Ok(results.collect())
 }
 
 /// Whether this process can become anybody.
@@ -99,7 +117,7 @@ enum Answer<T> {
     Failed(String),
 }
 
-/// The owner's side: reads a task called `name`, does it, and writes what came of it.
+/// The owner's side: reads tasks that are called `name`, does them, and writes what came of each.
 pub(crate) fn perform(
     root: &Root,
     name: &str,
@@ -125,13 +143,14 @@ pub(crate) fn perform(
 }
 
 fn answer<T: Task>(root: &Root, input: &[u8], mut output: impl Write) -> io::Result<()> {
-    let task: T = serde_json::from_slice(input)?;
+    let tasks: Vec<T> = serde_json::from_slice(input)?;
     // Root's time limit kills this process.
-    let answer = match task.perform(root, Deadline::after(Duration::MAX)) {
+    let perform = |task: T| match task.perform(root, Deadline::after(Duration::MAX)) {
         Ok(answer) => Answer::Done(answer),
         Err(error) => Answer::Failed(error.to_string()),
     };
-    serde_json::to_writer(&mut output, &answer)?;
+    let answers: Vec<Answer<T::Answer>> = tasks.into_iter().map(perform).collect();
+    serde_json::to_writer(&mut output, &answers)?;
     output.flush()
 }
 

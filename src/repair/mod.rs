@@ -28,10 +28,10 @@ pub(crate) use content::{keep_recipe, not_exact, prune_archives, refresh_recipes
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 
-pub(crate) use pin::{anchor, let_go};
+pub(crate) use pin::{anchor_all, let_go};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
-pub(crate) use stage::is_ours_to_keep;
+pub(crate) use stage::{Looked, is_ours_to_keep, look_at, look_through};
 pub(crate) use target::{Target, additions, readiness};
 
 use crate::host::Root;

@@ -4,6 +4,7 @@
 //! `bin/python3 -> /usr/bin/python3.11`. While both lead to the same program this is no
 //! change at all, which is why it is done *before* dpkg moves the default.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,8 +20,9 @@ use crate::python::{self, Interpreter, Minor};
 use crate::store::{Anchored, Event, Registry, StoreError};
 use crate::venv::{self, Link, Venv};
 
-/// Some links, or copies of an interpreter.
+/// Some links, or copies of an interpreter, of one venv; and of all venvs of one owner.
 const LIMIT: Duration = Duration::from_secs(60);
+const MOST: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnchorError {
@@ -30,8 +32,7 @@ pub(crate) enum AnchorError {
     Store(#[from] StoreError),
 }
 
-/// Pins a registered venv to its own minor version. Which links that changes is written down
-/// first: otherwise they would be taken for its owner's, and never be changed back.
+/// Pins a registered venv to its own minor version.
 pub(crate) fn anchor(
     context: &Context,
     registry: &mut Registry,
@@ -39,21 +40,100 @@ pub(crate) fn anchor(
     venv: &Venv,
     reason: &str,
 ) -> Result<(), AnchorError> {
-    let links = links_to_default(context.root, venv)?;
-    let mut anchored = Anchored::new(venv.site, reason);
-    let known = registry.get(id).and_then(|entry| entry.anchored.as_ref());
-    // A venv that is pinned already keeps what is known of it.
-    anchored.links = match known {
-        Some(known) if links.is_empty() => known.links.clone(),
-        _ => links.clone(),
-    };
-    let before = set_anchored(context, registry, id, Some(anchored))?;
-    audit(context, registry, id, "pinning", format!("to Python {}: {reason}", venv.site));
-    if let Err(error) = pin(context.root, &owner(context, venv), venv, links) {
-        set_anchored(context, registry, id, before)?;
-        return Err(error.into());
+    match anchor_all(context, registry, &[(id.to_string(), venv.clone())], reason)?.pop() {
+        Some((_, error)) => Err(error.into()),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Pins registered venvs, those of each owner by one process. Which links that changes is written
+/// down first: otherwise they would be taken for their owners', and never be changed back. Returns
+/// which venvs could not be pinned, by their numbers.
+pub(crate) fn anchor_all(
+    context: &Context,
+    registry: &mut Registry,
+    venvs: &[(String, Venv)],
+    reason: &str,
+) -> Result<Vec<(usize, io::Error)>, AnchorError> {
+    let (mut failed, mut before) = (Vec::new(), Vec::new());
+    let mut by_owner: BTreeMap<u32, Vec<(usize, Vec<RelinkedName>)>> = BTreeMap::new();
+    for (number, (id, venv)) in venvs.iter().enumerate() {
+        let links = match links_that_pin(context.root, venv) {
+            Ok(links) => links,
+            Err(error) => {
+                failed.push((number, error));
+                continue;
+            }
+        };
+        let Some(entry) = registry.get_mut(id) else { continue };
+        let mut anchored = Anchored::new(venv.site, reason);
+        // A venv that is pinned already keeps what is known of it.
+        anchored.links = match &entry.anchored {
+            Some(known) if links.is_empty() => known.links.clone(),
+            _ => links.clone(),
+        };
+        before.push((number, entry.anchored.replace(anchored)));
+        by_owner.entry(venv.uid).or_default().push((number, links));
+    }
+    context.store.save_registry(registry)?;
+    for owned in by_owner.into_values() {
+        failed.extend(pin_of_owner(context, venvs, owned));
+    }
+    let are_failed: BTreeSet<usize> = failed.iter().map(|(number, _)| *number).collect();
+    for (number, anchored) in before {
+        let Some((id, venv)) = venvs.get(number) else { continue };
+        if !are_failed.contains(&number) {
+            audit(context, registry, id, "pinning", format!("to Python {}: {reason}", venv.site));
+        } else if let Some(entry) = registry.get_mut(id) {
+            entry.anchored = anchored;
+        }
+    }
+    if !failed.is_empty() {
+        context.store.save_registry(registry)?;
+    }
+    Ok(failed)
+}
+
+/// Pins venvs of one owner.
+fn pin_of_owner(
+    context: &Context,
+    venvs: &[(String, Venv)],
+    owned: Vec<(usize, Vec<RelinkedName>)>,
+) -> Vec<(usize, io::Error)> {
+    let (numbers, tasks): (Vec<usize>, Vec<Relink>) = owned
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .filter_map(|(number, names)| {
+            let venv = venvs.get(number)?.1.path.as_path().into();
+            Some((number, Relink { venv, names }))
+        })
+        .unzip();
+    let Some((_, first)) = numbers.first().and_then(|number| venvs.get(*number)) else {
+        return Vec::new();
+    };
+    let limit = LIMIT.saturating_mul(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
+    let limit = limit.min(MOST);
+    let results = match owner::run_all(context.root, &owner(context, first), limit, &tasks) {
+        Ok(results) => results,
+        Err(error) => {
+            let again = |number| (number, io::Error::new(error.kind(), error.to_string()));
+            return numbers.into_iter().map(again).collect();
+        }
+    };
+    let check = |((number, task), result): ((usize, &Relink), io::Result<usize>)| {
+        let error = match result {
+            Ok(changed) if changed == task.names.len() => return None,
+            Ok(_) => changed_meanwhile(&task.venv.0),
+            Err(error) => error,
+        };
+        Some((number, error))
+    };
+    numbers.into_iter().zip(&tasks).zip(results).filter_map(check).collect()
+}
+
+fn changed_meanwhile(venv: &Path) -> io::Error {
+    let bin = printable(venv.join("bin"));
+    io::Error::other(format!("a link in {bin} was changed meanwhile"))
 }
 
 /// Lets a venv that we have pinned follow the default interpreter again.
@@ -113,6 +193,16 @@ fn leaving_links(
     Ok(links)
 }
 
+/// The same, of which a venv that follows has at least one.
+pub(super) fn links_that_pin(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
+    let links = links_to_default(root, venv)?;
+    if links.is_empty() && venv.base.link == Link::Followed {
+        let bin = printable(venv.path.join("bin"));
+        return Err(io::Error::other(format!("no link in {bin} leads to {}", python::DEFAULT)));
+    }
+    Ok(links)
+}
+
 /// Makes a venv that follows the default interpreter stay with its own minor version.
 pub(super) fn pin(
     root: &Root,
@@ -120,16 +210,11 @@ pub(super) fn pin(
     venv: &Venv,
     links: Vec<RelinkedName>,
 ) -> io::Result<()> {
-    if links.is_empty() && venv.base.link == Link::Followed {
-        let bin = printable(venv.path.join("bin"));
-        return Err(io::Error::other(format!("no link in {bin} leads to {}", python::DEFAULT)));
-    }
     let count = links.len();
     if relink(root, owner, venv, links)? == count {
         return Ok(());
     }
-    let bin = printable(venv.path.join("bin"));
-    Err(io::Error::other(format!("a link in {bin} was changed meanwhile")))
+    Err(changed_meanwhile(&venv.path))
 }
 
 /// Makes a venv that was pinned follow the default interpreter again, by the links that were
@@ -265,7 +350,7 @@ mod tests {
 
     /// Pins it, and returns what was changed.
     fn pinned(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
-        let links = links_to_default(root, venv)?;
+        let links = links_that_pin(root, venv)?;
         pin(root, &owner(venv), venv, links.clone())?;
         Ok(links)
     }

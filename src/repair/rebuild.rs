@@ -116,7 +116,7 @@ pub(super) fn rebuild(
 ) -> Result<Rebuilt, NotRebuilt> {
     let Job { entry, venv, .. } = job;
     let owner = owner(context, venv);
-    let obstacles = stage::obstacles(context.root, venv, &owner);
+    let obstacles = stage::obstacles(context.root, venv, stage::look_at(context.root, venv));
     if !obstacles.is_empty() {
         return Err(RebuildError::NotThere(obstacles).into());
     }

@@ -85,7 +85,7 @@ pub(crate) fn rollback(
     let owner = owner(context, &tree);
     match plan::fallback(&tree, before.followed, now) {
         Some(Remedy::Anchor) => {
-            let links = pin::links_to_default(context.root, &tree)?;
+            let links = pin::links_that_pin(context.root, &tree)?;
             if !links.is_empty() {
                 registry.set_links(&entry.id, before.path(), links.clone());
                 context.store.save_registry(registry)?;

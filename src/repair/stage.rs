@@ -5,12 +5,13 @@
 //! moved to another: in a mount namespace of its own, the stage lies over the venv, and
 //! whatever is written there bears the right path.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::target::owner_of;
 use super::trees::{self, LOOK_LIMIT};
 use crate::host::access::{Access, Trusted, Writer};
 use crate::host::clock::Deadline;
@@ -20,7 +21,7 @@ use crate::host::file::printable;
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
 use crate::host::{Folder, Program, Root, clock, mount};
-use crate::owner::{self, MakeDirectory, Measure};
+use crate::owner::{self, MakeDirectory, Measure, Measured};
 use crate::venv::{ASIDE, Flavour, Venv, venv_of_aside};
 
 /// The name of the temporary folder in a stage.
@@ -182,18 +183,51 @@ fn not_needed<'a>(
 }
 
 /// All that keeps a venv from being rebuilt where it is, in words.
-pub(super) fn obstacles(root: &Root, venv: &Venv, owner: &User) -> Vec<String> {
+pub(super) fn obstacles(root: &Root, venv: &Venv, measured: Looked) -> Vec<String> {
     let path = root.at(&venv.path);
     let untrusted = untrusted_place(root, venv)
         .map(|reason| format!("{reason}: venvguard will not work there as root"));
     let all = [untrusted, not_writable(&path), mounts_in_the_way(&path)];
-    all.into_iter().flatten().chain(cannot_be_carried(root, venv, owner)).collect()
+    all.into_iter().flatten().chain(cannot_be_carried(root, venv, measured)).collect()
+}
+
+/// What a process of a venv's owner found in it, or why it could not look.
+pub(crate) type Looked = Result<Measured, String>;
+
+/// Lets the owner of a venv look through it.
+pub(crate) fn look_at(root: &Root, venv: &Venv) -> Looked {
+    let looked = look_through(root, &[venv]).pop();
+    looked.unwrap_or_else(|| Err("it was not looked at".into()))
+}
+
+/// Lets the owner of each of some venvs look through them, by one process an owner.
+pub(crate) fn look_through(root: &Root, venvs: &[&Venv]) -> Vec<Looked> {
+    let mut by_owner: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+    for (number, venv) in venvs.iter().enumerate() {
+        by_owner.entry((venv.uid, venv.gid)).or_default().push(number);
+    }
+    let mut looked: Vec<Looked> = vec![Err("it was not looked at".into()); venvs.len()];
+    for ((uid, gid), numbers) in by_owner {
+        let own = numbers.iter().filter_map(|number| venvs.get(*number));
+        let tasks: Vec<Measure> = own.map(|venv| Measure { tree: venv.layout() }).collect();
+        let answers = owner::run_all(root, &owner_of(root, uid, gid), LOOK_LIMIT, &tasks);
+        let mut answers = answers.map(Vec::into_iter).map_err(|error| error.to_string());
+        for number in numbers {
+            let answer = match &mut answers {
+                Ok(answers) => answers.next().map(|one| one.map_err(|error| error.to_string())),
+                Err(error) => Some(Err(error.clone())),
+            };
+            if let (Some(place), Some(answer)) = (looked.get_mut(number), answer) {
+                *place = answer;
+            }
+        }
+    }
+    looked
 }
 
 /// What a process of the venv's owner could not carry over, and whether there is room for it.
-fn cannot_be_carried(root: &Root, venv: &Venv, owner: &User) -> Vec<String> {
-    let task = Measure { tree: venv.layout() };
-    let measured = match owner::run(root, owner, LOOK_LIMIT, &task) {
+fn cannot_be_carried(root: &Root, venv: &Venv, looked: Looked) -> Vec<String> {
+    let measured = match looked {
         Ok(measured) => measured,
         Err(error) => return vec![format!("its owner's process cannot look through it: {error}")],
     };

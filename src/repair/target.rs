@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::content::Content;
+use super::stage::Looked;
 use super::trees::LOOK_LIMIT;
 use super::{Context, sources, stage};
 use crate::host::Root;
@@ -61,6 +62,7 @@ pub(crate) fn readiness(
     entry: &Entry,
     venv: &Venv,
     minor: Option<Minor>,
+    looked: Looked,
 ) -> Readiness {
     let Some(minor) = minor else {
         return Readiness::NotReady(vec![format!("{} is not installed", python::DEFAULT)]);
@@ -69,7 +71,7 @@ pub(crate) fn readiness(
     reasons.extend(Content::of(context, entry, venv).err().unwrap_or_default());
     let owner = owner(context, venv);
     reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
-    reasons.extend(stage::obstacles(context.root, venv, &owner));
+    reasons.extend(stage::obstacles(context.root, venv, looked));
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
 }
 

@@ -42,7 +42,13 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
         if venv.base.ours && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Anchor)
         {
             let context = guard.context();
-            let ready = repair::readiness(&context, entry, venv, now.default);
+            let ready = repair::readiness(
+                &context,
+                entry,
+                venv,
+                now.default,
+                repair::look_at(&guard.root, venv),
+            );
             if let Readiness::NotReady(reasons) = ready {
                 findings.push(Finding::fault(
                     format!("{name} could not be rebuilt: {}", reasons.join("; ")),
