@@ -209,7 +209,8 @@ impl<'a> Storm<'a> {
             machine.must(&format!("venvguard {}", command.line))?;
         }
         let again = machine.venvguard("resume")?;
-        ensure!(again.code == 0 && again.text.contains("nothing was left"), "again: {again:?}");
+        let is_idle = again.code == 0 && again.text.contains("nothing was left");
+        ensure!(is_idle, "resume: {resumed:?}\nagain: {again:?}");
         self.is_well().with_context(|| format!("--- resume said\n{}", resumed.text))
     }
 
