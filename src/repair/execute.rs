@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::budget::Budget;
@@ -13,7 +13,7 @@ use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::pin::{AnchorError, anchor};
 use super::{Context, trees};
-use crate::host::clock::Stopwatch;
+use crate::host::clock::{Deadline, Stopwatch};
 use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
@@ -57,6 +57,10 @@ pub(crate) fn execute(
     outcomes.sort_by_key(|(index, _)| *index);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
+
+/// How long one run may take to remove what nobody needs any more: on some disks each file waits
+/// for the disk.
+const SWEEP_LIMIT: Duration = Duration::from_secs(600);
 
 /// What comes of each repair, written down as it ends: the registry, what `apt autoremove`
 /// must not take, the history; and only then its journal is closed.
@@ -121,64 +125,69 @@ impl<'a> Ledger<'a> {
 
     /// Pins a venv; see [`anchor`].
     pub(super) fn anchor(&self, id: &str, venv: &Venv, reason: &str) -> Result<(), AnchorError> {
-        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        anchor(self.context, books.registry, id, venv, reason)
+        anchor(self.context, self.books().registry, id, venv, reason)
     }
 
+    /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done
+    /// while the registry is free.
     fn enter(
         &self,
         outcome: &Outcome,
         leftover: Option<Leftover>,
         aside: Option<Kept>,
     ) -> Result<(), StoreError> {
-        let Context { store, report, config, .. } = self.context;
-        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let Context { root, store, report, config } = *self.context;
+        let mut books = self.books();
         let Books { registry, wanted } = &mut *books;
         let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
-        let (name, path) = (entry.name.clone(), entry.path().to_path_buf());
         let before = entry.clone();
         if let Some(kept) = aside {
             entry.kept.put_aside(kept);
         }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
-        let is_changed = after != before;
         let leftovers: Vec<Leftover> = leftover.into_iter().chain(older).collect();
-        if is_changed || !leftovers.is_empty() {
+        if after != before || !leftovers.is_empty() {
             registry.leftovers.extend(leftovers);
             store.save_registry(registry)?;
         }
-        match &outcome.done {
-            Done::Anchored { minor, .. } | Done::Restored { minor, anchored: true, .. }
-                if wanted.insert(*minor) =>
-            {
-                if let Err(error) = keep_installed(self.context.root, *minor) {
-                    report.error(&format!(
-                        "cannot mark {} as wanted, so that apt autoremove may take it: {error}",
-                        minor.program()
-                    ));
-                }
+        let pinned = match &outcome.done {
+            Done::Anchored { minor, .. } | Done::Restored { minor, anchored: true, .. } => {
+                wanted.insert(*minor).then_some(*minor)
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some((what, detail)) = report::outcome_in_words(outcome) {
+            if let Err(error) = store.record(&Event::new(&after.name, after.path(), what, detail)) {
+                report.error(&format!("the history misses what was done: {error}"));
+            }
+        }
+        drop(books);
+        if let Some(Err((minor, error))) = pinned.map(|minor| keep_installed(root, minor)) {
+            report.error(&format!(
+                "cannot mark {} as wanted, so that apt autoremove may take it: {error}",
+                minor.program()
+            ));
         }
         if matches!(outcome.done, Done::Rebuilt { .. } | Done::Restored { .. }) {
-            let kept = venv::inspect(self.context.root, &path)
+            let kept = venv::inspect(root, after.path())
                 .map(|venv| super::keep_recipe(self.context, &after, &venv));
             if let Ok(Err(error)) = kept {
-                report.error(&format!("{name}: cannot keep its recipe: {error}"));
-            }
-        }
-        if let Some((what, detail)) = report::outcome_in_words(outcome) {
-            if let Err(error) = store.record(&Event::new(&name, &path, what, detail)) {
-                report.error(&format!("the history misses what was done: {error}"));
+                report.error(&format!("{}: cannot keep its recipe: {error}", after.name));
             }
         }
         if matches!(outcome.done, Done::Unfinished { .. }) {
             return Ok(());
         }
         store.close_journal(&outcome.id)?;
-        super::sweep(self.context, registry);
+        let leftovers = self.books().registry.leftovers.clone();
+        let gone = discard_all(self.context, &leftovers);
+        forget(self.context, self.books().registry, &gone);
         Ok(())
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books<'a>> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,34 +220,43 @@ fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Le
     Vec::new()
 }
 
-/// Removes what nobody needs any more; what cannot be removed is told, and tried again.
+/// Removes what nobody needs any more. What cannot be removed is reported, and tried again by the
+/// next run.
 pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
-    if registry.leftovers.is_empty() {
-        return;
-    }
-    let count = registry.leftovers.len();
-    registry.leftovers.retain(|one| {
+    let gone = discard_all(context, &registry.leftovers);
+    forget(context, registry, &gone);
+}
+
+/// Returns those that are gone, or were replaced by somebody.
+fn discard_all(context: &Context, leftovers: &[Leftover]) -> Vec<Leftover> {
+    let deadline = Deadline::after(SWEEP_LIMIT);
+    let is_gone = |one: &&Leftover| {
+        let path = printable(one.path());
         if is_another(one) {
-            let path = printable(one.path());
-            context
-                .report
-                .note(&format!("{path} is gone, or another folder than it was: it is left alone"));
-            return false;
+            let note =
+                format!("{path} is gone, or another directory than it was: leaving it alone");
+            context.report.note(&note);
+            return true;
         }
-        let Err(error) = trees::discard(context.root, one.path(), one.identity) else {
-            let message = &printable(one.path());
-            audit::Line {
-                action: "removed",
-                path: Some(one.path()),
-                message,
-                ..Default::default()
+        match trees::discard(context.root, one.path(), one.identity, deadline.left()) {
+            Ok(()) => {
+                let (action, place, message) = ("removed", Some(one.path()), &path);
+                audit::Line { action, path: place, message, ..Default::default() }
+                    .write(context.root);
+                true
             }
-            .write(context.root);
-            return false;
-        };
-        context.report.note(&format!("cannot remove what nobody needs any more: {error}"));
-        true
-    });
+            Err(error) => {
+                context.report.note(&format!("cannot remove what nobody needs any more: {error}"));
+                false
+            }
+        }
+    };
+    leftovers.iter().filter(is_gone).cloned().collect()
+}
+
+fn forget(context: &Context, registry: &mut Registry, gone: &[Leftover]) {
+    let count = registry.leftovers.len();
+    registry.leftovers.retain(|one| !gone.contains(one));
     if registry.leftovers.len() < count {
         if let Err(error) = context.store.save_registry(registry) {
             context.report.error(&error.to_string());
@@ -255,7 +273,7 @@ fn is_another(one: &Leftover) -> bool {
 }
 
 /// Keeps `apt autoremove` from taking an interpreter that an anchored venv needs.
-fn keep_installed(root: &Root, minor: Minor) -> Result<(), CommandError> {
+fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)> {
     let name = minor.program();
     let packages: Vec<String> = [format!("{name}-minimal"), name]
         .into_iter()
@@ -265,5 +283,10 @@ fn keep_installed(root: &Root, minor: Minor) -> Result<(), CommandError> {
     if packages.is_empty() || !root.is_system() || root.user().is_some() {
         return Ok(());
     }
-    Program::new("/usr/bin/apt-mark").args(["manual", "-qq"]).args(packages).run().map(drop)
+    Program::new("/usr/bin/apt-mark")
+        .args(["manual", "-qq"])
+        .args(packages)
+        .run()
+        .map(drop)
+        .map_err(|error| (minor, error))
 }

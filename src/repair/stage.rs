@@ -31,6 +31,9 @@ const TEMPORARY: &str = ".venvguard-tmp";
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 
+/// How long it may take to empty one.
+const EMPTY_LIMIT: Duration = Duration::from_secs(120);
+
 /// A directory is made within this.
 const MOMENT: Duration = Duration::from_secs(20);
 
@@ -77,7 +80,7 @@ impl Stage {
     pub(super) fn empty_and_remove(self, root: &Root) -> io::Result<()> {
         let mut result = Ok(());
         clock::wait_until(Deadline::after(PATIENCE), POLL, || {
-            result = trees::discard(root, &self.path, self.identity);
+            result = trees::discard(root, &self.path, self.identity, EMPTY_LIMIT);
             result.is_ok()
         });
         result.map_err(|error| {

@@ -17,9 +17,6 @@ use crate::python::Minor;
 use crate::store::{Kept, Leftover, Swap};
 use crate::venv::{Flavour, Layout, Venv};
 
-/// How long a tree may take to be removed: on some disks each file waits for the disk.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(600);
-
 /// How long it may take to look through two trees.
 pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -124,7 +121,12 @@ pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
 
 /// Removes a tree that was put aside: its owner empties it, and root removes the empty directory.
 /// Another one at its path is left alone.
-pub(super) fn discard(root: &Root, tree: &Path, which: Identity) -> io::Result<()> {
+pub(super) fn discard(
+    root: &Root,
+    tree: &Path,
+    which: Identity,
+    limit: Duration,
+) -> io::Result<()> {
     let parent = Parent::of(tree)?;
     let name = name_of(tree);
     let Some((uid, gid)) = parent.owner(name)? else {
@@ -142,12 +144,12 @@ pub(super) fn discard(root: &Root, tree: &Path, which: Identity) -> io::Result<(
     // Paths of trees are real ones, whatever directory stands for the system.
     let real = &Root::new("/");
     let task = Remove { path: PathText(tree.to_path_buf()), identity: which };
-    let removed = owner::run(real, &owner_of(root, uid, gid), REMOVAL_LIMIT, &task)?;
+    let removed = owner::run(real, &owner_of(root, uid, gid), limit, &task)?;
     // In a tree of root's each directory of somebody else is theirs to empty.
     for (path, identity, uid) in removed.others {
         if uid != 0 && owner::is_root() && parent.owner(name)?.is_some_and(|(top, _)| top == 0) {
             let task = Remove { path, identity };
-            owner::run(real, &owner_of(root, uid, uid), REMOVAL_LIMIT, &task)?;
+            owner::run(real, &owner_of(root, uid, uid), limit, &task)?;
         }
     }
     match parent.remove_empty(name, which) {
@@ -314,7 +316,7 @@ mod tests {
         put_back(&venv, &swap).unwrap();
         assert!(venv.join("old").exists());
         for _ in 0..2 {
-            discard(&Root::new("/"), &aside, new).unwrap();
+            discard(&Root::new("/"), &aside, new, LOOK_LIMIT).unwrap();
         }
         assert!(!aside.exists());
     }
