@@ -120,11 +120,23 @@ fn told_of(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.register(Site::Followed, "--policy warn")?;
     let service = service_of(Site::Followed);
+    // Somebody started one by hand: no manager can restart it.
+    machine.must(&format!(
+        "setsid su app -s /bin/sh -c 'exec {}/bin/python -c \"import time; time.sleep(900)\"' >/dev/null 2>&1 </dev/null &
+         sleep 1; pgrep -f 'time.sleep.900.' >/root/by-hand",
+        service.venv
+    ))?;
     let before = machine.pids_of(&service.venv)?;
     machine.must_upgrade_python()?;
     ensure!(machine.pids_of(&service.venv)? == before, "policy warn restarted something");
     let status = machine.status_of(Site::Followed)?;
     ensure!(status["state"] == "restart-needed", "status: {status}");
+    for _ in 0..2 {
+        let rebuilt = machine.venvguard("rebuild --all")?;
+        let is_named = rebuilt.text.contains("restart this yourself: pid ");
+        ensure!(rebuilt.code == 3 && is_named, "rebuild --all: {rebuilt:?}");
+    }
+    machine.must("kill $(cat /root/by-hand)")?;
     let rebuilt = machine.venvguard("rebuild --all")?;
     ensure!(rebuilt.code == 0, "rebuild --all: exit {}\n{}", rebuilt.code, rebuilt.text);
     machine.assert_guarded(&[(Site::Followed, On::New)])?;
