@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import stat
 import subprocess
 import sys
@@ -20,8 +21,13 @@ PACKAGES = {"/etc", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/var/lib
 # What venvguard itself writes to, and the caches of root's own installers.
 EXCEPT = {"/var/lib/venvguard", "/root/.cache"}
 MALLORY = pwd.getpwnam("mallory")
+BOB = pwd.getpwnam("bob")
 SECRET = b"xyzzy-canary"
-KEPT = "/srv/hostile/kept/before.json"
+# What is mallory's own secret.
+PASSWORD = b"xyzzy-password"
+# How much venvguard may keep of holes, on the disk and in length, in bytes.
+KEPT_LIMITS = [256 << 20, (2 << 30) + (128 << 20)]
+BEFORE = "/srv/hostile/kept/before.json"
 
 
 def facts(path):
@@ -63,56 +69,92 @@ def service():
     return subprocess.run(show, capture_output=True, text=True).stdout
 
 
-def others():
-    """What of somebody else's lies beside the attacker's venv: by its number, for he may rename it."""
-    found = {}
-    for path in below("/home/mallory"):
-        if path.startswith("/home/mallory/place/venv/"):
-            continue
-        try:
-            one = os.lstat(path)
-        except OSError:
-            continue
-        if one.st_uid != MALLORY.pw_uid:
-            found[str(one.st_ino)] = [path, oct(one.st_mode), one.st_uid, one.st_gid]
-    return found
+# Exists if a venv is built in place: its builders have no temporary directory of their own then.
+IN_PLACE = "/srv/hostile/kept/in-place"
+VENV = re.compile(r"/(venv|\.venv\.venvguard-[^/]*)/")
 
 
-def owner_of(number):
-    for top in ("/home/mallory", "/root", "/home/bob"):
+def is_theirs_to_remove(path, one):
+    """Whether the attacker may remove something: it is theirs, or lies in a directory of theirs, unless it is a directory of
+    somebody else's with something in it."""
+    if one.st_uid == MALLORY.pw_uid:
+        return True
+    is_full = stat.S_ISDIR(one.st_mode) and bool(os.listdir(path))
+    return not is_full and os.lstat(os.path.dirname(path)).st_uid == MALLORY.pw_uid
+
+
+def about(path, one):
+    what = [oct(one.st_mode), one.st_uid, one.st_gid]
+    if stat.S_ISDIR(one.st_mode):
+        return [*what, sorted(os.listdir(path))]
+    return [*what, one.st_size, one.st_mtime_ns, one.st_nlink]
+
+
+def inside(tops):
+    for top in tops:
         for path in below(top):
             try:
-                one = os.lstat(path)
+                yield path, os.lstat(path)
             except OSError:
-                continue
-            if str(one.st_ino) == number:
-                return [oct(one.st_mode), one.st_uid, one.st_gid]
-    return None
+                pass
+
+
+def number_of(one):
+    """What a file is known by, whatever its name is; of an overlay, the numbers of directories are a series of their own."""
+    return f"{one.st_dev}:{one.st_ino}"
+
+
+def others():
+    """What of somebody else's lies in the attacker's home: by its number, for they may rename it. What they may remove from
+    a venv is left out."""
+    return {
+        number_of(one): [path, *about(path, one)]
+        for path, one in inside(["/home/mallory"])
+        if one.st_uid != MALLORY.pw_uid and not (VENV.search(path) and is_theirs_to_remove(path, one))
+    }
+
+
+def changed_of_others(were):
+    now = {}
+    for path, one in inside(["/home/mallory", "/root", "/home/bob"]):
+        number = number_of(one)
+        if number in were:
+            now[number] = about(path, one)
+        elif path.startswith("/home/mallory/") and not is_theirs_to_remove(path, one):
+            yield f"{path}, in their home and not theirs, is new: {about(path, one)}"
+    for number, (path, *what) in were.items():
+        is_now = now.get(number, ["gone"])
+        if type(is_now[-1]) is type(what[-1]) is int:
+            # A name may be taken away from it.
+            is_now[-1] = max(is_now[-1], what[-1])
+        if is_now != what:
+            yield f"{path}, in their home and not theirs, was {what} and is {is_now}"
 
 
 def has_landlock():
     return ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
 
 
-def leaks():
-    """The files in which he can read what is not for him; looked for by a process of his."""
+PLACES = ["/home/mallory", "/tmp", "/var/tmp", "/var/log", "/var/lib/venvguard", "/run"]
+
+
+def leaks(user, secret, places):
+    """The files in which a user can read what is not for them; tried by a process of theirs, that knows every path."""
+    paths = [path for path, one in inside(places) if stat.S_ISREG(one.st_mode) and one.st_size < 1 << 20]
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.setgroups([])
-        os.setresgid(*[MALLORY.pw_gid] * 3)
-        os.setresuid(*[MALLORY.pw_uid] * 3)
+        os.setresgid(*[user.pw_gid] * 3)
+        os.setresuid(*[user.pw_uid] * 3)
         found = []
-        for top in ["/home/mallory", "/tmp", "/var/tmp", "/var/log", "/var/lib/venvguard", "/run"]:
-            for path in below(top):
-                try:
-                    one = os.lstat(path)
-                    if stat.S_ISREG(one.st_mode) and one.st_size < 1 << 20:
-                        with open(path, "rb") as file:
-                            if SECRET in file.read():
-                                found.append(path)
-                except OSError:
-                    pass
+        for path in paths:
+            try:
+                with open(path, "rb") as file:
+                    if secret in file.read():
+                        found.append(path)
+            except OSError:
+                pass
         os.write(writing, json.dumps(found).encode())
         os._exit(0)
     os.close(writing)
@@ -120,6 +162,17 @@ def leaks():
         found = json.loads(file.read() or b"[]")
     os.waitpid(child, 0)
     return found
+
+
+def in_journal():
+    journal = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--identifier=venvguard"]
+    return subprocess.run(journal, capture_output=True).stdout.count(PASSWORD)
+
+
+def kept():
+    """How much venvguard keeps, on the disk and in length, in bytes."""
+    files = [one for _, one in inside(["/var/lib/venvguard"])]
+    return [sum(one.st_blocks * 512 for one in files), sum(one.st_size for one in files)]
 
 
 def of_loot(path):
@@ -140,7 +193,7 @@ def of_loot(path):
     wrong += [f"had {name} open" for name in found["descriptors"] if "canary" in name or name.startswith("/root")]
     if how == "backend" and found["elsewhere"] and has_landlock():
         wrong.append("wrote where an installer has no business")
-    if how == "backend" and found["shared"]:
+    if how == "backend" and found["shared"] and not os.path.exists(IN_PLACE):
         wrong.append(f"saw {found['shared']}, as everybody does")
     return [f"{how}: {one}" for one in wrong]
 
@@ -155,13 +208,13 @@ def commands():
 
 
 def before(upgrade=None):
-    with open(KEPT, "w") as file:
-        json.dump([upgrade, service(), watched(upgrade), others()], file)
+    with open(BEFORE, "w") as file:
+        json.dump([upgrade, service(), watched(upgrade), others(), in_journal(), kept()], file)
 
 
 def after():
-    with open(KEPT) as file:
-        upgrade, service_was, was, were_others = json.load(file)
+    with open(BEFORE) as file:
+        upgrade, service_was, was, were_others, journal_was, kept_was = json.load(file)
     now = watched(upgrade)
     won = [f"{path} is new" for path in now if path not in was]
     won += [f"{path} is gone" for path in was if path not in now]
@@ -174,10 +227,7 @@ def after():
             one, other = one[1:], other[1:]
         if one != other:
             won.append(f"{path} was {one} and is {other}")
-    for number, (path, *what) in were_others.items():
-        is_now = owner_of(number)
-        if is_now != what:
-            won.append(f"{path}, in his home and not his, was {what} and is {is_now}")
+    won += changed_of_others(were_others)
     for path in below("/home/mallory"):
         try:
             one = os.lstat(path)
@@ -185,7 +235,13 @@ def after():
             continue
         if one.st_uid == 0 and one.st_mode & 0o6000:
             won.append(f"{path} is root's and set-user-id")
-    won += [f"he can read the secret in {path}" for path in leaks()]
+    won += [f"mallory can read the secret in {path}" for path in leaks(MALLORY, SECRET, PLACES)]
+    won += [f"bob can read mallory's secret in {path}" for path in leaks(BOB, PASSWORD, PLACES[1:])]
+    if in_journal() != journal_was:
+        won.append("mallory's secret is in the journal")
+    for one, other, limit in zip(kept_was, kept(), KEPT_LIMITS):
+        if other - one > limit:
+            won.append(f"venvguard keeps {other - one} bytes for them")
     loot = sorted(glob.glob("/home/mallory/.cache/loot/*"))
     for path in loot:
         won += of_loot(path)

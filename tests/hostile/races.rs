@@ -127,7 +127,7 @@ fn wins_what_is_given(
     let what = if point.contains("folder") { "folder" } else { "file" };
     let guard = format!("{under} venvguard-faults --weaken=take-any-{what}");
     let deed = at(ground, &guard, command, &SWAPS[0], effect)?;
-    let is_won = deed.won.iter().any(|won| won.contains("in his home and not his"));
+    let is_won = deed.won.iter().any(|won| won.contains("in their home and not theirs"));
     ensure!(is_won, "{point}, with {what}s that are not looked at, was not won: {}", deed.text);
     println!("lab: take-any-{what} is found: {}", deed.won.join("; "));
     Ok(())

@@ -21,7 +21,7 @@ const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
             "mallory: for tree in .venv.venvguard-*; do mv $tree away; mv roots $tree; done",
             "prune prey",
         ],
-        "in his home and not his",
+        "in their home and not theirs",
     ),
     ("stay-root", "backend_does_what_it_can", &["rebuild prey"], "ran as ['0'"),
     ("gain-privileges", "startup_code", &["rebuild prey"], "could gain privileges"),
