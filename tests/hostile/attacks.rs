@@ -10,6 +10,8 @@ pub(super) struct Attack {
     pub(super) says: &'static str,
     /// The kinds of his code that run, each as he.
     pub(super) runs: &'static [&'static str],
+    /// What venvguard needs for it is measured.
+    pub(super) is_metered: bool,
 }
 
 /// All that looks at a venv, and all that changes it.
@@ -63,6 +65,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         commands: REBUILD,
         says: "did not end within",
         runs: &["startup"],
+        is_metered: false,
     },
     Attack {
         name: "a_command_line_never_comes",
@@ -76,6 +79,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ],
         says: "does not let itself be looked at",
         runs: &[],
+        is_metered: false,
     },
     running(survived("backend_does_what_it_can"), &["backend", "module"]),
     running(by("backend_makes_a_wheel_that_leads_out", REBUILD), &["backend"]),
@@ -84,12 +88,14 @@ pub(super) const ATTACKS: &[Attack] = &[
         commands: REBUILD,
         says: "did not end within",
         runs: &["backend"],
+        is_metered: false,
     },
     Attack {
         name: "backend_forks",
         commands: REBUILD,
         says: "did not end within",
         runs: &["backend"],
+        is_metered: false,
     },
     running(by("backend_floods_the_output", REBUILD), &["backend"]),
     running(
@@ -115,6 +121,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ],
         says: "'/var/tmp/planted': No such file or directory\nplanted\n",
         runs: &[],
+        is_metered: false,
     },
     met("the_venv_is_a_link", "/home/mallory/place/venv is a link to /home/bob/place/venv"),
     survived("its_folder_is_a_link"),
@@ -127,6 +134,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         commands: REBUILD,
         says: "the project's lock was not used: /home/bob/place/Pipfile.lock: ",
         runs: &[],
+        is_metered: false,
     },
     by("a_lock_is_deep", REBUILD),
     by(
@@ -162,6 +170,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ],
         says: NO_FILE,
         runs: &[],
+        is_metered: false,
     },
     met("a_forged_supervisord", ", not as root"),
     by("a_supervisord_that_hangs", &["status", "rebuild prey"]),
@@ -182,25 +191,26 @@ pub(super) const ATTACKS: &[Attack] = &[
         commands: &["status", "rebuild prey", "hook pre-invoke"],
         says: "others than its owner can write to it",
         runs: &[],
+        is_metered: false,
     },
 ];
 
 /// One by every command, which is only survived.
-const fn survived(name: &'static str) -> Attack {
+pub(super) const fn survived(name: &'static str) -> Attack {
     by(name, EVERY)
 }
 
 /// One that is met by every command with a word.
-const fn met(name: &'static str, says: &'static str) -> Attack {
-    Attack { name, commands: EVERY, says, runs: &[] }
+pub(super) const fn met(name: &'static str, says: &'static str) -> Attack {
+    Attack { says, ..by(name, EVERY) }
 }
 
 /// One by some commands.
-const fn by(name: &'static str, commands: &'static [&'static str]) -> Attack {
-    Attack { name, commands, says: "", runs: &[] }
+pub(super) const fn by(name: &'static str, commands: &'static [&'static str]) -> Attack {
+    Attack { name, commands, says: "", runs: &[], is_metered: false }
 }
 
 /// And these kinds of his code run.
-const fn running(attack: Attack, runs: &'static [&'static str]) -> Attack {
+pub(super) const fn running(attack: Attack, runs: &'static [&'static str]) -> Attack {
     Attack { runs, ..attack }
 }

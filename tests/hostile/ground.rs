@@ -13,6 +13,13 @@ const ENDS: [&str; 3] = ["0", "1", "3"];
 /// What only its owner may get to see; see `ground.sh`.
 const SECRET: &str = "xyzzy-canary";
 
+/// What is mallory's own secret; see `trees.sh`.
+const PASSWORD: &str = "xyzzy-password";
+
+/// What one of venvguard's processes that is root's may hold in memory, in KiB; what all of them may read, and what a command
+/// may say, in bytes. See `meter.py`.
+const METER: [(&str, u64); 3] = [("peak", 256 << 10), ("read", 2 << 30), ("said", 256 << 10)];
+
 /// What a line begins with that only a name with a line break in it can have begun.
 const FORGED: &str = "FORGED";
 
@@ -21,7 +28,7 @@ static NUMBERS: AtomicU32 = AtomicU32::new(2001);
 
 /// A machine with an attacker, his victims, and venvguard.
 pub(super) struct Ground<'a> {
-    machine: &'a Machine,
+    pub(super) machine: &'a Machine,
 }
 
 impl<'a> Ground<'a> {
@@ -41,11 +48,18 @@ impl<'a> Ground<'a> {
             ("listener.py", include_str!("listener.py")),
             ("flip.py", include_str!("flip.py")),
             ("never.py", include_str!("never.py")),
+            ("trees.sh", include_str!("trees.sh")),
+            ("accomplice.py", include_str!("accomplice.py")),
+            ("meter.py", include_str!("meter.py")),
+            ("syscalls.py", include_str!("../lab/apps/syscalls.py")),
             ("src/backend.py", include_str!("src/backend.py")),
             ("src/pyproject.toml", include_str!("src/pyproject.toml")),
         ] {
             machine.write(&format!("/srv/hostile/{name}"), text)?;
         }
+        let next = &machine.upgrade.about.to;
+        let next = format!("NEXT={} NEXT_DEBIAN={}\n", next.minor, next.debian);
+        machine.write("/srv/hostile/upgrade", &next)?;
         let mallory = NUMBERS.fetch_add(1, Ordering::Relaxed);
         machine.must(&format!("MALLORY={mallory}; . /srv/hostile/ground.sh; set -eu; settle"))?;
         Ok(Self { machine })
@@ -53,6 +67,7 @@ impl<'a> Ground<'a> {
 
     /// Makes an attack and says what it came to; `weakness` is the guard that is left out.
     pub(super) fn attack(&self, attack: &Attack, weakness: Option<&str>) -> Result<Deed> {
+        let meter = if attack.is_metered { "METER=\"python3 $KEEP/meter.py\"" } else { "" };
         let commands: String = attack.commands.iter().map(|command| step(command)).collect();
         // A rebuild gives up after 15 seconds; what only looks at the venv ends at once.
         let rebuilds = attack.commands.iter().any(|command| command.starts_with("rebuild"));
@@ -63,6 +78,7 @@ impl<'a> Ground<'a> {
         self.deed(&format!(
             "plant {}
              python3 $KEEP/ground.py before
+             {meter}
              {weak}{commands}",
             attack.name
         ))
@@ -89,13 +105,15 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// A step of an attack: what venvguard is told; or what `mallory:` or `root:` does meanwhile.
+/// A step of an attack: a command of venvguard's; one that gets no mount namespace, after `in place:`; or what
+/// `mallory:` or `root:` does meanwhile.
 fn step(command: &str) -> String {
     match command.split_once(": ") {
         Some(("mallory", does)) => {
             format!("(cd $PLACE; as mallory sh -euc {}) || echo '--- not planted'\n", quoted(does))
         }
         Some(("root", does)) => format!("(cd $PLACE; {does})\n"),
+        Some(("in place", does)) => format!("in_place {does}\n"),
         _ => format!("guard {command}\n"),
     }
 }
@@ -137,6 +155,13 @@ fn told(text: &str) -> Vec<String> {
     for line in text.lines() {
         if let Some(next) = line.strip_prefix("--- venvguard ") {
             command = next;
+        } else if let Some(measured) = line.strip_prefix("--- meter ") {
+            won.extend(
+                measured
+                    .split(' ')
+                    .filter(|one| is_too_much(one))
+                    .map(|one| format!("{command}: {one}")),
+            );
         } else if let Some(code) = line.strip_prefix("--- exit ") {
             match code {
                 "124" | "137" => won.push(format!("{command} does not end")),
@@ -147,9 +172,16 @@ fn told(text: &str) -> Vec<String> {
             won.push(format!("{command} said {line:?}"));
         } else if line.starts_with(FORGED) {
             won.push(format!("{command} began a line by {line:?}"));
-        } else if line.contains(SECRET) {
+        } else if line.contains(SECRET) || line.contains(PASSWORD) {
             won.push(format!("{command} told a secret: {line}"));
         }
     }
     won
+}
+
+/// Whether a measure is above its limit; one that cannot be read is.
+fn is_too_much(measure: &str) -> bool {
+    let (name, number) = measure.split_once('=').unwrap_or_default();
+    let limit = METER.iter().find(|(one, _)| *one == name).map(|(_, limit)| *limit);
+    number.parse::<u64>().ok().zip(limit).is_none_or(|(number, limit)| number > limit)
 }

@@ -4,7 +4,6 @@
 SECRET=xyzzy-canary
 PLACE=/home/mallory/place
 KEEP=/srv/hostile
-
 # What somebody else's program must not see: see payload.py and audit.rs.
 HOSTILE="LD_PRELOAD=/home/mallory/evil.so LD_LIBRARY_PATH=/home/mallory/evil PYTHONPATH=/home/mallory/evil
     PYTHONHOME= PYTHONSTARTUP=/home/mallory/evil.py PERL5LIB=/home/mallory/evil PIP_INDEX_URL=file:///home/mallory/evil
@@ -77,7 +76,8 @@ UNIT
 reset() {
     pkill -KILL -u mallory || true
     umount $PLACE 2>/dev/null || true
-    rm -rf /home/mallory /var/lib/venvguard /etc/supervisord.conf
+    umount /var/lib/venvguard/archives 2>/dev/null || true
+    rm -rf /home/mallory /var/lib/venvguard /etc/supervisord.conf $KEEP/kept/in-place
     cp -a $KEEP/kept/home /home/mallory
     cp -a $KEEP/kept/state /var/lib/venvguard
     install -m 644 $KEEP/kept/config.toml /etc/venvguard/config.toml
@@ -101,8 +101,8 @@ guard() {
     echo "--- venvguard $*"
     # Word splitting is what makes a list of it.
     # shellcheck disable=SC2086
-    timeout --kill-after=1 "${PATIENCE:-40}" prlimit --as=1073741824 env $HOSTILE ${GUARD:-venvguard} "$@" \
-        7</root/canary </dev/null 2>&1
+    timeout --kill-after=1 "${PATIENCE:-40}" ${METER-} prlimit --as=1073741824 env $HOSTILE ${GUARD:-venvguard} "$@" \
+        7</root/canary <"${INPUT:-/dev/null}" 2>&1
     echo "--- exit $?"
 }
 
@@ -112,7 +112,7 @@ stopped() {
     shift 2
     echo "--- venvguard $*"
     # shellcheck disable=SC2086
-    env $HOSTILE ${GUARD:-venvguard-faults} --stop-at "$effect" "$@" 7</root/canary </dev/null 2>&1 &
+    env $HOSTILE ${GUARD:-venvguard-faults} --stop-at "$effect" "$@" 7</root/canary <"${INPUT:-/dev/null}" 2>&1 &
     pid=$!
     tries=0
     while sleep 0.01; do
@@ -130,4 +130,43 @@ stopped() {
     done
     wait $pid
     echo "--- exit $?"
+}
+
+# The same where the kernel refuses a mount namespace.
+in_place() {
+    touch $KEEP/kept/in-place
+    GUARD="python3 $KEEP/syscalls.py unshare=1 -- venvguard" guard "$@"
+}
+
+# Runs venvguard as apt does that is about to move the default Python, by a command that takes venvguard's arguments.
+gate() {
+    # shellcheck source=/dev/null
+    . $KEEP/upgrade
+    default=$(dpkg-query -W -f '${Version}' python3-minimal)
+    cat >$KEEP/kept/list <<LIST
+VERSION 3
+
+python$NEXT-minimal - - none < $NEXT_DEBIAN amd64 allowed /x.deb
+python3-minimal $default amd64 allowed < $NEXT.0-1 amd64 allowed /x.deb
+LIST
+    INPUT=$KEEP/kept/list
+    "$@" hook pre-install
+    INPUT=
+}
+
+# Runs venvguard and kills it once the accomplice's work is done.
+killed() {
+    echo "--- venvguard $*"
+    # shellcheck disable=SC2086
+    env $HOSTILE venvguard "$@" </dev/null 2>&1 &
+    pid=$!
+    tries=0
+    while [ ! -e /home/mallory/go ] && [ $tries -lt 300 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+    kill -KILL $pid || echo '--- not planted'
+    wait $pid
+    # What it has started is no longer its own to end.
+    pkill -KILL -u mallory -x sleep
 }

@@ -233,3 +233,6 @@ os.execv(sys.argv[1], ["python3 evil\x1b[2J\nFORGED", "-c", "import time; time.s
 }
 
 others_can_write_the_configuration_for_him() { chmod 666 /etc/venvguard/config.toml; }
+
+# shellcheck source=tests/hostile/trees.sh
+. /srv/hostile/trees.sh

@@ -13,7 +13,18 @@ def build_wheel(folder, settings=None, metadata=None):
     payload.report("backend")
     with open(os.path.join(os.path.dirname(__file__), "how")) as file:
         how = file.read().strip()
-    if how == "hangs":
+    if how.startswith("waits"):
+        # For the accomplice, who waits for this.
+        open(os.path.join(os.path.dirname(__file__), "at-work"), "w").close()
+        for _ in range(1000):
+            if os.path.exists("/home/mallory/go"):
+                break
+            time.sleep(0.01)
+    if how.endswith("fails"):
+        raise RuntimeError("it fails")
+    if how == "slow":
+        time.sleep(12)
+    if how.endswith("hangs"):
         time.sleep(4713)
     if how == "forks":
         # Each of them too, until there are no more to be had.

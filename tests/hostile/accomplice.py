@@ -1,0 +1,59 @@
+"""What the attacker does beside venvguard, as a process of their own, from when a build of theirs is at work (see
+`backend.py`), or at once, for a minute at most.
+
+    accomplice.py moves WHAT PATTERN    moves WHAT into the directory that the pattern finds
+    accomplice.py fills PATTERN NAME... makes files of 16 GiB that are holes in the directory that the pattern finds
+    accomplice.py takes PATTERN...      reads the secrets in directories that the patterns find, and plants a file there"""
+
+import glob
+import os
+import sys
+import time
+
+WORK, GO = "/home/mallory/src/at-work", "/home/mallory/go"
+END = time.monotonic() + 60
+
+
+def found(patterns):
+    return [path for pattern in patterns for path in glob.glob(pattern)]
+
+
+def wait_for(patterns):
+    while time.monotonic() < END:
+        paths = found(patterns)
+        if paths:
+            return paths[0]
+        time.sleep(0.001)
+    sys.exit("nothing is found")
+
+
+def moves(what, pattern):
+    wait_for([WORK])
+    os.rename(what, os.path.join(wait_for([pattern]), os.path.basename(what)))
+
+
+def fills(pattern, *names):
+    wait_for([WORK])
+    folder = wait_for([pattern])
+    for name in names:
+        with open(os.path.join(folder, name), "wb") as file:
+            file.truncate(16 << 30)
+
+
+def takes(*patterns):
+    while time.monotonic() < END:
+        for folder in found(patterns):
+            try:
+                with open(f"{folder}/secret", "rb") as file, open("/home/mallory/taken", "wb") as taken:
+                    taken.write(file.read())
+            except OSError:
+                pass
+            try:
+                open(f"{folder}/evil", "x").close()
+            except OSError:
+                pass
+        time.sleep(0.0005)
+
+
+{"moves": moves, "fills": fills, "takes": takes}[sys.argv[1]](*sys.argv[2:])
+open(GO, "x").close()

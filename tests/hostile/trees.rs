@@ -1,0 +1,212 @@
+//! The attacks on what is done inside a tree of the attacker's: what is somebody else's in it, how much there is to read and
+//! to keep, and where it says that it came from. What each plants is a function of its name in `trees.sh`.
+
+use anyhow::{Result, ensure};
+
+use super::attacks::{Attack, by, running};
+use super::ground::Ground;
+use super::won_by;
+use crate::machine::Machine;
+
+/// An attack on the limits: what venvguard needs for it is measured.
+const fn metered(name: &'static str, commands: &'static [&'static str]) -> Attack {
+    Attack { is_metered: true, ..by(name, commands) }
+}
+
+const REBUILD: &[&str] = &["rebuild prey", "resume"];
+
+/// The accomplice has moved the trap.
+const IS_MOVED: &str = "mallory: test ! -e ~/trap";
+
+/// A trap is a directory of theirs with `keep/secret` in it, which is root's and which they can neither read nor remove.
+const ATTACKS: &[Attack] = &[
+    // They move the trap into the directory that builders have for `/tmp`, and let venvguard remove that.
+    running(
+        by("a_trap_in_the_temporary_directory", &["rebuild prey", IS_MOVED, "resume"]),
+        &["backend"],
+    ),
+    // They move it into a previous environment, and let that be pruned.
+    by(
+        "a_trap_in_a_previous_environment",
+        &[
+            "rebuild prey",
+            "mallory: mv ~/trap .venv.venvguard-*/",
+            IS_MOVED,
+            "prune prey",
+            "resume",
+        ],
+    ),
+    // The same with one that is removed because there are too many.
+    by(
+        "a_trap_in_the_surplus",
+        &[
+            "rebuild prey",
+            "mallory: mv ~/trap .venv.venvguard-*/",
+            IS_MOVED,
+            "rebuild prey",
+            "rebuild prey",
+            "resume",
+        ],
+    ),
+    // They move it into the venv, and let that be rolled back and pruned.
+    by(
+        "a_trap_in_what_is_rolled_back",
+        &["rebuild prey", "mallory: mv ~/trap venv/", "rollback prey", "prune prey", "resume"],
+    ),
+    // They move it into the stage of a rebuild that fails, by a build of theirs.
+    running(
+        by("a_trap_in_a_stage_that_fails", &["rebuild prey", IS_MOVED, "resume"]),
+        &["backend"],
+    ),
+    // The same with a venv that is built in place.
+    running(
+        by("a_trap_in_a_venv_that_fails", &["in place: rebuild prey", IS_MOVED, "resume"]),
+        &["backend"],
+    ),
+    // They move it into the stage of a rebuild that is killed, and let `resume` remove that.
+    by("a_trap_in_a_stage_that_is_killed", &["root: killed rebuild prey", IS_MOVED, "resume"]),
+    // The trap is a directory of the venv; they read the secret where it is carried to, and put a file beside it.
+    by(
+        "a_trap_in_the_venv",
+        &["show prey", "rebuild prey", "rollback prey", "rebuild prey", "prune prey", "resume"],
+    ),
+    // The same with a venv that is built in place.
+    by(
+        "a_trap_in_a_venv_built_in_place",
+        &["in place: rebuild prey", "in place: rollback prey", "prune prey", "resume"],
+    ),
+    // The same with a directory of another ordinary user.
+    by(
+        "bobs_trap_in_the_venv",
+        &["rebuild prey", "in place: rebuild prey", "rollback prey", "prune prey", "resume"],
+    ),
+    // Archives of 2.4 GiB, which are holes, fill root's disk.
+    metered("archives_are_holes", &["status", "resume"]),
+    // One archive of many names fills root's disk, with a copy for each.
+    metered("archives_are_one_file", &["status", "resume"]),
+    // Archives that are replaced again and again fill root's disk, which keeps the older ones.
+    metered(
+        "archives_come_and_pass",
+        &[
+            "root: for round in 1 2 3 4 5 6 7 8 9; do \
+               as mallory sh -euc '. /srv/hostile/plants.sh; renew \"$1\"' sh $round; guard status; \
+             done",
+            "prune prey",
+            "hook post-invoke",
+            "resume",
+        ],
+    ),
+    // Archives of 120 GiB, for which there is no room, keep root reading.
+    metered("archives_are_long", &["status", "resume"]),
+    // A record with wrong hashes of files that are holes, of many names, keeps root reading.
+    metered("holes_are_recorded", &["show prey", "rebuild prey", "rollback prey", "resume"]),
+    // The same with files that they put into the new tree, whose hashes are asked for one by one.
+    running(metered("holes_are_in_the_stage", REBUILD), &["backend"]),
+    // Thirty thousand names of 29 KB each fill root's memory.
+    metered(
+        "names_are_long",
+        &["show prey", "rebuild prey", "rollback prey", "prune prey", "resume"],
+    ),
+    // Thousands of names that cannot be carried are reported one by one.
+    metered("names_are_left", &["rebuild prey", "rollback prey", "history", "resume"]),
+    // A long record of many distributions, which costs them one, fills root's memory.
+    metered("records_are_long", &["show prey", "rebuild prey", "resume"]),
+    // A name of a megabyte of many distributions, which costs them one, fills root's memory and the terminal.
+    metered("distributions_have_long_names", &["show prey", "rebuild prey", "resume"]),
+    // A lock of millions of values, all of no meaning, fills root's memory.
+    metered("a_lock_is_long", &["show prey", "rebuild prey", "resume"]),
+    // An archive is a file of `/proc` that the kernel shows to root alone; root copies it for them.
+    by(
+        "an_archive_is_a_process",
+        &[
+            "status",
+            "root: kill $(cat $KEEP/kept/pid)",
+            "rebuild prey",
+            "hook post-invoke",
+            "resume",
+        ],
+    ),
+    // An archive that nobody else can read is copied to where everybody can.
+    by("an_archive_is_private", &["status", "hook post-invoke", "resume"]),
+    // The credentials of URLs that cannot be read are shown, and written down for everybody.
+    by("credentials_cannot_be_read", TELLING),
+    // No step takes as long as a rebuild may, but all of them together take a multiple.
+    running(by("each_step_is_slow", REBUILD), &["backend", "startup"]),
+    // A package says that it came from their home, and so the builds of all others may write there.
+    running(by("a_source_is_everything", REBUILD), &["backend"]),
+    // `bin` is a directory of root's; its links are replaced and given to them when the venv is pinned.
+    by(
+        "roots_bin_is_pinned",
+        &["root: gate guard", "hook post-invoke", "rebuild prey", "rollback prey", "resume"],
+    ),
+    // `bin` is a directory of root's; its copies are replaced and given to them when the venv is refreshed.
+    by("roots_bin_is_refreshed", &["rebuild --all", "rebuild prey", "resume"]),
+];
+
+/// All that reports what is wrong with a venv, or writes it down.
+const TELLING: &[&str] = &[
+    "status",
+    "status --json",
+    "show prey",
+    "doctor",
+    "rebuild prey",
+    "root: gate guard",
+    "hook post-invoke",
+    "resume",
+    "list",
+    "history",
+];
+
+/// Makes every attack, and then the races.
+pub(super) fn stand(machine: &Machine) -> Result<()> {
+    let ground = Ground::lay(machine)?;
+    let mut won = won_by(&ground, ATTACKS)?;
+    won.extend(exchanged(&ground)?);
+    ensure!(won.is_empty(), "{} attacks were won\n{}", won.len(), won.join("\n\n"));
+    Ok(())
+}
+
+/// What is planted before `bin` is exchanged, and the command that is stopped: what precedes the number of the effect, and
+/// what follows it.
+const COMMANDS: [(&str, &str, &str); 2] = [
+    ("bin_is_exchanged", "gate stopped", ""),
+    ("copies_are_exchanged", "stopped", "rebuild --all"),
+];
+
+/// What takes the place of `bin`, as shell commands in the venv.
+const EXCHANGES: [(&str, &str); 2] =
+    [("a directory of root's", "mv theirs bin"), ("a link", "ln -s /home/bob/place/venv/bin bin")];
+
+/// No command of these has more effects.
+const MOST: usize = 60;
+
+/// Exchanges `bin` before each effect of a pinning and of a refresh, and lets venvguard finish. Returns what was won.
+fn exchanged(ground: &Ground) -> Result<Vec<String>> {
+    let mut won = Vec::new();
+    for (plant, command, arguments) in COMMANDS {
+        let mut met = 0;
+        for effect in 1..MOST {
+            let (name, does) = EXCHANGES[effect % EXCHANGES.len()];
+            let deed = ground.deed(&format!(
+                "plant {plant}
+                 swap() {{ (cd $PLACE/venv; as mallory sh -euc 'mv bin mine; {does}') || echo '--- not planted'; }}
+                 python3 $KEEP/ground.py before
+                 {command} {effect} swap {arguments}
+                 guard hook post-invoke
+                 guard resume"
+            ))?;
+            if !deed.text.contains("--- stopped") {
+                break;
+            }
+            met += 1;
+            won.extend(
+                deed.won
+                    .iter()
+                    .map(|what| format!("{plant}, {effect}: {name}: {what}\n{}", deed.text)),
+            );
+        }
+        ensure!(met > 5, "{plant} was stopped {met} times");
+        println!("lab: {plant}: bin was exchanged before each of {met} effects");
+    }
+    Ok(won)
+}
