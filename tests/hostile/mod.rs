@@ -43,6 +43,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("hostile_attacks", &[], stand),
         case("hostile_races", &[], race),
         case("hostile_trees", &[], trees::stand),
+        case("hostile_apt", &[], trees::apt),
         case("hostile_weaknesses", &[], |machine| weakness::are_found(&Ground::lay(machine)?)),
         case("hostile_upgrade", upgrade::SITES, upgrade::upgrade),
     ]

@@ -210,3 +210,66 @@ fn exchanged(ground: &Ground) -> Result<Vec<String>> {
     }
     Ok(won)
 }
+
+/// What is planted in a venv of its own before an upgrade.
+const PLANTED: &[&str] = &[
+    "a_trap_in_the_venv",
+    "bobs_trap_in_the_venv",
+    "archives_are_holes",
+    "archives_are_one_file",
+    "holes_are_recorded",
+    "names_are_long",
+    "records_are_long",
+    "an_archive_is_a_process",
+    "an_archive_is_private",
+    "credentials_cannot_be_read",
+    "roots_bin_is_pinned",
+    "distributions_have_long_names",
+    "a_lock_is_long",
+    // The last one says what their builds do.
+    "a_trap_in_the_temporary_directory",
+];
+
+/// The same in a real upgrade: venvs with one attack each, of one owner, and apt.
+pub(super) fn apt(machine: &Machine) -> Result<()> {
+    let ground = Ground::lay(machine)?;
+    let packages = machine.upgrade.about.packages.join(" ");
+    let plants = PLANTED.join(" ");
+    let mut deed = ground.judged(|| {
+        let prepared = machine.must(&format!(
+            ". /srv/hostile/ground.sh
+             sed -i 's/^rebuild-timeout = .*/rebuild-timeout = 30/' /etc/venvguard/config.toml
+             python3 -m venv --without-pip /srv/roots/own
+             venvguard register /srv/roots/own --name own
+             for plant in {plants}; do
+                 PLACE=/home/mallory/$plant
+                 as mallory sh -euc 'mkdir \"$1\"; cd \"$1\"; python3 -m venv --without-pip venv' sh $PLACE
+                 venvguard register $PLACE/venv --name $plant
+             done
+             for plant in {plants}; do
+                 PLACE=/home/mallory/$plant
+                 plant $plant
+             done
+             python3 $KEEP/ground.py before upgrade"
+        ))?;
+        ensure!(!prepared.contains("--- not planted"), "it was not planted: {prepared}");
+        let said = machine.run(&format!(
+            ". /srv/hostile/ground.sh
+             echo '--- venvguard in apt'
+             timeout --kill-after=1 500 python3 $KEEP/meter.py prlimit --as=1073741824 env $HOSTILE TMPDIR=/tmp \
+                 apt-get --yes --quiet --option Dpkg::Options::=--force-confold install {packages}
+             echo \"--- exit $?\""
+        ))?;
+        ensure!(said.text.contains("--- exit 0\n"), "apt-get: {said:?}");
+        // What apt says of itself is its own.
+        let ours = said.text.lines().filter(|line| line.starts_with("venvguard: ") || line.starts_with("--- "));
+        Ok(ours.fold(String::new(), |text, line| text + line + "\n"))
+    })?;
+    let own = machine.run("venvguard status own")?;
+    if own.code != 0 {
+        deed.won.push(format!("what is root's is not guarded for their sake: {}", own.text));
+    }
+    ensure!(deed.won.is_empty(), "they have won: {}\n{}", deed.won.join("\n"), deed.text);
+    println!("lab: venvguard said in the upgrade\n{}", deed.text);
+    Ok(())
+}
