@@ -86,11 +86,12 @@ archives_are_long_for_him() {
 
 # A file system without much room, where what is copied would fill a larger one.
 little_room() {
-    mount -t tmpfs -o size=100m,mode=755 small /mnt
-    cp -a "$PLACE/." /mnt
-    chown mallory: /mnt
-    cd /
-    mount --move /mnt "$PLACE"
+    mv "$PLACE" /home/mallory/roomy
+    install -d -o mallory -g mallory "$PLACE"
+    mount -t tmpfs -o size=100m,mode=755 small "$PLACE"
+    cp -a /home/mallory/roomy/. "$PLACE"
+    chown mallory: "$PLACE"
+    rm -r /home/mallory/roomy
 }
 
 holes_are_recorded() {
