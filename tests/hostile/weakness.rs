@@ -13,16 +13,6 @@ const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
     ("read-anything", "cfg_is_a_fifo", &["show prey"], "does not end"),
     ("read-without-end", "cfg_is_two_gibibytes", &["show prey"], "ended by 134"),
     ("obey-anybody", "others_can_write_the_configuration", &["status"], "was not met by"),
-    (
-        "take-any-folder",
-        "the_kept_tree_is_roots",
-        &[
-            "rebuild prey",
-            "mallory: for tree in .venv.venvguard-*; do mv $tree away; mv roots $tree; done",
-            "prune prey",
-        ],
-        "in their home and not theirs",
-    ),
     ("stay-root", "backend_does_what_it_can", &["rebuild prey"], "ran as ['0'"),
     ("gain-privileges", "startup_code", &["rebuild prey"], "could gain privileges"),
     ("lift-limits", "startup_code", &["rebuild prey"], "had no limits"),
