@@ -1,6 +1,6 @@
 //! What root asks of a tree's owner about it: see [`crate::owner`].
 
-use std::io;
+use std::io::{self, ErrorKind::NotFound};
 use std::path::Path;
 use std::time::Duration;
 
@@ -196,6 +196,10 @@ impl Left {
 impl Pair<'_> {
     /// What the tree that is aside has alone; where that cannot be told, it may have something.
     pub(super) fn left_aside(&self, root: &Root, partial: bool) -> (Left, Option<String>) {
+        // A power loss may have taken a tree that was never in place.
+        if root.at(self.aside).symlink_metadata().is_err_and(|error| error.kind() == NotFound) {
+            return (Left::Nothing, None);
+        }
         match self.only_aside(root, partial) {
             Ok(files) if files.is_empty() => (Left::Nothing, None),
             Ok(files) => (Left::HoldsFiles, only_in(self.aside, files)),
