@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::course::Ended;
+use super::course::{Course, Ended};
 use super::execute::Ledger;
 use super::halt::Halt;
 use super::job::{Done, Job};
@@ -50,7 +50,11 @@ enum Next {
     /// The old tree is in place; what was built is to be removed.
     MakeOldWork(Leftover),
     /// The same, where the other tree was in place for a while: what it alone has is kept.
-    Return(Swap, Vec<String>),
+    Return {
+        swap: Swap,
+        partial: bool,
+        notes: Vec<String>,
+    },
     /// The successor is in place, and has to prove itself.
     Prove(Swap),
     /// The tree that was wanted back is in place, and follows or does not.
@@ -112,34 +116,43 @@ fn recover_one(
     job.follows |= followed;
     job.services.clone_from(&journal.services);
     job.were_up.clone_from(&journal.services);
-    let (venv, halt) = (&job.venv, Halt::of(&journal.units));
-    let outcome = Ledger::new(context, registry).carry_out(now, &job, halt, |course| match next {
-        Next::Nothing | Next::Yield(_) => Done::Nothing.into(),
-        Next::Start => match course.restart_down() {
-            Ok(restarted) => Ended { notes: restarted.notes, ..Done::Nothing.into() },
-            Err(because) => Done::unchanged(because).into(),
-        },
-        Next::Restart => course.restart_unchanged(),
-        Next::Refresh => course.refresh(venv),
-        Next::MakeOldWork(leftover) => {
-            Ended { leftover: Some(leftover), ..course.after_crash(false) }
-        }
-        Next::Return(swap, notes) => {
-            let owner = owner(context, venv);
-            let pair = Pair::new(venv, &owner, swap.kept.path(), swap.minor);
-            let (left, note) = pair.left_aside(context.root, false);
-            let (leftover, aside) = left.of(&swap, course.job.follows);
-            let ended = course.after_crash(true);
-            let notes = notes.into_iter().chain(note).chain(ended.notes.clone()).collect();
-            Ended { notes, leftover, aside, ..ended }
-        }
-        Next::Prove(mut swap) => {
-            let notes = course.note_late_writes(&mut swap).into_iter().collect();
-            course.prove(swap, notes)
-        }
-        Next::Restore(swap, _) => course.restore(swap.kept, swap.minor),
-    });
+    let halt = Halt::of(&journal.units);
+    let ledger = Ledger::new(context, registry);
+    let outcome = ledger.carry_out(now, &job, halt, |course| course.go_on(next));
     Ok(!matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. }))
+}
+
+impl Course<'_, '_> {
+    /// Does what is left to do, once the trees are where they belong.
+    fn go_on(&self, next: Next) -> Ended {
+        match next {
+            Next::Nothing | Next::Yield(_) => Done::Nothing.into(),
+            Next::Start => match self.restart_down() {
+                Ok(restarted) => Ended { notes: restarted.notes, ..Done::Nothing.into() },
+                Err(because) => Done::unchanged(because).into(),
+            },
+            Next::Restart => self.restart_unchanged(),
+            Next::Refresh => self.refresh(&self.job.venv),
+            Next::MakeOldWork(leftover) => {
+                Ended { leftover: Some(leftover), ..self.after_crash(false) }
+            }
+            Next::Return { swap, partial, notes } => {
+                let venv = &self.job.venv;
+                let owner = owner(self.context, venv);
+                let pair = Pair::new(venv, &owner, swap.kept.path(), swap.minor);
+                let (left, note) = pair.left_aside(self.context.root, partial);
+                let (leftover, aside) = left.of(&swap, self.job.follows);
+                let ended = self.after_crash(true);
+                let notes = notes.into_iter().chain(note).chain(ended.notes.clone()).collect();
+                Ended { notes, leftover, aside, ..ended }
+            }
+            Next::Prove(mut swap) => {
+                let notes = self.note_late_writes(&mut swap).into_iter().collect();
+                self.prove(swap, notes)
+            }
+            Next::Restore(swap, _) => self.restore(swap.kept, swap.minor),
+        }
+    }
 }
 
 /// Puts a whole tree at the venv's path.
@@ -193,7 +206,8 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
         Step::Swapping(swap) | Step::InPlace(swap) => {
             put_back(path, swap)?;
             told("the previous environment is in place, removing the new one");
-            Next::Return(swap.clone(), Vec::new())
+            let partial = matches!(journal.progress, Step::InPlace(_));
+            Next::Return { swap: swap.clone(), partial, notes: Vec::new() }
         }
         Step::RollingBack { .. } => {
             return Err(std::io::Error::other(format!("there is nothing at {}", printable(path))));
@@ -205,7 +219,7 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
 fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<Next> {
     let Ok(old) = venv::inspect(context.root, swap.kept.path()) else {
         put_back(path, swap)?;
-        return Ok(Next::Return(swap.clone(), Vec::new()));
+        return Ok(Next::Return { swap: swap.clone(), partial: true, notes: Vec::new() });
     };
     let owner = owner(context, &old);
     let pair = Pair::new(&old, &owner, swap.kept.path(), old.site);
@@ -215,7 +229,7 @@ fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<Ne
         Left::Nothing if notes.is_empty() => {
             Next::MakeOldWork(Leftover::new(swap.kept.path(), swap.new))
         }
-        _ => Next::Return(swap.clone(), notes),
+        _ => Next::Return { swap: swap.clone(), partial: true, notes },
     })
 }
 

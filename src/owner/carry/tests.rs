@@ -1,0 +1,284 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::Duration;
+
+use super::super::Compare;
+use super::*;
+use crate::venv::{CARRIED, Flavour};
+
+const OLD: Minor = Minor::new(3, 11);
+const NEW: Minor = Minor::new(3, 13);
+
+/// A venv and its successor beside it.
+struct Trees {
+    root: Root,
+    _folder: tempfile::TempDir,
+}
+
+impl Trees {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let trees = Self { root, _folder: folder };
+        for path in ["/srv/venv/lib/python3.11/site-packages", "/srv/venv/bin"] {
+            fs::create_dir_all(trees.at(path)).unwrap();
+        }
+        fs::create_dir_all(trees.at("/srv/new/lib/python3.13/site-packages")).unwrap();
+        fs::create_dir(trees.at("/srv/new/bin")).unwrap();
+        trees
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.at(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), text).unwrap();
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap_or_else(|_| "gone".into())
+    }
+
+    fn carry(&self, from: (&str, Minor), to: (&str, Minor), pass: Pass) -> Carried {
+        let task = Carry {
+            from: Layout::new(Path::new(from.0), from.1, Flavour::Venv),
+            to: Path::new(to.0).into(),
+            minor: to.1,
+            venv: Path::new("/srv/venv").into(),
+            pass,
+        };
+        task.perform(&self.root, Deadline::after(Duration::from_secs(30))).unwrap()
+    }
+
+    /// From the venv to its successor.
+    fn ahead(&self, pass: Pass) -> Carried {
+        self.carry(("/srv/venv", OLD), ("/srv/new", NEW), pass)
+    }
+
+    /// From the successor, which is in place, to the tree that was the venv.
+    fn back(&self) -> Carried {
+        let pass = Pass::Back { partial: false };
+        self.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass)
+    }
+
+    fn swap(&self) {
+        fs::rename(self.at("/srv/venv"), self.at("/srv/x")).unwrap();
+        fs::rename(self.at("/srv/new"), self.at("/srv/venv")).unwrap();
+        fs::rename(self.at("/srv/x"), self.at("/srv/new")).unwrap();
+    }
+
+    /// What the tree that is aside has alone.
+    fn unique(&self, tree: Minor, other: Minor) -> Vec<String> {
+        let task = Compare {
+            tree: Layout::new(Path::new("/srv/new"), tree, Flavour::Venv),
+            other: Path::new("/srv/venv").into(),
+            minor: other,
+            partial: false,
+        };
+        let deadline = Deadline::after(Duration::from_secs(30));
+        task.perform(&self.root, deadline).unwrap().into_lines()
+    }
+}
+
+/// Longer than the tick by which a file system tells the time.
+fn tick() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+#[test]
+fn what_changes_between_two_passes_is_carried_and_what_is_deleted_is_deleted() {
+    let trees = Trees::new();
+    for (name, text) in [("same", "1"), ("changed", "1"), ("app.db-journal", "1")] {
+        trees.write(&format!("/srv/venv/var/{name}"), text);
+    }
+    trees.write("/srv/venv/spool/old/1", "1");
+    tick();
+    assert_eq!(trees.ahead(Pass::First(vec![Path::new("var/same").into()])), Carried::default());
+    assert!(!trees.at("/srv/new/var/changed").exists());
+    assert_eq!(trees.ahead(Pass::All), Carried::default());
+    assert_eq!(trees.read("/srv/new/var/app.db-journal"), "1");
+    let inode = fs::metadata(trees.at("/srv/new/var/same")).unwrap().ino();
+    tick();
+    trees.write("/srv/venv/var/changed", "2");
+    trees.write("/srv/venv/uploads/new", "1");
+    fs::remove_file(trees.at("/srv/venv/var/app.db-journal")).unwrap();
+    fs::remove_dir_all(trees.at("/srv/venv/spool")).unwrap();
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    assert_eq!(trees.read("/srv/new/var/changed"), "2");
+    assert_eq!(trees.read("/srv/new/uploads/new"), "1");
+    assert!(!trees.at("/srv/new/var/app.db-journal").exists());
+    assert!(!trees.at("/srv/new/spool").exists());
+    assert_eq!(fs::metadata(trees.at("/srv/new/var/same")).unwrap().ino(), inode);
+    assert!(!trees.at("/srv/new").join(CARRIED).exists());
+    assert!(trees.at("/srv/venv").join(CARRIED).exists());
+}
+
+#[test]
+fn a_change_that_leaves_size_and_time_as_they_were_is_carried() {
+    let trees = Trees::new();
+    trees.write("/srv/venv/db", "one");
+    trees.ahead(Pass::All);
+    let time = fs::metadata(trees.at("/srv/venv/db")).unwrap().modified().unwrap();
+    trees.write("/srv/venv/db", "two");
+    fs::File::options()
+        .write(true)
+        .open(trees.at("/srv/venv/db"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    trees.ahead(Pass::Last);
+    assert_eq!(trees.read("/srv/new/db"), "two");
+}
+
+#[test]
+fn the_way_back_brings_what_was_written_and_deleted_since() {
+    let trees = Trees::new();
+    for name in ["kept", "deleted", "written"] {
+        trees.write(&format!("/srv/venv/{name}"), "1");
+    }
+    trees.ahead(Pass::All);
+    trees.ahead(Pass::Last);
+    trees.swap();
+    tick();
+    trees.write("/srv/venv/written", "2");
+    trees.write("/srv/venv/uploaded", "1");
+    fs::remove_file(trees.at("/srv/venv/deleted")).unwrap();
+    // It was in the old tree alone, and no pass has carried it.
+    trees.write("/srv/new/alone", "1");
+    assert_eq!(trees.back(), Carried::default());
+    let names = ["kept", "deleted", "written", "uploaded", "alone"];
+    let found = names.map(|name| trees.read(&format!("/srv/new/{name}")));
+    assert_eq!(found, ["1", "gone", "2", "1", "1"]);
+    assert!(!trees.at("/srv/new").join(CARRIED).exists());
+}
+
+#[test]
+fn a_file_of_the_new_environment_is_not_overwritten() {
+    let trees = Trees::new();
+    trees.write("/srv/venv/bin/tool", "mine");
+    trees.write("/srv/new/bin/tool", "theirs");
+    let left = trees.ahead(Pass::All).left.into_lines();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].contains("bin/tool: the other environment has a file"), "{left:?}");
+    assert_eq!(trees.ahead(Pass::Last).left.into_lines(), left);
+    assert_eq!(trees.read("/srv/new/bin/tool"), "theirs");
+}
+
+#[test]
+fn what_is_in_the_tree_aside_alone_is_named() {
+    let trees = Trees::new();
+    for name in ["same", "both"] {
+        trees.write(&format!("/srv/venv/{name}"), "1");
+    }
+    trees.ahead(Pass::All);
+    tick();
+    trees.ahead(Pass::Last);
+    trees.swap();
+    assert_eq!(trees.unique(OLD, NEW), Vec::<String>::new());
+    tick();
+    trees.write("/srv/new/late", "1");
+    trees.write("/srv/new/both", "22");
+    trees.write("/srv/new/lib/python3.11/site-packages/x-1.dist-info/METADATA", "Name: x\n");
+    tick();
+    trees.write("/srv/venv/both", "333");
+    assert_eq!(trees.unique(OLD, NEW), ["late", "lib/python3.11/site-packages/x-1.dist-info"]);
+}
+
+#[test]
+fn without_a_manifest_what_is_newer_or_missing_is_named() {
+    let trees = Trees::new();
+    let write = |path: &str, hour: u64| {
+        trees.write(path, "1");
+        let at = std::time::UNIX_EPOCH + Duration::from_secs(hour * 3600);
+        fs::File::options().write(true).open(trees.at(path)).unwrap().set_modified(at).unwrap();
+    };
+    for (name, aside, in_place) in [("same", 1, 1), ("newer", 2, 1), ("older", 1, 2)] {
+        write(&format!("/srv/new/{name}"), aside);
+        write(&format!("/srv/venv/{name}"), in_place);
+    }
+    write("/srv/new/alone", 1);
+    write("/srv/new/lib/python3.13/site-packages/my.pth", 1);
+    write("/srv/venv/lib/python3.11/site-packages/my.pth", 1);
+    assert_eq!(trees.unique(NEW, OLD), ["alone", "newer"]);
+}
+
+#[test]
+fn links_into_the_old_library_lead_into_the_new_one_where_it_has_the_same() {
+    let trees = Trees::new();
+    let link = |text: &str, name: &str| symlink(text, trees.at("/srv/venv").join(name)).unwrap();
+    trees.write("/srv/new/lib/python3.13/site-packages/app/static/x", "");
+    link("lib/python3.11/site-packages/app/static", "static");
+    link("/srv/venv/lib/python3.11/site-packages/app", "app");
+    link("lib/python3.11/site-packages/gone", "gone");
+    trees.write("/srv/venv/bin/script", "#!/srv/venv/bin/python3.11\n");
+    trees.write("/srv/venv/lib/python3.11/site-packages/my.pth", "/x/lib/python3.11/y\n");
+    let notes = trees.ahead(Pass::All).notes.into_lines();
+    let text = |name: &str| fs::read_link(trees.at("/srv/new").join(name)).unwrap();
+    assert_eq!(text("static"), Path::new("lib/python3.13/site-packages/app/static"));
+    assert_eq!(text("app"), Path::new("/srv/venv/lib/python3.13/site-packages/app"));
+    assert_eq!(text("gone"), Path::new("lib/python3.11/site-packages/gone"));
+    let named = ["bin/script names", "gone leads to", "my.pth names"];
+    assert_eq!(notes.len(), named.len(), "{notes:?}");
+    assert!(named.iter().all(|name| notes.iter().any(|note| note.contains(name))), "{notes:?}");
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+}
+
+#[test]
+fn a_patched_library_is_carried_where_it_fits_and_kept_beside_where_not() {
+    let trees = Trees::new();
+    let old = "/srv/venv/lib/python3.11/site-packages";
+    let new = "/srv/new/lib/python3.13/site-packages";
+    // printf x | openssl dgst -sha256 -binary | basenc --base64url
+    let hash = "sha256=LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE";
+    for site in [old, new] {
+        trees.write(&format!("{site}/a-1.dist-info/METADATA"), "Name: a\nVersion: 1\n");
+        let record = format!("fits.py,{hash},1\nother.py,{hash},1\n");
+        trees.write(&format!("{site}/a-1.dist-info/RECORD"), &record);
+    }
+    trees.write(&format!("{old}/fits.py"), "patched");
+    trees.write(&format!("{old}/other.py"), "patched");
+    trees.write(&format!("{old}/a-1.dist-info/direct_url.json"), "patched");
+    trees.write(&format!("{old}/b-1.dist-info/METADATA"), "Name: b\nVersion: 1\n");
+    trees.write(&format!("{old}/b-1.dist-info/RECORD"), &format!("b-1.dist-info/x,{hash},1\n"));
+    trees.write(&format!("{old}/b-1.dist-info/x"), "patched");
+    trees.write(&format!("{new}/fits.py"), "x");
+    trees.write(&format!("{new}/other.py"), "another version");
+    tick();
+    let notes = trees.ahead(Pass::All).notes.into_lines();
+    assert!(notes.len() == 1 && notes[0].starts_with("conflict: "), "{notes:?}");
+    tick();
+    trees.write(&format!("{old}/fits.py"), "patched again");
+    trees.write(&format!("{old}/other.py"), "patched again");
+    trees.ahead(Pass::Last);
+    assert_eq!(trees.read(&format!("{new}/fits.py")), "patched again");
+    assert_eq!(trees.read(&format!("{new}/other.py.venvguard-modified")), "patched again");
+    assert_eq!(trees.read(&format!("{new}/other.py")), "another version");
+    assert!(!trees.at(&format!("{new}/other.py.venvguard-modified+")).exists());
+    assert!(!trees.at(&format!("{new}/b-1.dist-info")).exists());
+    trees.swap();
+    assert_eq!(trees.back(), Carried::default());
+    let left = fs::read_dir(trees.at("/srv/new/lib/python3.11/site-packages")).unwrap().count();
+    assert_eq!(left, 4, "no copy that was kept beside comes back");
+}
+
+#[test]
+fn of_a_half_built_tree_only_what_lies_beside_the_installed_files_comes_back() {
+    let trees = Trees::new();
+    trees.swap();
+    trees.write("/srv/venv/var/order", "1");
+    trees.write("/srv/venv/lib/python3.13/site-packages/half/x.py", "");
+    let pass = Pass::Back { partial: true };
+    trees.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass);
+    assert_eq!(trees.read("/srv/new/var/order"), "1");
+    assert!(!trees.at("/srv/new/lib/python3.11/site-packages/half").exists());
+}
+
+#[test]
+fn a_file_in_the_library_moves_with_the_minor_version() {
+    let moved = corresponding(Path::new("lib/python3.11/site-packages/my.pth"), OLD, NEW);
+    assert_eq!(moved, Path::new("lib/python3.13/site-packages/my.pth"));
+    let same = Path::new("bin/postactivate");
+    assert_eq!(corresponding(same, OLD, NEW), same);
+}
