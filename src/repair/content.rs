@@ -16,7 +16,7 @@ use crate::host::user::User;
 use crate::host::{Root, file};
 use crate::owner::{self, Digest, Send};
 use crate::python::Minor;
-use crate::store::{ARCHIVE_LIMIT as LIMIT, Entry, Registry, StoreError};
+use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Entry, Registry, StoreError};
 use crate::venv::{self, Differences, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
 
 /// How long it may take to keep the archives of one venv.
@@ -241,6 +241,8 @@ fn known_hashes(context: &Context, entry: &Entry) -> BTreeMap<PathBuf, String> {
 fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe) {
     let (root, store, owner) = (context.root, context.store, owner(context, venv));
     let deadline = Deadline::after(ARCHIVES_LIMIT);
+    // More would not be kept.
+    let mut unread = ARCHIVE_QUOTA;
     for (_, mut archive) in recipe.local_archives() {
         let known = archive.sha256();
         let is_kept = |hash: &String| store.kept_archive(venv.uid, hash, &archive.file).is_some();
@@ -248,10 +250,11 @@ fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe) {
             continue;
         }
         let path = PathText(archive.path.clone());
-        let digest = Digest { path: path.clone(), limit: LIMIT };
+        let digest = Digest { path: path.clone(), limit: ARCHIVE_LIMIT.min(unread) };
         let Ok((length, hash)) = owner::run(root, &owner, deadline.left(), &digest) else {
             continue;
         };
+        unread = unread.saturating_sub(length);
         // One that is not what was installed is of no use.
         if known.as_ref().is_some_and(|known| *known != hash) {
             continue;

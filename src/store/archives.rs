@@ -18,7 +18,7 @@ use crate::host::{fault, file};
 pub(crate) const LIMIT: u64 = 1 << 30;
 
 /// How long all archives of one owner may be together. Holes count: they may be filled.
-const QUOTA: u64 = 2 << 30;
+pub(crate) const QUOTA: u64 = 2 << 30;
 
 const FOLDER: &str = "archives";
 

@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use crate::host::path_text::PathText;
-pub(crate) use archives::LIMIT as ARCHIVE_LIMIT;
+pub(crate) use archives::{LIMIT as ARCHIVE_LIMIT, QUOTA as ARCHIVE_QUOTA};
 pub(crate) use config::{Config, EngineChoice};
 pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};

@@ -131,7 +131,7 @@ pub(crate) enum Reason {
     NoVersion,
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    #[error("it was checked out by {0:?}")]
+    #[error("it was checked out by {:?}", redacted(.0))]
     UnknownVcs(String),
     #[error("where it came from cannot be read: {}", printable(redacted(.0)))]
     UnknownOrigin(String),
