@@ -290,3 +290,50 @@ fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)
         .map(drop)
         .map_err(|error| (minor, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Program;
+    use crate::plan::{Policy, Remedy};
+    use crate::report::Report;
+    use crate::store::{Config, Store};
+    use crate::venv::Link;
+
+    /// A machine whose systemd knows one unit, which is a oneshot that has ended.
+    fn machine() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path();
+        for path in ["run/systemd/system", "usr/bin", "proc/1", "srv/shop/venv/lib/python3.11"] {
+            std::fs::create_dir_all(base.join(path)).unwrap();
+        }
+        let script = format!(
+            "#!/bin/sh\nshift 2\necho \"$@\" >>{}/calls\n\
+             printf 'LoadState=loaded\\nActiveState=inactive\\nType=oneshot\\nResult=success\\n'\n",
+            base.display()
+        );
+        std::fs::write(base.join("script"), script).unwrap();
+        let install = Program::new("/usr/bin/install").arg("-m755");
+        install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_service_that_was_left_alone_is_not_reported_as_restarted() {
+        let folder = machine();
+        let root = Root::new(folder.path().canonicalize().unwrap());
+        let store = Store::new(&root);
+        let mut registry = Registry::default();
+        let venv = crate::plan::samples::subject(Link::Pinned, Minor::new(3, 11)).venv;
+        let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
+        let (config, report) = (Config::default(), Report::for_command());
+        let context = Context { root: &root, store: &store, config: &config, report: &report };
+        let mut job = Job::new(&entry, &venv, Remedy::Restart);
+        job.services = vec!["systemd:backup.service".parse().unwrap()];
+        let outcomes = execute(&context, &mut registry, &Interpreters::default(), vec![job], 1);
+        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+        assert!(!calls.lines().any(|line| line.starts_with("restart")), "{calls}");
+        assert_eq!(outcomes[0].restarted, []);
+        assert!(outcomes[0].notes[0].contains("is left alone: "), "{outcomes:?}");
+    }
+}
