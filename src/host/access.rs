@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_named_user_writes_only_through_the_mask() {
         let of = |uid, permissions, mask: u16| {
-            let mode = 0o705 | u32::from(mask) << 3;
+            let mode = 0o705 | (u32::from(mask) << 3);
             access(mode, &naming(uid, permissions, mask), &[]).other(WEB)
         };
         assert_eq!(of(1001, 7, 7), Some(Writer::User(1001)));

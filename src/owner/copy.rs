@@ -211,7 +211,7 @@ fn wanted(stat: &Stat, made: &Stat) -> (Option<Uid>, Option<Gid>) {
 
 /// Whether the members of its group may do more with a file than everybody.
 pub(super) fn group_matters(stat: &Stat) -> bool {
-    let (group, others) = (stat.st_mode >> 3 & 0o7, stat.st_mode & 0o7);
+    let (group, others) = ((stat.st_mode >> 3) & 0o7, stat.st_mode & 0o7);
     group & !others != 0
 }
 

@@ -76,7 +76,7 @@ impl Own {
 
     /// Why a copy of a file would not do for everybody who uses it. Root can use any.
     fn why_not(&self, stat: &Stat) -> Option<String> {
-        let (owner, group) = (stat.st_mode >> 6 & 0o7, stat.st_mode >> 3 & 0o7);
+        let (owner, group) = ((stat.st_mode >> 6) & 0o7, (stat.st_mode >> 3) & 0o7);
         if stat.st_uid != self.uid && stat.st_uid != 0 && owner & !group != 0 {
             let user = stat.st_uid;
             return Some(format!("it belongs to user {user}, and a copy would not"));
