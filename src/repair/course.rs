@@ -205,7 +205,7 @@ impl Course<'_, '_> {
         }
     }
 
-    /// The new tree is in place; whether it may stay is told by what runs out of it.
+    /// The new tree is in place; what runs out of it decides whether it stays.
     pub(super) fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> Ended {
         let minor = swap.minor;
         let because = match self.restart() {

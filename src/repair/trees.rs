@@ -130,7 +130,7 @@ pub(super) fn discard(
     let parent = Parent::of(tree)?;
     let name = name_of(tree);
     let Some((uid, gid)) = parent.owner(name)? else {
-        // Whoever removed it may have been killed before it was synced.
+        // The run that removed it may have been killed before it synced that.
         return parent.sync();
     };
     if parent.identity(name) != Some(which) {
