@@ -11,9 +11,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Copier, settle};
+use super::copy::{Copier, make_writable, settle};
 use super::manifest::Manifest;
 use super::{Lines, Task};
 use crate::host::clock::Deadline;
@@ -200,11 +201,12 @@ impl Work<'_> {
             let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
             match stat(self.from, &self.task.origin(path)) {
                 Ok(here) if is_directory(&here) == is_directory(&there) => continue,
-                Err(error) if error.kind() != io::ErrorKind::NotFound => continue,
+                Err(error) if !is_gone(&error) => continue,
                 _ => {}
             }
             let Some(name) = path.file_name().map(Path::new) else { continue };
             let folder = self.to.below(parent.unwrap_or(Path::new("")))?;
+            make_writable(&folder)?;
             if is_directory(&there) {
                 // Something that no pass put there may be in it.
                 let _ = folder.remove_folder(name);
@@ -463,6 +465,12 @@ fn is_kept_beside(path: &Path) -> bool {
 pub(super) fn is_installers(path: &Path) -> bool {
     let first = path.iter().next().unwrap_or_default();
     ["bin", "include", "lib", "lib64", "share"].iter().any(|name| first == *name)
+}
+
+/// Whether there is nothing at a path, or a directory above it was replaced by something else.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
+    Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
 }
 
 pub(super) fn stat(tree: &Folder, path: &Path) -> io::Result<Stat> {

@@ -84,6 +84,7 @@ impl<'a> Copier<'a> {
             self.last = None;
             let new_parent = target.parent().unwrap_or(Path::new(""));
             let (from, to) = enter(self.from, self.to, parent, new_parent)?;
+            make_writable(&to)?;
             self.last = Some((parent.to_path_buf(), from, to));
         }
         Ok(())
@@ -119,6 +120,17 @@ fn make_like(model: &Folder, parent: &Folder, name: &Path) -> io::Result<Folder>
     let inherited = new.own_stat()?.st_mode & 0o2000;
     rustix::fs::fchmod(new.descriptor(), Mode::from_raw_mode(mode | inherited | 0o700))?;
     Ok(new)
+}
+
+/// Lets its owner write to a directory that an earlier pass has given its final rights. It gets
+/// them again when the pass ends.
+pub(super) fn make_writable(folder: &Folder) -> io::Result<()> {
+    let stat = folder.own_stat()?;
+    if stat.st_mode & 0o300 == 0o300 || stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let mode = Mode::from_raw_mode((stat.st_mode & 0o7777) | 0o300);
+    Ok(rustix::fs::fchmod(folder.descriptor(), mode)?)
 }
 
 /// Gives a directory the rights, attributes and time of the one that it corresponds to.

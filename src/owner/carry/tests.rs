@@ -116,6 +116,25 @@ fn what_changes_between_two_passes_is_carried_and_what_is_deleted_is_deleted() {
 }
 
 #[test]
+fn a_directory_that_became_a_file_or_a_link_takes_the_place_of_its_copy() {
+    let trees = Trees::new();
+    for name in ["spool", "media"] {
+        trees.write(&format!("/srv/venv/{name}/deep/1"), "1");
+    }
+    let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+    fs::set_permissions(trees.at("/srv/venv/media/deep"), read_only).unwrap();
+    trees.ahead(Pass::All);
+    for name in ["spool", "media"] {
+        fs::remove_dir_all(trees.at("/srv/venv").join(name)).unwrap();
+    }
+    trees.write("/srv/venv/spool", "file");
+    symlink("/var/media", trees.at("/srv/venv/media")).unwrap();
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    assert_eq!(trees.read("/srv/new/spool"), "file");
+    assert_eq!(fs::read_link(trees.at("/srv/new/media")).unwrap(), Path::new("/var/media"));
+}
+
+#[test]
 fn a_change_that_leaves_size_and_time_as_they_were_is_carried() {
     let trees = Trees::new();
     trees.write("/srv/venv/db", "one");
