@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock::Deadline;
 use super::fault::{self, Weakness, weakened};
+use super::file::Sparse;
 use super::file::printable_within;
 use super::{Root, descriptor};
 
@@ -59,12 +60,11 @@ pub(crate) struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
-    /// Where its standard output goes instead of to us.
-    output: Option<Arc<File>>,
+    /// The file to which its standard output is written, and how much of it.
+    output: Option<(Arc<File>, u64)>,
     limit: Duration,
-    /// What a confined run may use of memory and write to one file, where that is less than usual.
+    /// What a confined run may use of memory, where that is less than usual.
     memory_limit: Option<u64>,
-    file_limit: Option<u64>,
     changes: bool,
 }
 
@@ -150,7 +150,6 @@ impl Program {
             output: None,
             limit: DEFAULT_LIMIT,
             memory_limit: None,
-            file_limit: None,
             changes: true,
         }
     }
@@ -193,8 +192,9 @@ impl Program {
         self
     }
 
-    pub(crate) fn output_to(mut self, file: File) -> Self {
-        self.output = Some(Arc::new(file));
+    /// Its standard output is written to a file, as far as `limit`, and not kept.
+    pub(crate) fn output_to(mut self, file: File, limit: u64) -> Self {
+        self.output = Some((Arc::new(file), limit));
         self
     }
 
@@ -203,14 +203,9 @@ impl Program {
         self
     }
 
-    pub(crate) fn file_limit(mut self, bytes: u64) -> Self {
-        self.file_limit = Some(bytes);
-        self
-    }
-
-    /// Memory, and what it writes to one file.
-    pub(super) fn limits(&self) -> (Option<u64>, Option<u64>) {
-        (self.memory_limit, self.file_limit)
+    /// What was said of memory.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.memory_limit
     }
 
     /// The program's own name, as it stands in messages.
@@ -258,17 +253,13 @@ impl Program {
         if !weakened(Weakness::KeepEnvironment) {
             command.env_clear();
         }
-        let output = match &self.output {
-            Some(file) => Stdio::from(file.try_clone().map_err(start)?),
-            None => Stdio::piped(),
-        };
         let mut child = command
             .args(&self.arguments)
             .envs(self.environment)
             .current_dir("/")
             .process_group(0)
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
-            .stdout(output)
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(start)?;
@@ -276,8 +267,8 @@ impl Program {
             // A program that does not read its input ends the thread by EPIPE.
             std::thread::spawn(move || stdin.write_all(&self.input));
         }
-        let output = child.stdout.take().map(Stream::collect);
-        let errors = child.stderr.take().map(Stream::collect);
+        let output = child.stdout.take().map(|output| Stream::collect(output, self.output));
+        let errors = child.stderr.take().map(|errors| Stream::collect(errors, None));
         let group = Pid::from_child(&child);
         let ended = await_end(&mut child, self.limit);
         // Whatever the program left behind in its group goes with it.
@@ -332,12 +323,15 @@ struct Stream {
 }
 
 impl Stream {
-    fn collect(mut stream: impl Read + Send + 'static) -> Self {
+    fn collect(mut stream: impl Read + Send + 'static, file: Option<(Arc<File>, u64)>) -> Self {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let (sender, end) = channel();
         let room = Arc::clone(&kept);
         std::thread::spawn(move || {
             let mut chunk = vec![0; 64 << 10];
+            if let Some((file, limit)) = file {
+                let _ = std::io::copy(&mut stream, &mut Sparse::new(&file, limit));
+            }
             while let Ok(read @ 1..) = stream.read(&mut chunk) {
                 let is_awaited = Arc::strong_count(&room) > 1;
                 let mut kept = room.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,9 +45,8 @@ pub(crate) struct Confinement {
     writes: Option<Vec<PathText>>,
     /// How many processes and threads its user may have.
     processes: u64,
-    /// The address space of one process, and the length of a file that it writes.
+    /// The address space of one process.
     memory: u64,
-    file: u64,
 }
 
 /// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
@@ -124,10 +123,8 @@ fn launched(
     folder: &Path,
     writes: Option<Vec<PathBuf>>,
 ) -> Program {
-    let (memory, file) = program.limits();
     let confinement = Confinement {
-        memory: memory.unwrap_or(MEMORY_LIMIT),
-        file: file.unwrap_or(FILE_LIMIT),
+        memory: program.memory().unwrap_or(MEMORY_LIMIT),
         uid: owner.uid,
         gid: owner.gid,
         groups: user::groups(root, owner),
@@ -168,7 +165,7 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     for (resource, most) in [
         (Resource::Core, 0),
-        (Resource::Fsize, confinement.file),
+        (Resource::Fsize, FILE_LIMIT),
         (Resource::As, confinement.memory),
         (Resource::Nproc, confinement.processes),
     ] {
@@ -384,7 +381,6 @@ mod tests {
             writes: Some(vec![odd.into()]),
             processes: 1,
             memory: 1,
-            file: 1,
         };
         let text = serde_json::to_string(&confinement).unwrap();
         assert_eq!(serde_json::from_str::<Confinement>(&text).unwrap(), confinement);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -197,6 +197,45 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     fault::point("sync")?;
     sync_folder(to.parent().unwrap_or(Path::new("/")))
+}
+
+/// Writes to a file, where zeros become a hole, up to a limit: more is an error.
+#[derive(Debug)]
+pub(crate) struct Sparse<'a> {
+    file: &'a File,
+    at: u64,
+    limit: u64,
+}
+
+impl<'a> Sparse<'a> {
+    pub(crate) fn new(file: &'a File, limit: u64) -> Self {
+        Self { file, at: 0, limit }
+    }
+}
+
+impl io::Write for Sparse<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let end = self.at.saturating_add(bytes.len() as u64);
+        if end > self.limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            self.file.write_all_at(bytes, self.at)?;
+        }
+        self.at = end;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Sparse<'_> {
+    fn drop(&mut self) {
+        // What ends in zeros is as long as it is. A file that is not is noticed by who wanted it.
+        let _ = self.file.set_len(self.at);
+    }
 }
 
 /// Gives a file a second name, instead of what had that name. The file stays as it is when

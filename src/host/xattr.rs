@@ -44,3 +44,25 @@ pub(crate) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Lets one more user read a file that nobody but its owner may read.
+pub(crate) fn let_read(file: impl AsFd, uid: u32) -> io::Result<()> {
+    const READ: u16 = 4;
+    const NOBODY: u32 = u32::MAX;
+    // `linux/posix_acl_xattr.h`: a version, then tag, permission and number of each entry: the
+    // owner, the user, the owner's group, the mask, others.
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, READ, NOBODY),
+        (0x02, READ, uid),
+        (0x04, 0, NOBODY),
+        (0x10, READ, NOBODY),
+        (0x20, 0, NOBODY),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permission, number) in entries {
+        list.extend(tag.to_le_bytes());
+        list.extend(permission.to_le_bytes());
+        list.extend(number.to_le_bytes());
+    }
+    Ok(rustix::fs::fsetxattr(file, "system.posix_acl_access", &list, XattrFlags::empty())?)
+}

@@ -1,18 +1,16 @@
 //! Reading an archive of the owner's, so that it can be kept.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::copy::copy_content;
 use super::{Task, is_own, process};
 use crate::host::clock::Deadline;
-use crate::host::file::{self, printable};
+use crate::host::file::{self, Sparse, printable};
 use crate::host::path_text::PathText;
 use crate::host::user::User;
 use crate::host::{Root, confine};
@@ -53,7 +51,7 @@ impl Task for Digest {
     }
 }
 
-/// Writes an archive to standard output, which is a file of root's.
+/// Writes an archive to standard output, which root reads.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Send {
@@ -64,18 +62,14 @@ pub(crate) struct Send {
 impl Send {
     pub(super) const NAME: &'static str = "send";
 
-    fn copy(&self, root: &Root, to: &File) -> io::Result<()> {
-        let (file, _) = open(&root.at(&self.path.0), self.limit)?;
-        copy_content(&file, to)
-    }
-
-    pub(super) fn to_output(&self, root: &Root) -> io::Result<()> {
-        let output = File::from(rustix::stdio::stdout().as_fd().try_clone_to_owned()?);
-        self.copy(root, &output)
+    pub(super) fn copy(&self, root: &Root, mut to: impl Write) -> io::Result<()> {
+        let (file, length) = open(&root.at(&self.path.0), self.limit)?;
+        io::copy(&mut file.take(length), &mut to).map(drop)
     }
 }
 
-/// Lets the owner copy an archive into a file.
+/// Lets the owner send an archive, and writes it to a file. The file itself is not handed to a
+/// process of the owner's, who could go on writing to it.
 pub(crate) fn send(
     root: &Root,
     owner: &User,
@@ -84,11 +78,10 @@ pub(crate) fn send(
     to: &File,
 ) -> io::Result<()> {
     if is_own(root, owner.uid) {
-        return task.copy(root, to);
+        return task.copy(root, Sparse::new(to, task.limit));
     }
     let input = serde_json::to_vec(task)?;
-    let program =
-        process(Send::NAME, input, limit).file_limit(task.limit).output_to(to.try_clone()?);
+    let program = process(Send::NAME, input, limit).output_to(to.try_clone()?, task.limit);
     confine::confined(root, program, owner, &[], Path::new("/"))
         .run()
         .map(drop)

@@ -188,7 +188,7 @@ fn copy_one(
 }
 
 fn fill(old: &File, new: &File, stat: &Stat, durable: bool) -> io::Result<()> {
-    copy_content(old, new)?;
+    copy_content(old, new, u64::try_from(stat.st_size).unwrap_or(0))?;
     // Both before the mode: it may forbid the one, and the other takes some of it away.
     xattr::copy(old, new)?;
     give(new, stat, &rustix::fs::fstat(new)?)?;
@@ -238,18 +238,17 @@ fn times(stat: &Stat) -> Timestamps {
 }
 
 /// What is a hole stays one. The standard library copies by reference where the file system
-/// can.
-pub(super) fn copy_content(mut from: &File, mut to: &File) -> io::Result<()> {
-    let size = from.metadata()?.len();
+/// can. A file that grows meanwhile is copied as long as it was: its program goes on writing.
+fn copy_content(mut from: &File, mut to: &File, size: u64) -> io::Result<()> {
     let mut end = 0;
     loop {
         let start = match rustix::fs::seek(from, SeekFrom::Data(end)) {
-            Ok(start) => start,
+            Ok(start) if start < size => start,
             // There is no more data.
-            Err(rustix::io::Errno::NXIO) => return to.set_len(size),
+            Ok(_) | Err(rustix::io::Errno::NXIO) => return to.set_len(size),
             Err(error) => return Err(error.into()),
         };
-        end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+        end = rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size);
         from.seek(io::SeekFrom::Start(start))?;
         to.seek(io::SeekFrom::Start(start))?;
         io::copy(&mut from.take(end - start), &mut to)?;

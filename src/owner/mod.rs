@@ -137,7 +137,7 @@ pub(crate) fn perform(
         Relink::NAME => answer::<Relink>(root, &bytes, output),
         Remove::NAME => answer::<Remove>(root, &bytes, output),
         // Its answer is the archive itself.
-        Send::NAME => serde_json::from_slice::<Send>(&bytes)?.to_output(root),
+        Send::NAME => serde_json::from_slice::<Send>(&bytes)?.copy(root, output),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "no such task")),
     }
 }

@@ -19,8 +19,9 @@ use crate::python::Minor;
 use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Entry, Registry, StoreError};
 use crate::venv::{self, Differences, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
 
-/// How long it may take to keep the archives of one venv.
-const ARCHIVES_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to keep the archives of one owner, and those of all.
+const ARCHIVES_LIMIT: Duration = Duration::from_secs(30);
+const ALL_ARCHIVES_LIMIT: Duration = Duration::from_secs(300);
 
 /// What is in a tree.
 #[derive(Debug)]
@@ -238,9 +239,8 @@ fn known_hashes(context: &Context, entry: &Entry) -> BTreeMap<PathBuf, String> {
 
 /// Lets the owner of a venv copy the archives of this machine that it was installed from. Their
 /// hashes are written down.
-fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe) {
+fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe, deadline: Deadline) {
     let (root, store, owner) = (context.root, context.store, owner(context, venv));
-    let deadline = Deadline::after(ARCHIVES_LIMIT);
     // More would not be kept.
     let mut unread = ARCHIVE_QUOTA;
     for (_, mut archive) in recipe.local_archives() {
@@ -297,13 +297,17 @@ pub(crate) fn refresh_recipes<'a>(
     context: &Context,
     venvs: impl Iterator<Item = (&'a Entry, &'a Venv)>,
 ) {
+    let all = Deadline::after(ALL_ARCHIVES_LIMIT);
+    let mut of_owners: BTreeMap<u32, Deadline> = BTreeMap::new();
     for (entry, venv) in venvs {
+        let own = of_owners.entry(venv.uid);
+        let own = own.or_insert_with(|| Deadline::after(ARCHIVES_LIMIT.min(all.left())));
         let site = context.root.at(venv.site_packages());
         let changed = std::fs::metadata(site).and_then(|metadata| metadata.modified()).ok();
         if changed <= context.store.recipe_written(&entry.id) {
             continue;
         }
-        if let Err(error) = keep_recipe(context, entry, venv) {
+        if let Err(error) = keep_recipe_until(context, entry, venv, *own) {
             context.report.error(&format!("{}: cannot keep its recipe: {error}", entry.name));
         }
     }
@@ -321,6 +325,15 @@ fn stands_new(context: &Context, entry: &Entry, venv: &Venv, recipe: &Recipe) ->
 /// cannot be told today stays as it was told before, and so does what was in a venv that
 /// stands there new and empty.
 pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), StoreError> {
+    keep_recipe_until(context, entry, venv, Deadline::after(ARCHIVES_LIMIT))
+}
+
+fn keep_recipe_until(
+    context: &Context,
+    entry: &Entry,
+    venv: &Venv,
+    deadline: Deadline,
+) -> Result<(), StoreError> {
     match Content::of(context, entry, venv) {
         Ok(Content { wanted: Wanted::Same(recipe, _), .. })
             if stands_new(context, entry, venv, &recipe) =>
@@ -328,7 +341,7 @@ pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Resu
             Ok(())
         }
         Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
-            keep_archives(context, venv, &mut recipe);
+            keep_archives(context, venv, &mut recipe, deadline);
             context.store.save_recipe(&entry.id, &recipe)
         }
         _ => Ok(()),

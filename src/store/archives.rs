@@ -1,8 +1,8 @@
 //! Copies of the wheels and source archives of this machine that venvs were installed from:
 //! such a file is often gone on the day on which it is needed.
 //!
-//! A copy lies at `archives/UID/SHA256/NAME`, and belongs to the owner of the venv, who has to read
-//! it for a rebuild. Nobody else may: it may have been theirs alone. The directories are root's.
+//! A copy lies at `archives/UID/SHA256/NAME`. It is root's, and an access list lets the owner of the
+//! venv read it, who has to for a rebuild. Nobody else may: it may have been theirs alone.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Store;
-use crate::host::{fault, file};
+use crate::host::{fault, file, xattr};
 
 /// A larger one is not kept.
 pub(crate) const LIMIT: u64 = 1 << 30;
@@ -31,6 +31,11 @@ impl Store {
         name: &str,
         send: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
+        // The hash is the owner's word, and becomes the name of a directory.
+        let is_hash = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if hash.len() != 64 || !hash.bytes().all(is_hash) || name.contains('/') {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         if self.kept_archive(uid, hash, name).is_some() {
             return Ok(());
         }
@@ -47,15 +52,15 @@ impl Store {
             fault::point("write an archive")?;
             let file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            if rustix::process::geteuid().is_root() {
-                // What is written counts for its owner's quota on the disk.
-                std::os::unix::fs::fchown(&file, Some(uid), None)?;
-            }
             send(&file)?;
             if file.metadata()?.len() != length {
                 return Err(io::Error::other("it was changed while it was copied"));
             }
             file.set_permissions(Permissions::from_mode(0o400))?;
+            // The file stays root's: an owner could make it longer.
+            if rustix::process::geteuid().as_raw() != uid {
+                xattr::let_read(&file, uid)?;
+            }
             file.sync_all()?;
             file::rename(&temporary, &path)
         })();
@@ -149,16 +154,44 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(folder.path()));
         let uid = rustix::process::geteuid().as_raw();
-        for (hash, length) in [("00", LIMIT), ("01", LIMIT)] {
+        let hash = |digit: &str| digit.repeat(64);
+        for (hash, length) in [(hash("0"), LIMIT), (hash("1"), LIMIT)] {
             // Nothing but a hole.
-            store.keep_archive(uid, (length, hash), NAME, |file| file.set_len(length)).unwrap();
+            let send = |file: &File| file.set_len(length);
+            store.keep_archive(uid, (length, &hash), NAME, send).unwrap();
         }
-        let error = store.keep_archive(uid, (1, "02"), NAME, |_| Ok(())).unwrap_err();
+        let error = store.keep_archive(uid, (1, &hash("2")), NAME, |_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
         let other = uid + 1;
-        if rustix::process::geteuid().is_root() {
-            assert!(store.keep_archive(other, (1, "02"), NAME, |_| Ok(())).is_err());
-            assert_eq!(store.kept_archive(other, "02", NAME), None);
+        assert!(store.keep_archive(other, (1, &hash("2")), NAME, |_| Ok(())).is_err());
+        assert_eq!(store.kept_archive(other, &hash("2"), NAME), None);
+    }
+
+    #[test]
+    fn a_hash_that_is_none_names_no_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(folder.path().join("system")));
+        let elsewhere = folder.path().join("elsewhere");
+        for hash in [elsewhere.to_str().unwrap(), "../../x", "", "00", &"A".repeat(64)] {
+            assert!(store.keep_archive(7, (0, hash), NAME, |_| Ok(())).is_err(), "{hash}");
         }
+        assert!(store.keep_archive(7, (0, HASH), "../x", |_| Ok(())).is_err());
+        assert!(!elsewhere.exists());
+    }
+
+    #[test]
+    fn a_copy_stays_roots_and_one_user_may_read_it() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(folder.path()));
+        store.keep_archive(4711, (0, HASH), NAME, |_| Ok(())).unwrap();
+        let copy = store.kept_archive(4711, HASH, NAME).unwrap();
+        let found = fs::metadata(&copy).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7007), (0, 0));
+        let mut list = [0; 64];
+        let length = rustix::fs::getxattr(&copy, "system.posix_acl_access", &mut list).unwrap();
+        assert!(list[..length].windows(4).any(|part| part == 4711_u32.to_le_bytes()));
     }
 }

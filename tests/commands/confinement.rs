@@ -11,7 +11,7 @@ fn confined(script: &str, writes: &serde_json::Value) -> Output {
     let me = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
     let specification = serde_json::json!({
-        "uid": me, "gid": group, "groups": [], "overlays": [], "folder": "/", "writes": writes, "processes": 100_000, "memory": 64_u64 << 30, "file": 32_u64 << 30,
+        "uid": me, "gid": group, "groups": [], "overlays": [], "folder": "/", "writes": writes, "processes": 100_000, "memory": 64_u64 << 30,
     });
     Command::new(env!("CARGO_BIN_EXE_venvguard"))
         .args(["confine", &specification.to_string(), "--", "/bin/sh", "-c", script])
@@ -35,7 +35,7 @@ fn an_ordinary_user_lays_a_folder_over_another() {
     });
     let specification = serde_json::json!({
         "uid": person.uid, "gid": person.uid, "groups": [], "overlays": [overlay], "folder": "/",
-        "writes": null, "processes": 100_000, "memory": 64_u64 << 30, "file": 32_u64 << 30,
+        "writes": null, "processes": 100_000, "memory": 64_u64 << 30,
     });
     let script =
         format!("ls {}; id -u; grep CapEff /proc/self/status", person.at("home/old").display());
