@@ -6,7 +6,6 @@
 //!
 //! A pass never overwrites or deletes what no earlier pass put there: a [`Manifest`] names that.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -52,6 +51,9 @@ pub(crate) enum Pass {
     /// The same in the other direction: the older tree is about to come back. Of a tree that is
     /// `partial`, what installers left unfinished does not come with it.
     Back { partial: bool },
+    /// What was written meanwhile into the tree that has left its place. What is in place by now
+    /// may be newer: nothing is deleted there, and no newer file is overwritten.
+    Late { partial: bool },
 }
 
 /// What came of it.
@@ -71,42 +73,34 @@ impl Task for Carry {
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Carried> {
         let from = Folder::open(&root.at(self.from.path()))?;
         let to = Folder::open(&root.at(&self.to.0))?;
-        let known = Manifest::read(&to);
-        let since = match (&known, self.is_ahead()) {
-            (Some(known), _) => Some(known.since),
-            (None, true) => Some(Manifest::now(&to)?),
-            // Of a tree without a manifest it is not known when it was like the other one.
-            (None, false) => None,
-        };
+        if self.is_ahead() {
+            // A page that a program has mapped and not yet written has no new time: on the disk,
+            // the next store gives it one.
+            rustix::fs::syncfs(from.descriptor())?;
+        }
+        // What changes from now on may not be in this pass's copies.
+        let begun = Manifest::now(&to)?;
+        let known = self.known(&from, &to);
+        let since = known.as_ref().map(|known| known.since);
         let mut work = Work {
             task: self,
             root,
             from: &from,
             to: &to,
             deadline,
-            since: known.as_ref().and(since),
+            since,
             known: known.unwrap_or_default(),
             now: Manifest::default(),
             carried: Carried::default(),
         };
         work.run()?;
-        let Work { now, carried, .. } = work;
-        if self.is_ahead() {
-            now.write(&to, since)?;
-        } else {
-            // The tree that leaves keeps the list for the way back.
-            let back = |paths: BTreeSet<PathBuf>| -> BTreeSet<PathBuf> {
-                let back = |path: PathBuf| corresponding(&path, self.minor, self.from.site);
-                paths.into_iter().map(back).collect()
-            };
-            let manifest = Manifest {
-                since: 0,
-                user: back(now.user),
-                modified: back(now.modified),
-                beside: BTreeSet::new(),
-            };
-            manifest.write(&from, None)?;
-            Manifest::remove(&to)?;
+        let Work { mut now, carried, .. } = work;
+        now.since = if self.is_ahead() { since.unwrap_or(begun) } else { begun };
+        let here = now.translated(|path| self.origin(path));
+        now.write(&to, &from)?;
+        if !self.is_ahead() {
+            // Whichever of the two trees is put aside keeps the list for the way back.
+            here.write(&from, &to)?;
             from.sync()?;
             to.sync()?;
         }
@@ -121,7 +115,15 @@ impl Carry {
     }
 
     fn is_back(&self) -> bool {
-        matches!(self.pass, Pass::Back { .. })
+        matches!(self.pass, Pass::Back { .. } | Pass::Late { .. })
+    }
+
+    /// What earlier passes carried, in either direction, by its paths in the other tree.
+    fn known(&self, from: &Folder, to: &Folder) -> Option<Manifest> {
+        Manifest::read(to, from).or_else(|| {
+            let here = Manifest::read(from, to)?;
+            Some(here.translated(|path| self.target(path)))
+        })
     }
 
     fn target(&self, path: &Path) -> PathBuf {
@@ -157,13 +159,12 @@ impl Work<'_> {
         let found = venv::foreign_files(self.root, &self.task.from, &distributions)?;
         let wanted = |path: &Path| match &self.task.pass {
             Pass::First(paths) => paths.iter().any(|one| path.starts_with(&one.0)),
-            Pass::Back { partial: true } => !is_installers(path),
+            Pass::Back { partial: true } | Pass::Late { partial: true } => !is_installers(path),
             _ => true,
         };
-        if matches!(self.task.pass, Pass::First(_)) {
-            self.now.user.clone_from(&self.known.user);
-        } else {
-            self.delete_what_is_gone()?;
+        match self.task.pass {
+            Pass::First(_) | Pass::Late { .. } => self.now.user.clone_from(&self.known.user),
+            Pass::All | Pass::Last | Pass::Back { .. } => self.delete_what_is_gone()?,
         }
         let mut copier = Copier::new(self.from, self.to, !self.task.is_ahead());
         for one in found.iter().filter(|one| wanted(&one.path)) {
@@ -180,8 +181,12 @@ impl Work<'_> {
                 ForeignKind::Other => {}
             }
         }
-        if matches!(self.task.pass, Pass::All | Pass::Last | Pass::Back { partial: false }) {
+        let is_whole =
+            matches!(self.task.pass, Pass::Back { partial: false } | Pass::Late { partial: false });
+        if matches!(self.task.pass, Pass::All | Pass::Last) || is_whole {
             self.modified(&mut copier, &distributions);
+        }
+        if matches!(self.task.pass, Pass::All | Pass::Last | Pass::Back { partial: false }) {
             self.settle(
                 found
                     .iter()
@@ -251,6 +256,12 @@ impl Work<'_> {
         if there.is_some() && !is_known {
             return self
                 .left(path, &io::Error::other("the other environment has a file of that name"));
+        }
+        let is_newer = |there: &Stat| {
+            (there.st_mtime, there.st_mtime_nsec) > (here.st_mtime, here.st_mtime_nsec)
+        };
+        if matches!(self.task.pass, Pass::Late { .. }) && there.as_ref().is_some_and(is_newer) {
+            return self.left(path, &io::Error::other("the other environment has a newer one"));
         }
         match copier.copy(path, &target, there.is_some(), text.as_deref()) {
             Ok(()) => {
@@ -345,6 +356,7 @@ impl Work<'_> {
     /// Copies what was changed after it was installed over what the other tree has in its place,
     /// where that is what it was changed from. Otherwise the copy is kept beside.
     fn modified(&mut self, copier: &mut Copier, distributions: &[venv::Distribution]) {
+        // The first pass does not look at installed files.
         let since = self.since.filter(|_| !self.task.is_ahead() || !self.known.modified.is_empty());
         let tree = self.root.at(&self.task.to.0);
         self.now.modified.clone_from(&self.known.modified);

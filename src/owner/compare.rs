@@ -36,8 +36,9 @@ impl Task for Compare {
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Lines> {
         let tree = Folder::open(&root.at(self.tree.path()))?;
         let other = Folder::open(&root.at(&self.other.0))?;
-        // The last pass left it in the tree that was carried from, whichever of the two that is.
-        let since = Manifest::read(&tree).or_else(|| Manifest::read(&other)).map(|it| it.since);
+        // A pass leaves it in both trees.
+        let known = Manifest::read(&tree, &other).or_else(|| Manifest::read(&other, &tree));
+        let since = known.map(|known| known.since);
         // A tree that is half built may have none.
         let site = root.at(self.tree.site_packages());
         let distributions = venv::distributions(&site).unwrap_or_default();

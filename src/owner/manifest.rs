@@ -1,5 +1,5 @@
 //! Which files of a tree its counterpart holds as well: what a later pass may delete here when it
-//! is gone there, and what it may overwrite.
+//! is gone there, and what it may overwrite. It counts for that counterpart alone.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::host::path_text::PathText;
-use crate::host::{FileIdentity, Folder};
+use crate::host::{FileIdentity, Folder, tree};
 use crate::venv::CARRIED;
 
 const SCHEMA: u64 = 1;
@@ -36,6 +36,8 @@ pub(super) struct Manifest {
 #[serde(deny_unknown_fields)]
 struct Stored {
     schema_version: u64,
+    /// Which directory the counterpart is.
+    other: tree::Identity,
     since: i64,
     user: Vec<PathText>,
     modified: Vec<PathText>,
@@ -43,11 +45,13 @@ struct Stored {
 }
 
 impl Manifest {
-    /// The one that lies in a tree. One that cannot be read is none: then nothing is deleted.
-    pub(super) fn read(tree: &Folder) -> Option<Self> {
+    /// The one that lies in a tree and is about this counterpart. One that cannot be read is none:
+    /// then nothing is deleted.
+    pub(super) fn read(tree: &Folder, other: &Folder) -> Option<Self> {
         let stored: Stored = serde_json::from_slice(&tree.read(CARRIED, LIMIT).ok()?).ok()?;
+        let counts = stored.schema_version == SCHEMA && stored.other == identity(other).ok()?;
         let paths = |list: Vec<PathText>| list.into_iter().map(|path| path.0).collect();
-        (stored.schema_version == SCHEMA).then(|| Self {
+        counts.then(|| Self {
             since: stored.since,
             user: paths(stored.user),
             modified: paths(stored.modified),
@@ -62,13 +66,21 @@ impl Manifest {
         Ok(since)
     }
 
-    /// Writes it into a tree. `since` is now, unless it is given.
-    pub(super) fn write(mut self, tree: &Folder, since: Option<i64>) -> io::Result<()> {
-        let (mut file, now) = create(tree)?;
-        self.since = since.unwrap_or(now);
+    /// The same, as the counterpart would say it: `path` translates.
+    pub(super) fn translated(&self, path: impl Fn(&Path) -> PathBuf) -> Self {
+        let all = |paths: &BTreeSet<PathBuf>| paths.iter().map(|one| path(one)).collect();
+        let (user, modified) = (all(&self.user), all(&self.modified));
+        // A copy that is kept beside another file has no counterpart.
+        Self { since: self.since, user, modified, beside: BTreeSet::new() }
+    }
+
+    /// Writes it into a tree.
+    pub(super) fn write(self, tree: &Folder, other: &Folder) -> io::Result<()> {
+        let (mut file, _) = create(tree)?;
         let texts = |paths: BTreeSet<PathBuf>| paths.into_iter().map(PathText).collect();
         let stored = Stored {
             schema_version: SCHEMA,
+            other: identity(other)?,
             since: self.since,
             user: texts(self.user),
             modified: texts(self.modified),
@@ -78,10 +90,10 @@ impl Manifest {
         file.sync_all()?;
         tree.rename(&temporary(), Path::new(CARRIED))
     }
+}
 
-    pub(super) fn remove(tree: &Folder) -> io::Result<()> {
-        tree.unlink(Path::new(CARRIED))
-    }
+fn identity(tree: &Folder) -> io::Result<tree::Identity> {
+    Ok(tree::identity_of_open(tree.descriptor())?)
 }
 
 fn temporary() -> PathBuf {
@@ -103,25 +115,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_is_read_as_it_was_written_and_a_newer_one_is_not_obeyed() {
+    fn a_manifest_counts_for_its_counterpart_and_a_newer_one_is_not_obeyed() {
         let directory = tempfile::tempdir().unwrap();
-        let tree = Folder::open(&directory.path().canonicalize().unwrap()).unwrap();
-        assert_eq!(Manifest::read(&tree), None);
+        let base = directory.path().canonicalize().unwrap();
+        let [tree, other, third] = ["tree", "other", "third"].map(|name| {
+            std::fs::create_dir(base.join(name)).unwrap();
+            Folder::open(&base.join(name)).unwrap()
+        });
+        assert_eq!(Manifest::read(&tree, &other), None);
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
         let manifest = Manifest {
-            since: 0,
+            since: 7,
             user: paths(&[".env", "var/db"]),
             modified: paths(&["lib/x.py"]),
             beside: paths(&["lib/y.py.venvguard-modified"]),
         };
-        manifest.clone().write(&tree, Some(7)).unwrap();
-        assert_eq!(Manifest::read(&tree), Some(Manifest { since: 7, ..manifest.clone() }));
-        manifest.write(&tree, None).unwrap();
-        assert!(Manifest::read(&tree).unwrap().since > 0);
-        std::fs::write(directory.path().join(CARRIED), r#"{"schema_version":2}"#).unwrap();
-        assert_eq!(Manifest::read(&tree), None);
-        Manifest::remove(&tree).unwrap();
-        Manifest::remove(&tree).unwrap();
-        assert_eq!(tree.entries().unwrap(), []);
+        manifest.clone().write(&tree, &other).unwrap();
+        assert_eq!(Manifest::read(&tree, &other), Some(manifest));
+        assert_eq!(Manifest::read(&tree, &third), None);
+        assert!(Manifest::now(&tree).unwrap() > 0);
+        let path = base.join("tree").join(CARRIED);
+        let newer = std::fs::read_to_string(&path).unwrap().replace("version\":1", "version\":2");
+        std::fs::write(&path, newer).unwrap();
+        assert_eq!(Manifest::read(&tree, &other), None);
+        assert_eq!(tree.entries().unwrap().len(), 1);
     }
 }

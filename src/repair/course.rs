@@ -16,7 +16,7 @@
 use std::cell::{OnceCell, RefCell};
 
 use super::execute::Ledger;
-use super::halt::{Halt, Halted};
+use super::halt::{Halt, Halted, Triggers};
 use super::job::{Done, Job};
 use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
 use super::restart::{Baseline, Restarted, restart, users_of};
@@ -221,7 +221,7 @@ impl Course<'_, '_> {
         self.progress.step("putting the previous environment back");
         let step = Step::Swapping(swap.clone());
         let (mut halt, mut result) = (self.halt.borrow_mut(), None);
-        let stopped = halt.while_stopped(self.context, self.job, &step, || {
+        let stopped = halt.while_stopped(self.context, self.job, &step, Triggers::GoOn, || {
             let done = result.is_some();
             // Once it is back, there is nothing more to be done in the right order.
             if !done {

@@ -104,14 +104,14 @@ impl<'a> Ledger<'a> {
         });
         let started_late = one.halt.borrow().start_what_is_left(context.root);
         progress.end();
-        self.budget.charge(job.venv.uid, started.elapsed());
         let notes = [ended.notes, started_late].concat();
         let mut outcome = Outcome::new(job, ended.done, ended.restarted, notes);
-        if let Err(error) = self.enter(&outcome, ended.leftover, ended.aside) {
+        if let Err(error) = self.enter(&outcome, job.venv.uid, ended.leftover, ended.aside) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
         }
+        self.budget.charge(job.venv.uid, started.elapsed());
         self.context.report.outcome(&job.entry.name, &outcome);
         outcome
     }
@@ -133,6 +133,7 @@ impl<'a> Ledger<'a> {
     fn enter(
         &self,
         outcome: &Outcome,
+        uid: u32,
         leftover: Option<Leftover>,
         aside: Option<Kept>,
     ) -> Result<(), StoreError> {
@@ -148,7 +149,7 @@ impl<'a> Ledger<'a> {
         let after = entry.clone();
         let leftovers: Vec<Leftover> = leftover.into_iter().chain(older).collect();
         if after != before || !leftovers.is_empty() {
-            registry.leftovers.extend(leftovers);
+            registry.leftovers.extend(leftovers.iter().cloned());
             store.save_registry(registry)?;
         }
         let pinned = match &outcome.done {
@@ -180,8 +181,8 @@ impl<'a> Ledger<'a> {
             return Ok(());
         }
         store.close_journal(&outcome.id)?;
-        let leftovers = self.books().registry.leftovers.clone();
-        let gone = discard_all(self.context, &leftovers);
+        let limit = self.time_left(uid).unwrap_or_default().min(SWEEP_LIMIT);
+        let gone = discard_all(self.context, &leftovers, limit);
         forget(self.context, self.books().registry, &gone);
         Ok(())
     }
@@ -223,13 +224,13 @@ fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Le
 /// Removes what nobody needs any more. What cannot be removed is reported, and tried again by the
 /// next run.
 pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
-    let gone = discard_all(context, &registry.leftovers);
+    let gone = discard_all(context, &registry.leftovers, SWEEP_LIMIT);
     forget(context, registry, &gone);
 }
 
 /// Returns those that are gone, or were replaced by somebody.
-fn discard_all(context: &Context, leftovers: &[Leftover]) -> Vec<Leftover> {
-    let deadline = Deadline::after(SWEEP_LIMIT);
+fn discard_all(context: &Context, leftovers: &[Leftover], limit: Duration) -> Vec<Leftover> {
+    let deadline = Deadline::after(limit);
     let is_gone = |one: &&Leftover| {
         let path = printable(one.path());
         if is_another(one) {
@@ -238,7 +239,7 @@ fn discard_all(context: &Context, leftovers: &[Leftover]) -> Vec<Leftover> {
             context.report.note(&note);
             return true;
         }
-        match trees::discard(context.root, one.path(), one.identity, deadline.left()) {
+        match trees::discard(context.root, one.path(), one.identity, deadline) {
             Ok(()) => {
                 let (action, place, message) = ("removed", Some(one.path()), &path);
                 audit::Line { action, path: place, message, ..Default::default() }

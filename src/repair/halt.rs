@@ -4,7 +4,7 @@ use super::Context;
 use super::job::Job;
 use crate::host::Root;
 use crate::service::{self, Service};
-use crate::store::Progress as Step;
+use crate::store::{JournalEntry, Progress as Step};
 
 /// How often services are stopped that come up again by themselves.
 const ATTEMPTS: usize = 3;
@@ -19,9 +19,9 @@ pub(super) struct Halt {
 }
 
 impl Halt {
-    /// The same after a crash.
-    pub(super) fn of(units: &[String]) -> Self {
-        Self { stopped: Vec::new(), units: units.to_vec() }
+    /// The same after a crash, of which the journal tells.
+    pub(super) fn of(journal: &JournalEntry) -> Self {
+        Self { stopped: journal.services.clone(), units: journal.units.clone() }
     }
 
     /// Starts what was stopped and is still down, whatever kept it from being started before. What
@@ -32,12 +32,17 @@ impl Halt {
                 .is_ok_and(|found| !found.is_at_work() && !found.failed)
         };
         let left: Vec<&Service> = self.stopped.iter().filter(is_left).collect();
-        left.into_iter()
+        let mut notes: Vec<String> = left
+            .into_iter()
             .map(|service| match service::restart(root, service) {
                 Ok(_) => format!("{service} was started again"),
                 Err(error) => format!("cannot start {service} again: {error}"),
             })
-            .collect()
+            .collect();
+        if let Err(error) = service::start_units(root, &self.units) {
+            notes.push(format!("cannot start {} again: {error}", self.units.join(", ")));
+        }
+        notes
     }
 
     pub(super) fn units(&self) -> &[String] {
@@ -52,12 +57,13 @@ impl Halt {
         context: &Context,
         job: &Job,
         step: &Step,
+        first: Triggers,
         mut work: impl FnMut() -> Result<(), E>,
     ) -> Result<(), Halted<E>> {
         let dependents = service::dependents(context.root, &job.services);
         self.add(dependents.map_err(|error| Halted::Stop(error.to_string()))?);
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 {
+            if attempt > 0 || first == Triggers::Stopped {
                 let triggers = service::triggers(context.root, &job.services);
                 let triggers = triggers.map_err(|error| Halted::Stop(error.to_string()))?;
                 self.add(triggers.clone());
@@ -101,6 +107,14 @@ impl Halt {
         self.units.sort();
         self.units.dedup();
     }
+}
+
+/// What becomes of the sockets and timers that may start a service in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Triggers {
+    /// They go on, unless they do so: a socket keeps its clients waiting for a moment.
+    GoOn,
+    Stopped,
 }
 
 /// Why the work was not done, or not while everything was stopped.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::content::{Content, Installed};
 use super::engine;
-use super::halt::{Halt, Halted};
+use super::halt::{Halt, Halted, Triggers};
 use super::install::{InstallError, Installer};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
@@ -20,6 +20,7 @@ use crate::host::confine::{self, Overlay};
 use crate::host::tree::Parent;
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
+use crate::service;
 use crate::store::{Kept, Leftover, Progress as Step, StoreError, Swap};
 use crate::venv::{self, Difference, Flavour, Venv};
 
@@ -222,7 +223,7 @@ impl Work<'_> {
         let mut carried = Carried::default();
         let (context, job) = (self.context, self.job);
         let (deadline, installed) = (self.deadline, &self.installed);
-        let result = self.halt.while_stopped(context, job, &step, || {
+        let result = self.halt.while_stopped(context, job, &step, Triggers::GoOn, || {
             carried = pair.carry(root, Pass::Last, deadline.left()).map_err(RebuildError::Carry)?;
             let is_same = Installed::of(root, &job.venv) == *installed;
             is_same.then_some(()).ok_or(RebuildError::Changed)
@@ -240,13 +241,19 @@ impl Work<'_> {
         let before = self.smoke(&[]);
         let step = Step::InPlace(self.swap.clone());
         let (context, job) = (self.context, self.job);
-        self.halt.while_stopped(context, job, &step, || Ok(())).map_err(RebuildError::from)?;
+        self.halt
+            .while_stopped(context, job, &step, Triggers::Stopped, || Ok(()))
+            .map_err(RebuildError::from)?;
         self.begin(step)?;
         self.exchange()?;
         let aside = self.swap.kept.path().to_path_buf();
         let pair = Pair::new(&job.venv, self.owner, &aside, self.target.minor).swapped();
         let mut notes = self.build(pair, &[])?;
         notes.extend(self.compare(|| before, &[])?);
+        if let Some(service) = service::came_up_again(context.root, &job.services) {
+            // It may have begun its data anew in the half-built tree.
+            return Err(RebuildError::Halt(format!("{service} was started meanwhile")));
+        }
         // Programs that are no service's may have gone on writing into either tree.
         let carried = pair.carry_from_aside(self.context.root, Pass::Last, self.deadline.left());
         notes.extend(self.told(carried.map_err(RebuildError::Carry)?));

@@ -63,12 +63,37 @@ enum Next {
     Yield(Kept),
 }
 
+/// What came of one entry of the journal.
+enum Recovered {
+    /// All was done that was left to do; it went well, or not.
+    Repaired(bool),
+    /// There was nothing to be repaired, and all is well, or not.
+    LeftAlone(bool),
+}
+
 fn recover_one(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
     journal: &JournalEntry,
 ) -> Result<bool, Box<dyn std::error::Error>> {
+    let recovered = recover_venv(context, registry, now, journal);
+    if let Ok(Recovered::Repaired(is_well)) = recovered {
+        return Ok(is_well);
+    }
+    // Whatever becomes of the venv, what was stopped for its repair is started.
+    for note in Halt::of(journal).start_what_is_left(context.root) {
+        context.report.note(&format!("{}: {note}", journal.name));
+    }
+    recovered.map(|recovered| matches!(recovered, Recovered::LeftAlone(true)))
+}
+
+fn recover_venv(
+    context: &Context,
+    registry: &mut Registry,
+    now: &Interpreters,
+    journal: &JournalEntry,
+) -> Result<Recovered, Box<dyn std::error::Error>> {
     // What could not be written down afterwards is not begun: the services would be
     // restarted by each attempt.
     context.store.write_journal(journal)?;
@@ -80,7 +105,7 @@ fn recover_one(
             printable(journal.path())
         ));
         context.store.close_journal(&journal.id)?;
-        return Ok(true);
+        return Ok(Recovered::LeftAlone(true));
     };
     if let Next::Yield(kept) = next {
         if tree::identity(kept.path()) == Some(kept.identity) {
@@ -92,18 +117,18 @@ fn recover_one(
             context.store.save_registry(registry)?;
         }
         context.store.close_journal(&journal.id)?;
-        return Ok(false);
+        return Ok(Recovered::LeftAlone(false));
     }
     if matches!(next, Next::Nothing) {
         context.store.close_journal(&journal.id)?;
-        return Ok(true);
+        return Ok(Recovered::LeftAlone(true));
     }
     let venv = match venv::inspect(context.root, journal.path()) {
         // There is nothing to be done for what is no venv any more.
         Err(error) if matches!(next, Next::Start | Next::Restart | Next::Refresh) => {
             context.report.note(&format!("{}: {error}", journal.name));
             context.store.close_journal(&journal.id)?;
-            return Ok(false);
+            return Ok(Recovered::LeftAlone(false));
         }
         other => other?,
     };
@@ -116,10 +141,11 @@ fn recover_one(
     job.follows |= followed;
     job.services.clone_from(&journal.services);
     job.were_up.clone_from(&journal.services);
-    let halt = Halt::of(&journal.units);
+    let halt = Halt::of(journal);
     let ledger = Ledger::new(context, registry);
     let outcome = ledger.carry_out(now, &job, halt, |course| course.go_on(next));
-    Ok(!matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. }))
+    let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
+    Ok(Recovered::Repaired(is_well))
 }
 
 impl Course<'_, '_> {
@@ -318,8 +344,11 @@ mod tests {
             let mut crash = Crash::new();
             let [venv, other] = crash.identities();
             // What is in the other tree was carried there before.
-            let carried = r#"{"schema_version":1,"since":9000000000000000000,"user":[],"modified":[],"beside":[]}"#;
-            std::fs::write(crash.venv.join(venv::CARRIED), carried).unwrap();
+            let carried = serde_json::json!({
+                "schema_version": 1, "other": other, "since": 9_000_000_000_000_000_000_i64,
+                "user": [], "modified": [], "beside": [],
+            });
+            std::fs::write(crash.venv.join(venv::CARRIED), carried.to_string()).unwrap();
             let step = if swapping {
                 Step::Swapping(crash.swap(venv, other))
             } else {

@@ -1,11 +1,12 @@
 //! Back to the tree of before a rebuild, because somebody wants it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use super::course::{Course, Ended};
 use super::execute::Ledger;
-use super::halt::{Halt, Halted};
+use super::halt::{Halt, Halted, Triggers};
 use super::job::{Done, Job, Outcome};
 use super::restart::Restarted;
 use super::stage::{from_beside, name_of};
@@ -128,7 +129,7 @@ impl Course<'_, '_> {
         let pair = Pair::new(&job.venv, &owner, &place, swap.minor);
         let pair = site.map(|site| Pair { in_place: site, ..pair });
         let mut halt = self.halt.borrow_mut();
-        let stopped = halt.while_stopped(context, job, &step, || {
+        let stopped = halt.while_stopped(context, job, &step, Triggers::GoOn, || {
             if let Some(pair) = &pair {
                 carried = pair.carry(context.root, pass.clone(), LOOK_LIMIT)?;
             }
@@ -157,9 +158,19 @@ impl Course<'_, '_> {
         }
         if let Some(pair) = pair.map(Pair::swapped) {
             // What is no service's may have written until now.
-            if let Err(error) = pair.carry_from_aside(context.root, pass, LOOK_LIMIT) {
-                notes.push(format!("cannot carry what was written last: {error}"));
+            let late = Pass::Late { partial: false };
+            match pair.carry_from_aside(context.root, late, LOOK_LIMIT) {
+                Ok(carried) => {
+                    swap.kept.holds_files |= !carried.left.is_empty();
+                    notes.extend(left_behind(carried.left));
+                }
+                Err(error) => {
+                    swap.kept.holds_files = true;
+                    notes.push(format!("cannot carry what was written last: {error}"));
+                }
             }
+            let mut seen = BTreeSet::new();
+            notes.retain(|note| seen.insert(note.clone()));
         }
         let mut ended = self.restore(swap.kept, swap.minor);
         ended.notes.splice(0..0, notes);

@@ -80,7 +80,7 @@ impl Stage {
     pub(super) fn empty_and_remove(self, root: &Root) -> io::Result<()> {
         let mut result = Ok(());
         clock::wait_until(Deadline::after(PATIENCE), POLL, || {
-            result = trees::discard(root, &self.path, self.identity, EMPTY_LIMIT);
+            result = trees::discard(root, &self.path, self.identity, Deadline::after(EMPTY_LIMIT));
             result.is_ok()
         });
         result.map_err(|error| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Context;
 use super::stage::{from_beside, name_of};
 use super::target::owner_of;
+use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::tree::{Identity, Parent};
@@ -125,7 +126,7 @@ pub(super) fn discard(
     root: &Root,
     tree: &Path,
     which: Identity,
-    limit: Duration,
+    deadline: Deadline,
 ) -> io::Result<()> {
     let parent = Parent::of(tree)?;
     let name = name_of(tree);
@@ -144,12 +145,14 @@ pub(super) fn discard(
     // Paths of trees are real ones, whatever directory stands for the system.
     let real = &Root::new("/");
     let task = Remove { path: PathText(tree.to_path_buf()), identity: which };
-    let removed = owner::run(real, &owner_of(root, uid, gid), limit, &task)?;
-    // In a tree of root's each directory of somebody else is theirs to empty.
-    for (path, identity, uid) in removed.others {
-        if uid != 0 && owner::is_root() && parent.owner(name)?.is_some_and(|(top, _)| top == 0) {
+    let removed = owner::run(real, &owner_of(root, uid, gid), deadline.left(), &task)?;
+    // In a tree of root's each directory of somebody else is theirs to empty. Only the answer of
+    // root's own process is believed.
+    let others = if uid == 0 && owner::is_root() { removed.others } else { Vec::new() };
+    for (path, identity, other) in others {
+        if other != 0 && path.0.starts_with(tree) {
             let task = Remove { path, identity };
-            owner::run(real, &owner_of(root, uid, uid), limit, &task)?;
+            owner::run(real, &owner_of(root, other, other), deadline.left(), &task)?;
         }
     }
     match parent.remove_empty(name, which) {
@@ -223,21 +226,26 @@ impl Pair<'_> {
         partial: bool,
     ) -> io::Result<(Left, Vec<String>)> {
         let root = context.root;
-        let pass = || Pass::Back { partial };
         let mut notes = Vec::new();
+        let mut is_all_back = true;
         let mut told = |carried: io::Result<Carried>| match carried {
             Ok(carried) => {
+                is_all_back &= carried.left.is_empty();
                 let left = carried.left.into_lines().into_iter();
                 notes.extend(carried.notes.into_lines());
                 notes.extend(left.map(|line| format!("not carried back: {line}")));
             }
-            Err(error) => notes.push(format!("cannot carry its user files back: {error}")),
+            Err(error) => {
+                is_all_back = false;
+                notes.push(format!("cannot carry its user files back: {error}"));
+            }
         };
-        told(self.carry(root, pass(), LOOK_LIMIT));
+        told(self.carry(root, Pass::Back { partial }, LOOK_LIMIT));
         put_back(self.venv, swap)?;
         let now = self.swapped();
-        told(now.carry_from_aside(root, pass(), LOOK_LIMIT));
+        told(now.carry_from_aside(root, Pass::Late { partial }, LOOK_LIMIT));
         let (left, note) = now.left_aside(root, partial);
+        let left = if is_all_back { left } else { Left::HoldsFiles };
         notes.extend(note);
         // Both passes may have met the same file.
         let mut seen = std::collections::BTreeSet::new();
@@ -320,7 +328,7 @@ mod tests {
         put_back(&venv, &swap).unwrap();
         assert!(venv.join("old").exists());
         for _ in 0..2 {
-            discard(&Root::new("/"), &aside, new, LOOK_LIMIT).unwrap();
+            discard(&Root::new("/"), &aside, new, Deadline::after(LOOK_LIMIT)).unwrap();
         }
         assert!(!aside.exists());
     }

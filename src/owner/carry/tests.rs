@@ -111,8 +111,16 @@ fn what_changes_between_two_passes_is_carried_and_what_is_deleted_is_deleted() {
     assert!(!trees.at("/srv/new/var/app.db-journal").exists());
     assert!(!trees.at("/srv/new/spool").exists());
     assert_eq!(fs::metadata(trees.at("/srv/new/var/same")).unwrap().ino(), inode);
-    assert!(!trees.at("/srv/new").join(CARRIED).exists());
-    assert!(trees.at("/srv/venv").join(CARRIED).exists());
+    // The same work once more brings what has changed again.
+    tick();
+    trees.write("/srv/venv/var/changed", "3");
+    fs::remove_file(trees.at("/srv/venv/uploads/new")).unwrap();
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    assert_eq!(trees.read("/srv/new/var/changed"), "3");
+    assert!(!trees.at("/srv/new/uploads/new").exists());
+    for tree in ["/srv/venv", "/srv/new"] {
+        assert!(trees.at(tree).join(CARRIED).exists(), "{tree}");
+    }
 }
 
 #[test]
@@ -170,7 +178,54 @@ fn the_way_back_brings_what_was_written_and_deleted_since() {
     let names = ["kept", "deleted", "written", "uploaded", "alone"];
     let found = names.map(|name| trees.read(&format!("/srv/new/{name}")));
     assert_eq!(found, ["1", "gone", "2", "1", "1"]);
-    assert!(!trees.at("/srv/new").join(CARRIED).exists());
+    // Interrupted, gone on with, and done again.
+    tick();
+    trees.write("/srv/venv/written", "3");
+    fs::remove_file(trees.at("/srv/venv/uploaded")).unwrap();
+    assert_eq!(trees.back(), Carried::default());
+    assert_eq!(trees.read("/srv/new/written"), "3");
+    assert!(!trees.at("/srv/new/uploaded").exists());
+    // The trees change places, and a program that had a file open goes on for a moment.
+    trees.swap();
+    tick();
+    trees.write("/srv/new/written", "4");
+    trees.write("/srv/new/kept", "old");
+    tick();
+    trees.write("/srv/venv/kept", "newer");
+    let late = Pass::Late { partial: false };
+    let left = trees.carry(("/srv/new", NEW), ("/srv/venv", OLD), late).left.into_lines();
+    assert_eq!(trees.read("/srv/venv/written"), "4");
+    assert_eq!(trees.read("/srv/venv/kept"), "newer");
+    assert!(left.len() == 1 && left[0].contains("has a newer one"), "{left:?}");
+}
+
+#[test]
+fn a_manifest_about_another_tree_deletes_nothing() {
+    let trees = Trees::new();
+    trees.write("/srv/venv/.env", "1");
+    trees.ahead(Pass::All);
+    trees.ahead(Pass::Last);
+    // The successor is given up, and another one is built in place and fails.
+    fs::remove_dir_all(trees.at("/srv/new")).unwrap();
+    fs::rename(trees.at("/srv/venv"), trees.at("/srv/new")).unwrap();
+    trees.write("/srv/venv/var/order", "1");
+    let pass = Pass::Back { partial: true };
+    trees.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass);
+    assert_eq!(trees.read("/srv/new/.env"), "1");
+    assert_eq!(trees.read("/srv/new/var/order"), "1");
+}
+
+#[test]
+fn what_changes_in_a_half_built_tree_comes_back() {
+    let trees = Trees::new();
+    trees.write("/srv/venv/log", "1\n");
+    trees.swap();
+    trees.carry(("/srv/new", OLD), ("/srv/venv", NEW), Pass::All);
+    tick();
+    trees.write("/srv/venv/log", "1\n2\n");
+    let pass = Pass::Back { partial: true };
+    assert_eq!(trees.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass), Carried::default());
+    assert_eq!(trees.read("/srv/new/log"), "1\n2\n");
 }
 
 #[test]
