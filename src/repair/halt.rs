@@ -3,7 +3,7 @@
 use super::Context;
 use super::job::Job;
 use crate::host::Root;
-use crate::service::{self, Service};
+use crate::service::{self, Restart, Service};
 use crate::store::{JournalEntry, Progress as Step};
 
 /// How often services are stopped that come up again by themselves.
@@ -28,15 +28,17 @@ impl Halt {
     /// was started and failed is its manager's.
     pub(super) fn start_what_is_left(&self, root: &Root) -> Vec<String> {
         let is_left = |service: &&Service| {
-            service::condition(root, service)
-                .is_ok_and(|found| !found.is_at_work() && !found.failed)
+            service::condition(root, service).is_ok_and(|found| {
+                found.left_alone.is_none() && !found.is_at_work() && !found.failed
+            })
         };
         let left: Vec<&Service> = self.stopped.iter().filter(is_left).collect();
         let mut notes: Vec<String> = left
             .into_iter()
-            .map(|service| match service::restart(root, service) {
-                Ok(_) => format!("{service} was started again"),
-                Err(error) => format!("cannot start {service} again: {error}"),
+            .filter_map(|service| match service::restart(root, service) {
+                Ok(Restart::Done) => Some(format!("{service} was started again")),
+                Ok(Restart::LeftAlone) => None,
+                Err(error) => Some(format!("cannot start {service} again: {error}")),
             })
             .collect();
         if let Err(error) = service::start_units(root, &self.units) {
