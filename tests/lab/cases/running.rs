@@ -122,8 +122,8 @@ fn told_of(machine: &Machine) -> Result<()> {
     let service = service_of(Site::Followed);
     // Somebody started one by hand: no manager can restart it.
     machine.must(&format!(
-        "setsid su app -s /bin/sh -c 'exec {}/bin/python -c \"import time; time.sleep(900)\"' >/dev/null 2>&1 </dev/null &
-         sleep 1; pgrep -f 'time.sleep.900.' >/root/by-hand",
+        "setsid setpriv --reuid=app --regid=app --init-groups {}/bin/python -c 'import time; time.sleep(900)' >/dev/null 2>&1 </dev/null &
+         echo $! >/root/by-hand; sleep 1; kill -0 $(cat /root/by-hand)",
         service.venv
     ))?;
     let before = machine.pids_of(&service.venv)?;
