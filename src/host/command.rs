@@ -203,6 +203,12 @@ impl Program {
         self
     }
 
+    /// What it is called in messages.
+    pub(crate) fn called(mut self, name: String) -> Self {
+        self.name = name;
+        self
+    }
+
     /// What was said of memory.
     pub(super) fn memory(&self) -> Option<u64> {
         self.memory_limit

@@ -52,6 +52,8 @@ pub(super) enum RebuildError {
     Halt(String),
     #[error("its user files cannot be carried over: {0}")]
     Carry(io::Error),
+    #[error("it took longer than it may (`rebuild-timeout`, `owner-timeout` and `run-timeout` in the configuration)")]
+    OutOfTime,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -352,6 +354,9 @@ impl Work<'_> {
         let is_beside = !overlays.is_empty();
         let carry = |pass| {
             let limit = deadline.left();
+            if limit.is_zero() {
+                return Err(RebuildError::OutOfTime);
+            }
             let carried = if is_beside {
                 pair.carry(root, pass, limit)
             } else {
