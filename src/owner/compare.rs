@@ -1,4 +1,7 @@
 //! What is in one of two trees alone: asked before a tree that was in place is removed.
+//!
+//! The other tree is in place by then. Of the lists that a pass has left in both, the one in the
+//! tree that is aside is enough.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -37,7 +40,9 @@ impl Task for Compare {
         let tree = Folder::open(&root.at(self.tree.path()))?;
         let other = Folder::open(&root.at(&self.other.0))?;
         // A pass leaves it in both trees.
-        let known = Manifest::read(&tree, &other).or_else(|| Manifest::read(&other, &tree));
+        let aside = Manifest::read(&tree, &other);
+        let is_listed = aside.is_some();
+        let known = aside.or_else(|| Manifest::read(&other, &tree));
         let since = known.map(|known| known.since);
         // A tree that is half built may have none.
         let site = root.at(self.tree.site_packages());
@@ -71,11 +76,13 @@ impl Task for Compare {
                 unique.push(|| printable(&path));
             }
         }
-        if self.partial {
-            return Ok(unique);
+        if !self.partial {
+            for info in self.installed_since(root, &distributions, &tree, since) {
+                unique.push(|| printable(&info));
+            }
         }
-        for info in self.installed_since(root, &distributions, &tree, since) {
-            unique.push(|| printable(&info));
+        if is_listed {
+            Manifest::remove(&other)?;
         }
         Ok(unique)
     }

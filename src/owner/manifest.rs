@@ -90,6 +90,10 @@ impl Manifest {
         file.sync_all()?;
         tree.rename(&temporary(), Path::new(CARRIED))
     }
+
+    pub(super) fn remove(tree: &Folder) -> io::Result<()> {
+        tree.unlink(Path::new(CARRIED))
+    }
 }
 
 fn identity(tree: &Folder) -> io::Result<tree::Identity> {

@@ -52,7 +52,9 @@ pub(super) enum RebuildError {
     Halt(String),
     #[error("its user files cannot be carried over: {0}")]
     Carry(io::Error),
-    #[error("it took longer than it may (`rebuild-timeout`, `owner-timeout` and `run-timeout` in the configuration)")]
+    #[error(
+        "it took longer than it may (`rebuild-timeout`, `owner-timeout` and `run-timeout` in the configuration)"
+    )]
     OutOfTime,
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::course::{Course, Ended};
-use super::execute::Ledger;
+use super::execute::{Ledger, sweep};
 use super::halt::Halt;
 use super::job::{Done, Job};
 use super::target::owner;
@@ -21,7 +21,9 @@ use crate::venv;
 /// in the journal, and stands in no other's way. Says whether all is well.
 pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpreters) -> bool {
     let mut all_well = true;
-    for entry in context.store.open_journal() {
+    let open = context.store.open_journal();
+    let was_interrupted = !open.is_empty();
+    for entry in open {
         let result = match entry {
             Ok(journal) => recover_one(context, registry, now, &journal)
                 .map_err(|error| format!("{}: {error}", journal.name)),
@@ -34,6 +36,10 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
             context.report.error(&format!("cannot end an interrupted repair: {error}"));
             false
         });
+    }
+    if was_interrupted {
+        // The run that was interrupted had no time to remove what it no longer needed.
+        sweep(context, registry);
     }
     all_well
 }

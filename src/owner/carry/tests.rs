@@ -251,6 +251,7 @@ fn what_is_in_the_tree_aside_alone_is_named() {
     trees.ahead(Pass::Last);
     trees.swap();
     assert_eq!(trees.unique(OLD, NEW), Vec::<String>::new());
+    assert!(!trees.at("/srv/venv").join(CARRIED).exists(), "the tree in place needs no list");
     tick();
     trees.write("/srv/new/late", "1");
     trees.write("/srv/new/both", "22");
