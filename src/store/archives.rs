@@ -15,10 +15,10 @@ use super::Store;
 use crate::host::{fault, file, xattr};
 
 /// A larger one is not kept.
-pub(crate) const LIMIT: u64 = 1 << 30;
+pub(crate) const LIMIT: u64 = 512 << 20;
 
 /// How long all archives of one owner may be together. Holes count: root reads them all.
-pub(crate) const QUOTA: u64 = 1 << 30;
+pub(crate) const QUOTA: u64 = 512 << 20;
 
 const FOLDER: &str = "archives";
 
