@@ -313,8 +313,7 @@ impl Work<'_> {
         if moved == inside || stat(self.to, &moved).is_err() {
             return None;
         }
-        let name = |minor: Minor| minor.program();
-        let (old, new) = (name(self.task.from.site), name(self.task.minor));
+        let (old, new) = (self.task.from.site.program(), self.task.minor.program());
         let replaced = text.components().map(|part| match part {
             Component::Normal(part) if part == old.as_str() => Component::Normal(new.as_ref()),
             other => other,

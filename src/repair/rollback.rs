@@ -1,6 +1,5 @@
 //! Back to the tree of before a rebuild, because somebody wants it.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use super::job::{Done, Job, Outcome};
 use super::restart::Restarted;
 use super::stage::{from_beside, name_of};
 use super::target::owner;
-use super::trees::{LOOK_LIMIT, Pair, left_behind};
+use super::trees::{LOOK_LIMIT, Pair, drop_repeats, left_behind};
 use super::{Context, pin};
 use crate::host::file::printable;
 use crate::host::tree::Parent;
@@ -169,8 +168,7 @@ impl Course<'_, '_> {
                     notes.push(format!("cannot carry what was written last: {error}"));
                 }
             }
-            let mut seen = BTreeSet::new();
-            notes.retain(|note| seen.insert(note.clone()));
+            drop_repeats(&mut notes);
         }
         let mut ended = self.restore(swap.kept, swap.minor);
         ended.notes.splice(0..0, notes);

@@ -1,5 +1,6 @@
 //! What root asks of a tree's owner about it: see [`crate::owner`].
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind::NotFound};
 use std::path::Path;
 use std::time::Duration;
@@ -176,6 +177,12 @@ pub(super) fn left_behind(left: Lines) -> impl Iterator<Item = String> {
         .map(|line| format!("not carried over, and kept in the previous environment: {line}"))
 }
 
+/// Two passes may have met the same file.
+pub(super) fn drop_repeats(notes: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    notes.retain(|note| seen.insert(note.clone()));
+}
+
 /// What becomes of a tree that was in place and is aside again.
 #[derive(Debug)]
 pub(super) enum Left {
@@ -247,9 +254,7 @@ impl Pair<'_> {
         let (left, note) = now.left_aside(root, partial);
         let left = if is_all_back { left } else { Left::HoldsFiles };
         notes.extend(note);
-        // Both passes may have met the same file.
-        let mut seen = std::collections::BTreeSet::new();
-        notes.retain(|note| seen.insert(note.clone()));
+        drop_repeats(&mut notes);
         Ok((left, notes))
     }
 }
