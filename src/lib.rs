@@ -48,7 +48,7 @@
 //! | [`host`] | the only door to the system: processes, users, mounts, clocks, files |
 //!
 //! `plan` and `report` have no effects; nothing imports `cli`; paths go through
-//! [`host::Root`], so that a test is a folder of files.
+//! [`host::Root`], so that a test is a directory of files.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the overview is for readers of the code")]
 

@@ -19,7 +19,7 @@ use crate::venv::Relax;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(super) struct Arguments {
-    /// A folder that stands for the whole system.
+    /// A directory that stands for the whole system.
     #[arg(long, hide = true, default_value = "/", global = true)]
     pub(super) root: PathBuf,
     /// What root keeps, instead of your own
@@ -61,10 +61,10 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Find venvs below some folders
+    /// Find venvs below some directories
     Scan {
         /// Where to look (default: where venvs usually are)
-        folders: Vec<PathBuf>,
+        dirs: Vec<PathBuf>,
         /// Register what is found
         #[arg(long)]
         register: bool,
@@ -138,7 +138,7 @@ const JSON_HELP: &str = "Print one JSON object, with a schema_version";
 
 #[derive(Debug, Args)]
 pub(super) struct Register {
-    /// The venvs' folders
+    /// The venvs' directories
     #[arg(required = true)]
     pub(super) paths: Vec<PathBuf>,
     /// A name for it (default: made from the path)

@@ -107,7 +107,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::List { json } => list::list(&guard, json),
         Command::Show { venvs, json } => list::show(&guard, &venvs, json),
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),
-        Command::Scan { folders, register, json } => scan::scan(&guard, &folders, register, json),
+        Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
         Command::Rollback { venv, to } => rebuild::rollback(&guard, &venv, to.as_deref()),

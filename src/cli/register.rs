@@ -109,7 +109,7 @@ fn add(
 ) -> anyhow::Result<(String, Venv)> {
     let real = guard.root.at(path_from_here(guard, path)?);
     let real = real.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => anyhow::anyhow!("there is no such folder"),
+        std::io::ErrorKind::NotFound => anyhow::anyhow!("there is no such directory"),
         _ => error.into(),
     })?;
     let path = guard.root.logical(&real);

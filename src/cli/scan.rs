@@ -33,7 +33,7 @@ struct FoundJson {
 
 pub(super) fn scan(
     guard: &Guard,
-    folders: &[PathBuf],
+    dirs: &[PathBuf],
     register: bool,
     json: bool,
 ) -> anyhow::Result<Exit> {
@@ -46,8 +46,8 @@ pub(super) fn scan(
     let mut found = Vec::new();
     // An ordinary user's venvs are in his home.
     let home = guard.root.user().map(|uid| vec![user::own_home(&guard.root, uid)]);
-    let folders = home.as_deref().filter(|_| folders.is_empty()).unwrap_or(folders);
-    for one in venv::scan(&guard.root, folders).found {
+    let dirs = home.as_deref().filter(|_| dirs.is_empty()).unwrap_or(dirs);
+    for one in venv::scan(&guard.root, dirs).found {
         let Ok(venv) = venv::inspect(&guard.root, &one.path) else { continue };
         if repair::is_ours_to_keep(&venv.path) {
             continue;

@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         let (venv, aside) = (base.join("venv"), base.join(".venv.venvguard-x"));
         std::fs::create_dir(&venv).unwrap();
         std::fs::create_dir(&aside).unwrap();
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn resume_removes_what_a_killed_run_had_no_time_to_remove() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         let aside = base.join(".venv.venvguard-x");
         std::fs::create_dir(&aside).unwrap();
         let guard = Guard::open(Root::new(base.join("system")), Report::for_command()).unwrap();
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(guard.resume().unwrap(), Settled::Done);
         assert!(!aside.exists());
         assert_eq!(guard.resume().unwrap(), Settled::Nothing);
-        // Somebody else's folder has its name since, and one lay in a folder that is gone.
+        // Somebody else's directory has its name since, and one lay in a directory that is gone.
         std::fs::create_dir(&aside).unwrap();
         registry.leftovers = vec![
             Leftover::new(&aside, (1, 1)),

@@ -327,8 +327,8 @@ mod tests {
 
     /// A machine whose systemctl knows units in some states, and a venv that declares them all.
     fn machine(states: &[(&str, &str)]) -> (tempfile::TempDir, Guard, Survey) {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         for path in ["run/systemd/system", "usr/bin", "proc", "units"] {
             std::fs::create_dir_all(base.join(path)).unwrap();
         }
@@ -347,12 +347,12 @@ mod tests {
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap();
         entry.services =
             states.iter().map(|(unit, _)| format!("systemd:{unit}").parse().unwrap()).collect();
-        (folder, guard, Survey { registry, venvs: vec![Ok(venv)] })
+        (dir, guard, Survey { registry, venvs: vec![Ok(venv)] })
     }
 
     #[test]
     fn a_unit_that_failed_before_the_transaction_is_not_started() {
-        let (_folder, guard, survey) = machine(&[
+        let (_dir, guard, survey) = machine(&[
             ("broken.service", "ActiveState=failed\nSubState=failed\n"),
             ("ended.service", "ActiveState=active\nSubState=exited\nType=oneshot\n"),
             ("late.service", "ActiveState=activating\nSubState=auto-restart\n"),

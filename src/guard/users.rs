@@ -191,9 +191,9 @@ mod tests {
 
     #[test]
     fn the_administrator_says_who_is_welcome() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
-            let path = folder.path().join(path);
+            let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
@@ -204,7 +204,7 @@ mod tests {
         write("etc/group", "dev:x:50:\nadm:x:51:ann\n");
         let welcome = |config: &str| {
             write("etc/venvguard/config.toml", config);
-            let guard = Guard::open(Root::new(folder.path()), Report::for_command()).unwrap();
+            let guard = Guard::open(Root::new(dir.path()), Report::for_command()).unwrap();
             let people = user::people(&guard.root);
             let names = people.into_iter().filter(|one| guard.is_welcome(one)).map(|one| one.name);
             names.collect::<Vec<_>>()

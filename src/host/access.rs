@@ -168,11 +168,11 @@ impl Access {
 
     /// Of a name in an open directory, for which `stat` was just asked; a link is not followed.
     pub(super) fn of_name(
-        folder: &impl AsRawFd,
+        dir: &impl AsRawFd,
         name: &OsStr,
         stat: &rustix::fs::Stat,
     ) -> io::Result<Self> {
-        let path = descriptor::path(folder).join(name);
+        let path = descriptor::path(dir).join(name);
         Self::with(stat, |key| xattr::value(|buffer| rustix::fs::lgetxattr(&path, key, buffer)))
     }
 
@@ -359,10 +359,10 @@ mod tests {
 
     #[test]
     fn lists_are_read_by_path_by_descriptor_and_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("module.py");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("module.py");
         std::fs::write(&path, "").unwrap();
-        std::os::unix::fs::symlink("module.py", folder.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("module.py", dir.path().join("link")).unwrap();
         let me = rustix::process::geteuid().as_raw();
         let trusted = Trusted { users: &[me], groups: &[] };
         assert_eq!(Access::at(&path).unwrap().other(trusted), None);
@@ -373,14 +373,14 @@ mod tests {
         assert_eq!(Access::at(&path).unwrap().other(trusted), writer);
         let file = File::open(&path).unwrap();
         assert_eq!(Access::of(&file).unwrap().other(trusted), writer);
-        let open = File::open(folder.path()).unwrap();
+        let open = File::open(dir.path()).unwrap();
         let name = OsStr::new("module.py");
         let stat = rustix::fs::stat(&path).unwrap();
         assert_eq!(Access::of_name(&open, name, &stat).unwrap().other(trusted), writer);
-        let link = Access::at(&folder.path().join("link")).unwrap();
+        let link = Access::at(&dir.path().join("link")).unwrap();
         assert_eq!((link.mode, &link.own), (0o777, &AccessList::default()), "the link itself");
-        assert_eq!(Access::at(folder.path()).unwrap().other(trusted), None);
-        assert!(give_default(folder.path(), &naming(54_321, 7, 7)));
-        assert_eq!(Access::at(folder.path()).unwrap().other(trusted), writer);
+        assert_eq!(Access::at(dir.path()).unwrap().other(trusted), None);
+        assert!(give_default(dir.path(), &naming(54_321, 7, 7)));
+        assert_eq!(Access::at(dir.path()).unwrap().other(trusted), writer);
     }
 }

@@ -111,8 +111,7 @@ mod tests {
 
     #[test]
     fn without_a_journal_nothing_is_said() {
-        let folder = tempfile::tempdir().unwrap();
-        Line { action: "allowed", message: "x", ..Line::default() }
-            .write(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        Line { action: "allowed", message: "x", ..Line::default() }.write(&Root::new(dir.path()));
     }
 }

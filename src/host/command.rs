@@ -47,7 +47,7 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
         return None;
     }
-    PATH.split(':').map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
+    PATH.split(':').map(|dir| PathBuf::from(dir).join(name)).find(|path| path.is_file())
 }
 
 /// A program to run: an absolute path and an argument list, never shell text; an
@@ -156,7 +156,7 @@ impl Program {
 
     /// One of the system's own programs. Not every release has merged `/bin` and `/usr/bin`.
     pub(crate) fn named(root: &Root, name: &str) -> Self {
-        let places = PATH.split(':').map(|folder| root.at(folder).join(name));
+        let places = PATH.split(':').map(|dir| root.at(dir).join(name));
         let usual = root.at("/usr/bin").join(name);
         Self::new(places.into_iter().find(|path| path.is_file()).unwrap_or(usual))
     }

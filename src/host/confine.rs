@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::fault::{self, Weakness, weakened};
 use super::path_text::PathText;
 use super::user::User;
-use super::{Program, Root, descriptor, folder, tree, user};
+use super::{Program, Root, descriptor, dir, tree, user};
 
 /// The exit code by which the launcher says that it could not do its part. The program
 /// itself was not started then.
@@ -38,10 +38,10 @@ pub(crate) struct Confinement {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// Folders that the program sees at the place of others, laid one after the other.
+    /// Directories that the program sees at the place of others, laid one after the other.
     overlays: Vec<Overlay>,
-    folder: PathText,
-    /// The files and folders it may write below, if not all that its user may.
+    dir: PathText,
+    /// The files and directories it may write below, if not all that its user may.
     writes: Option<Vec<PathText>>,
     /// How many processes and threads its user may have.
     processes: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Confinement {
     memory: u64,
 }
 
-/// `from` is seen at `to`. It is known by more than its name, so that a folder put in its
+/// `from` is seen at `to`. It is known by more than its name, so that a directory put in its
 /// place meanwhile is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,30 +59,30 @@ pub(crate) struct Overlay {
     pub(crate) from_identity: tree::Identity,
 }
 
-/// A program that runs as `owner`, sees `overlays`, and starts in `folder`.
+/// A program that runs as `owner`, sees `overlays`, and starts in `dir`.
 pub(crate) fn confined(
     root: &Root,
     program: Program,
     owner: &User,
     overlays: &[Overlay],
-    folder: &Path,
+    dir: &Path,
 ) -> Program {
-    launched(root, program, owner, overlays, folder, None)
+    launched(root, program, owner, overlays, dir, None)
 }
 
 /// The same, and where the kernel has Landlock, it writes only below `writes`, in caches and
-/// temporary folders: what an installer runs are the build scripts of strangers.
+/// temporary directories: what an installer runs are the build scripts of strangers.
 pub(crate) fn confined_to(
     root: &Root,
     program: Program,
     owner: &User,
     overlays: &[Overlay],
-    folder: &Path,
+    dir: &Path,
     mut writes: Vec<PathBuf>,
 ) -> Program {
     writes.extend(TEMPORARY.iter().chain(&ANYBODYS).map(PathBuf::from));
     writes.extend(CACHES.map(|name| owner.home.join(name)));
-    launched(root, program, owner, overlays, folder, Some(writes))
+    launched(root, program, owner, overlays, dir, Some(writes))
 }
 
 /// Where everybody keeps what he does not need for long.
@@ -120,7 +120,7 @@ fn launched(
     program: Program,
     owner: &User,
     overlays: &[Overlay],
-    folder: &Path,
+    dir: &Path,
     writes: Option<Vec<PathBuf>>,
 ) -> Program {
     let confinement = Confinement {
@@ -129,7 +129,7 @@ fn launched(
         gid: owner.gid,
         groups: user::groups(root, owner),
         overlays: overlays.to_vec(),
-        folder: folder.into(),
+        dir: dir.into(),
         writes: writes.map(|paths| paths.into_iter().map(PathText).collect()),
         processes: processes_for(owner.uid),
     };
@@ -193,10 +193,10 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(io::Error::from)
         .map_err(step("death signal"))?;
-    // As the owner, so that a folder he may not enter is not entered for him.
-    std::env::set_current_dir(&confinement.folder.0)
+    // As the owner, so that a directory he may not enter is not entered for him.
+    std::env::set_current_dir(&confinement.dir.0)
         .or_else(|_| std::env::set_current_dir("/"))
-        .map_err(step("working folder"))
+        .map_err(step("working directory"))
 }
 
 /// Gives up what root is, for good.
@@ -314,7 +314,7 @@ fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
         .map_err(forbidden)?;
     for Overlay { from: path, to, from_identity } in overlays {
         let from = tree::reach(&path.0, OFlags::PATH, *from_identity)?;
-        let to = folder::reach(&to.0, OFlags::PATH)?;
+        let to = dir::reach(&to.0, OFlags::PATH)?;
         // By descriptor: no name on the way can be exchanged between the look and the mount.
         rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
             .map_err(io::Error::from)
@@ -377,7 +377,7 @@ mod tests {
                 to: odd.into(),
                 from_identity: tree::identity(Path::new("/usr")).unwrap(),
             }],
-            folder: odd.into(),
+            dir: odd.into(),
             writes: Some(vec![odd.into()]),
             processes: 1,
             memory: 1,

@@ -39,16 +39,16 @@ pub(crate) struct Fault {
 pub(crate) enum Weakness {
     /// A link that stands for a file is followed.
     FollowLinks,
-    /// And one that stands for a folder, wherever in a path.
-    FollowFolders,
+    /// And one that stands for a directory, wherever in a path.
+    FollowDirectories,
     /// A FIFO or a device is read like a file.
     ReadAnything,
     /// However long it is.
     ReadWithoutEnd,
     /// What somebody else could have written is obeyed.
     ObeyAnybody,
-    /// A folder is taken for the one that had its name before.
-    TakeAnyFolder,
+    /// A directory is taken for the one that had its name before.
+    TakeAnyDirectory,
     /// What a child is to run as its owner it runs as root.
     StayRoot,
     /// A child gains privileges by a setuid program.
@@ -57,7 +57,7 @@ pub(crate) enum Weakness {
     LiftLimits,
     /// A child writes wherever its user may.
     WriteAnywhere,
-    /// A builder shares its temporary folders with everybody.
+    /// A builder shares its temporary directories with everybody.
     ShareTemporary,
     /// A child inherits our environment.
     KeepEnvironment,

@@ -102,18 +102,18 @@ pub(crate) fn read_untrusted(path: &Path, limit: u64) -> Result<Vec<u8>, ReadErr
 }
 
 /// The same for a file whose word is obeyed: it has to be root's or ours, and so has the
-/// folder it lies in, and nobody else may write to either.
+/// directory it lies in, and nobody else may write to either.
 pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or(Path::new("/"));
     let io = |path: &Path, source| ReadError::Io { path: path.to_path_buf(), source };
-    must_be_own(folder, &open_folder(folder).map_err(|error| io(folder, error))?)?;
+    must_be_own(dir, &open_dir(dir).map_err(|error| io(dir, error))?)?;
     let file = open_untrusted(path)?;
     must_be_own(path, &file)?;
     read_open(file, path, limit)
 }
 
 /// Opens a directory to look at its rights. A user who may not list it opens it as a path.
-fn open_folder(path: &Path) -> io::Result<File> {
+fn open_dir(path: &Path) -> io::Result<File> {
     let open = |access| {
         rustix::fs::open(path, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     };
@@ -166,13 +166,13 @@ pub(super) fn at_most(limit: u64) -> u64 {
     if weakened(Weakness::ReadWithoutEnd) { u64::MAX } else { limit }
 }
 
-/// Replaces `path` by `bytes`: temporary file in the same folder, sync, rename, sync the folder.
+/// Replaces `path` by `bytes`: temporary file in the same directory, sync, rename, sync the directory.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or(Path::new("/"));
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
-    let temporary = folder.join(name);
+    let temporary = dir.join(name);
     // A leftover of a crashed writer. The callers hold the lock, but for `hook mark`: of two
     // that mark at once the slower one fails, and what it marks is marked.
     remove_if_there(&temporary)?;
@@ -196,7 +196,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fault::point("rename")?;
     fs::rename(from, to)?;
     fault::point("sync")?;
-    sync_folder(to.parent().unwrap_or(Path::new("/")))
+    sync_dir(to.parent().unwrap_or(Path::new("/")))
 }
 
 /// Writes to a file, where zeros become a hole, up to a limit: more is an error.
@@ -263,9 +263,9 @@ pub(crate) fn usual_umask() {
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
 
-/// Makes a rename or removal in `folder` survive a power loss.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Makes a rename or removal in `dir` survive a power loss.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// Removes a file; one that is not there is as good.
@@ -337,14 +337,14 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn a_link_a_fifo_and_a_folder_are_not_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("link");
+    fn a_link_a_fifo_and_a_directory_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
-        let fifo = folder.path().join("fifo");
+        let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
             .unwrap();
-        for path in [link.as_path(), fifo.as_path(), folder.path()] {
+        for path in [link.as_path(), fifo.as_path(), dir.path()] {
             assert!(
                 matches!(read_untrusted(path, 10), Err(ReadError::NotRegular { .. })),
                 "{}",
@@ -355,8 +355,8 @@ mod tests {
 
     #[test]
     fn a_file_has_one_identity_however_it_is_looked_at() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
         fs::write(&path, "12345").unwrap();
         let stat = rustix::fs::stat(&path).unwrap();
         assert_eq!(FileIdentity::from(&stat), FileIdentity::from(&fs::metadata(&path).unwrap()));
@@ -365,8 +365,8 @@ mod tests {
     #[test]
     fn what_an_access_list_lets_others_write_is_not_obeyed() {
         use super::super::access::samples::{give_access, give_default, naming};
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
         write_atomically(&path, b"jobs = 1", 0o644).unwrap();
         assert_eq!(read_own(&path, 10).unwrap(), b"jobs = 1");
         if !give_access(&path, &naming(54_321, 7, 7)) {
@@ -376,15 +376,15 @@ mod tests {
         assert!(error.contains("can write to it (user 54321;"), "{error}");
         assert!(give_access(&path, &naming(54_321, 5, 5)));
         assert_eq!(read_own(&path, 10).unwrap(), b"jobs = 1");
-        assert!(give_default(folder.path(), &naming(54_321, 7, 7)));
+        assert!(give_default(dir.path(), &naming(54_321, 7, 7)));
         let error = read_own(&path, 10).unwrap_err().to_string();
         assert!(error.contains("lets user 54321 write to new files in it"), "{error}");
     }
 
     #[test]
     fn a_file_over_the_limit_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
         fs::write(&path, "12345").unwrap();
         assert_eq!(read_untrusted(&path, 5).unwrap(), b"12345");
         assert!(matches!(read_untrusted(&path, 4), Err(ReadError::TooLarge { limit: 4, .. })));
@@ -392,13 +392,13 @@ mod tests {
 
     #[test]
     fn an_atomic_write_replaces_the_file_and_leaves_nothing_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("registry.json");
-        fs::write(folder.path().join(".registry.json.new"), "half").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registry.json");
+        fs::write(dir.path().join(".registry.json.new"), "half").unwrap();
         fs::write(&path, "old").unwrap();
         write_atomically(&path, b"new", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(crate) enum LockError {
 /// never renamed or removed, so that all callers lock the same inode.
 pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError> {
     let io = |source| LockError::Io { path: path.to_path_buf(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(io)?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(io)?;
     }
     let file = fs::OpenOptions::new()
         .write(true)
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_second_taker_is_told_that_the_lock_is_held() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/lock");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/lock");
         let first = acquire(&path, Duration::ZERO).unwrap();
         assert!(matches!(acquire(&path, Duration::ZERO), Err(LockError::Held(_))));
         drop(first);

@@ -15,9 +15,9 @@ pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod confine;
 pub(crate) mod descriptor;
+pub(crate) mod dir;
 pub(crate) mod fault;
 pub(crate) mod file;
-pub(crate) mod folder;
 #[cfg(test)]
 mod input;
 pub(crate) mod lock;
@@ -33,7 +33,7 @@ pub(crate) mod user;
 pub(crate) mod xattr;
 
 pub(crate) use command::Program;
+pub(crate) use dir::Dir;
 pub(crate) use file::{FileIdentity, ReadError};
-pub(crate) use folder::Folder;
 pub(crate) use redact::redacted;
 pub(crate) use root::Root;

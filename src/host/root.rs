@@ -1,4 +1,4 @@
-//! Paths below a root prefix, so that a test is a folder of files.
+//! Paths below a root prefix, so that a test is a directory of files.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 /// How many links are followed before a chain counts as a loop (the kernel's own limit).
 const MAX_LINKS: usize = 40;
 
-/// The folder that stands for `/`, and whose things in it are meant. Every system path is
+/// The directory that stands for `/`, and whose things in it are meant. Every system path is
 /// looked up below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Root {
@@ -21,7 +21,7 @@ impl Root {
     }
 
     /// What is the caller's to keep: the system's things for root, his own for anybody else.
-    /// A folder that stands for a system is the caller's as a whole.
+    /// A directory that stands for a system is the caller's as a whole.
     pub(crate) fn of_caller(prefix: impl Into<PathBuf>) -> Self {
         let root = Self::new(prefix);
         let caller = rustix::process::geteuid();
@@ -34,7 +34,7 @@ impl Root {
         self.user
     }
 
-    /// Whether this is the running system and not a folder that stands for one.
+    /// Whether this is the running system and not a directory that stands for one.
     pub(crate) fn is_system(&self) -> bool {
         self.prefix == Path::new("/")
     }
@@ -57,8 +57,8 @@ impl Root {
     }
 
     /// Follows the links at the end of `path`, one name after the other. The last
-    /// element is no link: a file, a folder, or a name where nothing stands.
-    /// Links among the folders on the way are the kernel's business.
+    /// element is no link: a file, a directory, or a name where nothing stands.
+    /// Links among the directories on the way are the kernel's business.
     pub(crate) fn follow(&self, path: &Path) -> std::io::Result<Vec<PathBuf>> {
         let mut chain = vec![path.to_path_buf()];
         let mut here = path.to_path_buf();
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn absolute_links_are_followed_below_the_root() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("usr/bin")).unwrap();
-        std::fs::write(folder.path().join("usr/bin/python3.11"), "").unwrap();
-        std::os::unix::fs::symlink("python3.11", folder.path().join("usr/bin/python3")).unwrap();
-        std::os::unix::fs::symlink("/usr/bin/python3", folder.path().join("python")).unwrap();
-        let chain = Root::new(folder.path()).follow(Path::new("/python")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
+        std::fs::write(dir.path().join("usr/bin/python3.11"), "").unwrap();
+        std::os::unix::fs::symlink("python3.11", dir.path().join("usr/bin/python3")).unwrap();
+        std::os::unix::fs::symlink("/usr/bin/python3", dir.path().join("python")).unwrap();
+        let chain = Root::new(dir.path()).follow(Path::new("/python")).unwrap();
         assert_eq!(
             chain,
             ["/python", "/usr/bin/python3", "/usr/bin/python3.11"].map(PathBuf::from)
@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_loop_of_links_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("a", folder.path().join("a")).unwrap();
-        assert!(Root::new(folder.path()).follow(Path::new("/a")).is_err());
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("a")).unwrap();
+        assert!(Root::new(dir.path()).follow(Path::new("/a")).is_err());
     }
 }

@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn the_listener_is_known_by_its_user() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
         let _listener = UnixListener::bind(&path).unwrap();
         let connection = Connection::open(&path, Deadline::after(Duration::from_secs(5))).unwrap();
         assert_eq!(connection.peer().unwrap(), rustix::process::geteuid().as_raw());
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn a_listener_that_never_answers_is_given_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
         let _listener = UnixListener::bind(&path).unwrap();
         let mut silent = Connection::open(&path, soon()).unwrap();
         assert!(silent.receive().is_err());
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_listener_that_accepts_nothing_is_given_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
         let _first = Connection::open(&path, soon()).unwrap();

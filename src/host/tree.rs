@@ -1,4 +1,4 @@
-//! Folders made, exchanged and removed as a whole.
+//! Directories made, exchanged and removed as a whole.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,45 +6,45 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid};
 
+use super::dir;
 use super::fault::{self, Weakness, weakened};
-use super::folder;
 
-/// Which folder it is, whatever its name is: inode and birth time in nanoseconds (0 where
+/// Which directory it is, whatever its name is: inode and birth time in nanoseconds (0 where
 /// the file system tells none). It is written down and read after a reboot, when the device
-/// may have another number: both folders of an exchange lie in one folder anyway.
+/// may have another number: both directories of an exchange lie in one directory anyway.
 pub(crate) type Identity = (u64, u64);
 
-/// Which folder stands at `path`, if one does. A link to one does not count, nor does one
-/// that is on another file system than the folder it lies in.
+/// Which directory stands at `path`, if one does. A link to one does not count, nor does one
+/// that is on another file system than the directory it lies in.
 pub(crate) fn identity(path: &Path) -> Option<Identity> {
     Parent::of(path).ok()?.identity(Path::new(path.file_name()?))
 }
 
-/// Whether it is this folder that stands at `path`.
+/// Whether it is this directory that stands at `path`.
 pub(crate) fn stands_at(path: &Path, which: Identity) -> bool {
     let found = identity(path);
-    found == Some(which) || found.is_some() && weakened(Weakness::TakeAnyFolder)
+    found == Some(which) || found.is_some() && weakened(Weakness::TakeAnyDirectory)
 }
 
-/// Which folder is open.
-pub(crate) fn identity_of_open(folder: impl AsFd) -> rustix::io::Result<Identity> {
-    look(folder, Path::new("")).map(|stat| identity_in(&stat))
+/// Which directory is open.
+pub(crate) fn identity_of_open(dir: impl AsFd) -> rustix::io::Result<Identity> {
+    look(dir, Path::new("")).map(|stat| identity_in(&stat))
 }
 
-/// Opens this folder; no link on the way is followed, and another one at its path is none.
+/// Opens this directory; no link on the way is followed, and another one at its path is none.
 pub(crate) fn reach(path: &Path, access: OFlags, which: Identity) -> io::Result<OwnedFd> {
-    let folder = folder::reach(path, access)?;
-    if identity_of_open(&folder)? != which && !weakened(Weakness::TakeAnyFolder) {
+    let dir = dir::reach(path, access)?;
+    if identity_of_open(&dir)? != which && !weakened(Weakness::TakeAnyDirectory) {
         let path = super::file::printable(path);
         return Err(io::Error::other(format!("{path} was replaced")));
     }
-    Ok(folder)
+    Ok(dir)
 }
 
-/// What stands at a name in a folder; the folder itself, where there is no name.
-fn look(folder: impl AsFd, name: &Path) -> rustix::io::Result<Statx> {
+/// What stands at a name in a directory; the directory itself, where there is no name.
+fn look(dir: impl AsFd, name: &Path) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-    rustix::fs::statx(folder, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+    rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
 fn identity_in(stat: &Statx) -> Identity {
@@ -53,42 +53,42 @@ fn identity_in(stat: &Statx) -> Identity {
     (stat.stx_ino, u64::try_from(born).unwrap_or(0))
 }
 
-/// A folder held open, in which names are made and exchanged without its path being
-/// walked again. A name may be one of the folder above it, `../NAME`.
+/// A directory held open, in which names are made and exchanged without its path being
+/// walked again. A name may be one of the directory above it, `../NAME`.
 #[derive(Debug)]
 pub(crate) struct Parent {
-    folder: OwnedFd,
+    dir: OwnedFd,
     path: PathBuf,
 }
 
 impl Parent {
-    /// Opens the folder that `path` lies in; no link anywhere on the way is followed.
+    /// Opens the directory that `path` lies in; no link anywhere on the way is followed.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let parent = path.parent().unwrap_or(Path::new("/"));
-        let folder = folder::reach(parent, OFlags::RDONLY)?;
-        Ok(Self { folder, path: parent.to_path_buf() })
+        let dir = dir::reach(parent, OFlags::RDONLY)?;
+        Ok(Self { dir, path: parent.to_path_buf() })
     }
 
-    /// Opens a folder itself, if it is this one.
+    /// Opens a directory itself, if it is this one.
     pub(crate) fn known(path: &Path, which: Identity) -> io::Result<Self> {
-        fault::point("come back to a folder")?;
-        let folder = reach(path, OFlags::RDONLY, which)?;
-        Ok(Self { folder, path: path.to_path_buf() })
+        fault::point("come back to a directory")?;
+        let dir = reach(path, OFlags::RDONLY, which)?;
+        Ok(Self { dir, path: path.to_path_buf() })
     }
 
-    /// Makes an empty folder for an owner and returns which one it is.
+    /// Makes an empty directory for an owner and returns which one it is.
     pub(crate) fn make(&self, name: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<Identity> {
         let path = self.path.join(name);
-        fault::point("make a folder")?;
-        rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700))
+        fault::point("make a directory")?;
+        rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o700))
             .map_err(|error| at(&path, error))?;
         let result = (|| {
-            fault::point("give a folder away").map_err(|_| rustix::io::Errno::NOSPC)?;
-            let folder = open_child(&self.folder, name)?;
-            must_be_new(&folder)?;
-            rustix::fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))?;
-            identity_of_open(&folder)
+            fault::point("give a directory away").map_err(|_| rustix::io::Errno::NOSPC)?;
+            let dir = open_child(&self.dir, name)?;
+            must_be_new(&dir)?;
+            rustix::fs::fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
+            identity_of_open(&dir)
         })();
         result.map_err(|error| {
             let _ = self.remove_if_empty(name);
@@ -96,33 +96,33 @@ impl Parent {
         })
     }
 
-    /// Which folder has this name.
+    /// Which directory has this name.
     pub(crate) fn identity(&self, name: &Path) -> Option<Identity> {
-        let (own, stat) = (look(&self.folder, Path::new("")).ok()?, look(&self.folder, name).ok()?);
+        let (own, stat) = (look(&self.dir, Path::new("")).ok()?, look(&self.dir, name).ok()?);
         let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
-        let is_folder = FileType::from_raw_mode(stat.stx_mode.into()).is_dir();
-        (is_folder && device(&own) == device(&stat)).then(|| identity_in(&stat))
+        let is_dir = FileType::from_raw_mode(stat.stx_mode.into()).is_dir();
+        (is_dir && device(&own) == device(&stat)).then(|| identity_in(&stat))
     }
 
-    /// Exchanges two names in one step: each path holds a whole folder at every instant.
+    /// Exchanges two names in one step: each path holds a whole directory at every instant.
     pub(crate) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         fault::point("exchange")?;
-        rustix::fs::renameat_with(&self.folder, one, &self.folder, other, RenameFlags::EXCHANGE)
+        rustix::fs::renameat_with(&self.dir, one, &self.dir, other, RenameFlags::EXCHANGE)
             .map_err(|error| at(&self.path.join(other), error))?;
         self.sync_of(&[one, other])
     }
 
-    /// Gives a name to a folder, unless something has that name already.
+    /// Gives a name to a directory, unless something has that name already.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fault::point("rename a folder")?;
-        rustix::fs::renameat_with(&self.folder, from, &self.folder, to, RenameFlags::NOREPLACE)
+        fault::point("rename a directory")?;
+        rustix::fs::renameat_with(&self.dir, from, &self.dir, to, RenameFlags::NOREPLACE)
             .map_err(|error| at(&self.path.join(from), error))?;
         self.sync_of(&[from, to])
     }
 
     /// Whose directory has this name, by user and group; nobody's, where none has it.
     pub(crate) fn owner(&self, name: &Path) -> io::Result<Option<(u32, u32)>> {
-        match look(&self.folder, name) {
+        match look(&self.dir, name) {
             Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()).is_dir() => {
                 Ok(Some((stat.stx_uid, stat.stx_gid)))
             }
@@ -136,12 +136,12 @@ impl Parent {
     pub(crate) fn remove_empty(&self, name: &Path, which: Identity) -> io::Result<()> {
         let path = self.path.join(name);
         let found = self.identity(name);
-        if found.is_some_and(|found| found != which) && !weakened(Weakness::TakeAnyFolder) {
+        if found.is_some_and(|found| found != which) && !weakened(Weakness::TakeAnyDirectory) {
             let shown = super::file::printable(&path);
             return Err(io::Error::other(format!("{shown} is another directory than it was")));
         }
-        fault::point("remove a folder")?;
-        match rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR) {
+        fault::point("remove a directory")?;
+        match rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => self.sync_of(&[name]),
             Err(error) => Err(at(&path, error)),
         }
@@ -149,53 +149,53 @@ impl Parent {
 
     /// Removes a directory that was just made, unless something is in it; any other is left alone.
     pub(crate) fn remove_if_empty(&self, name: &Path) -> io::Result<()> {
-        let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::REMOVEDIR);
+        let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
         self.sync_of(&[name])
     }
 
-    /// The folders that these names are in.
+    /// The directories that these names are in.
     fn sync_of(&self, names: &[&Path]) -> io::Result<()> {
         if names.iter().any(|name| name.starts_with("..")) {
-            let above = open_child(&self.folder, Path::new(".."));
+            let above = open_child(&self.dir, Path::new(".."));
             above.and_then(rustix::fs::fsync).map_err(|error| at(&self.path, error))?;
         }
         self.sync()
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        fault::point("sync a folder")?;
-        rustix::fs::fsync(&self.folder).map_err(|error| at(&self.path, error))
+        fault::point("sync a directory")?;
+        rustix::fs::fsync(&self.dir).map_err(|error| at(&self.path, error))
     }
 
-    /// How much can be written to this folder's file system, in bytes.
+    /// How much can be written to this directory's file system, in bytes.
     pub(crate) fn free(&self) -> io::Result<u64> {
-        let found = rustix::fs::fstatvfs(&self.folder).map_err(|error| at(&self.path, error))?;
+        let found = rustix::fs::fstatvfs(&self.dir).map_err(|error| at(&self.path, error))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// All that was written to this folder's file system reaches the disk.
+    /// All that was written to this directory's file system reaches the disk.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         fault::point("sync a file system")?;
-        rustix::fs::syncfs(&self.folder).map_err(|error| at(&self.path, error))
+        rustix::fs::syncfs(&self.dir).map_err(|error| at(&self.path, error))
     }
 }
 
-/// Opens the folder of this name; a link to one is none.
+/// Opens the directory of this name; a link to one is none.
 fn open_child(parent: &OwnedFd, name: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// A folder that we have just made is ours and empty. Whoever owns the folder that it lies in
+/// A directory that we have just made is ours and empty. Whoever owns the directory that it lies in
 /// may have put another one in its place meanwhile.
-fn must_be_new(folder: &OwnedFd) -> rustix::io::Result<()> {
-    let stat = rustix::fs::fstat(folder)?;
+fn must_be_new(dir: &OwnedFd) -> rustix::io::Result<()> {
+    let stat = rustix::fs::fstat(dir)?;
     let is_ours =
         stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o777 == 0o700;
-    let is_empty = Dir::read_from(folder)?.all(|entry| {
+    let is_empty = Dir::read_from(dir)?.all(|entry| {
         entry.is_ok_and(|entry| entry.file_name() == c"." || entry.file_name() == c"..")
     });
-    let is_new = is_ours && is_empty || weakened(Weakness::TakeAnyFolder);
+    let is_new = is_ours && is_empty || weakened(Weakness::TakeAnyDirectory);
     if is_new { Ok(()) } else { Err(rustix::io::Errno::EXIST) }
 }
 
@@ -211,9 +211,9 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
-    fn an_exchange_swaps_two_folders_and_keeps_both() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().canonicalize().unwrap().join("venv");
+    fn an_exchange_swaps_two_directories_and_keeps_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("venv");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("old"), "").unwrap();
         let parent = Parent::of(&path).unwrap();
@@ -224,14 +224,14 @@ mod tests {
         parent.exchange(stage, Path::new("venv")).unwrap();
         assert_eq!(identity(&path), Some(made));
         assert_eq!(parent.identity(stage), Some(old));
-        assert!(folder.path().join(".venv.stage/old").exists());
+        assert!(dir.path().join(".venv.stage/old").exists());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o750);
     }
 
     #[test]
     fn a_link_on_the_way_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         fs::create_dir_all(base.join("real/venv")).unwrap();
         std::os::unix::fs::symlink(base.join("real"), base.join("link")).unwrap();
         assert!(Parent::of(&base.join("link/venv")).is_err());
@@ -240,8 +240,8 @@ mod tests {
 
     #[test]
     fn an_empty_directory_is_removed_if_it_is_the_one_that_is_meant() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         for name in ["old/full", "other"] {
             fs::create_dir_all(base.join(name)).unwrap();
         }
@@ -259,23 +259,23 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_took_the_place_of_a_new_one_is_not_given_away() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+    fn a_directory_that_took_the_place_of_a_new_one_is_not_given_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         for (name, mode) in [("new", 0o700), ("public", 0o755), ("full", 0o700)] {
             fs::create_dir(base.join(name)).unwrap();
             fs::set_permissions(base.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::write(base.join("full/secret"), "").unwrap();
         let is_new =
-            |name| must_be_new(&folder::reach(&base.join(name), OFlags::RDONLY).unwrap()).is_ok();
+            |name| must_be_new(&dir::reach(&base.join(name), OFlags::RDONLY).unwrap()).is_ok();
         assert_eq!(["new", "public", "full"].map(is_new), [true, false, false]);
     }
 
     #[test]
     fn a_name_that_is_taken_is_not_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         fs::create_dir(base.join("a")).unwrap();
         fs::create_dir(base.join("b")).unwrap();
         let parent = Parent::of(&base.join("a")).unwrap();

@@ -97,7 +97,7 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 }
 
 /// The groups a user is in, besides their own: as the system itself would give them at a login,
-/// or as a folder that stands for a system says.
+/// or as a directory that stands for a system says.
 pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
     // Each program that runs as the user asks for them, and a directory service may be slow.
     static KNOWN: Mutex<BTreeMap<u32, Vec<u32>>> = Mutex::new(BTreeMap::new());
@@ -189,13 +189,12 @@ mod tests {
 
     #[test]
     fn a_number_without_an_account_is_in_no_group_of_a_namesake() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("etc")).unwrap();
-        let write =
-            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("etc/passwd", "1001:x:1002:1002::/home/x:/bin/sh\n");
         write("etc/group", "ssl:x:50:1001\n");
-        let root = Root::new(folder.path());
+        let root = Root::new(dir.path());
         let orphan = User { name: "1001".into(), uid: 1001, gid: 1001, home: "/x".into() };
         assert_eq!(groups(&root, &orphan), [0; 0]);
         assert_eq!(groups(&root, &by_uid(&root, 1002).unwrap()), [50]);
@@ -203,15 +202,15 @@ mod tests {
 
     #[test]
     fn a_user_is_found_with_home_and_groups() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("etc")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
         std::fs::write(
-            folder.path().join("etc/passwd"),
+            dir.path().join("etc/passwd"),
             "root:x:0:0:root:/root:/bin/bash\nweb:x:1001:1002:Web,,,:/srv/web:/bin/sh\n",
         )
         .unwrap();
-        std::fs::write(folder.path().join("etc/group"), "ssl:x:50:web,bob\nx:x:51:webb\n").unwrap();
-        let root = Root::new(folder.path());
+        std::fs::write(dir.path().join("etc/group"), "ssl:x:50:web,bob\nx:x:51:webb\n").unwrap();
+        let root = Root::new(dir.path());
         let user = by_uid(&root, 1001).unwrap();
         assert_eq!(
             user,
@@ -221,7 +220,7 @@ mod tests {
         assert_eq!(name(&root, 7), "7");
         assert_eq!(by_name(&root, "web"), Some(user.clone()));
         assert_eq!(people(&root), std::slice::from_ref(&user));
-        std::fs::write(folder.path().join("etc/login.defs"), "# UID_MIN 5\nUID_MIN\t\t 1002\n")
+        std::fs::write(dir.path().join("etc/login.defs"), "# UID_MIN 5\nUID_MIN\t\t 1002\n")
             .unwrap();
         assert_eq!(people(&root), []);
         assert!(is_in_group(&root, &user, "ssl") && !is_in_group(&root, &user, "x"));

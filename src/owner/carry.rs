@@ -20,7 +20,7 @@ use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::root::normal;
-use crate::host::{FileIdentity, Folder, Root};
+use crate::host::{Dir, FileIdentity, Root};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Layout};
 
@@ -71,8 +71,8 @@ impl Task for Carry {
     type Answer = Carried;
 
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Carried> {
-        let from = Folder::open(&root.at(self.from.path()))?;
-        let to = Folder::open(&root.at(&self.to.0))?;
+        let from = Dir::open(&root.at(self.from.path()))?;
+        let to = Dir::open(&root.at(&self.to.0))?;
         if self.is_ahead() {
             // A page that a program has mapped and not yet written has no new time: on the disk,
             // the next store gives it one.
@@ -119,7 +119,7 @@ impl Carry {
     }
 
     /// What earlier passes carried, in either direction, by its paths in the other tree.
-    fn known(&self, from: &Folder, to: &Folder) -> Option<Manifest> {
+    fn known(&self, from: &Dir, to: &Dir) -> Option<Manifest> {
         Manifest::read(to, from).or_else(|| {
             let here = Manifest::read(from, to)?;
             Some(here.translated(|path| self.target(path)))
@@ -139,8 +139,8 @@ impl Carry {
 struct Work<'a> {
     task: &'a Carry,
     root: &'a Root,
-    from: &'a Folder,
-    to: &'a Folder,
+    from: &'a Dir,
+    to: &'a Dir,
     deadline: Deadline,
     /// A file that did not change since then is as an earlier pass copied it.
     since: Option<i64>,
@@ -172,7 +172,7 @@ impl Work<'_> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match one.kind {
-                ForeignKind::Folder => self.directory(&mut copier, &one.path),
+                ForeignKind::Directory => self.directory(&mut copier, &one.path),
                 ForeignKind::File | ForeignKind::Link => self.file(&mut copier, &one.path),
                 ForeignKind::Closed => {
                     self.left(&one.path, &io::ErrorKind::PermissionDenied.into());
@@ -190,7 +190,7 @@ impl Work<'_> {
             self.settle(
                 found
                     .iter()
-                    .filter(|one| one.kind == ForeignKind::Folder)
+                    .filter(|one| one.kind == ForeignKind::Directory)
                     .map(|one| one.path.as_path()),
             );
         }
@@ -210,16 +210,16 @@ impl Work<'_> {
                 _ => {}
             }
             let Some(name) = path.file_name().map(Path::new) else { continue };
-            let folder = self.to.below(parent.unwrap_or(Path::new("")))?;
-            make_writable(&folder)?;
+            let dir = self.to.below(parent.unwrap_or(Path::new("")))?;
+            make_writable(&dir)?;
             if is_directory(&there) {
                 // Something that no pass put there may be in it.
-                let _ = folder.remove_folder(name);
+                let _ = dir.remove_dir(name);
             } else {
-                folder.unlink(name)?;
+                dir.unlink(name)?;
             }
             if !self.task.is_ahead() {
-                folder.sync()?;
+                dir.sync()?;
             }
         }
         Ok(())
@@ -344,7 +344,7 @@ impl Work<'_> {
         }
         let parent = path.parent().unwrap_or(Path::new(""));
         let read = self.from.below(parent).ok().zip(path.file_name());
-        let text = read.and_then(|(folder, name)| folder.read(name, READ).ok()).unwrap_or_default();
+        let text = read.and_then(|(dir, name)| dir.read(name, READ).ok()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().take(if is_pth { usize::MAX } else { 1 }).collect();
         if lines.iter().any(|line| line.contains(&old) && (is_pth || line.starts_with("#!"))) {
@@ -484,14 +484,14 @@ fn is_gone(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
 }
 
-pub(super) fn stat(tree: &Folder, path: &Path) -> io::Result<Stat> {
+pub(super) fn stat(tree: &Dir, path: &Path) -> io::Result<Stat> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     tree.below(path.parent().unwrap_or(Path::new("")))?.stat(name)
 }
 
-fn read_link(tree: &Folder, path: &Path) -> Option<PathBuf> {
-    let folder = tree.below(path.parent()?).ok()?;
-    folder.read_link(Path::new(path.file_name()?)).ok()
+fn read_link(tree: &Dir, path: &Path) -> Option<PathBuf> {
+    let dir = tree.below(path.parent()?).ok()?;
+    dir.read_link(Path::new(path.file_name()?)).ok()
 }
 
 /// Where a file of one tree belongs in another one: `lib/python3.11/…` becomes

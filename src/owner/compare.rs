@@ -15,7 +15,7 @@ use super::{Lines, Task};
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
-use crate::host::{FileIdentity, Folder, Root};
+use crate::host::{Dir, FileIdentity, Root};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Layout};
 
@@ -37,8 +37,8 @@ impl Task for Compare {
     type Answer = Lines;
 
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Lines> {
-        let tree = Folder::open(&root.at(self.tree.path()))?;
-        let other = Folder::open(&root.at(&self.other.0))?;
+        let tree = Dir::open(&root.at(self.tree.path()))?;
+        let other = Dir::open(&root.at(&self.other.0))?;
         // A pass leaves it in both trees.
         let aside = Manifest::read(&tree, &other);
         let is_listed = aside.is_some();
@@ -94,7 +94,7 @@ impl Compare {
         &self,
         root: &Root,
         distributions: &[venv::Distribution],
-        tree: &Folder,
+        tree: &Dir,
         since: Option<i64>,
     ) -> Vec<PathBuf> {
         let Some(since) = since else { return Vec::new() };

@@ -13,25 +13,25 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
 
-use crate::host::{Folder, xattr};
+use crate::host::{Dir, xattr};
 
 /// The name of an entry until it is whole.
 const TEMPORARY: &str = ".venvguard-new";
 
 /// Copies entries of one tree to another one.
 pub(super) struct Copier<'a> {
-    from: &'a Folder,
-    to: &'a Folder,
+    from: &'a Dir,
+    to: &'a Dir,
     /// Each file reaches the disk before the next one is copied.
     durable: bool,
     /// Where the first name of a file with several names was copied to, by device and inode.
     copied: HashMap<(u64, u64), PathBuf>,
     /// The directories of the last entry: most have neighbours.
-    last: Option<(PathBuf, Folder, Folder)>,
+    last: Option<(PathBuf, Dir, Dir)>,
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(from: &'a Folder, to: &'a Folder, durable: bool) -> Self {
+    pub(super) fn new(from: &'a Dir, to: &'a Dir, durable: bool) -> Self {
         Self { from, to, durable, copied: HashMap::new(), last: None }
     }
 
@@ -52,8 +52,8 @@ impl<'a> Copier<'a> {
         let identity = (stat.st_dev, stat.st_ino);
         to.unlink(Path::new(TEMPORARY))?;
         if let Some(first) = self.copied.get(&identity) {
-            let first_folder = self.to.below(first.parent().unwrap_or(Path::new("")))?;
-            first_folder.link(self::name(first)?, to, Path::new(TEMPORARY))?;
+            let first_dir = self.to.below(first.parent().unwrap_or(Path::new("")))?;
+            first_dir.link(self::name(first)?, to, Path::new(TEMPORARY))?;
         } else {
             copy_one(from, name, &stat, to, text, self.durable)?;
         }
@@ -96,11 +96,11 @@ fn name(path: &Path) -> io::Result<&Path> {
 }
 
 /// Opens two directories that correspond, name by name; those that are missing are made.
-fn enter(from: &Folder, to: &Folder, path: &Path, target: &Path) -> io::Result<(Folder, Folder)> {
-    let mut here = (from.folder_itself()?, to.folder_itself()?);
+fn enter(from: &Dir, to: &Dir, path: &Path, target: &Path) -> io::Result<(Dir, Dir)> {
+    let mut here = (from.dir_itself()?, to.dir_itself()?);
     for (old, new) in path.iter().zip(target.iter()) {
-        let from = here.0.folder(old)?;
-        let to = match here.1.folder(new) {
+        let from = here.0.dir(old)?;
+        let to = match here.1.dir(new) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_like(&from, &here.1, Path::new(new))?
             }
@@ -112,10 +112,10 @@ fn enter(from: &Folder, to: &Folder, path: &Path, target: &Path) -> io::Result<(
 }
 
 /// Makes a directory that can be written to now, whatever its model allows.
-fn make_like(model: &Folder, parent: &Folder, name: &Path) -> io::Result<Folder> {
+fn make_like(model: &Dir, parent: &Dir, name: &Path) -> io::Result<Dir> {
     let mode = model.own_stat()?.st_mode & 0o777;
     rustix::fs::mkdirat(parent.descriptor(), name, Mode::from_raw_mode(0o700))?;
-    let new = parent.folder(name)?;
+    let new = parent.dir(name)?;
     // A bit that the directory inherited stays.
     let inherited = new.own_stat()?.st_mode & 0o2000;
     rustix::fs::fchmod(new.descriptor(), Mode::from_raw_mode(mode | inherited | 0o700))?;
@@ -124,17 +124,17 @@ fn make_like(model: &Folder, parent: &Folder, name: &Path) -> io::Result<Folder>
 
 /// Lets its owner write to a directory that an earlier pass has given its final rights. It gets
 /// them again when the pass ends.
-pub(super) fn make_writable(folder: &Folder) -> io::Result<()> {
-    let stat = folder.own_stat()?;
+pub(super) fn make_writable(dir: &Dir) -> io::Result<()> {
+    let stat = dir.own_stat()?;
     if stat.st_mode & 0o300 == 0o300 || stat.st_uid != rustix::process::geteuid().as_raw() {
         return Ok(());
     }
     let mode = Mode::from_raw_mode((stat.st_mode & 0o7777) | 0o300);
-    Ok(rustix::fs::fchmod(folder.descriptor(), mode)?)
+    Ok(rustix::fs::fchmod(dir.descriptor(), mode)?)
 }
 
 /// Gives a directory the rights, attributes and time of the one that it corresponds to.
-pub(super) fn settle(model: &Folder, made: &Folder, with_time: bool) -> io::Result<()> {
+pub(super) fn settle(model: &Dir, made: &Dir, with_time: bool) -> io::Result<()> {
     let (stat, found) = (model.own_stat()?, made.own_stat()?);
     give(made.descriptor(), &stat, &found)?;
     xattr::copy(model.descriptor(), made.descriptor())?;
@@ -150,10 +150,10 @@ pub(super) fn settle(model: &Folder, made: &Folder, with_time: bool) -> io::Resu
 
 /// Copies a file or a link to the temporary name in another directory.
 fn copy_one(
-    from: &Folder,
+    from: &Dir,
     name: &Path,
     stat: &Stat,
-    to: &Folder,
+    to: &Dir,
     text: Option<&Path>,
     durable: bool,
 ) -> io::Result<()> {
@@ -285,7 +285,7 @@ mod tests {
         }
 
         fn copy(&self, paths: &[(&str, bool)]) -> Vec<io::Result<()>> {
-            let open = |name: &str| Folder::open(&self.0.path().canonicalize().unwrap().join(name));
+            let open = |name: &str| Dir::open(&self.0.path().canonicalize().unwrap().join(name));
             let (from, to) = (open("old").unwrap(), open("new").unwrap());
             let mut copier = Copier::new(&from, &to, true);
             let copy = |(path, over): &(&str, bool)| {

@@ -15,7 +15,7 @@ use super::Task;
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
-use crate::host::{Folder, Root, fault};
+use crate::host::{Dir, Root, fault};
 use crate::python::{Minor, Version, path_of};
 
 const CFG_LIMIT: u64 = 64 << 10;
@@ -44,8 +44,8 @@ impl Task for Relink {
     type Answer = usize;
 
     fn perform(&self, root: &Root, _: Deadline) -> io::Result<usize> {
-        let top = Folder::open(&root.at(&self.venv.0))?;
-        let bin = own_folder(&top, "bin")?;
+        let top = Dir::open(&root.at(&self.venv.0))?;
+        let bin = own_dir(&top, "bin")?;
         let mut changed = 0;
         for RelinkedName { name, from, to } in &self.names {
             let Ok(found) = bin.read_link(&name.0) else { continue };
@@ -96,8 +96,8 @@ impl Task for Refresh {
     type Answer = ();
 
     fn perform(&self, root: &Root, _: Deadline) -> io::Result<()> {
-        let top = Folder::open(&root.at(&self.venv.0))?;
-        let bin = own_folder(&top, "bin")?;
+        let top = Dir::open(&root.at(&self.venv.0))?;
+        let bin = own_dir(&top, "bin")?;
         let source = root.at(path_of(self.minor));
         for name in self.copies.iter().map(|copy| copy.0.as_path()) {
             replace(&bin, name, |new| io::copy(&mut File::open(&source)?, new).map(drop))?;
@@ -120,28 +120,28 @@ impl Task for Refresh {
 }
 
 /// A directory of the tree that is this process's own: nobody else rearranges it.
-fn own_folder(top: &Folder, name: &str) -> io::Result<Folder> {
-    let folder = top.folder(name)?;
-    if folder.own_stat()?.st_uid == top.own_stat()?.st_uid {
-        return Ok(folder);
+fn own_dir(top: &Dir, name: &str) -> io::Result<Dir> {
+    let dir = top.dir(name)?;
+    if dir.own_stat()?.st_uid == top.own_stat()?.st_uid {
+        return Ok(dir);
     }
-    let path = printable(folder.path());
+    let path = printable(dir.path());
     Err(io::Error::other(format!("{path} does not belong to the venv's owner")))
 }
 
 /// Puts a new file of the same owner and mode in the place of another one.
 fn replace(
-    folder: &Folder,
+    dir: &Dir,
     name: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let stat = folder.stat(name)?;
+    let stat = dir.stat(name)?;
     let temporary = PathBuf::from(format!(".{}.venvguard", name.display()));
     fault::point("write a copy")?;
-    folder.unlink(&temporary)?;
+    dir.unlink(&temporary)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o600);
-    let mut file = File::from(rustix::fs::openat(folder.descriptor(), &temporary, flags, mode)?);
+    let mut file = File::from(rustix::fs::openat(dir.descriptor(), &temporary, flags, mode)?);
     write(&mut file)?;
     let created = rustix::fs::fstat(&file)?;
     if (created.st_uid, created.st_gid) != (stat.st_uid, stat.st_gid) {
@@ -153,7 +153,7 @@ fn replace(
     file.sync_all()?;
     drop(file);
     fault::point("replace a copy")?;
-    folder.rename(&temporary, name)
+    dir.rename(&temporary, name)
 }
 
 /// `version = 3.13.5` and `version_info = 3.13.5.final.0` (virtualenv, uv) with a new version.

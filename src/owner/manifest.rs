@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::host::path_text::PathText;
-use crate::host::{FileIdentity, Folder, tree};
+use crate::host::{Dir, FileIdentity, tree};
 use crate::venv::CARRIED;
 
 const SCHEMA: u64 = 1;
@@ -47,7 +47,7 @@ struct Stored {
 impl Manifest {
     /// The one that lies in a tree and is about this counterpart. One that cannot be read is none:
     /// then nothing is deleted.
-    pub(super) fn read(tree: &Folder, other: &Folder) -> Option<Self> {
+    pub(super) fn read(tree: &Dir, other: &Dir) -> Option<Self> {
         let stored: Stored = serde_json::from_slice(&tree.read(CARRIED, LIMIT).ok()?).ok()?;
         let counts = stored.schema_version == SCHEMA && stored.other == identity(other).ok()?;
         let paths = |list: Vec<PathText>| list.into_iter().map(|path| path.0).collect();
@@ -60,7 +60,7 @@ impl Manifest {
     }
 
     /// What the file system's clock says now.
-    pub(super) fn now(tree: &Folder) -> io::Result<i64> {
+    pub(super) fn now(tree: &Dir) -> io::Result<i64> {
         let (_, since) = create(tree)?;
         tree.unlink(&temporary())?;
         Ok(since)
@@ -75,7 +75,7 @@ impl Manifest {
     }
 
     /// Writes it into a tree.
-    pub(super) fn write(self, tree: &Folder, other: &Folder) -> io::Result<()> {
+    pub(super) fn write(self, tree: &Dir, other: &Dir) -> io::Result<()> {
         let (mut file, _) = create(tree)?;
         let texts = |paths: BTreeSet<PathBuf>| paths.into_iter().map(PathText).collect();
         let stored = Stored {
@@ -91,12 +91,12 @@ impl Manifest {
         tree.rename(&temporary(), Path::new(CARRIED))
     }
 
-    pub(super) fn remove(tree: &Folder) -> io::Result<()> {
+    pub(super) fn remove(tree: &Dir) -> io::Result<()> {
         tree.unlink(Path::new(CARRIED))
     }
 }
 
-fn identity(tree: &Folder) -> io::Result<tree::Identity> {
+fn identity(tree: &Dir) -> io::Result<tree::Identity> {
     Ok(tree::identity_of_open(tree.descriptor())?)
 }
 
@@ -104,7 +104,7 @@ fn temporary() -> PathBuf {
     PathBuf::from(format!("{CARRIED}.new"))
 }
 
-fn create(tree: &Folder) -> io::Result<(File, i64)> {
+fn create(tree: &Dir) -> io::Result<(File, i64)> {
     // A leftover of an interrupted pass.
     tree.unlink(&temporary())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -124,7 +124,7 @@ mod tests {
         let base = directory.path().canonicalize().unwrap();
         let [tree, other, third] = ["tree", "other", "third"].map(|name| {
             std::fs::create_dir(base.join(name)).unwrap();
-            Folder::open(&base.join(name)).unwrap()
+            Dir::open(&base.join(name)).unwrap()
         });
         assert_eq!(Manifest::read(&tree, &other), None);
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<BTreeSet<_>>();

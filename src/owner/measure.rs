@@ -11,9 +11,9 @@ use super::carry::stat;
 use super::copy::group_matters;
 use super::{Lines, Task};
 use crate::host::clock::Deadline;
+use crate::host::dir::DEPTH_LIMIT;
 use crate::host::file::printable;
-use crate::host::folder::DEPTH_LIMIT;
-use crate::host::{Folder, Root};
+use crate::host::{Dir, Root};
 use crate::venv::{self, ForeignKind, Layout};
 
 /// Asks for it.
@@ -37,7 +37,7 @@ impl Task for Measure {
     type Answer = Measured;
 
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Measured> {
-        let top = Folder::open(&root.at(self.tree.path()))?;
+        let top = Dir::open(&root.at(self.tree.path()))?;
         let mut measured = Measured { bytes: size(&top, deadline, 0)?, others: Lines::default() };
         if rustix::process::geteuid().is_root() {
             // Root gives each copy its owner.
@@ -91,17 +91,17 @@ impl Own {
 }
 
 /// What all that is in a directory takes on the disk; but not what this process may not enter.
-fn size(folder: &Folder, deadline: Deadline, depth: usize) -> io::Result<u64> {
+fn size(dir: &Dir, deadline: Deadline, depth: usize) -> io::Result<u64> {
     let mut size = 0_u64;
-    for entry in folder.entries()? {
+    for entry in dir.entries()? {
         if deadline.has_passed() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let Ok(stat) = folder.stat(Path::new(&entry.name)) else { continue };
+        let Ok(stat) = dir.stat(Path::new(&entry.name)) else { continue };
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
         size = size.saturating_add(blocks.saturating_mul(512));
         if entry.kind.is_dir() && depth < DEPTH_LIMIT {
-            if let Ok(inner) = folder.folder(&entry.name) {
+            if let Ok(inner) = dir.dir(&entry.name) {
                 size = size.saturating_add(self::size(&inner, deadline, depth + 1).unwrap_or(0));
             }
         }
@@ -124,7 +124,7 @@ mod tests {
         fs::write(base.join("a/b/file"), vec![1; 100_000]).unwrap();
         std::os::unix::fs::symlink("/usr", base.join("a/link")).unwrap();
         let deadline = Deadline::after(Duration::from_secs(9));
-        let size = size(&Folder::open(&base).unwrap(), deadline, 0).unwrap();
+        let size = size(&Dir::open(&base).unwrap(), deadline, 0).unwrap();
         assert!((100_000..1_000_000).contains(&size), "{size}");
     }
 

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Lines, Task};
 use crate::host::clock::Deadline;
+use crate::host::dir::DEPTH_LIMIT;
 use crate::host::file::printable;
-use crate::host::folder::DEPTH_LIMIT;
 use crate::host::path_text::PathText;
-use crate::host::{Folder, Root, tree};
+use crate::host::{Dir, Root, tree};
 
 /// Makes an empty directory that nobody else may enter.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,49 +73,44 @@ impl Task for Remove {
 }
 
 /// Opens this very directory.
-fn known(root: &Root, path: &Path, which: tree::Identity) -> io::Result<Folder> {
-    let found = Folder::open(&root.at(path))?;
+fn known(root: &Root, path: &Path, which: tree::Identity) -> io::Result<Dir> {
+    let found = Dir::open(&root.at(path))?;
     if tree::identity_of_open(found.descriptor())? == which {
         return Ok(found);
     }
     Err(io::Error::other(format!("{} was replaced", printable(path))))
 }
 
-fn empty(
-    folder: &Folder,
-    removed: &mut Removed,
-    deadline: Deadline,
-    depth: usize,
-) -> io::Result<()> {
+fn empty(dir: &Dir, removed: &mut Removed, deadline: Deadline, depth: usize) -> io::Result<()> {
     let me = rustix::process::geteuid().as_raw();
-    let own = folder.own_stat()?;
+    let own = dir.own_stat()?;
     if own.st_uid != me {
         let user = own.st_uid;
-        removed.left.push(|| format!("{} belongs to user {user}", printable(folder.path())));
+        removed.left.push(|| format!("{} belongs to user {user}", printable(dir.path())));
         if removed.others.len() < OTHERS {
-            let identity = tree::identity_of_open(folder.descriptor())?;
-            removed.others.push((folder.path().into(), identity, user));
+            let identity = tree::identity_of_open(dir.descriptor())?;
+            removed.others.push((dir.path().into(), identity, user));
         }
         return Ok(());
     }
     if own.st_mode & 0o700 != 0o700 {
         // Installers make directories that not even their owner may write to.
-        rustix::fs::fchmod(folder.descriptor(), Mode::from_raw_mode(own.st_mode | 0o700))?;
+        rustix::fs::fchmod(dir.descriptor(), Mode::from_raw_mode(own.st_mode | 0o700))?;
     }
-    for entry in folder.entries()? {
+    for entry in dir.entries()? {
         if deadline.has_passed() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let name = Path::new(&entry.name);
         let result = if !entry.kind.is_dir() {
-            folder.unlink(name)
+            dir.unlink(name)
         } else if depth == DEPTH_LIMIT {
             Err(io::Error::other("it is too deep"))
         } else {
-            folder.folder(name).and_then(|inner| {
+            dir.dir(name).and_then(|inner| {
                 empty(&inner, removed, deadline, depth + 1)?;
                 drop(inner);
-                folder.remove_folder(name)
+                dir.remove_dir(name)
             })
         };
         match result {
@@ -125,7 +120,7 @@ fn empty(
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
             Err(error) => {
-                removed.left.push(|| format!("{}: {error}", printable(folder.path().join(name))));
+                removed.left.push(|| format!("{}: {error}", printable(dir.path().join(name))));
             }
         }
     }

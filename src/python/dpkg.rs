@@ -127,8 +127,8 @@ pub(super) fn lists(list: &Path, path: &Path) -> bool {
 }
 
 /// The numbered files of an interrupted dpkg, in its order. Others are still being written.
-fn updates(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+fn updates(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
@@ -226,11 +226,11 @@ mod tests {
     }
 
     fn system(status: &str) -> (tempfile::TempDir, Root) {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("var/lib/dpkg/updates")).unwrap();
-        std::fs::write(folder.path().join("var/lib/dpkg/status"), status).unwrap();
-        let root = Root::new(folder.path());
-        (folder, root)
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("var/lib/dpkg/updates")).unwrap();
+        std::fs::write(dir.path().join("var/lib/dpkg/status"), status).unwrap();
+        let root = Root::new(dir.path());
+        (dir, root)
     }
 
     fn unsettled_names(root: &Root) -> Vec<String> {
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn packages_that_dpkg_left_halfway_are_named() {
-        let (_folder, root) = system(
+        let (_dir, root) = system(
             &[
                 stanza("python3", "install ok unpacked", "3.13.5-1"),
                 stanza("python3-minimal", "install ok installed", "3.13.5-1"),
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn what_an_interrupted_dpkg_noted_last_counts() {
-        let (folder, root) = system(&stanza("python3", "install ok unpacked", "3.13.5-1"));
-        let updates = folder.path().join("var/lib/dpkg/updates");
+        let (dir, root) = system(&stanza("python3", "install ok unpacked", "3.13.5-1"));
+        let updates = dir.path().join("var/lib/dpkg/updates");
         std::fs::write(updates.join("0000"), stanza("python3", "install ok half-configured", "1"))
             .unwrap();
         std::fs::write(updates.join("0001"), stanza("python3", "install ok installed", "1"))
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_last_stanza_without_an_empty_line_counts() {
-        let (_folder, root) = system(stanza("python3", "install ok unpacked", "1").trim_end());
+        let (_dir, root) = system(stanza("python3", "install ok unpacked", "1").trim_end());
         assert_eq!(unsettled_names(&root).len(), 1);
     }
 

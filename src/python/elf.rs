@@ -246,8 +246,8 @@ mod tests {
     use super::*;
 
     fn told(bytes: &[u8]) -> Result<Binary, ElfError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("python");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("python");
         std::fs::write(&path, bytes).unwrap();
         read_binary(&path)
     }

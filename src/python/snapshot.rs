@@ -7,7 +7,7 @@ use rustix::fs::FileType;
 
 use super::{DEFAULT, Interpreter, Interpreters, Minor, Package, Version, VersionError, dpkg};
 use super::{path_of, read_binary};
-use crate::host::{FileIdentity, Folder, ReadError, Root};
+use crate::host::{Dir, FileIdentity, ReadError, Root};
 
 /// Python 3 will not have had more minor versions for decades; each costs one `lstat`.
 const MINORS: std::ops::Range<u8> = 0..64;
@@ -87,10 +87,10 @@ fn default_minor(root: &Root) -> Option<Minor> {
 }
 
 /// The minor version in `/usr/bin/python3.11`, and in nothing else. `/bin` is the same
-/// folder since the merge of `/usr`.
+/// directory since the merge of `/usr`.
 pub(crate) fn debian_minor(path: &Path) -> Option<Minor> {
-    let folder = path.parent()?;
-    if folder != Path::new("/usr/bin") && folder != Path::new("/bin") {
+    let dir = path.parent()?;
+    if dir != Path::new("/usr/bin") && dir != Path::new("/bin") {
         return None;
     }
     Minor::of_program(path.file_name()?.to_str()?)
@@ -100,13 +100,13 @@ fn minor(number: u8) -> Minor {
     Minor::new(3, number)
 }
 
-/// The folder of the interpreters, held open: 64 names are asked for below it.
-fn programs(root: &Root) -> Option<Folder> {
-    Folder::open_to_look(&root.at("/usr/bin")).ok()
+/// The directory of the interpreters, held open: 64 names are asked for below it.
+fn programs(root: &Root) -> Option<Dir> {
+    Dir::open_to_look(&root.at("/usr/bin")).ok()
 }
 
 /// Which regular file is the interpreter of a minor version, if one is.
-fn identity(programs: &Folder, minor: Minor) -> Option<FileIdentity> {
+fn identity(programs: &Dir, minor: Minor) -> Option<FileIdentity> {
     let stat = programs.stat(minor.program()).ok()?;
     FileType::from_raw_mode(stat.st_mode).is_file().then(|| FileIdentity::from(&stat))
 }
@@ -116,7 +116,7 @@ fn is_owned(root: &Root, minor: Minor) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
 mod tests {
     use super::super::elf::sample::binary;
     use super::*;
@@ -124,24 +124,24 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     struct System {
-        folder: tempfile::TempDir,
+        dir: tempfile::TempDir,
         root: Root,
     }
 
     impl System {
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
+            let dir = tempfile::tempdir().unwrap();
             for path in ["usr/bin", "var/lib/dpkg/info", "etc/alternatives"] {
-                fs::create_dir_all(folder.path().join(path)).unwrap();
+                fs::create_dir_all(dir.path().join(path)).unwrap();
             }
-            fs::write(folder.path().join("var/lib/dpkg/status"), "").unwrap();
-            let root = Root::new(folder.path());
-            Self { folder, root }
+            fs::write(dir.path().join("var/lib/dpkg/status"), "").unwrap();
+            let root = Root::new(dir.path());
+            Self { dir, root }
         }
 
         fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
             // As dpkg does it: a new inode under the old name.
-            let path = self.folder.path().join(path);
+            let path = self.dir.path().join(path);
             let new = path.with_extension("dpkg-new");
             fs::write(&new, bytes).unwrap();
             fs::rename(new, path).unwrap();
@@ -153,7 +153,7 @@ mod tests {
                 &format!("var/lib/dpkg/info/python{minor}-minimal.list"),
                 format!("/.\n/usr/bin\n/usr/bin/python{minor}\n"),
             );
-            let status = self.folder.path().join("var/lib/dpkg/status");
+            let status = self.dir.path().join("var/lib/dpkg/status");
             let stanza = format!(
                 "Package: python{minor}-minimal\nStatus: install ok installed\n\
                  Architecture: amd64\nVersion: {version}\n\n"
@@ -162,7 +162,7 @@ mod tests {
         }
 
         fn default(&self, target: &str) {
-            let link = self.folder.path().join("usr/bin/python3");
+            let link = self.dir.path().join("usr/bin/python3");
             let _ = fs::remove_file(&link);
             symlink(target, link).unwrap();
         }
@@ -195,7 +195,7 @@ mod tests {
         let system = System::new();
         system.write("usr/bin/python3.12", binary(Some(0x030c_00f0), b"", b""));
         system.install("3.11", &binary(Some(V3_11_2), b"", b""), "3.11.2-6");
-        symlink("python3.11", system.folder.path().join("usr/bin/python3.10")).unwrap();
+        symlink("python3.11", system.dir.path().join("usr/bin/python3.10")).unwrap();
         assert_eq!(system.look().installed.into_keys().collect::<Vec<_>>(), [Minor::new(3, 11)]);
         // A removed package leaves its configuration and a list without the program.
         system.write("var/lib/dpkg/info/python3.12-minimal.list", "/.\n/etc\n");
@@ -209,13 +209,12 @@ mod tests {
         assert_eq!(default(), None);
         system.default("python3.11");
         assert_eq!(default().as_deref(), Some("3.11"), "even where nothing is installed there");
-        symlink("/usr/bin/python3.12", system.folder.path().join("etc/alternatives/python3"))
-            .unwrap();
+        symlink("/usr/bin/python3.12", system.dir.path().join("etc/alternatives/python3")).unwrap();
         system.default("/etc/alternatives/python3");
         assert_eq!(default().as_deref(), Some("3.12"));
         system.default("/usr/local/bin/python3.12");
         assert_eq!(default(), None);
-        fs::remove_file(system.folder.path().join("usr/bin/python3")).unwrap();
+        fs::remove_file(system.dir.path().join("usr/bin/python3")).unwrap();
         system.write("usr/bin/python3", "#!/bin/sh");
         assert_eq!(default(), None);
     }
@@ -239,10 +238,10 @@ mod tests {
 
         system.install("3.13", &build, "3.13.5-2");
         assert!(!unchanged(&system.root, &known), "another interpreter");
-        fs::remove_file(system.folder.path().join("usr/bin/python3.13")).unwrap();
+        fs::remove_file(system.dir.path().join("usr/bin/python3.13")).unwrap();
         assert!(unchanged(&system.root, &known), "a list of files alone is none");
 
-        fs::remove_file(system.folder.path().join("usr/bin/python3.11")).unwrap();
+        fs::remove_file(system.dir.path().join("usr/bin/python3.11")).unwrap();
         assert!(!unchanged(&system.root, &known), "an interpreter is gone");
     }
 

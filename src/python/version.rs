@@ -20,7 +20,7 @@ impl Minor {
         Self { major, minor }
     }
 
-    /// `python3.11`: the name of the program and of the folder below `lib`.
+    /// `python3.11`: the name of the program and of the directory below `lib`.
     pub(crate) fn program(self) -> String {
         format!("python{self}")
     }

@@ -112,8 +112,8 @@ impl<'a> Content<'a> {
         if recipe.system_site_packages {
             // An installer leaves out what the system has in the same version.
             let system = [format!("local/lib/{}", minor.program()), "lib/python3".to_string()];
-            for folder in system {
-                let site = root.at(Path::new("/usr").join(folder).join("dist-packages"));
+            for dir in system {
+                let site = root.at(Path::new("/usr").join(dir).join("dist-packages"));
                 installed.extend(venv::distributions(&site).unwrap_or_default());
             }
         }
@@ -127,15 +127,15 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// The folders that an installer writes to: the venv, and the folders of sources, in
+    /// The directories that an installer writes to: the venv, and the directories of sources, in
     /// which build backends leave what they make.
     pub(super) fn built_in(&self, root: &Root, venv: &Venv, owner: &User) -> Vec<PathBuf> {
-        let mut folders = self.sources();
+        let mut dirs = self.sources();
         if matches!(self.wanted, Wanted::Same(..)) {
-            folders.retain(|folder| may_be_built_in(root, folder, venv, owner));
+            dirs.retain(|dir| may_be_built_in(root, dir, venv, owner));
         }
-        folders.push(venv.path.clone());
-        folders
+        dirs.push(venv.path.clone());
+        dirs
     }
 
     /// All on this machine that an installer reads.
@@ -151,7 +151,7 @@ impl<'a> Content<'a> {
     /// The directories that distributions are built from.
     fn sources(&self) -> Vec<PathBuf> {
         match &self.wanted {
-            Wanted::Same(recipe, _) => recipe.folders(),
+            Wanted::Same(recipe, _) => recipe.dirs(),
             // It may name any below its own.
             Wanted::Listed { file, .. } => {
                 file.parent().map(Path::to_path_buf).into_iter().collect()
@@ -174,15 +174,15 @@ const PROJECT_FILES: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
 /// Whether builds may write to a directory that a venv names as a source. Any package can bring a
 /// `direct_url.json` that names any directory: it counts only where it is a project of the owner's,
 /// and holds neither their home nor other projects. A venv may lie in its own project.
-fn may_be_built_in(root: &Root, folder: &Path, venv: &Venv, owner: &User) -> bool {
+fn may_be_built_in(root: &Root, dir: &Path, venv: &Venv, owner: &User) -> bool {
     let real = |path: &Path| root.at(path).canonicalize();
-    let Ok(folder) = real(folder) else { return false };
-    let is_owners = std::fs::metadata(&folder).is_ok_and(|found| found.uid() == venv.uid);
-    let is_project = PROJECT_FILES.iter().any(|name| folder.join(name).symlink_metadata().is_ok());
+    let Ok(dir) = real(dir) else { return false };
+    let is_owners = std::fs::metadata(&dir).is_ok_and(|found| found.uid() == venv.uid);
+    let is_project = PROJECT_FILES.iter().any(|name| dir.join(name).symlink_metadata().is_ok());
     let home = real(&owner.home).unwrap_or_else(|_| root.at(&owner.home));
     let place = real(&venv.path).unwrap_or_else(|_| root.at(&venv.path));
-    let holds_others = place.parent().is_none_or(|own| own != folder && place.starts_with(&folder));
-    is_owners && is_project && !home.starts_with(&folder) && !holds_others
+    let holds_others = place.parent().is_none_or(|own| own != dir && place.starts_with(&dir));
+    is_owners && is_project && !home.starts_with(&dir) && !holds_others
 }
 
 /// Which distributions a tree has, and since when: an installer that is at work meanwhile
@@ -316,7 +316,7 @@ pub(crate) fn refresh_recipes<'a>(
 /// Whether a venv has nothing in it yet, and was made since its recipe was written: what was in
 /// the one of before is to be had again.
 fn stands_new(context: &Context, entry: &Entry, venv: &Venv, recipe: &Recipe) -> bool {
-    let made = std::fs::metadata(context.root.at(&venv.path)).and_then(|folder| folder.created());
+    let made = std::fs::metadata(context.root.at(&venv.path)).and_then(|dir| dir.created());
     let written = context.store.recipe_written(&entry.id);
     recipe.is_bare() && made.is_ok_and(|made| written.is_some_and(|written| made > written))
 }
@@ -399,8 +399,8 @@ mod tests {
 
     #[test]
     fn a_build_writes_to_projects_of_the_owner_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let place = Path::new("/home/web/shop/deep/venv");
         fs::create_dir_all(root.at(place)).unwrap();
         let me = rustix::process::geteuid().as_raw();
@@ -450,8 +450,8 @@ mod tests {
 
     #[test]
     fn a_new_tree_is_compared_and_the_systems_distributions_count_where_they_are_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(Link::Pinned, OLD).venv;
         let old = root.at(venv.site_packages());
         install(&old, "flask", "3.0");

@@ -255,13 +255,13 @@ mod tests {
 
     #[test]
     fn the_newest_wheel_of_pip_is_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let wheels = folder.path().join("usr/share/python-wheels");
+        let dir = tempfile::tempdir().unwrap();
+        let wheels = dir.path().join("usr/share/python-wheels");
         std::fs::create_dir_all(&wheels).unwrap();
         for version in ["9.0.1", "23.0.1", "23.10"] {
             std::fs::write(wheels.join(format!("pip-{version}-py3-none-any.whl")), "").unwrap();
         }
-        let root = Root::new(folder.path());
+        let root = Root::new(dir.path());
         assert_eq!(
             found(&root, EngineChoice::Auto, Flavour::Venv),
             [Engine::PipWheel(format!("{WHEELS}/pip-23.10-py3-none-any.whl").into())]
@@ -280,9 +280,9 @@ mod tests {
 
     #[test]
     fn an_owners_own_uv_makes_the_venvs_that_uv_made_and_no_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path());
-        let uv = folder.path().join("home/app/.local/bin/uv");
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let uv = dir.path().join("home/app/.local/bin/uv");
         std::fs::create_dir_all(uv.parent().unwrap()).unwrap();
         std::fs::write(&uv, "").unwrap();
         let own = || found(&root, EngineChoice::Auto, Flavour::Uv);
@@ -300,9 +300,12 @@ mod tests {
 
     #[test]
     fn a_program_that_others_can_write_is_not_roots() {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("uv");
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("uv");
         std::fs::write(&program, "").unwrap();
-        assert!(!is_roots_program(&program).unwrap(), "its folder lies in a folder all can write");
+        assert!(
+            !is_roots_program(&program).unwrap(),
+            "its directory lies in a directory all can write"
+        );
     }
 }

@@ -265,7 +265,7 @@ fn forget(context: &Context, registry: &mut Registry, gone: &[Leftover]) {
     }
 }
 
-/// Whether somebody has taken it away with the folder that it lay in, or put another one there.
+/// Whether somebody has taken it away with the directory that it lay in, or put another one there.
 fn is_another(one: &Leftover) -> bool {
     match tree::identity(one.path()) {
         Some(_) => !tree::stands_at(one.path(), one.identity),
@@ -280,7 +280,7 @@ fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)
         .into_iter()
         .filter(|name| root.at(format!("/var/lib/dpkg/info/{name}.list")).exists())
         .collect();
-    // A folder that stands for a system has no apt of its own to tell; and apt heeds only root.
+    // A directory that stands for a system has no apt of its own to tell; and apt heeds only root.
     if packages.is_empty() || !root.is_system() || root.user().is_some() {
         return Ok(());
     }
@@ -303,8 +303,8 @@ mod tests {
 
     /// A machine whose systemd knows one unit, which is a oneshot that has ended.
     fn machine() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path();
         for path in ["run/systemd/system", "usr/bin", "proc/1", "srv/shop/venv/lib/python3.11"] {
             std::fs::create_dir_all(base.join(path)).unwrap();
         }
@@ -316,13 +316,13 @@ mod tests {
         std::fs::write(base.join("script"), script).unwrap();
         let install = Program::new("/usr/bin/install").arg("-m755");
         install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
-        folder
+        dir
     }
 
     #[test]
     fn a_service_that_was_left_alone_is_not_reported_as_restarted() {
-        let folder = machine();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = machine();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let store = Store::new(&root);
         let mut registry = Registry::default();
         let venv = crate::plan::samples::subject(Link::Pinned, Minor::new(3, 11)).venv;
@@ -332,7 +332,7 @@ mod tests {
         let mut job = Job::new(&entry, &venv, Remedy::Restart);
         job.services = vec!["systemd:backup.service".parse().unwrap()];
         let outcomes = execute(&context, &mut registry, &Interpreters::default(), vec![job], 1);
-        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
         assert!(!calls.lines().any(|line| line.starts_with("restart")), "{calls}");
         assert_eq!(outcomes[0].restarted, []);
         assert!(outcomes[0].notes[0].contains("is left alone: "), "{outcomes:?}");

@@ -14,7 +14,7 @@ use super::target::owner;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::user::User;
-use crate::host::{Folder, Root};
+use crate::host::{Dir, Root};
 use crate::owner::{self, Refresh, Relink, RelinkedName};
 use crate::python::{self, Interpreter, Minor};
 use crate::store::{Anchored, Event, Registry, StoreError};
@@ -182,7 +182,7 @@ fn leaving_links(
     from: &Path,
     to: &Path,
 ) -> io::Result<Vec<RelinkedName>> {
-    let bin = Folder::open(&root.at(&venv.path))?.folder("bin")?;
+    let bin = Dir::open(&root.at(&venv.path))?.dir("bin")?;
     let mut links = Vec::new();
     for name in interpreter_names(&bin)? {
         if venv::way_out(root, &venv.path, &name).as_deref() == Some(from) {
@@ -268,7 +268,7 @@ pub(super) fn refresh(
 }
 
 /// `python`, `python3`, `python3.11`: the names in `bin` that stand for an interpreter.
-fn interpreter_names(bin: &Folder) -> io::Result<Vec<PathBuf>> {
+fn interpreter_names(bin: &Dir) -> io::Result<Vec<PathBuf>> {
     let mut names: Vec<PathBuf> = bin
         .entries()?
         .into_iter()
@@ -285,7 +285,7 @@ fn interpreter_names(bin: &Folder) -> io::Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
@@ -298,8 +298,8 @@ mod tests {
     /// A system whose default Python is 3.11, and a venv on it as `python3 -m venv` makes it,
     /// its way out linked to `target`.
     fn system(target: &str) -> (tempfile::TempDir, Root, Venv) {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let (system, bin) = (root.at("/usr/bin"), root.at("/srv/venv/bin"));
         fs::create_dir_all(&system).unwrap();
         fs::create_dir_all(&bin).unwrap();
@@ -332,7 +332,7 @@ mod tests {
             system_site_packages: false,
             prompt: None,
         };
-        (folder, root, venv)
+        (dir, root, venv)
     }
 
     fn links(root: &Root) -> Vec<String> {
@@ -360,7 +360,7 @@ mod tests {
         let names =
             ["/usr/bin/python3", "/bin/python3", "/usr/bin/python", "../../../usr/bin/python3"];
         for name in names {
-            let (_folder, root, venv) = system(name);
+            let (_dir, root, venv) = system(name);
             let changed = pinned(&root, &venv).unwrap();
             assert_eq!(links(&root), ["python3", "/usr/bin/python3.11", "python3"], "{name}");
             unpin(&root, &owner(&venv), &venv, &changed).unwrap();
@@ -374,7 +374,7 @@ mod tests {
     fn a_run_that_changed_nothing_leaves_every_link_as_it_was() {
         for target in ["/usr/bin/python3", "/bin/python3", "../../../usr/bin/python3"] {
             for is_known in [true, false] {
-                let (_folder, root, venv) = system(target);
+                let (_dir, root, venv) = system(target);
                 let bin = root.at("/srv/venv/bin");
                 fs::remove_file(bin.join("python3.11")).unwrap();
                 symlink("/usr/bin/python3.11", bin.join("python3.11")).unwrap();
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_link_that_its_owner_changed_meanwhile_stays() {
-        let (_folder, root, venv) = system("/usr/bin/python3");
+        let (_dir, root, venv) = system("/usr/bin/python3");
         let changed = pinned(&root, &venv).unwrap();
         let bin = root.at("/srv/venv/bin");
         fs::remove_file(bin.join("python3")).unwrap();
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_venv_that_cannot_be_pinned_is_an_error() {
-        let (_folder, root, venv) = system("/opt/python3");
+        let (_dir, root, venv) = system("/opt/python3");
         assert!(pinned(&root, &venv).is_err());
         let already = Venv { base: Base { link: Link::Pinned, ..venv.base.clone() }, ..venv };
         assert!(pinned(&root, &already).is_ok(), "it is pinned already");
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_bin_that_is_a_link_or_somebody_elses_is_not_entered() {
-        let (_folder, root, venv) = system("/usr/bin/python3");
+        let (_dir, root, venv) = system("/usr/bin/python3");
         let bin = root.at("/srv/venv/bin");
         let links = links_to_default(&root, &venv).unwrap();
         fs::rename(&bin, root.at("/srv/venv/real")).unwrap();

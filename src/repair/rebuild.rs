@@ -134,7 +134,7 @@ pub(super) fn rebuild(
     job.begin(context, Step::Staging { aside: aside(), new: None }, &[])?;
     let made = Stage::make(context.root, &parent, kept.path(), venv, &owner);
     let stage = made.map_err(|error| {
-        // A folder that was made, and could neither be given away nor removed.
+        // A directory that was made, and could neither be given away nor removed.
         let unfinished = parent.identity(&stage::from_beside(&venv.path, kept.path())).is_some();
         NotRebuilt { unfinished, ..error.into() }
     })?;
@@ -213,7 +213,7 @@ impl Work<'_> {
         let over = stage.over(&self.venv().path);
         let temporary = stage.temporary(root, self.owner)?;
         let mut overlays = vec![over.clone()];
-        let shared = stage::shared_folders(&self.needed());
+        let shared = stage::shared_dirs(&self.needed());
         overlays.extend(shared.iter().map(|place| temporary.over(place)));
         let aside = self.swap.kept.path().to_path_buf();
         let pair = Pair::new(&self.job.venv, self.owner, &aside, self.target.minor);
@@ -370,12 +370,12 @@ impl Work<'_> {
         let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
         let engines = sources::engines(self.context, old, owner, minor, &interpreter)
             .map_err(RebuildError::NoEngine)?;
-        let folder = starts_in(self.job);
+        let dir = starts_in(self.job);
         let writes = self.content.built_in(root, self.venv(), owner);
         let run = |program: Program| {
             let program = program.limit(deadline.left());
             let writes = writes.clone();
-            confine::confined_to(root, program, owner, overlays, folder, writes).run()
+            confine::confined_to(root, program, owner, overlays, dir, writes).run()
         };
         run(self.creation()).map_err(RebuildError::Create)?;
         let mut needed = self.content.sources_inside(&self.venv().path);

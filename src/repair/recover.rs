@@ -280,7 +280,7 @@ mod tests {
     /// A registered venv whose services cannot be restarted, another tree beside it, and a
     /// journal that was left open.
     struct Crash {
-        _folder: tempfile::TempDir,
+        _dir: tempfile::TempDir,
         venv: PathBuf,
         aside: PathBuf,
         store: Store,
@@ -290,8 +290,8 @@ mod tests {
 
     impl Crash {
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let base = folder.path().canonicalize().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let base = dir.path().canonicalize().unwrap();
             let (venv, aside) = (base.join("venv"), base.join(".venv.venvguard-x"));
             for (path, name) in [(&venv, "standing"), (&aside, "beside")] {
                 std::fs::create_dir_all(path.join("lib/python3.11/site-packages")).unwrap();
@@ -305,7 +305,7 @@ mod tests {
             let store = Store::new(&Root::new(base.join("system")));
             let mut registry = Registry::default();
             registry.add(&venv, None, Policy::Auto).unwrap();
-            Self { _folder: folder, venv, aside, store, root, registry }
+            Self { _dir: dir, venv, aside, store, root, registry }
         }
 
         /// Leaves the journal at a step, recovers, and tells whether all went well.
@@ -465,7 +465,7 @@ mod tests {
     fn what_cannot_be_written_down_stays_in_the_journal() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
-        std::fs::create_dir_all(crash.store.folder().join("registry.json")).unwrap();
+        std::fs::create_dir_all(crash.store.dir().join("registry.json")).unwrap();
         assert!(!crash.recover(Step::Swapping(crash.swap(old, new)), &[]));
         assert!(!crash.is_ended());
         assert_eq!(crash.identities(), [new, old], "it is whole, and nothing is lost");
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_was_only_named_is_not_taken_for_ours() {
+    fn a_directory_that_was_only_named_is_not_taken_for_ours() {
         let mut crash = Crash::new();
         let before = crash.identities();
         let step = Step::Staging { aside: PathText(crash.aside.clone()), new: None };

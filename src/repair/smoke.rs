@@ -53,7 +53,7 @@ pub(super) fn smoke(
 ) -> Result<Failures, String> {
     let python = venv.join("bin/python");
     // `-` reads the program from standard input; the environment is empty, and the
-    // folder is not the owner's.
+    // directory is not the owner's.
     let program =
         Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(limit.min(LIMIT));
     let finished = confine::confined(root, program, owner, overlays, Path::new("/"))

@@ -60,8 +60,8 @@ fn of_pip(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
 
 /// The same of uv, which also reads the settings of the project that a venv lies in.
 fn of_uv(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
-    let of_project = project(venv).and_then(|folder| {
-        let (own, shared) = (folder.join("uv.toml"), folder.join("pyproject.toml"));
+    let of_project = project(venv).and_then(|dir| {
+        let (own, shared) = (dir.join("uv.toml"), dir.join("pyproject.toml"));
         if says_where(root, &own, "") {
             return Some(own);
         }
@@ -78,7 +78,7 @@ fn of_uv(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
     })
 }
 
-/// The folder of the project that a venv was made for by uv.
+/// The directory of the project that a venv was made for by uv.
 pub(super) fn project(venv: &Venv) -> Option<&Path> {
     if venv.flavour == crate::venv::Flavour::Uv { venv.path.parent() } else { None }
 }
@@ -107,9 +107,9 @@ mod tests {
     use super::*;
 
     fn says(text: &str, sections: &str) -> bool {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("x"), text).unwrap();
-        says_where(&Root::new(folder.path()), Path::new("/x"), sections)
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x"), text).unwrap();
+        says_where(&Root::new(dir.path()), Path::new("/x"), sections)
     }
 
     #[test]

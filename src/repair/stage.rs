@@ -20,14 +20,14 @@ use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
-use crate::host::{Folder, Program, Root, clock, mount};
+use crate::host::{Dir, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
 use crate::venv::{ASIDE, Flavour, Venv, venv_of_aside};
 
-/// The name of the temporary folder in a stage.
+/// The name of the temporary directory in a stage.
 const TEMPORARY: &str = ".venvguard-tmp";
 
-/// For how long, and how often, it is tried to empty a folder that somebody writes into.
+/// For how long, and how often, it is tried to empty a directory that somebody writes into.
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -37,7 +37,7 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(120);
 /// A directory is made within this.
 const MOMENT: Duration = Duration::from_secs(20);
 
-/// A folder for a venv's successor, or for what its builders need.
+/// A directory for a venv's successor, or for what its builders need.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) path: PathBuf,
@@ -102,7 +102,7 @@ pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(name_of(&venv.path));
     name.push(format!("{ASIDE}{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
-    let mut aside = folder_for_asides(root, venv).join(&name);
+    let mut aside = dir_for_asides(root, venv).join(&name);
     while aside.symlink_metadata().is_ok() {
         name.push("+");
         aside.set_file_name(&name);
@@ -110,10 +110,10 @@ pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
     aside
 }
 
-/// The venv's own folder; of pipx's venvs the one above it, on the same file system, for
-/// pipx takes every folder beside a venv of its own for another one: it lists it, upgrades
+/// The venv's own directory; of pipx's venvs the one above it, on the same file system, for
+/// pipx takes every directory beside a venv of its own for another one: it lists it, upgrades
 /// it and makes it again.
-fn folder_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
+fn dir_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
     let beside = venv.path.parent().unwrap_or(Path::new("/"));
     let device = |path: &Path| Some(root.at(path).symlink_metadata().ok()?.dev());
     beside
@@ -122,7 +122,7 @@ fn folder_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
         .unwrap_or(beside)
 }
 
-/// The name of a tree that was put aside, as seen from the folder that its venv lies in.
+/// The name of a tree that was put aside, as seen from the directory that its venv lies in.
 pub(super) fn from_beside(venv: &Path, aside: &Path) -> PathBuf {
     if aside.parent() == venv.parent() {
         name_of(aside).to_path_buf()
@@ -162,9 +162,9 @@ pub(super) fn why_not_laid_over(
     }
 }
 
-/// The folders that builders would share with everybody and get one of their own for; but not
+/// The directories that builders would share with everybody and get one of their own for; but not
 /// those in which something lies that they need.
-pub(super) fn shared_folders(needed: &[PathBuf]) -> BTreeSet<PathBuf> {
+pub(super) fn shared_dirs(needed: &[PathBuf]) -> BTreeSet<PathBuf> {
     if weakened(Weakness::ShareTemporary) {
         return BTreeSet::new();
     }
@@ -176,7 +176,7 @@ fn not_needed<'a>(
     shared: impl IntoIterator<Item = &'a Path>,
     needed: &[PathBuf],
 ) -> BTreeSet<PathBuf> {
-    let real = |folder: &'a Path| Some((folder, folder.canonicalize().ok()?));
+    let real = |dir: &'a Path| Some((dir, dir.canonicalize().ok()?));
     let (kept, free): (Vec<_>, Vec<_>) =
         shared.into_iter().filter_map(real).partition(|(name, real)| {
             needed.iter().any(|path| path.starts_with(name) || path.starts_with(real))
@@ -240,11 +240,11 @@ fn cannot_be_carried(root: &Root, venv: &Venv, looked: Looked) -> Vec<String> {
     others.chain(no_room(&root.at(&venv.path), measured.bytes)).collect()
 }
 
-/// An ordinary user may have been given a venv in a folder that is not his.
+/// An ordinary user may have been given a venv in a directory that is not his.
 fn not_writable(path: &Path) -> Option<String> {
-    let folder = path.parent()?;
-    let error = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).err()?;
-    Some(format!("no tree can be made beside it, in {}: {error}", printable(folder)))
+    let dir = path.parent()?;
+    let error = rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).err()?;
+    Some(format!("no tree can be made beside it, in {}: {error}", printable(dir)))
 }
 
 /// The mounts that keep a tree from changing its place: a mount point of its own has no
@@ -263,7 +263,7 @@ fn mounts_in_the_way(path: &Path) -> Option<String> {
     // A subvolume of btrfs is no mount point, and yet a file system of its own.
     let device = |path: &Path| Some(path.symlink_metadata().ok()?.dev());
     (device(path) != device(path.parent()?)).then(|| {
-        "it is a file system of its own: no tree beside it is on it (make the venv in a folder of it)".into()
+        "it is a file system of its own: no tree beside it is on it (make the venv in a directory of it)".into()
     })
 }
 
@@ -293,41 +293,40 @@ fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
     let path = root.at(&venv.path);
     // Who can write to `lib` can put another site-packages in place.
     let site = root.at(venv.site_packages());
-    let inside = site.ancestors().take_while(|folder| folder.starts_with(&path));
+    let inside = site.ancestors().take_while(|dir| dir.starts_with(&path));
     let inside = inside.map(Path::to_path_buf).chain([path.join("bin")]);
     let ancestors = path.ancestors().skip(1).map(|ancestor| (ancestor.to_path_buf(), true));
     let first = ancestors
-        .chain(inside.map(|folder| (folder, false)))
-        .find_map(|(folder, is_ancestor)| untrusted_folder(&folder, venv, is_ancestor));
+        .chain(inside.map(|dir| (dir, false)))
+        .find_map(|(dir, is_ancestor)| untrusted_dir(&dir, venv, is_ancestor));
     if first.is_some() || venv.uid != 0 {
         return first;
     }
     // What is found in there is run as root.
-    [path.join("bin"), path.join("lib")].iter().find_map(|folder| {
-        let found = Folder::open(folder).and_then(|folder| folder.writable_by_others());
+    [path.join("bin"), path.join("lib")].iter().find_map(|dir| {
+        let found = Dir::open(dir).and_then(|dir| dir.writable_by_others());
         match found {
             Ok(None) => None,
-            Ok(Some(below)) => Some(format!(
-                "{} can be written by others than root",
-                printable(folder.join(below))
-            )),
+            Ok(Some(below)) => {
+                Some(format!("{} can be written by others than root", printable(dir.join(below))))
+            }
             Err(error) => {
-                Some(format!("who may write to {} is not known: {error}", printable(folder)))
+                Some(format!("who may write to {} is not known: {error}", printable(dir)))
             }
         }
     })
 }
 
-fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
-    let shown = printable(folder);
-    let access = match Access::at(folder) {
+fn untrusted_dir(dir: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
+    let shown = printable(dir);
+    let access = match Access::at(dir) {
         Ok(access) => access,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return Some(format!("who may write to {shown} is not known: {error}")),
     };
     let groups = if venv.uid == 0 { vec![0] } else { vec![0, venv.gid] };
     let trusted = Trusted { users: &[venv.uid], groups: &groups };
-    // The names in a sticky folder can be replaced by their owners alone; new ones can come.
+    // The names in a sticky directory can be replaced by their owners alone; new ones can come.
     let is_sticky = is_ancestor && access.mode & 0o1000 != 0;
     let writer = match access.writer(trusted) {
         Some(Writer::Owner(uid)) => {
@@ -343,19 +342,19 @@ fn untrusted_folder(folder: &Path, venv: &Venv, is_ancestor: bool) -> Option<Str
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
 mod tests {
     use super::*;
     use crate::venv::Link;
     use std::fs;
 
-    fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+    fn dir() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         let (venv, aside) = (base.join("venv"), base.join("aside"));
         fs::create_dir(&venv).unwrap();
         fs::write(venv.join("old"), "").unwrap();
-        (folder, venv, aside)
+        (dir, venv, aside)
     }
 
     fn subject(path: &Path) -> Venv {
@@ -367,8 +366,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_in_another_folder_that_stands_for_the_stage() {
-        let (_folder, venv, aside) = folder();
+    fn nothing_is_made_in_another_directory_that_stands_for_the_stage() {
+        let (_dir, venv, aside) = dir();
         let subject = subject(&venv);
         let (root, parent) = (Root::new("/"), Parent::of(&venv).unwrap());
         let me = super::super::target::owner_of(&root, subject.uid, subject.gid);
@@ -382,8 +381,8 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_folder_is_known_by_its_real_path_and_left_alone_where_it_is_needed() {
-        let (_folder, venv, aside) = folder();
+    fn a_shared_directory_is_known_by_its_real_path_and_left_alone_where_it_is_needed() {
+        let (_dir, venv, aside) = dir();
         let base = venv.parent().unwrap();
         fs::create_dir(base.join("tmp")).unwrap();
         std::os::unix::fs::symlink(base, &aside).unwrap();
@@ -401,8 +400,8 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let mut venv =
             crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
         let site = root.at(venv.site_packages());
@@ -456,8 +455,8 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let mut venv =
             crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
         (venv.uid, venv.gid) = (0, 0);
@@ -509,10 +508,10 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_folder_in_which_something_is_needed_is_shared() {
+    fn a_temporary_directory_in_which_something_is_needed_is_shared() {
         let shared = |needed: &[&str]| {
             let needed: Vec<PathBuf> = needed.iter().map(PathBuf::from).collect();
-            shared_folders(&needed).into_iter().collect::<Vec<_>>()
+            shared_dirs(&needed).into_iter().collect::<Vec<_>>()
         };
         assert_eq!(shared(&["/srv/shop/venv", "/tmpfs"]), confine::TEMPORARY.map(Path::new));
         assert_eq!(shared(&["/srv/shop/venv", "/tmp/src"]), [Path::new("/var/tmp")]);
@@ -521,7 +520,7 @@ mod tests {
 
     #[test]
     fn a_tree_aside_is_known_by_its_name() {
-        let (_folder, venv, _) = folder();
+        let (_dir, venv, _) = dir();
         let mut subject = subject(&venv);
         let aside = |subject: &Venv| aside(&Root::new("/"), subject);
         let first = aside(&subject);

@@ -270,20 +270,20 @@ mod tests {
 
     const MINOR: Minor = Minor::new(3, 11);
 
-    fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+    fn dir() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         let (venv, aside) = (base.join("venv"), base.join("aside"));
         fs::create_dir(&venv).unwrap();
         fs::write(venv.join("old"), "").unwrap();
-        (folder, venv, aside)
+        (dir, venv, aside)
     }
 
     #[test]
     fn the_old_tree_is_put_back_from_wherever_it_is() {
         // Exchanged; taken away; not moved at all.
         for state in ["exchanged", "moved", "untouched"] {
-            let (_folder, venv, aside) = folder();
+            let (_dir, venv, aside) = dir();
             let old = tree::identity(&venv).unwrap();
             fs::create_dir(&aside).unwrap();
             let new = tree::identity(&aside).unwrap();
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_is_neither_of_the_two_trees_is_not_touched() {
-        let (_folder, venv, aside) = folder();
+        let (_dir, venv, aside) = dir();
         fs::create_dir(&aside).unwrap();
         let (mine, old) = (tree::identity(&venv), tree::identity(&aside).unwrap());
         for kept in [(0, 0), old] {
@@ -318,8 +318,8 @@ mod tests {
 
     #[test]
     fn a_tree_of_pipx_is_kept_where_pipx_sees_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
         let (venv, aside) = (base.join("venvs/app"), base.join(".app.venvguard-x"));
         fs::create_dir_all(venv.join("old")).unwrap();
         fs::create_dir(&aside).unwrap();

@@ -168,18 +168,17 @@ impl Index {
 
     /// Compares whole names: `/opt/web2` does not lie in `/opt/web`.
     fn venv_of(&self, path: &Path) -> Option<usize> {
-        path.ancestors().find_map(|folder| {
+        path.ancestors().find_map(|dir| {
             let known = |path: &Path| self.by_path.get(path).copied();
             // What a process has mapped is named by where it lies now: in the previous environment.
-            known(folder).or_else(|| known(&venv_of_aside(folder)?))
+            known(dir).or_else(|| known(&venv_of_aside(dir)?))
         })
     }
 
     /// The venv whose `bin` a program lies in.
     fn venv_of_program(&self, path: &Path) -> Option<usize> {
-        let folder =
-            path.parent().filter(|folder| folder.file_name().is_some_and(|n| n == "bin"))?;
-        self.by_path.get(folder.parent()?).copied()
+        let dir = path.parent().filter(|dir| dir.file_name().is_some_and(|n| n == "bin"))?;
+        self.by_path.get(dir.parent()?).copied()
     }
 }
 
@@ -188,7 +187,7 @@ fn used(root: &Root, process: &Process, processes: &Processes, index: &Index) ->
     let mut venvs = BTreeSet::new();
     venvs.extend(process.exe.as_ref().and_then(|exe| index.venv_of(&exe.path)));
     let program = |word: &Path| {
-        let named = process.folders.iter().map(|folder| folder.join(word));
+        let named = process.dirs.iter().map(|dir| dir.join(word));
         // A relative name is meant from where the process was started, or is now.
         let bare = word.components().count() < 2;
         let all = if word.is_absolute() { vec![word.to_path_buf()] } else { named.collect() };
@@ -226,10 +225,10 @@ fn on_search_path(process: &Process, index: &Index) -> Option<usize> {
     if called.components().count() != 1 {
         return None;
     }
-    let folders = process.search_path.iter();
-    let mut ours = folders
-        .take_while(|folder| !["/usr/bin", "/bin"].map(Path::new).contains(&folder.as_path()));
-    ours.find_map(|folder| index.venv_of_program(&folder.join("python")))
+    let dirs = process.search_path.iter();
+    let mut ours =
+        dirs.take_while(|dir| !["/usr/bin", "/bin"].map(Path::new).contains(&dir.as_path()));
+    ours.find_map(|dir| index.venv_of_program(&dir.join("python")))
 }
 
 fn is_uwsgi(process: &Process) -> bool {

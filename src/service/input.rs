@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::cgroup::{Place, place, prefix};
 use super::command_line::paths;
 use super::process::{Stat, mapped, uid, words};
+use super::unit_dir::Whose;
 use super::unit_file::{Settings, unescape};
-use super::unit_folder::Whose;
 use super::*;
 use crate::input::{bulky, few, is_harmless, lossy, near, near_text};
 

@@ -15,8 +15,8 @@ mod stale;
 mod stop;
 mod supervisord;
 mod systemd;
+mod unit_dir;
 mod unit_file;
-mod unit_folder;
 mod uwsgi;
 
 use std::time::Duration;

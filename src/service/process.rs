@@ -74,9 +74,9 @@ pub(crate) struct Process {
     /// What follows is known of those only that run Python.
     pub(super) virtual_env: Option<PathBuf>,
     pub(super) search_path: Vec<PathBuf>,
-    /// The folders that a relative name may be meant from: where it is, where it began.
-    pub(super) folders: Vec<PathBuf>,
-    /// Extension modules, libpython, what is mapped from outside the system's folders.
+    /// The directories that a relative name may be meant from: where it is, where it began.
+    pub(super) dirs: Vec<PathBuf>,
+    /// Extension modules, libpython, what is mapped from outside the system's directories.
     pub(super) mapped: Vec<Image>,
 }
 
@@ -218,24 +218,24 @@ fn is_alive(root: &Root, id: ProcessId) -> bool {
 
 impl Process {
     fn read(proc: &Path, pid: u32, prefix: &[u8]) -> Option<Self> {
-        let folder = proc.join(pid.to_string());
-        let stat = Stat::read(&some(&folder.join("stat"), SMALL)?)?;
+        let dir = proc.join(pid.to_string());
+        let stat = Stat::read(&some(&dir.join("stat"), SMALL)?)?;
         let mut process = Self {
             id: ProcessId { pid, started: stat.started },
             parent: stat.parent,
-            uid: uid(&some(&folder.join("status"), SMALL)?)?,
-            place: cgroup::place(&some(&folder.join("cgroup"), SMALL).unwrap_or_default(), prefix),
-            exe: link(&folder.join("exe")).map(Image::of),
-            arguments: words(&some(&folder.join("cmdline"), ARGUMENTS_LIMIT).unwrap_or_default()),
+            uid: uid(&some(&dir.join("status"), SMALL)?)?,
+            place: cgroup::place(&some(&dir.join("cgroup"), SMALL).unwrap_or_default(), prefix),
+            exe: link(&dir.join("exe")).map(Image::of),
+            arguments: words(&some(&dir.join("cmdline"), ARGUMENTS_LIMIT).unwrap_or_default()),
             virtual_env: None,
             search_path: Vec::new(),
-            folders: Vec::new(),
+            dirs: Vec::new(),
             mapped: Vec::new(),
         };
         if process.runs_python() {
-            process.look_closer(&folder);
+            process.look_closer(&dir);
             // What was read belongs together only if the pid still is the same process.
-            let again = Stat::read(&some(&folder.join("stat"), SMALL)?)?;
+            let again = Stat::read(&some(&dir.join("stat"), SMALL)?)?;
             (again.started == stat.started).then_some(())?;
         }
         Some(process)
@@ -252,8 +252,8 @@ impl Process {
         exe.is_some_and(is_python) || called.is_some_and(is_python)
     }
 
-    fn look_closer(&mut self, folder: &Path) {
-        let environment = some(&folder.join("environ"), ENVIRONMENT_LIMIT).unwrap_or_default();
+    fn look_closer(&mut self, dir: &Path) {
+        let environment = some(&dir.join("environ"), ENVIRONMENT_LIMIT).unwrap_or_default();
         let variable = |name: &[u8]| {
             environment.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(name))
         };
@@ -261,10 +261,10 @@ impl Process {
         self.virtual_env = variable(b"VIRTUAL_ENV=").map(path);
         let search_path = variable(b"PATH=").unwrap_or_default();
         self.search_path = search_path.split(|byte| *byte == b':').map(path).collect();
-        self.folders.extend(link(&folder.join("cwd")));
-        self.folders.extend(variable(b"PWD=").map(path));
-        self.folders.retain(|folder| folder.is_absolute());
-        self.mapped = mapped(&some(&folder.join("maps"), MAPS_LIMIT).unwrap_or_default());
+        self.dirs.extend(link(&dir.join("cwd")));
+        self.dirs.extend(variable(b"PWD=").map(path));
+        self.dirs.retain(|dir| dir.is_absolute());
+        self.mapped = mapped(&some(&dir.join("maps"), MAPS_LIMIT).unwrap_or_default());
     }
 
     /// `pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)`, for a person.
@@ -355,7 +355,7 @@ fn is_of_interest(path: &[u8]) -> bool {
     let holds = |part: &[u8]| path.windows(part.len()).any(|window| window == part);
     let is_systems = [b"/usr/".as_slice(), b"/lib/", b"/lib64/", b"/dev/", b"/memfd:", b"/SYSV"]
         .iter()
-        .any(|folder| path.starts_with(folder));
+        .any(|dir| path.starts_with(dir));
     !is_systems
         || [b"/bin/python".as_slice(), b"/lib-dynload/", b"/libpython", b"/site-packages/"]
             .iter()

@@ -35,11 +35,11 @@ impl Process {
     }
 }
 
-/// The file, or for an extension module its folder: which of them a process happens to
+/// The file, or for an extension module its directory: which of them a process happens to
 /// have loaded tells nobody anything.
 fn shown(image: &Image) -> String {
-    let folder = image.path.parent().filter(|folder| folder.ends_with("lib-dynload"));
-    file::printable(folder.unwrap_or(&image.path))
+    let dir = image.path.parent().filter(|dir| dir.ends_with("lib-dynload"));
+    file::printable(dir.unwrap_or(&image.path))
 }
 
 /// Whether a file is an interpreter or a part of one.
@@ -47,8 +47,8 @@ fn is_python(path: &Path) -> bool {
     let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
     let is_program =
         name.strip_prefix(b"python").is_some_and(|rest| rest.is_empty() || is_number(rest));
-    let folder = path.parent().and_then(Path::file_name);
-    match folder.map(OsStrExt::as_bytes) {
+    let dir = path.parent().and_then(Path::file_name);
+    match dir.map(OsStrExt::as_bytes) {
         Some(b"bin") if is_program => true,
         Some(b"lib-dynload") => true,
         _ => name.starts_with(b"libpython"),
@@ -59,8 +59,8 @@ fn is_python(path: &Path) -> bool {
 /// interpreters, their library, their extension modules.
 fn base_version(path: &Path) -> Option<&[u8]> {
     let name = path.file_name()?.as_bytes();
-    let folder = path.parent()?;
-    if folder == Path::new("/usr/bin") {
+    let dir = path.parent()?;
+    if dir == Path::new("/usr/bin") {
         return version(name);
     }
     if !path.starts_with("/usr/lib") {
@@ -70,8 +70,7 @@ fn base_version(path: &Path) -> Option<&[u8]> {
         let end = rest.windows(3).position(|part| part == b".so")?;
         return rest.get(..end).filter(|version| is_number(version));
     }
-    (folder.file_name()? == "lib-dynload")
-        .then(|| version(folder.parent()?.file_name()?.as_bytes()))?
+    (dir.file_name()? == "lib-dynload").then(|| version(dir.parent()?.file_name()?.as_bytes()))?
 }
 
 /// `3.13` of `python3.13`.

@@ -345,35 +345,34 @@ mod tests {
 
     /// A root whose systemctl notes how it was called and answers `shown`.
     fn machine(shown: &str) -> (tempfile::TempDir, Root) {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |path: &str| folder.path().join(path);
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
         std::fs::create_dir_all(at("run/systemd/system")).unwrap();
         std::fs::create_dir_all(at("usr/bin")).unwrap();
         std::fs::write(at("shown"), shown).unwrap();
         let script = format!(
-            "#!/bin/sh\nshift 2\necho \"$@\" >>{folder}/calls\n\
+            "#!/bin/sh\nshift 2\necho \"$@\" >>{dir}/calls\n\
              case $1 in\n\
-             show) cat {folder}/shown; cat {folder}/calls | grep -c ^restart | sed s/^/InvocationID=/;;\n\
+             show) cat {dir}/shown; cat {dir}/calls | grep -c ^restart | sed s/^/InvocationID=/;;\n\
              reset-failed) exit 1;;\n\
-             restart) grep -q FragmentPath=/bad {folder}/shown && exit 1;;\n\
+             restart) grep -q FragmentPath=/bad {dir}/shown && exit 1;;\n\
              esac; exit 0\n",
-            folder = folder.path().display()
+            dir = dir.path().display()
         );
         std::fs::write(at("script"), script).unwrap();
         // Written by another process: a file that a thread of ours still holds open for
         // writing, or one of its children does, cannot be run.
         let install = Program::new("/usr/bin/install").arg("-m755");
         install.args([at("script"), at("usr/bin/systemctl")]).run().unwrap();
-        let root = Root::new(folder.path());
-        (folder, root)
+        let root = Root::new(dir.path());
+        (dir, root)
     }
 
     #[test]
     fn a_restart_reloads_changed_units_and_forgives_past_failures() {
-        let (folder, root) =
-            machine("LoadState=loaded\nActiveState=failed\nNeedDaemonReload=yes\n");
+        let (dir, root) = machine("LoadState=loaded\nActiveState=failed\nNeedDaemonReload=yes\n");
         assert_eq!(restart(&root, "web.service").unwrap(), Restart::Done);
-        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
         let calls: Vec<_> = calls.lines().skip(1).collect();
         assert_eq!(
             calls,
@@ -383,10 +382,10 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_masked_or_gone_is_not_restarted() {
-        let (folder, root) = machine("LoadState=not-found\nActiveState=inactive\n");
+        let (dir, root) = machine("LoadState=not-found\nActiveState=inactive\n");
         let error = restart(&root, "web.service").unwrap_err().to_string();
         assert_eq!(error, "systemd cannot restart web.service: the unit is not-found");
-        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
         assert_eq!(calls.lines().count(), 1, "{calls}");
     }
 
@@ -412,12 +411,12 @@ mod tests {
                 "it serves one connection of app.socket",
             ),
         ] {
-            let (folder, root) = machine(&format!("{shown}{running}"));
+            let (dir, root) = machine(&format!("{shown}{running}"));
             let found = condition(&root, unit).unwrap();
             assert_eq!(found.left_alone.as_deref(), Some(why));
             assert!(found.up && !found.is_restarted() && !found.is_brought_back(), "{found:?}");
             assert_eq!(restart(&root, unit).unwrap(), Restart::LeftAlone);
-            let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+            let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
             assert!(calls.lines().all(|call| call.starts_with("show")), "{calls}");
         }
     }
@@ -425,7 +424,7 @@ mod tests {
     #[test]
     fn a_socket_that_hands_itself_over_does_not_keep_its_service_from_a_restart() {
         for (unit, accept) in [("web@blue.service", "no"), ("web.service", "yes")] {
-            let (_folder, root) = machine(&format!(
+            let (_dir, root) = machine(&format!(
                 "LoadState=loaded\nActiveState=active\nTriggeredBy=web.socket web.timer\nAccept={accept}\n"
             ));
             assert_eq!(restart(&root, unit).unwrap(), Restart::Done, "{unit}");
@@ -437,17 +436,17 @@ mod tests {
         let exited =
             "LoadState=loaded\nActiveState=active\nSubState=exited\nMainPID=0\nResult=success\n";
         for more in ["Type=oneshot\n", "Type=simple\nTasksCurrent=[not set]\n"] {
-            let (folder, root) = machine(&format!("{exited}{more}"));
+            let (dir, root) = machine(&format!("{exited}{more}"));
             let found = condition(&root, "migrate.service").unwrap();
             assert!(!found.up && !found.is_brought_back(), "{found:?}");
             assert_eq!(found.state, "active (exited)");
             let done = restart(&root, "migrate.service").unwrap();
-            let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+            let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
             assert_eq!(done, Restart::LeftAlone, "{calls}");
         }
         // `celery multi start` ends and leaves daemons; an init script's leave the unit, too.
         for more in ["Type=oneshot\nTasksCurrent=4\n", "Type=forking\nTasksCurrent=0\n"] {
-            let (_folder, root) = machine(&format!("{exited}{more}"));
+            let (_dir, root) = machine(&format!("{exited}{more}"));
             assert!(condition(&root, "celery.service").unwrap().is_restarted(), "{more}");
             assert_eq!(restart(&root, "celery.service").unwrap(), Restart::Done, "{more}");
         }
@@ -463,11 +462,11 @@ mod tests {
             // Such as `celery multi start`, whose daemons are restarted after the swap.
             ("LoadState=loaded\nType=oneshot\nTasksCurrent=4\n", false),
         ] {
-            let (folder, root) = machine(&format!("{running}{shown}"));
+            let (dir, root) = machine(&format!("{running}{shown}"));
             let done = stop(&root, "web.service").unwrap();
             assert_eq!(done == Restart::Done, is_stopped, "{shown}");
             assert_eq!(came_up_again(&root, "web.service").unwrap(), is_stopped, "{shown}");
-            let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
+            let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
             assert_eq!(calls.contains("stop -- web.service"), is_stopped, "{calls}");
         }
     }
@@ -482,11 +481,11 @@ mod tests {
             (format!("sys/fs/cgroup/systemd/{group}/cgroup.procs"), "", true),
             ("sys/other".to_string(), "", true),
         ] {
-            let (folder, root) = machine(&format!(
+            let (dir, root) = machine(&format!(
                 "LoadState=loaded\nActiveState=active\nSubState=exited\nType=oneshot\n\
                  TasksCurrent=[not set]\nControlGroup=/{group}\n"
             ));
-            let path = folder.path().join(&file);
+            let path = dir.path().join(&file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
             let found = condition(&root, "celery.service").unwrap();
@@ -517,7 +516,7 @@ mod tests {
             ("LoadState=loaded\nActiveState=inactive\n", Restart::Done),
             ("LoadState=loaded\nActiveState=active\n", Restart::Done),
         ] {
-            let (_folder, root) = machine(shown);
+            let (_dir, root) = machine(shown);
             assert_eq!(restart(&root, "web.service").unwrap(), left, "{shown}");
         }
     }
@@ -525,14 +524,14 @@ mod tests {
     #[test]
     fn a_unit_that_fails_to_start_was_restarted_all_the_same() {
         let unit = "LoadState=loaded\nActiveState=active\nFragmentPath=";
-        let (_folder, root) = machine(&format!("{unit}/bad\n"));
+        let (_dir, root) = machine(&format!("{unit}/bad\n"));
         assert_eq!(restart(&root, "web.service").unwrap(), Restart::Done);
     }
 
     #[test]
     fn a_machine_without_systemd_is_a_clear_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = condition(&Root::new(folder.path()), "web.service").unwrap_err();
+        let dir = tempfile::tempdir().unwrap();
+        let error = condition(&Root::new(dir.path()), "web.service").unwrap_err();
         assert_eq!(error.to_string(), "systemd does not run this machine");
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Service;
 use super::command_line::paths;
-use super::unit_folder::Whose;
+use super::unit_dir::Whose;
 use crate::host::{Root, file};
 
 /// A unit file of this size is none.
@@ -34,7 +34,7 @@ pub(super) fn units(root: &Root, running: &BTreeSet<Service>) -> Vec<UnitFile> {
     services.filter_map(|service| catalogue.read(root, &whose, service)).collect()
 }
 
-/// What lies in the folders, by name; not read yet.
+/// What lies in the directories, by name; not read yet.
 #[derive(Default)]
 struct Catalogue {
     /// The file that wins; None where the unit is masked or another's alias.
@@ -50,9 +50,9 @@ struct Catalogue {
 impl Catalogue {
     fn look(root: &Root, whose: &Whose) -> Self {
         let mut catalogue = Self::default();
-        for folder in whose.folders() {
-            for name in names_in(root, &folder) {
-                let path = folder.join(&name);
+        for dir in whose.dirs() {
+            for name in names_in(root, &dir) {
+                let path = dir.join(&name);
                 if let Some(unit) = name.strip_suffix(".d") {
                     for conf in names_in(root, &path).into_iter().filter(|n| is(n, "conf")) {
                         let path = path.join(&conf);
@@ -70,7 +70,7 @@ impl Catalogue {
         catalogue
     }
 
-    /// Notes a unit's file; the one of the folder that was looked at first wins.
+    /// Notes a unit's file; the one of the directory that was looked at first wins.
     fn add(&mut self, root: &Root, name: String, path: &Path) {
         if self.files.contains_key(&name) {
             return;
@@ -210,8 +210,8 @@ fn expand(value: &str, whose: &Whose, unit: &str) -> String {
             }
             Some('j') => text.push_str(prefix.rsplit('-').next().unwrap_or(prefix)),
             Some('%') | None => text.push('%'),
-            Some(other) => match whose.folder(other) {
-                Some(folder) => text.push_str(&folder.to_string_lossy()),
+            Some(other) => match whose.dir(other) {
+                Some(dir) => text.push_str(&dir.to_string_lossy()),
                 None => text.extend(['%', other]),
             },
         }
@@ -256,7 +256,7 @@ fn prefixes(name: &str) -> Vec<String> {
     fronts.map(|front| format!("{front}{kind}.service")).collect()
 }
 
-/// The file that a name in a unit folder leads to; of a mask, `/dev/null`.
+/// The file that a name in a unit directory leads to; of a mask, `/dev/null`.
 fn target(root: &Root, path: &Path) -> Option<PathBuf> {
     root.follow(path).ok()?.pop()
 }
@@ -267,8 +267,8 @@ fn text(root: &Root, path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn names_in(root: &Root, folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(root.at(folder)).into_iter().flatten().flatten();
+fn names_in(root: &Root, dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.at(dir)).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
@@ -353,15 +353,15 @@ mod tests {
     #[test]
     fn drop_ins_for_a_prefix_and_for_another_name_are_the_units_too() {
         let machine = Machine::new();
-        let folder = "etc/systemd/system";
+        let dir = "etc/systemd/system";
         for unit in ["web-blue-1", "web-", "web@", "web-red@"] {
             let text = format!("[Service]\nExecStart=/usr/bin/env {unit}\n");
-            machine.write(&format!("{folder}/{unit}.service"), text);
+            machine.write(&format!("{dir}/{unit}.service"), text);
         }
-        machine.link(&format!("{folder}/shop.service"), "web-blue-1.service");
+        machine.link(&format!("{dir}/shop.service"), "web-blue-1.service");
         let drop_in = |unit: &str, conf: &str, venv: &str| {
             let text = format!("[Service]\nEnvironment=VIRTUAL_ENV=/opt/{venv}\n");
-            machine.write(&format!("{folder}/{unit}.d/{conf}.conf"), text);
+            machine.write(&format!("{dir}/{unit}.d/{conf}.conf"), text);
         };
         drop_in("web-.service", "venv", "web");
         drop_in("web-blue-.service", "blue", "blue");
@@ -390,7 +390,7 @@ mod tests {
         machine.link("etc/systemd/system/loop.service", "loop.service");
         machine.write("etc/systemd/system/-H.service", "[Service]\nExecStart=/opt/v/bin/app\n");
         machine.write("etc/systemd/system/bytes.service", b"[Service]\n\xff=\xff\nExecStart=\\");
-        std::fs::create_dir(machine.0.path().join("etc/systemd/system/folder.service")).unwrap();
+        std::fs::create_dir(machine.0.path().join("etc/systemd/system/directory.service")).unwrap();
         assert!(found(&machine, &[]).values().all(Vec::is_empty));
     }
 }

@@ -46,11 +46,11 @@ pub(super) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Ve
     let mut venvs: Vec<PathBuf> = options
         .iter()
         .filter(|(name, _)| VENV.contains(name))
-        .flat_map(|(_, value)| absolute(Path::new(value), &process.folders))
+        .flat_map(|(_, value)| absolute(Path::new(value), &process.dirs))
         .collect();
     let mut reader = Reader {
         root: Some(root),
-        folders: folders(process, processes),
+        dirs: dirs(process, processes),
         variables: HashMap::new(),
         named: Vec::new(),
         files: FILES,
@@ -66,7 +66,7 @@ pub(super) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Ve
             reader.read(format, value, DEPTH);
         }
     }
-    venvs.extend(reader.named.iter().flat_map(|value| absolute(value, &process.folders)));
+    venvs.extend(reader.named.iter().flat_map(|value| absolute(value, &process.dirs)));
     // `--ini x.ini` is found as an option and as a file.
     venvs.sort_unstable();
     venvs.dedup();
@@ -190,7 +190,7 @@ struct Reader<'a> {
     /// None where a text is all that is read.
     root: Option<&'a Root>,
     /// Where a relative name may be meant from.
-    folders: Vec<PathBuf>,
+    dirs: Vec<PathBuf>,
     variables: HashMap<String, String>,
     named: Vec<PathBuf>,
     /// How many more files are read, and how many more options are looked at.
@@ -203,7 +203,7 @@ impl Reader<'_> {
     fn read(&mut self, format: Format, name: &OsStr, depth: usize) {
         let Some(root) = self.root else { return };
         let name = if format == Format::Ini { without_section(name) } else { name.as_bytes() };
-        for path in absolute(Path::new(OsStr::from_bytes(name)), &self.folders) {
+        for path in absolute(Path::new(OsStr::from_bytes(name)), &self.dirs) {
             if self.files == 0 || depth == 0 {
                 return;
             }
@@ -267,7 +267,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Puts in `%(name)` for what was set before, `%d` for the file's folder, `%n` for its name
+    /// Puts in `%(name)` for what was set before, `%d` for the file's directory, `%n` for its name
     /// without its ending, `%s` with it, and `%p` for its path.
     fn expand(&self, value: &str, path: &Path) -> String {
         if value.len() > LONGEST {
@@ -288,10 +288,10 @@ impl Reader<'_> {
             }
             text = format!("{front}{value}{back}");
         }
-        let folder = path.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        let dir = path.parent().unwrap_or(Path::new("/")).to_string_lossy();
         let name = |name: Option<&OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
         for (sign, value) in [
-            ("%d", format!("{folder}/")),
+            ("%d", format!("{dir}/")),
             ("%n", name(path.file_stem())),
             ("%s", name(path.file_name())),
             ("%p", path.to_string_lossy().into_owned()),
@@ -336,23 +336,23 @@ fn options(process: &Process) -> Vec<(&str, &OsStr)> {
     options
 }
 
-/// The folders that a relative ini file may lie in. A vassal is named as its emperor
-/// found it, and has gone to its app's folder since.
-fn folders(process: &Process, processes: &Processes) -> Vec<PathBuf> {
-    let mut folders = process.folders.clone();
+/// The directories that a relative ini file may lie in. A vassal is named as its emperor
+/// found it, and has gone to its app's directory since.
+fn dirs(process: &Process, processes: &Processes) -> Vec<PathBuf> {
+    let mut dirs = process.dirs.clone();
     for elder in processes.lineage(process).skip(1).filter(|elder| elder.runs_python()) {
         let emperor = options(elder).into_iter().find(|(name, _)| *name == "emperor");
-        folders.extend(emperor.map(|(_, folder)| PathBuf::from(folder)));
-        folders.extend_from_slice(&elder.folders);
+        dirs.extend(emperor.map(|(_, dir)| PathBuf::from(dir)));
+        dirs.extend_from_slice(&elder.dirs);
     }
-    folders
+    dirs
 }
 
-fn absolute(path: &Path, folders: &[PathBuf]) -> Vec<PathBuf> {
+fn absolute(path: &Path, dirs: &[PathBuf]) -> Vec<PathBuf> {
     if path.is_absolute() {
         return vec![normal(path)];
     }
-    folders.iter().filter(|f| f.is_absolute()).map(|folder| normal(&folder.join(path))).collect()
+    dirs.iter().filter(|f| f.is_absolute()).map(|dir| normal(&dir.join(path))).collect()
 }
 
 fn text(root: &Root, path: &Path) -> Option<String> {
@@ -367,7 +367,7 @@ fn text(root: &Root, path: &Path) -> Option<String> {
 pub(super) fn in_text(text: &str, path: &Path) -> Vec<PathBuf> {
     let mut reader = Reader {
         root: None,
-        folders: Vec::new(),
+        dirs: Vec::new(),
         variables: HashMap::new(),
         named: Vec::new(),
         files: 0,
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vassals_ini_is_found_in_its_emperors_folder() {
+    fn a_vassals_ini_is_found_in_its_emperors_directory() {
         let machine = Machine::new();
         let emperor = "uwsgi --plugin python3 --emperor /etc/vassals --die-on-term";
         machine.process((5, 1), "/", UWSGI, emperor);
@@ -441,10 +441,10 @@ mod tests {
             (5, 1),
             "/",
             UWSGI,
-            "uwsgi --ini /srv/loop.ini --ini=/srv/folder.ini x.ini -H",
+            "uwsgi --ini /srv/loop.ini --ini=/srv/directory.ini x.ini -H",
         );
         machine.link("srv/loop.ini", "loop.ini");
-        std::fs::create_dir(machine.0.path().join("srv/folder.ini")).unwrap();
+        std::fs::create_dir(machine.0.path().join("srv/directory.ini")).unwrap();
         assert_eq!(found(&machine, 5).len(), 0);
         let bomb = "a = %(a)%(a)%(a)%(a)%(a)%(a)\nhome = %(a)\n";
         assert!(in_text(bomb, Path::new("/x.ini"))[0].as_os_str().len() <= LONGEST);

@@ -32,8 +32,8 @@ impl Store {
             _ => return None,
         };
         let shown = printable(path);
-        if path.parent() != Some(self.folder()) {
-            return Some(if path.starts_with(self.folder()) {
+        if path.parent() != Some(self.dir()) {
+            return Some(if path.starts_with(self.dir()) {
                 format!(
                     "its venv is whole, as it was or as it was to be: look at it by `venvguard status`, then `mv '{shown}' '{shown}.damaged'`"
                 )
@@ -56,7 +56,7 @@ impl Store {
         let aside = format!("mv '{path}' '{path}.damaged'");
         let last_good = self.load::<super::Registry>(LAST_GOOD, registry::SCHEMA);
         if let Ok(Some(registry)) = last_good {
-            let copy = printable(self.folder().join(LAST_GOOD));
+            let copy = printable(self.dir().join(LAST_GOOD));
             let count = registry.venvs.len();
             let venvs = if count == 1 { "1 venv".to_string() } else { format!("{count} venvs") };
             format!(

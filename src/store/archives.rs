@@ -20,7 +20,7 @@ pub(crate) const LIMIT: u64 = 512 << 20;
 /// How long all archives of one owner may be together. Holes count: root reads them all.
 pub(crate) const QUOTA: u64 = 512 << 20;
 
-const FOLDER: &str = "archives";
+const DIR: &str = "archives";
 
 impl Store {
     /// Keeps an archive of `length` bytes with this hash for an owner: `send` writes it.
@@ -43,10 +43,10 @@ impl Store {
         if length > LIMIT || used(&own).saturating_add(length) > QUOTA {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let folder = own.join(hash);
-        fs::create_dir_all(self.folder())?;
-        DirBuilder::new().mode(0o711).recursive(true).create(&folder)?;
-        let (path, temporary) = (folder.join(name), folder.join(".new"));
+        let dir = own.join(hash);
+        fs::create_dir_all(self.dir())?;
+        DirBuilder::new().mode(0o711).recursive(true).create(&dir)?;
+        let (path, temporary) = (dir.join(name), dir.join(".new"));
         file::remove_if_there(&temporary)?;
         let result = (|| {
             fault::point("write an archive")?;
@@ -68,7 +68,7 @@ impl Store {
             let _ = fs::remove_file(&temporary);
         }
         result?;
-        file::sync_folder(&own)
+        file::sync_dir(&own)
     }
 
     /// Where the copy of an archive is, if there is one.
@@ -84,7 +84,7 @@ impl Store {
         needed: &BTreeSet<String>,
         before: SystemTime,
     ) -> io::Result<()> {
-        for owner in entries(&self.folder().join(FOLDER)) {
+        for owner in entries(&self.dir().join(DIR)) {
             for archive in entries(&owner) {
                 let name = archive.file_name().unwrap_or_default().to_string_lossy();
                 let kept_at = archive.symlink_metadata().and_then(|found| found.modified());
@@ -101,18 +101,18 @@ impl Store {
     }
 
     fn archives_of(&self, uid: u32) -> PathBuf {
-        self.folder().join(FOLDER).join(uid.to_string())
+        self.dir().join(DIR).join(uid.to_string())
     }
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
 
 /// How long all that is kept for an owner is.
 fn used(own: &Path) -> u64 {
-    let files = entries(own).into_iter().flat_map(|folder| entries(&folder));
+    let files = entries(own).into_iter().flat_map(|dir| entries(&dir));
     files.filter_map(|file| Some(file.symlink_metadata().ok()?.size())).sum()
 }
 
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_copy_is_its_owners_alone_and_is_removed_when_no_recipe_names_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
         let uid = rustix::process::geteuid().as_raw();
         for _ in 0..2 {
             let send = |mut file: &File| io::Write::write_all(&mut file, b"abc");
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_or_is_not_as_long_as_it_was_is_not_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
         let uid = rustix::process::geteuid().as_raw();
         let hash = |digit: &str| digit.repeat(64);
         // Nothing but a hole.
@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn a_hash_that_is_none_names_no_directory() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path().join("system")));
-        let elsewhere = folder.path().join("elsewhere");
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path().join("system")));
+        let elsewhere = dir.path().join("elsewhere");
         for hash in [elsewhere.to_str().unwrap(), "../../x", "", "00", &"A".repeat(64)] {
             assert!(store.keep_archive(7, (0, hash), NAME, |_| Ok(())).is_err(), "{hash}");
         }
@@ -182,8 +182,8 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
         store.keep_archive(4711, (0, HASH), NAME, |_| Ok(())).unwrap();
         let copy = store.kept_archive(4711, HASH, NAME).unwrap();
         let found = fs::metadata(&copy).unwrap();

@@ -12,17 +12,17 @@ use rustix::fs::FileType;
 use serde::{Deserialize, Deserializer};
 
 use super::{Store, StoreError, config};
-use crate::host::{Folder, Root, file};
+use crate::host::{Dir, Root, file};
 use crate::plan::Policy;
 use crate::service::Service;
 
 /// The one that wins first.
-const FOLDERS: [&str; 2] = ["/etc/venvguard/venvs.d", "/usr/share/venvguard/venvs.d"];
+const DIRS: [&str; 2] = ["/etc/venvguard/venvs.d", "/usr/share/venvguard/venvs.d"];
 
 /// No file that a person wrote is longer.
 const LIMIT: u64 = 1 << 20;
 
-/// So many folders are looked into for one pattern.
+/// So many directories are looked into for one pattern.
 const MOST: usize = 100_000;
 
 /// What one file says about one venv, or about all that a pattern stands for.
@@ -47,8 +47,8 @@ impl Store {
     /// The declarations, file by file: one that is damaged stands in no other's way.
     pub(crate) fn declarations(&self) -> Vec<Result<Declaration, (PathBuf, StoreError)>> {
         let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-        for folder in FOLDERS {
-            for entry in self.root.at(folder).read_dir().into_iter().flatten().flatten() {
+        for dir in DIRS {
+            for entry in self.root.at(dir).read_dir().into_iter().flatten().flatten() {
                 let path = entry.path();
                 if path.extension().is_some_and(|extension| extension == "toml") {
                     files.entry(entry.file_name()).or_insert(path);
@@ -78,27 +78,21 @@ impl Store {
 }
 
 impl Declaration {
-    /// The venvs that are meant, as far as they are there. Every name is looked up in a folder
-    /// that is held open, and none is followed if it is a link: whoever owns a folder on the
+    /// The venvs that are meant, as far as they are there. Every name is looked up in a directory
+    /// that is held open, and none is followed if it is a link: whoever owns a directory on the
     /// way cannot lead out of it.
     pub(crate) fn venvs(&self, root: &Root) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        if let Ok(top) = Folder::open(&root.at("/")) {
+        if let Ok(top) = Dir::open(&root.at("/")) {
             descend(&top, Path::new("/"), &self.path, &mut found, &mut MOST.clone());
         }
         found
     }
 }
 
-fn descend(
-    folder: &Folder,
-    path: &Path,
-    parts: &[Pattern],
-    found: &mut Vec<PathBuf>,
-    left: &mut usize,
-) {
+fn descend(dir: &Dir, path: &Path, parts: &[Pattern], found: &mut Vec<PathBuf>, left: &mut usize) {
     let Some((part, rest)) = parts.split_first() else {
-        if folder.kind("pyvenv.cfg") == Some(FileType::RegularFile) {
+        if dir.kind("pyvenv.cfg") == Some(FileType::RegularFile) {
             found.push(path.to_path_buf());
         }
         return;
@@ -106,8 +100,8 @@ fn descend(
     let names = if is_literal(part) {
         vec![OsString::from(part.as_str())]
     } else {
-        let folders = folder.entries().unwrap_or_default().into_iter();
-        let mut names: Vec<OsString> = folders
+        let dirs = dir.entries().unwrap_or_default().into_iter();
+        let mut names: Vec<OsString> = dirs
             .filter(|entry| entry.kind == FileType::Directory)
             .filter(|entry| part.matches_path_with(Path::new(&entry.name), OPTIONS))
             .map(|entry| entry.name)
@@ -120,7 +114,7 @@ fn descend(
             return;
         }
         *left -= 1;
-        if let Ok(inner) = folder.folder(Path::new(&name)) {
+        if let Ok(inner) = dir.dir(Path::new(&name)) {
             descend(&inner, &path.join(name), rest, found, left);
         }
     }
@@ -144,7 +138,7 @@ fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pattern>, D
     let parts = parts.split('/').filter(|part| !matches!(*part, "" | "."));
     let part = |part: &str| {
         if matches!(part, ".." | "**") || part.contains('\0') {
-            return Err(wrong("has a part that stands for no folder there"));
+            return Err(wrong("has a part that stands for no directory there"));
         }
         Pattern::new(part).map_err(|error| wrong(&format!("is no pattern: {error}")))
     };
@@ -232,8 +226,8 @@ mod tests {
             ("path = \"/srv/a\"\npolicy = \"blok\"\n", "bad.toml, line 2: policy"),
             ("path = \"/srv/a\"\n\nservces = []\n", "line 3: unknown field `servces`"),
             ("path = \"srv/a\"\n", "has to begin with `/`"),
-            ("path = \"/srv/../a\"\n", "stands for no folder"),
-            ("path = \"/srv/**/venv\"\n", "stands for no folder"),
+            ("path = \"/srv/../a\"\n", "stands for no directory"),
+            ("path = \"/srv/**/venv\"\n", "stands for no directory"),
             ("path = \"/srv/[a/venv\"\n", "is no pattern"),
             ("path = \"/\"\n", "is no venv"),
             (

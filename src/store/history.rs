@@ -79,11 +79,11 @@ impl Store {
     /// Keeps it in the history, and tells the journal.
     pub(crate) fn record(&self, event: &Event) -> Result<(), StoreError> {
         self.audit(event);
-        let path = self.folder().join(NAME);
+        let path = self.dir().join(NAME);
         let io = |source| StoreError::Io { path: path.clone(), source };
         let mut line = serde_json::to_vec(event).map_err(|error| io(error.into()))?;
         line.push(b'\n');
-        std::fs::create_dir_all(self.folder()).map_err(io)?;
+        std::fs::create_dir_all(self.dir()).map_err(io)?;
         make_room(&path, line.len()).map_err(io)?;
         fault::point("append").map_err(io)?;
         let mut file = std::fs::OpenOptions::new()
@@ -104,7 +104,7 @@ impl Store {
     }
 
     pub(crate) fn history(&self) -> Result<History, StoreError> {
-        match file::read_untrusted(&self.folder().join(NAME), LIMIT) {
+        match file::read_untrusted(&self.dir().join(NAME), LIMIT) {
             Ok(bytes) => Ok(History::read(&bytes)),
             Err(error) if error.is_not_found() => Ok(History::default()),
             Err(error) => Err(error.into()),
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn the_history_never_outgrows_what_is_read_of_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
         let event = |what| Event::new("shop", Path::new("/srv/shop"), what, "x".repeat(1000));
         store.record(&event("first")).unwrap();
-        let path = store.folder().join(NAME);
+        let path = store.dir().join(NAME);
         let line = std::fs::read(&path).unwrap();
         // As many as an older venvguard may have left, which knew no limit.
         for size in [FULL, LIMIT + line.len() as u64] {
@@ -164,14 +164,14 @@ mod tests {
 
     #[test]
     fn events_are_read_back_in_order_and_a_cut_line_costs_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
         let events = ["rebuilt", "rolled-back"]
             .map(|what| Event::new("shop", Path::new("/srv/shop"), what, "x"));
         for event in &events {
             store.record(event).unwrap();
         }
-        let path = store.folder().join(NAME);
+        let path = store.dir().join(NAME);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.extend_from_slice(b"{\"at\":");
         std::fs::write(&path, bytes).unwrap();

@@ -48,7 +48,7 @@ pub(crate) enum Progress {
     /// Interpreters in `bin` are being replaced one by one: doing it again is right.
     Refreshing,
     /// A successor is built aside; the venv itself is untouched. Its identity is known once
-    /// its folder is made.
+    /// its directory is made.
     Staging { aside: PathText, new: Option<tree::Identity> },
     /// The successor is built in the venv's place, because it cannot be laid over it.
     InPlace(Swap),
@@ -144,16 +144,16 @@ impl Store {
 
     /// Whether a repair of this venv was begun and not ended.
     pub(crate) fn has_journal(&self, id: &str) -> bool {
-        self.folder().join(format!("journal/{id}.json")).symlink_metadata().is_ok()
+        self.dir().join(format!("journal/{id}.json")).symlink_metadata().is_ok()
     }
 
     /// The repair is over, one way or the other.
     pub(crate) fn close_journal(&self, id: &str) -> Result<(), StoreError> {
         self.remove(&format!("journal/{id}.json"))?;
-        let folder = self.folder().join("journal");
-        match file::sync_folder(&folder) {
+        let dir = self.dir().join("journal");
+        match file::sync_dir(&dir) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::Io { path: folder, source })
+                Err(StoreError::Io { path: dir, source })
             }
             _ => Ok(()),
         }
@@ -176,7 +176,7 @@ impl Store {
 
     /// The files of the journal, without what a crash left of one that was being written.
     pub(super) fn journal_files(&self) -> Vec<PathBuf> {
-        let Ok(entries) = self.folder().join("journal").read_dir() else { return Vec::new() };
+        let Ok(entries) = self.dir().join("journal").read_dir() else { return Vec::new() };
         let mut paths: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn an_open_entry_is_found_until_it_is_closed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
         let path = Path::new("/srv/shop/venv");
         let aside = PathText("/srv/shop/.venv.aside".into());
         let mut entry =

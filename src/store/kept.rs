@@ -17,7 +17,7 @@ pub(crate) struct Kept {
     pub(crate) at: Timestamp,
     #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
-    /// Which folder it is: at its path, or still at the venv's.
+    /// Which directory it is: at its path, or still at the venv's.
     pub(crate) identity: tree::Identity,
     /// It followed the default interpreter, though it may be pinned now.
     pub(crate) followed: bool,

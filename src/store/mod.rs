@@ -83,8 +83,8 @@ impl Store {
         &self.root
     }
 
-    /// The folder for whom it may concern in messages.
-    pub(crate) fn folder(&self) -> &Path {
+    /// The directory for whom it may concern in messages.
+    pub(crate) fn dir(&self) -> &Path {
         &self.state
     }
 
@@ -214,7 +214,7 @@ impl Store {
         let path = self.state.join(name);
         file::remove_if_there(&path)
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        match file::sync_folder(&self.state) {
+        match file::sync_dir(&self.state) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::Io { path, source: error })
             }
@@ -266,14 +266,14 @@ mod tests {
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(&Root::new(folder.path()));
-        (folder, store)
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
+        (dir, store)
     }
 
     #[test]
     fn what_is_saved_is_read_back() {
-        let (_folder, store) = store();
+        let (_dir, store) = store();
         assert_eq!(store.registry().unwrap(), Registry::default());
         let mut registry = Registry::default();
         registry.add(Path::new("/srv/shop/venv"), Some("shop"), crate::plan::Policy::Auto).unwrap();
@@ -283,9 +283,9 @@ mod tests {
 
     #[test]
     fn a_damaged_registry_names_file_and_line() {
-        let (_folder, store) = store();
-        std::fs::create_dir_all(store.folder()).unwrap();
-        std::fs::write(store.folder().join("registry.json"), "{\n\"schema_version\": 1,\n oops")
+        let (_dir, store) = store();
+        std::fs::create_dir_all(store.dir()).unwrap();
+        std::fs::write(store.dir().join("registry.json"), "{\n\"schema_version\": 1,\n oops")
             .unwrap();
         let error = store.registry().unwrap_err();
         assert!(matches!(error, StoreError::Damaged { line: 3, .. }), "{error}");
@@ -294,9 +294,9 @@ mod tests {
 
     #[test]
     fn a_newer_schema_and_an_unknown_field_are_refused() {
-        let (_folder, store) = store();
-        std::fs::create_dir_all(store.folder()).unwrap();
-        let path = store.folder().join("registry.json");
+        let (_dir, store) = store();
+        std::fs::create_dir_all(store.dir()).unwrap();
+        let path = store.dir().join("registry.json");
         std::fs::write(&path, r#"{"schema_version": 99, "venvs": [], "what": 1}"#).unwrap();
         assert!(matches!(store.registry(), Err(StoreError::Newer { found: 99, .. })));
         std::fs::write(&path, r#"{"schema_version": 1, "venvs": [], "what": 1}"#).unwrap();
@@ -305,11 +305,11 @@ mod tests {
 
     #[test]
     fn the_registry_before_the_last_one_is_kept_and_offered() {
-        let (_folder, store) = store();
+        let (_dir, store) = store();
         let mut registry = Registry::default();
         registry.add(Path::new("/srv/a"), None, crate::plan::Policy::Auto).unwrap();
         store.save_registry(&registry).unwrap();
-        let path = store.folder().join(REGISTRY);
+        let path = store.dir().join(REGISTRY);
         std::fs::write(&path, "").unwrap();
         let advice = store.advice(&store.registry().unwrap_err()).unwrap();
         assert!(advice.contains("scan --register"), "{advice}");
@@ -320,18 +320,18 @@ mod tests {
         assert!(error.to_string().contains("nothing but zeros"), "{error}");
         let advice = store.advice(&error).unwrap();
         assert!(advice.contains("with 1 venv") && advice.contains(LAST_GOOD), "{advice}");
-        std::fs::copy(store.folder().join(LAST_GOOD), &path).unwrap();
+        std::fs::copy(store.dir().join(LAST_GOOD), &path).unwrap();
         assert_eq!(store.registry().unwrap(), registry);
     }
 
     #[test]
     fn what_others_can_write_is_not_trusted() {
         use std::os::unix::fs::PermissionsExt;
-        let (_folder, store) = store();
+        let (_dir, store) = store();
         store.save_registry(&Registry::default()).unwrap();
-        let path = store.folder().join(REGISTRY);
+        let path = store.dir().join(REGISTRY);
         for (path, mode) in
-            [(path.as_path(), 0o664), (path.as_path(), 0o646), (store.folder(), 0o1777)]
+            [(path.as_path(), 0o664), (path.as_path(), 0o646), (store.dir(), 0o1777)]
         {
             let good = std::fs::metadata(path).unwrap().permissions();
             std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn work_is_seen_and_ends() {
-        let (_folder, store) = store();
+        let (_dir, store) = store();
         assert!(!store.has_work());
         store.mark_pending(&Pending::new("a trigger")).unwrap();
         assert!(store.has_work());
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_two_builds_print_leaves_the_registry_readable() {
-        let (_folder, store) = store();
+        let (_dir, store) = store();
         let flood = "head -c 33554432 /dev/zero | tr '\\0' '\\033' >&2; exit 1";
         let run = crate::host::Program::new("/bin/sh").args(["-c", flood]).run();
         let because = run.unwrap_err().to_string();
@@ -372,7 +372,7 @@ mod tests {
             entry.anchored = Some(Anchored::new(crate::python::Minor::new(3, 11), &because));
         }
         store.save_registry(&registry).unwrap();
-        let size = std::fs::metadata(store.folder().join(REGISTRY)).unwrap().len();
+        let size = std::fs::metadata(store.dir().join(REGISTRY)).unwrap().len();
         assert!(size < 64 << 10, "{} KiB", size >> 10);
         assert_eq!(store.registry().unwrap(), registry);
     }

@@ -10,7 +10,7 @@ use crate::host::{Root, user};
 const STATE: &str = "/var/lib/venvguard";
 const LOCK: &str = "/run/venvguard/lock";
 
-/// What the folder is called among those of a user's other programs.
+/// What the directory is called among those of a user's other programs.
 const NAME: &str = "venvguard";
 
 impl Store {
@@ -29,16 +29,16 @@ impl Store {
         let path = match self.root.user() {
             None => self.root.at(LOCK),
             Some(uid) => {
-                self.make_own_folder(uid)?;
+                self.make_own_dir(uid)?;
                 self.state.join("lock")
             }
         };
         Ok(lock::acquire(&path, patience)?)
     }
 
-    /// Makes a user's folder, his alone to read, and leads to it from where apt's hook looks:
+    /// Makes a user's directory, his alone to read, and leads to it from where apt's hook looks:
     /// there nobody knows what he has set in his session.
-    fn make_own_folder(&self, uid: u32) -> Result<(), StoreError> {
+    fn make_own_dir(&self, uid: u32) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { path: self.state.clone(), source };
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);

@@ -16,7 +16,7 @@ const BYTES: usize = 4 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Additions {
-    /// What no installer wrote. Of folders the empty ones alone, and no socket or FIFO.
+    /// What no installer wrote. Of directories the empty ones alone, and no socket or FIFO.
     pub(crate) foreign: Vec<PathText>,
     /// What an installer wrote and somebody changed.
     pub(crate) modified: Vec<PathText>,
@@ -30,12 +30,12 @@ impl Additions {
         let found = foreign_files(root, venv, &distributions)?;
         let mut foreign = Vec::new();
         for (index, one) in found.iter().enumerate() {
-            // They are sorted: what is in a folder comes next.
+            // They are sorted: what is in a directory comes next.
             let is_empty =
                 || found.get(index + 1).is_none_or(|next| !next.path.starts_with(&one.path));
             let is_told = match one.kind {
                 ForeignKind::File | ForeignKind::Link | ForeignKind::Closed => true,
-                ForeignKind::Folder => is_empty(),
+                ForeignKind::Directory => is_empty(),
                 ForeignKind::Other => false,
             };
             if is_told {
@@ -72,9 +72,9 @@ mod tests {
     use crate::venv::Link;
 
     #[test]
-    fn files_and_empty_folders_are_told_and_no_folder_twice() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+    fn files_and_empty_directories_are_told_and_no_directory_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(Link::Pinned, Minor::new(3, 11)).venv;
         let at = |path: &str| root.at(venv.path.join(path));
         for path in ["data/deep", "data/empty", "lib/python3.11/site-packages"] {

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use super::configuration::{Configuration, debian_name};
 use super::{Base, Copy, Link};
 use crate::host::root::normal;
-use crate::host::{Folder, Root};
+use crate::host::{Dir, Root};
 use crate::python::{Binary, DEFAULT, ElfError, Minor, Version};
 use crate::python::{debian_minor, path_of, read_opened};
 
@@ -22,7 +22,7 @@ pub(super) struct Claims<'venv> {
     pub(super) configuration: Option<&'venv Configuration>,
     /// An old virtualenv's note of the prefix its interpreter was copied from.
     pub(super) original_prefix: Option<&'venv Path>,
-    /// The newest minor version that `lib` has a folder for.
+    /// The newest minor version that `lib` has a directory for.
     pub(super) library: Option<Minor>,
 }
 
@@ -40,7 +40,7 @@ impl Claims<'_> {
 }
 
 /// Finds the interpreter of the venv at `path`. Only a copied one is opened.
-pub(super) fn base(root: &Root, path: &Path, bin: Option<&Folder>, claims: &Claims<'_>) -> Base {
+pub(super) fn base(root: &Root, path: &Path, bin: Option<&Dir>, claims: &Claims<'_>) -> Base {
     let usual = ["python", "python3"].map(|name| bin.and_then(|bin| bin.kind(name)));
     let copies = bin.map(|bin| copies(bin, &usual, claims.library)).unwrap_or_default();
     let start = if let [None, Some(_)] = usual { "python3" } else { "python" };
@@ -87,10 +87,10 @@ impl Chain {
         let mut end = End::Missing;
         while names.len() < MAX_LINKS {
             let link = std::fs::read_link(root.at(&here));
-            let folder = here.parent().unwrap_or(Path::new("/")).to_path_buf();
+            let dir = here.parent().unwrap_or(Path::new("/")).to_path_buf();
             names.push(here);
             match link {
-                Ok(target) => here = normal(&folder.join(target)),
+                Ok(target) => here = normal(&dir.join(target)),
                 Err(error) => {
                     // No link, or nothing that we may look at: something stands there.
                     if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
@@ -184,7 +184,7 @@ struct Found {
 }
 
 /// Every regular-file interpreter in `bin`; `usual` is what stands at the usual names.
-fn copies(bin: &Folder, usual: &[Option<FileType>], library: Option<Minor>) -> Vec<Found> {
+fn copies(bin: &Dir, usual: &[Option<FileType>], library: Option<Minor>) -> Vec<Found> {
     let versioned = library.and_then(|minor| bin.kind(minor.program()));
     // The common venv has none and is not listed for it.
     if !usual.iter().chain([&versioned]).any(|kind| *kind == Some(FileType::RegularFile)) {
@@ -205,7 +205,7 @@ fn is_interpreter(name: &str) -> bool {
     matches!(name, "python" | "python2" | "python3") || Minor::of_program(name).is_some()
 }
 
-fn copy(bin: &Folder, name: PathBuf) -> Found {
+fn copy(bin: &Dir, name: PathBuf) -> Found {
     let opened = bin.file(&name).map_err(ElfError::from);
     let told = opened.and_then(|file| read_opened(file, &bin.path().join(&name)));
     let (binary, is_foreign) = match told {

@@ -76,7 +76,7 @@ fn is_debian_program(path: &Path) -> bool {
 }
 
 /// A path as one of Debian's names of an interpreter: `/usr/bin/python3` or
-/// `/usr/bin/python3.11`. `/bin` is the same folder since the merge of `/usr`.
+/// `/usr/bin/python3.11`. `/bin` is the same directory since the merge of `/usr`.
 pub(super) fn debian_name(path: &Path) -> Option<std::path::PathBuf> {
     if path == Path::new(DEFAULT) || path == Path::new("/bin/python3") {
         return Some(DEFAULT.into());

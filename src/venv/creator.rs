@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::Flavour;
-use crate::host::Folder;
+use crate::host::Dir;
 use crate::python::Minor;
 
 /// The file in which venvguard notes which user files of a tree its counterpart holds as well.
@@ -42,7 +42,7 @@ const WRITTEN: [&str; 2] = ["activate.csh", "activate.fish"];
 
 /// The scripts of activation that were changed since the creator wrote them, which it does within
 /// a moment.
-pub(super) fn edited_scripts(bin: &Folder) -> Vec<&'static str> {
+pub(super) fn edited_scripts(bin: &Dir) -> Vec<&'static str> {
     const MOMENT: i64 = 60;
     let written = |name| {
         let stat = bin.stat(name).ok()?;
@@ -55,15 +55,9 @@ pub(super) fn edited_scripts(bin: &Folder) -> Vec<&'static str> {
     edited.map(|(name, _)| name).collect()
 }
 
-/// Whether the creator of a venv made what stands at `path` in it; of a folder, with all
-/// that is in it. `folder` is the one it stands in.
-pub(super) fn made(
-    folder: &Folder,
-    path: &Path,
-    kind: FileType,
-    flavour: Flavour,
-    site: Minor,
-) -> bool {
+/// Whether the creator of a venv made what stands at `path` in it; of a directory, with all
+/// that is in it. `dir` is the one it stands in.
+pub(super) fn made(dir: &Dir, path: &Path, kind: FileType, flavour: Flavour, site: Minor) -> bool {
     let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
     if names.len() != path.iter().count() {
         return false;
@@ -71,7 +65,7 @@ pub(super) fn made(
     match names[..] {
         ["pyvenv.cfg" | "pip-selfcheck.json" | CARRIED] => kind.is_file(),
         ["lib64"] => kind.is_symlink(),
-        [name @ (".gitignore" | "CACHEDIR.TAG" | ".lock")] => is_mark(folder, name),
+        [name @ (".gitignore" | "CACHEDIR.TAG" | ".lock")] => is_mark(dir, name),
         ["bin", name] => SCRIPTS.contains(&name) || is_program(name),
         ["include", name] => kind.is_symlink() && name.starts_with("python"),
         // Debian's venv kept the wheels of pip there until 3.9.
@@ -95,7 +89,7 @@ pub(super) fn made(
     }
 }
 
-/// Whether a folder is there in every venv, even if nothing is in it.
+/// Whether a directory is there in every venv, even if nothing is in it.
 pub(super) fn is_frame(path: &Path, site: Minor) -> bool {
     let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
     match names[..] {
@@ -116,8 +110,8 @@ fn is_program(name: &str) -> bool {
 }
 
 /// The marks that keep backups and version control away, by which creators sign.
-fn is_mark(folder: &Folder, name: &str) -> bool {
-    let Ok(text) = folder.read(name, MARK_LIMIT) else { return false };
+fn is_mark(dir: &Dir, name: &str) -> bool {
+    let Ok(text) = dir.read(name, MARK_LIMIT) else { return false };
     let text = text.trim_ascii();
     match name {
         "CACHEDIR.TAG" => text.starts_with(b"Signature: 8a477f597d28d172789f06886806bc55"),

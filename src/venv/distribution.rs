@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::origin::Origin;
 use super::record::{RecordEntry, installed_files, record, top_level_modules};
-use crate::host::folder::Entry;
-use crate::host::{Folder, ReadError};
+use crate::host::dir::Entry;
+use crate::host::{Dir, ReadError};
 
 /// The headers end long before this; a description may stand among them.
 const HEADERS_LIMIT: u64 = 1 << 20;
@@ -60,7 +60,7 @@ impl Distribution {
         &self,
         site_packages: &Path,
     ) -> Result<Option<Vec<RecordEntry>>, ReadError> {
-        let info = open(site_packages).and_then(|site| site.folder(&self.info));
+        let info = open(site_packages).and_then(|site| site.dir(&self.info));
         let Ok(info) = info else { return Ok(None) };
         match info.read("RECORD", RECORD_LIMIT) {
             Ok(bytes) => return Ok(Some(record(&bytes))),
@@ -87,8 +87,8 @@ impl Distribution {
     /// A small file among those that describe it; empty where there is none.
     fn note(&self, site_packages: &Path, name: &str) -> Vec<u8> {
         let is_egg = self.info.extension().is_some_and(|extension| extension == "egg");
-        let info = open(site_packages).and_then(|site| site.folder(&self.info));
-        let info = if is_egg { info.and_then(|egg| egg.folder("EGG-INFO")) } else { info };
+        let info = open(site_packages).and_then(|site| site.dir(&self.info));
+        let info = if is_egg { info.and_then(|egg| egg.dir("EGG-INFO")) } else { info };
         info.ok().and_then(|info| info.read(name, SMALL_LIMIT).ok()).unwrap_or_default()
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn top_level_modules_of(
     Ok(modules)
 }
 
-/// The distributions in a site-packages folder, sorted by normalised name.
+/// The distributions in a site-packages directory, sorted by normalised name.
 pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution>> {
     let site = open(site_packages)?;
     let mut found: Vec<(String, Distribution)> = site
@@ -183,18 +183,18 @@ pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution
 
 /// Opens `lib/pythonX.Y/site-packages` name by name: none of them may be a link that leads
 /// out of the venv.
-fn open(site_packages: &Path) -> io::Result<Folder> {
+fn open(site_packages: &Path) -> io::Result<Dir> {
     let names = ["lib", "pythonX.Y", "site-packages"];
     let venv = site_packages.ancestors().nth(names.len()).unwrap_or(Path::new("/"));
     let below = site_packages.strip_prefix(venv).unwrap_or(site_packages);
-    below.iter().try_fold(Folder::open(venv)?, |folder, name| folder.folder(name))
+    below.iter().try_fold(Dir::open(venv)?, |dir, name| dir.dir(name))
 }
 
-fn changed(site: &Folder, distribution: &Distribution) -> impl Ord + use<> {
+fn changed(site: &Dir, distribution: &Distribution) -> impl Ord + use<> {
     site.stat(&distribution.info).ok().map(|stat| (stat.st_mtime, stat.st_mtime_nsec))
 }
 
-fn distribution(site: &Folder, entry: &Entry) -> Option<Distribution> {
+fn distribution(site: &Dir, entry: &Entry) -> Option<Distribution> {
     let name = entry.name.to_str()?;
     // pip renames what it is about to remove.
     if name.starts_with('~') {
@@ -203,10 +203,10 @@ fn distribution(site: &Folder, entry: &Entry) -> Option<Distribution> {
     let (stem, extension) = name.rsplit_once('.')?;
     let info = PathBuf::from(name);
     match (extension, entry.kind.is_dir(), entry.kind.is_file()) {
-        ("dist-info", true, _) => Some(described(&site.folder(name).ok()?, "METADATA", stem, info)),
-        ("egg-info", true, _) => Some(described(&site.folder(name).ok()?, "PKG-INFO", stem, info)),
+        ("dist-info", true, _) => Some(described(&site.dir(name).ok()?, "METADATA", stem, info)),
+        ("egg-info", true, _) => Some(described(&site.dir(name).ok()?, "PKG-INFO", stem, info)),
         ("egg", true, _) => {
-            let inner = site.folder(name).ok()?.folder("EGG-INFO").ok()?;
+            let inner = site.dir(name).ok()?.dir("EGG-INFO").ok()?;
             Some(described(&inner, "PKG-INFO", stem, info))
         }
         // distutils wrote the metadata alone.
@@ -218,7 +218,7 @@ fn distribution(site: &Folder, entry: &Entry) -> Option<Distribution> {
     }
 }
 
-/// A distribution by its metadata; what they leave open is told by the folder's name.
+/// A distribution by its metadata; what they leave open is told by the directory's name.
 fn plain(headers: Headers, stem: &str, info: PathBuf) -> Distribution {
     let (name, version) = in_file_name(stem);
     Distribution {
@@ -231,30 +231,30 @@ fn plain(headers: Headers, stem: &str, info: PathBuf) -> Distribution {
     }
 }
 
-fn described(folder: &Folder, metadata: &str, stem: &str, info: PathBuf) -> Distribution {
-    let installer = folder.read("INSTALLER", INSTALLER_LIMIT).ok();
+fn described(dir: &Dir, metadata: &str, stem: &str, info: PathBuf) -> Distribution {
+    let installer = dir.read("INSTALLER", INSTALLER_LIMIT).ok();
     Distribution {
         installer: installer
             .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii()).into_owned())
             .filter(|name| !name.is_empty()),
-        requested: folder.kind("REQUESTED").is_some(),
-        origin: match folder.read("direct_url.json", ORIGIN_LIMIT) {
+        requested: dir.kind("REQUESTED").is_some(),
+        origin: match dir.read("direct_url.json", ORIGIN_LIMIT) {
             Ok(bytes) => Origin::of_direct_url(&bytes),
             Err(error) if error.is_not_found() => Origin::Index,
             // It did not come from an index, and must not be taken from one.
             Err(error) => Origin::Unknown { reason: error.to_string() },
         },
-        ..plain(headers(folder.file(metadata)), stem, info)
+        ..plain(headers(dir.file(metadata)), stem, info)
     }
 }
 
 /// What `setup.py develop` leaves: the path of the sources.
-fn developed(site: &Folder, stem: &str, info: PathBuf) -> Option<Distribution> {
+fn developed(site: &Dir, stem: &str, info: PathBuf) -> Option<Distribution> {
     let text = site.read(&info, SMALL_LIMIT).ok()?;
     let path = text.split(|byte| *byte == b'\n').next()?.trim_ascii();
     let path = PathBuf::from(OsStr::from_bytes(path));
     let origin = if path.is_absolute() {
-        Origin::Folder { path, editable: true }
+        Origin::Dir { path, editable: true }
     } else {
         Origin::Unknown { reason: format!("{} names no absolute path", info.display()) }
     };
@@ -372,7 +372,7 @@ mod tests {
             (Some("pip"), true, &Origin::Index)
         );
         assert_eq!((b.installer.as_deref(), b.requested), (None, false));
-        assert_eq!(b.origin, Origin::Folder { path: "/srv/b".into(), editable: false });
+        assert_eq!(b.origin, Origin::Dir { path: "/srv/b".into(), editable: false });
     }
 
     #[test]
@@ -386,12 +386,12 @@ mod tests {
             .write("f.egg-link", "relative\n.\n");
         assert_eq!(site.told(), ["a 1", "b 2.0", "c 3.0", "d 4.0", "e -", "f -"]);
         let all = site.distributions();
-        assert_eq!(all[4].origin, Origin::Folder { path: "/srv/e e".into(), editable: true });
+        assert_eq!(all[4].origin, Origin::Dir { path: "/srv/e e".into(), editable: true });
         assert!(matches!(all[5].origin, Origin::Unknown { .. }));
     }
 
     #[test]
-    fn the_name_of_the_folder_tells_where_the_metadata_do_not() {
+    fn the_name_of_the_directory_tells_where_the_metadata_do_not() {
         let site = Site::new();
         site.write("a_b-1.0.dist-info/RECORD", "").write("c.dist-info/METADATA", "\nName: x\n");
         assert_eq!(site.told(), ["a_b 1.0", "c -"]);

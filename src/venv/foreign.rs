@@ -14,9 +14,9 @@ use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::{Distribution, Flavour, Layout, creator};
-use crate::host::folder::{DEPTH_LIMIT, Entry};
+use crate::host::dir::{DEPTH_LIMIT, Entry};
 use crate::host::root::normal;
-use crate::host::{Folder, Root};
+use crate::host::{Dir, Root};
 use crate::python::Minor;
 
 /// More files, or longer paths in all, are no venv's, and would not fit into memory.
@@ -40,8 +40,8 @@ pub(crate) struct ForeignFile {
 pub(crate) enum ForeignKind {
     File,
     Link,
-    /// A folder in which nothing is anybody else's; what is in it is told too.
-    Folder,
+    /// A directory in which nothing is anybody else's; what is in it is told too.
+    Directory,
     /// A directory that this process may not look into.
     Closed,
     /// A socket, FIFO or device: to be left alone.
@@ -49,7 +49,7 @@ pub(crate) enum ForeignKind {
 }
 
 /// Everything in a venv that neither its creator nor one of its distributions accounts for,
-/// sorted by path. `distributions` are those of its site-packages. Folders of the libraries
+/// sorted by path. `distributions` are those of its site-packages. Directories of the libraries
 /// of other minor versions (an upgrade in place leaves them) are not looked into.
 pub(crate) fn foreign_files(
     root: &Root,
@@ -63,7 +63,7 @@ pub(crate) fn foreign_files(
         found: Vec::new(),
         bytes: 0,
     };
-    walk.folder(&Folder::open(&root.at(venv.path()))?, Path::new(""), 0)?;
+    walk.dir(&Dir::open(&root.at(venv.path()))?, Path::new(""), 0)?;
     walk.found.sort();
     Ok(walk.found)
 }
@@ -75,7 +75,7 @@ struct Accounted {
     site_packages: PathBuf,
     /// Files that an installer wrote.
     files: HashSet<PathBuf>,
-    /// Folders that belong to a distribution with all that is in them.
+    /// Directories that belong to a distribution with all that is in them.
     trees: HashSet<PathBuf>,
     /// Modules of distributions whose installer wrote no list of its files.
     modules: HashSet<String>,
@@ -121,7 +121,7 @@ impl Accounted {
             || self.is_bytecode(path)
     }
 
-    /// `name.py`, `name.cpython-311-….so` or the folder `name` right in site-packages.
+    /// `name.py`, `name.cpython-311-….so` or the directory `name` right in site-packages.
     fn is_module(&self, path: &Path) -> bool {
         let name = || path.file_name()?.to_str()?.split('.').next();
         path.parent() == Some(&self.site_packages)
@@ -145,21 +145,21 @@ struct Walk {
 }
 
 impl Walk {
-    /// Whether something in the folder is accounted for.
-    fn folder(&mut self, folder: &Folder, path: &Path, depth: usize) -> io::Result<bool> {
+    /// Whether something in the directory is accounted for.
+    fn dir(&mut self, dir: &Dir, path: &Path, depth: usize) -> io::Result<bool> {
         let mut is_shared = creator::is_frame(path, self.site);
-        for Entry { name, kind } in folder.entries()? {
+        for Entry { name, kind } in dir.entries()? {
             // Made again from the sources.
             if name == "__pycache__" {
                 continue;
             }
             let inner = path.join(&name);
             if self.accounted.has(&inner)
-                || creator::made(folder, &inner, kind, self.flavour, self.site)
+                || creator::made(dir, &inner, kind, self.flavour, self.site)
             {
                 is_shared = true;
             } else if kind.is_dir() {
-                is_shared |= self.folder_in(folder, &name, inner, depth)?;
+                is_shared |= self.dir_in(dir, &name, inner, depth)?;
             } else {
                 self.add(inner, kind)?;
             }
@@ -167,18 +167,12 @@ impl Walk {
         Ok(is_shared)
     }
 
-    fn folder_in(
-        &mut self,
-        folder: &Folder,
-        name: &OsStr,
-        path: PathBuf,
-        depth: usize,
-    ) -> io::Result<bool> {
+    fn dir_in(&mut self, dir: &Dir, name: &OsStr, path: PathBuf, depth: usize) -> io::Result<bool> {
         if depth == DEPTH_LIMIT {
-            return Err(io::Error::other("folders in folders without end"));
+            return Err(io::Error::other("directories in directories without end"));
         }
         // A directory that may be read and not searched lists nothing either.
-        let opened = folder.folder(name).and_then(|opened| opened.entries().map(|_| opened));
+        let opened = dir.dir(name).and_then(|opened| opened.entries().map(|_| opened));
         let opened = match opened {
             Ok(opened) => opened,
             // It went away meanwhile.
@@ -190,7 +184,7 @@ impl Walk {
             Err(error) => return Err(error),
         };
         let found = self.found.len();
-        let is_shared = self.folder(&opened, &path, depth + 1)?;
+        let is_shared = self.dir(&opened, &path, depth + 1)?;
         // Bytecode alone is what is left of a module that was removed.
         let is_theirs = self.found.len() > found || opened.entries()?.is_empty();
         if is_theirs && !is_shared {
@@ -203,7 +197,7 @@ impl Walk {
         let kind = match kind {
             FileType::RegularFile => ForeignKind::File,
             FileType::Symlink => ForeignKind::Link,
-            FileType::Directory => ForeignKind::Folder,
+            FileType::Directory => ForeignKind::Directory,
             _ => ForeignKind::Other,
         };
         self.push(path, kind)
@@ -266,8 +260,8 @@ mod tests {
                 "flask/__init__.py,,\nflask/app.py,,\n../../../bin/flask,,\n\
                  ../../../share/man/man1/flask.1,,\n",
             );
-            for folder in ["include/python3.11", "lib/python3.11/site-packages/flask/__pycache__"] {
-                fs::create_dir_all(made.at(folder)).unwrap();
+            for dir in ["include/python3.11", "lib/python3.11/site-packages/flask/__pycache__"] {
+                fs::create_dir_all(made.at(dir)).unwrap();
             }
             symlink("lib", made.at("lib64")).unwrap();
             symlink("/usr/bin/python3", made.at("bin/python3")).unwrap();
@@ -326,19 +320,19 @@ mod tests {
                 "File .env",
                 "File bin/postactivate",
                 "Link data",
-                "Folder lib/python3.11/site-packages/flask/static",
+                "Directory lib/python3.11/site-packages/flask/static",
                 "File lib/python3.11/site-packages/flask/static/logo.png",
                 "File lib/python3.11/site-packages/hand.py",
                 "File lib/python3.11/site-packages/local.pth",
                 "File pip.conf",
                 "File pipx_metadata.json",
-                "Folder share/jupyter",
-                "Folder share/jupyter/kernels",
-                "Folder share/jupyter/kernels/app",
+                "Directory share/jupyter",
+                "Directory share/jupyter/kernels",
+                "Directory share/jupyter/kernels/app",
                 "File share/jupyter/kernels/app/kernel.json",
-                "Folder var",
+                "Directory var",
                 "Other var/fifo",
-                "Folder var/run",
+                "Directory var/run",
             ]
         );
     }
@@ -390,7 +384,7 @@ mod tests {
         let made = Made::new();
         made.write("lib/python3.9/site-packages/flask/__init__.py", "");
         made.write("lib/python3.9x/file", "");
-        assert_eq!(made.foreign(), ["Folder lib/python3.9x", "File lib/python3.9x/file"]);
+        assert_eq!(made.foreign(), ["Directory lib/python3.9x", "File lib/python3.9x/file"]);
     }
 
     #[test]
@@ -399,6 +393,6 @@ mod tests {
         let record = "/srv/app/notes,,\n/etc/passwd,,\n../../../../../../../data,,\n";
         made.write("lib/python3.11/site-packages/evil-1.dist-info/RECORD", record);
         made.write("notes", "").write("etc/passwd", "");
-        assert_eq!(made.foreign(), ["Folder etc", "File etc/passwd"]);
+        assert_eq!(made.foreign(), ["Directory etc", "File etc/passwd"]);
     }
 }

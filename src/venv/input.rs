@@ -232,9 +232,9 @@ proptest! {
         for module in top_level_modules(&entries) {
             prop_assert!(module.split('.').all(is_identifier), "{:?}", module);
             // Only what lies in site-packages is imported from there.
-            let folder = module.replace('.', "/");
+            let dir = module.replace('.', "/");
             prop_assert!(entries.iter().any(|entry| stays_inside(entry)
-                && entry.path.components().collect::<PathBuf>().to_str().is_some_and(|path| path.starts_with(&folder))));
+                && entry.path.components().collect::<PathBuf>().to_str().is_some_and(|path| path.starts_with(&dir))));
         }
         let _ = installed_files(&bytes, Path::new("a-1.egg-info"));
     }
@@ -280,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn folders(path in near(TEXTS, TEXT_WORDS)) {
+    fn dirs(path in near(TEXTS, TEXT_WORDS)) {
         use std::os::unix::ffi::OsStringExt;
         let mut bytes = b"/srv/venv/".to_vec();
         bytes.extend(path);
@@ -288,7 +288,7 @@ proptest! {
         if let Ok(url) = Url::of_path(&path) {
             prop_assert_eq!(url.path(), Some(path.clone()));
         }
-        assert_recipe_is_safe(distribution("a".into(), None, Origin::Folder { path, editable: true }));
+        assert_recipe_is_safe(distribution("a".into(), None, Origin::Dir { path, editable: true }));
     }
 
     #[test]
@@ -316,11 +316,11 @@ proptest! {
 
     #[test]
     fn locks(bytes in near(LOCKS, LOCK_WORDS), name in select(&LOCK_NAMES[..])) {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(name), &bytes).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(name), &bytes).unwrap();
         let distributions = ["a", "numpy"].map(|name| distribution(name.into(), Some("1.0".into()), Origin::Index));
         let mut recipe = Recipe::of(&sample_venv(), &distributions).unwrap();
-        match Lock::read(&Root::new(folder.path()), &Path::new("/").join(name)) {
+        match Lock::read(&Root::new(dir.path()), &Path::new("/").join(name)) {
             Ok(lock) => {
                 recipe.follow(&lock, true);
                 assert_lines_are_safe(&recipe);

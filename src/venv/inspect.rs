@@ -14,7 +14,7 @@ use super::configuration::Configuration;
 use super::{Flavour, Venv};
 use crate::host::file::printable;
 use crate::host::root::normal;
-use crate::host::{Folder, ReadError, Root};
+use crate::host::{Dir, ReadError, Root};
 use crate::python::Minor;
 
 /// The longest `pyvenv.cfg` in use has under 1 KiB.
@@ -26,11 +26,11 @@ const PATH_LIMIT: u64 = 8 << 10;
 /// Why a path is no venv that can be looked after.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAVenv {
-    #[error("{}: no such folder", printable(.0))]
+    #[error("{}: no such directory", printable(.0))]
     Missing(PathBuf),
-    #[error("{} is not a folder", printable(.0))]
-    NotAFolder(PathBuf),
-    #[error("{} is a link to {}: name the folder itself", printable(.path), printable(.target))]
+    #[error("{} is not a directory", printable(.0))]
+    NotADirectory(PathBuf),
+    #[error("{} is a link to {}: name the directory itself", printable(.path), printable(.target))]
     Link { path: PathBuf, target: PathBuf },
     #[error("{} is a conda environment, which has an interpreter of its own", printable(.0))]
     Conda(PathBuf),
@@ -50,15 +50,15 @@ pub(crate) enum NotAVenv {
 pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
     let path = normal(path);
     let real = root.at(&path);
-    let folder = open(&real, &path)?;
-    let configuration = configuration(&folder)?;
-    let libraries = Libraries::of(&folder);
+    let dir = open(&real, &path)?;
+    let configuration = configuration(&dir)?;
+    let libraries = Libraries::of(&dir);
     let legacy = match configuration {
         Some(_) => None,
-        None => libraries.minors.iter().find_map(|minor| Legacy::of(&libraries.folder(*minor)?)),
+        None => libraries.minors.iter().find_map(|minor| Legacy::of(&libraries.dir(*minor)?)),
     };
     if configuration.is_none() && legacy.is_none() {
-        return Err(match folder.kind("conda-meta") {
+        return Err(match dir.kind("conda-meta") {
             Some(FileType::Directory) => NotAVenv::Conda(path),
             _ => NotAVenv::NoConfiguration(path),
         });
@@ -68,15 +68,15 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
         original_prefix: legacy.as_ref().map(|legacy| legacy.prefix.as_path()),
         library: libraries.minors.iter().copied().max(),
     };
-    let bin = folder.folder("bin").ok();
+    let bin = dir.dir("bin").ok();
     let base = base(root, &path, bin.as_ref(), &claims);
     let claimed = configuration.as_ref().and_then(Configuration::minor);
     let Some(site) = site(&libraries, claimed.or(base.minor)).or(base.minor).or(claimed) else {
         return Err(NotAVenv::Remains(path));
     };
-    let stat = folder.own_stat().map_err(|source| NotAVenv::Io { path: path.clone(), source })?;
+    let stat = dir.own_stat().map_err(|source| NotAVenv::Io { path: path.clone(), source })?;
     Ok(Venv {
-        flavour: flavour(&folder, &real, &path, configuration.as_ref()),
+        flavour: flavour(&dir, &real, &path, configuration.as_ref()),
         base,
         site,
         uid: stat.st_uid,
@@ -91,36 +91,38 @@ pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
     })
 }
 
-fn open(real: &Path, path: &Path) -> Result<Folder, NotAVenv> {
-    Folder::open_to_look(real).map_err(|source| {
+fn open(real: &Path, path: &Path) -> Result<Dir, NotAVenv> {
+    Dir::open_to_look(real).map_err(|source| {
         let path = path.to_path_buf();
         match std::fs::read_link(real) {
             Ok(target) => NotAVenv::Link { path, target },
             Err(_) if source.kind() == io::ErrorKind::NotFound => NotAVenv::Missing(path),
-            Err(_) if source.kind() == io::ErrorKind::NotADirectory => NotAVenv::NotAFolder(path),
+            Err(_) if source.kind() == io::ErrorKind::NotADirectory => {
+                NotAVenv::NotADirectory(path)
+            }
             Err(_) => NotAVenv::Io { path, source },
         }
     })
 }
 
-fn configuration(folder: &Folder) -> Result<Option<Configuration>, NotAVenv> {
-    match folder.read("pyvenv.cfg", CONFIGURATION_LIMIT) {
+fn configuration(dir: &Dir) -> Result<Option<Configuration>, NotAVenv> {
+    match dir.read("pyvenv.cfg", CONFIGURATION_LIMIT) {
         Ok(bytes) => Ok(Some(Configuration::parse(&bytes))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(NotAVenv::Configuration(error)),
     }
 }
 
-/// The folders `lib/pythonX.Y`. They are opened only where they have to be.
+/// The directories `lib/pythonX.Y`. They are opened only where they have to be.
 #[derive(Default)]
 struct Libraries {
-    lib: Option<Folder>,
+    lib: Option<Dir>,
     minors: Vec<Minor>,
 }
 
 impl Libraries {
-    fn of(venv: &Folder) -> Self {
-        let lib = venv.folder("lib").ok();
+    fn of(venv: &Dir) -> Self {
+        let lib = venv.dir("lib").ok();
         let entries = lib.as_ref().and_then(|lib| lib.entries().ok()).unwrap_or_default();
         let minors = entries
             .iter()
@@ -130,8 +132,8 @@ impl Libraries {
         Self { lib, minors }
     }
 
-    fn folder(&self, minor: Minor) -> Option<Folder> {
-        self.lib.as_ref()?.folder(minor.program()).ok()
+    fn dir(&self, minor: Minor) -> Option<Dir> {
+        self.lib.as_ref()?.dir(minor.program()).ok()
     }
 }
 
@@ -142,7 +144,7 @@ struct Legacy {
 }
 
 impl Legacy {
-    fn of(library: &Folder) -> Option<Self> {
+    fn of(library: &Dir) -> Option<Self> {
         let prefix = library.read("orig-prefix.txt", PATH_LIMIT).ok()?;
         let prefix = PathBuf::from(std::ffi::OsStr::from_bytes(prefix.trim_ascii()));
         let system_site_packages = library.kind("no-global-site-packages.txt").is_none();
@@ -157,15 +159,15 @@ fn site(libraries: &Libraries, claimed: Option<Minor>) -> Option<Minor> {
         [] => None,
         [only] => Some(only),
         ref several => several.iter().copied().max_by_key(|minor| {
-            let held = libraries.folder(*minor).map(|library| distributions(&library));
+            let held = libraries.dir(*minor).map(|library| distributions(&library));
             (held, Some(*minor) == claimed, *minor)
         }),
     }
 }
 
 /// How many distributions there are besides those that come with every venv, and with them.
-fn distributions(library: &Folder) -> (usize, usize) {
-    let Ok(site) = library.folder("site-packages") else { return (0, 0) };
+fn distributions(library: &Dir) -> (usize, usize) {
+    let Ok(site) = library.dir("site-packages") else { return (0, 0) };
     let Ok(entries) = site.entries() else { return (0, 0) };
     let known = entries.iter().map(|entry| entry.name.to_string_lossy()).filter(|name| {
         [".dist-info", ".egg-info", ".egg-link", ".egg"].iter().any(|end| name.ends_with(end))
@@ -177,13 +179,8 @@ fn distributions(library: &Folder) -> (usize, usize) {
 }
 
 /// The manager whose marks it bears, else the tool that made it. `real` is where `path` lies.
-fn flavour(
-    folder: &Folder,
-    real: &Path,
-    path: &Path,
-    configuration: Option<&Configuration>,
-) -> Flavour {
-    let regular = |name: &str| folder.kind(name) == Some(FileType::RegularFile);
+fn flavour(dir: &Dir, real: &Path, path: &Path, configuration: Option<&Configuration>) -> Flavour {
+    let regular = |name: &str| dir.kind(name) == Some(FileType::RegularFile);
     let Some(configuration) = configuration else { return Flavour::LegacyVirtualenv };
     if regular("pipx_metadata.json") {
         Flavour::Pipx
@@ -204,9 +201,9 @@ fn flavour(
     }
 }
 
-/// Whether it lies in a folder of this name.
-fn lies_in(path: &Path, folder: &str) -> bool {
-    path.parent().is_some_and(|parent| parent.ends_with(folder))
+/// Whether it lies in a directory of this name.
+fn lies_in(path: &Path, dir: &str) -> bool {
+    path.parent().is_some_and(|parent| parent.ends_with(dir))
 }
 
 /// poetry makes the venv in a project by virtualenv and leaves no mark in it.
@@ -215,7 +212,7 @@ fn is_poetry(real: &Path, configuration: &Configuration) -> bool {
     real.ends_with(".venv") && configuration.has("virtualenv") && lock().is_file()
 }
 
-/// pdm notes in the project's folder which interpreter the project uses.
+/// pdm notes in the project's directory which interpreter the project uses.
 fn is_pdm(real: &Path, path: &Path) -> bool {
     let Some(project) = real.parent() else { return false };
     crate::host::file::read_untrusted(&project.join(".pdm-python"), PATH_LIMIT).is_ok_and(|bytes| {

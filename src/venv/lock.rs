@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::text::{FileName, Hash, Name, Release, Url};
 use super::{Flavour, Recipe, Venv, normalised};
 use crate::host::file::{self, ReadError, printable};
-use crate::host::{Folder, Root};
+use crate::host::{Dir, Root};
 use crate::python::Minor;
 
 /// The locks of very large projects have half of this. Each byte may take thirty in memory when it is
@@ -122,11 +122,11 @@ impl Lock {
             Flavour::Venv | Flavour::LegacyVirtualenv => &["pylock.toml", "requirements.txt"],
             Flavour::Hatch | Flavour::Pipx => &[],
         };
-        let Some(folder) = project(root, venv) else { return Ok(None) };
+        let Some(dir) = project(root, venv) else { return Ok(None) };
         for name in names {
-            let path = folder.join(name);
-            // The owner says which folder it is: what is read there has to be his to read.
-            let bytes = Folder::readable_file(venv.uid, &root.at(&path))
+            let path = dir.join(name);
+            // The owner says which directory it is: what is read there has to be his to read.
+            let bytes = Dir::readable_file(venv.uid, &root.at(&path))
                 .and_then(|file| file::read_open(file, &path, LIMIT));
             match bytes.map_err(LockError::from).and_then(|bytes| Self::parse(&path, &bytes)) {
                 // Requirements without hashes are no lock.
@@ -143,11 +143,11 @@ impl Lock {
     pub(crate) fn read(root: &Root, path: &Path) -> Result<Self, LockError> {
         let real = root.at(path);
         let io = |source| ReadError::Io { path: path.to_path_buf(), source };
-        let (folder, name) = real
+        let (dir, name) = real
             .parent()
             .zip(real.file_name())
             .ok_or_else(|| io(ErrorKind::IsADirectory.into()))?;
-        Self::parse(path, &Folder::open(folder).map_err(io)?.read(name, LIMIT)?)
+        Self::parse(path, &Dir::open(dir).map_err(io)?.read(name, LIMIT)?)
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, LockError> {
@@ -205,7 +205,7 @@ fn is_pylock(name: &str) -> bool {
     })
 }
 
-/// The folder of the project a venv belongs to.
+/// The directory of the project a venv belongs to.
 fn project(root: &Root, venv: &Venv) -> Option<PathBuf> {
     if venv.flavour == Flavour::Pipenv {
         use std::os::unix::ffi::OsStringExt;

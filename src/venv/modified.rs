@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::creator::edited_scripts;
 use super::{Distribution, Flavour, Layout};
 use crate::host::root::normal;
-use crate::host::{FileIdentity, Folder, Root, file};
+use crate::host::{Dir, FileIdentity, Root, file};
 
 /// So much of one venv is read; none that is in use has more. Without an end a user could make
 /// root read holes for as long as he likes.
@@ -70,7 +70,7 @@ pub(crate) fn modified_files(
         let is_as_written = hashes.contains(&found) || is_pipxs();
         (!is_as_written).then_some(ModifiedFile { path, written })
     };
-    let scripts = Folder::open(&root.at(venv.path().join("bin"))).map(|bin| edited_scripts(&bin));
+    let scripts = Dir::open(&root.at(venv.path().join("bin"))).map(|bin| edited_scripts(&bin));
     let scripts = scripts
         .unwrap_or_default()
         .into_iter()
@@ -101,7 +101,7 @@ const PROGRAM_LIMIT: u64 = 64 << 10;
 
 /// The programs in `bin` that pipx has isolated, relative to the venv.
 pub(crate) fn isolated_programs(root: &Root, venv: &Layout) -> io::Result<Vec<PathBuf>> {
-    let bin = Folder::open(&root.at(venv.path()))?.below(Path::new("bin"))?;
+    let bin = Dir::open(&root.at(venv.path()))?.below(Path::new("bin"))?;
     let is_isolated = |name: &Path| {
         bin.read(name, PROGRAM_LIMIT).is_ok_and(|content| unisolated(&content).is_some())
     };
@@ -143,16 +143,16 @@ pub(crate) fn has_hash(tree: &Path, path: &Path, hash: &str) -> bool {
 
 const PREFIX: &str = "sha256=";
 
-/// A venv whose files are read one after the other, mostly many of one folder.
+/// A venv whose files are read one after the other, mostly many of one directory.
 struct Tree {
-    top: Folder,
-    /// The folder that was read last.
-    last: Option<(PathBuf, Folder)>,
+    top: Dir,
+    /// The directory that was read last.
+    last: Option<(PathBuf, Dir)>,
 }
 
 impl Tree {
     fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { top: Folder::open(path)?, last: None })
+        Ok(Self { top: Dir::open(path)?, last: None })
     }
 
     fn hash(&mut self, path: &Path, left: &mut u64) -> io::Result<String> {
@@ -167,16 +167,16 @@ impl Tree {
 
     /// When the inode of a file changed last.
     fn changed(&mut self, path: &Path) -> Option<i64> {
-        let (folder, name) = self.lookup(path).ok()?;
-        Some(FileIdentity::from(&folder.stat(name).ok()?).changed)
+        let (dir, name) = self.lookup(path).ok()?;
+        Some(FileIdentity::from(&dir.stat(name).ok()?).changed)
     }
 
     fn file(&mut self, path: &Path) -> io::Result<File> {
-        let (folder, name) = self.lookup(path)?;
-        folder.file(name).map_err(io::Error::other)
+        let (dir, name) = self.lookup(path)?;
+        dir.file(name).map_err(io::Error::other)
     }
 
-    fn lookup<'a>(&mut self, path: &'a Path) -> io::Result<(&Folder, &'a OsStr)> {
+    fn lookup<'a>(&mut self, path: &'a Path) -> io::Result<(&Dir, &'a OsStr)> {
         let parent = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let is_last = self.last.as_ref().is_some_and(|(last, _)| last == parent);
@@ -184,7 +184,7 @@ impl Tree {
             self.last = None;
             self.last = Some((parent.to_path_buf(), self.top.below(parent)?));
         }
-        Ok((self.last.as_ref().map_or(&self.top, |(_, folder)| folder), name))
+        Ok((self.last.as_ref().map_or(&self.top, |(_, dir)| dir), name))
     }
 }
 
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn a_file_that_was_changed_is_told_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(
             crate::venv::Link::Pinned,
             crate::python::Minor::new(3, 11),
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn a_script_of_activation_that_was_edited_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let minor = crate::python::Minor::new(3, 11);
         let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
         std::fs::create_dir_all(root.at(venv.path.join("bin"))).unwrap();
@@ -271,8 +271,8 @@ mod tests {
 
     #[test]
     fn what_pipx_adds_to_a_program_is_no_change_of_its_users() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
         let minor = crate::python::Minor::new(3, 11);
         let mut venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
         venv.flavour = Flavour::Pipx;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// Where a distribution came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// By its name, from an index or a folder of wheels.
+    /// By its name, from an index or a directory of wheels.
     Index,
     Vcs {
         url: String,
@@ -24,7 +24,7 @@ pub(crate) enum Origin {
         hashes: BTreeMap<String, String>,
         subdirectory: Option<String>,
     },
-    Folder {
+    Dir {
         path: PathBuf,
         editable: bool,
     },
@@ -72,7 +72,7 @@ impl Origin {
     }
 
     fn of(DirectUrl { url, subdirectory, vcs_info, archive_info, dir_info }: DirectUrl) -> Self {
-        let subdirectory = subdirectory.filter(|folder| !folder.is_empty());
+        let subdirectory = subdirectory.filter(|dir| !dir.is_empty());
         match (vcs_info, archive_info, dir_info) {
             (Some(VcsInfo { vcs, commit_id: commit }), None, None) => {
                 Self::Vcs { url, vcs, commit, subdirectory }
@@ -93,13 +93,13 @@ impl Origin {
                 }
                 Self::Archive { url: url.to_string(), hashes, subdirectory }
             }
-            (None, None, Some(folder)) => match local_path(&url) {
-                Some(path) => Self::Folder {
+            (None, None, Some(dir)) => match local_path(&url) {
+                Some(path) => Self::Dir {
                     path: below(path, subdirectory.as_deref()),
-                    editable: folder.editable.unwrap_or(false),
+                    editable: dir.editable.unwrap_or(false),
                 },
                 None => {
-                    Self::Unknown { reason: format!("direct_url.json: no local folder: {url}") }
+                    Self::Unknown { reason: format!("direct_url.json: no local directory: {url}") }
                 }
             },
             _ => {
@@ -111,10 +111,8 @@ impl Origin {
 
 fn below(path: PathBuf, subdirectory: Option<&str>) -> PathBuf {
     match subdirectory {
-        Some(folder)
-            if Path::new(folder).components().all(|c| matches!(c, Component::Normal(_))) =>
-        {
-            path.join(folder)
+        Some(dir) if Path::new(dir).components().all(|c| matches!(c, Component::Normal(_))) => {
+            path.join(dir)
         }
         _ => path,
     }
@@ -189,7 +187,7 @@ mod tests {
             origin(
                 r#"{"url": "file:///srv/my%20app", "dir_info": {"editable": true}, "subdirectory": "x"}"#
             ),
-            Origin::Folder { path: "/srv/my app/x".into(), editable: true }
+            Origin::Dir { path: "/srv/my app/x".into(), editable: true }
         );
     }
 
@@ -217,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn a_subdirectory_does_not_lead_out_of_its_folder() {
+    fn a_subdirectory_does_not_lead_out_of_its_directory() {
         let origin = origin(r#"{"url": "file:///srv/a", "subdirectory": "../b", "dir_info": {}}"#);
-        assert!(matches!(origin, Origin::Folder { path, .. } if path == Path::new("/srv/a")));
+        assert!(matches!(origin, Origin::Dir { path, .. } if path == Path::new("/srv/a")));
     }
 }

@@ -97,7 +97,7 @@ pub(crate) enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<Release>,
     },
-    Folder {
+    Dir {
         url: Url,
         editable: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -283,13 +283,13 @@ impl Recipe {
         self.local_paths().filter(|path| path.starts_with(venv)).collect()
     }
 
-    /// The folders that distributions are installed from.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
-        let folder = |requirement: &Requirement| match &requirement.source {
-            Source::Folder { url, .. } => url.path(),
+    /// The directories that distributions are installed from.
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
+        let dir = |requirement: &Requirement| match &requirement.source {
+            Source::Dir { url, .. } => url.path(),
             _ => None,
         };
-        self.requirements.iter().filter_map(folder).collect()
+        self.requirements.iter().filter_map(dir).collect()
     }
 
     /// What lies on this machine of what distributions are installed from.
@@ -310,9 +310,9 @@ impl Recipe {
     fn local_sources(&self) -> impl Iterator<Item = (&Name, PathBuf)> {
         self.requirements.iter().filter_map(|requirement| {
             let path = match &requirement.source {
-                Source::Vcs { url, .. }
-                | Source::Archive { url, .. }
-                | Source::Folder { url, .. } => url.path(),
+                Source::Vcs { url, .. } | Source::Archive { url, .. } | Source::Dir { url, .. } => {
+                    url.path()
+                }
                 Source::Index { .. } | Source::Newest { .. } => None,
             };
             Some((&requirement.name, path?))
@@ -327,7 +327,7 @@ impl Source {
             Self::Index { version, .. } => Some(version),
             Self::Vcs { version, .. }
             | Self::Archive { version, .. }
-            | Self::Folder { version, .. } => version.as_ref(),
+            | Self::Dir { version, .. } => version.as_ref(),
             Self::Newest { .. } => None,
         }
     }
@@ -392,16 +392,16 @@ fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
             subdirectory: in_archive(subdirectory.as_ref())?,
             version,
         },
-        Origin::Folder { path, editable } => {
-            Source::Folder { url: Url::of_path(path)?, editable: *editable, version }
+        Origin::Dir { path, editable } => {
+            Source::Dir { url: Url::of_path(path)?, editable: *editable, version }
         }
         Origin::Unknown { reason } => return Err(Reason::UnknownOrigin(reason.clone())),
     };
     Ok(Requirement { name, source })
 }
 
-fn in_archive(folder: Option<&String>) -> Result<Option<Subdirectory>, Unfit> {
-    folder.cloned().map(Subdirectory::try_from).transpose()
+fn in_archive(dir: Option<&String>) -> Result<Option<Subdirectory>, Unfit> {
+    dir.cloned().map(Subdirectory::try_from).transpose()
 }
 
 fn without_fragment(url: &str) -> Result<Url, Unfit> {
@@ -415,23 +415,23 @@ impl fmt::Display for Requirement {
             Source::Index { version, .. } => write!(f, "{name}=={version}"),
             Source::Newest { below: None } => write!(f, "{name}"),
             Source::Newest { below: Some(version) } => write!(f, "{name}<{version}"),
-            Source::Folder { url, editable: true, .. } => write!(f, "-e {url}"),
-            Source::Folder { url, editable: false, .. } => write!(f, "{name} @ {url}"),
+            Source::Dir { url, editable: true, .. } => write!(f, "-e {url}"),
+            Source::Dir { url, editable: false, .. } => write!(f, "{name} @ {url}"),
             Source::Vcs { vcs, url, commit, subdirectory, .. } => {
-                let folder = subdirectory.as_ref().map(|folder| format!("subdirectory={folder}"));
+                let dir = subdirectory.as_ref().map(|dir| format!("subdirectory={dir}"));
                 if url.path().is_none() {
-                    write!(f, "{name} @ {vcs}+{url}@{commit}{}", fragment([folder, None]))
+                    write!(f, "{name} @ {vcs}+{url}@{commit}{}", fragment([dir, None]))
                 } else {
                     // pip 23 takes no `name @` with such a URL that names no host.
                     let name = Some(format!("egg={name}"));
-                    write!(f, "{vcs}+{url}@{commit}{}", fragment([name, folder]))
+                    write!(f, "{vcs}+{url}@{commit}{}", fragment([name, dir]))
                 }
             }
             Source::Archive { url, hash, subdirectory, .. } => {
                 let hash =
                     hash.as_ref().map(|Hash { algorithm, digits }| format!("{algorithm}={digits}"));
-                let folder = subdirectory.as_ref().map(|folder| format!("subdirectory={folder}"));
-                write!(f, "{name} @ {url}{}", fragment([hash, folder]))
+                let dir = subdirectory.as_ref().map(|dir| format!("subdirectory={dir}"));
+                write!(f, "{name} @ {url}{}", fragment([hash, dir]))
             }
         }
     }

@@ -15,7 +15,7 @@ pub(crate) struct RecordEntry {
     pub(crate) hash: Option<String>,
 }
 
-/// How deep below a folder without `__init__.py` packages are looked for:
+/// How deep below a directory without `__init__.py` packages are looked for:
 /// `google/cloud/storage`.
 const NAMESPACE_DEPTH: usize = 3;
 
@@ -67,7 +67,7 @@ fn unquoted(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// Reads an `installed-files.txt`: paths relative to the folder it lies in.
+/// Reads an `installed-files.txt`: paths relative to the directory it lies in.
 pub(super) fn installed_files(bytes: &[u8], info: &Path) -> Vec<RecordEntry> {
     bytes
         .split(|byte| *byte == b'\n')
@@ -84,34 +84,34 @@ pub(super) fn installed_files(bytes: &[u8], info: &Path) -> Vec<RecordEntry> {
 /// The modules that can be imported from these files, the top of each tree only: packages,
 /// single modules, extension modules. A name with one underscore counts (`_cffi_backend`
 /// is what a new interpreter breaks first), a name with two is an installer's machinery.
-/// Of a folder without `__init__.py` the packages below it count: the folder itself
+/// Of a directory without `__init__.py` the packages below it count: the directory itself
 /// imports always and so proves nothing.
 pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
     let mut modules = BTreeSet::new();
-    // The folders with an `__init__`, by their names.
+    // The directories with an `__init__`, by their names.
     let mut packages: BTreeSet<Vec<&str>> = BTreeSet::new();
     for entry in entries {
         let Some(names) = names(&entry.path) else { continue };
-        let Some((file, folders)) = names.split_last() else { continue };
+        let Some((file, dirs)) = names.split_last() else { continue };
         let Some(module) = module(file) else { continue };
-        if !folders.iter().all(|folder| is_identifier(folder)) {
+        if !dirs.iter().all(|dir| is_identifier(dir)) {
             continue;
         }
         if module == "__init__" {
-            // What lies deeper counts in no case; a path of a million folders would take hours.
-            if folders.len() <= NAMESPACE_DEPTH {
-                packages.insert(folders.to_vec());
+            // What lies deeper counts in no case; a path of a million directories would take hours.
+            if dirs.len() <= NAMESPACE_DEPTH {
+                packages.insert(dirs.to_vec());
             }
-        } else if folders.is_empty() && is_identifier(module) && !module.starts_with("__") {
+        } else if dirs.is_empty() && is_identifier(module) && !module.starts_with("__") {
             modules.insert(module.to_string());
         }
     }
-    for folders in &packages {
-        let is_inner = (1..folders.len())
-            .any(|length| folders.get(..length).is_some_and(|outer| packages.contains(outer)));
-        let private = folders.iter().any(|folder| folder.starts_with("__"));
-        if !is_inner && !private && !folders.is_empty() {
-            modules.insert(folders.join("."));
+    for dirs in &packages {
+        let is_inner = (1..dirs.len())
+            .any(|length| dirs.get(..length).is_some_and(|outer| packages.contains(outer)));
+        let private = dirs.iter().any(|dir| dir.starts_with("__"));
+        if !is_inner && !private && !dirs.is_empty() {
+            modules.insert(dirs.join("."));
         }
     }
     modules.into_iter().collect()
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_list_is_relative_to_its_own_folder() {
+    fn the_older_list_is_relative_to_its_own_directory() {
         let entries = installed_files(
             b"../a/__init__.py\nPKG-INFO\n../../../../bin/a\n",
             Path::new("a.egg-info"),

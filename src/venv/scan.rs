@@ -1,4 +1,4 @@
-//! Finding venvs below folders, as fast as `find -name pyvenv.cfg` does.
+//! Finding venvs below directories, as fast as `find -name pyvenv.cfg` does.
 //!
 //! Names only: no file is opened and no link followed. What is found still has to be
 //! inspected.
@@ -16,7 +16,7 @@ use crate::host::root::normal;
 /// More threads only wait for the same disk.
 const THREADS_LIMIT: usize = 8;
 
-/// Folders below `/` that hold nothing but the system.
+/// Directories below `/` that hold nothing but the system.
 const SYSTEM: [&str; 13] = [
     "proc",
     "sys",
@@ -36,8 +36,8 @@ const SYSTEM: [&str; 13] = [
 /// Of these, only what an administrator may have filled is looked at.
 const PARTLY: [(&str, &[&str]); 2] = [("usr", &["local", "share/python"]), ("etc", &[])];
 
-/// Folders that are not entered on the way: images and chroots of other systems, caches.
-/// A folder that is named as a root itself is.
+/// Directories that are not entered on the way: images and chroots of other systems, caches.
+/// A directory that is named as a root itself is.
 const OTHERS: [&str; 9] = [
     "/proc",
     "/sys",
@@ -61,13 +61,13 @@ pub(crate) struct Found {
 pub(crate) struct Scan {
     /// Sorted by path.
     pub(crate) found: Vec<Found>,
-    pub(crate) folders: usize,
-    /// Folders that could not be read.
+    pub(crate) dirs: usize,
+    /// Directories that could not be read.
     pub(crate) unreadable: usize,
 }
 
-/// Looks for venvs below some folders, or below all of the system's where people keep
-/// applications. It stays on local file systems and enters no venv. A folder that is named
+/// Looks for venvs below some directories, or below all of the system's where people keep
+/// applications. It stays on local file systems and enters no venv. A directory that is named
 /// is entered on whatever file system it is.
 pub(crate) fn scan(root: &Root, below: &[PathBuf]) -> Scan {
     let (roots, device) = match below {
@@ -76,7 +76,7 @@ pub(crate) fn scan(root: &Root, below: &[PathBuf]) -> Scan {
     };
     let mut roots: Vec<PathBuf> = roots.iter().map(|path| root.at(normal(path))).collect();
     roots.sort();
-    // A folder in another one is looked at with it.
+    // A directory in another one is looked at with it.
     roots.dedup_by(|later, earlier| later.starts_with(&*earlier));
     let others: HashSet<PathBuf> = OTHERS.iter().map(|path| root.at(path)).collect();
     let queue = Queue::new(roots.into_iter().map(|path| Task { path, device, depth: 0 }).collect());
@@ -94,19 +94,19 @@ fn merged(root: &Root, parts: Vec<Part>) -> Scan {
     let mut scan = Scan::default();
     let mut found = Vec::new();
     for part in parts {
-        scan.folders += part.folders;
+        scan.dirs += part.dirs;
         scan.unreadable += part.unreadable;
         found.extend(part.found);
     }
     found.sort();
-    // A bind mount shows a folder at a second path.
+    // A bind mount shows a directory at a second path.
     let mut seen = HashSet::new();
     found.retain(|(_, identity)| seen.insert(*identity));
     scan.found = found.into_iter().map(|(path, _)| Found { path: root.logical(&path) }).collect();
     scan
 }
 
-/// The folders below `/` where something else than the system may lie.
+/// The directories below `/` where something else than the system may lie.
 fn usual(root: &Root) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(root.at("/")) else { return Vec::new() };
     let top = Path::new("/");
@@ -114,17 +114,17 @@ fn usual(root: &Root) -> Vec<PathBuf> {
         let entry = entry.ok()?;
         entry.file_type().ok()?.is_dir().then(|| entry.file_name())
     });
-    let mut folders = Vec::new();
+    let mut dirs = Vec::new();
     for name in names.filter(|name| !SYSTEM.iter().any(|system| name == system)) {
-        match PARTLY.iter().find(|(folder, _)| name == *folder) {
-            Some((folder, parts)) => {
-                let parts = parts.iter().map(|part| top.join(folder).join(part));
-                folders.extend(parts.filter(|part| root.at(part).is_dir()));
+        match PARTLY.iter().find(|(dir, _)| name == *dir) {
+            Some((dir, parts)) => {
+                let parts = parts.iter().map(|part| top.join(dir).join(part));
+                dirs.extend(parts.filter(|part| root.at(part).is_dir()));
             }
-            None => folders.push(top.join(name)),
+            None => dirs.push(top.join(name)),
         }
     }
-    folders
+    dirs
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn without_folders_named_the_places_of_applications_are_looked_at() {
+    fn without_directories_named_the_places_of_applications_are_looked_at() {
         let system = System::new();
         for path in [
             "opt/a",
@@ -240,11 +240,11 @@ mod tests {
         let system = System::new();
         system.venv("srv/venv");
         let scan = system.scan(&["/srv", "/none"]);
-        assert_eq!((scan.found.len(), scan.folders, scan.unreadable), (1, 2, 1));
+        assert_eq!((scan.found.len(), scan.dirs, scan.unreadable), (1, 2, 1));
     }
 
     #[test]
-    fn many_folders_are_shared_among_threads_and_none_is_lost() {
+    fn many_directories_are_shared_among_threads_and_none_is_lost() {
         let system = System::new();
         for outer in 0..40 {
             for inner in 0..10 {
@@ -252,6 +252,6 @@ mod tests {
             }
         }
         let scan = system.scan(&["/srv"]);
-        assert_eq!((scan.found.len(), scan.folders), (400, 1 + 40 + 400 + 400));
+        assert_eq!((scan.found.len(), scan.dirs), (400, 1 + 40 + 400 + 400));
     }
 }

@@ -52,7 +52,7 @@ texts! {
     Release if is_release;
     /// A URL without fragment, in the characters that a URL may have.
     Url if is_url;
-    /// A folder in a repository or an archive, as it stands in a URL's fragment: neither pip
+    /// A directory in a repository or an archive, as it stands in a URL's fragment: neither pip
     /// nor uv decodes it there.
     Subdirectory if is_subdirectory;
     /// A commit, or the digits of a hash.

@@ -11,7 +11,7 @@ fn confined(script: &str, writes: &serde_json::Value) -> Output {
     let me = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
     let specification = serde_json::json!({
-        "uid": me, "gid": group, "groups": [], "overlays": [], "folder": "/", "writes": writes, "processes": 100_000, "memory": 64_u64 << 30,
+        "uid": me, "gid": group, "groups": [], "overlays": [], "dir": "/", "writes": writes, "processes": 100_000, "memory": 64_u64 << 30,
     });
     Command::new(env!("CARGO_BIN_EXE_venvguard"))
         .args(["confine", &specification.to_string(), "--", "/bin/sh", "-c", script])
@@ -19,12 +19,12 @@ fn confined(script: &str, writes: &serde_json::Value) -> Output {
         .unwrap()
 }
 
-/// An ordinary user sees a folder at the place of another, where the machine lets him.
+/// An ordinary user sees a directory at the place of another, where the machine lets him.
 #[test]
-fn an_ordinary_user_lays_a_folder_over_another() {
+fn an_ordinary_user_lays_a_directory_over_another() {
     let person = super::users::Person::new();
     for name in ["home/new", "home/old"] {
-        person.make_folder(name);
+        person.make_dir(name);
     }
     fs::write(person.at("home/new/here"), "").unwrap();
     let metadata = fs::metadata(person.at("home/new")).unwrap();
@@ -34,7 +34,7 @@ fn an_ordinary_user_lays_a_folder_over_another() {
         "from": person.at("home/new"), "to": person.at("home/old"), "from_identity": identity,
     });
     let specification = serde_json::json!({
-        "uid": person.uid, "gid": person.uid, "groups": [], "overlays": [overlay], "folder": "/",
+        "uid": person.uid, "gid": person.uid, "groups": [], "overlays": [overlay], "dir": "/",
         "writes": null, "processes": 100_000, "memory": 64_u64 << 30,
     });
     let script =
@@ -67,23 +67,23 @@ fn a_confined_program_gains_no_privileges_and_has_limits() {
     assert_eq!(
         says("ls /proc/self/fd | wc -l"),
         "4",
-        "its standard streams, and the folder it lists"
+        "its standard streams, and the directory it lists"
     );
 }
 
 #[test]
 fn an_installer_writes_where_it_may_and_nowhere_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
     for name in ["venv", "other"] {
         fs::create_dir(at(name)).unwrap();
     }
     fs::write(at("other/kept"), "kept").unwrap();
     let script = format!(
         "cd {}; echo 1 >venv/new
-         echo 2 >other/new; rm other/kept; mv other/kept venv/kept; mkdir other/folder; ln other/kept venv/second
+         echo 2 >other/new; rm other/kept; mv other/kept venv/kept; mkdir other/directory; ln other/kept venv/second
          exit 0",
-        folder.path().display()
+        dir.path().display()
     );
     let output = confined(&script, &serde_json::json!([at("venv")]));
     assert!(output.status.success(), "{output:?}");

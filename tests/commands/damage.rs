@@ -52,7 +52,7 @@ fn a_damaged_registry_is_told_with_its_line_and_the_copy_to_go_back_to() {
 fn the_command_in_the_hint_takes_the_registry_back() {
     let system = registered();
     system.remove_file(REGISTRY);
-    system.make_folder(REGISTRY);
+    system.make_dir(REGISTRY);
     let said = system.run(&["list"]).expect(1);
     assert!(said.stderr.contains("is not a regular file"), "{}", said.stderr);
     let hint = said.stderr.lines().find(|line| line.starts_with("hint: ")).unwrap();

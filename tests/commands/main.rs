@@ -1,4 +1,4 @@
-//! The program as apt and people call it, on folders that stand for systems.
+//! The program as apt and people call it, on directories that stand for systems.
 
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
@@ -47,9 +47,9 @@ fn a_registered_venv_is_listed_and_healthy() {
 fn what_cannot_be_registered_is_refused_by_name_and_nothing_is_registered() {
     let system = system();
     system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");
-    system.make_folder("/srv/empty");
+    system.make_dir("/srv/empty");
     for (arguments, why) in [
-        (&["/srv/shop/venv", "/srv/nowhere"][..], "there is no such folder"),
+        (&["/srv/shop/venv", "/srv/nowhere"][..], "there is no such directory"),
         (&["/srv/shop/venv", "/srv/empty"], "/srv/empty"),
         (&["/srv/shop/venv", "/srv/other/venv", "--name", "x"], "--name is for one venv"),
         (&["/srv/shop/venv", "--check", "curl x | grep y"], "without a shell"),

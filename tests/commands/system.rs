@@ -1,4 +1,4 @@
-//! A folder that stands for a Debian system, and the program run on it.
+//! A directory that stands for a Debian system, and the program run on it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 pub(crate) struct System {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// What a run said.
@@ -56,14 +56,14 @@ impl Journal {
 impl System {
     /// One whose default Python is of this Debian version.
     pub(crate) fn with_python(version: &str) -> Self {
-        let system = Self { folder: tempfile::tempdir().unwrap() };
+        let system = Self { dir: tempfile::tempdir().unwrap() };
         system.install_python(version);
         system.make_default(minor(version));
         system
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        self.folder.path().canonicalize().unwrap().join(path.trim_start_matches('/'))
+        self.dir.path().canonicalize().unwrap().join(path.trim_start_matches('/'))
     }
 
     pub(crate) fn write(&self, path: &str, content: &str) {
@@ -76,7 +76,7 @@ impl System {
         fs::read_to_string(self.at(path)).unwrap()
     }
 
-    pub(crate) fn make_folder(&self, path: &str) {
+    pub(crate) fn make_dir(&self, path: &str) {
         fs::create_dir_all(self.at(path)).unwrap();
     }
 
@@ -94,7 +94,7 @@ impl System {
 
     /// The system's journal listens from now on.
     pub(crate) fn journal(&self) -> Journal {
-        self.make_folder("/run/systemd/journal");
+        self.make_dir("/run/systemd/journal");
         let socket = UnixDatagram::bind(self.at("/run/systemd/journal/socket")).unwrap();
         socket.set_nonblocking(true).unwrap();
         Journal(socket)
@@ -193,7 +193,7 @@ impl System {
     }
 
     pub(crate) fn hook_with(&self, moment: &str, list: &str) -> Said {
-        let path = self.folder.path().join("input");
+        let path = self.dir.path().join("input");
         fs::write(&path, list).unwrap();
         self.start(&["hook", moment], fs::File::open(path).unwrap().into())
     }
@@ -219,8 +219,8 @@ impl System {
     }
 }
 
-fn collect(folder: &Path, files: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
+fn collect(dir: &Path, files: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect(&path, files);

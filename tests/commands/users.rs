@@ -1,8 +1,8 @@
 //! What an ordinary user may have guarded, and what is refused to him. It is tried on this
-//! machine itself, in folders that go away: on a folder that stands for a system, nobody is
+//! machine itself, in directories that go away: on a directory that stands for a system, nobody is
 //! an ordinary user.
 
-#![allow(clippy::disallowed_methods, reason = "a test gives folders away")]
+#![allow(clippy::disallowed_methods, reason = "a test gives directories away")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -14,7 +14,7 @@ use super::system::Said;
 
 /// Whoever runs the test; where that is root, a number that nobody has.
 pub(crate) struct Person {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     program: PathBuf,
     pub(crate) uid: u32,
 }
@@ -23,35 +23,35 @@ impl Person {
     pub(crate) fn new() -> Self {
         let me = rustix::process::geteuid();
         let uid = if me.is_root() { 54_321 } else { me.as_raw() };
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let program = folder.path().join("venvguard");
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = dir.path().join("venvguard");
         // Where an ordinary user may not go, the program is built perhaps.
         let built = env!("CARGO_BIN_EXE_venvguard");
         fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
-        let person = Self { folder, program, uid };
-        person.make_folder("home");
+        let person = Self { dir, program, uid };
+        person.make_dir("home");
         person
     }
 
     pub(crate) fn at(&self, path: &str) -> PathBuf {
-        self.folder.path().canonicalize().unwrap().join(path)
+        self.dir.path().canonicalize().unwrap().join(path)
     }
 
-    pub(crate) fn make_folder(&self, path: &str) {
-        let mut folder = self.folder.path().to_path_buf();
+    pub(crate) fn make_dir(&self, path: &str) {
+        let mut dir = self.dir.path().to_path_buf();
         for name in Path::new(path) {
-            folder.push(name);
-            if fs::create_dir(&folder).is_ok() && rustix::process::geteuid().is_root() {
-                chown(&folder, Some(self.uid), Some(self.uid)).unwrap();
+            dir.push(name);
+            if fs::create_dir(&dir).is_ok() && rustix::process::geteuid().is_root() {
+                chown(&dir, Some(self.uid), Some(self.uid)).unwrap();
             }
         }
     }
 
     /// A venv of his, as `python3 -m venv` leaves it.
     fn make_venv(&self, path: &str) -> PathBuf {
-        self.make_folder(&format!("{path}/bin"));
-        self.make_folder(&format!("{path}/lib/python3.11/site-packages"));
+        self.make_dir(&format!("{path}/bin"));
+        self.make_dir(&format!("{path}/lib/python3.11/site-packages"));
         let venv = self.at(path);
         fs::write(venv.join("pyvenv.cfg"), "home = /usr/bin\n").unwrap();
         symlink("/usr/bin/python3", venv.join("bin/python3")).unwrap();
@@ -104,7 +104,7 @@ fn an_ordinary_user_has_a_registry_of_his_own() {
 fn a_registry_elsewhere_is_found_from_the_usual_place() {
     let person = Person::new();
     let venv = person.make_venv("home/shop/venv");
-    person.make_folder("elsewhere");
+    person.make_dir("elsewhere");
     let state = [("XDG_STATE_HOME", person.at("elsewhere"))];
     person.run_with(&["register", text(&venv)], &state).expect(0);
     assert!(person.at("elsewhere/venvguard/registry.json").is_file());
@@ -166,9 +166,9 @@ fn a_registry_that_is_none_is_named_and_neither_read_nor_waited_for() {
         ("echo '{' >registry.json", "registry.json, line"),
     ] {
         let person = Person::new();
-        person.make_folder("home/.local/state/venvguard");
-        let folder = person.registry().parent().unwrap().to_path_buf();
-        let script = format!("cd {}; {trick}; chown -h {} *", text(&folder), person.uid);
+        person.make_dir("home/.local/state/venvguard");
+        let dir = person.registry().parent().unwrap().to_path_buf();
+        let script = format!("cd {}; {trick}; chown -h {} *", text(&dir), person.uid);
         super::system::System::shell(&script);
         let said = person.run(&["settle-own"]).expect(1);
         assert!(said.stderr.contains(told), "{trick}: {}", said.stderr);

@@ -34,22 +34,22 @@ def moves(what, pattern):
 
 def fills(pattern, *names):
     wait_for([WORK])
-    folder = wait_for([pattern])
+    directory = wait_for([pattern])
     for name in names:
-        with open(os.path.join(folder, name), "wb") as file:
+        with open(os.path.join(directory, name), "wb") as file:
             file.truncate(16 << 30)
 
 
 def takes(*patterns):
     while time.monotonic() < END:
-        for folder in found(patterns):
+        for directory in found(patterns):
             try:
-                with open(f"{folder}/secret", "rb") as file, open("/home/mallory/taken", "wb") as taken:
+                with open(f"{directory}/secret", "rb") as file, open("/home/mallory/taken", "wb") as taken:
                     taken.write(file.read())
             except OSError:
                 pass
             try:
-                open(f"{folder}/evil", "x").close()
+                open(f"{directory}/evil", "x").close()
             except OSError:
                 pass
         time.sleep(0.0005)

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::machine::{Machine, Said};
 
-/// Where strace writes, in a folder that is root's.
-const FOLDER: &str = "/srv/hostile/kept/trace";
+/// Where strace writes, in a directory that is root's.
+const DIR: &str = "/srv/hostile/kept/trace";
 
 /// What the attacker's code leaves behind would be traced, and so waited for, as long as it lives.
 const TRACED_SCRIPT: &str = r#"#!/bin/sh
@@ -28,7 +28,7 @@ pub(super) const TRACED: &str = "strace -ff --seccomp-bpf -qq -v -s 65536 -o /sr
 /// What the values of the planted environment have in common; see `ground.sh`.
 const PLANTED: &str = "/home/mallory/evil";
 
-/// Says of `UID PATH` lines which are wrong: root's programs, with all the folders on the way and behind every link, have
+/// Says of `UID PATH` lines which are wrong: root's programs, with all the directories on the way and behind every link, have
 /// to be root's alone; what another one runs has to be root's or his own.
 const JUDGE: &str = r#"
 import os, sys
@@ -42,7 +42,7 @@ for line in sys.stdin:
         try:
             found = os.stat(part)
         except OSError:
-            continue  # What was only there for a moment lay in a folder that is looked at next.
+            continue  # What was only there for a moment lay in a directory that is looked at next.
         others = uid == "0" and found.st_mode & 0o022
         if found.st_uid not in (0, int(uid)) or others:
             print(f"{path} is run as {uid}, and {part} belongs to {found.st_uid}, mode {found.st_mode:o}")
@@ -85,11 +85,9 @@ pub(super) fn audit(
     command: impl FnOnce(&str) -> String,
 ) -> Result<(Said, Audit)> {
     machine.write("/srv/hostile/traced.sh", TRACED_SCRIPT)?;
-    machine.must(&format!(
-        "chmod 755 /srv/hostile/traced.sh; rm -rf {FOLDER}; mkdir -m 700 {FOLDER}"
-    ))?;
+    machine.must(&format!("chmod 755 /srv/hostile/traced.sh; rm -rf {DIR}; mkdir -m 700 {DIR}"))?;
     let said = machine.run(&command(TRACED))?;
-    let traces = machine.must(&format!("cd {FOLDER}; tail -n +1 -v of.*"))?;
+    let traces = machine.must(&format!("cd {DIR}; tail -n +1 -v of.*"))?;
     let runs = runs(&processes(&traces)?)?;
     let mut complaints: Vec<String> = Vec::new();
     for run in runs.iter().filter(|run| run.is_guards) {

@@ -14,9 +14,9 @@ import stat
 import subprocess
 import sys
 
-# Folders that are watched with all that is in them, and those whose names are.
+# Directories that are watched with all that is in them, and those whose names are.
 TREES = ["/etc", "/root", "/home/bob", "/usr/local", "/usr/bin", "/usr/sbin", "/opt", "/boot", "/var/lib/decoy"]
-FOLDERS = ["/", "/dev", "/home", "/srv", "/usr", "/usr/lib", "/var", "/var/lib"]
+DIRS = ["/", "/dev", "/home", "/srv", "/usr", "/usr/lib", "/var", "/var/lib"]
 PACKAGES = {"/etc", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/var/lib"}
 # What venvguard itself writes to, and the caches of root's own installers.
 EXCEPT = {"/var/lib/venvguard", "/root/.cache"}
@@ -43,10 +43,10 @@ def facts(path):
 
 def below(top):
     yield top
-    for folder, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if os.path.join(folder, name) not in EXCEPT]
-        for name in folders + files:
-            yield os.path.join(folder, name)
+    for directory, directories, files in os.walk(top):
+        directories[:] = [name for name in directories if os.path.join(directory, name) not in EXCEPT]
+        for name in directories + files:
+            yield os.path.join(directory, name)
 
 
 def watched(upgrade):
@@ -55,7 +55,7 @@ def watched(upgrade):
     for top in set(TREES) - left_out:
         for path in below(top):
             seen[path] = facts(path)
-    for top in set(FOLDERS) - left_out:
+    for top in set(DIRS) - left_out:
         for name in sorted(os.listdir(top)):
             path = os.path.join(top, name)
             if path not in seen and path not in EXCEPT:

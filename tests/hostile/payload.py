@@ -44,7 +44,7 @@ def report(how):
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
     secrets = ["/root/canary", "/home/bob/canary", "/home/bob/place/venv/.env", "/etc/canary", "/etc/shadow"]
     memories = [f"{process}/mem" for process in glob.glob("/proc/[0-9]*") if of_root(process)]
-    folders = ["/etc", "/root", "/home/bob", "/home/bob/place/venv", "/usr/local/bin", "/var/lib/venvguard", "/srv"]
+    directories = ["/etc", "/root", "/home/bob", "/home/bob/place/venv", "/usr/local/bin", "/var/lib/venvguard", "/srv"]
     # Within his own reach, but an installer has no business there.
     elsewhere = "/home/mallory/elsewhere"
     found = {
@@ -56,7 +56,7 @@ def report(how):
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
         "descriptors": [target(number) for number in os.listdir("/proc/self/fd") if int(number) > 2],
         "read": [path for path in secrets + memories if attempt(lambda path=path: read(path))],
-        "wrote": [path for path in folders if attempt(lambda path=path: write(f"{path}/planted"))],
+        "wrote": [path for path in directories if attempt(lambda path=path: write(f"{path}/planted"))],
         "elsewhere": attempt(lambda: write(elsewhere)),
         "shared": [path for path in ("/tmp/everybodys", "/var/tmp/everybodys") if attempt(lambda path=path: read(path))],
     }

@@ -1,4 +1,4 @@
-# What the attacker puts into place, a function for each attack of `attacks.rs`: as he, in the folder that his venv lies
+# What the attacker puts into place, a function for each attack of `attacks.rs`: as he, in the directory that his venv lies
 # in. With `_for_him` at the end, what somebody else has done to his favour, or another kernel would let him do: as root.
 
 # A distribution of the venv, and where it came from.
@@ -51,7 +51,7 @@ never() {
 cfg_is_a_fifo() { rm venv/pyvenv.cfg; mkfifo venv/pyvenv.cfg; }
 cfg_is_a_device() { rm venv/pyvenv.cfg; }
 cfg_is_a_device_for_him() { mknod -m 666 venv/pyvenv.cfg c 1 5; }
-cfg_is_a_folder() { rm venv/pyvenv.cfg; mkdir venv/pyvenv.cfg; }
+cfg_is_a_directory() { rm venv/pyvenv.cfg; mkdir venv/pyvenv.cfg; }
 cfg_is_two_gibibytes() { truncate -s 2G venv/pyvenv.cfg; }
 cfg_has_nuls() { printf 'home = /usr/bin\000/../../etc\nversion = 3.13.5\000\n\000\000' >venv/pyvenv.cfg; }
 cfg_is_a_link_to_a_secret() { ln -sf /root/canary.cfg venv/pyvenv.cfg; }
@@ -165,7 +165,7 @@ backend_in_a_venv_of_roots_for_him() {
     cd /srv/roots
     cp "$KEEP/src/pyproject.toml" src/
     cat >src/backend.py <<'PY'
-def build_wheel(folder, settings=None, metadata=None):
+def build_wheel(directory, settings=None, metadata=None):
     for place in ["/dev", "/etc", "/srv", "/opt", "/root", "/usr/bin", "/var/tmp", "/srv/roots/src"]:
         try:
             open(f"{place}/planted", "x").close()
@@ -179,8 +179,8 @@ PY
 }
 
 the_venv_is_a_link() { mv venv away; ln -s /home/bob/place/venv venv; }
-its_folder_is_a_link() { cd; mv place away; ln -s /home/bob/place place; }
-its_folder_is_a_link_to_roots() { cd; mv place away; ln -s /root/place place; }
+its_directory_is_a_link() { cd; mv place away; ln -s /home/bob/place place; }
+its_directory_is_a_link_to_roots() { cd; mv place away; ln -s /root/place place; }
 lib_is_a_link() { rm -r venv/lib; ln -s /home/bob/place/venv/lib venv/lib; }
 site_packages_is_a_link() {
     cd venv/lib/python3*

@@ -10,7 +10,7 @@ use super::ground::{Deed, Ground};
 /// No command has more effects.
 const MOST: usize = 200;
 
-/// What he does to the names of his own folders, as shell commands in his home, and how that is undone.
+/// What he does to the names of his own directories, as shell commands in his home, and how that is undone.
 struct Swap {
     name: &'static str,
     does: &'static str,
@@ -26,7 +26,7 @@ const SWAPS: &[Swap] = &[
         undoes: "true",
     },
     Swap {
-        name: "its folder for bob's",
+        name: "its directory for bob's",
         does: "mv place real; ln -s /home/bob/place place",
         undoes: "rm place; mv real place",
     },
@@ -118,7 +118,7 @@ pub(super) fn stopped(ground: &Ground, extent: Extent, under: &str) -> Result<Ve
 }
 
 /// Where venvguard does not look at what it gives away, they get a directory of root's: so the race can be won. This is
-/// how the suite finds the weakness `take-any-folder`.
+/// how the suite finds the weakness `take-any-dir`.
 fn wins_what_is_given(
     ground: &Ground,
     under: &str,
@@ -126,11 +126,11 @@ fn wins_what_is_given(
     effect: usize,
     point: &str,
 ) -> Result<()> {
-    let guard = format!("{under} venvguard-faults --weaken=take-any-folder");
+    let guard = format!("{under} venvguard-faults --weaken=take-any-directory");
     let deed = at(ground, &guard, command, &SWAPS[0], effect)?;
     let is_won = deed.won.iter().any(|won| won.contains("in their home and not theirs"));
     ensure!(is_won, "{point}, with directories that are not looked at, was not won: {}", deed.text);
-    println!("lab: take-any-folder is found: {}", deed.won.join("; "));
+    println!("lab: take-any-directory is found: {}", deed.won.join("; "));
     Ok(())
 }
 

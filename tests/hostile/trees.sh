@@ -186,7 +186,7 @@ an_archive_is_private() {
 
 credentials_cannot_be_read() {
     url=https://mallory:$PASSWORD@localhost
-    distribution folder "$url/x" '"dir_info": {}'
+    distribution directory "$url/x" '"dir_info": {}'
     distribution local "file://mallory:$PASSWORD@localhost/x" '"dir_info": {}'
     distribution blank "$url/a b.whl" '"archive_info": {}'
     distribution typed "$url/x" "\"archive_info\": \"$url\""

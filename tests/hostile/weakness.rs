@@ -9,7 +9,7 @@ use super::wins;
 /// A guard that is left out, the attack that finds the hole, what is told there, and what he wins.
 const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
     ("follow-links", "cfg_is_a_link_to_a_secret", &["show prey"], "was not met by"),
-    ("follow-folders", "the_venv_is_a_link", &["show prey"], "was not met by"),
+    ("follow-directories", "the_venv_is_a_link", &["show prey"], "was not met by"),
     ("read-anything", "cfg_is_a_fifo", &["show prey"], "does not end"),
     ("read-without-end", "cfg_is_two_gibibytes", &["show prey"], "ended by 134"),
     ("obey-anybody", "others_can_write_the_configuration", &["status"], "was not met by"),

@@ -41,7 +41,7 @@ pub(crate) struct Said {
 
 impl Container {
     /// Boots a container and finds its first process.
-    pub(crate) fn boot(overlay: &Overlay, folders: &[(PathBuf, &str)]) -> Result<Self> {
+    pub(crate) fn boot(overlay: &Overlay, dirs: &[(PathBuf, &str)]) -> Result<Self> {
         let group = ControlGroup::new(overlay.name())?;
         let console = overlay.directory().join("console.log");
         let output = fs::File::create(&console)?;
@@ -49,7 +49,7 @@ impl Container {
         command
             // However the lab ends, the container ends with it: the kernel kills a whole process namespace.
             .args(["--pdeathsig", "KILL", "sh", "-euc", ENTER_GROUP_AND_NAMESPACE])
-            .arg(&group.folder)
+            .arg(&group.dir)
             .args(["systemd-nspawn", "--quiet"])
             // The host may still mount the legacy hierarchy, which the systemd of newer releases refuses to boot on.
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -66,7 +66,7 @@ impl Container {
                 "--resolv-conf=off",
                 "--timezone=off",
             ]);
-        for (here, there) in folders {
+        for (here, there) in dirs {
             command.arg(format!("--bind-ro={}:{there}", here.display()));
         }
         let child = command
@@ -120,7 +120,7 @@ exec unshare --pid --fork --kill-child --mount-proc "$@"
 /// A control group for one container. systemd-nspawn makes the container's group below the one that it is started in,
 /// always of the same name: two containers would share their units' groups, and stop each other's processes.
 struct ControlGroup {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl ControlGroup {
@@ -136,9 +136,9 @@ impl ControlGroup {
             .lines()
             .find_map(|line| line.strip_prefix("0::/"))
             .context("the lab is in no control group")?;
-        let folder = Path::new(mount).join(own).join(format!("lab-{}-{name}", std::process::id()));
-        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder })
+        let dir = Path::new(mount).join(own).join(format!("lab-{}-{name}", std::process::id()));
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(Self { dir })
     }
 }
 
@@ -146,20 +146,20 @@ impl Drop for ControlGroup {
     fn drop(&mut self) {
         // Its processes are dead by now but may not be gone yet; a group that stays behind does no harm.
         let started = Instant::now();
-        while remove_groups(&self.folder).is_err() && started.elapsed() < Duration::from_secs(5) {
+        while remove_groups(&self.dir).is_err() && started.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(POLL);
         }
     }
 }
 
-fn remove_groups(folder: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn remove_groups(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             remove_groups(&entry.path())?;
         }
     }
-    fs::remove_dir(folder)
+    fs::remove_dir(dir)
 }
 
 fn child_of(pid: u32) -> Option<u32> {

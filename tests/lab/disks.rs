@@ -47,16 +47,16 @@ for place in sys.argv[1:]:
 pub(crate) const QUOTA: &str = r#"
 import fcntl, os, struct, sys
 CONTROL, LIMIT = 0xC0109428, 0x8030942B
-folder = os.open("/srv/bare", os.O_RDONLY)
+directory = os.open("/srv/bare", os.O_RDONLY)
 if sys.argv[1] == "on":
-    fcntl.ioctl(folder, CONTROL, struct.pack("QQ", 1, 0))
-    fcntl.ioctl(folder, LIMIT, struct.pack("QQQQQQ", 0, 1, 1, 0, 0, 0))
+    fcntl.ioctl(directory, CONTROL, struct.pack("QQ", 1, 0))
+    fcntl.ioctl(directory, LIMIT, struct.pack("QQQQQQ", 0, 1, 1, 0, 0, 0))
 else:
-    fcntl.ioctl(folder, CONTROL, struct.pack("QQ", 2, 0))
+    fcntl.ioctl(directory, CONTROL, struct.pack("QQ", 2, 0))
 "#;
 
 impl Machine {
-    /// Puts folders on a file system of their own each.
+    /// Puts directories on a file system of their own each.
     pub(crate) fn put_on_disks(&self, disk: &Disk, places: &[&str]) -> Result<()> {
         self.must("systemctl stop bare")?;
         for (number, place) in places.iter().enumerate() {

@@ -57,17 +57,17 @@ impl Machine {
         let suite = case.upgrade.suite();
         let sites = |overlay: &Overlay| {
             for site in case.sites {
-                // Copied, not an overlay's lower folder: there a folder cannot be renamed, unlike on a real disk.
-                copy_tree(&lab.site(suite, *site)?, &overlay.path(&site.folder()))?;
+                // Copied, not an overlay's lower directory: there a directory cannot be renamed, unlike on a real disk.
+                copy_tree(&lab.site(suite, *site)?, &overlay.path(&site.dir()))?;
                 install(overlay, *site)?;
             }
             Ok(())
         };
-        let mut folders = vec![(lab.wheelhouse(suite)?, "/wheelhouse")];
+        let mut dirs = vec![(lab.wheelhouse(suite)?, "/wheelhouse")];
         if case.half == Half::Guarded {
-            folders.push((lab.package()?, "/package"));
+            dirs.push((lab.package()?, "/package"));
         }
-        let mut machine = Self::start(lab, case.upgrade, ROOM, folders, sites)?;
+        let mut machine = Self::start(lab, case.upgrade, ROOM, dirs, sites)?;
         machine.sites = case.sites.to_vec();
         Ok(machine)
     }
@@ -86,7 +86,7 @@ impl Machine {
         lab: &Lab,
         upgrade: Kind,
         room: u64,
-        mut folders: Vec<(PathBuf, &str)>,
+        mut dirs: Vec<(PathBuf, &str)>,
         place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
         let suite = upgrade.suite();
@@ -96,8 +96,8 @@ impl Machine {
         overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
         overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;
         place(&overlay)?;
-        folders.push((upgrade.repository.clone(), "/repository"));
-        let container = Container::boot(&overlay, &folders)?;
+        dirs.push((upgrade.repository.clone(), "/repository"));
+        let container = Container::boot(&overlay, &dirs)?;
         Ok(Self { container, overlay, upgrade, sites: Vec::new() })
     }
 
@@ -387,7 +387,7 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
         overlay.write(&format!("/etc/systemd/system/{name}"), text)?;
         enable(name)
     };
-    let app = format!("{}/app.py", site.folder());
+    let app = format!("{}/app.py", site.dir());
     match site {
         Site::Bare => {
             overlay.write(&app, include_str!("apps/bare/app.py"))?;
@@ -436,10 +436,10 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
     }
 }
 
-fn read_process(folder: &Path, pid: u32) -> Option<Process> {
-    let executable = fs::read_link(folder.join("exe")).ok()?;
-    let command = fs::read(folder.join("cmdline")).ok()?;
-    let maps = fs::read_to_string(folder.join("maps")).ok()?;
+fn read_process(dir: &Path, pid: u32) -> Option<Process> {
+    let executable = fs::read_link(dir.join("exe")).ok()?;
+    let command = fs::read(dir.join("cmdline")).ok()?;
+    let maps = fs::read_to_string(dir.join("maps")).ok()?;
     let mut deleted: Vec<String> = maps
         .lines()
         .filter(|line| line.ends_with(" (deleted)") && line.contains("python"))

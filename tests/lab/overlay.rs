@@ -18,8 +18,8 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// Mounts an overlay over `lower` that takes up to `room` MiB, below the folder `memory`. A tmpfs holds the changes: an
-    /// overlay's upper folder cannot itself lie on an overlay, which is what the checkout is on in many containers.
+    /// Mounts an overlay over `lower` that takes up to `room` MiB, below the directory `memory`. A tmpfs holds the changes: an
+    /// overlay's upper directory cannot itself lie on an overlay, which is what the checkout is on in many containers.
     pub(crate) fn new(memory: &Path, name: &str, lower: &Path, room: u64) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -53,7 +53,7 @@ impl Overlay {
         &self.name
     }
 
-    /// A folder in memory beside the root, for logs and the like.
+    /// A directory in memory beside the root, for logs and the like.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -73,11 +73,11 @@ impl Overlay {
         self.root().join(inside.trim_start_matches('/'))
     }
 
-    /// Writes a file of the container, with its folders.
+    /// Writes a file of the container, with its directories.
     pub(crate) fn write(&self, inside: &str, text: &str) -> Result<()> {
         let path = self.path(inside);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
         }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
@@ -95,8 +95,8 @@ impl Drop for Overlay {
 }
 
 /// Mounts a tmpfs of so many MiB.
-pub(crate) fn mount_memory(folder: &Path, mebibytes: u64) -> Result<()> {
+pub(crate) fn mount_memory(dir: &Path, mebibytes: u64) -> Result<()> {
     let options = std::ffi::CString::new(format!("size={mebibytes}m,mode=755"))?;
-    rustix::mount::mount("lab", folder, "tmpfs", MountFlags::empty(), options.as_c_str())
-        .with_context(|| format!("cannot mount a tmpfs on {}", folder.display()))
+    rustix::mount::mount("lab", dir, "tmpfs", MountFlags::empty(), options.as_c_str())
+        .with_context(|| format!("cannot mount a tmpfs on {}", dir.display()))
 }

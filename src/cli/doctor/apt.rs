@@ -15,7 +15,7 @@ const HOOKS: [(&str, &str, &str); 3] = [
 const SNIPPET: &str = "/etc/apt/apt.conf.d/50venvguard";
 
 pub(super) fn findings(root: &Root) -> Vec<Finding> {
-    // A folder that stands for a system has no apt of its own to ask.
+    // A directory that stands for a system has no apt of its own to ask.
     if !root.is_system() {
         return Vec::new();
     }

@@ -42,7 +42,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
         }
     }
     findings.push(Finding::note(called));
-    // One folder that cannot be trusted is found in each file of it.
+    // One directory that cannot be trusted is found in each file of it.
     findings.dedup();
     findings
 }

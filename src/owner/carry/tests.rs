@@ -12,14 +12,14 @@ const NEW: Minor = Minor::new(3, 13);
 /// A venv and its successor beside it.
 struct Trees {
     root: Root,
-    _folder: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Trees {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path().canonicalize().unwrap());
-        let trees = Self { root, _folder: folder };
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        let trees = Self { root, _dir: dir };
         for path in ["/srv/venv/lib/python3.11/site-packages", "/srv/venv/bin"] {
             fs::create_dir_all(trees.at(path)).unwrap();
         }

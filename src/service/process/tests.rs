@@ -3,7 +3,7 @@ use rustix::fs::FileType;
 use super::super::Service;
 use super::*;
 
-/// A folder that stands for /proc, made process by process.
+/// A directory that stands for /proc, made process by process.
 pub(in crate::service) struct Machine(pub(in crate::service) tempfile::TempDir);
 
 impl Machine {
@@ -104,7 +104,7 @@ fn a_process_is_read_whole() {
     assert_eq!(process.place, Place::Unit(Service::unit("web").unwrap()));
     assert_eq!(process.exe, Some(Image { path: PYTHON.into(), deleted: true }));
     assert_eq!(process.virtual_env.as_deref(), Some(Path::new("/opt/v/web")));
-    assert_eq!(process.folders, ["/srv/web", "/srv"].map(PathBuf::from));
+    assert_eq!(process.dirs, ["/srv/web", "/srv"].map(PathBuf::from));
     let mapped = [(PYTHON, true), ("/opt/my venv/lib/x.so", false)];
     assert_eq!(process.mapped, mapped.map(|(path, deleted)| Image { path: path.into(), deleted }));
     assert_eq!(process.describe(), "pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)");

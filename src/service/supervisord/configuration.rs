@@ -110,11 +110,11 @@ mod tests {
 
     #[test]
     fn what_is_not_configured_is_debians_default() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path());
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
         let default = [Server { socket: DEFAULT_SOCKET.into(), user: None }];
         assert_eq!(servers(&root), default);
-        std::fs::create_dir_all(folder.path().join("etc/supervisor")).unwrap();
+        std::fs::create_dir_all(dir.path().join("etc/supervisor")).unwrap();
         for path in FILES {
             std::fs::write(root.at(path), DEBIAN).unwrap();
         }

@@ -11,7 +11,7 @@ use super::*;
 
 /// A root in which a supervisord listens.
 pub(in crate::service) struct Imitation {
-    folder: TempDir,
+    dir: TempDir,
     told: Arc<Mutex<Vec<String>>>,
 }
 
@@ -31,9 +31,9 @@ impl Imitation {
     }
 
     pub(in crate::service) fn start_late(programs: &[(&str, &str, &str)], late: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("run")).unwrap();
-        let socket = folder.path().join("run/supervisor.sock");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        let socket = dir.path().join("run/supervisor.sock");
         let told = Arc::new(Mutex::new(Vec::new()));
         let mut programs: Vec<_> = programs
             .iter()
@@ -59,11 +59,11 @@ impl Imitation {
                 answer(stream, &mut programs, &noted);
             }
         });
-        Self { folder, told }
+        Self { dir, told }
     }
 
     pub(in crate::service) fn root(&self) -> Root {
-        Root::new(self.folder.path())
+        Root::new(self.dir.path())
     }
 
     /// The calls that change something, in their order.

@@ -390,8 +390,8 @@ mod tests {
 
     #[test]
     fn no_supervisord_has_no_programs() {
-        let folder = tempfile::tempdir().unwrap();
-        let (programs, errors) = programs(&Root::new(folder.path()), Duration::ZERO);
+        let dir = tempfile::tempdir().unwrap();
+        let (programs, errors) = programs(&Root::new(dir.path()), Duration::ZERO);
         assert!(programs.is_empty() && errors.is_empty());
     }
 

@@ -10,14 +10,14 @@ const HEX_3_11_2: u64 = 0x030b_02f0;
 
 /// A system with Debian's Python 3.11, and a venv made by `python3 -m venv`.
 struct System {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     root: Root,
 }
 
 impl System {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let system = Self { root: Root::new(folder.path()), folder };
+        let dir = tempfile::tempdir().unwrap();
+        let system = Self { root: Root::new(dir.path()), dir };
         system.write("usr/bin/python3.11", binary(Some(HEX_3_11_2), b"", &[0xab]));
         system.link("usr/bin/python3", "python3.11");
         system.link("bin", "usr/bin");
@@ -35,7 +35,7 @@ impl System {
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
+        self.dir.path().join(path)
     }
 
     fn make(&self, path: &str) {
@@ -75,7 +75,7 @@ impl System {
 
     fn refused(&self, path: &str) -> String {
         let error = inspect(&self.root, Path::new(path)).unwrap_err().to_string();
-        error.replace(self.folder.path().to_str().unwrap(), "")
+        error.replace(self.dir.path().to_str().unwrap(), "")
     }
 }
 
@@ -98,7 +98,7 @@ fn a_venv_on_the_default_interpreter_follows_it() {
 }
 
 #[test]
-fn the_merged_bin_is_the_same_folder() {
+fn the_merged_bin_is_the_same_directory() {
     let system = System::new();
     system.link("srv/app/bin/python3", "/bin/python3");
     assert_eq!(
@@ -248,7 +248,7 @@ fn interpreters_of_others_are_not_ours() {
 }
 
 #[test]
-fn the_folder_with_the_distributions_counts_and_not_the_configuration() {
+fn the_directory_with_the_distributions_counts_and_not_the_configuration() {
     let system = System::new();
     let path = system.at("srv/app/pyvenv.cfg");
     fs::write(&path, "home = /usr/bin\nversion = 3.13.5\n").unwrap();
@@ -301,11 +301,14 @@ fn managers_are_told_by_the_place_they_use() {
 #[test]
 fn what_is_no_venv_is_refused_with_the_reason() {
     let system = System::new();
-    assert_eq!(system.refused("/srv/none"), "/srv/none: no such folder");
-    assert_eq!(system.refused("/srv/app/pyvenv.cfg"), "/srv/app/pyvenv.cfg is not a folder");
+    assert_eq!(system.refused("/srv/none"), "/srv/none: no such directory");
+    assert_eq!(system.refused("/srv/app/pyvenv.cfg"), "/srv/app/pyvenv.cfg is not a directory");
     assert!(system.refused("/usr").starts_with("/usr holds neither a pyvenv.cfg nor"));
     system.link("srv/link", "app");
-    assert_eq!(system.refused("/srv/link"), "/srv/link is a link to app: name the folder itself");
+    assert_eq!(
+        system.refused("/srv/link"),
+        "/srv/link is a link to app: name the directory itself"
+    );
     system.make("opt/conda/conda-meta");
     assert!(system.refused("/opt/conda").contains("conda environment"));
     system.write("srv/half/pyvenv.cfg", "home = /usr/bin\n");
@@ -326,12 +329,12 @@ fn a_hostile_configuration_is_not_read() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a test prepares its own folders")]
-fn links_in_the_place_of_its_folders_are_not_followed() {
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
+fn links_in_the_place_of_its_directories_are_not_followed() {
     let system = System::new();
     fs::rename(system.at("srv/app/lib"), system.at("srv/elsewhere")).unwrap();
     system.link("srv/app/lib", "/srv/elsewhere");
     let venv = system.inspect();
     assert_eq!(venv.base.link, Link::Followed);
-    assert!(Folder::open(&system.at("srv/app")).unwrap().folder("lib").is_err());
+    assert!(Dir::open(&system.at("srv/app")).unwrap().dir("lib").is_err());
 }

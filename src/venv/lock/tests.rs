@@ -117,9 +117,9 @@ unhashed==1.0
 ";
 
 fn read(name: &str, text: &str) -> Result<Lock, LockError> {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(name), text).unwrap();
-    Lock::read(&Root::new(folder.path()), &Path::new("/").join(name))
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(name), text).unwrap();
+    Lock::read(&Root::new(directory.path()), &Path::new("/").join(name))
 }
 
 fn digits(locked: &Locked) -> Vec<String> {
@@ -209,11 +209,11 @@ fn hashes_of_files_for_another_python_are_none_for_this_one() {
 #[test]
 fn the_lock_beside_a_venv_is_its_makers() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().unwrap();
-    let at = |path: &str| folder.path().join(path);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
     std::fs::create_dir_all(at("srv/app/.venv")).unwrap();
     std::fs::create_dir_all(at("home/me/project")).unwrap();
-    let root = Root::new(folder.path());
+    let root = Root::new(dir.path());
     let beside = |flavour| {
         let uid = rustix::process::geteuid().as_raw();
         let venv = Venv { path: "/srv/app/.venv".into(), flavour, uid, ..venv() };
@@ -233,7 +233,7 @@ fn the_lock_beside_a_venv_is_its_makers() {
     let others =
         Venv { path: "/srv/app/.venv".into(), flavour: Flavour::Pipenv, uid: 4711, ..venv() };
     std::fs::set_permissions(at("home/me"), std::fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(Lock::beside(&root, &others).is_err(), "its owner may not read that folder");
+    assert!(Lock::beside(&root, &others).is_err(), "its owner may not read that directory");
 }
 
 #[test]

@@ -51,8 +51,8 @@ fn archive(url: &str) -> Origin {
     Origin::Archive { url: url.into(), hashes: hashes.into(), subdirectory: None }
 }
 
-fn folder(path: &str, editable: bool) -> Origin {
-    Origin::Folder { path: path.into(), editable }
+fn dir(path: &str, editable: bool) -> Origin {
+    Origin::Dir { path: path.into(), editable }
 }
 
 fn mixed() -> Recipe {
@@ -64,8 +64,8 @@ fn mixed() -> Recipe {
         distribution("wheel", "0.38", Origin::Index),
         distribution("lib", "1", vcs("https://x.org/lib.git", Some("my/py"))),
         distribution("whl", "1", archive("file:///srv/wheels/whl-1-py3-none-any.whl")),
-        distribution("edit", "0.1", folder("/srv/my app", true)),
-        distribution("plain", "0.1", folder("/srv/plain", false)),
+        distribution("edit", "0.1", dir("/srv/my app", true)),
+        distribution("plain", "0.1", dir("/srv/plain", false)),
     ];
     Recipe::of(&venv(), &distributions).unwrap()
 }
@@ -192,11 +192,11 @@ fn a_local_source_that_is_gone_is_told_and_not_looked_for_elsewhere() {
 
 #[test]
 fn sources_inside_the_venv_are_known() {
-    let inside = [distribution("a", "1", folder("/srv/app/src/a", true))];
+    let inside = [distribution("a", "1", dir("/srv/app/src/a", true))];
     let recipe = Recipe::of(&venv(), &inside).unwrap();
     assert_eq!(recipe.sources_inside(Path::new("/srv/app")), [PathBuf::from("/srv/app/src/a")]);
     assert_eq!(mixed().sources_inside(Path::new("/srv/app")).len(), 0);
-    let outside = [distribution("a", "1", folder("/srv/app/../../etc", true))];
+    let outside = [distribution("a", "1", dir("/srv/app/../../etc", true))];
     let recipe = Recipe::of(&venv(), &outside).unwrap();
     assert_eq!(recipe.sources_inside(Path::new("/srv/app")).len(), 0);
 }
@@ -229,7 +229,7 @@ fn a_recipe_of_schema_version_1_is_still_read() {
     for requirement in &mut known.requirements {
         if let Source::Vcs { version, .. }
         | Source::Archive { version, .. }
-        | Source::Folder { version, .. } = &mut requirement.source
+        | Source::Dir { version, .. } = &mut requirement.source
         {
             *version = None;
         }
@@ -251,9 +251,9 @@ fn an_archive_without_a_hash_is_kept_with_its_version() {
     let stored = recipe.to_pylock();
     assert!(stored.contains("version = \"1.0\""), "{stored}");
     assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), recipe);
-    let unspeakable = distribution("lib", "no version", folder("/srv/lib", false));
+    let unspeakable = distribution("lib", "no version", dir("/srv/lib", false));
     let [only] = &Recipe::of(&venv(), &[unspeakable]).unwrap().requirements[..] else { panic!() };
-    assert!(matches!(only.source, Source::Folder { version: None, .. }), "{only:?}");
+    assert!(matches!(only.source, Source::Dir { version: None, .. }), "{only:?}");
 }
 
 /// With hashes of a lock, with addresses and without.

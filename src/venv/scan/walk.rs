@@ -1,4 +1,4 @@
-//! Walking folders with several threads.
+//! Walking directories with several threads.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, OsStr};
@@ -13,21 +13,21 @@ use rustix::io::Errno;
 
 use crate::python::Minor;
 
-/// Room for the names of a large folder in one or two system calls.
+/// Room for the names of a large directory in one or two system calls.
 const NAMES_BUFFER: usize = 64 << 10;
 
-/// A tree of folders deeper than this was made to be.
+/// A tree of directories deeper than this was made to be.
 const DEPTH_LIMIT: usize = 128;
 
-/// A folder that is still to be looked at.
+/// A directory that is still to be looked at.
 pub(super) struct Task {
     pub(super) path: PathBuf,
-    /// The device of the folder above; None for a folder that was named.
+    /// The device of the directory above; None for a directory that was named.
     pub(super) device: Option<u64>,
     pub(super) depth: usize,
 }
 
-/// The folders that wait for a thread. Each thread keeps most of its own for itself.
+/// The directories that wait for a thread. Each thread keeps most of its own for itself.
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
@@ -37,7 +37,7 @@ pub(super) struct Queue {
 
 struct State {
     tasks: Vec<Task>,
-    /// Threads that have folders of their own and may give some away.
+    /// Threads that have directories of their own and may give some away.
     busy: usize,
 }
 
@@ -52,7 +52,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next folder, for a thread that has none; None once all threads have none.
+    /// The next directory, for a thread that has none; None once all threads have none.
     fn next(&self) -> Option<Task> {
         let mut state = self.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -69,13 +69,13 @@ impl Queue {
         }
     }
 
-    /// A thread has no folders any more.
+    /// A thread has no directories any more.
     fn done(&self) {
         self.lock().busy -= 1;
         self.changed.notify_all();
     }
 
-    /// Gives folders away if another thread waits for some.
+    /// Gives directories away if another thread waits for some.
     fn share(&self, own: &mut Vec<Task>) {
         if own.len() < 2 || self.waiting.load(Ordering::Relaxed) == 0 {
             return;
@@ -93,7 +93,7 @@ pub(super) type Identity = (u64, u64);
 #[derive(Default)]
 pub(super) struct Part {
     pub(super) found: Vec<(PathBuf, Identity)>,
-    pub(super) folders: usize,
+    pub(super) dirs: usize,
     pub(super) unreadable: usize,
 }
 
@@ -132,37 +132,37 @@ impl<'scan> Worker<'scan> {
 
     fn look(&mut self, task: &Task) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = match rustix::fs::open(&task.path, flags, Mode::empty()) {
-            Ok(folder) => folder,
+        let dir = match rustix::fs::open(&task.path, flags, Mode::empty()) {
+            Ok(dir) => dir,
             // It vanished, or became something else.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if task.depth > 0 => return,
             Err(_) => return self.part.unreadable += 1,
         };
-        let Ok(stat) = rustix::fs::fstat(&folder) else { return self.part.unreadable += 1 };
-        if task.device.is_some_and(|device| device != stat.st_dev) && is_elsewhere(&folder) {
+        let Ok(stat) = rustix::fs::fstat(&dir) else { return self.part.unreadable += 1 };
+        if task.device.is_some_and(|device| device != stat.st_dev) && is_elsewhere(&dir) {
             return;
         }
-        self.part.folders += 1;
+        self.part.dirs += 1;
         let mark = self.own.len();
-        let Ok(names) = self.list(&folder, task, stat.st_dev) else {
+        let Ok(names) = self.list(&dir, task, stat.st_dev) else {
             return self.part.unreadable += 1;
         };
-        let is_venv = names.bin && (names.configuration || names.lib && is_legacy(&folder));
+        let is_venv = names.bin && (names.configuration || names.lib && is_legacy(&dir));
         if is_venv {
             self.own.truncate(mark);
             self.part.found.push((task.path.clone(), (stat.st_dev, stat.st_ino)));
         }
     }
 
-    /// Reads the names in a folder and notes the folders among them.
-    fn list(&mut self, folder: &OwnedFd, task: &Task, device: u64) -> rustix::io::Result<Names> {
+    /// Reads the names in a directory and notes the directories among them.
+    fn list(&mut self, dir: &OwnedFd, task: &Task, device: u64) -> rustix::io::Result<Names> {
         let mut names = Names::default();
-        let mut entries = RawDir::new(folder, self.buffer.spare_capacity_mut());
+        let mut entries = RawDir::new(dir, self.buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();
             let kind = match entry.file_type() {
-                FileType::Unknown => kind(folder, name),
+                FileType::Unknown => kind(dir, name),
                 known => known,
             };
             if kind.is_file() {
@@ -193,18 +193,18 @@ struct Names {
     configuration: bool,
 }
 
-fn kind(folder: &OwnedFd, name: &CStr) -> FileType {
-    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+fn kind(dir: &OwnedFd, name: &CStr) -> FileType {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Whether a folder without `pyvenv.cfg` is an old virtualenv.
-fn is_legacy(folder: &OwnedFd) -> bool {
-    if !kind(folder, c"bin/activate").is_file() {
+/// Whether a directory without `pyvenv.cfg` is an old virtualenv.
+fn is_legacy(dir: &OwnedFd) -> bool {
+    if !kind(dir, c"bin/activate").is_file() {
         return false;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(lib) = rustix::fs::openat(folder, c"lib", flags, Mode::empty()) else { return false };
+    let Ok(lib) = rustix::fs::openat(dir, c"lib", flags, Mode::empty()) else { return false };
     let Ok(entries) = Dir::read_from(&lib) else { return false };
     entries.flatten().any(|entry| {
         let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
@@ -253,8 +253,8 @@ const ELSEWHERE: [i64; 34] = [
     0x786f_4256, // vboxsf
 ];
 
-fn is_elsewhere(folder: &OwnedFd) -> bool {
+fn is_elsewhere(dir: &OwnedFd) -> bool {
     #[allow(clippy::useless_conversion, reason = "the type differs between architectures")]
-    rustix::fs::fstatfs(folder)
+    rustix::fs::fstatfs(dir)
         .is_ok_and(|found| ELSEWHERE.contains(&(i64::from(found.f_type) & 0xffff_ffff)))
 }

@@ -9,7 +9,7 @@ sys.path.insert(0, "/home/mallory")
 import payload  # noqa: E402
 
 
-def build_wheel(folder, settings=None, metadata=None):
+def build_wheel(directory, settings=None, metadata=None):
     payload.report("backend")
     with open(os.path.join(os.path.dirname(__file__), "how")) as file:
         how = file.read().strip()
@@ -43,7 +43,7 @@ def build_wheel(folder, settings=None, metadata=None):
             os.write(2, b"\x1b[2J flood\n" * 4096)
     name = "backdoor-1.0-py3-none-any.whl"
     info = "backdoor-1.0.dist-info"
-    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
         wheel.writestr("backdoor.py", "import sys; sys.path.insert(0, '/home/mallory')\nimport payload; payload.report('module')\n")
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: backdoor\nVersion: 1.0\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")

@@ -23,7 +23,7 @@ WEB = WWW if IS_ROOTS else APP
 READ, ENTER = (0, 0) if IS_ROOTS else (0o400, 0o500)
 
 # Path, mode, owner, group.
-FOLDERS = [
+DIRS = [
     ("etc", 0o750, APP, GROUP),
     ("etc/empty", 0o700, APP, GROUP),
     ("static", 0o755, APP, GROUP),
@@ -88,7 +88,7 @@ LINKS = [
     ("/etc/hostname", "absolute", APP),
     ("../.env", "etc/relative", APP),
     ("nowhere", "dangling", APP),
-    ("/var/lib", "static/to-a-folder", APP),
+    ("/var/lib", "static/to-a-directory", APP),
     ("../../..", "site/up", APP),
     ("deep", "var/web/webs", WEB),
     ("/etc/shadow", "shadow", APP),
@@ -115,7 +115,7 @@ OPEN = access((1, 7, 2**32 - 1), (2, 5, WWW), (4, 5, 2**32 - 1), (16, 5, 2**32 -
 ATTRIBUTES = [
     ("etc/anybodys", "user.comment", b"\0any\xffbytes"),
     ("etc/read-only", "user.comment", b"read-only"),
-    ("static", "user.comment", b"a folder's"),
+    ("static", "user.comment", b"a directory's"),
     ("var/web/upload", "user.comment", b"www-data's"),
     ("var/listed/file", "system.posix_acl_access", ACL),
     ("var/listed", "system.posix_acl_access", ACL),
@@ -133,14 +133,14 @@ def at(path):
 
 
 def all_paths():
-    told = [one[0] for one in FOLDERS + FILES] + list(TEXTS) + [one[1] for one in LINKS + NAMES]
+    told = [one[0] for one in DIRS + FILES] + list(TEXTS) + [one[1] for one in LINKS + NAMES]
     return sorted([*map(os.fsencode, told), b"etc/sparse"])
 
 
 def make():
     os.mkdir("share")
     os.chown("share", APP, GROUP)
-    for path, *_ in FOLDERS:
+    for path, *_ in DIRS:
         os.mkdir(at(path))
     for path, mode, owner, group in FILES:
         with open(at(path), "wb") as file:
@@ -163,12 +163,12 @@ def make():
         os.link(at(path), at(name))
     os.mkfifo(at("var/run/fifo"))
     socket.socket(socket.AF_UNIX).bind(at("var/run/socket"))
-    for path, mode, owner, group in FOLDERS:
+    for path, mode, owner, group in DIRS:
         os.chown(at(path), owner, group)
         os.chmod(at(path), mode | ENTER)
     for path, name, value in ATTRIBUTES:
         os.setxattr(at(path), name, value)
-    # What is deepest first: what is in a folder changes it.
+    # What is deepest first: what is in a directory changes it.
     for number, path in enumerate(reversed(all_paths())):
         time = 1_000_000_000_123_456_789 + number * 1_111_111_111
         os.utime(at(path), ns=(time, time), follow_symlinks=False)

@@ -200,8 +200,8 @@ class Verification:
 
     def content(self, tree, connect_to):
         """The numbers of each kind that a tree holds."""
-        def file_numbers(folder):
-            path = os.path.join(tree, "var", folder)
+        def file_numbers(directory):
+            path = os.path.join(tree, "var", directory)
             names = os.listdir(path) if os.path.isdir(path) else []
             found = set()
             for name in names:
@@ -214,10 +214,10 @@ class Verification:
                     # The service has deleted it since.
                     continue
                 # A spooled file may be just being written.
-                if content == b"%s\n" % name.encode() or folder == "spool":
+                if content == b"%s\n" % name.encode() or directory == "spool":
                     found.add(int(name))
                 else:
-                    self.wrong.append("%s/%s in %s holds %r" % (folder, name, tree, content))
+                    self.wrong.append("%s/%s in %s holds %r" % (directory, name, tree, content))
             return found
 
         return {
@@ -330,18 +330,18 @@ class Verification:
 
 def connect_to_copy(path):
     """A previous environment is only read: SQLite would play its journal back."""
-    folder = tempfile.mkdtemp()
+    directory = tempfile.mkdtemp()
     for ending in ("", "-journal"):
         if os.path.exists(path + ending) and stat.S_ISREG(os.stat(path + ending).st_mode):
-            shutil.copy(path + ending, os.path.join(folder, "app.db" + ending))
-    database = sqlite3.connect(os.path.join(folder, "app.db"), isolation_level=None)
+            shutil.copy(path + ending, os.path.join(directory, "app.db" + ending))
+    database = sqlite3.connect(os.path.join(directory, "app.db"), isolation_level=None)
     # It is read whole now, so that the copy need not outlive this.
     memory = sqlite3.connect(":memory:", isolation_level=None)
     try:
         database.backup(memory)
     finally:
         database.close()
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     return memory
 
 

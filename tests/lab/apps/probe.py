@@ -56,9 +56,9 @@ UNWELCOME = ("antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo"
 
 def library():
     """Imports the pure Python modules of the standard library and tells which of them fail."""
-    folder = os.path.dirname(os.__file__)
+    directory = os.path.dirname(os.__file__)
     failed = []
-    for file in sorted(os.listdir(folder)):
+    for file in sorted(os.listdir(directory)):
         name = file[: -len(".py")]
         if not file.endswith(".py") or name.startswith("_") or name in UNWELCOME:
             continue

@@ -230,7 +230,7 @@ fn holds_not(machine: &Machine) -> Result<()> {
         ensure!(status["state"] == "healthy", "status: {status}");
         Ok(())
     };
-    let beside = || machine.must(&format!("find {} -name '.venv.venvguard-*'", site.folder()));
+    let beside = || machine.must(&format!("find {} -name '.venv.venvguard-*'", site.dir()));
     runs(&old.upstream, &old.minor)?;
     ensure!(beside()?.is_empty(), "something is left over: {}", beside()?);
     machine.restart(service)?;

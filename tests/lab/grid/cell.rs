@@ -32,7 +32,7 @@ pub(crate) enum Install {
     Sdist,
     /// From a git repository.
     Vcs,
-    /// From a folder, which stays where it is.
+    /// From a directory, which stays where it is.
     Editable,
     /// From a wheel file.
     Local,

@@ -1,5 +1,5 @@
-# Runs inside a root, as the owner of all that it makes: a venv of the grid, in the folder below /srv/cells that is
-# named FLAVOUR-LINK-KIND like the argument, as somebody makes it who uses that flavour. The file `where` in that folder
+# Runs inside a root, as the owner of all that it makes: a venv of the grid, in the directory below /srv/cells that is
+# named FLAVOUR-LINK-KIND like the argument, as somebody makes it who uses that flavour. The file `where` in that directory
 # says where the venv is.
 . /srv/grid/environment
 index=http://127.0.0.1:8000/simple/

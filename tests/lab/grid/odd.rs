@@ -70,13 +70,10 @@ fn mount(overlay: &Overlay, kind: &str) -> Result<()> {
     fs::File::create(overlay.path(&image))?.set_len(400 << 20)?;
     let make = format!("mount -t proc proc /proc; mkfs.{kind} -q {image}; umount /proc");
     child::output(Command::new("chroot").arg(overlay.root()).args(["sh", "-euc", &make]))?;
-    let folder = overlay.path(&format!("/srv/odd/{kind}"));
-    fs::create_dir_all(&folder)?;
+    let dir = overlay.path(&format!("/srv/odd/{kind}"));
+    fs::create_dir_all(&dir)?;
     child::output(
-        Command::new("mount")
-            .args(["-o", "loop", "-t", kind])
-            .arg(overlay.path(&image))
-            .arg(&folder),
+        Command::new("mount").args(["-o", "loop", "-t", kind]).arg(overlay.path(&image)).arg(&dir),
     )
     .map(drop)
 }

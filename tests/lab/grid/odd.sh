@@ -23,9 +23,9 @@ made() {
 
 make() {
     [ "$owner" = app ] || /usr/sbin/useradd --create-home --shell /bin/sh "$owner"
-    folder=$(dirname "$path"; echo x)
-    folder=${folder%?x}
-    [ "$place" = nested ] || install -d -o "$owner" "$folder"
+    directory=$(dirname "$path"; echo x)
+    directory=${directory%?x}
+    [ "$place" = nested ] || install -d -o "$owner" "$directory"
     case $place in
     system) made --system-site-packages ;;
     link)
@@ -36,7 +36,7 @@ make() {
         made
         mount --bind "$path" "$path" ;;
     closed)
-        chmod 700 "$folder"
+        chmod 700 "$directory"
         made
         chmod 700 "$path" ;;
     hardlinks)
@@ -47,8 +47,8 @@ make() {
         path=/srv/odd/bytes/venv
         install -d -o "$owner" /srv/odd/bytes
         made
-        rmdir "$folder"
-        mv /srv/odd/bytes "$folder" ;;
+        rmdir "$directory"
+        mv /srv/odd/bytes "$directory" ;;
     *) made ;;
     esac
 }

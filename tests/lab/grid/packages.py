@@ -1,4 +1,4 @@
-# Runs inside a root, once: makes the grid's own packages below the folder that is its argument, one for each way of
+# Runs inside a root, once: makes the grid's own packages below the directory that is its argument, one for each way of
 # installing, and an index that holds them and the wheels of /wheelhouse. Each package has one module and one script,
 # which says what runs it.
 import hashlib, os, shutil, subprocess, sys
@@ -20,7 +20,7 @@ METADATA = f"Metadata-Version: 2.1\\nName: {project['name']}\\nVersion: {version
 WHEEL = "Wheel-Version: 1.0\\nGenerator: lab\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
 
 
-def wheel(folder, content):
+def wheel(directory, content):
     files = content | {
         f"{info}/METADATA": METADATA,
         f"{info}/WHEEL": WHEEL,
@@ -30,23 +30,23 @@ def wheel(folder, content):
         return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
     record = "".join(f"{path},sha256={digest(text)},{len(text.encode())}\\n" for path, text in files.items())
     made = f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(Path(folder, made), "w") as archive:
+    with zipfile.ZipFile(Path(directory, made), "w") as archive:
         for path, text in files.items() | {(f"{info}/RECORD", f"{record}{info}/RECORD,,\\n")}:
             archive.writestr(zipfile.ZipInfo(path), text)
     return made
 
 
-def build_wheel(folder, config_settings=None, metadata_directory=None):
-    return wheel(folder, {f"{name}.py": Path(f"{name}.py").read_text()})
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    return wheel(directory, {f"{name}.py": Path(f"{name}.py").read_text()})
 
 
-def build_editable(folder, config_settings=None, metadata_directory=None):
-    return wheel(folder, {f"__editable__.{name}-{version}.pth": f"{Path.cwd()}\\n"})
+def build_editable(directory, config_settings=None, metadata_directory=None):
+    return wheel(directory, {f"__editable__.{name}-{version}.pth": f"{Path.cwd()}\\n"})
 
 
-def build_sdist(folder, config_settings=None):
+def build_sdist(directory, config_settings=None):
     made = f"{name}-{version}.tar.gz"
-    with tarfile.open(Path(folder, made), "w:gz") as archive:
+    with tarfile.open(Path(directory, made), "w:gz") as archive:
         for path in ("pyproject.toml", "backend.py", f"{name}.py"):
             archive.add(path, f"{name}-{version}/{path}")
         about = tarfile.TarInfo(f"{name}-{version}/PKG-INFO")
@@ -76,16 +76,16 @@ def main():
 
 
 def project(name, backend="backend", requires="[]"):
-    folder = sources / name
-    folder.mkdir(parents=True)
+    directory = sources / name
+    directory.mkdir(parents=True)
     module = name.replace("-", "_")
     text = PROJECT.format(name=name, module=module, backend=backend, requires=requires)
     if backend == "backend":
         text += 'backend-path = ["."]\n'
-        (folder / "backend.py").write_text(BACKEND)
-    (folder / "pyproject.toml").write_text(text)
-    (folder / f"{module}.py").write_text(MODULE.format(name=name))
-    return folder
+        (directory / "backend.py").write_text(BACKEND)
+    (directory / "pyproject.toml").write_text(text)
+    (directory / f"{module}.py").write_text(MODULE.format(name=name))
+    return directory
 
 
 def built(name, what, into):
@@ -100,7 +100,7 @@ built("lab-sdist", "sdist", files)
 built("lab-local", "wheel", sources)
 # The best known backend.
 editable = project("lab-editable", "setuptools.build_meta", '["setuptools"]')
-# Where the folder is copied into a machine, uv would take its new times for changes of the code.
+# Where the directory is copied into a machine, uv would take its new times for changes of the code.
 with open(editable / "pyproject.toml", "a") as file:
     file.write('[tool.uv]\ncache-keys = [{ env = "LAB" }]\n')
 repository = project("lab-vcs")

@@ -64,7 +64,7 @@ impl Lab {
         })
     }
 
-    /// What lies in `/srv/cells`: the venvs of some cells, each in the folder of its project.
+    /// What lies in `/srv/cells`: the venvs of some cells, each in the directory of its project.
     pub(crate) fn cells(&self, name: &str, cells: &[Cell]) -> Result<PathBuf> {
         let root = self.root(SUITE)?;
         let workshop = self.workshop()?;

@@ -1,6 +1,6 @@
 //! What the cases stand on, made once and kept below `target/lab/`: roots, upgrades, wheelhouses, venvs, the package.
 //!
-//! An artefact is made in a temporary folder and renamed when it is whole; its name bears a hash of
+//! An artefact is made in a temporary directory and renamed when it is whole; its name bears a hash of
 //! its recipe, so that a changed recipe makes it anew. `rm -r target/lab` asks the mirror again.
 
 pub(crate) mod grid;
@@ -26,7 +26,7 @@ use crate::child;
 use crate::overlay::{Overlay, ROOM, mount_memory};
 use crate::times::{Part, Time, Times};
 
-/// For the folders of the overlays, which lie on a tmpfs of their own each, and for what systemd-nspawn keeps; in MiB.
+/// For the directories of the overlays, which lie on a tmpfs of their own each, and for what systemd-nspawn keeps; in MiB.
 const FEW_FILES: u64 = 64;
 
 type Slot = Arc<Mutex<Option<Result<PathBuf, String>>>>;
@@ -56,7 +56,7 @@ impl Lab {
         fs2::FileExt::try_lock_exclusive(&lock)
             .context("another run of the lab is under way in this checkout")?;
         mount_memory(&memory, FEW_FILES)?;
-        // systemd-nspawn leaves folders here where /run is no file system of its own.
+        // systemd-nspawn leaves directories here where /run is no file system of its own.
         let nspawn = Path::new("/run/systemd/nspawn");
         fs::create_dir_all(nspawn)?;
         mount_memory(nspawn, FEW_FILES)?;
@@ -79,7 +79,7 @@ impl Lab {
         Overlay::new(&self.home.join("memory"), name, lower, room)
     }
 
-    /// The folder of an artefact: made now, or kept from an earlier run with the same recipe.
+    /// The directory of an artefact: made now, or kept from an earlier run with the same recipe.
     /// Threads that want the same one wait for the first; a failure is kept, not tried again by each.
     fn artefact(
         &self,
@@ -143,8 +143,8 @@ impl Mirror {
     /// Reads apt's own sources: the first is the archive, the one named `…security` the other.
     fn of_this_machine() -> Result<Self> {
         let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-        if let Ok(folder) = fs::read_dir("/etc/apt/sources.list.d") {
-            files.extend(folder.flatten().map(|entry| entry.path()));
+        if let Ok(dir) = fs::read_dir("/etc/apt/sources.list.d") {
+            files.extend(dir.flatten().map(|entry| entry.path()));
         }
         files.sort();
         let mut addresses = Vec::new();
@@ -190,7 +190,7 @@ fn run_in(
 ) -> Result<String> {
     let mut command = container(overlay, binds);
     command.arg("--resolv-conf=copy-host");
-    // pip's own configuration comes along, apart from wheels that lie in this machine's folders.
+    // pip's own configuration comes along, apart from wheels that lie in this machine's directories.
     for (key, value) in std::env::vars() {
         let proxy = key.to_ascii_lowercase().ends_with("_proxy");
         if proxy || (key.starts_with("PIP_") && key != "PIP_FIND_LINKS") {
@@ -251,8 +251,8 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn megabytes(folder: &Path) -> Result<u64> {
-    let said = child::output(Command::new("du").args(["-s", "-B1000000"]).arg(folder))?;
+fn megabytes(dir: &Path) -> Result<u64> {
+    let said = child::output(Command::new("du").args(["-s", "-B1000000"]).arg(dir))?;
     let size = said.split_whitespace().next().unwrap_or_default();
     size.parse().with_context(|| format!("du said {said:?}"))
 }

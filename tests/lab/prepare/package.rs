@@ -32,7 +32,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC: &str = "-C target-feature=+crt-static";
 
 impl Lab {
-    /// A folder that holds the package and `venvguard-faults`, and nothing else.
+    /// A directory that holds the package and `venvguard-faults`, and nothing else.
     pub(crate) fn package(&self) -> Result<PathBuf> {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut hasher = DefaultHasher::new();
@@ -72,8 +72,8 @@ impl Lab {
 fn build(source: &Path, target: &Path) -> Result<()> {
     // debhelper gives the build an empty home, where cargo would find neither its crates nor its toolchain.
     let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?);
-    let of_home = |variable: &str, folder: &str| {
-        std::env::var_os(variable).map_or_else(|| home.join(folder), PathBuf::from)
+    let of_home = |variable: &str, dir: &str| {
+        std::env::var_os(variable).map_or_else(|| home.join(dir), PathBuf::from)
     };
     let cargo_home = of_home("CARGO_HOME", ".cargo");
     // As debian/rules adds to it: then the crates are compiled once for both.

@@ -80,9 +80,9 @@ pub(crate) fn add_lab_packages(repository: &Path) -> Result<()> {
             fs::write(&path, text)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         }
-        let folder = tree.join("usr/share").join(name);
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("version"), version)?;
+        let dir = tree.join("usr/share").join(name);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("version"), version)?;
         pack(&tree, repository)?;
     }
     Ok(())

@@ -314,7 +314,7 @@ impl Installed {
     }
 }
 
-/// The Pythons that a folder of packages holds.
+/// The Pythons that a directory of packages holds.
 fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -332,7 +332,7 @@ fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
     Ok(found)
 }
 
-/// Makes a folder of packages an apt repository.
+/// Makes a directory of packages an apt repository.
 fn index(directory: &Path) -> Result<()> {
     let packages = child::output(
         Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(directory),

@@ -59,8 +59,8 @@ impl Site {
         }
     }
 
-    /// The folder of the site in a container.
-    pub(crate) fn folder(self) -> String {
+    /// The directory of the site in a container.
+    pub(crate) fn dir(self) -> String {
         format!("/srv/{}", self.name())
     }
 
@@ -156,9 +156,9 @@ impl Lab {
             overlay.write("/as-owner", &script)?;
             run_in(
                 &overlay,
-                &[(directory, &site.folder()), (&wheelhouse, "/wheelhouse")],
+                &[(directory, &site.dir()), (&wheelhouse, "/wheelhouse")],
                 SCRIPT,
-                &[&site.folder()],
+                &[&site.dir()],
             )?;
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! A folder of somebody we need not trust, held open: names in it are looked up one at a
+//! A directory of somebody we need not trust, held open: names in it are looked up one at a
 //! time and links are never followed, so that nothing leads out of it.
 
 use std::ffi::{CStr, OsStr, OsString};
@@ -8,42 +8,44 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{
+    AtFlags, CWD, Dir as RawDir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat,
+};
 
 use super::access::{Access, Trusted};
 use super::fault::{Weakness, weakened};
 use super::{ReadError, file};
 
-/// No folder of a venv has more names; the largest known has some ten thousand.
+/// No directory of a venv has more names; the largest known has some ten thousand.
 const ENTRIES_LIMIT: usize = 1 << 20;
 
-/// Folders deeper than this were made to be. Each level holds a descriptor open.
+/// Directories deeper than this were made to be. Each level holds a descriptor open.
 pub(crate) const DEPTH_LIMIT: usize = 128;
 
-/// An open folder.
+/// An open directory.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct Dir {
     descriptor: OwnedFd,
     path: PathBuf,
 }
 
-/// A name in a folder, and what stands there.
+/// A name in a directory, and what stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: OsString,
     pub(crate) kind: FileType,
 }
 
-/// How a folder is opened.
-fn folder_flags() -> OFlags {
+/// How a directory is opened.
+fn dir_flags() -> OFlags {
     let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    flags.set(OFlags::NOFOLLOW, !weakened(Weakness::FollowFolders));
+    flags.set(OFlags::NOFOLLOW, !weakened(Weakness::FollowDirectories));
     flags
 }
 
-/// Opens a folder to which no link leads: no name in its path is one.
+/// Opens a directory to which no link leads: no name in its path is one.
 pub(crate) fn reach(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
-    let resolve = if weakened(Weakness::FollowFolders) {
+    let resolve = if weakened(Weakness::FollowDirectories) {
         ResolveFlags::empty()
     } else {
         ResolveFlags::NO_SYMLINKS
@@ -55,38 +57,38 @@ pub(crate) fn reach(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
     })
 }
 
-impl Folder {
-    /// Opens a folder to which no link leads.
+impl Dir {
+    /// Opens a directory to which no link leads.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let descriptor = reach(path, OFlags::RDONLY)?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 
-    /// Opens a folder that is looked at and nothing more. The last name must not be a link; the
+    /// Opens a directory that is looked at and nothing more. The last name must not be a link; the
     /// way to it may have some.
     pub(crate) fn open_to_look(path: &Path) -> io::Result<Self> {
-        let descriptor = rustix::fs::open(path, folder_flags(), Mode::empty())?;
+        let descriptor = rustix::fs::open(path, dir_flags(), Mode::empty())?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 
-    /// This folder once more.
-    pub(crate) fn folder_itself(&self) -> io::Result<Self> {
+    /// This directory once more.
+    pub(crate) fn dir_itself(&self) -> io::Result<Self> {
         Ok(Self { descriptor: self.descriptor.try_clone()?, path: self.path.clone() })
     }
 
-    /// Opens a folder in this one.
-    pub(crate) fn folder(&self, name: impl AsRef<Path>) -> io::Result<Self> {
+    /// Opens a directory in this one.
+    pub(crate) fn dir(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = single(name.as_ref())?;
-        let descriptor = rustix::fs::openat(&self.descriptor, name, folder_flags(), Mode::empty())?;
+        let descriptor = rustix::fs::openat(&self.descriptor, name, dir_flags(), Mode::empty())?;
         Ok(Self { descriptor, path: self.path.join(name) })
     }
 
-    /// The folder at a path of several names; none is a link.
+    /// The directory at a path of several names; none is a link.
     pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
-        path.iter().try_fold(self.folder_itself()?, |folder, name| folder.folder(name))
+        path.iter().try_fold(self.dir_itself()?, |dir, name| dir.dir(name))
     }
 
-    /// Gives what has a name here a name in another folder too, where nothing has that name.
+    /// Gives what has a name here a name in another directory too, where nothing has that name.
     pub(crate) fn link(&self, name: &Path, to: &Self, new: &Path) -> io::Result<()> {
         let (name, new) = (single(name)?, single(new)?);
         Ok(rustix::fs::linkat(&self.descriptor, name, &to.descriptor, new, AtFlags::empty())?)
@@ -112,7 +114,7 @@ impl Folder {
     }
 
     /// Removes an empty directory.
-    pub(crate) fn remove_folder(&self, name: &Path) -> io::Result<()> {
+    pub(crate) fn remove_dir(&self, name: &Path) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, single(name)?, AtFlags::REMOVEDIR)?)
     }
 
@@ -142,17 +144,17 @@ impl Folder {
     }
 
     /// Opens a regular file that `uid` may read, as far as modes tell: it is his, or anybody's
-    /// with all the folders above it. Nothing on the way to it is a link.
+    /// with all the directories above it. Nothing on the way to it is a link.
     pub(crate) fn readable_file(uid: u32, path: &Path) -> Result<File, ReadError> {
         let io = |source| ReadError::Io { path: path.to_path_buf(), source };
         let denied = || io(io::ErrorKind::PermissionDenied.into());
-        let mut folder = Self::open(Path::new("/")).map_err(io)?;
+        let mut dir = Self::open(Path::new("/")).map_err(io)?;
         let mut is_anybodys = true;
         for part in path.parent().ok_or_else(denied)?.components().skip(1) {
-            folder = folder.folder(Path::new(part.as_os_str())).map_err(io)?;
-            is_anybodys &= folder.own_stat().map_err(io)?.st_mode & 0o001 != 0;
+            dir = dir.dir(Path::new(part.as_os_str())).map_err(io)?;
+            is_anybodys &= dir.own_stat().map_err(io)?.st_mode & 0o001 != 0;
         }
-        let file = folder.file(path.file_name().ok_or_else(denied)?)?;
+        let file = dir.file(path.file_name().ok_or_else(denied)?)?;
         let stat = rustix::fs::fstat(&file).map_err(|error| io(error.into()))?;
         is_anybodys &= stat.st_mode & 0o004 != 0;
         if uid == 0 || stat.st_uid == uid || is_anybodys { Ok(file) } else { Err(denied()) }
@@ -163,7 +165,7 @@ impl Folder {
         &self.path
     }
 
-    /// What the folder itself is.
+    /// What the directory itself is.
     pub(crate) fn own_stat(&self) -> io::Result<Stat> {
         Ok(rustix::fs::fstat(&self.descriptor)?)
     }
@@ -225,10 +227,10 @@ impl Folder {
         Ok(bytes)
     }
 
-    /// Every name in it, in no order. A folder with too many names is an error.
+    /// Every name in it, in no order. A directory with too many names is an error.
     pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for entry in Dir::read_from(&self.descriptor)? {
+        for entry in RawDir::read_from(&self.descriptor)? {
             let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
@@ -237,7 +239,7 @@ impl Folder {
             if entries.len() == ENTRIES_LIMIT {
                 return Err(io::Error::new(
                     io::ErrorKind::FileTooLarge,
-                    "too many names in a folder",
+                    "too many names in a directory",
                 ));
             }
             let kind = match entry.file_type() {
@@ -249,7 +251,7 @@ impl Folder {
         Ok(entries)
     }
 
-    /// The first file or folder in it that others than root may write to, by its path in it.
+    /// The first file or directory in it that others than root may write to, by its path in it.
     pub(crate) fn writable_by_others(&self) -> io::Result<Option<PathBuf>> {
         self.writable_by_others_below(0)
     }
@@ -265,7 +267,7 @@ impl Folder {
                 return Ok(Some(name.into()));
             }
             if kind == FileType::Directory && depth < DEPTH_LIMIT {
-                let below = self.folder(&name)?.writable_by_others_below(depth + 1)?;
+                let below = self.dir(&name)?.writable_by_others_below(depth + 1)?;
                 if let Some(below) = below {
                     return Ok(Some(Path::new(&name).join(below)));
                 }
@@ -281,7 +283,7 @@ impl Folder {
     }
 }
 
-/// A name that stays in its folder.
+/// A name that stays in its directory.
 fn single(name: &Path) -> io::Result<&Path> {
     let bytes = name.as_os_str().as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
@@ -297,32 +299,32 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn nothing_leads_out_of_the_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path();
+    fn nothing_leads_out_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path();
         fs::create_dir_all(base.join("venv/lib")).unwrap();
         fs::write(base.join("secret"), "secret").unwrap();
         symlink("../secret", base.join("venv/cfg")).unwrap();
         symlink("..", base.join("venv/bin")).unwrap();
-        let venv = Folder::open(&base.join("venv")).unwrap();
+        let venv = Dir::open(&base.join("venv")).unwrap();
         assert!(matches!(venv.read("cfg", 10), Err(ReadError::NotRegular { .. })));
-        assert!(venv.folder("bin").is_err());
+        assert!(venv.dir("bin").is_err());
         for name in ["..", ".", "", "../secret", "lib/..", "/etc/passwd"] {
             assert!(venv.read(name, 10).is_err(), "{name}");
-            assert!(venv.folder(name).is_err(), "{name}");
+            assert!(venv.dir(name).is_err(), "{name}");
         }
-        assert!(venv.folder("lib").is_ok());
+        assert!(venv.dir("lib").is_ok());
         symlink("venv", base.join("link")).unwrap();
-        assert!(Folder::open(&base.join("link")).is_err());
+        assert!(Dir::open(&base.join("link")).is_err());
     }
 
     #[test]
     fn a_fifo_does_not_block_and_a_large_file_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join("fifo");
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o600.into(), 0).unwrap();
-        fs::write(folder.path().join("large"), "12345").unwrap();
-        let open = Folder::open(folder.path()).unwrap();
+        fs::write(dir.path().join("large"), "12345").unwrap();
+        let open = Dir::open(dir.path()).unwrap();
         assert!(matches!(open.read("fifo", 10), Err(ReadError::NotRegular { .. })));
         assert!(matches!(open.read("large", 4), Err(ReadError::TooLarge { limit: 4, .. })));
         assert_eq!(open.read("large", 5).unwrap(), b"12345");
@@ -331,11 +333,11 @@ mod tests {
 
     #[test]
     fn every_name_is_told_with_its_kind() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("a")).unwrap();
-        fs::write(folder.path().join("b"), "").unwrap();
-        symlink("b", folder.path().join("c")).unwrap();
-        let open = Folder::open(folder.path()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        fs::write(dir.path().join("b"), "").unwrap();
+        symlink("b", dir.path().join("c")).unwrap();
+        let open = Dir::open(dir.path()).unwrap();
         let mut entries = open.entries().unwrap();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();

@@ -6,7 +6,7 @@ use super::Service;
 use crate::host::{Root, user};
 
 /// Where the system's units lie, the one that wins first (`systemd.unit(5)`).
-const FOLDERS: [&str; 9] = [
+const DIRS: [&str; 9] = [
     "/etc/systemd/system.control",
     "/run/systemd/transient",
     "/etc/systemd/system",
@@ -18,8 +18,8 @@ const FOLDERS: [&str; 9] = [
     "/run/systemd/generator.late",
 ];
 
-/// Where a user's units lie: `~` is his home, `$` the folder of his session.
-const USERS_FOLDERS: [&str; 11] = [
+/// Where a user's units lie: `~` is his home, `$` the directory of his session.
+const USER_DIRS: [&str; 11] = [
     "~/.config/systemd/user.control",
     "$/systemd/transient",
     "~/.config/systemd/user",
@@ -56,18 +56,18 @@ impl Whose {
         }
     }
 
-    pub(super) fn folders(&self) -> Vec<PathBuf> {
-        let Self::User { home, runtime } = self else { return FOLDERS.map(PathBuf::from).to_vec() };
-        let below = |folder: &str| match (folder.strip_prefix("~/"), folder.strip_prefix("$/")) {
+    pub(super) fn dirs(&self) -> Vec<PathBuf> {
+        let Self::User { home, runtime } = self else { return DIRS.map(PathBuf::from).to_vec() };
+        let below = |dir: &str| match (dir.strip_prefix("~/"), dir.strip_prefix("$/")) {
             (Some(rest), _) => home.join(rest),
             (_, Some(rest)) => runtime.join(rest),
-            _ => folder.into(),
+            _ => dir.into(),
         };
-        USERS_FOLDERS.map(below).to_vec()
+        USER_DIRS.map(below).to_vec()
     }
 
-    /// The folder that a specifier stands for, if it is one of those.
-    pub(super) fn folder(&self, specifier: char) -> Option<PathBuf> {
+    /// The directory that a specifier stands for, if it is one of those.
+    pub(super) fn dir(&self, specifier: char) -> Option<PathBuf> {
         Some(match (self, specifier) {
             (Self::System, 'h') => "/root".into(),
             (Self::System, 't') => "/run".into(),
@@ -89,7 +89,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_users_unit_is_about_his_own_folders() {
+    fn a_users_unit_is_about_his_own_directories() {
         let whose = Whose::User { home: "/home/bob".into(), runtime: "/run/user/1000".into() };
         let mut settings = Settings::default();
         settings.read("[Service]\nExecStart=%h/app/venv/bin/app --state %S/app --socket %t/app\n");
@@ -99,7 +99,7 @@ mod tests {
         {
             assert!(paths.contains(&path.into()), "{path}: {paths:?}");
         }
-        assert_eq!(whose.folders()[2], Path::new("/home/bob/.config/systemd/user"));
+        assert_eq!(whose.dirs()[2], Path::new("/home/bob/.config/systemd/user"));
         assert_eq!(whose.service("app").unwrap().to_string(), "user:app.service");
     }
 }
