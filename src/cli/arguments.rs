@@ -37,7 +37,7 @@ const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the comm
 pub(super) enum Command {
     /// Put venvs under guard, or change what is known of them
     Register(Register),
-    /// Remove trees of before a rebuild: those that are too many or too old, or all of some venvs
+    /// Remove previous environments: those that are too many or too old, or all of some venvs
     Prune {
         /// Names, paths, ids or globs; what is kept of them is removed now
         venvs: Vec<String>,
@@ -94,11 +94,11 @@ pub(super) enum Command {
     },
     /// Make venvs again for the interpreter that is there now
     Rebuild(Rebuild),
-    /// Put the tree of before a rebuild back
+    /// Put the previous environment a rebuild back
     Rollback {
         /// Name, path or id
         venv: String,
-        /// The kept tree to go back to, as `show` names it (default: the latest)
+        /// The previous environment to go back to, as `show` names it (default: the latest)
         #[arg(long, value_name = "TREE")]
         to: Option<PathBuf>,
     },

@@ -13,7 +13,7 @@ use crate::python::{self, Interpreters, Version};
 use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::{Entry, Kept};
+use crate::store::{Entry, PreviousTree};
 use crate::venv::{self, Link, NotAVenv, Venv};
 
 type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
@@ -98,7 +98,7 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
                     entry.name.clone(),
                     health.state.to_string(),
                     python,
-                    entry.kept.len().to_string(),
+                    entry.previous_trees.len().to_string(),
                     printable(entry.path()),
                     reason,
                 ]
@@ -231,8 +231,8 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         if let Some(relax) = entry.relax {
             line("relax", &relax.to_string());
         }
-        for kept in entry.kept.latest_first() {
-            line("kept tree", &kept_in_words(guard, kept));
+        for kept in entry.previous_trees.latest_first() {
+            line("previous environment", &previous_tree_in_words(guard, kept));
         }
         match additions(&(entry, venv)) {
             Some(Ok(found)) => guard.report.additions(&found),
@@ -244,7 +244,7 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-fn kept_in_words(guard: &Guard, kept: &Kept) -> String {
+fn previous_tree_in_words(guard: &Guard, kept: &PreviousTree) -> String {
     let state = if tree::identity(&guard.root.at(kept.path())) == Some(kept.identity) {
         let python = venv::inspect(&guard.root, kept.path())
             .map_or_else(|error| error.to_string(), |venv| format!("Python {}", venv.site));

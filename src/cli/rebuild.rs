@@ -199,5 +199,5 @@ pub(super) fn prune(guard: &Guard, wanted: &[String]) -> anyhow::Result<Exit> {
     guard.recover(&mut registry, &guard.interpreters()?);
     let ids: Vec<String> = chosen(&registry, wanted)?.iter().map(|one| one.id.clone()).collect();
     guard.prune(&mut registry, &ids);
-    Ok(if registry.leftovers.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if registry.pending_removals.is_empty() { Exit::Done } else { Exit::Failed })
 }

@@ -190,9 +190,9 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
                 anchored.reason.lines().next().unwrap_or_default()
             ));
         }
-        for kept in entry.kept.latest_first() {
+        for kept in entry.previous_trees.latest_first() {
             guard.report.note(&format!(
-                "a tree of before a rebuild stays at {}: it is yours to remove",
+                "the previous environment stays at {}: it is yours to remove",
                 printable(kept.path())
             ));
         }

@@ -39,7 +39,7 @@ impl Guard {
         }
         // What a repair has to do with is not forgotten.
         registry.venvs.retain(|entry| {
-            let is_free = entry.kept.is_empty() && !self.store.has_journal(&entry.id);
+            let is_free = entry.previous_trees.is_empty() && !self.store.has_journal(&entry.id);
             entry.declared_in().is_none() || stay.contains(&entry.id) || !is_free
         });
         Ok(registry)

@@ -112,7 +112,7 @@ impl Guard {
         repair::recover(&self.context(), registry, now)
     }
 
-    /// Removes the trees of before a rebuild that are too many or too old, all those of the
+    /// Removes the previous environments that are too many or too old, all those of the
     /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
     /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
     /// that a clock that is set meanwhile makes none of them too old.
@@ -120,15 +120,15 @@ impl Guard {
         let before = registry.clone();
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);
-        let Registry { venvs, leftovers, .. } = registry;
+        let Registry { venvs, pending_removals, .. } = registry;
         for entry in venvs.iter_mut().filter(|entry| !self.store.has_journal(&entry.id)) {
-            entry.kept.forget_gone();
+            entry.previous_trees.forget_gone();
             let gone = if named.contains(&entry.id) {
-                entry.kept.take_all()
+                entry.previous_trees.take_all()
             } else {
                 [
-                    entry.kept.take_surplus(self.config.keep_trees.get()),
-                    entry.kept.take_older(oldest),
+                    entry.previous_trees.take_surplus(self.config.keep_trees.get()),
+                    entry.previous_trees.take_older(oldest),
                 ]
                 .concat()
             };
@@ -137,7 +137,7 @@ impl Guard {
                 self.report
                     .note(&format!("{}: removing the previous environment {path}", entry.name));
             }
-            leftovers.extend(gone);
+            pending_removals.extend(gone);
         }
         // A tree that is half removed must not be gone back to.
         if *registry != before {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::host::tree::identity;
     use crate::plan::Policy;
-    use crate::store::{JournalEntry, Kept, Leftover, Progress as Step, Swap};
+    use crate::store::{JournalEntry, PendingRemoval, PreviousTree, Progress as Step, Swap};
 
     #[test]
     fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
@@ -169,24 +169,30 @@ mod tests {
         let guard = Guard::open(Root::new(base.join("system")), Report::for_command()).unwrap();
         let mut registry = Registry::default();
         let entry = registry.add(&venv, None, Policy::Auto).unwrap();
-        let mut kept = Kept::new(&aside, identity(&aside).unwrap(), true);
-        kept.at = jiff::Timestamp::UNIX_EPOCH;
-        entry.kept.put_aside(kept.clone());
-        let swap = Swap { kept, new: (0, 1), minor: crate::python::Minor::new(3, 11) };
+        let mut previous = PreviousTree::new(&aside, identity(&aside).unwrap(), true);
+        previous.at = jiff::Timestamp::UNIX_EPOCH;
+        entry.previous_trees.put_aside(previous.clone());
+        let swap = Swap { previous, new: (0, 1), minor: crate::python::Minor::new(3, 11) };
         let step = Step::RollingBack { swap, follows: true };
         let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
         guard.store.write_journal(&journal).unwrap();
         guard.prune(&mut registry, &[]);
-        assert!(aside.exists() && !registry.venvs[0].kept.is_empty());
+        assert!(aside.exists() && !registry.venvs[0].previous_trees.is_empty());
         guard.store.close_journal(&journal.id).unwrap();
         guard.prune(&mut registry, &[]);
         assert!(!aside.exists());
-        let gone = Kept::new(&aside, (1, 1), true);
-        registry.venvs[0].kept.put_aside(gone);
+        let gone = PreviousTree::new(&aside, (1, 1), true);
+        registry.venvs[0].previous_trees.put_aside(gone);
         guard.prune(&mut registry, &[]);
-        assert!(registry.venvs[0].kept.is_empty(), "one that somebody removed counts for nothing");
-        assert_eq!(registry.leftovers.len(), 0);
-        assert!(guard.store.registry().unwrap().venvs[0].kept.is_empty(), "and that is saved");
+        assert!(
+            registry.venvs[0].previous_trees.is_empty(),
+            "one that somebody removed counts for nothing"
+        );
+        assert_eq!(registry.pending_removals.len(), 0);
+        assert!(
+            guard.store.registry().unwrap().venvs[0].previous_trees.is_empty(),
+            "and that is saved"
+        );
     }
 
     #[test]
@@ -197,16 +203,16 @@ mod tests {
         std::fs::create_dir(&aside).unwrap();
         let guard = Guard::open(Root::new(base.join("system")), Report::for_command()).unwrap();
         let mut registry = Registry::default();
-        registry.leftovers.push(Leftover::new(&aside, identity(&aside).unwrap()));
+        registry.pending_removals.push(PendingRemoval::new(&aside, identity(&aside).unwrap()));
         guard.store.save_registry(&registry).unwrap();
         assert_eq!(guard.resume().unwrap(), Settled::Done);
         assert!(!aside.exists());
         assert_eq!(guard.resume().unwrap(), Settled::Nothing);
         // Somebody else's directory has its name since, and one lay in a directory that is gone.
         std::fs::create_dir(&aside).unwrap();
-        registry.leftovers = vec![
-            Leftover::new(&aside, (1, 1)),
-            Leftover::new(&base.join("nowhere/.venv.venvguard-x"), (2, 2)),
+        registry.pending_removals = vec![
+            PendingRemoval::new(&aside, (1, 1)),
+            PendingRemoval::new(&base.join("nowhere/.venv.venvguard-x"), (2, 2)),
         ];
         guard.store.save_registry(&registry).unwrap();
         assert_eq!(guard.resume().unwrap(), Settled::Done);

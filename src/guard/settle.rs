@@ -60,13 +60,13 @@ impl Guard {
 
     /// Removes what a repair that was killed at its end had no time to remove.
     fn sweep(&self) -> Result<Settled, GuardError> {
-        if self.store.registry()?.leftovers.is_empty() {
+        if self.store.registry()?.pending_removals.is_empty() {
             return Ok(Settled::Nothing);
         }
         let _lock = self.lock()?;
         let mut registry = self.store.registry()?;
         repair::sweep(&self.context(), &mut registry);
-        Ok(if registry.leftovers.is_empty() { Settled::Done } else { Settled::Attention })
+        Ok(if registry.pending_removals.is_empty() { Settled::Done } else { Settled::Attention })
     }
 
     /// The same for one user's own venvs, when the hook has found that there is something to

@@ -29,7 +29,7 @@ use crate::plan::{self, Remedy, State};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::Progress;
 use crate::service::{self, Service, Users};
-use crate::store::{Kept, Leftover, Progress as Step, Swap};
+use crate::store::{PendingRemoval, PreviousTree, Progress as Step, Swap};
 use crate::venv::{self, Link, Venv};
 
 /// One venv's repair.
@@ -51,14 +51,14 @@ pub(super) struct Ended {
     pub(super) done: Done,
     pub(super) notes: Vec<String>,
     pub(super) restarted: Vec<Service>,
-    pub(super) leftover: Option<Leftover>,
+    pub(super) pending_removal: Option<PendingRemoval>,
     /// A tree that is kept although it does not hold.
-    pub(super) aside: Option<Kept>,
+    pub(super) aside: Option<PreviousTree>,
 }
 
 impl From<Done> for Ended {
     fn from(done: Done) -> Self {
-        Self { done, notes: Vec::new(), restarted: Vec::new(), leftover: None, aside: None }
+        Self { done, notes: Vec::new(), restarted: Vec::new(), pending_removal: None, aside: None }
     }
 }
 
@@ -196,11 +196,11 @@ impl Course<'_, '_> {
             Err(NotRebuilt { because, unfinished: true, .. }) => {
                 Done::Unfinished { because }.into()
             }
-            Err(NotRebuilt { because, leftover, aside, notes, stood, .. }) => {
+            Err(NotRebuilt { because, pending_removal, aside, notes, stood, .. }) => {
                 let which = if stood { Which::All } else { Which::Down };
                 let ended = self.fall_back(because, which);
                 let aside = aside.map(|kept| *kept);
-                Ended { leftover, aside, notes: [notes, ended.notes].concat(), ..ended }
+                Ended { pending_removal, aside, notes: [notes, ended.notes].concat(), ..ended }
             }
         }
     }
@@ -213,7 +213,7 @@ impl Course<'_, '_> {
                 notes.extend(restarted.notes);
                 notes.extend(self.note_late_writes(&mut swap));
                 let (restarted, done) =
-                    (restarted.services, Done::Rebuilt { minor, kept: swap.kept });
+                    (restarted.services, Done::Rebuilt { minor, previous: swap.previous });
                 return Ended { notes, restarted, ..done.into() };
             }
             Err(because) => because,
@@ -236,8 +236,13 @@ impl Course<'_, '_> {
         match result.unwrap_or_else(|| self.bring_back(&swap)) {
             Ok((left, more)) => {
                 let ended = self.fall_back(because, Which::All);
-                let (leftover, aside) = left.of(&swap, self.job.follows);
-                Ended { leftover, aside, notes: [notes, more, ended.notes].concat(), ..ended }
+                let (pending_removal, aside) = left.of(&swap, self.job.follows);
+                Ended {
+                    pending_removal,
+                    aside,
+                    notes: [notes, more, ended.notes].concat(),
+                    ..ended
+                }
             }
             Err(error) => {
                 let because = format!(
@@ -256,9 +261,9 @@ impl Course<'_, '_> {
 
     /// The venv after a swap: its new tree in place, the old one aside.
     pub(super) fn pair<'b>(&'b self, owner: &'b User, swap: &'b Swap) -> Pair<'b> {
-        let old = venv::inspect(self.context.root, swap.kept.path());
+        let old = venv::inspect(self.context.root, swap.previous.path());
         let old = old.map_or(self.job.venv.site, |old| old.site);
-        let pair = Pair::new(&self.job.venv, owner, swap.kept.path(), old);
+        let pair = Pair::new(&self.job.venv, owner, swap.previous.path(), old);
         Pair { in_place: swap.minor, ..pair }
     }
 
@@ -267,7 +272,7 @@ impl Course<'_, '_> {
     pub(super) fn note_late_writes(&self, swap: &mut Swap) -> Option<String> {
         let owner = owner(self.context, &self.job.venv);
         let (left, note) = self.pair(&owner, swap).left_aside(self.context.root, false);
-        swap.kept.holds_files |= matches!(left, super::trees::Left::HoldsFiles);
+        swap.previous.holds_files |= matches!(left, super::trees::Left::HoldsFiles);
         note
     }
 

@@ -20,7 +20,7 @@ use crate::host::tree::{self, Parent};
 use crate::host::{Program, Root, audit};
 use crate::python::{Interpreters, Minor};
 use crate::report;
-use crate::store::{Anchored, Entry, Event, Kept, Leftover, Registry, StoreError};
+use crate::store::{Anchored, Entry, Event, PendingRemoval, PreviousTree, Registry, StoreError};
 use crate::venv::{self, Venv};
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
@@ -106,7 +106,7 @@ impl<'a> Ledger<'a> {
         progress.end();
         let notes = [ended.notes, started_late].concat();
         let mut outcome = Outcome::new(job, ended.done, ended.restarted, notes);
-        if let Err(error) = self.enter(&outcome, job.venv.uid, ended.leftover, ended.aside) {
+        if let Err(error) = self.enter(&outcome, job.venv.uid, ended.pending_removal, ended.aside) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
@@ -134,8 +134,8 @@ impl<'a> Ledger<'a> {
         &self,
         outcome: &Outcome,
         uid: u32,
-        leftover: Option<Leftover>,
-        aside: Option<Kept>,
+        pending_removal: Option<PendingRemoval>,
+        aside: Option<PreviousTree>,
     ) -> Result<(), StoreError> {
         let Context { root, store, report, config } = *self.context;
         let mut books = self.books();
@@ -143,13 +143,14 @@ impl<'a> Ledger<'a> {
         let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
         let before = entry.clone();
         if let Some(kept) = aside {
-            entry.kept.put_aside(kept);
+            entry.previous_trees.put_aside(kept);
         }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
-        let leftovers: Vec<Leftover> = leftover.into_iter().chain(older).collect();
-        if after != before || !leftovers.is_empty() {
-            registry.leftovers.extend(leftovers.iter().cloned());
+        let pending_removals: Vec<PendingRemoval> =
+            pending_removal.into_iter().chain(older).collect();
+        if after != before || !pending_removals.is_empty() {
+            registry.pending_removals.extend(pending_removals.iter().cloned());
             store.save_registry(registry)?;
         }
         let pinned = match &outcome.done {
@@ -182,7 +183,7 @@ impl<'a> Ledger<'a> {
         }
         store.close_journal(&outcome.id)?;
         let limit = self.time_left(uid).unwrap_or_default().min(SWEEP_LIMIT);
-        let gone = discard_all(self.context, &leftovers, limit);
+        let gone = discard_all(self.context, &pending_removals, limit);
         forget(self.context, self.books().registry, &gone);
         Ok(())
     }
@@ -193,23 +194,24 @@ impl<'a> Ledger<'a> {
 }
 
 /// What an outcome changes about what is registered. Returns those of the trees that were put
-/// aside which now are more than are kept.
-fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Leftover> {
+/// aside which now are more than are previous.
+fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<PendingRemoval> {
     match &outcome.done {
-        Done::Rebuilt { kept, .. } => {
+        Done::Rebuilt { previous, .. } => {
             let links = entry.anchored.take().map(|anchored| anchored.links);
-            entry.kept.put_aside(kept.clone().with_links(links.unwrap_or_default()));
-            entry.kept.forget_gone();
-            return entry.kept.take_surplus(at_most);
+            entry.previous_trees.put_aside(previous.clone().with_links(links.unwrap_or_default()));
+            entry.previous_trees.forget_gone();
+            return entry.previous_trees.take_surplus(at_most);
         }
-        Done::Restored { minor, kept, anchored, .. } => {
+        Done::Restored { minor, previous, anchored, .. } => {
             // The tree that came back was known by the path at which the other one is now.
-            let known = entry.kept.named(kept.path()).map(|known| known.links.clone());
+            let known =
+                entry.previous_trees.named(previous.path()).map(|known| known.links.clone());
             let pinned = Anchored::new(*minor, "it was rolled back");
             let pinned = Anchored { links: known.unwrap_or_default(), ..pinned };
             let before = std::mem::replace(&mut entry.anchored, anchored.then_some(pinned));
             let links = before.map(|anchored| anchored.links).unwrap_or_default();
-            entry.kept.put_aside(kept.clone().with_links(links));
+            entry.previous_trees.put_aside(previous.clone().with_links(links));
         }
         Done::Anchored { minor, because, .. } => {
             let reason = because.as_deref().unwrap_or("its policy is to stay");
@@ -224,14 +226,18 @@ fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<Le
 /// Removes what nobody needs any more. What cannot be removed is reported, and tried again by the
 /// next run.
 pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
-    let gone = discard_all(context, &registry.leftovers, SWEEP_LIMIT);
+    let gone = discard_all(context, &registry.pending_removals, SWEEP_LIMIT);
     forget(context, registry, &gone);
 }
 
 /// Returns those that are gone, or were replaced by somebody.
-fn discard_all(context: &Context, leftovers: &[Leftover], limit: Duration) -> Vec<Leftover> {
+fn discard_all(
+    context: &Context,
+    pending_removals: &[PendingRemoval],
+    limit: Duration,
+) -> Vec<PendingRemoval> {
     let deadline = Deadline::after(limit);
-    let is_gone = |one: &&Leftover| {
+    let is_gone = |one: &&PendingRemoval| {
         let path = printable(one.path());
         if is_another(one) {
             let note =
@@ -252,13 +258,13 @@ fn discard_all(context: &Context, leftovers: &[Leftover], limit: Duration) -> Ve
             }
         }
     };
-    leftovers.iter().filter(is_gone).cloned().collect()
+    pending_removals.iter().filter(is_gone).cloned().collect()
 }
 
-fn forget(context: &Context, registry: &mut Registry, gone: &[Leftover]) {
-    let count = registry.leftovers.len();
-    registry.leftovers.retain(|one| !gone.contains(one));
-    if registry.leftovers.len() < count {
+fn forget(context: &Context, registry: &mut Registry, gone: &[PendingRemoval]) {
+    let count = registry.pending_removals.len();
+    registry.pending_removals.retain(|one| !gone.contains(one));
+    if registry.pending_removals.len() < count {
         if let Err(error) = context.store.save_registry(registry) {
             context.report.error(&error.to_string());
         }
@@ -266,7 +272,7 @@ fn forget(context: &Context, registry: &mut Registry, gone: &[Leftover]) {
 }
 
 /// Whether somebody has taken it away with the directory that it lay in, or put another one there.
-fn is_another(one: &Leftover) -> bool {
+fn is_another(one: &PendingRemoval) -> bool {
     match tree::identity(one.path()) {
         Some(_) => !tree::stands_at(one.path(), one.identity),
         None => Parent::of(one.path()).is_err_and(|error| error.kind() == ErrorKind::NotFound),

@@ -3,7 +3,7 @@
 use crate::plan::Remedy;
 use crate::python::{Minor, path_of};
 use crate::service::Service;
-use crate::store::{Entry, JournalEntry, Kept, Progress as Step, StoreError};
+use crate::store::{Entry, JournalEntry, PreviousTree, Progress as Step, StoreError};
 use crate::venv::Venv;
 
 use super::Context;
@@ -99,7 +99,7 @@ pub(crate) enum Done {
     Refreshed,
     Rebuilt {
         minor: Minor,
-        kept: Kept,
+        previous: PreviousTree,
     },
     /// It works, with the old interpreter. Why it is not the new one, if that was wanted.
     Anchored {
@@ -108,10 +108,10 @@ pub(crate) enum Done {
         /// What its services have against it.
         services: Option<String>,
     },
-    /// The tree of before stands again, because somebody wanted it.
+    /// The previous environment is in place again, because somebody wanted it.
     Restored {
         minor: Minor,
-        kept: Kept,
+        previous: PreviousTree,
         /// It belongs on the default interpreter, which is another one.
         anchored: bool,
         /// What its services have against it.

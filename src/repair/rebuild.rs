@@ -21,7 +21,7 @@ use crate::host::tree::Parent;
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
 use crate::service;
-use crate::store::{Kept, Leftover, Progress as Step, StoreError, Swap};
+use crate::store::{PendingRemoval, PreviousTree, Progress as Step, StoreError, Swap};
 use crate::venv::{self, Difference, Flavour, Venv};
 
 /// Why there is no new tree.
@@ -78,9 +78,9 @@ pub(super) struct NotRebuilt {
     /// The old tree could not be put back; the journal has it.
     pub(super) unfinished: bool,
     /// What was built, which nobody needs.
-    pub(super) leftover: Option<Leftover>,
+    pub(super) pending_removal: Option<PendingRemoval>,
     /// What was built, and holds files that are nowhere else.
-    pub(super) aside: Option<Box<Kept>>,
+    pub(super) aside: Option<Box<PreviousTree>>,
     pub(super) notes: Vec<String>,
     /// The new tree was in the venv's place for a while.
     pub(super) stood: bool,
@@ -91,7 +91,7 @@ impl From<RebuildError> for NotRebuilt {
         Self {
             because: error.to_string(),
             unfinished: false,
-            leftover: None,
+            pending_removal: None,
             aside: None,
             notes: Vec::new(),
             stood: false,
@@ -129,13 +129,14 @@ pub(super) fn rebuild(
     let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
-    let kept = Kept::new(&stage::aside(context.root, venv), old, job.follows);
-    let aside = || kept.path().into();
+    let previous = PreviousTree::new(&stage::aside(context.root, venv), old, job.follows);
+    let aside = || previous.path().into();
     job.begin(context, Step::Staging { aside: aside(), new: None }, &[])?;
-    let made = Stage::make(context.root, &parent, kept.path(), venv, &owner);
+    let made = Stage::make(context.root, &parent, previous.path(), venv, &owner);
     let stage = made.map_err(|error| {
         // A directory that was made, and could neither be given away nor removed.
-        let unfinished = parent.identity(&stage::from_beside(&venv.path, kept.path())).is_some();
+        let unfinished =
+            parent.identity(&stage::from_beside(&venv.path, previous.path())).is_some();
         NotRebuilt { unfinished, ..error.into() }
     })?;
     let new = stage.identity;
@@ -148,7 +149,7 @@ pub(super) fn rebuild(
         content: told,
         parent: &parent,
         deadline,
-        swap: Swap { kept: kept.clone(), new, minor: target.minor },
+        swap: Swap { previous: previous.clone(), new, minor: target.minor },
         installed,
         halt,
     };
@@ -215,7 +216,7 @@ impl Work<'_> {
         let mut overlays = vec![over.clone()];
         let shared = stage::shared_dirs(&self.needed());
         overlays.extend(shared.iter().map(|place| temporary.over(place)));
-        let aside = self.swap.kept.path().to_path_buf();
+        let aside = self.swap.previous.path().to_path_buf();
         let pair = Pair::new(&self.job.venv, self.owner, &aside, self.target.minor);
         let mut notes = self.build(pair, &overlays)?;
         temporary.empty_and_remove(root)?;
@@ -223,7 +224,8 @@ impl Work<'_> {
         // What takes long is done while the services still run. Nothing of the new tree may be in
         // memory only when it takes the place.
         self.parent.sync_all()?;
-        let step = Step::Staging { aside: self.swap.kept.path().into(), new: Some(self.swap.new) };
+        let step =
+            Step::Staging { aside: self.swap.previous.path().into(), new: Some(self.swap.new) };
         let mut carried = Carried::default();
         let (context, job) = (self.context, self.job);
         let (deadline, installed) = (self.deadline, &self.installed);
@@ -250,7 +252,7 @@ impl Work<'_> {
             .map_err(RebuildError::from)?;
         self.begin(step)?;
         self.exchange()?;
-        let aside = self.swap.kept.path().to_path_buf();
+        let aside = self.swap.previous.path().to_path_buf();
         let pair = Pair::new(&job.venv, self.owner, &aside, self.target.minor).swapped();
         let mut notes = self.build(pair, &[])?;
         notes.extend(self.compare(|| before, &[])?);
@@ -272,10 +274,10 @@ impl Work<'_> {
 
     fn exchange(&self) -> Result<(), RebuildError> {
         let path = name_of(&self.venv().path);
-        if self.parent.identity(path) != Some(self.swap.kept.identity) {
+        if self.parent.identity(path) != Some(self.swap.previous.identity) {
             return Err(RebuildError::Changed);
         }
-        let aside = stage::from_beside(&self.venv().path, self.swap.kept.path());
+        let aside = stage::from_beside(&self.venv().path, self.swap.previous.path());
         Ok(self.parent.exchange(&aside, path)?)
     }
 
@@ -285,15 +287,15 @@ impl Work<'_> {
         let stood = self.parent.identity(name_of(&self.venv().path)) == Some(swap.new);
         let because = error.to_string();
         if !stood {
-            let leftover = Some(Leftover::new(swap.kept.path(), swap.new));
-            return NotRebuilt { because, leftover, ..RebuildError::Changed.into() };
+            let pending_removal = Some(PendingRemoval::new(swap.previous.path(), swap.new));
+            return NotRebuilt { because, pending_removal, ..RebuildError::Changed.into() };
         }
-        let pair = Pair::new(&self.job.venv, self.owner, swap.kept.path(), self.target.minor);
+        let pair = Pair::new(&self.job.venv, self.owner, swap.previous.path(), self.target.minor);
         match pair.swapped().bring_back(context, swap, true) {
             Ok((left, notes)) => {
-                let (leftover, aside) = left.of(swap, self.job.follows);
+                let (pending_removal, aside) = left.of(swap, self.job.follows);
                 let aside = aside.map(Box::new);
-                NotRebuilt { because, unfinished: false, leftover, aside, notes, stood }
+                NotRebuilt { because, unfinished: false, pending_removal, aside, notes, stood }
             }
             Err(left) => NotRebuilt {
                 because: format!(
@@ -439,7 +441,7 @@ impl Work<'_> {
     /// What a pass has to say. What is in the old tree alone keeps that tree from being removed
     /// unasked.
     fn told(&mut self, carried: Carried) -> Vec<String> {
-        self.swap.kept.holds_files |= !carried.left.is_empty();
+        self.swap.previous.holds_files |= !carried.left.is_empty();
         carried.notes.into_lines().into_iter().chain(left_behind(carried.left)).collect()
     }
 

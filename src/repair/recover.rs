@@ -13,7 +13,7 @@ use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
 use crate::plan::Remedy;
 use crate::python::Interpreters;
-use crate::store::{JournalEntry, Kept, Leftover, Progress as Step, Registry, Swap};
+use crate::store::{JournalEntry, PendingRemoval, PreviousTree, Progress as Step, Registry, Swap};
 use crate::venv;
 
 /// Ends or undoes everything the journal holds. Afterwards every path holds a whole venv
@@ -54,7 +54,7 @@ enum Next {
     /// Its interpreters are copied once more.
     Refresh,
     /// The old tree is in place; what was built is to be removed.
-    MakeOldWork(Leftover),
+    MakeOldWork(PendingRemoval),
     /// The same, where the other tree was in place for a while: what it alone has is kept.
     Return {
         swap: Swap,
@@ -66,7 +66,7 @@ enum Next {
     /// The tree that was wanted back is in place, and follows or does not.
     Restore(Swap, bool),
     /// Somebody put a tree of their own there. This one was the venv's.
-    Yield(Kept),
+    Yield(PreviousTree),
 }
 
 /// What came of one entry of the journal.
@@ -119,7 +119,7 @@ fn recover_venv(
             context
                 .report
                 .note(&format!("{}: the previous environment is kept at {path}", journal.name));
-            entry.kept.put_aside(kept);
+            entry.previous_trees.put_aside(kept);
             context.store.save_registry(registry)?;
         }
         context.store.close_journal(&journal.id)?;
@@ -139,7 +139,7 @@ fn recover_venv(
         other => other?,
     };
     let followed = match &next {
-        Next::Prove(swap) => swap.kept.followed,
+        Next::Prove(swap) => swap.previous.followed,
         Next::Restore(_, follows) => *follows,
         _ => false,
     };
@@ -165,24 +165,24 @@ impl Course<'_, '_> {
             },
             Next::Restart => self.restart_unchanged(),
             Next::Refresh => self.refresh(&self.job.venv),
-            Next::MakeOldWork(leftover) => {
-                Ended { leftover: Some(leftover), ..self.after_crash(false) }
+            Next::MakeOldWork(pending_removal) => {
+                Ended { pending_removal: Some(pending_removal), ..self.after_crash(false) }
             }
             Next::Return { swap, partial, notes } => {
                 let venv = &self.job.venv;
                 let owner = owner(self.context, venv);
-                let pair = Pair::new(venv, &owner, swap.kept.path(), swap.minor);
+                let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
                 let (left, note) = pair.left_aside(self.context.root, partial);
-                let (leftover, aside) = left.of(&swap, self.job.follows);
+                let (pending_removal, aside) = left.of(&swap, self.job.follows);
                 let ended = self.after_crash(true);
                 let notes = notes.into_iter().chain(note).chain(ended.notes.clone()).collect();
-                Ended { notes, leftover, aside, ..ended }
+                Ended { notes, pending_removal, aside, ..ended }
             }
             Next::Prove(mut swap) => {
                 let notes = self.note_late_writes(&mut swap).into_iter().collect();
                 self.prove(swap, notes)
             }
-            Next::Restore(swap, _) => self.restore(swap.kept, swap.minor),
+            Next::Restore(swap, _) => self.restore(swap.previous, swap.minor),
         }
     }
 }
@@ -205,7 +205,7 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
         }
         Step::Staging { aside, new: Some(new) } => {
             told("removing the unfinished new environment");
-            Next::MakeOldWork(Leftover::new(&aside.0, *new))
+            Next::MakeOldWork(PendingRemoval::new(&aside.0, *new))
         }
         Step::Staging { aside, new: None } => {
             told("it had not begun");
@@ -220,16 +220,16 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
             told("the previous environment is in place, restarting its services");
             Next::Restore(swap.clone(), *follows)
         }
-        Step::RollingBack { swap, .. } if standing == Some(swap.kept.identity) => {
+        Step::RollingBack { swap, .. } if standing == Some(swap.previous.identity) => {
             // What would have come back is kept, and stays so.
             told("the venv was not rolled back");
             Next::Start
         }
         Step::Swapping(swap) | Step::InPlace(swap) | Step::RollingBack { swap, .. }
-            if standing.is_some_and(|one| one != swap.new && one != swap.kept.identity) =>
+            if standing.is_some_and(|one| one != swap.new && one != swap.previous.identity) =>
         {
             told("another directory has been placed there since; leaving it alone");
-            Next::Yield(swap.kept.clone())
+            Next::Yield(swap.previous.clone())
         }
         Step::InPlace(swap) if standing == Some(swap.new) => {
             told("putting the previous environment back, removing the unfinished new one");
@@ -249,17 +249,17 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
 
 /// A half-built tree is in place: what was written into it meanwhile goes with the venv.
 fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<Next> {
-    let Ok(old) = venv::inspect(context.root, swap.kept.path()) else {
+    let Ok(old) = venv::inspect(context.root, swap.previous.path()) else {
         put_back(path, swap)?;
         return Ok(Next::Return { swap: swap.clone(), partial: true, notes: Vec::new() });
     };
     let owner = owner(context, &old);
-    let pair = Pair::new(&old, &owner, swap.kept.path(), old.site);
+    let pair = Pair::new(&old, &owner, swap.previous.path(), old.site);
     let pair = Pair { venv: path, in_place: swap.minor, ..pair };
     let (left, notes) = pair.bring_back(context, swap, true)?;
     Ok(match left {
         Left::Nothing if notes.is_empty() => {
-            Next::MakeOldWork(Leftover::new(swap.kept.path(), swap.new))
+            Next::MakeOldWork(PendingRemoval::new(swap.previous.path(), swap.new))
         }
         _ => Next::Return { swap: swap.clone(), partial: true, notes },
     })
@@ -331,12 +331,16 @@ mod tests {
         /// Which trees are known as kept, when the registry is read again.
         fn known(&self) -> Vec<(PathBuf, Identity)> {
             let registry = self.store.registry().unwrap();
-            let kept = registry.venvs[0].kept.latest_first();
+            let kept = registry.venvs[0].previous_trees.latest_first();
             kept.map(|one| (one.path().to_path_buf(), one.identity)).collect()
         }
 
         fn swap(&self, old: Identity, new: Identity) -> Swap {
-            Swap { kept: Kept::new(&self.aside, old, true), new, minor: Minor::new(3, 11) }
+            Swap {
+                previous: PreviousTree::new(&self.aside, old, true),
+                new,
+                minor: Minor::new(3, 11),
+            }
         }
     }
 
@@ -387,7 +391,7 @@ mod tests {
         assert!(crash.is_ended());
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(!exists(&crash.aside));
-        assert!(crash.registry.venvs[0].kept.is_empty());
+        assert!(crash.registry.venvs[0].previous_trees.is_empty());
         let events = crash.store.history().unwrap().events;
         assert_eq!(events.last().unwrap().what, "failed", "it is told, and not only once");
     }
@@ -413,7 +417,7 @@ mod tests {
         assert_eq!(identity(&crash.venv), Some(old));
         assert_eq!(crash.known(), [(crash.aside.clone(), new)]);
         assert!(crash.aside.join("uploaded").exists());
-        let kept = crash.registry.venvs[0].kept.latest_first().next().unwrap();
+        let kept = crash.registry.venvs[0].previous_trees.latest_first().next().unwrap();
         assert!(kept.holds_files, "only somebody who names it removes it");
     }
 

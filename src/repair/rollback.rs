@@ -1,4 +1,4 @@
-//! Back to the tree of before a rebuild, because somebody wants it.
+//! Back to the previous environment a rebuild, because somebody wants it.
 
 use std::io;
 use std::path::Path;
@@ -18,27 +18,29 @@ use crate::owner::{Carried, Pass};
 use crate::plan::{self, Remedy};
 use crate::python::{Interpreters, Minor};
 use crate::service::Service;
-use crate::store::{Entry, Kept, Progress as Step, Registry, StoreError, Swap};
+use crate::store::{Entry, PreviousTree, Progress as Step, Registry, StoreError, Swap};
 use crate::venv::{self, NotAVenv, Venv};
 
 /// Why nothing was rolled back.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollbackError {
-    #[error("no tree of before a rebuild is kept")]
-    NothingKept,
+    #[error("no previous environment is kept")]
+    NoPreviousTree,
     #[error("no tree that is called {wanted} is kept (`venvguard show` names them)")]
     NoSuchTree { wanted: String },
     #[error(
-        "the kept tree {path} is not there any more, or something else has its place (`venvguard show` names the others, `--to` takes one)"
+        "the previous environment {path} is not there any more, or something else has its place (`venvguard show` names the others, `--to` takes one)"
     )]
     Gone { path: String },
-    #[error("nothing stands at {venv}; the kept tree is put there by `mv {kept} {venv}`")]
+    #[error(
+        "nothing stands at {venv}; the previous environment is put there by `mv {kept} {venv}`"
+    )]
     NothingStands { venv: String, kept: String },
     #[error("an interrupted repair of it is not ended yet (see `venvguard resume`)")]
     Unfinished,
-    #[error("the kept tree {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
+    #[error("the previous environment {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },
-    #[error("the kept tree is no venv: {0}")]
+    #[error("the previous environment is no venv: {0}")]
     NotAVenv(#[from] NotAVenv),
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -46,7 +48,7 @@ pub(crate) enum RollbackError {
     Store(#[from] StoreError),
 }
 
-/// Exchanges the venv with a kept tree, the latest or the one that is `wanted`, and restarts. What stood there becomes the kept
+/// Exchanges the venv with a previous environment, the latest or the one that is `wanted`, and restarts. What stood there becomes the kept
 /// tree, working or not: a rollback can be rolled back.
 pub(crate) fn rollback(
     context: &Context,
@@ -57,9 +59,9 @@ pub(crate) fn rollback(
     services: Vec<Service>,
 ) -> Result<Outcome, RollbackError> {
     let before = match wanted {
-        None => entry.kept.latest_first().next().ok_or(RollbackError::NothingKept)?,
+        None => entry.previous_trees.latest_first().next().ok_or(RollbackError::NoPreviousTree)?,
         Some(wanted) => entry
-            .kept
+            .previous_trees
             .named(wanted)
             .ok_or_else(|| RollbackError::NoSuchTree { wanted: printable(wanted) })?,
     };
@@ -98,13 +100,13 @@ pub(crate) fn rollback(
     }
     let standing = venv::inspect(context.root, path).ok();
     let follows = entry.anchored.is_some() || standing.as_ref().is_some_and(Venv::follows);
-    let kept = Kept::new(before.path(), current, follows);
+    let previous = PreviousTree::new(before.path(), current, follows);
     // Of what is no venv it is not known which files are the user's.
-    let kept = kept.that_holds_files(standing.is_none());
+    let previous = previous.that_holds_files(standing.is_none());
     let restored = Venv { path: path.to_path_buf(), ..tree.clone() };
     let follows = before.followed;
     let job = Job { follows, services, ..Job::new(entry, &restored, Remedy::None) };
-    let swap = Swap { kept, new: before.identity, minor: tree.site };
+    let swap = Swap { previous, new: before.identity, minor: tree.site };
     let step = Step::RollingBack { swap: swap.clone(), follows };
     job.begin(context, step.clone(), &[])?;
     let ledger = Ledger::new(context, registry);
@@ -119,7 +121,7 @@ impl Course<'_, '_> {
         let (context, job) = (self.context, self.job);
         let path = job.entry.path();
         let owner = owner(context, &job.venv);
-        let place = swap.kept.path().to_path_buf();
+        let place = swap.previous.path().to_path_buf();
         let (name, aside) = (name_of(path), from_beside(path, &place));
         let step = Step::RollingBack { swap: swap.clone(), follows: job.follows };
         self.users();
@@ -136,7 +138,7 @@ impl Course<'_, '_> {
         });
         drop(halt);
         let mut notes: Vec<String> = carried.notes.into_lines();
-        swap.kept.holds_files |= !carried.left.is_empty();
+        swap.previous.holds_files |= !carried.left.is_empty();
         notes.extend(left_behind(carried.left));
         if let Err(halted) = stopped {
             let because = match halted {
@@ -160,17 +162,17 @@ impl Course<'_, '_> {
             let late = Pass::Late { partial: false };
             match pair.carry_from_aside(context.root, late, LOOK_LIMIT) {
                 Ok(carried) => {
-                    swap.kept.holds_files |= !carried.left.is_empty();
+                    swap.previous.holds_files |= !carried.left.is_empty();
                     notes.extend(left_behind(carried.left));
                 }
                 Err(error) => {
-                    swap.kept.holds_files = true;
+                    swap.previous.holds_files = true;
                     notes.push(format!("cannot carry what was written last: {error}"));
                 }
             }
             drop_repeats(&mut notes);
         }
-        let mut ended = self.restore(swap.kept, swap.minor);
+        let mut ended = self.restore(swap.previous, swap.minor);
         ended.notes.splice(0..0, notes);
         ended
     }
@@ -183,19 +185,19 @@ impl Course<'_, '_> {
 
     /// The tree that was wanted back is in place: its services are started. It stays, whatever
     /// they say: it is what somebody asked for.
-    pub(super) fn restore(&self, mut kept: Kept, minor: Minor) -> Ended {
+    pub(super) fn restore(&self, mut previous: PreviousTree, minor: Minor) -> Ended {
         let (because, restarted) = match self.restart() {
             Ok(restarted) => (None, restarted),
             Err(because) => (Some(because), Restarted::default()),
         };
         let mut notes = restarted.notes;
-        if !kept.holds_files {
-            let mut swap = Swap { kept, new: (0, 0), minor };
+        if !previous.holds_files {
+            let mut swap = Swap { previous, new: (0, 0), minor };
             notes.extend(self.note_late_writes(&mut swap));
-            kept = swap.kept;
+            previous = swap.previous;
         }
         let anchored = self.job.follows && self.now.default != Some(minor);
-        let done = Done::Restored { minor, kept, anchored, because };
+        let done = Done::Restored { minor, previous, anchored, because };
         Ended { notes, restarted: restarted.services, ..done.into() }
     }
 }

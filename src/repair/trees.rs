@@ -16,7 +16,7 @@ use crate::host::user::User;
 use crate::host::{Root, mount};
 use crate::owner::{self, Carried, Carry, Compare, Lines, Pass, Remove};
 use crate::python::Minor;
-use crate::store::{Kept, Leftover, Swap};
+use crate::store::{PendingRemoval, PreviousTree, Swap};
 use crate::venv::{Flavour, Layout, Venv};
 
 /// How long it may take to look through two trees.
@@ -103,14 +103,14 @@ pub(super) fn only_in(tree: &Path, files: Lines) -> Option<String> {
 /// somebody's, and not touched.
 pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
     let parent = Parent::of(venv)?;
-    let (name, aside) = (name_of(venv), &from_beside(venv, swap.kept.path()));
-    let (old, new) = (Some(swap.kept.identity), Some(swap.new));
+    let (name, aside) = (name_of(venv), &from_beside(venv, swap.previous.path()));
+    let (old, new) = (Some(swap.previous.identity), Some(swap.new));
     let standing = parent.identity(name);
     if standing == old {
         return Ok(());
     }
     if parent.identity(aside) != old {
-        let (venv, aside) = (printable(venv), printable(swap.kept.path()));
+        let (venv, aside) = (printable(venv), printable(swap.previous.path()));
         let message = format!("the previous environment is neither at {venv} nor at {aside}");
         return Err(io::Error::other(message));
     }
@@ -192,12 +192,16 @@ pub(super) enum Left {
 }
 
 impl Left {
-    pub(super) fn of(self, swap: &Swap, follows: bool) -> (Option<Leftover>, Option<Kept>) {
-        let path = swap.kept.path();
+    pub(super) fn of(
+        self,
+        swap: &Swap,
+        follows: bool,
+    ) -> (Option<PendingRemoval>, Option<PreviousTree>) {
+        let path = swap.previous.path();
         match self {
-            Self::Nothing => (Some(Leftover::new(path, swap.new)), None),
+            Self::Nothing => (Some(PendingRemoval::new(path, swap.new)), None),
             Self::HoldsFiles => {
-                (None, Some(Kept::new(path, swap.new, follows).that_holds_files(true)))
+                (None, Some(PreviousTree::new(path, swap.new, follows).that_holds_files(true)))
             }
         }
     }
@@ -295,7 +299,7 @@ mod tests {
                 }
                 _ => {}
             }
-            let swap = Swap { kept: Kept::new(&aside, old, true), new, minor: MINOR };
+            let swap = Swap { previous: PreviousTree::new(&aside, old, true), new, minor: MINOR };
             for _ in 0..2 {
                 put_back(&venv, &swap).unwrap();
                 assert_eq!(tree::identity(&venv), Some(old), "{state}");
@@ -310,7 +314,8 @@ mod tests {
         fs::create_dir(&aside).unwrap();
         let (mine, old) = (tree::identity(&venv), tree::identity(&aside).unwrap());
         for kept in [(0, 0), old] {
-            let swap = Swap { kept: Kept::new(&aside, kept, true), new: (0, 1), minor: MINOR };
+            let swap =
+                Swap { previous: PreviousTree::new(&aside, kept, true), new: (0, 1), minor: MINOR };
             assert!(put_back(&venv, &swap).is_err());
             assert_eq!(tree::identity(&venv), mine);
         }
@@ -329,7 +334,7 @@ mod tests {
         assert_eq!(parent.identity(&name), Some(new));
         parent.exchange(&name, name_of(&venv)).unwrap();
         assert!(aside.join("old").exists() && !venv.join("old").exists());
-        let swap = Swap { kept: Kept::new(&aside, old, true), new, minor: MINOR };
+        let swap = Swap { previous: PreviousTree::new(&aside, old, true), new, minor: MINOR };
         put_back(&venv, &swap).unwrap();
         assert!(venv.join("old").exists());
         for _ in 0..2 {

@@ -9,7 +9,7 @@ use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict
 use crate::python::Version;
 use crate::repair::Job;
 use crate::service::Service;
-use crate::store::{Entry, Event, Kept};
+use crate::store::{Entry, Event, PreviousTree};
 use crate::transaction::{Build, ChangeKind};
 use crate::venv::{Additions, Flavour, Link, Venv};
 
@@ -38,7 +38,7 @@ pub(crate) struct VenvJson {
     interpreter: Option<InterpreterJson>,
     policy: Policy,
     services: Vec<ServiceJson>,
-    kept_trees: Vec<KeptJson>,
+    previous_trees: Vec<KeptJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ struct ServiceJson {
     name: String,
 }
 
-/// A tree of before a rebuild.
+/// A previous environment.
 #[derive(Debug, Serialize)]
 struct KeptJson {
     path: String,
@@ -73,8 +73,8 @@ struct KeptJson {
     holds_files: bool,
 }
 
-impl From<&Kept> for KeptJson {
-    fn from(kept: &Kept) -> Self {
+impl From<&PreviousTree> for KeptJson {
+    fn from(kept: &PreviousTree) -> Self {
         Self { path: printable(kept.path()), since: kept.at, holds_files: kept.holds_files }
     }
 }
@@ -105,7 +105,7 @@ impl VenvJson {
             }),
             policy: entry.policy,
             services: entry.services.iter().map(ServiceJson::from).collect(),
-            kept_trees: entry.kept.latest_first().map(KeptJson::from).collect(),
+            previous_trees: entry.previous_trees.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
             not_exact: None,

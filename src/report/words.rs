@@ -155,11 +155,11 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
         Done::Refreshed => {
             ("refreshed", "what it holds of its interpreter is the new one's".into())
         }
-        Done::Rebuilt { minor, kept } => (
+        Done::Rebuilt { minor, previous } => (
             "rebuilt",
             format!(
                 "for Python {minor}; the old environment is kept at {}",
-                printable(kept.path())
+                printable(previous.path())
             ),
         ),
         Done::Anchored { minor, because, services } => {
@@ -177,10 +177,10 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
         Done::RolledBack { because } => {
             ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))
         }
-        Done::Restored { minor, kept, because, .. } => {
+        Done::Restored { minor, previous, because, .. } => {
             let mut text = format!(
-                "to the tree of before a rebuild, Python {minor}; what stood there is kept at {}",
-                printable(kept.path())
+                "to the previous environment a rebuild, Python {minor}; what stood there is kept at {}",
+                printable(previous.path())
             );
             if let Some(because) = because {
                 let _ = write!(text, "\nbut {because}");
@@ -223,7 +223,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use crate::python::Minor;
-    use crate::store::Kept;
+    use crate::store::PreviousTree;
 
     fn outcome(done: Done) -> Outcome {
         let restarted = vec!["systemd:shop".parse().unwrap()];
@@ -294,9 +294,10 @@ mod tests {
 
     #[test]
     fn a_rebuild_tells_minor_kept_tree_and_services() {
-        let kept = Kept::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
+        let previous = PreviousTree::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
         let (what, detail) =
-            outcome_in_words(&outcome(Done::Rebuilt { minor: Minor::new(3, 13), kept })).unwrap();
+            outcome_in_words(&outcome(Done::Rebuilt { minor: Minor::new(3, 13), previous }))
+                .unwrap();
         assert_eq!(what, "rebuilt");
         assert_eq!(
             indented(&detail),

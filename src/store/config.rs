@@ -34,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) service_timeout: u64,
     /// Seconds for which a service has to stay up.
     pub(crate) stable_for: u64,
-    /// How many trees of before a rebuild are kept of each venv.
+    /// How many previous environments are kept of each venv.
     pub(crate) keep_trees: NonZeroUsize,
     /// Days for which each of them is kept.
     pub(crate) keep_days: u32,

@@ -18,14 +18,14 @@ const REGISTRY: &[&str] = &[r#"{"schema_version": 1, "venvs": [
      "services": [{"manager": "systemd", "name": "web.service"}], "check": ["/bin/true"],
      "registered_at": "2026-01-01T00:00:00Z", "anchored": {"at": "2026-01-01T00:00:00Z", "to": "3.11", "reason": "x"}},
     {"id": "1", "name": "blog", "path": {"bytes": "2f737276ff"}, "registered_at": "2026-01-01T00:00:00Z",
-     "kept": [{"at": "2026-01-01T00:00:00Z", "path": "/srv/.venv.venvguard-x", "identity": [1, 2], "followed": true}]}],
-    "leftovers": [{"path": "/srv/.venv.venvguard-y", "identity": [3, 4]}]}"#];
+     "previous_trees": [{"at": "2026-01-01T00:00:00Z", "path": "/srv/.venv.venvguard-x", "identity": [1, 2], "followed": true}]}],
+    "pending_removals": [{"path": "/srv/.venv.venvguard-y", "identity": [3, 4]}]}"#];
 
 const JOURNAL: &[&str] = &[
     r#"{"schema_version":1,"id":"1","name":"shop","path":"/srv/shop/venv","begun_at":"2026-01-01T00:00:00Z",
     "progress":{"staging":{"aside":"/srv/shop/.venv.aside","new":null}},"services":[]}"#,
     r#"{"schema_version":1,"id":"1","name":"shop","path":"/srv/shop/venv","begun_at":"2026-01-01T00:00:00Z","progress":{"swapping":
-    {"kept":{"at":"2026-01-01T00:00:00Z","path":"/srv/x","identity":[1,2],"followed":true},"new":[1,3]}},"services":[]}"#,
+    {"previous":{"at":"2026-01-01T00:00:00Z","path":"/srv/x","identity":[1,2],"followed":true},"new":[1,3]}},"services":[]}"#,
 ];
 
 const TRANSACTION: &[&str] = &[

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Kept, PathText, Store, StoreError, parse, registry};
+use super::{Event, PathText, PreviousTree, Store, StoreError, parse, registry};
 use crate::host::file::printable;
 use crate::host::path_text;
 use crate::host::{clock, file, tree};
@@ -54,7 +54,7 @@ pub(crate) enum Progress {
     InPlace(Swap),
     /// The successor takes the venv's place, and its services have to prove it.
     Swapping(Swap),
-    /// The tree of before takes the venv's place again because somebody wants it;
+    /// The previous environment takes the venv's place again because somebody wants it;
     /// `follows`, where it belongs on the default interpreter.
     RollingBack { swap: Swap, follows: bool },
 }
@@ -62,8 +62,9 @@ pub(crate) enum Progress {
 impl Progress {
     /// What is begun, by a word and a few more; nothing for what only gets ready.
     fn in_words(&self) -> Option<(&'static str, String)> {
-        let trees =
-            |swap: &Swap| format!("the tree of before goes to {}", printable(swap.kept.path()));
+        let trees = |swap: &Swap| {
+            format!("the previous environment goes to {}", printable(swap.previous.path()))
+        };
         Some(match self {
             Self::Staging { new: None, .. } => return None,
             Self::Staging { aside, .. } => {
@@ -83,7 +84,7 @@ impl Progress {
     pub(crate) fn has_taken_the_venv_away(&self) -> bool {
         match self {
             Self::InPlace(swap) | Self::Swapping(swap) | Self::RollingBack { swap, .. } => {
-                tree::identity(swap.kept.path()) == Some(swap.kept.identity)
+                tree::identity(swap.previous.path()) == Some(swap.previous.identity)
             }
             Self::Restarting | Self::Refreshing | Self::Staging { .. } => false,
         }
@@ -95,7 +96,7 @@ impl Progress {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Swap {
     /// The one that stood at the venv's path, and where it will be kept.
-    pub(crate) kept: Kept,
+    pub(crate) previous: PreviousTree,
     /// The one that stands there in the end.
     pub(crate) new: tree::Identity,
     /// The minor version that its packages are for. It may be half built when this is asked.

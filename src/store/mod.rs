@@ -13,8 +13,8 @@ mod history;
 #[cfg(test)]
 mod input;
 mod journal;
-mod kept;
 mod place;
+mod previous;
 mod registry;
 mod transaction;
 
@@ -32,7 +32,7 @@ pub(crate) use config::{Config, EngineChoice};
 pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
-pub(crate) use kept::{Kept, Leftover};
+pub(crate) use previous::{PendingRemoval, PreviousTree};
 pub(crate) use registry::{Anchored, Entry, Registry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 

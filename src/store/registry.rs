@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Declaration;
 use super::PathText;
-use super::kept::{KeptTrees, Leftover};
+use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
 use crate::plan::Policy;
@@ -29,7 +29,7 @@ pub(crate) struct Registry {
     pub(crate) venvs: Vec<Entry>,
     /// What nobody needs any more, and is still to be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) leftovers: Vec<Leftover>,
+    pub(crate) pending_removals: Vec<PendingRemoval>,
 }
 
 /// One registered venv, and what was said about it.
@@ -63,8 +63,8 @@ pub(crate) struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) anchored: Option<Anchored>,
     /// The trees that rebuilds put aside.
-    #[serde(default, skip_serializing_if = "KeptTrees::is_empty")]
-    pub(crate) kept: KeptTrees,
+    #[serde(default, skip_serializing_if = "PreviousTrees::is_empty")]
+    pub(crate) previous_trees: PreviousTrees,
 }
 
 /// A venv that belongs on the default interpreter and was pinned to a minor version by us:
@@ -142,7 +142,7 @@ impl Entry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { schema_version: SCHEMA, venvs: Vec::new(), leftovers: Vec::new() }
+        Self { schema_version: SCHEMA, venvs: Vec::new(), pending_removals: Vec::new() }
     }
 }
 
@@ -221,7 +221,7 @@ impl Registry {
             declared: None,
             registered_at: clock::now(),
             anchored: None,
-            kept: KeptTrees::default(),
+            previous_trees: PreviousTrees::default(),
         });
         Ok(self.venvs.len() - 1)
     }
@@ -236,7 +236,7 @@ impl Registry {
 
     /// Writes down by which links a previous environment is pinned.
     pub(crate) fn set_links(&mut self, id: &str, tree: &Path, links: Vec<RelinkedName>) {
-        if let Some(kept) = self.get_mut(id).and_then(|entry| entry.kept.at_mut(tree)) {
+        if let Some(kept) = self.get_mut(id).and_then(|entry| entry.previous_trees.at_mut(tree)) {
             kept.links = links;
         }
     }

@@ -87,13 +87,13 @@ fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind>
         // The commit or the hash says that it is the same.
         Source::Vcs { .. }
         | Source::Archive { hash: Some(_), .. }
-        | Source::Dir { editable: true, .. } => Kind::Computed { installed },
+        | Source::Directory { editable: true, .. } => Kind::Computed { installed },
         // The part behind the `+` is often the day of the build.
         _ if is_same_but_locally(recorded, &installed) => Kind::Computed { installed },
         Source::Archive { url, hash: None, .. } => {
             Kind::AnotherSource { installed, step, from: redacted(&url.to_string()) }
         }
-        Source::Dir { url, editable: false, .. } => {
+        Source::Directory { url, editable: false, .. } => {
             let from = url.path().map_or_else(|| url.to_string(), printable);
             Kind::AnotherSource { installed, step, from }
         }
@@ -133,7 +133,7 @@ impl Recipe {
                 Source::Archive { url, hash: None, .. } => {
                     Some(Uncertain::Address { name, url: redacted(&url.to_string()) })
                 }
-                Source::Dir { url, editable: false, .. } => {
+                Source::Directory { url, editable: false, .. } => {
                     Some(Uncertain::Directory { name, path: url.path()? })
                 }
                 _ => None,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn directory(editable: bool) -> Origin {
-        Origin::Dir { path: "/srv/app".into(), editable }
+        Origin::Directory { path: "/srv/app".into(), editable }
     }
 
     /// The differences of a distribution that was `before` and is `after`.

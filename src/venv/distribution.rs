@@ -254,7 +254,7 @@ fn developed(site: &Dir, stem: &str, info: PathBuf) -> Option<Distribution> {
     let path = text.split(|byte| *byte == b'\n').next()?.trim_ascii();
     let path = PathBuf::from(OsStr::from_bytes(path));
     let origin = if path.is_absolute() {
-        Origin::Dir { path, editable: true }
+        Origin::Directory { path, editable: true }
     } else {
         Origin::Unknown { reason: format!("{} names no absolute path", info.display()) }
     };
@@ -372,7 +372,7 @@ mod tests {
             (Some("pip"), true, &Origin::Index)
         );
         assert_eq!((b.installer.as_deref(), b.requested), (None, false));
-        assert_eq!(b.origin, Origin::Dir { path: "/srv/b".into(), editable: false });
+        assert_eq!(b.origin, Origin::Directory { path: "/srv/b".into(), editable: false });
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
             .write("f.egg-link", "relative\n.\n");
         assert_eq!(site.told(), ["a 1", "b 2.0", "c 3.0", "d 4.0", "e -", "f -"]);
         let all = site.distributions();
-        assert_eq!(all[4].origin, Origin::Dir { path: "/srv/e e".into(), editable: true });
+        assert_eq!(all[4].origin, Origin::Directory { path: "/srv/e e".into(), editable: true });
         assert!(matches!(all[5].origin, Origin::Unknown { .. }));
     }
 

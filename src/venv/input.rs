@@ -288,7 +288,7 @@ proptest! {
         if let Ok(url) = Url::of_path(&path) {
             prop_assert_eq!(url.path(), Some(path.clone()));
         }
-        assert_recipe_is_safe(distribution("a".into(), None, Origin::Dir { path, editable: true }));
+        assert_recipe_is_safe(distribution("a".into(), None, Origin::Directory { path, editable: true }));
     }
 
     #[test]

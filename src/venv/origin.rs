@@ -24,7 +24,7 @@ pub(crate) enum Origin {
         hashes: BTreeMap<String, String>,
         subdirectory: Option<String>,
     },
-    Dir {
+    Directory {
         path: PathBuf,
         editable: bool,
     },
@@ -94,7 +94,7 @@ impl Origin {
                 Self::Archive { url: url.to_string(), hashes, subdirectory }
             }
             (None, None, Some(dir)) => match local_path(&url) {
-                Some(path) => Self::Dir {
+                Some(path) => Self::Directory {
                     path: below(path, subdirectory.as_deref()),
                     editable: dir.editable.unwrap_or(false),
                 },
@@ -187,7 +187,7 @@ mod tests {
             origin(
                 r#"{"url": "file:///srv/my%20app", "dir_info": {"editable": true}, "subdirectory": "x"}"#
             ),
-            Origin::Dir { path: "/srv/my app/x".into(), editable: true }
+            Origin::Directory { path: "/srv/my app/x".into(), editable: true }
         );
     }
 
@@ -217,6 +217,6 @@ mod tests {
     #[test]
     fn a_subdirectory_does_not_lead_out_of_its_directory() {
         let origin = origin(r#"{"url": "file:///srv/a", "subdirectory": "../b", "dir_info": {}}"#);
-        assert!(matches!(origin, Origin::Dir { path, .. } if path == Path::new("/srv/a")));
+        assert!(matches!(origin, Origin::Directory { path, .. } if path == Path::new("/srv/a")));
     }
 }

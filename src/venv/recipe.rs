@@ -97,7 +97,7 @@ pub(crate) enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<Release>,
     },
-    Dir {
+    Directory {
         url: Url,
         editable: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,7 +286,7 @@ impl Recipe {
     /// The directories that distributions are installed from.
     pub(crate) fn dirs(&self) -> Vec<PathBuf> {
         let dir = |requirement: &Requirement| match &requirement.source {
-            Source::Dir { url, .. } => url.path(),
+            Source::Directory { url, .. } => url.path(),
             _ => None,
         };
         self.requirements.iter().filter_map(dir).collect()
@@ -310,9 +310,9 @@ impl Recipe {
     fn local_sources(&self) -> impl Iterator<Item = (&Name, PathBuf)> {
         self.requirements.iter().filter_map(|requirement| {
             let path = match &requirement.source {
-                Source::Vcs { url, .. } | Source::Archive { url, .. } | Source::Dir { url, .. } => {
-                    url.path()
-                }
+                Source::Vcs { url, .. }
+                | Source::Archive { url, .. }
+                | Source::Directory { url, .. } => url.path(),
                 Source::Index { .. } | Source::Newest { .. } => None,
             };
             Some((&requirement.name, path?))
@@ -327,7 +327,7 @@ impl Source {
             Self::Index { version, .. } => Some(version),
             Self::Vcs { version, .. }
             | Self::Archive { version, .. }
-            | Self::Dir { version, .. } => version.as_ref(),
+            | Self::Directory { version, .. } => version.as_ref(),
             Self::Newest { .. } => None,
         }
     }
@@ -392,8 +392,8 @@ fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
             subdirectory: in_archive(subdirectory.as_ref())?,
             version,
         },
-        Origin::Dir { path, editable } => {
-            Source::Dir { url: Url::of_path(path)?, editable: *editable, version }
+        Origin::Directory { path, editable } => {
+            Source::Directory { url: Url::of_path(path)?, editable: *editable, version }
         }
         Origin::Unknown { reason } => return Err(Reason::UnknownOrigin(reason.clone())),
     };
@@ -415,8 +415,8 @@ impl fmt::Display for Requirement {
             Source::Index { version, .. } => write!(f, "{name}=={version}"),
             Source::Newest { below: None } => write!(f, "{name}"),
             Source::Newest { below: Some(version) } => write!(f, "{name}<{version}"),
-            Source::Dir { url, editable: true, .. } => write!(f, "-e {url}"),
-            Source::Dir { url, editable: false, .. } => write!(f, "{name} @ {url}"),
+            Source::Directory { url, editable: true, .. } => write!(f, "-e {url}"),
+            Source::Directory { url, editable: false, .. } => write!(f, "{name} @ {url}"),
             Source::Vcs { vcs, url, commit, subdirectory, .. } => {
                 let dir = subdirectory.as_ref().map(|dir| format!("subdirectory={dir}"));
                 if url.path().is_none() {

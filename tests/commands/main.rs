@@ -157,7 +157,7 @@ fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_besid
     let metadata = aside.path().metadata().unwrap();
     let born = metadata.created().unwrap().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let swap = serde_json::json!({
-        "kept": {
+        "previous": {
             "path": aside.path(), "identity": [metadata.ino(), u64::try_from(born).unwrap()],
             "at": "2026-01-01T00:00:00Z", "followed": true,
         },

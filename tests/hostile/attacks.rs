@@ -138,7 +138,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     by("a_lock_is_deep", REBUILD),
     by(
-        "the_kept_tree_is_a_link",
+        "the_previous_tree_is_a_link",
         &[
             "rebuild prey",
             "mallory: for tree in .venv.venvguard-*; do mv $tree away; ln -s /root/place/venv $tree; done",
@@ -149,7 +149,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ],
     ),
     by(
-        "the_kept_tree_is_roots",
+        "the_previous_tree_is_roots",
         &[
             "rebuild prey",
             "mallory: for tree in .venv.venvguard-*; do mv $tree away; mv roots $tree; done",
@@ -160,7 +160,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ],
     ),
     Attack {
-        name: "the_kept_tree_is_a_trap",
+        name: "the_previous_tree_is_a_trap",
         commands: &[
             "rebuild prey",
             "mallory: cd .venv.venvguard-*; rm pyvenv.cfg; mkfifo pyvenv.cfg bin/.python.venvguard",

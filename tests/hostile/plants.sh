@@ -202,9 +202,9 @@ a_lock_is_deep() {
     } >uv.lock
 }
 # What is done to a kept tree stands among the commands.
-the_kept_tree_is_a_link() { :; }
-the_kept_tree_is_a_trap() { :; }
-the_kept_tree_is_roots_for_him() { mkdir -m 700 roots; cp /root/canary roots/; }
+the_previous_tree_is_a_link() { :; }
+the_previous_tree_is_a_trap() { :; }
+the_previous_tree_is_roots_for_him() { mkdir -m 700 roots; cp /root/canary roots/; }
 
 a_forged_supervisord_for_him() { supervisord lies; chown mallory: /etc/supervisord.conf; }
 a_supervisord_that_hangs_for_him() { supervisord hangs; }

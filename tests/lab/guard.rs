@@ -76,7 +76,7 @@ impl Machine {
         let (_, listed) = self.venvguard_json("list")?;
         let mut venvs = listed["venvs"].as_array().into_iter().flatten();
         let venv = venvs.find(|venv| venv["name"] == name);
-        let kept = venv.and_then(|venv| venv["kept_trees"].as_array());
+        let kept = venv.and_then(|venv| venv["previous_trees"].as_array());
         let kept = kept.with_context(|| format!("list names no trees of {name}"))?.iter();
         let reported = kept.filter(|tree| tree["holds_files"] == true);
         Ok(reported.filter_map(|tree| tree["path"].as_str().map(str::to_owned)).collect())

@@ -238,7 +238,7 @@ impl<'a> Storm<'a> {
         }
         // What can be gone back to is whole.
         let (_, listed) = machine.venvguard_json("list")?;
-        for tree in listed["venvs"][0]["kept_trees"].as_array().into_iter().flatten() {
+        for tree in listed["venvs"][0]["previous_trees"].as_array().into_iter().flatten() {
             let path = tree["path"].as_str().unwrap_or_default();
             machine.must(&format!("[ -e {path}/.env ] && {path}/bin/python -c 'import sys'"))?;
         }

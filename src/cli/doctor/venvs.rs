@@ -9,7 +9,7 @@ use crate::host::file::printable;
 use crate::host::tree;
 use crate::plan::{Policy, Readiness, State};
 use crate::repair;
-use crate::store::{Entry, Leftover};
+use crate::store::{Entry, PendingRemoval};
 
 pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     // The state's own faults are told by its own examination.
@@ -17,8 +17,8 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     let Ok(now) = guard.interpreters() else { return Vec::new() };
     let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
     let mut findings = vec![of_users(guard)];
-    let stands = |one: &&Leftover| tree::stands_at(one.path(), one.identity);
-    findings.extend(survey.registry.leftovers.iter().filter(stands).map(|one| {
+    let stands = |one: &&PendingRemoval| tree::stands_at(one.path(), one.identity);
+    findings.extend(survey.registry.pending_removals.iter().filter(stands).map(|one| {
         let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
         Finding::fault(what, "`venvguard resume`")
     }));

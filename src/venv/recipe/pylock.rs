@@ -168,7 +168,7 @@ impl Package {
                 let subdirectory = subdirectory.clone();
                 package.vcs = Some(Checkout { kind: *vcs, url, commit_id, subdirectory });
             }
-            Source::Dir { url, editable, version } => {
+            Source::Directory { url, editable, version } => {
                 package.tool = built(version);
                 let path = url.path()?.into_os_string().into_string().ok()?;
                 package.directory = Some(Directory { path, editable: *editable });
@@ -200,7 +200,7 @@ impl Package {
         let source = if let Some(Checkout { kind, url, commit_id, subdirectory }) = self.vcs {
             Source::Vcs { vcs: kind, url, commit: commit_id, subdirectory, version }
         } else if let Some(Directory { path, editable }) = self.directory {
-            Source::Dir { url: Url::of_path(&PathBuf::from(path))?, editable, version }
+            Source::Directory { url: Url::of_path(&PathBuf::from(path))?, editable, version }
         } else if let Some(Archive { url, hashes, subdirectory }) = self.archive {
             Source::Archive { url, hash: Hash::strongest(&hashes)?, subdirectory, version }
         } else if let Some(version) = self.version {

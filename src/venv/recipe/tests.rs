@@ -52,7 +52,7 @@ fn archive(url: &str) -> Origin {
 }
 
 fn dir(path: &str, editable: bool) -> Origin {
-    Origin::Dir { path: path.into(), editable }
+    Origin::Directory { path: path.into(), editable }
 }
 
 fn mixed() -> Recipe {
@@ -229,7 +229,7 @@ fn a_recipe_of_schema_version_1_is_still_read() {
     for requirement in &mut known.requirements {
         if let Source::Vcs { version, .. }
         | Source::Archive { version, .. }
-        | Source::Dir { version, .. } = &mut requirement.source
+        | Source::Directory { version, .. } = &mut requirement.source
         {
             *version = None;
         }
@@ -253,7 +253,7 @@ fn an_archive_without_a_hash_is_kept_with_its_version() {
     assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), recipe);
     let unspeakable = distribution("lib", "no version", dir("/srv/lib", false));
     let [only] = &Recipe::of(&venv(), &[unspeakable]).unwrap().requirements[..] else { panic!() };
-    assert!(matches!(only.source, Source::Dir { version: None, .. }), "{only:?}");
+    assert!(matches!(only.source, Source::Directory { version: None, .. }), "{only:?}");
 }
 
 /// With hashes of a lock, with addresses and without.

@@ -68,7 +68,8 @@ pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     rages(Command::new("rebuild bare"))?;
     rages(Command { under: IN_PLACE, venv: Meanwhile::IsAway, ..first_rebuild() })?;
     // There is something to go back to, whatever the last one came to.
-    let prepare = "venvguard show bare | grep -q 'kept tree' || venvguard rebuild bare".to_owned();
+    let prepare =
+        "venvguard show bare | grep -q 'previous environment' || venvguard rebuild bare".to_owned();
     rages(Command { prepare, ..Command::new("rollback bare") })?;
     let prepare = "venvguard rebuild bare".to_owned();
     rages(Command { prepare, ..Command::new("prune bare") })?;

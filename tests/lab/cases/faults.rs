@@ -127,7 +127,7 @@ fn of_time_and_interpreter(machine: &Machine) -> Result<()> {
         let said = machine.must(&format!("venvguard-faults --step-clock {step} rebuild bare"))?;
         ensure!(said.contains("the old environment is kept at"), "{step}: {said}");
         storm.is_well()?;
-        let kept = machine.must("venvguard show bare | grep 'kept tree'")?;
+        let kept = machine.must("venvguard show bare | grep 'previous environment'")?;
         let beside = machine.must("ls -d /srv/bare/.venv.venvguard-*")?;
         let is_known = |tree: &str| kept.contains(tree) && !kept.contains("not there");
         ensure!(beside.lines().all(is_known), "{step}: {kept}, but beside it is {beside}");

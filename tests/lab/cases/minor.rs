@@ -198,7 +198,11 @@ fn declared(machine: &Machine) -> Result<()> {
     // And one that is gone declares nothing, but for what is kept of its venvs.
     machine.must(&format!("rm {file}"))?;
     let listed = || machine.must("venvguard list");
-    ensure!(listed()?.contains(&site.venv()), "the kept tree is forgotten: {}", listed()?);
+    ensure!(
+        listed()?.contains(&site.venv()),
+        "the previous environment is forgotten: {}",
+        listed()?
+    );
     machine.must("venvguard prune followed")?;
     ensure!(!listed()?.contains(&site.venv()), "it is guarded still: {}", listed()?);
     Ok(())

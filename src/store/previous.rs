@@ -13,7 +13,7 @@ use crate::owner::RelinkedName;
 /// A tree that was put aside: it waits for a rollback or its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Kept {
+pub(crate) struct PreviousTree {
     pub(crate) at: Timestamp,
     #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
@@ -29,7 +29,7 @@ pub(crate) struct Kept {
     pub(crate) links: Vec<RelinkedName>,
 }
 
-impl Kept {
+impl PreviousTree {
     pub(crate) fn new(path: &Path, identity: tree::Identity, followed: bool) -> Self {
         let (at, path, links) = (clock::now(), path.into(), Vec::new());
         Self { at, path, identity, followed, holds_files: false, links }
@@ -52,9 +52,9 @@ impl Kept {
 /// What is kept of one venv, the oldest first: as it was put aside, whatever the clock said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct KeptTrees(Vec<Kept>);
+pub(crate) struct PreviousTrees(Vec<PreviousTree>);
 
-impl KeptTrees {
+impl PreviousTrees {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -63,24 +63,24 @@ impl KeptTrees {
         self.0.len()
     }
 
-    pub(crate) fn latest_first(&self) -> impl Iterator<Item = &Kept> {
+    pub(crate) fn latest_first(&self) -> impl Iterator<Item = &PreviousTree> {
         self.0.iter().rev()
     }
 
     /// The one that somebody names as `show` does, or by its last component.
-    pub(crate) fn named(&self, wanted: &Path) -> Option<&Kept> {
+    pub(crate) fn named(&self, wanted: &Path) -> Option<&PreviousTree> {
         self.latest_first()
             .find(|one| one.path() == wanted || one.path().file_name() == Some(wanted.as_os_str()))
     }
 
-    pub(crate) fn at_mut(&mut self, path: &Path) -> Option<&mut Kept> {
+    pub(crate) fn at_mut(&mut self, path: &Path) -> Option<&mut PreviousTree> {
         self.0.iter_mut().find(|one| one.path() == path)
     }
 
     /// Adds the latest one. What was known of its path is past: it was exchanged with it.
-    pub(crate) fn put_aside(&mut self, kept: Kept) {
-        self.0.retain(|one| one.path() != kept.path());
-        self.0.push(kept);
+    pub(crate) fn put_aside(&mut self, previous: PreviousTree) {
+        self.0.retain(|one| one.path() != previous.path());
+        self.0.push(previous);
     }
 
     /// Drops those that somebody removed: they count for nothing.
@@ -89,25 +89,25 @@ impl KeptTrees {
     }
 
     /// Takes out what is more than `at_most`; but nothing that holds files of its own.
-    pub(crate) fn take_surplus(&mut self, at_most: usize) -> Vec<Leftover> {
+    pub(crate) fn take_surplus(&mut self, at_most: usize) -> Vec<PendingRemoval> {
         let surplus = self.0.len().saturating_sub(at_most);
         self.take(|index, one| index < surplus && !one.holds_files)
     }
 
     /// Takes out what was put aside before a moment; but nothing that holds files of its own.
-    pub(crate) fn take_older(&mut self, than: Timestamp) -> Vec<Leftover> {
+    pub(crate) fn take_older(&mut self, than: Timestamp) -> Vec<PendingRemoval> {
         self.take(|_, one| one.at < than && !one.holds_files)
     }
 
-    pub(crate) fn take_all(&mut self) -> Vec<Leftover> {
+    pub(crate) fn take_all(&mut self) -> Vec<PendingRemoval> {
         self.take(|_, _| true)
     }
 
-    fn take(&mut self, goes: impl Fn(usize, &Kept) -> bool) -> Vec<Leftover> {
+    fn take(&mut self, goes: impl Fn(usize, &PreviousTree) -> bool) -> Vec<PendingRemoval> {
         let mut taken = Vec::new();
         for (index, one) in std::mem::take(&mut self.0).into_iter().enumerate() {
             if goes(index, &one) {
-                taken.push(Leftover { path: one.path, identity: one.identity });
+                taken.push(PendingRemoval { path: one.path, identity: one.identity });
             } else {
                 self.0.push(one);
             }
@@ -119,13 +119,13 @@ impl KeptTrees {
 /// A tree beside a venv that is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Leftover {
+pub(crate) struct PendingRemoval {
     #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
     pub(crate) identity: tree::Identity,
 }
 
-impl Leftover {
+impl PendingRemoval {
     pub(crate) fn new(path: &Path, identity: tree::Identity) -> Self {
         Self { path: path.into(), identity }
     }
@@ -139,17 +139,17 @@ impl Leftover {
 mod tests {
     use super::*;
 
-    fn kept(number: u64) -> Kept {
-        Kept::new(Path::new(&format!("/srv/.venv.venvguard-{number}")), (number, 0), true)
+    fn previous(number: u64) -> PreviousTree {
+        PreviousTree::new(Path::new(&format!("/srv/.venv.venvguard-{number}")), (number, 0), true)
     }
 
-    fn trees(count: u64) -> KeptTrees {
-        let mut trees = KeptTrees::default();
-        (1..=count).for_each(|number| trees.put_aside(kept(number)));
+    fn trees(count: u64) -> PreviousTrees {
+        let mut trees = PreviousTrees::default();
+        (1..=count).for_each(|number| trees.put_aside(previous(number)));
         trees
     }
 
-    fn numbers(trees: &KeptTrees) -> Vec<u64> {
+    fn numbers(trees: &PreviousTrees) -> Vec<u64> {
         trees.0.iter().map(|one| one.identity.0).collect()
     }
 
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn what_is_exchanged_with_a_kept_tree_takes_its_place_as_the_latest() {
         let mut trees = trees(3);
-        let back = Kept { identity: (9, 0), ..kept(1) };
+        let back = PreviousTree { identity: (9, 0), ..previous(1) };
         trees.put_aside(back);
         assert_eq!(numbers(&trees), [2, 3, 9]);
     }
