@@ -137,12 +137,12 @@ pub(super) fn healths<'a>(
                 }
                 Err(error) => Health::new(State::Broken, error.to_string()),
             };
-            if let Some(anchored) = &entry.anchored {
+            if let Some(pinned) = &entry.pin {
                 health.reasons.push(format!(
-                    "anchored to Python {} since {} ({}); `venvguard rebuild {}` moves it to the default",
-                    anchored.to,
-                    anchored.at,
-                    anchored.reason.lines().next().unwrap_or_default(),
+                    "pinned to Python {} since {} ({}); `venvguard rebuild {}` moves it to the default",
+                    pinned.to,
+                    pinned.at,
+                    pinned.reason.lines().next().unwrap_or_default(),
                     entry.name
                 ));
             }

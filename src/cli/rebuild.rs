@@ -149,14 +149,14 @@ fn asked_for<'a>(
         .into_iter()
         .filter_map(|((entry, venv), health)| {
             let venv = venv.as_ref().ok().filter(|venv| venv.base.ours)?;
-            let stays = entry.policy == Policy::Anchor;
+            let stays = entry.policy == Policy::Pin;
             let remedy = match health.state {
                 _ if entry.policy == Policy::Ignore => return None,
-                State::Healthy if entry.anchored.is_some() && !stays => Remedy::Rebuild,
+                State::Healthy if entry.pin.is_some() && !stays => Remedy::Rebuild,
                 State::Healthy | State::Missing | State::Broken => return None,
                 State::RestartNeeded => Remedy::Restart,
                 State::Stale => Remedy::Refresh,
-                State::Orphaned if stays => Remedy::Anchor,
+                State::Orphaned if stays => Remedy::Pin,
                 State::Orphaned | State::Stranded => Remedy::Rebuild,
             };
             Some((entry, venv, remedy))

@@ -183,11 +183,11 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
             entry.name,
             printable(entry.path())
         ));
-        if let Some(anchored) = &entry.anchored {
+        if let Some(pinned) = &entry.pin {
             guard.report.note(&format!(
                 "it was pinned to Python {} by venvguard, and stays so ({})",
-                anchored.to,
-                anchored.reason.lines().next().unwrap_or_default()
+                pinned.to,
+                pinned.reason.lines().next().unwrap_or_default()
             ));
         }
         for kept in entry.previous_trees.latest_first() {

@@ -125,7 +125,8 @@ impl Guard {
         self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
         self.store.save_transaction(&TransactionRecord::new(services))?;
         let reason = "for the apt run that is going on";
-        let result = repair::anchor_all(&self.context(), &mut survey.registry, &holds, reason);
+        let result =
+            repair::record_and_pin_all(&self.context(), &mut survey.registry, &holds, reason);
         let complain = |path: &str, error: &dyn std::fmt::Display| {
             self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
         };

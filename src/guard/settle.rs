@@ -110,7 +110,7 @@ impl Guard {
             }
         }
         let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg);
-        self.let_go(&mut survey, &now);
+        self.record_and_unpin(&mut survey, &now);
         let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now);
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
@@ -123,15 +123,16 @@ impl Guard {
 
     /// Lets those venvs follow the default interpreter again that we have pinned to what is
     /// the default one: it did not move, or it came back.
-    fn let_go(&self, survey: &mut Survey, now: &Interpreters) {
+    fn record_and_unpin(&self, survey: &mut Survey, now: &Interpreters) {
         let pinned: Vec<(String, Venv)> = survey
             .entries()
-            .filter(|(entry, _)| entry.anchored.is_some())
+            .filter(|(entry, _)| entry.pin.is_some())
             .filter_map(|(entry, venv)| Some((entry.id.clone(), venv.as_ref().ok()?.clone())))
             .filter(|(_, venv)| now.default == Some(venv.site))
             .collect();
         for (id, venv) in pinned {
-            let result = repair::let_go(&self.context(), &mut survey.registry, &id, &venv);
+            let result =
+                repair::record_and_unpin(&self.context(), &mut survey.registry, &id, &venv);
             if let Err(error) = result {
                 let path = printable(&venv.path);
                 self.report.error(&format!("cannot let {path} follow python3 again: {error}"));

@@ -49,7 +49,7 @@ impl Survey {
                 services.push(service.clone());
             }
         }
-        let follows = entry.anchored.is_some() || venv.follows();
+        let follows = entry.pin.is_some() || venv.follows();
         // A venv whose own minor version stays is made again for that one.
         let own = (decision.effect == Effect::Stale).then_some(venv.site);
         let target = match own {
@@ -57,7 +57,7 @@ impl Survey {
             None => Target::of_default(venv, follows, now),
         };
         // A rebuild was wanted, and is not ready.
-        let instead = decision.remedy == Remedy::Anchor && entry.policy != Policy::Anchor;
+        let instead = decision.remedy == Remedy::Pin && entry.policy != Policy::Pin;
         Some(Job {
             entry: entry.clone(),
             venv: venv.clone(),
@@ -81,7 +81,7 @@ fn subject(entry: &Entry, venv: &Venv) -> Subject {
         name: entry.name.clone(),
         policy: entry.policy,
         venv: venv.clone(),
-        anchored: entry.anchored.is_some(),
+        pinned: entry.pin.is_some(),
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
     match venv.base.link {
         Link::Followed => followed(venv.site, before, after),
         // Once the default has moved, it hangs on its own interpreter alone.
-        Link::Pinned if subject.anchored && before.default == Some(venv.site) => {
+        Link::Pinned if subject.pinned && before.default == Some(venv.site) => {
             followed(venv.site, before, after)
         }
         Link::Pinned => match venv.base.minor {
@@ -151,7 +151,7 @@ pub(crate) mod samples {
             id: "1".into(),
             name: "shop".into(),
             policy: Policy::Auto,
-            anchored: false,
+            pinned: false,
             venv: Venv {
                 path: "/srv/shop/venv".into(),
                 flavour: Flavour::Venv,
@@ -223,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_anchored_for_the_transaction_counts_as_followed() {
+    fn a_venv_pinned_for_the_transaction_counts_as_followed() {
         let mut held = subject(Link::Pinned, OLD);
-        held.anchored = true;
+        held.pinned = true;
         let assessment = assess(&held, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
         assert_eq!(assessment.effect, Effect::Orphaned);
         // A removal before the repair ran.

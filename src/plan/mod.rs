@@ -32,7 +32,7 @@ pub(crate) enum Policy {
     /// As auto, and rebuild instead of refreshing a copied interpreter.
     Rebuild,
     /// Keep the minor version: pin to the old interpreter instead of rebuilding.
-    Anchor,
+    Pin,
     /// Say what happens to the venv, and leave it alone.
     Warn,
     /// Leave it alone silently.
@@ -47,7 +47,7 @@ pub(crate) struct Subject {
     pub(crate) policy: Policy,
     pub(crate) venv: Venv,
     /// Pinned by ourselves: where its own minor version is the default one, it counts as followed.
-    pub(crate) anchored: bool,
+    pub(crate) pinned: bool,
 }
 
 /// What the changes do to one venv.
@@ -74,7 +74,7 @@ pub(crate) enum Remedy {
     /// A new copy of the interpreter and its version in `pyvenv.cfg`, then a restart.
     Refresh,
     /// Pinned to the old minor version, which stays installed.
-    Anchor,
+    Pin,
     /// Made again for the new interpreter, exchanged, restarted, checked.
     Rebuild,
     /// Nothing can be done; the reasons say why.

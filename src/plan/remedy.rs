@@ -80,7 +80,7 @@ pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option
     let stays = now.get(venv.site).is_some();
     match venv.base.link {
         Link::Followed | Link::Pinned if follows && stays && now.default != Some(venv.site) => {
-            Some(Remedy::Anchor)
+            Some(Remedy::Pin)
         }
         Link::Copied if health(venv, now, &[]).state == State::Stale => Some(Remedy::Refresh),
         _ => None,
@@ -100,14 +100,14 @@ fn orphaned(
     after: &Interpreters,
     moment: Moment,
 ) {
-    let can_anchor = after.get(subject.venv.site).is_some();
+    let can_pin = after.get(subject.venv.site).is_some();
     match readiness {
-        _ if can_anchor && subject.policy == Policy::Anchor => decision.remedy = Remedy::Anchor,
-        Readiness::Ready if can_anchor => {
+        _ if can_pin && subject.policy == Policy::Pin => decision.remedy = Remedy::Pin,
+        Readiness::Ready if can_pin => {
             decision.remedy = Remedy::Rebuild;
         }
-        Readiness::NotReady(reasons) if can_anchor => {
-            decision.remedy = Remedy::Anchor;
+        Readiness::NotReady(reasons) if can_pin => {
+            decision.remedy = Remedy::Pin;
             decision.reasons.extend_from_slice(reasons);
         }
         Readiness::Ready if moment == Moment::AfterDpkg => decision.remedy = Remedy::Rebuild,
@@ -213,16 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ready_is_anchored_and_says_why() {
+    fn what_is_not_ready_is_pinned_and_says_why() {
         let decision = decided(&Case { readiness: not_ready(), ..MINOR });
-        assert_eq!((decision.remedy, decision.blocks), (Remedy::Anchor, false));
+        assert_eq!((decision.remedy, decision.blocks), (Remedy::Pin, false));
         assert!(decision.reasons.contains(&"no wheel".to_string()), "{decision:?}");
     }
 
     #[test]
-    fn policy_anchor_keeps_the_old_minor() {
-        let case = Case { policy: Policy::Anchor, ..MINOR };
-        assert_eq!(outcome(&case), (Remedy::Anchor, false, false));
+    fn policy_pin_keeps_the_old_minor() {
+        let case = Case { policy: Policy::Pin, ..MINOR };
+        assert_eq!(outcome(&case), (Remedy::Pin, false, false));
     }
 
     #[test]
@@ -300,8 +300,8 @@ mod tests {
             fallback(&venv, follows, &system(now))
         };
         let (same, moved) = (&["3.11.2-6"][..], &["3.13.5-2", "3.11.2-6"][..]);
-        assert_eq!(then(Link::Followed, true, moved), Some(Remedy::Anchor));
-        assert_eq!(then(Link::Pinned, true, moved), Some(Remedy::Anchor), "pinned by the gate");
+        assert_eq!(then(Link::Followed, true, moved), Some(Remedy::Pin));
+        assert_eq!(then(Link::Pinned, true, moved), Some(Remedy::Pin), "pinned by the gate");
         assert_eq!(then(Link::Pinned, false, moved), None);
         assert_eq!(then(Link::Followed, true, same), None);
         assert_eq!(then(Link::Followed, true, &["3.13.5-2"]), None, "there is nothing to pin to");

@@ -5,7 +5,7 @@
 //! Refresh   Refreshing ─ copy ─ restart
 //! Rebuild   Staging ─ build ─ stop ─ last copy ─ Swapping ─ exchange ─ start ─┬─ proved: old tree kept
 //!                └─ failed ─── stop ─ copy back ─ exchange ───────────────────┴─ old tree made to work
-//! Anchor    the registry says so ─ pin
+//! Pin       the registry says so ─ pin
 //! Rollback  RollingBack ─ stop ─ copy back ─ exchange ─ start
 //! ```
 //!
@@ -100,10 +100,10 @@ impl Course<'_, '_> {
                     Err(error) => Done::unchanged(error.to_string()).into(),
                 }
             }
-            Remedy::Anchor => {
+            Remedy::Pin => {
                 // Its own minor version may have changed in the same run.
                 let which = if self.job.is_outdated { Which::All } else { Which::Down };
-                self.anchor(venv, self.job.because.clone(), which)
+                self.pin(venv, self.job.because.clone(), which)
             }
             Remedy::Rebuild => self.rebuild(),
         }
@@ -143,17 +143,17 @@ impl Course<'_, '_> {
     }
 
     /// Pins the venv to its own minor version.
-    fn anchor(&self, venv: &Venv, because: Option<String>, which: Which) -> Ended {
+    fn pin(&self, venv: &Venv, because: Option<String>, which: Which) -> Ended {
         let minor = venv.site;
         let reason = because.clone().unwrap_or_else(|| "its policy is to stay".into());
-        let pinned = self.ledger.anchor(&self.job.entry.id, venv, &reason);
+        let pinned = self.ledger.pin(&self.job.entry.id, venv, &reason);
         let restarted = self.restart_which(which);
         match (pinned, restarted) {
             (Ok(()), Ok(restarted)) => {
-                Ended::with(Done::Anchored { minor, because, services: None }, restarted)
+                Ended::with(Done::Pinned { minor, because, services: None }, restarted)
             }
             (Ok(()), Err(services)) => {
-                Done::Anchored { minor, because, services: Some(services) }.into()
+                Done::Pinned { minor, because, services: Some(services) }.into()
             }
             (Err(error), _) => {
                 let error = format!("cannot pin it to {}: {error}", path_of(minor).display());
@@ -169,12 +169,12 @@ impl Course<'_, '_> {
             return Done::unchanged(format!("{DEFAULT} is not installed")).into();
         };
         let runs_another = job.venv.base.link == Link::Followed
-            && plan::fallback(&job.venv, job.follows, self.now) == Some(Remedy::Anchor);
+            && plan::fallback(&job.venv, job.follows, self.now) == Some(Remedy::Pin);
         if runs_another {
             // It works from now on, whatever comes of the rebuild; and it can be asked what
             // works in it.
             let reason = "until it is rebuilt";
-            if let Err(error) = self.ledger.anchor(&job.entry.id, &job.venv, reason) {
+            if let Err(error) = self.ledger.pin(&job.entry.id, &job.venv, reason) {
                 self.context.report.note(&format!("{}: cannot pin it: {error}", job.entry.name));
             }
         }
@@ -294,7 +294,7 @@ impl Course<'_, '_> {
             }
         };
         match plan::fallback(&venv, self.job.follows, self.now) {
-            Some(Remedy::Anchor) => return self.anchor(&venv, Some(because), which),
+            Some(Remedy::Pin) => return self.pin(&venv, Some(because), which),
             Some(Remedy::Refresh) => {
                 // Should this fail, it is ended as what it is. A full disk is no reason not to.
                 let _ = self.job.begin(self.context, Step::Refreshing, &self.units());

@@ -11,7 +11,7 @@ use super::budget::Budget;
 use super::course::{Course, Ended};
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
-use super::pin::{AnchorError, anchor};
+use super::pin::{PinError, record_and_pin};
 use super::{Context, trees};
 use crate::host::clock::{Deadline, Stopwatch};
 use crate::host::command::CommandError;
@@ -20,7 +20,7 @@ use crate::host::tree::{self, Parent};
 use crate::host::{Program, Root, audit};
 use crate::python::{Interpreters, Minor};
 use crate::report;
-use crate::store::{Anchored, Entry, Event, PendingRemoval, PreviousTree, Registry, StoreError};
+use crate::store::{Entry, Event, PendingRemoval, Pin, PreviousTree, Registry, StoreError};
 use crate::venv::{self, Venv};
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
@@ -123,9 +123,9 @@ impl<'a> Ledger<'a> {
         (!left.is_zero()).then(|| left.min(limit))
     }
 
-    /// Pins a venv; see [`anchor`].
-    pub(super) fn anchor(&self, id: &str, venv: &Venv, reason: &str) -> Result<(), AnchorError> {
-        anchor(self.context, self.books().registry, id, venv, reason)
+    /// Pins a venv; see [`record_and_pin`].
+    pub(super) fn pin(&self, id: &str, venv: &Venv, reason: &str) -> Result<(), PinError> {
+        record_and_pin(self.context, self.books().registry, id, venv, reason)
     }
 
     /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done
@@ -154,7 +154,7 @@ impl<'a> Ledger<'a> {
             store.save_registry(registry)?;
         }
         let pinned = match &outcome.done {
-            Done::Anchored { minor, .. } | Done::Restored { minor, anchored: true, .. } => {
+            Done::Pinned { minor, .. } | Done::Restored { minor, pinned: true, .. } => {
                 wanted.insert(*minor).then_some(*minor)
             }
             _ => None,
@@ -198,25 +198,25 @@ impl<'a> Ledger<'a> {
 fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<PendingRemoval> {
     match &outcome.done {
         Done::Rebuilt { previous, .. } => {
-            let links = entry.anchored.take().map(|anchored| anchored.links);
+            let links = entry.pin.take().map(|pinned| pinned.links);
             entry.previous_trees.put_aside(previous.clone().with_links(links.unwrap_or_default()));
             entry.previous_trees.forget_gone();
             return entry.previous_trees.take_surplus(at_most);
         }
-        Done::Restored { minor, previous, anchored, .. } => {
+        Done::Restored { minor, previous, pinned, .. } => {
             // The tree that came back was known by the path at which the other one is now.
             let known =
                 entry.previous_trees.named(previous.path()).map(|known| known.links.clone());
-            let pinned = Anchored::new(*minor, "it was rolled back");
-            let pinned = Anchored { links: known.unwrap_or_default(), ..pinned };
-            let before = std::mem::replace(&mut entry.anchored, anchored.then_some(pinned));
-            let links = before.map(|anchored| anchored.links).unwrap_or_default();
+            let pin = Pin::new(*minor, "it was rolled back");
+            let pin = Pin { links: known.unwrap_or_default(), ..pin };
+            let before = std::mem::replace(&mut entry.pin, pinned.then_some(pin));
+            let links = before.map(|pinned| pinned.links).unwrap_or_default();
             entry.previous_trees.put_aside(previous.clone().with_links(links));
         }
-        Done::Anchored { minor, because, .. } => {
+        Done::Pinned { minor, because, .. } => {
             let reason = because.as_deref().unwrap_or("its policy is to stay");
-            let links = entry.anchored.take().map(|anchored| anchored.links).unwrap_or_default();
-            entry.anchored = Some(Anchored { links, ..Anchored::new(*minor, reason) });
+            let links = entry.pin.take().map(|pinned| pinned.links).unwrap_or_default();
+            entry.pin = Some(Pin { links, ..Pin::new(*minor, reason) });
         }
         _ => {}
     }
@@ -279,7 +279,7 @@ fn is_another(one: &PendingRemoval) -> bool {
     }
 }
 
-/// Keeps `apt autoremove` from taking an interpreter that an anchored venv needs.
+/// Keeps `apt autoremove` from taking an interpreter that an pinned venv needs.
 fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)> {
     let name = minor.program();
     let packages: Vec<String> = [format!("{name}-minimal"), name]

@@ -37,7 +37,7 @@ impl Job {
             venv: venv.clone(),
             remedy,
             because: None,
-            follows: entry.anchored.is_some() || venv.follows(),
+            follows: entry.pin.is_some() || venv.follows(),
             target: None,
             is_outdated: false,
             services: Vec::new(),
@@ -54,7 +54,7 @@ impl Job {
                 "refresh its copies of the interpreter and its pyvenv.cfg, restart its services"
                     .to_string()
             }
-            (Remedy::Anchor, _) => format!("pin it to {}", path_of(self.venv.site).display()),
+            (Remedy::Pin, _) => format!("pin it to {}", path_of(self.venv.site).display()),
             (Remedy::Rebuild, Some(target)) => {
                 format!("rebuild it for {}, restart its services", target.interpreter().display())
             }
@@ -102,7 +102,7 @@ pub(crate) enum Done {
         previous: PreviousTree,
     },
     /// It works, with the old interpreter. Why it is not the new one, if that was wanted.
-    Anchored {
+    Pinned {
         minor: Minor,
         because: Option<String>,
         /// What its services have against it.
@@ -113,7 +113,7 @@ pub(crate) enum Done {
         minor: Minor,
         previous: PreviousTree,
         /// It belongs on the default interpreter, which is another one.
-        anchored: bool,
+        pinned: bool,
         /// What its services have against it.
         because: Option<String>,
     },
@@ -137,7 +137,7 @@ impl Done {
     pub(crate) fn is_good(&self) -> bool {
         match self {
             Self::Nothing | Self::Restarted | Self::Refreshed | Self::Rebuilt { .. } => true,
-            Self::Anchored { because, services, .. } => because.is_none() && services.is_none(),
+            Self::Pinned { because, services, .. } => because.is_none() && services.is_none(),
             Self::Restored { because, .. } => because.is_none(),
             Self::RolledBack { .. } | Self::Failed { .. } | Self::Unfinished { .. } => false,
         }

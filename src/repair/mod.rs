@@ -28,7 +28,7 @@ pub(crate) use content::{keep_recipe, not_exact, prune_archives, refresh_recipes
 pub(crate) use execute::{execute, sweep};
 pub(crate) use job::{Done, Job, Outcome};
 
-pub(crate) use pin::{anchor_all, let_go};
+pub(crate) use pin::{record_and_pin_all, record_and_unpin};
 pub(crate) use recover::recover;
 pub(crate) use rollback::rollback;
 pub(crate) use stage::{Looked, is_ours_to_keep, look_at, look_through};

@@ -17,7 +17,7 @@ use crate::host::user::User;
 use crate::host::{Dir, Root};
 use crate::owner::{self, Refresh, Relink, RelinkedName};
 use crate::python::{self, Interpreter, Minor};
-use crate::store::{Anchored, Event, Registry, StoreError};
+use crate::store::{Event, Pin, Registry, StoreError};
 use crate::venv::{self, Link, Venv};
 
 /// Some links, or copies of an interpreter, of one venv; and of all venvs of one owner.
@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const MOST: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AnchorError {
+pub(crate) enum PinError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -33,14 +33,14 @@ pub(crate) enum AnchorError {
 }
 
 /// Pins a registered venv to its own minor version.
-pub(crate) fn anchor(
+pub(crate) fn record_and_pin(
     context: &Context,
     registry: &mut Registry,
     id: &str,
     venv: &Venv,
     reason: &str,
-) -> Result<(), AnchorError> {
-    match anchor_all(context, registry, &[(id.to_string(), venv.clone())], reason)?.pop() {
+) -> Result<(), PinError> {
+    match record_and_pin_all(context, registry, &[(id.to_string(), venv.clone())], reason)?.pop() {
         Some((_, error)) => Err(error.into()),
         None => Ok(()),
     }
@@ -49,12 +49,12 @@ pub(crate) fn anchor(
 /// Pins registered venvs, those of each owner by one process. Which links that changes is written
 /// down first: otherwise they would be taken for their owners', and never be changed back. Returns
 /// which venvs could not be pinned, by their numbers.
-pub(crate) fn anchor_all(
+pub(crate) fn record_and_pin_all(
     context: &Context,
     registry: &mut Registry,
     venvs: &[(String, Venv)],
     reason: &str,
-) -> Result<Vec<(usize, io::Error)>, AnchorError> {
+) -> Result<Vec<(usize, io::Error)>, PinError> {
     let (mut failed, mut before) = (Vec::new(), Vec::new());
     let mut by_owner: BTreeMap<u32, Vec<(usize, Vec<RelinkedName>)>> = BTreeMap::new();
     for (number, (id, venv)) in venvs.iter().enumerate() {
@@ -66,13 +66,13 @@ pub(crate) fn anchor_all(
             }
         };
         let Some(entry) = registry.get_mut(id) else { continue };
-        let mut anchored = Anchored::new(venv.site, reason);
+        let mut pinned = Pin::new(venv.site, reason);
         // A venv that is pinned already keeps what is known of it.
-        anchored.links = match &entry.anchored {
+        pinned.links = match &entry.pin {
             Some(known) if links.is_empty() => known.links.clone(),
             _ => links.clone(),
         };
-        before.push((number, entry.anchored.replace(anchored)));
+        before.push((number, entry.pin.replace(pinned)));
         by_owner.entry(venv.uid).or_default().push((number, links));
     }
     context.store.save_registry(registry)?;
@@ -80,12 +80,12 @@ pub(crate) fn anchor_all(
         failed.extend(pin_of_owner(context, venvs, owned));
     }
     let are_failed: BTreeSet<usize> = failed.iter().map(|(number, _)| *number).collect();
-    for (number, anchored) in before {
+    for (number, pinned) in before {
         let Some((id, venv)) = venvs.get(number) else { continue };
         if !are_failed.contains(&number) {
             audit(context, registry, id, "pinning", format!("to Python {}: {reason}", venv.site));
         } else if let Some(entry) = registry.get_mut(id) {
-            entry.anchored = anchored;
+            entry.pin = pinned;
         }
     }
     if !failed.is_empty() {
@@ -137,17 +137,17 @@ fn changed_meanwhile(venv: &Path) -> io::Error {
 }
 
 /// Lets a venv that we have pinned follow the default interpreter again.
-pub(crate) fn let_go(
+pub(crate) fn record_and_unpin(
     context: &Context,
     registry: &mut Registry,
     id: &str,
     venv: &Venv,
-) -> Result<(), AnchorError> {
-    let known = registry.get(id).and_then(|entry| entry.anchored.as_ref());
+) -> Result<(), PinError> {
+    let known = registry.get(id).and_then(|entry| entry.pin.as_ref());
     let links = known.map(|known| known.links.clone()).unwrap_or_default();
     unpin(context.root, &owner(context, venv), venv, &links)?;
-    set_anchored(context, registry, id, None)?;
-    audit(context, registry, id, "let-go", format!("it follows {} again", python::DEFAULT));
+    set_pin(context, registry, id, None)?;
+    audit(context, registry, id, "unpinned", format!("it follows {} again", python::DEFAULT));
     Ok(())
 }
 
@@ -158,14 +158,14 @@ fn audit(context: &Context, registry: &Registry, id: &str, what: &str, detail: S
 }
 
 /// Returns what was written there before.
-fn set_anchored(
+fn set_pin(
     context: &Context,
     registry: &mut Registry,
     id: &str,
-    anchored: Option<Anchored>,
-) -> Result<Option<Anchored>, StoreError> {
+    pinned: Option<Pin>,
+) -> Result<Option<Pin>, StoreError> {
     let Some(entry) = registry.get_mut(id) else { return Ok(None) };
-    let before = std::mem::replace(&mut entry.anchored, anchored);
+    let before = std::mem::replace(&mut entry.pin, pinned);
     context.store.save_registry(registry)?;
     Ok(before)
 }

@@ -462,7 +462,7 @@ mod tests {
         assert!(crash.is_ended());
         let entry = &crash.store.registry().unwrap().venvs[0];
         assert_eq!(crash.known(), [(crash.aside.clone(), current)]);
-        assert!(entry.anchored.is_some(), "it belongs on the default interpreter");
+        assert!(entry.pin.is_some(), "it belongs on the default interpreter");
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(crate) fn rollback(
     // While it still is aside: in its place it must never run the wrong interpreter.
     let owner = owner(context, &tree);
     match plan::fallback(&tree, before.followed, now) {
-        Some(Remedy::Anchor) => {
+        Some(Remedy::Pin) => {
             let links = pin::links_that_pin(context.root, &tree)?;
             if !links.is_empty() {
                 registry.set_links(&entry.id, before.path(), links.clone());
@@ -99,7 +99,7 @@ pub(crate) fn rollback(
         _ => {}
     }
     let standing = venv::inspect(context.root, path).ok();
-    let follows = entry.anchored.is_some() || standing.as_ref().is_some_and(Venv::follows);
+    let follows = entry.pin.is_some() || standing.as_ref().is_some_and(Venv::follows);
     let previous = PreviousTree::new(before.path(), current, follows);
     // Of what is no venv it is not known which files are the user's.
     let previous = previous.that_holds_files(standing.is_none());
@@ -196,8 +196,8 @@ impl Course<'_, '_> {
             notes.extend(self.note_late_writes(&mut swap));
             previous = swap.previous;
         }
-        let anchored = self.job.follows && self.now.default != Some(minor);
-        let done = Done::Restored { minor, previous, anchored, because };
+        let pinned = self.job.follows && self.now.default != Some(minor);
+        let done = Done::Restored { minor, previous, pinned, because };
         Ended { notes, restarted: restarted.services, ..done.into() }
     }
 }

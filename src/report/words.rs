@@ -41,7 +41,7 @@ pub(crate) fn decision(decision: &Decision) -> String {
         Remedy::Refresh => {
             "what it holds of its interpreter is refreshed, its services are restarted"
         }
-        Remedy::Anchor => "stays with the interpreter it has",
+        Remedy::Pin => "stays with the interpreter it has",
         Remedy::Rebuild if decision.before_dpkg => {
             "is rebuilt for the interpreter that stays, before dpkg runs"
         }
@@ -162,7 +162,7 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
                 printable(previous.path())
             ),
         ),
-        Done::Anchored { minor, because, services } => {
+        Done::Pinned { minor, because, services } => {
             let mut text = match because {
                 None => format!("stays with Python {minor}"),
                 Some(why) => {
@@ -172,7 +172,7 @@ pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, Strin
             if let Some(services) = services {
                 let _ = write!(text, "\nbut {services}");
             }
-            ("anchored", text)
+            ("pinned", text)
         }
         Done::RolledBack { because } => {
             ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))

@@ -30,7 +30,7 @@ pub(crate) struct Event {
     /// The venv's name.
     pub(crate) venv: String,
     path: PathText,
-    /// What was done: `rebuilt`, `refreshed`, `anchored`, `restarted`, `rolled-back`, `blocked`, `failed`.
+    /// What was done: `rebuilt`, `refreshed`, `pinned`, `restarted`, `rolled-back`, `blocked`, `failed`.
     pub(crate) what: String,
     pub(crate) detail: String,
 }

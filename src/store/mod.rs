@@ -33,7 +33,7 @@ pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
-pub(crate) use registry::{Anchored, Entry, Registry};
+pub(crate) use registry::{Entry, Pin, Registry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::file::printable;
@@ -369,7 +369,7 @@ mod tests {
             registry.add(Path::new(path), None, crate::plan::Policy::Auto).unwrap();
         }
         for entry in registry.venvs.iter_mut().take(2) {
-            entry.anchored = Some(Anchored::new(crate::python::Minor::new(3, 11), &because));
+            entry.pin = Some(Pin::new(crate::python::Minor::new(3, 11), &because));
         }
         store.save_registry(&registry).unwrap();
         let size = std::fs::metadata(store.dir().join(REGISTRY)).unwrap().len();

@@ -61,7 +61,7 @@ pub(crate) struct Entry {
     declared: Option<PathText>,
     pub(crate) registered_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) anchored: Option<Anchored>,
+    pub(crate) pin: Option<Pin>,
     /// The trees that rebuilds put aside.
     #[serde(default, skip_serializing_if = "PreviousTrees::is_empty")]
     pub(crate) previous_trees: PreviousTrees,
@@ -71,7 +71,7 @@ pub(crate) struct Entry {
 /// written down before it is pinned, so that no pin of ours is ever taken for its owner's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Anchored {
+pub(crate) struct Pin {
     pub(crate) at: Timestamp,
     /// The minor version it is pinned to.
     pub(crate) to: crate::python::Minor,
@@ -81,7 +81,7 @@ pub(crate) struct Anchored {
     pub(crate) links: Vec<RelinkedName>,
 }
 
-impl Anchored {
+impl Pin {
     pub(crate) fn new(to: crate::python::Minor, reason: &str) -> Self {
         Self { at: clock::now(), to, reason: file::within(reason, REASON), links: Vec::new() }
     }
@@ -220,7 +220,7 @@ impl Registry {
             relax: None,
             declared: None,
             registered_at: clock::now(),
-            anchored: None,
+            pin: None,
             previous_trees: PreviousTrees::default(),
         });
         Ok(self.venvs.len() - 1)
@@ -318,8 +318,8 @@ mod tests {
     #[test]
     fn a_reason_without_end_is_cut_short() {
         let flood = "\u{1b}é".repeat(1 << 20);
-        let anchored = Anchored::new(crate::python::Minor::new(3, 11), &flood);
-        assert!(anchored.reason.len() <= REASON && anchored.reason.ends_with('…'));
+        let pinned = Pin::new(crate::python::Minor::new(3, 11), &flood);
+        assert!(pinned.reason.len() <= REASON && pinned.reason.ends_with('…'));
     }
 
     /// Another id would orphan the recipe of a declared venv, whose id is not stored until

@@ -110,13 +110,13 @@ fn each_decision_is_a_line_in_the_journal() {
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(10);
     has(&journal.lines(), "blocked", "its packages");
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     let lines = journal.lines();
     has(&lines, "allowed", "stays with the interpreter it has");
     has(&lines, "pinning", "to Python 3.11: for the apt run that is going on");
     system.hook("post-invoke", &[]).expect(0);
-    has(&journal.lines(), "let-go", "follows /usr/bin/python3 again");
+    has(&journal.lines(), "unpinned", "follows /usr/bin/python3 again");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn files_of_the_users_own_are_shown_ten_of_them_in_words() {
 #[test]
 fn the_plan_names_change_effect_and_remedy() {
     let system = system();
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     let list = system.list(MINOR_UPGRADE);
     let plan = system.run(&["plan", "--json", "--from", &list]).expect(0).json();
     assert_eq!(
@@ -237,7 +237,7 @@ fn the_plan_names_change_effect_and_remedy() {
     );
     assert_eq!(plan["verdict"], "repair");
     assert_eq!(plan["venvs"][0]["effect"], "orphaned");
-    assert_eq!(plan["venvs"][0]["remedy"], "anchor");
+    assert_eq!(plan["venvs"][0]["remedy"], "pin");
     assert_eq!(plan["venvs"][0]["ready"], true);
     let words = system.run(&["plan", "--from", &list]).expect(0).stdout;
     assert!(words.contains("/usr/bin/python3 3.11.2 → 3.13.5"), "{words}");
@@ -284,7 +284,7 @@ fn doctor_tells_when_apt_called_last() {
 #[test]
 fn apts_own_dry_run_changes_nothing() {
     let system = system();
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     let before = system.state();
     let list = format!("VERSION 3\nDebug::pkgDPkgPM=1\n\n{}\n", MINOR_UPGRADE.join("\n"));
     let said = system.hook_with("pre-install", &list).expect(0);
@@ -295,9 +295,9 @@ fn apts_own_dry_run_changes_nothing() {
 }
 
 #[test]
-fn an_upgrade_that_moves_python_keeps_an_anchored_venv_with_its_minor() {
+fn an_upgrade_that_moves_python_keeps_an_pinned_venv_with_its_minor() {
     let system = system();
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     for _ in 0..2 {
         system.hook("pre-invoke", MINOR_UPGRADE).expect(0);
         system.hook("pre-install", MINOR_UPGRADE).expect(0);
@@ -313,7 +313,7 @@ fn an_upgrade_that_moves_python_keeps_an_anchored_venv_with_its_minor() {
     let status = system.run(&["status", "--json"]).expect(0).json();
     assert_eq!(status["venvs"][0]["state"], "healthy");
     assert!(
-        status["venvs"][0]["reasons"][0].as_str().unwrap().starts_with("anchored to Python 3.11")
+        status["venvs"][0]["reasons"][0].as_str().unwrap().starts_with("pinned to Python 3.11")
     );
     let history = system.run(&["history", "--json"]).expect(0).json();
     assert_eq!(
@@ -324,9 +324,9 @@ fn an_upgrade_that_moves_python_keeps_an_anchored_venv_with_its_minor() {
 }
 
 #[test]
-fn a_venv_that_was_anchored_stays_so_whatever_is_settled_again() {
+fn a_venv_that_was_pinned_stays_so_whatever_is_settled_again() {
     let system = system();
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     system.install_python("3.13.5-2");
     system.make_default("3.13");
@@ -369,7 +369,7 @@ fn a_venv_that_is_not_debians_is_not_rebuilt() {
 #[test]
 fn an_upgrade_that_did_not_happen_leaves_the_venv_as_it_was() {
     let system = system();
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-invoke", MINOR_UPGRADE).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     system.hook("post-invoke", MINOR_UPGRADE).expect(0);
@@ -381,7 +381,7 @@ fn an_upgrade_that_did_not_happen_leaves_the_venv_as_it_was() {
 #[test]
 fn a_transaction_that_failed_halfway_is_settled_when_it_is_finished() {
     let system = system();
-    system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+    system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     system.unpack_python("3.13.5-2");
     let said = system.hook("post-invoke", MINOR_UPGRADE).expect(0);
@@ -417,7 +417,7 @@ fn faults_of_ours_never_stop_apt() {
         ("transaction.json", "[]"),
     ] {
         let system = system();
-        system.run(&["register", "/srv/shop/venv", "--policy", "anchor"]).expect(0);
+        system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
         system.write(&format!("/var/lib/venvguard/{name}"), content);
         let said = system.hook("pre-install", MINOR_UPGRADE).expect(0);
         assert!(

@@ -37,10 +37,9 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
             findings.push(Finding::fault(what, mend));
         }
         findings.extend(of_entry(entry));
-        findings.extend(of_anchor(guard, entry));
+        findings.extend(of_pin(guard, entry));
         let Ok(venv) = venv else { continue };
-        if venv.base.ours && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Anchor)
-        {
+        if venv.base.ours && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Pin) {
             let context = guard.context();
             let ready = repair::readiness(
                 &context,
@@ -53,7 +52,7 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
                 findings.push(Finding::fault(
                     format!("{name} could not be rebuilt: {}", reasons.join("; ")),
                     format!(
-                        "mend that, or let it stay with its Python: `venvguard register {} --policy anchor`",
+                        "mend that, or let it stay with its Python: `venvguard register {} --policy pin`",
                         printable(entry.path())
                     ),
                 ));
@@ -103,8 +102,8 @@ fn of_entry(entry: &Entry) -> Vec<Finding> {
 }
 
 /// What a venv was pinned to must not go by itself.
-fn of_anchor(guard: &Guard, entry: &Entry) -> Option<Finding> {
-    let package = entry.anchored.as_ref()?.to.program();
+fn of_pin(guard: &Guard, entry: &Entry) -> Option<Finding> {
+    let package = entry.pin.as_ref()?.to.program();
     if !guard.root.is_system() {
         return None;
     }

@@ -19,9 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         case("crash_before_dpkg", before_dpkg),
         case("crash_after_dpkg", |machine| after_dpkg(machine, "--policy auto", On::New)),
-        case("crash_after_dpkg_anchored", |machine| {
-            after_dpkg(machine, "--policy anchor", On::Old)
-        }),
+        case("crash_after_dpkg_pinned", |machine| after_dpkg(machine, "--policy pin", On::Old)),
     ]
 }
 

@@ -77,7 +77,7 @@ fn others(machine: &Machine) -> Result<()> {
     ensure!(said.text.contains("the venv was not changed"), "{said:?}");
     machine.must_upgrade_python()?;
     let status = machine.run("venvguard status")?;
-    ensure!(status.text.contains("healthy") && status.text.contains("anchored"), "{status:?}");
+    ensure!(status.text.contains("healthy") && status.text.contains("pinned"), "{status:?}");
     machine.must(&format!(
         "test $(stat -c %U {venv}/var) = www-data; chown -R app:www-data {venv}/var"
     ))?;
