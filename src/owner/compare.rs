@@ -101,11 +101,11 @@ impl Compare {
         let site = venv::site_packages(&self.other.0, self.minor);
         let others = venv::distributions(&root.at(site)).unwrap_or_default();
         let known: BTreeSet<(String, Option<&str>)> =
-            others.iter().map(|one| (one.normalised_name(), one.version.as_deref())).collect();
+            others.iter().map(|one| (one.normalized_name(), one.version.as_deref())).collect();
         let place = venv::site_packages(Path::new(""), self.tree.site);
         distributions
             .iter()
-            .filter(|one| !known.contains(&(one.normalised_name(), one.version.as_deref())))
+            .filter(|one| !known.contains(&(one.normalized_name(), one.version.as_deref())))
             .map(|one| place.join(&one.info))
             .filter(|path| {
                 stat(tree, path).is_ok_and(|stat| FileIdentity::from(&stat).changed >= since)

@@ -58,7 +58,7 @@ impl<'a> Content<'a> {
             .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
         let relax = entry.relax;
         if let Some(file) = entry.requirements() {
-            let pip = distributions.iter().any(|one| one.normalised_name() == "pip");
+            let pip = distributions.iter().any(|one| one.normalized_name() == "pip");
             let wanted = Wanted::Listed { file, pip };
             return Ok(Self { wanted, modules, relax, notes: Vec::new() });
         }

@@ -49,7 +49,7 @@ impl Differences {
         let mut differences = Self::default();
         for requirement in &recipe.requirements {
             let name = requirement.name.to_string();
-            let found = installed.iter().find(|one| one.normalised_name() == name);
+            let found = installed.iter().find(|one| one.normalized_name() == name);
             let Some(kind) = kind(requirement, found) else { continue };
             let recorded = requirement.source.version().cloned();
             let difference = Difference { name: requirement.name.clone(), recorded, kind };

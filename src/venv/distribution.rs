@@ -50,8 +50,8 @@ pub(crate) struct Distribution {
 
 impl Distribution {
     /// The name by which it is the same as any other spelling of it.
-    pub(crate) fn normalised_name(&self) -> String {
-        normalised(&self.name)
+    pub(crate) fn normalized_name(&self) -> String {
+        normalized(&self.name)
     }
 
     /// The files that its installer wrote, relative to site-packages; None where it did
@@ -116,7 +116,7 @@ pub(super) fn scripts_in(entry_points: &str) -> Vec<String> {
 }
 
 /// The normal form of a distribution's name (PEP 503).
-pub(crate) fn normalised(name: &str) -> String {
+pub(crate) fn normalized(name: &str) -> String {
     let mut result = String::with_capacity(name.len());
     for character in name.chars() {
         match character {
@@ -151,14 +151,14 @@ pub(crate) fn top_level_modules_of(
     Ok(modules)
 }
 
-/// The distributions in a site-packages directory, sorted by normalised name.
+/// The distributions in a site-packages directory, sorted by normalized name.
 pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution>> {
     let site = open(site_packages)?;
     let mut found: Vec<(String, Distribution)> = site
         .entries()?
         .iter()
         .filter_map(|entry| distribution(&site, entry))
-        .map(|distribution| (distribution.normalised_name(), distribution))
+        .map(|distribution| (distribution.normalized_name(), distribution))
         .take(DISTRIBUTIONS_LIMIT + 1)
         .collect();
     if found.len() > DISTRIBUTIONS_LIMIT {
@@ -435,9 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_normalised_as_indexes_do_it() {
-        assert_eq!(normalised("Zope.Interface"), "zope-interface");
-        assert_eq!(normalised("a-_.b__c"), "a-b-c");
+    fn names_are_normalized_as_indexes_do_it() {
+        assert_eq!(normalized("Zope.Interface"), "zope-interface");
+        assert_eq!(normalized("a-_.b__c"), "a-b-c");
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Accounted {
         }
         let modules = distribution.declared_modules(site_packages);
         if modules.is_empty() {
-            self.modules.insert(distribution.normalised_name().replace('-', "_"));
+            self.modules.insert(distribution.normalized_name().replace('-', "_"));
         }
         self.modules.extend(modules);
         let scripts = distribution.declared_scripts(site_packages);

@@ -303,8 +303,8 @@ proptest! {
             )*};
         }
         each!(Name, Release, Url, Subdirectory, Token);
-        let name = normalised(&text);
-        prop_assert_eq!(normalised(&name), name);
+        let name = normalized(&text);
+        prop_assert_eq!(normalized(&name), name);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::text::{FileName, Hash, Name, Release, Url};
-use super::{Flavour, Recipe, Venv, normalised};
+use super::{Flavour, Recipe, Venv, normalized};
 use crate::host::file::{self, ReadError, printable};
 use crate::host::{Dir, Root};
 use crate::python::Minor;
@@ -31,7 +31,7 @@ const PROJECT: &str = ".project";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lock {
     pub(crate) path: PathBuf,
-    /// By normalised name. A lock for several platforms may have several versions.
+    /// By normalized name. A lock for several platforms may have several versions.
     packages: BTreeMap<String, Vec<Locked>>,
 }
 
@@ -168,7 +168,7 @@ impl Lock {
         for (name, locked) in packages {
             // What is no name is no distribution's.
             if Name::try_from(name.clone()).is_ok() {
-                by_name.entry(normalised(&name)).or_default().push(locked);
+                by_name.entry(normalized(&name)).or_default().push(locked);
             }
         }
         Ok(Self { path: path.to_path_buf(), packages: by_name })
@@ -176,7 +176,7 @@ impl Lock {
 
     /// What it has of a distribution.
     pub(crate) fn versions(&self, name: &str) -> &[Locked] {
-        self.packages.get(&normalised(name)).map_or(&[], Vec::as_slice)
+        self.packages.get(&normalized(name)).map_or(&[], Vec::as_slice)
     }
 
     /// Each distribution of which there is one version alone, `name==version`, but those in
@@ -185,7 +185,7 @@ impl Lock {
         let there: HashSet<String> = recipe
             .requirements
             .iter()
-            .map(|requirement| normalised(&requirement.name.to_string()))
+            .map(|requirement| normalized(&requirement.name.to_string()))
             .collect();
         self.packages
             .iter()

@@ -30,7 +30,7 @@ pub(crate) use additions::Additions;
 pub(crate) use base::way_out;
 pub(crate) use creator::CARRIED;
 pub(crate) use difference::{Difference, Differences};
-pub(crate) use distribution::{Distribution, distributions, normalised, top_level_modules_of};
+pub(crate) use distribution::{Distribution, distributions, normalized, top_level_modules_of};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use lock::{Lock, LockError};

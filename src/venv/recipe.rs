@@ -29,7 +29,7 @@ pub(crate) struct Recipe {
     pub(crate) prompt: Option<String>,
     /// Whether pip itself was in it.
     pub(crate) seed_pip: bool,
-    /// Sorted by normalised name.
+    /// Sorted by normalized name.
     pub(crate) requirements: Vec<Requirement>,
 }
 
@@ -205,7 +205,7 @@ impl Recipe {
             prompt: venv.prompt.clone(),
             seed_pip: distributions
                 .iter()
-                .any(|distribution| distribution.normalised_name() == "pip"),
+                .any(|distribution| distribution.normalized_name() == "pip"),
             requirements,
         })
     }
@@ -348,7 +348,7 @@ fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
             .ok()
             .map(|name| Requirement { name, source: Source::Newest { below } })
     };
-    match distribution.normalised_name().as_str() {
+    match distribution.normalized_name().as_str() {
         "pip" => Some(None),
         "wheel" => Some(newest("wheel", None)),
         // distribute was setuptools for a while.
@@ -366,7 +366,7 @@ fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
 
 fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
     Name::try_from(distribution.name.clone())?;
-    let name = Name::try_from(distribution.normalised_name())?;
+    let name = Name::try_from(distribution.normalized_name())?;
     let version = distribution.version.clone().and_then(|text| Release::try_from(text).ok());
     let source = match &distribution.origin {
         Origin::Index => {
