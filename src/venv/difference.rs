@@ -9,7 +9,7 @@ use pep440_rs::Version;
 
 use super::recipe::Requirement;
 use super::relax::{Nearest, Relax, nearest};
-use super::text::{Name, Release};
+use super::text::{Name, PackageVersion};
 use super::{Distribution, Recipe, Source};
 use crate::host::file::printable;
 use crate::host::redacted;
@@ -18,7 +18,7 @@ use crate::host::redacted;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) name: Name,
-    pub(crate) recorded: Option<Release>,
+    pub(crate) recorded: Option<PackageVersion>,
     pub(crate) kind: Kind,
 }
 
@@ -101,7 +101,7 @@ fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind>
 }
 
 /// Whether two spellings are one version.
-fn is_same(recorded: &Release, installed: &str) -> bool {
+fn is_same(recorded: &PackageVersion, installed: &str) -> bool {
     let recorded = recorded.to_string();
     match (Version::from_str(&recorded), Version::from_str(installed)) {
         (Ok(one), Ok(other)) => one == other,
@@ -109,7 +109,7 @@ fn is_same(recorded: &Release, installed: &str) -> bool {
     }
 }
 
-fn is_same_but_locally(recorded: &Release, installed: &str) -> bool {
+fn is_same_but_locally(recorded: &PackageVersion, installed: &str) -> bool {
     let public = |text: &str| Version::from_str(text).ok().map(Version::without_local);
     let recorded = public(&recorded.to_string());
     recorded.is_some() && recorded == public(installed)

@@ -8,7 +8,7 @@ use proptest::sample::select;
 use super::configuration::Configuration;
 use super::distribution::{headers, modules_in, scripts_in};
 use super::record::{RecordEntry, installed_files, is_identifier, record, top_level_modules};
-use super::text::{Name, Release, Subdirectory, Token, Url};
+use super::text::{Name, PackageVersion, Subdirectory, Token, Url};
 use super::*;
 use crate::host::Root;
 use crate::host::root::normal;
@@ -302,7 +302,7 @@ proptest! {
                 }
             )*};
         }
-        each!(Name, Release, Url, Subdirectory, Token);
+        each!(Name, PackageVersion, Url, Subdirectory, Token);
         let name = normalized(&text);
         prop_assert_eq!(normalized(&name), name);
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{FileName, Hash, Name, Release, Url};
+use super::text::{FileName, Hash, Name, PackageVersion, Url};
 use super::{Flavour, Recipe, Venv, normalized};
 use crate::host::file::{self, ReadError, printable};
 use crate::host::{Dir, Root};
@@ -38,7 +38,7 @@ pub(crate) struct Lock {
 /// One version of a distribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Locked {
-    pub(crate) version: Release,
+    pub(crate) version: PackageVersion,
     pub(crate) files: Vec<Distfile>,
 }
 

@@ -10,7 +10,7 @@ use std::{fmt, iter};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{Distfile, Lock};
-use super::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
+use super::text::{FileName, Hash, Name, PackageVersion, Subdirectory, Token, UnsafeText, Url};
 use super::{Distribution, Flavour, Origin, Venv};
 use crate::host::file::printable;
 use crate::host::root::normal;
@@ -75,7 +75,7 @@ impl LocalArchive<'_> {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Source {
     Index {
-        version: Release,
+        version: PackageVersion,
         /// The files it may be, if a lock has told them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         files: Vec<Distfile>,
@@ -88,20 +88,20 @@ pub(crate) enum Source {
         /// The version that was installed, here and below. An installer cannot ask for it, but
         /// a rebuild compares it. Recipes of schema 1 have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        version: Option<Release>,
+        version: Option<PackageVersion>,
     },
     Archive {
         url: Url,
         hash: Option<Hash>,
         subdirectory: Option<Subdirectory>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        version: Option<Release>,
+        version: Option<PackageVersion>,
     },
     Directory {
         url: Url,
         editable: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        version: Option<Release>,
+        version: Option<PackageVersion>,
     },
     /// A distribution that moves with the interpreter: the newest, or the newest below a
     /// version that would take something away.
@@ -130,7 +130,7 @@ pub(crate) enum Reason {
     #[error("it has no version")]
     NoVersion,
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    UnsafeText(#[from] UnsafeText),
     #[error("it was checked out by {:?}", redacted(.0))]
     UnknownVcs(String),
     #[error("where it came from cannot be read: {}", printable(redacted(.0)))]
@@ -322,7 +322,7 @@ impl Recipe {
 
 impl Source {
     /// The version that was installed, where it is known; none of what moves.
-    pub(super) fn version(&self) -> Option<&Release> {
+    pub(super) fn version(&self) -> Option<&PackageVersion> {
         match self {
             Self::Index { version, .. } => Some(version),
             Self::Vcs { version, .. }
@@ -367,11 +367,11 @@ fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
 fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
     Name::try_from(distribution.name.clone())?;
     let name = Name::try_from(distribution.normalized_name())?;
-    let version = distribution.version.clone().and_then(|text| Release::try_from(text).ok());
+    let version = distribution.version.clone().and_then(|text| PackageVersion::try_from(text).ok());
     let source = match &distribution.origin {
         Origin::Index => {
             let version = distribution.version.clone().ok_or(Reason::NoVersion)?;
-            Source::Index { version: Release::try_from(version)?, files: Vec::new() }
+            Source::Index { version: PackageVersion::try_from(version)?, files: Vec::new() }
         }
         Origin::Vcs { url, vcs, commit, subdirectory } => Source::Vcs {
             vcs: match vcs.as_str() {
@@ -400,11 +400,11 @@ fn requirement(distribution: &Distribution) -> Result<Requirement, Reason> {
     Ok(Requirement { name, source })
 }
 
-fn in_archive(dir: Option<&String>) -> Result<Option<Subdirectory>, Unfit> {
+fn in_archive(dir: Option<&String>) -> Result<Option<Subdirectory>, UnsafeText> {
     dir.cloned().map(Subdirectory::try_from).transpose()
 }
 
-fn without_fragment(url: &str) -> Result<Url, Unfit> {
+fn without_fragment(url: &str) -> Result<Url, UnsafeText> {
     Url::try_from(url.split('#').next().unwrap_or_default().to_string())
 }
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 
-use super::text::Release;
+use super::text::PackageVersion;
 
 /// How far a distribution may move where its own version cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -38,7 +38,7 @@ pub(crate) enum Nearest {
     /// That version: something else was wrong.
     Itself,
     Later {
-        version: Release,
+        version: PackageVersion,
         step: Relax,
     },
     Nothing,
@@ -46,7 +46,7 @@ pub(crate) enum Nearest {
 
 /// The lowest of those offered that is not below the one that was there. A version before
 /// its release is none.
-pub(crate) fn nearest(there: &Release, offered: &[&str]) -> Nearest {
+pub(crate) fn nearest(there: &PackageVersion, offered: &[&str]) -> Nearest {
     // Nothing can be said of a version that PEP 440 does not know, least of all that it is gone.
     let Ok(there) = Version::from_str(&there.to_string()) else { return Nearest::Itself };
     let offered = offered.iter().filter_map(|text| Version::from_str(text).ok());
@@ -63,7 +63,7 @@ pub(crate) fn nearest(there: &Release, offered: &[&str]) -> Nearest {
         (true, false) => Relax::Minor,
         (false, _) => Relax::Major,
     };
-    match Release::try_from(lowest.to_string()) {
+    match PackageVersion::try_from(lowest.to_string()) {
         Ok(version) => Nearest::Later { version, step },
         Err(_) => Nearest::Nothing,
     }
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_lowest_later_release_is_the_nearest() {
-        let release = |text: &str| Release::try_from(text.to_string()).unwrap();
+        let release = |text: &str| PackageVersion::try_from(text.to_string()).unwrap();
         let offered = ["2.1.0", "1.26.4", "1.23.2", "1.26.0rc1", "no version", "1.26.2"];
         for (there, offered, later, step) in [
             ("1.24.0", &offered[..], "1.26.2", Relax::Minor),

@@ -14,7 +14,7 @@ use crate::host::redacted;
 /// A text that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{:?} cannot stand in a requirement", redacted(.0))]
-pub(crate) struct Unfit(pub(crate) String);
+pub(crate) struct UnsafeText(pub(crate) String);
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident if $fits:path;)*) => {$(
@@ -24,10 +24,10 @@ macro_rules! texts {
         pub(crate) struct $name(String);
 
         impl TryFrom<String> for $name {
-            type Error = Unfit;
+            type Error = UnsafeText;
 
-            fn try_from(text: String) -> Result<Self, Unfit> {
-                if $fits(&text) { Ok(Self(text)) } else { Err(Unfit(text)) }
+            fn try_from(text: String) -> Result<Self, UnsafeText> {
+                if $fits(&text) { Ok(Self(text)) } else { Err(UnsafeText(text)) }
             }
         }
 
@@ -49,7 +49,7 @@ texts! {
     /// The name of a distribution (PEP 508).
     Name if is_name;
     /// A version in the alphabet of PEP 440.
-    Release if is_release;
+    PackageVersion if is_release;
     /// A URL without fragment, in the characters that a URL may have.
     Url if is_url;
     /// A directory in a repository or an archive, as it stands in a URL's fragment: neither pip
@@ -70,12 +70,12 @@ pub(crate) struct Hash {
 }
 
 impl TryFrom<String> for Hash {
-    type Error = Unfit;
+    type Error = UnsafeText;
 
-    fn try_from(text: String) -> Result<Self, Unfit> {
+    fn try_from(text: String) -> Result<Self, UnsafeText> {
         let parts = text.split_once(':');
         let hashes = parts.map(|(name, digits)| [(name.to_string(), digits.to_string())].into());
-        hashes.map_or(Ok(None), |hashes| Self::strongest(&hashes))?.ok_or(Unfit(text))
+        hashes.map_or(Ok(None), |hashes| Self::strongest(&hashes))?.ok_or(UnsafeText(text))
     }
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Hash {
 
 impl Hash {
     /// The best of several; none where there is none that installers take.
-    pub(super) fn strongest(hashes: &BTreeMap<String, String>) -> Result<Option<Self>, Unfit> {
+    pub(super) fn strongest(hashes: &BTreeMap<String, String>) -> Result<Option<Self>, UnsafeText> {
         let found = ["sha256", "sha512", "sha384"]
             .into_iter()
             .find_map(|algorithm| Some((algorithm, hashes.get(algorithm)?)));
@@ -106,9 +106,9 @@ impl Hash {
 
 impl Url {
     /// The URL of an absolute path, whatever bytes it has.
-    pub(super) fn of_path(path: &Path) -> Result<Self, Unfit> {
+    pub(super) fn of_path(path: &Path) -> Result<Self, UnsafeText> {
         if !path.is_absolute() {
-            return Err(Unfit(path.display().to_string()));
+            return Err(UnsafeText(path.display().to_string()));
         }
         let mut url = String::from("file://");
         for byte in path.as_os_str().as_bytes() {

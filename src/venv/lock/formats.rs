@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Distfile, Locked};
 use crate::host::toml;
-use crate::venv::text::{FileName, Hash, Release, Url};
+use crate::venv::text::{FileName, Hash, PackageVersion, Url};
 
 type Packages = Vec<(String, Locked)>;
 
@@ -44,7 +44,7 @@ fn locked(
     version: Option<String>,
     files: impl IntoIterator<Item = File>,
 ) -> Option<(String, Locked)> {
-    let version = Release::try_from(version?).ok()?;
+    let version = PackageVersion::try_from(version?).ok()?;
     let files =
         files.into_iter().map(File::distfile).collect::<Option<Vec<_>>>().unwrap_or_default();
     Some((name, Locked { version, files }))

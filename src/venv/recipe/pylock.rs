@@ -13,7 +13,9 @@ use crate::host::redacted;
 use crate::host::toml::{self, TomlError};
 use crate::venv::Flavour;
 use crate::venv::lock::Distfile;
-use crate::venv::text::{FileName, Hash, Name, Release, Subdirectory, Token, Unfit, Url};
+use crate::venv::text::{
+    FileName, Hash, Name, PackageVersion, Subdirectory, Token, UnsafeText, Url,
+};
 
 const LOCK_VERSION: &str = "1.0";
 /// Since 2 it has the versions of what came from no index.
@@ -27,7 +29,7 @@ pub(crate) enum RecipeError {
     #[error("{}", redacted(.0))]
     Damaged(String),
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    UnsafeText(#[from] UnsafeText),
     #[error("the recipe does not say where {0} comes from")]
     NoSource(Name),
 }
@@ -67,7 +69,7 @@ struct Made {
 struct Package {
     name: Name,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<Release>,
+    version: Option<PackageVersion>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vcs: Option<Checkout>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +94,7 @@ struct PackageTool {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Built {
-    version: Release,
+    version: PackageVersion,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,8 +141,9 @@ impl Remote {
         Some(Self { name: file.name.clone()?, url: file.url.clone()?, hashes: hashes(&file.hash) })
     }
 
-    fn distfile(self) -> Result<Distfile, Unfit> {
-        let hash = Hash::strongest(&self.hashes)?.ok_or_else(|| Unfit(self.name.to_string()))?;
+    fn distfile(self) -> Result<Distfile, UnsafeText> {
+        let hash =
+            Hash::strongest(&self.hashes)?.ok_or_else(|| UnsafeText(self.name.to_string()))?;
         Ok(Distfile { name: Some(self.name), url: Some(self.url), hash })
     }
 }
@@ -158,7 +161,7 @@ impl Package {
             wheels: Vec::new(),
             tool: None,
         };
-        let built = |version: &Option<Release>| {
+        let built = |version: &Option<PackageVersion>| {
             version.clone().map(|version| PackageTool { venvguard: Built { version } })
         };
         match source {
