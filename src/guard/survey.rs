@@ -147,7 +147,7 @@ impl Guard {
                 "it belongs to {owner}, and only its owner or root can have it guarded"
             ));
         }
-        let refused = |service| service::must_be_own(&self.root, service).err();
+        let refused = |service| service::require_trusted(&self.root, service).err();
         entry.services.iter().find_map(refused).map(|error| error.to_string())
     }
 

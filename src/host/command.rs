@@ -182,7 +182,7 @@ impl Program {
     }
 
     /// It changes nothing.
-    pub(crate) fn asks(mut self) -> Self {
+    pub(crate) fn read_only(mut self) -> Self {
         self.changes = false;
         self
     }

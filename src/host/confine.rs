@@ -313,8 +313,8 @@ fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
         .map_err(io::Error::from)
         .map_err(forbidden)?;
     for Overlay { from: path, to, from_identity } in overlays {
-        let from = tree::reach(&path.0, OFlags::PATH, *from_identity)?;
-        let to = dir::reach(&to.0, OFlags::PATH)?;
+        let from = tree::open_nofollow(&path.0, OFlags::PATH, *from_identity)?;
+        let to = dir::open_nofollow(&to.0, OFlags::PATH)?;
         // By descriptor: no name on the way can be exchanged between the look and the mount.
         rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
             .map_err(io::Error::from)

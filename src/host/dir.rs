@@ -44,7 +44,7 @@ fn dir_flags() -> OFlags {
 }
 
 /// Opens a directory to which no link leads: no name in its path is one.
-pub(crate) fn reach(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
+pub(crate) fn open_nofollow(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
     let resolve = if weakened(Weakness::FollowDirectories) {
         ResolveFlags::empty()
     } else {
@@ -60,7 +60,7 @@ pub(crate) fn reach(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
 impl Dir {
     /// Opens a directory to which no link leads.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let descriptor = reach(path, OFlags::RDONLY)?;
+        let descriptor = open_nofollow(path, OFlags::RDONLY)?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 

@@ -106,9 +106,9 @@ pub(crate) fn read_untrusted(path: &Path, limit: u64) -> Result<Vec<u8>, ReadErr
 pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let io = |path: &Path, source| ReadError::Io { path: path.to_path_buf(), source };
-    must_be_own(dir, &open_dir(dir).map_err(|error| io(dir, error))?)?;
+    require_trusted(dir, &open_dir(dir).map_err(|error| io(dir, error))?)?;
     let file = open_untrusted(path)?;
-    must_be_own(path, &file)?;
+    require_trusted(path, &file)?;
     read_open(file, path, limit)
 }
 
@@ -124,7 +124,7 @@ fn open_dir(path: &Path) -> io::Result<File> {
     Ok(opened?.into())
 }
 
-fn must_be_own(path: &Path, file: &File) -> Result<(), ReadError> {
+fn require_trusted(path: &Path, file: &File) -> Result<(), ReadError> {
     let access =
         Access::of(file).map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;
     let me = [rustix::process::geteuid().as_raw()];

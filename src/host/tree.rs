@@ -21,7 +21,7 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
 }
 
 /// Whether it is this directory that stands at `path`.
-pub(crate) fn stands_at(path: &Path, which: Identity) -> bool {
+pub(crate) fn is_at(path: &Path, which: Identity) -> bool {
     let found = identity(path);
     found == Some(which) || found.is_some() && weakened(Weakness::TakeAnyDirectory)
 }
@@ -32,8 +32,8 @@ pub(crate) fn identity_of_open(dir: impl AsFd) -> rustix::io::Result<Identity> {
 }
 
 /// Opens this directory; no link on the way is followed, and another one at its path is none.
-pub(crate) fn reach(path: &Path, access: OFlags, which: Identity) -> io::Result<OwnedFd> {
-    let dir = dir::reach(path, access)?;
+pub(crate) fn open_nofollow(path: &Path, access: OFlags, which: Identity) -> io::Result<OwnedFd> {
+    let dir = dir::open_nofollow(path, access)?;
     if identity_of_open(&dir)? != which && !weakened(Weakness::TakeAnyDirectory) {
         let path = super::file::printable(path);
         return Err(io::Error::other(format!("{path} was replaced")));
@@ -65,14 +65,14 @@ impl Parent {
     /// Opens the directory that `path` lies in; no link anywhere on the way is followed.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let parent = path.parent().unwrap_or(Path::new("/"));
-        let dir = dir::reach(parent, OFlags::RDONLY)?;
+        let dir = dir::open_nofollow(parent, OFlags::RDONLY)?;
         Ok(Self { dir, path: parent.to_path_buf() })
     }
 
     /// Opens a directory itself, if it is this one.
     pub(crate) fn known(path: &Path, which: Identity) -> io::Result<Self> {
         fault::point("come back to a directory")?;
-        let dir = reach(path, OFlags::RDONLY, which)?;
+        let dir = open_nofollow(path, OFlags::RDONLY, which)?;
         Ok(Self { dir, path: path.to_path_buf() })
     }
 
@@ -267,8 +267,9 @@ mod tests {
             fs::set_permissions(base.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::write(base.join("full/secret"), "").unwrap();
-        let is_new =
-            |name| must_be_new(&dir::reach(&base.join(name), OFlags::RDONLY).unwrap()).is_ok();
+        let is_new = |name| {
+            must_be_new(&dir::open_nofollow(&base.join(name), OFlags::RDONLY).unwrap()).is_ok()
+        };
         assert_eq!(["new", "public", "full"].map(is_new), [true, false, false]);
     }
 

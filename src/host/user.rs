@@ -62,7 +62,7 @@ fn asked(root: &Root, words: &[&str]) -> String {
     if !root.is_system() {
         return String::new();
     }
-    let answer = Program::new("/usr/bin/getent").args(words).asks().limit(LOOKUP_LIMIT).run();
+    let answer = Program::new("/usr/bin/getent").args(words).read_only().limit(LOOKUP_LIMIT).run();
     answer.map(|answer| answer.text()).unwrap_or_default()
 }
 

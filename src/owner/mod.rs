@@ -106,7 +106,7 @@ fn is_own(root: &Root, uid: u32) -> bool {
 
 fn process(name: &str, input: Vec<u8>, limit: Duration) -> Program {
     // The point at which a test interrupts is passed already.
-    let program = Program::new("/proc/self/exe").args(["own", name]).asks();
+    let program = Program::new("/proc/self/exe").args(["own", name]).read_only();
     let program = program.called(format!("venvguard own {name}"));
     program.input(input).limit(limit).memory_limit(MEMORY_LIMIT)
 }

@@ -274,7 +274,7 @@ fn forget(context: &Context, registry: &mut Registry, gone: &[PendingRemoval]) {
 /// Whether somebody has taken it away with the directory that it lay in, or put another one there.
 fn is_another(one: &PendingRemoval) -> bool {
     match tree::identity(one.path()) {
-        Some(_) => !tree::stands_at(one.path(), one.identity),
+        Some(_) => !tree::is_at(one.path(), one.identity),
         None => Parent::of(one.path()).is_err_and(|error| error.kind() == ErrorKind::NotFound),
     }
 }

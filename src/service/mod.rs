@@ -62,7 +62,7 @@ pub(crate) enum Restart {
 
 /// Whether a service is one of those that are asked and told for whom we work: the units of
 /// his own for an ordinary user, the system's for root.
-pub(crate) fn must_be_own(root: &Root, service: &Service) -> Result<(), ServiceError> {
+pub(crate) fn require_trusted(root: &Root, service: &Service) -> Result<(), ServiceError> {
     match (root.user(), service.manager()) {
         (Some(_), Manager::User) | (None, Manager::Systemd | Manager::Supervisord) => Ok(()),
         (Some(_), _) => Err(ServiceError::NotOwn(service.clone())),
@@ -72,7 +72,7 @@ pub(crate) fn must_be_own(root: &Root, service: &Service) -> Result<(), ServiceE
 
 /// How a service is, in its manager's eyes.
 pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, ServiceError> {
-    must_be_own(root, service)?;
+    require_trusted(root, service)?;
     match service.manager() {
         Manager::Systemd | Manager::User => systemd::condition(root, service.name()),
         Manager::Supervisord => supervisord::condition(root, service.name()),
@@ -82,7 +82,7 @@ pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, Ser
 /// Restarts a service, or starts it where it is down. `Done` says that it was told to start,
 /// not that it did: [`await_up`] tells. What is left alone is not to be waited for.
 pub(crate) fn restart(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
-    must_be_own(root, service)?;
+    require_trusted(root, service)?;
     match service.manager() {
         Manager::Systemd | Manager::User => systemd::restart(root, service.name()),
         Manager::Supervisord => supervisord::restart(root, service.name()),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::systemd::{self, systemctl};
-use super::{Manager, Restart, Service, ServiceError, condition, must_be_own, supervisord};
+use super::{Manager, Restart, Service, ServiceError, condition, require_trusted, supervisord};
 use crate::host::Root;
 use crate::host::file::printable;
 
@@ -19,7 +19,7 @@ const CHAIN: usize = 16;
 
 /// Stops a service, but nothing that is left alone, and no oneshot: it runs to its end by itself.
 pub(crate) fn stop(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
-    must_be_own(root, service)?;
+    require_trusted(root, service)?;
     match service.manager() {
         Manager::Systemd | Manager::User => systemd::stop(root, service.name()),
         Manager::Supervisord => supervisord::stop(root, service.name()),
@@ -98,7 +98,7 @@ fn ask(
         return Ok(BTreeMap::new());
     }
     let answer = systemctl(root)?
-        .asks()
+        .read_only()
         .args(["show", "--property=Id"])
         .args(properties.iter().map(|property| format!("--property={property}")))
         .arg("--")

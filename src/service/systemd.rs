@@ -97,7 +97,7 @@ pub(super) fn came_up_again(root: &Root, unit: &str) -> Result<bool, ServiceErro
 pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
     let ask = |selection: &[&str]| {
         Program::named(root, "journalctl")
-            .asks()
+            .read_only()
             .limit(QUESTION_LIMIT)
             .args(["--no-pager", "--quiet", "--output=cat", "--lines=5"])
             .args(selection)
@@ -150,7 +150,7 @@ impl Unit {
     fn ask(root: &Root, unit: &str) -> Result<Self, ServiceError> {
         let show = |properties: &[&str], unit: &str| -> Result<Self, ServiceError> {
             let properties = properties.iter().map(|property| format!("--property={property}"));
-            let program = systemctl(root)?.asks().arg("show").args(properties);
+            let program = systemctl(root)?.read_only().arg("show").args(properties);
             Ok(Self::read(&program.args(["--", unit]).run()?.text()))
         };
         let mut found = show(&PROPERTIES, unit)?;

@@ -85,7 +85,7 @@ impl PreviousTrees {
 
     /// Drops those that somebody removed: they count for nothing.
     pub(crate) fn forget_gone(&mut self) {
-        self.0.retain(|one| tree::stands_at(one.path(), one.identity));
+        self.0.retain(|one| tree::is_at(one.path(), one.identity));
     }
 
     /// Takes out what is more than `at_most`; but nothing that holds files of its own.

@@ -19,7 +19,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     if !root.is_system() {
         return Vec::new();
     }
-    let mut findings = match Program::new("/usr/bin/apt-config").arg("dump").asks().run() {
+    let mut findings = match Program::new("/usr/bin/apt-config").arg("dump").read_only().run() {
         Ok(finished) => of_configuration(&finished.text()),
         Err(error) => vec![Finding::fault(
             format!("apt's configuration cannot be read: {error}"),
@@ -93,7 +93,7 @@ fn of_trigger(root: &Root) -> Option<Finding> {
 }
 
 fn of_holds() -> Option<Finding> {
-    let held = Program::new("/usr/bin/apt-mark").arg("showhold").asks().run().ok()?.text();
+    let held = Program::new("/usr/bin/apt-mark").arg("showhold").read_only().run().ok()?.text();
     let held: Vec<&str> = held.lines().filter(|name| name.contains("python3")).collect();
     (!held.is_empty()).then(|| {
         Finding::note(format!("on hold, so that no upgrade changes it: {}", held.join(" ")))

@@ -36,7 +36,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
         return findings;
     }
     findings.extend(of_unit());
-    if Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).asks().run().is_err() {
+    if Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).read_only().run().is_err() {
         findings.push(Finding::note(
             "no mount namespace is to be had: venvs are rebuilt in place, away meanwhile, and share /tmp",
         ));
@@ -58,7 +58,7 @@ fn of_unit() -> Option<Finding> {
     }
     let is_active = Program::new("/usr/bin/systemctl")
         .args(["is-active", "--quiet", "venvguard-resume.path"])
-        .asks()
+        .read_only()
         .run();
     is_active.err().map(|_| {
         Finding::fault(

@@ -17,7 +17,7 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     let Ok(now) = guard.interpreters() else { return Vec::new() };
     let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
     let mut findings = vec![of_users(guard)];
-    let stands = |one: &&PendingRemoval| tree::stands_at(one.path(), one.identity);
+    let stands = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
     findings.extend(survey.registry.pending_removals.iter().filter(stands).map(|one| {
         let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
         Finding::fault(what, "`venvguard resume`")
@@ -108,8 +108,13 @@ fn of_pin(guard: &Guard, entry: &Entry) -> Option<Finding> {
         return None;
     }
     let packages = [package.clone(), format!("{package}-minimal")];
-    let automatic =
-        Program::new("/usr/bin/apt-mark").arg("showauto").args(&packages).asks().run().ok()?.text();
+    let automatic = Program::new("/usr/bin/apt-mark")
+        .arg("showauto")
+        .args(&packages)
+        .read_only()
+        .run()
+        .ok()?
+        .text();
     (!automatic.trim().is_empty()).then(|| {
         Finding::fault(
             format!("`apt autoremove` may take {package}, which {} needs", entry.name),
