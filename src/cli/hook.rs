@@ -20,7 +20,7 @@ pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
     match result {
         Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
-            let (consequence, way_out) = match moment {
+            let (consequence, remedy) = match moment {
                 Moment::PostInvoke => (
                     "the venvs are as this run left them",
                     Some("see `venvguard status`, then `venvguard resume`".to_string()),
@@ -32,7 +32,7 @@ pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
                 GuardError::Store(error) => Store::new(root).advice(error),
                 _ => None,
             };
-            if let Some(hint) = advice.or(way_out) {
+            if let Some(hint) = advice.or(remedy) {
                 report.hint(&hint);
             }
             Exit::Done

@@ -185,7 +185,7 @@ fn leaving_links(
     let bin = Dir::open(&root.at(&venv.path))?.dir("bin")?;
     let mut links = Vec::new();
     for name in interpreter_names(&bin)? {
-        if venv::way_out(root, &venv.path, &name).as_deref() == Some(from) {
+        if venv::base_interpreter_link(root, &venv.path, &name).as_deref() == Some(from) {
             let text = bin.read_link(&name)?;
             links.push(RelinkedName { name: PathText(name), from: PathText(text), to: to.into() });
         }

@@ -99,7 +99,7 @@ impl Report {
             for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
                 self.note(&words::block(decision));
             }
-            self.hint(&words::way_out(plan));
+            self.hint(&words::remediation(plan));
             return;
         }
         for decision in plan.notable() {
@@ -135,7 +135,7 @@ impl Report {
         };
         self.data(verdict);
         if plan.verdict() == Verdict::Block {
-            self.hint(&words::way_out(plan));
+            self.hint(&words::remediation(plan));
         }
     }
 

@@ -88,7 +88,7 @@ pub(super) fn block(decision: &Decision) -> String {
 }
 
 /// What a person can do about a blocked run.
-pub(super) fn way_out(plan: &Plan) -> String {
+pub(super) fn remediation(plan: &Plan) -> String {
     let blocking: Vec<&Decision> =
         plan.decisions.iter().filter(|decision| decision.blocks).collect();
     let by_policy: Vec<&Decision> =
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn the_ways_out_name_venvs_and_packages() {
         let way = |decisions: &[Decision]| {
-            way_out(&Plan { decisions: decisions.to_vec(), ..Plan::default() })
+            remediation(&Plan { decisions: decisions.to_vec(), ..Plan::default() })
         };
         let policy = decided("/srv/my shop/venv", Policy::Block, "3.11.2-7");
         assert_eq!(

@@ -56,7 +56,7 @@ pub(super) fn base(root: &Root, path: &Path, bin: Option<&Dir>, claims: &Claims<
 
 /// The interpreter that a name in `bin` leads out of the venv to. None where it stays inside,
 /// be it by another name in `bin` that leads out.
-pub(crate) fn way_out(root: &Root, venv: &Path, name: &Path) -> Option<PathBuf> {
+pub(crate) fn base_interpreter_link(root: &Root, venv: &Path, name: &Path) -> Option<PathBuf> {
     let chain = Chain::walk(root, venv, venv.join("bin").join(name));
     let leaves = chain.names.get(1).is_some_and(|target| !target.starts_with(venv));
     leaves.then(|| chain.known_as())

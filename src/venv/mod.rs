@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use additions::Additions;
-pub(crate) use base::way_out;
+pub(crate) use base::base_interpreter_link;
 pub(crate) use creator::CARRIED;
 pub(crate) use difference::{Difference, Differences};
 pub(crate) use distribution::{Distribution, distributions, normalized, top_level_modules_of};
