@@ -112,7 +112,7 @@ pub(super) enum Command {
     /// Called by apt and dpkg
     Hook {
         #[command(subcommand)]
-        moment: Moment,
+        event: HookEvent,
     },
     /// Write the man page, a shell's completions, or apt's hook
     #[command(hide = true)]
@@ -196,7 +196,7 @@ pub(super) struct Rebuild {
 
 /// The moments of an apt or dpkg run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
-pub(super) enum Moment {
+pub(super) enum HookEvent {
     /// `DPkg::Pre-Invoke`
     PreInvoke,
     /// `DPkg::Pre-Install-Pkgs`, version 3
@@ -204,7 +204,7 @@ pub(super) enum Moment {
     /// `DPkg::Post-Invoke`
     PostInvoke,
     /// A dpkg trigger or an rtupdate script: only marks work
-    Mark,
+    Trigger,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]

@@ -6,7 +6,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Exit;
-use super::arguments::Moment;
+use super::arguments::HookEvent;
 use crate::guard::{Guard, GuardError};
 use crate::host::Root;
 use crate::plan::Verdict;
@@ -14,14 +14,14 @@ use crate::report::Report;
 use crate::store::{Pending, Store};
 use crate::transaction::{ProtocolError, Transaction};
 
-pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
-    let result = catch_unwind(AssertUnwindSafe(|| live(root, report, moment)));
+pub(super) fn run(root: &Root, report: Report, event: HookEvent) -> Exit {
+    let result = catch_unwind(AssertUnwindSafe(|| live(root, report, event)));
     let report = Report::for_apt();
     match result {
         Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
-            let (consequence, remedy) = match moment {
-                Moment::PostInvoke => (
+            let (consequence, remedy) = match event {
+                HookEvent::PostInvoke => (
                     "the venvs are as this run left them",
                     Some("see `venvguard status`, then `venvguard resume`".to_string()),
                 ),
@@ -44,8 +44,8 @@ pub(super) fn run(root: &Root, report: Report, moment: Moment) -> Exit {
     }
 }
 
-fn live(root: &Root, report: Report, moment: Moment) -> Result<Exit, GuardError> {
-    if moment == Moment::PreInstall {
+fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardError> {
+    if event == HookEvent::PreInstall {
         let transaction = Transaction::read(list()?)?;
         if transaction.actions.is_empty() {
             return Ok(Exit::Done);
@@ -56,14 +56,14 @@ fn live(root: &Root, report: Report, moment: Moment) -> Result<Exit, GuardError>
         };
     }
     let guard = Guard::open(root.clone(), report)?;
-    match moment {
-        Moment::PreInvoke => {
+    match event {
+        HookEvent::PreInvoke => {
             guard.store.note_call();
             guard.snapshot()?;
         }
-        Moment::PostInvoke => drop(guard.settle()?),
-        Moment::Mark => guard.store.mark_pending(&Pending::new("dpkg changed Python"))?,
-        Moment::PreInstall => {}
+        HookEvent::PostInvoke => drop(guard.settle()?),
+        HookEvent::Trigger => guard.store.mark_pending(&Pending::new("dpkg changed Python"))?,
+        HookEvent::PreInstall => {}
     }
     Ok(Exit::Done)
 }

@@ -14,7 +14,7 @@ use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
 use crate::store::{Entry, PreviousTree};
-use crate::venv::{self, Link, NotAVenv, Venv};
+use crate::venv::{self, BaseLink, NotAVenv, Venv};
 
 type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
 
@@ -277,9 +277,9 @@ impl<'a> Facts<'a> {
     /// The version of the interpreter that runs when the venv is used now.
     fn version(&self, venv: &Venv) -> Option<Version> {
         let linked = match venv.base.link {
-            Link::Followed => self.now.default,
-            Link::Pinned => venv.base.minor,
-            Link::Copied | Link::Dangling => None,
+            BaseLink::Followed => self.now.default,
+            BaseLink::Pinned => venv.base.minor,
+            BaseLink::Copied | BaseLink::Dangling => None,
         };
         let interpreter = linked.and_then(|minor| self.now.get(minor));
         interpreter.map(|one| one.version.clone()).or_else(|| venv.base.version.clone())

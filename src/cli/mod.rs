@@ -88,7 +88,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
     match command {
         // What needs nothing of ours, and must work when all of ours is broken.
         Command::Doctor { json } => return Ok(doctor::doctor(&root, &report, json)),
-        Command::Hook { moment } => return Ok(hook::run(&root, report, moment)),
+        Command::Hook { event } => return Ok(hook::run(&root, report, event)),
         Command::Confine { specification, program } => {
             return Ok(confined(&report, &specification, &program));
         }

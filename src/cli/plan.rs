@@ -9,7 +9,7 @@ use super::Exit;
 use crate::guard::Guard;
 use crate::host::Program;
 use crate::host::file::{open_untrusted, printable};
-use crate::plan::{Moment, Remedy, Verdict};
+use crate::plan::{Phase, Remedy, Verdict};
 use crate::repair;
 use crate::report::PlanJson;
 use crate::transaction::{Transaction, predict, simulated};
@@ -32,7 +32,7 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
     let now = guard.interpreters()?;
     let after = predict(&now, &actions);
     let survey = guard.look()?;
-    let plan = guard.plan(&survey, &now, &after, Moment::BeforeDpkg);
+    let plan = guard.plan(&survey, &now, &after, Phase::BeforeDpkg);
     if json {
         guard.report.json(&PlanJson::from(&plan));
     } else {

@@ -134,7 +134,7 @@ fn asked_for<'a>(
         return chosen(&survey.registry, &wanted.venvs)?
             .into_iter()
             .map(|entry| match survey.entries().find(|(one, _)| one.id == entry.id) {
-                Some((entry, Ok(venv))) if !venv.base.ours => bail!(
+                Some((entry, Ok(venv))) if !venv.base.is_debian => bail!(
                     "cannot rebuild {}: its interpreter {} is not Debian's, venvguard leaves it alone; nothing was changed",
                     entry.name,
                     printable(&venv.base.path)
@@ -148,7 +148,7 @@ fn asked_for<'a>(
     Ok(healths(guard, survey)?
         .into_iter()
         .filter_map(|((entry, venv), health)| {
-            let venv = venv.as_ref().ok().filter(|venv| venv.base.ours)?;
+            let venv = venv.as_ref().ok().filter(|venv| venv.base.is_debian)?;
             let stays = entry.policy == Policy::Pin;
             let remedy = match health.state {
                 _ if entry.policy == Policy::Ignore => return None,

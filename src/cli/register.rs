@@ -82,7 +82,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
             venv.site
         ));
         report_not_exact(guard, entry, venv);
-        if !venv.base.ours {
+        if !venv.base.is_debian {
             guard.report.note(&format!(
                 "{}: its base interpreter {} is not Debian's: no upgrade changes it, venvguard leaves it alone",
                 entry.name,

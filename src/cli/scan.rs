@@ -25,7 +25,7 @@ struct ScanJson {
 struct FoundJson {
     path: String,
     flavour: venv::Flavour,
-    link: venv::Link,
+    link: venv::BaseLink,
     python: String,
     guardable: bool,
     registered: bool,
@@ -53,7 +53,7 @@ pub(super) fn scan(
             continue;
         }
         let is_own = guard.root.user().is_none_or(|uid| uid == venv.uid);
-        if register && venv.base.ours && is_own {
+        if register && venv.base.is_debian && is_own {
             match registry.add(&venv.path, None, guard.config.policy) {
                 Ok(entry) => {
                     repair::keep_recipe(&guard.context(), entry, &venv)?;
@@ -88,7 +88,7 @@ pub(super) fn scan(
                 flavour: venv.flavour,
                 link: venv.base.link,
                 python: venv.site.to_string(),
-                guardable: venv.base.ours,
+                guardable: venv.base.is_debian,
                 registered: *registered,
             })
             .collect();
@@ -102,7 +102,7 @@ pub(super) fn scan(
     let rows: Vec<Vec<String>> = found
         .iter()
         .map(|(venv, registered)| {
-            let guarded = match (venv.base.ours, registered) {
+            let guarded = match (venv.base.is_debian, registered) {
                 (_, true) => "registered",
                 (true, false) => "not registered",
                 (false, false) => "not Debian's Python",
@@ -117,7 +117,7 @@ pub(super) fn scan(
         })
         .collect();
     guard.report.data(table(&["PATH", "PYTHON", "INTERPRETER", "MADE BY", "GUARD"], &rows));
-    if found.iter().any(|(venv, registered)| venv.base.ours && !registered) {
+    if found.iter().any(|(venv, registered)| venv.base.is_debian && !registered) {
         guard.report.hint("`venvguard scan --register` puts them under guard");
     }
     Ok(Exit::Done)

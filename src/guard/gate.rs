@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{Guard, GuardError, Survey};
 use crate::host::file::printable;
-use crate::plan::{Effect, Moment, Plan, Remedy, Verdict};
+use crate::plan::{Effect, Phase, Plan, Remedy, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done};
 use crate::report;
 use crate::service::Service;
 use crate::store::{Event, Pending, StoreError, TransactionRecord};
 use crate::transaction::{Transaction, predict};
-use crate::venv::Link;
+use crate::venv::BaseLink;
 
 impl Guard {
     /// Answers apt's list.
@@ -33,7 +33,7 @@ impl Guard {
             self.recover(&mut registry, &now);
         }
         let mut survey = self.survey(registry);
-        let plan = self.plan(&survey, &now, &after, Moment::BeforeDpkg);
+        let plan = self.plan(&survey, &now, &after, Phase::BeforeDpkg);
         if plan.changes.is_empty() || plan.notable().next().is_none() {
             return Ok(Verdict::Allow);
         }
@@ -112,7 +112,7 @@ impl Guard {
             plan.decisions.iter().filter(|one| one.remedy != Remedy::None && !one.before_dpkg)
         {
             let Some((_, venv)) = survey.get(&decision.id) else { continue };
-            if decision.effect == Effect::Orphaned && venv.base.link == Link::Followed {
+            if decision.effect == Effect::Orphaned && venv.base.link == BaseLink::Followed {
                 holds.push((decision.id.clone(), venv.clone()));
             }
             let found = running.remove(&decision.id).unwrap_or_default();

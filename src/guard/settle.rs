@@ -2,7 +2,7 @@
 
 use super::{Guard, GuardError, Survey};
 use crate::host::file::printable;
-use crate::plan::{Moment, Plan, Remedy};
+use crate::plan::{Phase, Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
 use crate::store::{Event, Pending, TransactionRecord};
@@ -109,7 +109,7 @@ impl Guard {
                 self.store.audit(&Event::new(&entry.name, entry.path(), "refused", why));
             }
         }
-        let plan = self.plan(&survey, &before, &now, Moment::AfterDpkg);
+        let plan = self.plan(&survey, &before, &now, Phase::AfterDpkg);
         self.record_and_unpin(&mut survey, &now);
         let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now);
         self.store.save_interpreters(&now)?;

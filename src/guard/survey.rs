@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{Guard, GuardError};
 use crate::host::user;
-use crate::plan::{self, Decision, Effect, Moment, Plan, Policy, Readiness, Remedy, Subject};
+use crate::plan::{self, Decision, Effect, Phase, Plan, Policy, Readiness, Remedy, Subject};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Looked, Target};
 use crate::service::{self, Condition, Processes, Service, ServiceMap};
@@ -181,7 +181,7 @@ impl Guard {
         survey: &Survey,
         before: &Interpreters,
         after: &Interpreters,
-        moment: Moment,
+        phase: Phase,
     ) -> Plan {
         let mut looked = self.look_through_orphans(survey, before, after);
         let decisions = survey
@@ -196,7 +196,7 @@ impl Guard {
                     }
                     None => Readiness::Ready,
                 };
-                Some(plan::decide(&subject, assessment, &readiness, before, after, moment))
+                Some(plan::decide(&subject, assessment, &readiness, before, after, phase))
             })
             .collect();
         Plan { changes: changes(before, after), decisions }
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
     use crate::host::{Program, Root};
     use crate::report::Report;
-    use crate::venv::Link;
+    use crate::venv::BaseLink;
 
     /// A machine whose systemctl knows units in some states, and a venv that declares them all.
     fn machine(states: &[(&str, &str)]) -> (tempfile::TempDir, Guard, Survey) {
@@ -342,7 +342,7 @@ mod tests {
         let install = Program::new("/usr/bin/install").arg("-m755");
         install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
         let guard = Guard::open(Root::new(base), Report::for_command()).unwrap();
-        let venv = plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+        let venv = plan::samples::subject(BaseLink::Pinned, crate::python::Minor::new(3, 11)).venv;
         let mut registry = Registry::default();
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap();
         entry.services =

@@ -173,7 +173,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let temporary = dir.join(name);
-    // A pending_removal of a crashed writer. The callers hold the lock, but for `hook mark`: of two
+    // A leftover of a crashed writer. The callers hold the lock, but for `hook trigger`: of two
     // that mark at once the slower one fails, and what it marks is marked.
     remove_if_there(&temporary)?;
     let result = (|| {

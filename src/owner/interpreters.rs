@@ -58,7 +58,7 @@ impl Task for Relink {
             }
             let stat = bin.stat(&name.0)?;
             let temporary = PathBuf::from(format!(".{}.venvguard", name.0.display()));
-            // A pending_removal of an interruption between the next two calls.
+            // A leftover of an interruption between the next two calls.
             bin.unlink(&temporary)?;
             fault::point("make a link")?;
             rustix::fs::symlinkat(&to.0, bin.descriptor(), &temporary)?;

@@ -105,7 +105,7 @@ fn temporary() -> PathBuf {
 }
 
 fn create(tree: &Dir) -> io::Result<(File, i64)> {
-    // A pending_removal of an interrupted pass.
+    // A leftover of an interrupted pass.
     tree.unlink(&temporary())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =

@@ -2,7 +2,7 @@
 
 use crate::python::{self, Interpreters, Minor};
 use crate::transaction::{Change, ChangeKind, changes};
-use crate::venv::Link;
+use crate::venv::BaseLink;
 
 use super::{Effect, Subject};
 
@@ -28,24 +28,26 @@ impl Assessment {
 /// not blamed on the change.
 pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpreters) -> Assessment {
     let venv = &subject.venv;
-    if !venv.base.ours {
+    if !venv.base.is_debian {
         return Assessment::unharmed("its base interpreter is not Debian's");
     }
     match venv.base.link {
-        Link::Followed => followed(venv.site, before, after),
+        BaseLink::Followed => followed(venv.site, before, after),
         // Once the default has moved, it hangs on its own interpreter alone.
-        Link::Pinned if subject.pinned && before.default == Some(venv.site) => {
+        BaseLink::Pinned if subject.pinned && before.default == Some(venv.site) => {
             followed(venv.site, before, after)
         }
-        Link::Pinned => match venv.base.minor {
+        BaseLink::Pinned => match venv.base.minor {
             Some(minor) if minor == venv.site => pinned(minor, before, after),
             _ => broken_before(),
         },
-        Link::Copied => copied(subject, before, after),
+        BaseLink::Copied => copied(subject, before, after),
         // What it hung on went away: now, or long ago.
-        Link::Dangling if venv.follows() => followed(venv.site, before, after),
-        Link::Dangling if venv.base.minor == Some(venv.site) => pinned(venv.site, before, after),
-        Link::Dangling => broken_before(),
+        BaseLink::Dangling if venv.follows() => followed(venv.site, before, after),
+        BaseLink::Dangling if venv.base.minor == Some(venv.site) => {
+            pinned(venv.site, before, after)
+        }
+        BaseLink::Dangling => broken_before(),
     }
 }
 
@@ -141,12 +143,12 @@ fn of_minor(minor: Minor, before: &Interpreters, after: &Interpreters) -> Option
 pub(crate) mod samples {
     use super::super::Policy;
     use super::*;
-    use crate::venv::{Base, Flavour, Venv};
+    use crate::venv::{BaseInterpreter, Flavour, Venv};
 
     /// A venv of `site` that hangs on its interpreter by `link`.
-    pub(crate) fn subject(link: Link, site: Minor) -> Subject {
+    pub(crate) fn subject(link: BaseLink, site: Minor) -> Subject {
         let path =
-            if link == Link::Followed { python::DEFAULT.into() } else { python::path_of(site) };
+            if link == BaseLink::Followed { python::DEFAULT.into() } else { python::path_of(site) };
         Subject {
             id: "1".into(),
             name: "shop".into(),
@@ -155,13 +157,13 @@ pub(crate) mod samples {
             venv: Venv {
                 path: "/srv/shop/venv".into(),
                 flavour: Flavour::Venv,
-                base: Base {
+                base: BaseInterpreter {
                     link,
                     path,
                     minor: Some(site),
                     version: None,
                     copies: Vec::new(),
-                    ours: true,
+                    is_debian: true,
                 },
                 site,
                 uid: 1000,
@@ -185,7 +187,7 @@ mod tests {
 
     /// The effects on a followed, a pinned and a copied venv of 3.11.
     fn effects(before: &[&str], after: &[&str]) -> [Effect; 3] {
-        [Link::Followed, Link::Pinned, Link::Copied]
+        [BaseLink::Followed, BaseLink::Pinned, BaseLink::Copied]
             .map(|link| assess(&subject(link, OLD), &system(before), &system(after)).effect)
     }
 
@@ -206,17 +208,17 @@ mod tests {
 
     #[test]
     fn what_was_broken_before_is_not_blamed_on_the_change() {
-        let followed = subject(Link::Followed, Minor::new(3, 9));
+        let followed = subject(BaseLink::Followed, Minor::new(3, 9));
         let assessment =
             assess(&followed, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
         assert_eq!(assessment, broken_before());
-        let copied = subject(Link::Copied, Minor::new(3, 9));
+        let copied = subject(BaseLink::Copied, Minor::new(3, 9));
         assert_eq!(assess(&copied, &system(&["3.11.2-6"]), &system(&[])), broken_before());
     }
 
     #[test]
     fn a_venv_rebuilt_already_is_left_alone() {
-        let rebuilt = subject(Link::Followed, NEW);
+        let rebuilt = subject(BaseLink::Followed, NEW);
         let before = system(&["3.11.2-6"]);
         let after = system(&["3.13.5-2", "3.11.2-6"]);
         assert_eq!(assess(&rebuilt, &before, &after).effect, Effect::None);
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_venv_pinned_for_the_transaction_counts_as_followed() {
-        let mut held = subject(Link::Pinned, OLD);
+        let mut held = subject(BaseLink::Pinned, OLD);
         held.pinned = true;
         let assessment = assess(&held, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
         assert_eq!(assessment.effect, Effect::Orphaned);
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn a_link_that_lost_its_interpreter_tells_what_it_hung_on() {
         let dangling = |path: &str| {
-            let mut subject = subject(Link::Dangling, OLD);
+            let mut subject = subject(BaseLink::Dangling, OLD);
             subject.venv.base.path = path.into();
             subject
         };
@@ -253,8 +255,8 @@ mod tests {
 
     #[test]
     fn an_interpreter_that_is_not_debians_is_none_of_our_business() {
-        let mut foreign = subject(Link::Pinned, OLD);
-        foreign.venv.base.ours = false;
+        let mut foreign = subject(BaseLink::Pinned, OLD);
+        foreign.venv.base.is_debian = false;
         assert_eq!(assess(&foreign, &system(&["3.11.2-6"]), &system(&[])).effect, Effect::None);
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::python::{self, Interpreters};
-use crate::venv::{Link, Venv};
+use crate::venv::{BaseLink, Venv};
 
 /// What `status` says of a venv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -35,9 +35,9 @@ impl Health {
 /// venv that runs old code why it is thought so.
 pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> Health {
     let base = &venv.base;
-    if !base.ours {
+    if !base.is_debian {
         return match base.link {
-            Link::Dangling => {
+            BaseLink::Dangling => {
                 Health::new(State::Stranded, format!("{} is gone", base.path.display()))
             }
             _ => Health::new(
@@ -50,9 +50,9 @@ pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> H
         };
     }
     let runs = match base.link {
-        Link::Followed => now.default,
-        Link::Pinned | Link::Copied => base.minor,
-        Link::Dangling => None,
+        BaseLink::Followed => now.default,
+        BaseLink::Pinned | BaseLink::Copied => base.minor,
+        BaseLink::Dangling => None,
     };
     let Some(interpreter) = runs.and_then(|minor| now.get(minor)) else {
         return Health::new(State::Stranded, format!("{} is not installed", base.path.display()));
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::python::{BuildId, Minor};
     use crate::transaction::samples::system;
-    use crate::venv::Copy;
+    use crate::venv::CopiedInterpreter;
 
     const OLD: Minor = Minor::new(3, 11);
 
@@ -103,19 +103,19 @@ mod tests {
 
     #[test]
     fn a_venv_is_judged_by_the_interpreter_it_runs() {
-        let followed = subject(Link::Followed, OLD).venv;
+        let followed = subject(BaseLink::Followed, OLD).venv;
         assert_eq!(state(&followed, &["3.11.2-6"]), State::Healthy);
         assert_eq!(state(&followed, &["3.13.5-2", "3.11.2-6"]), State::Orphaned);
         assert_eq!(state(&followed, &[]), State::Stranded);
-        let pinned = subject(Link::Pinned, OLD).venv;
+        let pinned = subject(BaseLink::Pinned, OLD).venv;
         assert_eq!(state(&pinned, &["3.13.5-2", "3.11.2-6"]), State::Healthy);
         assert_eq!(state(&pinned, &["3.13.5-2"]), State::Stranded);
     }
 
     #[test]
     fn a_copy_is_healthy_only_if_it_is_of_the_same_build() {
-        let mut copied = subject(Link::Copied, OLD).venv;
-        copied.base.copies = vec![Copy {
+        let mut copied = subject(BaseLink::Copied, OLD).venv;
+        copied.base.copies = vec![CopiedInterpreter {
             name: "python3".into(),
             version: None,
             build_id: Some(BuildId("3.11.2-6".into())),
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_process_with_old_code_needs_a_restart() {
-        let venv = subject(Link::Pinned, OLD).venv;
+        let venv = subject(BaseLink::Pinned, OLD).venv;
         let health = health(&venv, &system(&["3.11.2-6"]), &["pid 7 runs a deleted file".into()]);
         assert_eq!(health.state, State::RestartNeeded);
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use effect::samples;
 pub(crate) use effect::{Assessment, assess};
 pub(crate) use health::{Health, State, health};
-pub(crate) use remedy::{Moment, Readiness, decide, fallback};
+pub(crate) use remedy::{Phase, Readiness, decide, fallback};
 
 use crate::transaction::Change;
 use crate::venv::Venv;

@@ -4,11 +4,11 @@ use crate::python::Interpreters;
 
 use super::{Assessment, Decision, Effect, Policy, Remedy, State, Subject, health};
 use crate::transaction::{Change, ChangeKind};
-use crate::venv::{Flavour, Link, Venv};
+use crate::venv::{BaseLink, Flavour, Venv};
 
 /// When the decision is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub(crate) enum Phase {
     /// dpkg has not run: `after` is a prediction, and the transaction can still be blocked.
     BeforeDpkg,
     /// dpkg has run: `after` is what is there.
@@ -31,7 +31,7 @@ pub(crate) fn decide(
     readiness: &Readiness,
     before: &Interpreters,
     after: &Interpreters,
-    moment: Moment,
+    phase: Phase,
 ) -> Decision {
     let Assessment { effect, change, reasons } = assessment;
     let mut decision = Decision {
@@ -49,7 +49,7 @@ pub(crate) fn decide(
     if effect == Effect::None || matches!(subject.policy, Policy::Warn | Policy::Ignore) {
         return decision;
     }
-    if subject.policy == Policy::Block && moment == Moment::BeforeDpkg {
+    if subject.policy == Policy::Block && phase == Phase::BeforeDpkg {
         decision.blocks = true;
         decision.reasons.push("its policy is \"block\"".into());
         return decision;
@@ -68,8 +68,8 @@ pub(crate) fn decide(
             decision.remedy = Remedy::Rebuild;
         }
         Effect::Stale => decision.remedy = Remedy::Refresh,
-        Effect::Orphaned => orphaned(&mut decision, subject, readiness, after, moment),
-        Effect::Stranded => stranded(&mut decision, readiness, before, after, moment),
+        Effect::Orphaned => orphaned(&mut decision, subject, readiness, after, phase),
+        Effect::Stranded => stranded(&mut decision, readiness, before, after, phase),
     }
     decision
 }
@@ -79,10 +79,12 @@ pub(crate) fn decide(
 pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Remedy> {
     let stays = now.get(venv.site).is_some();
     match venv.base.link {
-        Link::Followed | Link::Pinned if follows && stays && now.default != Some(venv.site) => {
+        BaseLink::Followed | BaseLink::Pinned
+            if follows && stays && now.default != Some(venv.site) =>
+        {
             Some(Remedy::Pin)
         }
-        Link::Copied if health(venv, now, &[]).state == State::Stale => Some(Remedy::Refresh),
+        BaseLink::Copied if health(venv, now, &[]).state == State::Stale => Some(Remedy::Refresh),
         _ => None,
     }
 }
@@ -98,7 +100,7 @@ fn orphaned(
     subject: &Subject,
     readiness: &Readiness,
     after: &Interpreters,
-    moment: Moment,
+    phase: Phase,
 ) {
     let can_pin = after.get(subject.venv.site).is_some();
     match readiness {
@@ -110,13 +112,13 @@ fn orphaned(
             decision.remedy = Remedy::Pin;
             decision.reasons.extend_from_slice(reasons);
         }
-        Readiness::Ready if moment == Moment::AfterDpkg => decision.remedy = Remedy::Rebuild,
+        Readiness::Ready if phase == Phase::AfterDpkg => decision.remedy = Remedy::Rebuild,
         Readiness::Ready => impossible(
             decision,
             &["its old interpreter goes away in the same transaction, so that a failing rebuild would leave it dead".into()],
-            moment,
+            phase,
         ),
-        Readiness::NotReady(reasons) => impossible(decision, reasons, moment),
+        Readiness::NotReady(reasons) => impossible(decision, reasons, phase),
     }
 }
 
@@ -127,14 +129,14 @@ fn stranded(
     readiness: &Readiness,
     before: &Interpreters,
     after: &Interpreters,
-    moment: Moment,
+    phase: Phase,
 ) {
     let target_is_there = after
         .default
         .is_some_and(|minor| before.default == Some(minor) && before.get(minor).is_some());
     match readiness {
-        Readiness::NotReady(reasons) => impossible(decision, reasons, moment),
-        Readiness::Ready if moment == Moment::AfterDpkg && after.default.is_some() => {
+        Readiness::NotReady(reasons) => impossible(decision, reasons, phase),
+        Readiness::Ready if phase == Phase::AfterDpkg && after.default.is_some() => {
             decision.remedy = Remedy::Rebuild;
         }
         Readiness::Ready if target_is_there => {
@@ -144,14 +146,14 @@ fn stranded(
         Readiness::Ready => impossible(
             decision,
             &["no other interpreter is installed that it could be rebuilt for beforehand".into()],
-            moment,
+            phase,
         ),
     }
 }
 
-fn impossible(decision: &mut Decision, reasons: &[String], moment: Moment) {
+fn impossible(decision: &mut Decision, reasons: &[String], phase: Phase) {
     decision.remedy = Remedy::Impossible;
-    decision.blocks = moment == Moment::BeforeDpkg;
+    decision.blocks = phase == Phase::BeforeDpkg;
     decision.reasons.extend_from_slice(reasons);
 }
 
@@ -161,29 +163,29 @@ mod tests {
     use super::*;
     use crate::python::{BuildId, Minor};
     use crate::transaction::samples::system;
-    use crate::venv::Copy;
+    use crate::venv::CopiedInterpreter;
 
     const OLD: Minor = Minor::new(3, 11);
 
     struct Case {
-        link: Link,
+        link: BaseLink,
         policy: Policy,
         readiness: Readiness,
-        moment: Moment,
+        phase: Phase,
         before: &'static [&'static str],
         after: &'static [&'static str],
     }
 
     const MINOR: Case = Case {
-        link: Link::Followed,
+        link: BaseLink::Followed,
         policy: Policy::Auto,
         readiness: Readiness::Ready,
-        moment: Moment::BeforeDpkg,
+        phase: Phase::BeforeDpkg,
         before: &["3.11.2-6"],
         after: &["3.13.5-2", "3.11.2-6"],
     };
     const AUTOREMOVE: Case = Case {
-        link: Link::Pinned,
+        link: BaseLink::Pinned,
         before: &["3.13.5-2", "3.11.2-6"],
         after: &["3.13.5-2"],
         ..MINOR
@@ -194,7 +196,7 @@ mod tests {
         subject.policy = case.policy;
         let (before, after) = (system(case.before), system(case.after));
         let assessment = assess(&subject, &before, &after);
-        decide(&subject, assessment, &case.readiness, &before, &after, case.moment)
+        decide(&subject, assessment, &case.readiness, &before, &after, case.phase)
     }
 
     /// Remedy, before dpkg, blocks.
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn autoremove_moves_the_venv_before_its_interpreter_goes() {
-        for link in [Link::Pinned, Link::Copied] {
+        for link in [BaseLink::Pinned, BaseLink::Copied] {
             let case = Case { link, ..AUTOREMOVE };
             assert_eq!(outcome(&case), (Remedy::Rebuild, true, false));
         }
@@ -247,7 +249,7 @@ mod tests {
     fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
         let cases = [
             Case { readiness: not_ready(), ..AUTOREMOVE },
-            Case { link: Link::Pinned, after: &["3.13.5-2"], ..MINOR },
+            Case { link: BaseLink::Pinned, after: &["3.13.5-2"], ..MINOR },
             Case { after: &["3.13.5-2"], ..MINOR },
             Case { after: &[], ..MINOR },
         ];
@@ -258,11 +260,11 @@ mod tests {
 
     #[test]
     fn after_dpkg_nothing_blocks_and_a_dead_venv_is_rebuilt() {
-        let case = Case { moment: Moment::AfterDpkg, after: &["3.13.5-2"], ..MINOR };
+        let case = Case { phase: Phase::AfterDpkg, after: &["3.13.5-2"], ..MINOR };
         assert_eq!(outcome(&case), (Remedy::Rebuild, false, false));
-        let case = Case { moment: Moment::AfterDpkg, ..AUTOREMOVE };
+        let case = Case { phase: Phase::AfterDpkg, ..AUTOREMOVE };
         assert_eq!(outcome(&case), (Remedy::Rebuild, false, false));
-        let case = Case { moment: Moment::AfterDpkg, readiness: not_ready(), ..AUTOREMOVE };
+        let case = Case { phase: Phase::AfterDpkg, readiness: not_ready(), ..AUTOREMOVE };
         assert_eq!(outcome(&case), (Remedy::Impossible, false, false));
     }
 
@@ -270,19 +272,19 @@ mod tests {
     fn a_copied_interpreter_is_refreshed_and_a_running_one_restarted() {
         let patch = Case { after: &["3.11.9-1"], ..MINOR };
         assert_eq!(outcome(&patch), (Remedy::Restart, false, false));
-        let copied = Case { link: Link::Copied, ..patch };
+        let copied = Case { link: BaseLink::Copied, ..patch };
         assert_eq!(outcome(&copied), (Remedy::Refresh, false, false));
     }
 
     #[test]
     fn what_uv_noted_of_its_interpreter_stays_true() {
         let remedy = |after: &[&str]| {
-            let mut subject = subject(Link::Pinned, OLD);
+            let mut subject = subject(BaseLink::Pinned, OLD);
             subject.venv.flavour = Flavour::Uv;
             let (before, after) = (system(MINOR.before), system(after));
             let assessment = assess(&subject, &before, &after);
             let ready = Readiness::Ready;
-            decide(&subject, assessment, &ready, &before, &after, Moment::AfterDpkg).remedy
+            decide(&subject, assessment, &ready, &before, &after, Phase::AfterDpkg).remedy
         };
         assert_eq!(remedy(&["3.11.9-1"]), Remedy::Refresh);
         assert_eq!(remedy(&["3.11.2-7"]), Remedy::Restart, "the version is the same");
@@ -292,7 +294,7 @@ mod tests {
     fn what_was_not_rebuilt_is_pinned_or_refreshed_where_it_would_not_work() {
         let then = |link, follows, now: &[&str]| {
             let mut venv = subject(link, OLD).venv;
-            venv.base.copies = vec![Copy {
+            venv.base.copies = vec![CopiedInterpreter {
                 name: "python3".into(),
                 version: None,
                 build_id: Some(BuildId("3.11.2-6".into())),
@@ -300,13 +302,17 @@ mod tests {
             fallback(&venv, follows, &system(now))
         };
         let (same, moved) = (&["3.11.2-6"][..], &["3.13.5-2", "3.11.2-6"][..]);
-        assert_eq!(then(Link::Followed, true, moved), Some(Remedy::Pin));
-        assert_eq!(then(Link::Pinned, true, moved), Some(Remedy::Pin), "pinned by the gate");
-        assert_eq!(then(Link::Pinned, false, moved), None);
-        assert_eq!(then(Link::Followed, true, same), None);
-        assert_eq!(then(Link::Followed, true, &["3.13.5-2"]), None, "there is nothing to pin to");
-        assert_eq!(then(Link::Copied, false, moved), None);
-        assert_eq!(then(Link::Copied, false, &["3.11.9-1"]), Some(Remedy::Refresh));
+        assert_eq!(then(BaseLink::Followed, true, moved), Some(Remedy::Pin));
+        assert_eq!(then(BaseLink::Pinned, true, moved), Some(Remedy::Pin), "pinned by the gate");
+        assert_eq!(then(BaseLink::Pinned, false, moved), None);
+        assert_eq!(then(BaseLink::Followed, true, same), None);
+        assert_eq!(
+            then(BaseLink::Followed, true, &["3.13.5-2"]),
+            None,
+            "there is nothing to pin to"
+        );
+        assert_eq!(then(BaseLink::Copied, false, moved), None);
+        assert_eq!(then(BaseLink::Copied, false, &["3.11.9-1"]), Some(Remedy::Refresh));
     }
 
     #[test]

@@ -386,7 +386,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::venv::Link;
+    use crate::venv::BaseLink;
 
     const OLD: Minor = Minor::new(3, 11);
     const NEW: Minor = Minor::new(3, 13);
@@ -404,7 +404,7 @@ mod tests {
         let place = Path::new("/home/web/shop/deep/venv");
         fs::create_dir_all(root.at(place)).unwrap();
         let me = rustix::process::geteuid().as_raw();
-        let sample = crate::plan::samples::subject(Link::Pinned, OLD).venv;
+        let sample = crate::plan::samples::subject(BaseLink::Pinned, OLD).venv;
         let venv = Venv { path: place.into(), uid: me, ..sample };
         let home = "/home/web".into();
         let owner = User { name: "web".into(), uid: me, gid: venv.gid, home };
@@ -452,7 +452,7 @@ mod tests {
     fn a_new_tree_is_compared_and_the_systems_distributions_count_where_they_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
-        let venv = crate::plan::samples::subject(Link::Pinned, OLD).venv;
+        let venv = crate::plan::samples::subject(BaseLink::Pinned, OLD).venv;
         let old = root.at(venv.site_packages());
         install(&old, "flask", "3.0");
         install(&old, "apt_pkg", "2.6");

@@ -30,7 +30,7 @@ use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::Progress;
 use crate::service::{self, Service, Users};
 use crate::store::{PendingRemoval, PreviousTree, Progress as Step, Swap};
-use crate::venv::{self, Link, Venv};
+use crate::venv::{self, BaseLink, Venv};
 
 /// One venv's repair.
 pub(super) struct Course<'a, 'ledger> {
@@ -168,7 +168,7 @@ impl Course<'_, '_> {
         let Some(target) = job.target else {
             return Done::unchanged(format!("{DEFAULT} is not installed")).into();
         };
-        let runs_another = job.venv.base.link == Link::Followed
+        let runs_another = job.venv.base.link == BaseLink::Followed
             && plan::fallback(&job.venv, job.follows, self.now) == Some(Remedy::Pin);
         if runs_another {
             // It works from now on, whatever comes of the rebuild; and it can be asked what

@@ -272,7 +272,7 @@ mod tests {
     /// What is tried for a venv of some maker's.
     fn found(root: &Root, choice: EngineChoice, flavour: Flavour) -> Vec<Engine> {
         let minor = Minor::new(3, 13);
-        let mut venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        let mut venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         venv.flavour = flavour;
         let owner = User { name: "app".into(), uid: 4242, gid: 4242, home: "/home/app".into() };
         engines(root, choice, &venv, &owner, Path::new("/usr/bin/python3.13"))

@@ -305,7 +305,7 @@ mod tests {
     use crate::plan::{Policy, Remedy};
     use crate::report::Report;
     use crate::store::{Config, Store};
-    use crate::venv::Link;
+    use crate::venv::BaseLink;
 
     /// A machine whose systemd knows one unit, which is a oneshot that has ended.
     fn machine() -> tempfile::TempDir {
@@ -331,7 +331,7 @@ mod tests {
         let root = Root::new(dir.path().canonicalize().unwrap());
         let store = Store::new(&root);
         let mut registry = Registry::default();
-        let venv = crate::plan::samples::subject(Link::Pinned, Minor::new(3, 11)).venv;
+        let venv = crate::plan::samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
         let (config, report) = (Config::default(), Report::for_command());
         let context = Context { root: &root, store: &store, config: &config, report: &report };

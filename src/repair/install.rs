@@ -248,7 +248,7 @@ mod tests {
         let engine =
             Engine::PipWheel("/usr/share/python-wheels/pip-23.0.1-py3-none-any.whl".into());
         let minor = Minor::new(3, 11);
-        let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        let venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         let versions: Vec<String> = (0..3000).map(|patch| format!("1.0.{patch}")).collect();
         let script = format!("echo '(from versions: {})' >&2; exit 1", versions.join(", "));
         let run = |_: Program| Program::new("/bin/sh").args(["-c", &script]).run();

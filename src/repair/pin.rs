@@ -18,7 +18,7 @@ use crate::host::{Dir, Root};
 use crate::owner::{self, Refresh, Relink, RelinkedName};
 use crate::python::{self, Interpreter, Minor};
 use crate::store::{Event, Pin, Registry, StoreError};
-use crate::venv::{self, Link, Venv};
+use crate::venv::{self, BaseLink, Venv};
 
 /// Some links, or copies of an interpreter, of one venv; and of all venvs of one owner.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -196,7 +196,7 @@ fn leaving_links(
 /// The same, of which a venv that follows has at least one.
 pub(super) fn links_that_pin(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
     let links = links_to_default(root, venv)?;
-    if links.is_empty() && venv.base.link == Link::Followed {
+    if links.is_empty() && venv.base.link == BaseLink::Followed {
         let bin = printable(venv.path.join("bin"));
         return Err(io::Error::other(format!("no link in {bin} leads to {}", python::DEFAULT)));
     }
@@ -291,7 +291,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
-    use crate::venv::{Base, Flavour};
+    use crate::venv::{BaseInterpreter, Flavour};
 
     const OLD: Minor = Minor::new(3, 11);
 
@@ -317,13 +317,13 @@ mod tests {
         let venv = Venv {
             path: "/srv/venv".into(),
             flavour: Flavour::Venv,
-            base: Base {
-                link: Link::Followed,
+            base: BaseInterpreter {
+                link: BaseLink::Followed,
                 path: python::DEFAULT.into(),
                 minor: Some(OLD),
                 version: None,
                 copies: Vec::new(),
-                ours: true,
+                is_debian: true,
             },
             site: OLD,
             uid: metadata.uid(),
@@ -405,7 +405,8 @@ mod tests {
     fn a_venv_that_cannot_be_pinned_is_an_error() {
         let (_dir, root, venv) = system("/opt/python3");
         assert!(pinned(&root, &venv).is_err());
-        let already = Venv { base: Base { link: Link::Pinned, ..venv.base.clone() }, ..venv };
+        let already =
+            Venv { base: BaseInterpreter { link: BaseLink::Pinned, ..venv.base.clone() }, ..venv };
         assert!(pinned(&root, &already).is_ok(), "it is pinned already");
     }
 

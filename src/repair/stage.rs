@@ -345,7 +345,7 @@ fn untrusted_dir(dir: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
 #[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
 mod tests {
     use super::*;
-    use crate::venv::Link;
+    use crate::venv::BaseLink;
     use std::fs;
 
     fn dir() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -361,7 +361,7 @@ mod tests {
         let minor = crate::python::Minor::new(3, 11);
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
-        let venv = crate::plan::samples::subject(Link::Pinned, minor).venv;
+        let venv = crate::plan::samples::subject(BaseLink::Pinned, minor).venv;
         Venv { path: path.into(), uid, gid, ..venv }
     }
 
@@ -403,7 +403,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let mut venv =
-            crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+            crate::plan::samples::subject(BaseLink::Pinned, crate::python::Minor::new(3, 11)).venv;
         let site = root.at(venv.site_packages());
         fs::create_dir_all(&site).unwrap();
         fs::create_dir(root.at("/srv/shop/venv/bin")).unwrap();
@@ -458,7 +458,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let mut venv =
-            crate::plan::samples::subject(Link::Pinned, crate::python::Minor::new(3, 11)).venv;
+            crate::plan::samples::subject(BaseLink::Pinned, crate::python::Minor::new(3, 11)).venv;
         (venv.uid, venv.gid) = (0, 0);
         let site = root.at(venv.site_packages());
         fs::create_dir_all(&site).unwrap();

@@ -13,7 +13,7 @@ use crate::owner::{self, ListAdditions};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
 use crate::store::Entry;
-use crate::venv::{Additions, Link, Venv};
+use crate::venv::{Additions, BaseLink, Venv};
 
 /// What a rebuild has to end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Target {
     }
 
     fn new(venv: &Venv, follows: bool, minor: Minor) -> Self {
-        let copies = venv.base.link == Link::Copied;
+        let copies = venv.base.link == BaseLink::Copied;
         Self { minor, follows: follows && !copies, copies }
     }
 

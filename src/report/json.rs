@@ -11,7 +11,7 @@ use crate::repair::Job;
 use crate::service::Service;
 use crate::store::{Entry, Event, PreviousTree};
 use crate::transaction::{Build, ChangeKind};
-use crate::venv::{Additions, Flavour, Link, Venv};
+use crate::venv::{Additions, BaseLink, Flavour, Venv};
 
 const SCHEMA: u64 = 1;
 
@@ -54,7 +54,7 @@ pub(crate) struct VenvJson {
 #[derive(Debug, Serialize)]
 struct InterpreterJson {
     path: String,
-    link: Link,
+    link: BaseLink,
     version: Option<Version>,
 }
 

@@ -250,14 +250,14 @@ mod tests {
 
     /// A venv that a change of `/usr/bin/python3.11` blocks or strands.
     fn decided(path: &str, policy: Policy, version: &str) -> Decision {
-        use crate::plan::{Moment, Readiness, assess, decide, samples::subject};
+        use crate::plan::{Phase, Readiness, assess, decide, samples::subject};
         use crate::transaction::samples::system;
         let before = system(&["3.11.2-6"]);
         let after = if version.is_empty() { system(&[]) } else { system(&[version]) };
-        let mut subject = subject(crate::venv::Link::Pinned, Minor::new(3, 11));
+        let mut subject = subject(crate::venv::BaseLink::Pinned, Minor::new(3, 11));
         (subject.policy, subject.venv.path) = (policy, path.into());
         let assessment = assess(&subject, &before, &after);
-        decide(&subject, assessment, &Readiness::Ready, &before, &after, Moment::BeforeDpkg)
+        decide(&subject, assessment, &Readiness::Ready, &before, &after, Phase::BeforeDpkg)
     }
 
     #[test]

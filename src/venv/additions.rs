@@ -69,13 +69,13 @@ mod tests {
 
     use super::*;
     use crate::python::Minor;
-    use crate::venv::Link;
+    use crate::venv::BaseLink;
 
     #[test]
     fn files_and_empty_directories_are_told_and_no_directory_twice() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
-        let venv = crate::plan::samples::subject(Link::Pinned, Minor::new(3, 11)).venv;
+        let venv = crate::plan::samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
         let at = |path: &str| root.at(venv.path.join(path));
         for path in ["data/deep", "data/empty", "lib/python3.11/site-packages"] {
             fs::create_dir_all(at(path)).unwrap();

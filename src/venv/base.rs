@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::configuration::{Configuration, debian_name};
-use super::{Base, Copy, Link};
+use super::{BaseInterpreter, BaseLink, CopiedInterpreter};
 use crate::host::root::normal;
 use crate::host::{Dir, Root};
 use crate::python::{Binary, DEFAULT, ElfError, Minor, Version};
@@ -40,7 +40,12 @@ impl Claims<'_> {
 }
 
 /// Finds the interpreter of the venv at `path`. Only a copied one is opened.
-pub(super) fn base(root: &Root, path: &Path, bin: Option<&Dir>, claims: &Claims<'_>) -> Base {
+pub(super) fn base(
+    root: &Root,
+    path: &Path,
+    bin: Option<&Dir>,
+    claims: &Claims<'_>,
+) -> BaseInterpreter {
     let usual = ["python", "python3"].map(|name| bin.and_then(|bin| bin.kind(name)));
     let copies = bin.map(|bin| copies(bin, &usual, claims.library)).unwrap_or_default();
     let start = if let [None, Some(_)] = usual { "python3" } else { "python" };
@@ -122,28 +127,28 @@ impl Chain {
     }
 }
 
-fn linked(chain: &Chain, claims: &Claims<'_>) -> Base {
+fn linked(chain: &Chain, claims: &Claims<'_>) -> BaseInterpreter {
     let path = chain.known_as();
     let by_name = || Minor::of_program(chain.end().file_name()?.to_str()?);
-    Base {
-        link: if path == Path::new(DEFAULT) { Link::Followed } else { Link::Pinned },
+    BaseInterpreter {
+        link: if path == Path::new(DEFAULT) { BaseLink::Followed } else { BaseLink::Pinned },
         minor: debian_minor(chain.end()).or_else(by_name).or_else(|| claims.minor()),
         version: None,
         copies: Vec::new(),
         // Debian's name may be a link to something else, set by hand.
-        ours: chain.debian.is_some() && debian_minor(chain.end()).is_some(),
+        is_debian: chain.debian.is_some() && debian_minor(chain.end()).is_some(),
         path,
     }
 }
 
-fn dangling(chain: &Chain, claims: &Claims<'_>) -> Base {
+fn dangling(chain: &Chain, claims: &Claims<'_>) -> BaseInterpreter {
     let path = chain.known_as();
-    Base {
-        link: Link::Dangling,
+    BaseInterpreter {
+        link: BaseLink::Dangling,
         minor: debian_minor(&path).or_else(|| debian_minor(chain.end())),
         version: None,
         copies: Vec::new(),
-        ours: match chain.outside {
+        is_debian: match chain.outside {
             Some(_) => debian_name(chain.end()).is_some(),
             None => claims.name_debian(),
         },
@@ -154,7 +159,7 @@ fn dangling(chain: &Chain, claims: &Claims<'_>) -> Base {
 /// A copy is taken for Debian's if all that the venv notes about its origin says so, and
 /// the program is built as Debian builds it: not on top of a `libpythonX.Y.so`. A copy
 /// that cannot be read any more is believed by its origin, so that it can be repaired.
-fn copied(chain: &Chain, copies: &[Found], claims: &Claims<'_>) -> Base {
+fn copied(chain: &Chain, copies: &[Found], claims: &Claims<'_>) -> BaseInterpreter {
     let name = chain.end().file_name();
     let main = copies.iter().find(|found| Some(found.copy.name.as_os_str()) == name);
     let version = main.and_then(|found| found.copy.version.clone());
@@ -165,21 +170,21 @@ fn copied(chain: &Chain, copies: &[Found], claims: &Claims<'_>) -> Base {
         .or_else(|| claims.configuration.and_then(Configuration::minor))
         .or_else(by_name)
         .or(claims.library);
-    let ours = claims.name_debian() && main.is_some_and(|found| !found.is_foreign);
+    let is_debian = claims.name_debian() && main.is_some_and(|found| !found.is_foreign);
     let told = || {
         let configuration = claims.configuration?;
         ["base-executable", "executable", "home"].iter().find_map(|key| configuration.path(key))
     };
-    let path = match (ours, minor) {
+    let path = match (is_debian, minor) {
         (true, Some(minor)) => path_of(minor),
         _ => told().or(claims.original_prefix).unwrap_or(chain.end()).to_path_buf(),
     };
-    Base { link: Link::Copied, path, minor, version, copies: Vec::new(), ours }
+    BaseInterpreter { link: BaseLink::Copied, path, minor, version, copies: Vec::new(), is_debian }
 }
 
 /// A copied interpreter, and whether it cannot be a copy of Debian's.
 struct Found {
-    copy: Copy,
+    copy: CopiedInterpreter,
     is_foreign: bool,
 }
 
@@ -219,6 +224,6 @@ fn copy(bin: &Dir, name: PathBuf) -> Found {
         }
         Err(_) => (Binary::default(), false),
     };
-    let copy = Copy { name, version: binary.version, build_id: binary.build_id };
+    let copy = CopiedInterpreter { name, version: binary.version, build_id: binary.build_id };
     Found { copy, is_foreign }
 }

@@ -165,13 +165,13 @@ fn distribution(name: String, version: Option<String>, origin: Origin) -> Distri
 }
 
 fn sample_venv() -> Venv {
-    let base = Base {
-        link: Link::Followed,
+    let base = BaseInterpreter {
+        link: BaseLink::Followed,
         path: "/usr/bin/python3".into(),
         minor: Some(Minor::new(3, 11)),
         version: None,
         copies: Vec::new(),
-        ours: true,
+        is_debian: true,
     };
     Venv {
         path: "/srv/venv".into(),

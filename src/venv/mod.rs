@@ -62,7 +62,7 @@ pub(crate) enum Flavour {
 /// How a venv's `bin/python` hangs on its base interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Link {
+pub(crate) enum BaseLink {
     /// Through `/usr/bin/python3`: it moves with the default minor version.
     Followed,
     /// To `/usr/bin/python3.11`: it stays, as long as that one is installed.
@@ -75,8 +75,8 @@ pub(crate) enum Link {
 
 /// The interpreter a venv runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Base {
-    pub(crate) link: Link,
+pub(crate) struct BaseInterpreter {
+    pub(crate) link: BaseLink,
     /// The first name outside the venv that `bin/python` leads to (`/usr/bin/python3`,
     /// `/usr/bin/python3.11`), for a copy the interpreter it was copied from
     /// (`/usr/bin/python3.11`, by its minor version).
@@ -86,15 +86,15 @@ pub(crate) struct Base {
     /// The interpreter's own version where it could be read.
     pub(crate) version: Option<Version>,
     /// Of a copy: every regular-file interpreter in `bin`, with its build-id.
-    pub(crate) copies: Vec<Copy>,
+    pub(crate) copies: Vec<CopiedInterpreter>,
     /// Whether the base interpreter lies where Debian's lie (`/usr/bin/python3*`). If not
     /// (pyenv, conda, uv-managed, /usr/local), the venv is none of our business.
-    pub(crate) ours: bool,
+    pub(crate) is_debian: bool,
 }
 
 /// A copied interpreter in a venv's `bin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Copy {
+pub(crate) struct CopiedInterpreter {
     /// Its name in `bin`.
     pub(crate) name: PathBuf,
     pub(crate) version: Option<Version>,
@@ -106,7 +106,7 @@ pub(crate) struct Copy {
 pub(crate) struct Venv {
     pub(crate) path: PathBuf,
     pub(crate) flavour: Flavour,
-    pub(crate) base: Base,
+    pub(crate) base: BaseInterpreter,
     /// The minor version whose `lib/pythonX.Y/site-packages` holds the distributions.
     pub(crate) site: Minor,
     pub(crate) uid: u32,
@@ -147,16 +147,17 @@ impl Venv {
 
     /// The minor version of Debian's interpreter that runs when the venv is used now.
     pub(crate) fn runs(&self, now: &Interpreters) -> Option<Minor> {
-        let minor = if self.base.link == Link::Followed { now.default } else { self.base.minor };
-        minor.filter(|_| self.base.ours)
+        let minor =
+            if self.base.link == BaseLink::Followed { now.default } else { self.base.minor };
+        minor.filter(|_| self.base.is_debian)
     }
 
     /// Whether it hangs on the default interpreter, be it there or not.
     pub(crate) fn follows(&self) -> bool {
         match self.base.link {
-            Link::Followed => true,
-            Link::Dangling => self.base.path == Path::new(crate::python::DEFAULT),
-            Link::Pinned | Link::Copied => false,
+            BaseLink::Followed => true,
+            BaseLink::Dangling => self.base.path == Path::new(crate::python::DEFAULT),
+            BaseLink::Pinned | BaseLink::Copied => false,
         }
     }
 
@@ -197,7 +198,7 @@ impl fmt::Display for Flavour {
     }
 }
 
-impl fmt::Display for Link {
+impl fmt::Display for BaseLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Followed => "followed",

@@ -207,7 +207,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(
-            crate::venv::Link::Pinned,
+            crate::venv::BaseLink::Pinned,
             crate::python::Minor::new(3, 11),
         )
         .venv;
@@ -254,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let minor = crate::python::Minor::new(3, 11);
-        let venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        let venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         std::fs::create_dir_all(root.at(venv.path.join("bin"))).unwrap();
         let times =
             [("activate", 400), ("activate.fish", 300), ("activate.csh", 330), ("Activate.ps1", 0)];
@@ -274,7 +274,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let minor = crate::python::Minor::new(3, 11);
-        let mut venv = crate::plan::samples::subject(crate::venv::Link::Pinned, minor).venv;
+        let mut venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         venv.flavour = Flavour::Pipx;
         let at = |path: &str| root.at(venv.path.join(path));
         let info = "lib/python3.11/site-packages/shop-1.0.dist-info";

@@ -5,7 +5,7 @@ use crate::host::Program;
 use crate::host::Root;
 use crate::host::access::{Access, Trusted};
 
-/// What apt is to call, at which moment.
+/// What apt is to call, at which event.
 const HOOKS: [(&str, &str, &str); 3] = [
     ("DPkg::Pre-Invoke", "venvguard hook pre-invoke", "before dpkg"),
     ("DPkg::Pre-Install-Pkgs", "venvguard hook pre-install", "with its list of packages"),
@@ -34,17 +34,17 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
 
 /// `apt-config dump` has a line for each hook, in the order in which they are called.
 fn of_configuration(dump: &str) -> Vec<Finding> {
-    let hooks = |moment: &str| -> Vec<String> {
-        let prefix = format!("{moment}::");
+    let hooks = |event: &str| -> Vec<String> {
+        let prefix = format!("{event}::");
         let lines = dump.lines().filter(|line| line.starts_with(&prefix));
         lines.map(str::to_string).collect()
     };
     let mut findings: Vec<Finding> = HOOKS
         .iter()
-        .filter(|(moment, command, _)| !hooks(moment).iter().any(|hook| hook.contains(command)))
-        .map(|(moment, _, when)| {
+        .filter(|(event, command, _)| !hooks(event).iter().any(|hook| hook.contains(command)))
+        .map(|(event, _, when)| {
             Finding::fault(
-                format!("apt does not call venvguard {when} ({moment}): nothing is guarded"),
+                format!("apt does not call venvguard {when} ({event}): nothing is guarded"),
                 format!("`venvguard generate apt-hook >{SNIPPET}`"),
             )
         })

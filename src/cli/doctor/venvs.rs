@@ -39,7 +39,9 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
         findings.extend(of_entry(entry));
         findings.extend(of_pin(guard, entry));
         let Ok(venv) = venv else { continue };
-        if venv.base.ours && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Pin) {
+        if venv.base.is_debian
+            && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Pin)
+        {
             let context = guard.context();
             let ready = repair::readiness(
                 &context,

@@ -1,7 +1,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::super::{Base, Link};
+use super::super::{BaseInterpreter, BaseLink};
 use super::*;
 use crate::python::BuildId;
 use crate::python::sample::{binary, linked};
@@ -79,16 +79,16 @@ impl System {
     }
 }
 
-fn hanging(base: &Base) -> (Link, &str, String, bool) {
+fn hanging(base: &BaseInterpreter) -> (BaseLink, &str, String, bool) {
     let minor = base.minor.map(|minor| minor.to_string()).unwrap_or_default();
-    (base.link, base.path.to_str().unwrap(), minor, base.ours)
+    (base.link, base.path.to_str().unwrap(), minor, base.is_debian)
 }
 
 #[test]
 fn a_venv_on_the_default_interpreter_follows_it() {
     let system = System::new();
     let venv = system.inspect();
-    assert_eq!(hanging(&venv.base), (Link::Followed, "/usr/bin/python3", "3.11".into(), true));
+    assert_eq!(hanging(&venv.base), (BaseLink::Followed, "/usr/bin/python3", "3.11".into(), true));
     assert_eq!(venv.base.copies, []);
     assert_eq!((venv.flavour, venv.site), (Flavour::Venv, Minor::new(3, 11)));
     assert_eq!(venv.path, Path::new("/srv/app"));
@@ -103,12 +103,12 @@ fn the_merged_bin_is_the_same_directory() {
     system.link("srv/app/bin/python3", "/bin/python3");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Followed, "/usr/bin/python3", "3.11".into(), true)
+        (BaseLink::Followed, "/usr/bin/python3", "3.11".into(), true)
     );
     system.link("srv/app/bin/python3", "/bin/python3.11");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Pinned, "/usr/bin/python3.11", "3.11".into(), true)
+        (BaseLink::Pinned, "/usr/bin/python3.11", "3.11".into(), true)
     );
 }
 
@@ -117,10 +117,10 @@ fn a_venv_follows_the_default_by_other_names_too() {
     let system = System::new();
     system.link("usr/bin/python", "python3");
     system.link("srv/app/bin/python", "/usr/bin/python");
-    assert_eq!(system.inspect().base.link, Link::Followed);
+    assert_eq!(system.inspect().base.link, BaseLink::Followed);
     system.link("etc/alternatives/python3", "/usr/bin/python3.11");
     system.link("usr/bin/python3", "/etc/alternatives/python3");
-    assert!(system.inspect().base.ours);
+    assert!(system.inspect().base.is_debian);
 }
 
 #[test]
@@ -139,22 +139,25 @@ fn a_link_that_leads_nowhere_still_tells_where_it_led() {
     system.link("srv/app/bin/python3", "/usr/bin/python3.9");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Dangling, "/usr/bin/python3.9", "3.9".into(), true)
+        (BaseLink::Dangling, "/usr/bin/python3.9", "3.9".into(), true)
     );
     system.remove("usr/bin/python3");
     system.link("srv/app/bin/python3", "/usr/bin/python3");
     assert_eq!(
         hanging(&system.inspect().base),
-        (Link::Dangling, "/usr/bin/python3", String::new(), true)
+        (BaseLink::Dangling, "/usr/bin/python3", String::new(), true)
     );
     system.link("srv/app/bin/python3", "python");
     let base = system.inspect().base;
-    assert_eq!((base.link, base.minor, base.ours), (Link::Dangling, None, true), "a loop");
+    assert_eq!((base.link, base.minor, base.is_debian), (BaseLink::Dangling, None, true), "a loop");
     for name in ["python", "python3", "python3.11"] {
         system.remove(&format!("srv/app/bin/{name}"));
     }
     let venv = system.inspect();
-    assert_eq!(hanging(&venv.base), (Link::Dangling, "/srv/app/bin/python", String::new(), true));
+    assert_eq!(
+        hanging(&venv.base),
+        (BaseLink::Dangling, "/srv/app/bin/python", String::new(), true)
+    );
     assert_eq!(venv.site, Minor::new(3, 11));
 }
 
@@ -164,7 +167,7 @@ fn copied_interpreters_are_read_each() {
     system.copy_interpreter(&binary(Some(HEX_3_11_2), b"", &[0xab]));
     system.write("srv/app/bin/python3", binary(Some(0x030b_01f0), b"", &[0xcd]));
     let base = system.inspect().base;
-    assert_eq!(hanging(&base), (Link::Copied, "/usr/bin/python3.11", "3.11".into(), true));
+    assert_eq!(hanging(&base), (BaseLink::Copied, "/usr/bin/python3.11", "3.11".into(), true));
     assert_eq!(base.version.unwrap().to_string(), "3.11.2");
     let told: Vec<_> = base
         .copies
@@ -182,16 +185,16 @@ fn copied_interpreters_are_read_each() {
 fn a_copy_of_another_build_of_python_is_not_ours() {
     let system = System::new();
     system.copy_interpreter(&linked(None, b"", b"", b"libpython3.11.so.1.0"));
-    assert!(!system.inspect().base.ours, "Debian's needs no libpython");
+    assert!(!system.inspect().base.is_debian, "Debian's needs no libpython");
     system.copy_interpreter(b"#!/bin/sh\nexec /opt/python \"$@\"\n");
-    assert!(!system.inspect().base.ours, "a script");
+    assert!(!system.inspect().base.is_debian, "a script");
     system.copy_interpreter(&binary(Some(HEX_3_11_2), b"", b""));
-    assert!(system.inspect().base.ours);
+    assert!(system.inspect().base.is_debian);
     system.add_to_cfg("base-executable = /home/u/.pyenv/versions/3.11.7/bin/python3.11\n");
     let base = system.inspect().base;
     assert_eq!(
         hanging(&base),
-        (Link::Copied, "/home/u/.pyenv/versions/3.11.7/bin/python3.11", "3.11".into(), false)
+        (BaseLink::Copied, "/home/u/.pyenv/versions/3.11.7/bin/python3.11", "3.11".into(), false)
     );
 }
 
@@ -202,7 +205,7 @@ fn a_copy_that_was_lost_or_damaged_is_ours_by_its_origin() {
     for bytes in [&b""[..], &whole[..200]] {
         system.copy_interpreter(bytes);
         let base = system.inspect().base;
-        assert_eq!(hanging(&base), (Link::Copied, "/usr/bin/python3.11", "3.11".into(), true));
+        assert_eq!(hanging(&base), (BaseLink::Copied, "/usr/bin/python3.11", "3.11".into(), true));
         assert_eq!((base.version, base.copies.len()), (None, 3));
     }
 }
@@ -217,13 +220,13 @@ fn an_old_virtualenv_without_a_configuration_is_recognised() {
     system.write("srv/app/lib/python3.11/orig-prefix.txt", "/usr");
     let venv = system.inspect();
     assert_eq!(venv.flavour, Flavour::LegacyVirtualenv);
-    assert_eq!(hanging(&venv.base), (Link::Copied, "/usr/bin/python3.11", "3.11".into(), true));
+    assert_eq!(hanging(&venv.base), (BaseLink::Copied, "/usr/bin/python3.11", "3.11".into(), true));
     assert_eq!(venv.base.copies.len(), 2);
     assert!(venv.system_site_packages);
     system.write("srv/app/lib/python3.11/no-global-site-packages.txt", "");
     assert!(!system.inspect().system_site_packages);
     system.write("srv/app/lib/python3.11/orig-prefix.txt", "/home/u/.pyenv/versions/3.11.7");
-    assert!(!system.inspect().base.ours);
+    assert!(!system.inspect().base.is_debian);
 }
 
 #[test]
@@ -237,14 +240,17 @@ fn interpreters_of_others_are_not_ours() {
     ] {
         system.write(&path[1..], "");
         system.link("srv/app/bin/python3", path);
-        assert_eq!(hanging(&system.inspect().base), (Link::Pinned, path, "3.11".into(), ours));
+        assert_eq!(hanging(&system.inspect().base), (BaseLink::Pinned, path, "3.11".into(), ours));
         system.remove(&path[1..]);
-        assert_eq!(hanging(&system.inspect().base), (Link::Dangling, path, String::new(), ours));
+        assert_eq!(
+            hanging(&system.inspect().base),
+            (BaseLink::Dangling, path, String::new(), ours)
+        );
     }
     system.write("usr/local/bin/python3.12", "");
     system.link("usr/bin/python3", "/usr/local/bin/python3.12");
     system.link("srv/app/bin/python3", "/usr/bin/python3");
-    assert!(!system.inspect().base.ours, "a link set by hand under Debian's name");
+    assert!(!system.inspect().base.is_debian, "a link set by hand under Debian's name");
 }
 
 #[test]
@@ -294,7 +300,7 @@ fn managers_are_told_by_the_place_they_use() {
         system.make(&format!("{path}/lib/python3.11/site-packages"));
         system.write("home/u/app/poetry.lock", "");
         let venv = inspect(&system.root, &Path::new("/").join(path)).unwrap();
-        assert_eq!((venv.flavour, venv.base.link), (flavour, Link::Pinned), "{path}");
+        assert_eq!((venv.flavour, venv.base.link), (flavour, BaseLink::Pinned), "{path}");
     }
 }
 
@@ -335,6 +341,6 @@ fn links_in_the_place_of_its_directories_are_not_followed() {
     fs::rename(system.at("srv/app/lib"), system.at("srv/elsewhere")).unwrap();
     system.link("srv/app/lib", "/srv/elsewhere");
     let venv = system.inspect();
-    assert_eq!(venv.base.link, Link::Followed);
+    assert_eq!(venv.base.link, BaseLink::Followed);
     assert!(Dir::open(&system.at("srv/app")).unwrap().dir("lib").is_err());
 }

@@ -1,6 +1,6 @@
 use super::pylock::RecipeError;
 use super::*;
-use crate::venv::{Base, Link};
+use crate::venv::{BaseInterpreter, BaseLink};
 
 const MINOR: Minor = Minor::new(3, 13);
 
@@ -9,13 +9,13 @@ pub(in crate::venv) fn venv() -> Venv {
     Venv {
         path: "/srv/app".into(),
         flavour: Flavour::Venv,
-        base: Base {
-            link: Link::Followed,
+        base: BaseInterpreter {
+            link: BaseLink::Followed,
             path: "/usr/bin/python3".into(),
             minor: Some(minor),
             version: None,
             copies: Vec::new(),
-            ours: true,
+            is_debian: true,
         },
         site: minor,
         uid: 0,

@@ -44,7 +44,7 @@ const PLANTED: &[(&str, &str)] = &[
     ),
     ("echo 'enigne = \"pip\"' >>/etc/venvguard/config.toml", "did you mean `engine`?"),
     ("venvguard-faults --die-at 20 rebuild bare", "an interrupted repair of bare is not ended"),
-    ("venvguard hook mark", "an upgrade changed Python"),
+    ("venvguard hook trigger", "an upgrade changed Python"),
     (
         "python3 -m venv --without-pip /srv/gone/venv; venvguard register /srv/gone/venv; rm -r /srv/gone",
         "gone is missing",
