@@ -300,7 +300,7 @@ impl Guard {
         let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
         for (entry, venv) in chosen {
             let interpreter = venv.runs(now).map(python::path_of);
-            for process in map.of(&venv.path).left_to_people(interpreter.as_deref()) {
+            for process in map.of(&venv.path).unmanaged(interpreter.as_deref()) {
                 self.report.note(&format!("{}: restart this yourself: {process}", entry.name));
                 count += 1;
             }

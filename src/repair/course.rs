@@ -28,7 +28,7 @@ use crate::host::user::User;
 use crate::plan::{self, Remedy, State};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::Progress;
-use crate::service::{self, Service, Users};
+use crate::service::{self, Service, VenvUsage};
 use crate::store::{PendingRemoval, PreviousTree, Progress as Step, Swap};
 use crate::venv::{self, BaseLink, Venv};
 
@@ -42,7 +42,7 @@ pub(super) struct Course<'a, 'ledger> {
     /// Looked at before anything is done.
     pub(super) baseline: OnceCell<Baseline>,
     /// What runs out of the venv, looked at before the trees change places.
-    pub(super) users: OnceCell<Users>,
+    pub(super) users: OnceCell<VenvUsage>,
     pub(super) halt: RefCell<Halt>,
 }
 
@@ -355,7 +355,7 @@ impl Course<'_, '_> {
         self.halt.borrow().units().to_vec()
     }
 
-    pub(super) fn users(&self) -> &Users {
+    pub(super) fn users(&self) -> &VenvUsage {
         self.users.get_or_init(|| users_of(self.context, self.job))
     }
 

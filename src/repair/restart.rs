@@ -9,7 +9,7 @@ use super::job::Job;
 use super::target::owner;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::{Program, confine};
-use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap, Users};
+use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap, VenvUsage};
 use crate::store::Event;
 
 /// How often a check that fails is tried again.
@@ -58,7 +58,7 @@ pub(super) struct Restarted {
 /// What runs out of a venv now. A process that has renamed itself is known by what it has mapped,
 /// and the kernel names that by where it lies then: so this is asked before the trees change
 /// places.
-pub(super) fn users_of(context: &Context, job: &Job) -> Users {
+pub(super) fn users_of(context: &Context, job: &Job) -> VenvUsage {
     let path = job.entry.path();
     ServiceMap::build(context.root, [path], &Processes::look(context.root)).of(path).clone()
 }
@@ -72,7 +72,7 @@ pub(super) fn restart(
     services: &[Service],
     units: &[String],
     baseline: &Baseline,
-    before: &Users,
+    before: &VenvUsage,
 ) -> Result<Restarted, String> {
     let mut result = Restarted::default();
     if services.is_empty() && units.is_empty() && job.entry.check.is_empty() {

@@ -12,7 +12,7 @@ use crate::host::file;
 
 /// Who started a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CgroupOwner {
     /// A service of the system.
     Unit(Service),
     /// A unit of a user's own manager.
@@ -29,18 +29,18 @@ pub(super) fn prefix(init: &[u8]) -> Vec<u8> {
 }
 
 /// Reads `/proc/PID/cgroup`.
-pub(super) fn place(cgroup: &[u8], prefix: &[u8]) -> Place {
+pub(super) fn place(cgroup: &[u8], prefix: &[u8]) -> CgroupOwner {
     let below = path(cgroup).and_then(|path| path.strip_prefix(prefix)?.strip_prefix(b"/"));
-    let Some(below) = below else { return Place::Elsewhere };
+    let Some(below) = below else { return CgroupOwner::Elsewhere };
     let mut parts = below.split(|byte| *byte == b'/');
     let mut slices = Vec::new();
-    let Some(unit) = unit(&mut parts, &mut slices) else { return Place::Elsewhere };
+    let Some(unit) = unit(&mut parts, &mut slices) else { return CgroupOwner::Elsewhere };
     if let Some(uid) = unit.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")) {
-        return user_unit(uid, &slices, &mut parts).unwrap_or(Place::Elsewhere);
+        return user_unit(uid, &slices, &mut parts).unwrap_or(CgroupOwner::Elsewhere);
     }
     match Service::unit(&unit) {
-        Ok(service) if service.name() == unit => Place::Unit(service),
-        _ => Place::Elsewhere,
+        Ok(service) if service.name() == unit => CgroupOwner::Unit(service),
+        _ => CgroupOwner::Elsewhere,
     }
 }
 
@@ -49,14 +49,14 @@ fn user_unit<'a>(
     uid: &str,
     slices: &[&[u8]],
     parts: &mut impl Iterator<Item = &'a [u8]>,
-) -> Option<Place> {
+) -> Option<CgroupOwner> {
     let expected = format!("user-{uid}.slice");
     if slices != [b"user.slice", expected.as_bytes()] {
         return None;
     }
     let unit = unit(parts, &mut Vec::new())?;
     let unit = unit.ends_with(".service").then(|| file::printable(&unit))?;
-    Some(Place::UserUnit { uid: uid.parse().ok()?, unit })
+    Some(CgroupOwner::UserUnit { uid: uid.parse().ok()?, unit })
 }
 
 /// The first name that is no slice.
@@ -100,9 +100,9 @@ mod tests {
 
     fn read(cgroup: &str) -> String {
         match place(cgroup.as_bytes(), b"") {
-            Place::Unit(service) => service.name().to_string(),
-            Place::UserUnit { uid, unit } => format!("{uid}:{unit}"),
-            Place::Elsewhere => String::new(),
+            CgroupOwner::Unit(service) => service.name().to_string(),
+            CgroupOwner::UserUnit { uid, unit } => format!("{uid}:{unit}"),
+            CgroupOwner::Elsewhere => String::new(),
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
     fn a_container_that_sees_its_hosts_paths_knows_its_own_part() {
         let prefix = prefix(b"0::/machine.slice/machine-lab.scope/payload/init.scope\n");
         let own = b"0::/machine.slice/machine-lab.scope/payload/system.slice/web.service\n";
-        assert_eq!(place(own, &prefix), Place::Unit(Service::unit("web").unwrap()));
-        assert_eq!(place(b"0::/system.slice/web.service\n", &prefix), Place::Elsewhere);
+        assert_eq!(place(own, &prefix), CgroupOwner::Unit(Service::unit("web").unwrap()));
+        assert_eq!(place(b"0::/system.slice/web.service\n", &prefix), CgroupOwner::Elsewhere);
     }
 }

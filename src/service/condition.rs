@@ -25,7 +25,7 @@ pub(crate) struct Condition {
     /// It ran to its end, as it is meant to (a oneshot).
     pub(crate) done: bool,
     /// It is not up and its manager will not change that by itself.
-    pub(crate) settled: bool,
+    pub(crate) at_rest: bool,
     /// It went down by itself, is meant to be up, and nobody stopped it.
     pub(crate) failed: bool,
     /// Why venvguard never restarts it, where it does not: its run is not ours to repeat, or
@@ -41,7 +41,7 @@ pub(crate) struct Condition {
 impl Condition {
     /// Whether something of it runs, or is about to.
     pub(crate) fn is_at_work(&self) -> bool {
-        self.up || !self.settled
+        self.up || !self.at_rest
     }
 
     /// Whether a restart is ours to make, and the service runs.
@@ -102,7 +102,7 @@ pub(super) fn watch(
             }
         };
         let first = *first.get_or_insert(now.restarts);
-        let waits_for = if now.up { Some(stable_for) } else { now.settled.then_some(AT_REST) };
+        let waits_for = if now.up { Some(stable_for) } else { now.at_rest.then_some(AT_REST) };
         let ends = match (&since, waits_for) {
             _ if now.done => true,
             (Some((before, until)), Some(_)) if *before == now => until.has_passed(),
@@ -137,7 +137,7 @@ mod tests {
         Condition {
             up: state == "active",
             done: state == "done",
-            settled: matches!(state, "failed" | "done"),
+            at_rest: matches!(state, "failed" | "done"),
             failed: state == "failed",
             left_alone: None,
             state: state.into(),

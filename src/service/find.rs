@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cgroup::Place;
+use super::cgroup::CgroupOwner;
 use super::command_line::paths;
 use super::process::{Process, Processes};
 use super::supervisord::{self, Supervised};
@@ -25,7 +25,7 @@ const SUPERVISORD_START: Duration = Duration::from_secs(10);
 
 /// A process that runs out of a venv.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UserProcess {
+pub(crate) struct VenvProcess {
     pub(crate) process: Process,
     /// The service it belongs to; None where no manager that we know runs it.
     pub(crate) service: Option<Service>,
@@ -33,21 +33,21 @@ pub(crate) struct UserProcess {
 
 /// Who uses one venv.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Users {
+pub(crate) struct VenvUsage {
     /// Running or not: those that a process belongs to and those whose configuration
     /// names the venv.
     pub(crate) services: BTreeSet<Service>,
     /// In the order of their pids.
-    pub(crate) processes: Vec<UserProcess>,
+    pub(crate) processes: Vec<VenvProcess>,
 }
 
-impl Users {
+impl VenvUsage {
     /// The processes that belong to one of `services`.
     pub(crate) fn processes_of<'a>(
         &'a self,
         services: &'a BTreeSet<Service>,
     ) -> impl Iterator<Item = &'a Process> {
-        let belongs = |user: &&UserProcess| {
+        let belongs = |user: &&VenvProcess| {
             user.service.as_ref().is_some_and(|service| services.contains(service))
         };
         self.processes.iter().filter(belongs).map(|user| &user.process)
@@ -55,11 +55,11 @@ impl Users {
 
     /// The processes that run old code and that no manager of ours runs: somebody has to
     /// restart them by hand. In words.
-    pub(crate) fn left_to_people(&self, interpreter: Option<&Path>) -> Vec<String> {
+    pub(crate) fn unmanaged(&self, interpreter: Option<&Path>) -> Vec<String> {
         self.processes
             .iter()
             .filter(|user| user.service.is_none())
-            .filter_map(|UserProcess { process, .. }| {
+            .filter_map(|VenvProcess { process, .. }| {
                 Some(format!("{}: {}", process.describe(), process.stale(interpreter)?))
             })
             .collect()
@@ -68,7 +68,7 @@ impl Users {
 
 /// Why a venv's users need a restart, one reason a service; empty where none does.
 /// `interpreter` is the base interpreter the venv has now.
-pub(crate) fn needs_restart(users: &Users, interpreter: Option<&Path>) -> Vec<String> {
+pub(crate) fn needs_restart(users: &VenvUsage, interpreter: Option<&Path>) -> Vec<String> {
     let mut pids: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for user in &users.processes {
         if let Some(reason) = user.process.stale(interpreter) {
@@ -89,8 +89,8 @@ pub(crate) fn needs_restart(users: &Users, interpreter: Option<&Path>) -> Vec<St
 /// The users of all venvs.
 #[derive(Debug)]
 pub(crate) struct ServiceMap {
-    users: HashMap<PathBuf, Users>,
-    none: Users,
+    users: HashMap<PathBuf, VenvUsage>,
+    none: VenvUsage,
     /// What could not be looked at, in words.
     pub(crate) gaps: Vec<String>,
 }
@@ -109,7 +109,7 @@ impl ServiceMap {
             Some(_) => Default::default(),
         };
         let gaps = errors.iter().map(ToString::to_string).chain(processes.gap()).collect();
-        let mut users = vec![Users::default(); index.venvs.len()];
+        let mut users = vec![VenvUsage::default(); index.venvs.len()];
         let programs =
             supervised.iter().filter_map(|program| Some((program.pid?, &program.service)));
         let programs: HashMap<u32, &Service> = programs.collect();
@@ -121,7 +121,7 @@ impl ServiceMap {
                 let Some(users) = users.get_mut(venv) else { continue };
                 let service = service_of(root, process, processes, &programs);
                 users.services.extend(service.clone());
-                users.processes.push(UserProcess { process: process.clone(), service });
+                users.processes.push(VenvProcess { process: process.clone(), service });
             }
         }
         for (service, venv) in configured(root, processes, supervised, &index) {
@@ -129,11 +129,15 @@ impl ServiceMap {
                 users.services.insert(service);
             }
         }
-        Self { users: index.venvs.into_iter().zip(users).collect(), none: Users::default(), gaps }
+        Self {
+            users: index.venvs.into_iter().zip(users).collect(),
+            none: VenvUsage::default(),
+            gaps,
+        }
     }
 
     /// Who uses the venv at `path`, as it was given to [`ServiceMap::build`].
-    pub(crate) fn of(&self, path: &Path) -> &Users {
+    pub(crate) fn of(&self, path: &Path) -> &VenvUsage {
         self.users.get(path).unwrap_or(&self.none)
     }
 }
@@ -211,7 +215,7 @@ fn used(root: &Root, process: &Process, processes: &Processes, index: &Index) ->
         venvs.extend(process.virtual_env.as_ref().and_then(|venv| index.venv_of(venv)));
         venvs.extend(on_search_path(process, index));
     }
-    if is_uwsgi && !matches!(process.place, Place::UserUnit { .. }) {
+    if is_uwsgi && !matches!(process.place, CgroupOwner::UserUnit { .. }) {
         let named = uwsgi::venvs(root, process, processes);
         venvs.extend(named.iter().filter_map(|path| index.venv_of(path)));
     }
@@ -248,14 +252,14 @@ fn service_of(
 ) -> Option<Service> {
     if let Some(user) = root.user() {
         return match &process.place {
-            Place::UserUnit { uid, unit } if *uid == user => Service::users_unit(unit).ok(),
+            CgroupOwner::UserUnit { uid, unit } if *uid == user => Service::users_unit(unit).ok(),
             _ => None,
         };
     }
-    let program = processes.lineage(process).find_map(|elder| programs.get(&elder.id.pid));
+    let program = processes.lineage(process).find_map(|ancestor| programs.get(&ancestor.id.pid));
     match (program, &process.place) {
         (Some(program), _) => Some((*program).clone()),
-        (None, Place::Unit(service)) => Some(service.clone()),
+        (None, CgroupOwner::Unit(service)) => Some(service.clone()),
         (None, _) => None,
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::cgroup::{Place, place, prefix};
+use super::cgroup::{CgroupOwner, place, prefix};
 use super::command_line::paths;
 use super::process::{Stat, mapped, uid, words};
 use super::unit_dir::Whose;
@@ -187,16 +187,16 @@ proptest! {
     fn cgroups(bytes in near(CGROUP, CGROUP_WORDS), init in near(CGROUP, CGROUP_WORDS)) {
         for prefix in [Vec::new(), prefix(&init)] {
             match place(&bytes, &prefix) {
-                Place::Unit(service) => {
+                CgroupOwner::Unit(service) => {
                     prop_assert!(lossy(&bytes).contains(service.name().trim_start_matches('_')));
                     prop_assert!(!service.name().starts_with("user@"));
                 }
-                Place::UserUnit { uid, unit } => {
+                CgroupOwner::UserUnit { uid, unit } => {
                     prop_assert!(is_harmless(&unit));
                     let manager = format!("/user.slice/user-{uid}.slice/user@{uid}.service/");
                     prop_assert!(lossy(&bytes).contains(&manager), "a user has his own units only");
                 }
-                Place::Elsewhere => {}
+                CgroupOwner::Elsewhere => {}
             }
         }
     }
@@ -244,7 +244,7 @@ proptest! {
     fn what_systemctl_shows(text in near_text(SHOWN, SHOWN_WORDS)) {
         let condition = systemd::Unit::read(&text).condition();
         prop_assert!(is_harmless(&condition.state), "{:?}", condition.state);
-        prop_assert!(!(condition.up && condition.settled));
+        prop_assert!(!(condition.up && condition.at_rest));
         for line in last_lines(&text) {
             prop_assert!(is_harmless(&line), "{:?}", line);
         }

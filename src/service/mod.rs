@@ -22,7 +22,7 @@ mod uwsgi;
 use std::time::Duration;
 
 pub(crate) use condition::{Condition, NotUp};
-pub(crate) use find::{ServiceMap, Users, needs_restart};
+pub(crate) use find::{ServiceMap, VenvUsage, needs_restart};
 pub(crate) use name::{Manager, Service};
 pub(crate) use process::{ProcessId, Processes, await_gone};
 pub(crate) use stop::{came_up_again, dependents, start_units, stop, stop_units, triggers};

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::cgroup::{self, Place};
+use super::cgroup::{self, CgroupOwner};
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::{Root, file};
@@ -55,7 +55,7 @@ pub(crate) struct ProcessId {
 
 /// A file that a process has in its memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Image {
+pub(crate) struct MappedFile {
     pub(crate) path: PathBuf,
     /// It was removed or replaced since.
     pub(crate) deleted: bool,
@@ -67,9 +67,9 @@ pub(crate) struct Process {
     pub(crate) id: ProcessId,
     pub(crate) parent: u32,
     pub(crate) uid: u32,
-    pub(crate) place: Place,
+    pub(crate) place: CgroupOwner,
     /// None where it is not ours to see.
-    pub(crate) exe: Option<Image>,
+    pub(crate) exe: Option<MappedFile>,
     pub(crate) arguments: Vec<OsString>,
     /// What follows is known of those only that run Python.
     pub(super) virtual_env: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub(crate) struct Process {
     /// The directories that a relative name may be meant from: where it is, where it began.
     pub(super) dirs: Vec<PathBuf>,
     /// Extension modules, libpython, what is mapped from outside the system's directories.
-    pub(super) mapped: Vec<Image>,
+    pub(super) mapped: Vec<MappedFile>,
 }
 
 /// The processes of a machine at one moment.
@@ -85,7 +85,7 @@ pub(crate) struct Process {
 pub(crate) struct Processes {
     by_pid: HashMap<u32, Process>,
     /// Those that let nobody look at them.
-    silent: Vec<u32>,
+    unreadable: Vec<u32>,
     /// How long the machine has been up.
     uptime: Duration,
 }
@@ -127,19 +127,19 @@ impl Processes {
                     let uid = reader.uid(pid).filter(|uid| *uid != 0);
                     let is_silent =
                         |other: &u32| *other == pid || uid.is_some() && reader.uid(*other) == uid;
-                    self.silent.extend(pids.iter().copied().filter(is_silent));
+                    self.unreadable.extend(pids.iter().copied().filter(is_silent));
                     pids.retain(|other| !is_silent(other));
                     patience = (patience / 2).max(LEAST_PATIENCE);
                     answers = reader.start(&pids);
                 }
-                Err(_) => return self.silent.extend(pids),
+                Err(_) => return self.unreadable.extend(pids),
             }
         }
     }
 
     /// What could not be looked at, in words.
     pub(super) fn gap(&self) -> Option<String> {
-        let (first, others) = self.silent.split_first()?;
+        let (first, others) = self.unreadable.split_first()?;
         let others = match others.len() {
             0 => String::new(),
             count => format!(" (and so {count} more were left out)"),
@@ -225,7 +225,7 @@ impl Process {
             parent: stat.parent,
             uid: uid(&some(&dir.join("status"), SMALL)?)?,
             place: cgroup::place(&some(&dir.join("cgroup"), SMALL).unwrap_or_default(), prefix),
-            exe: link(&dir.join("exe")).map(Image::of),
+            exe: link(&dir.join("exe")).map(MappedFile::of),
             arguments: words(&some(&dir.join("cmdline"), ARGUMENTS_LIMIT).unwrap_or_default()),
             virtual_env: None,
             search_path: Vec::new(),
@@ -281,7 +281,7 @@ impl Process {
     }
 }
 
-impl Image {
+impl MappedFile {
     /// The kernel marks a name whose file is gone.
     fn of(path: PathBuf) -> Self {
         match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
@@ -330,8 +330,8 @@ pub(super) fn words(command_line: &[u8]) -> Vec<OsString> {
 }
 
 /// The files of interest in `/proc/PID/maps`, each once.
-pub(super) fn mapped(maps: &[u8]) -> Vec<Image> {
-    let mut images: Vec<Image> = Vec::new();
+pub(super) fn mapped(maps: &[u8]) -> Vec<MappedFile> {
+    let mut images: Vec<MappedFile> = Vec::new();
     let mut last: &[u8] = b"";
     for line in maps.split(|byte| *byte == b'\n') {
         // The path follows five fields and stands alone in holding a slash.
@@ -343,7 +343,7 @@ pub(super) fn mapped(maps: &[u8]) -> Vec<Image> {
             continue;
         }
         last = path;
-        let image = Image::of(PathBuf::from(OsStr::from_bytes(path)));
+        let image = MappedFile::of(PathBuf::from(OsStr::from_bytes(path)));
         if images.len() < MAPPED_LIMIT {
             images.push(image);
         }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::process::{Image, Process};
+use super::process::{MappedFile, Process};
 use crate::host::file;
 use crate::venv::venv_of_aside;
 
@@ -20,7 +20,7 @@ impl Process {
             return Some(format!("{} was replaced since it was started", shown(gone)));
         }
         let is_aside =
-            |image: &&Image| image.path.ancestors().any(|path| venv_of_aside(path).is_some());
+            |image: &&MappedFile| image.path.ancestors().any(|path| venv_of_aside(path).is_some());
         if let Some(aside) = images().find(is_aside) {
             return Some(format!("it runs out of a previous environment ({})", shown(aside)));
         }
@@ -37,7 +37,7 @@ impl Process {
 
 /// The file, or for an extension module its directory: which of them a process happens to
 /// have loaded tells nobody anything.
-fn shown(image: &Image) -> String {
+fn shown(image: &MappedFile) -> String {
     let dir = image.path.parent().filter(|dir| dir.ends_with("lib-dynload"));
     file::printable(dir.unwrap_or(&image.path))
 }

@@ -254,7 +254,7 @@ impl Unit {
         Condition {
             up: self.is_active() && !has_ended,
             done: is_done && !is_queued,
-            settled: is_at_rest && !is_queued,
+            at_rest: is_at_rest && !is_queued,
             failed: active == "failed" && !self.is_oneshot(),
             left_alone: self.left_alone(),
             state: printable(self.words(active, sub)),
@@ -297,7 +297,7 @@ mod tests {
             Condition {
                 up: true,
                 done: false,
-                settled: false,
+                at_rest: false,
                 failed: false,
                 left_alone: None,
                 state: "active (running)".into(),
@@ -313,7 +313,7 @@ mod tests {
             "Type=simple\nMainPID=0\nResult=exit-code\nNRestarts=4\nExecMainStatus=3\n\
              LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nJob=\n",
         );
-        assert!(!condition.up && !condition.settled, "{condition:?}");
+        assert!(!condition.up && !condition.at_rest, "{condition:?}");
         assert_eq!(condition.state, "activating (auto-restart: exit-code, status 3)");
         assert_eq!((condition.main_pid, condition.restarts), (None, 4));
     }
@@ -323,9 +323,9 @@ mod tests {
         let failed = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=signal\n\
                       ExecMainStatus=11\nType=simple\n";
         let condition = shown(failed);
-        assert!(condition.settled && !condition.up);
+        assert!(condition.at_rest && !condition.up);
         assert_eq!(condition.state, "failed (signal, status 11)");
-        assert!(!shown(&format!("{failed}Job=211\n")).settled);
+        assert!(!shown(&format!("{failed}Job=211\n")).at_rest);
     }
 
     #[test]

@@ -340,10 +340,10 @@ fn options(process: &Process) -> Vec<(&str, &OsStr)> {
 /// found it, and has gone to its app's directory since.
 fn dirs(process: &Process, processes: &Processes) -> Vec<PathBuf> {
     let mut dirs = process.dirs.clone();
-    for elder in processes.lineage(process).skip(1).filter(|elder| elder.runs_python()) {
-        let emperor = options(elder).into_iter().find(|(name, _)| *name == "emperor");
+    for ancestor in processes.lineage(process).skip(1).filter(|ancestor| ancestor.runs_python()) {
+        let emperor = options(ancestor).into_iter().find(|(name, _)| *name == "emperor");
         dirs.extend(emperor.map(|(_, dir)| PathBuf::from(dir)));
-        dirs.extend_from_slice(&elder.dirs);
+        dirs.extend_from_slice(&ancestor.dirs);
     }
     dirs
 }

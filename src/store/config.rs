@@ -38,7 +38,7 @@ pub(crate) struct Config {
     pub(crate) keep_trees: NonZeroUsize,
     /// Days for which each of them is kept.
     pub(crate) keep_days: u32,
-    pub(crate) users: Users,
+    pub(crate) users: UserSettings,
 }
 
 impl Default for Config {
@@ -54,7 +54,7 @@ impl Default for Config {
             stable_for: 3,
             keep_trees: const { NonZeroUsize::new(2).unwrap() },
             keep_days: 14,
-            users: Users::default(),
+            users: UserSettings::default(),
         }
     }
 }
@@ -62,7 +62,7 @@ impl Default for Config {
 /// What ordinary users may have.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Users {
+pub(crate) struct UserSettings {
     /// Whether they have venvs of their own guarded.
     pub(crate) enabled: bool,
     /// Who of them: names, and groups as `@name`; everybody where it is not said.
@@ -73,7 +73,7 @@ pub(crate) struct Users {
     pub(crate) total_time_limit: u64,
 }
 
-impl Default for Users {
+impl Default for UserSettings {
     fn default() -> Self {
         Self { enabled: true, allow: None, time_limit: 300, total_time_limit: 900 }
     }

@@ -51,8 +51,8 @@ fn a_venv_is_used_by_whoever_runs_its_python() {
     ] {
         assert_eq!(users(&map, &format!("/opt/v/{venv}")), web(pids), "{venv}");
     }
-    assert_eq!(*map.of(Path::new("/opt/v/none")), Users::default());
-    assert_eq!(*map.of(Path::new("/never/heard/of")), Users::default());
+    assert_eq!(*map.of(Path::new("/opt/v/none")), VenvUsage::default());
+    assert_eq!(*map.of(Path::new("/never/heard/of")), VenvUsage::default());
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_process_that_renamed_itself_is_found_when_its_tree_was_put_aside() {
         machine.write("proc/10/maps", &maps);
         let map = map(&machine, &["/opt/v/web"]);
         let users = map.of(Path::new("/opt/v/web"));
-        (users.processes.len(), users.left_to_people(Some(Path::new("/usr/bin/python3.13"))).len())
+        (users.processes.len(), users.unmanaged(Some(Path::new("/usr/bin/python3.13"))).len())
     };
     assert_eq!(run_from("/opt/v/web"), (2, 1));
     assert_eq!(run_from("/opt/v/.web.venvguard-20261122T210208Z"), (2, 1));

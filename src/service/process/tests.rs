@@ -60,8 +60,8 @@ fn who_cannot_be_looked_at_holds_nobody_up() {
         machine.write(&format!("proc/{pid}/status"), format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n"));
     }
     // A FIFO that nobody writes to.
-    for silent in ["proc/11/cmdline", "proc/14/cmdline"] {
-        let path = machine.0.path().join(silent);
+    for unreadable in ["proc/11/cmdline", "proc/14/cmdline"] {
+        let path = machine.0.path().join(unreadable);
         std::fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, 0o600.into(), 0).unwrap();
     }
@@ -101,12 +101,15 @@ fn a_process_is_read_whole() {
     let process = processes.get(363).unwrap();
     assert_eq!(process.id, ProcessId { pid: 363, started: 4363 });
     assert_eq!((process.parent, process.uid), (1, 33));
-    assert_eq!(process.place, Place::Unit(Service::unit("web").unwrap()));
-    assert_eq!(process.exe, Some(Image { path: PYTHON.into(), deleted: true }));
+    assert_eq!(process.place, CgroupOwner::Unit(Service::unit("web").unwrap()));
+    assert_eq!(process.exe, Some(MappedFile { path: PYTHON.into(), deleted: true }));
     assert_eq!(process.virtual_env.as_deref(), Some(Path::new("/opt/v/web")));
     assert_eq!(process.dirs, ["/srv/web", "/srv"].map(PathBuf::from));
     let mapped = [(PYTHON, true), ("/opt/my venv/lib/x.so", false)];
-    assert_eq!(process.mapped, mapped.map(|(path, deleted)| Image { path: path.into(), deleted }));
+    assert_eq!(
+        process.mapped,
+        mapped.map(|(path, deleted)| MappedFile { path: path.into(), deleted })
+    );
     assert_eq!(process.describe(), "pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)");
     assert_eq!(processes.age(process), Duration::from_secs(5000 - 43));
 }

@@ -219,7 +219,7 @@ impl State {
         Condition {
             up: self.name() == "RUNNING",
             done: false,
-            settled: self.is_at_rest(),
+            at_rest: self.is_at_rest(),
             failed: matches!(self.name(), "FATAL" | "EXITED" | "UNKNOWN"),
             left_alone: None,
             state,
