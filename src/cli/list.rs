@@ -13,10 +13,10 @@ use crate::python::{self, Interpreters, Version};
 use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
 use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::{Entry, PreviousTree};
+use crate::store::{PreviousTree, RegistryEntry};
 use crate::venv::{self, BaseLink, NotAVenv, Venv};
 
-type Looked<'a> = (&'a Entry, &'a Result<Venv, NotAVenv>);
+type Looked<'a> = (&'a RegistryEntry, &'a Result<Venv, NotAVenv>);
 
 pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
     let survey = guard.look()?;

@@ -19,7 +19,7 @@ use crate::guard::{Guard, GuardError, Settled};
 use crate::host::{Root, confine, user};
 use crate::owner;
 use crate::report::Report;
-use crate::store::{Entry, Registry, Store, StoreError};
+use crate::store::{Registry, RegistryEntry, Store, StoreError};
 use arguments::{Arguments, Command};
 
 /// How the program ends. Only [`Exit::Blocked`] stops apt.
@@ -194,8 +194,8 @@ fn no_venv(guard: &Guard) {
 }
 
 /// The entries that names, paths, ids or globs stand for; each has to stand for one at least.
-fn chosen<'a>(registry: &'a Registry, wanted: &[String]) -> anyhow::Result<Vec<&'a Entry>> {
-    let mut entries: Vec<&Entry> = Vec::new();
+fn chosen<'a>(registry: &'a Registry, wanted: &[String]) -> anyhow::Result<Vec<&'a RegistryEntry>> {
+    let mut entries: Vec<&RegistryEntry> = Vec::new();
     for word in wanted {
         let found = matching(registry, word)?;
         if found.is_empty() {
@@ -212,15 +212,16 @@ fn chosen<'a>(registry: &'a Registry, wanted: &[String]) -> anyhow::Result<Vec<&
     Ok(entries)
 }
 
-fn matching<'a>(registry: &'a Registry, word: &str) -> anyhow::Result<Vec<&'a Entry>> {
-    let exact: Vec<&Entry> =
+fn matching<'a>(registry: &'a Registry, word: &str) -> anyhow::Result<Vec<&'a RegistryEntry>> {
+    let exact: Vec<&RegistryEntry> =
         registry.venvs.iter().filter(|entry| entry.name == word || entry.id == word).collect();
     if !exact.is_empty() {
         return Ok(exact);
     }
     let path = std::path::absolute(word)?;
     let real = path.canonicalize().unwrap_or_else(|_| crate::host::root::normal(&path));
-    let at_path: Vec<&Entry> = registry.venvs.iter().filter(|entry| entry.path() == real).collect();
+    let at_path: Vec<&RegistryEntry> =
+        registry.venvs.iter().filter(|entry| entry.path() == real).collect();
     if !at_path.is_empty() {
         return Ok(at_path);
     }

@@ -14,7 +14,7 @@ use crate::plan::{Policy, Readiness, Remedy, State};
 use crate::python::{Interpreters, Minor};
 use crate::repair::{self, Job, Target};
 use crate::report::JobsJson;
-use crate::store::Entry;
+use crate::store::RegistryEntry;
 use crate::venv::{NotAVenv, Venv};
 
 pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
@@ -102,7 +102,7 @@ fn alone(guard: &Guard) -> anyhow::Result<Lock> {
 }
 
 fn job(
-    entry: &Entry,
+    entry: &RegistryEntry,
     venv: &Venv,
     remedy: Remedy,
     now: &Interpreters,
@@ -113,7 +113,7 @@ fn job(
 }
 
 /// Why nothing is rebuilt where there is no venv, and what to do.
-fn not_a_venv(guard: &Guard, entry: &Entry, error: &NotAVenv) -> String {
+fn not_a_venv(guard: &Guard, entry: &RegistryEntry, error: &NotAVenv) -> String {
     let name = &entry.name;
     let way_back = match error {
         NotAVenv::Missing(_) => repair::way_back(&guard.context(), entry),
@@ -129,7 +129,7 @@ fn asked_for<'a>(
     guard: &Guard,
     survey: &'a Survey,
     wanted: &Rebuild,
-) -> anyhow::Result<Vec<(&'a Entry, &'a Venv, Remedy)>> {
+) -> anyhow::Result<Vec<(&'a RegistryEntry, &'a Venv, Remedy)>> {
     if !wanted.all {
         return chosen(&survey.registry, &wanted.venvs)?
             .into_iter()

@@ -9,7 +9,7 @@ use super::{Exit, chosen, need_root, need_welcome};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
-use crate::store::{Entry, Registry};
+use crate::store::{Registry, RegistryEntry};
 use crate::venv::{self, Lock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
@@ -95,7 +95,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
 
 /// Reports which distributions a rebuild may not install as they are, while somebody can still
 /// do something about it.
-pub(super) fn report_not_exact(guard: &Guard, entry: &Entry, venv: &Venv) {
+pub(super) fn report_not_exact(guard: &Guard, entry: &RegistryEntry, venv: &Venv) {
     for reason in repair::not_exact(&guard.context(), entry, venv) {
         guard.report.note(&format!("{}: {reason}", entry.name));
     }
@@ -173,7 +173,7 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
         let name = registry.get(id).map_or(id, |entry| &entry.name);
         bail!("an interrupted repair of {name} cannot be ended; it stays registered");
     }
-    let (gone, left): (Vec<Entry>, _) =
+    let (gone, left): (Vec<RegistryEntry>, _) =
         registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
     registry.venvs = left;
     guard.store.save_registry(&registry)?;

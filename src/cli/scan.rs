@@ -12,7 +12,7 @@ use crate::host::file::printable;
 use crate::host::user;
 use crate::repair;
 use crate::report::table;
-use crate::store::Entry;
+use crate::store::RegistryEntry;
 use crate::venv::{self, Venv};
 
 #[derive(Serialize)]
@@ -66,7 +66,7 @@ pub(super) fn scan(
         }
         found.push(venv);
     }
-    let known: HashSet<&Path> = registry.venvs.iter().map(Entry::path).collect();
+    let known: HashSet<&Path> = registry.venvs.iter().map(RegistryEntry::path).collect();
     let found: Vec<(Venv, bool)> = found
         .into_iter()
         .map(|venv| {

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::host::tree::identity;
     use crate::plan::Policy;
-    use crate::store::{JournalEntry, PendingRemoval, PreviousTree, Progress as Step, Swap};
+    use crate::store::{JournalEntry, JournalState, PendingRemoval, PreviousTree, Swap};
 
     #[test]
     fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
@@ -173,7 +173,7 @@ mod tests {
         previous.at = jiff::Timestamp::UNIX_EPOCH;
         entry.previous_trees.put_aside(previous.clone());
         let swap = Swap { previous, new: (0, 1), minor: crate::python::Minor::new(3, 11) };
-        let step = Step::RollingBack { swap, follows: true };
+        let step = JournalState::RollingBack { swap, follows: true };
         let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
         guard.store.write_journal(&journal).unwrap();
         guard.prune(&mut registry, &[]);

@@ -10,7 +10,7 @@ use crate::plan::{self, Decision, Effect, Phase, Plan, Policy, Readiness, Remedy
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Looked, Target};
 use crate::service::{self, Condition, Processes, Service, ServiceMap};
-use crate::store::{Entry, Registry, TransactionRecord};
+use crate::store::{Registry, RegistryEntry, TransactionRecord};
 use crate::transaction::changes;
 use crate::venv::{self, NotAVenv, Venv};
 
@@ -22,12 +22,14 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Entry, &Result<Venv, NotAVenv>)> {
+    pub(crate) fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&RegistryEntry, &Result<Venv, NotAVenv>)> {
         self.registry.venvs.iter().zip(&self.venvs)
     }
 
     /// A venv by its id, if it is one.
-    pub(crate) fn get(&self, id: &str) -> Option<(&Entry, &Venv)> {
+    pub(crate) fn get(&self, id: &str) -> Option<(&RegistryEntry, &Venv)> {
         self.entries()
             .find_map(|(entry, venv)| (entry.id == id).then_some((entry, venv.as_ref().ok()?)))
     }
@@ -75,7 +77,7 @@ impl Survey {
     }
 }
 
-fn subject(entry: &Entry, venv: &Venv) -> Subject {
+fn subject(entry: &RegistryEntry, venv: &Venv) -> Subject {
     Subject {
         id: entry.id.clone(),
         name: entry.name.clone(),
@@ -92,8 +94,8 @@ impl Guard {
     /// Looks at every registered venv, on all cores.
     pub(crate) fn survey(&self, registry: Registry) -> Survey {
         let entries = &registry.venvs;
-        let chunks: Vec<&[Entry]> = entries.chunks(CHUNK).collect();
-        let look = |chunk: &[Entry]| -> Vec<Result<Venv, NotAVenv>> {
+        let chunks: Vec<&[RegistryEntry]> = entries.chunks(CHUNK).collect();
+        let look = |chunk: &[RegistryEntry]| -> Vec<Result<Venv, NotAVenv>> {
             chunk.iter().map(|entry| self.look_at(entry)).collect()
         };
         let venvs = if chunks.len() < 2 {
@@ -130,7 +132,7 @@ impl Guard {
 
     /// Looks at one registered venv. What is said of it has to be true still: in the registry
     /// of an ordinary user he may have written anything.
-    fn look_at(&self, entry: &Entry) -> Result<Venv, NotAVenv> {
+    fn look_at(&self, entry: &RegistryEntry) -> Result<Venv, NotAVenv> {
         let venv = venv::inspect(&self.root, entry.path())?;
         match self.refusal(entry, &venv) {
             None => Ok(venv),
@@ -140,7 +142,7 @@ impl Guard {
 
     /// Why a venv cannot be guarded for whom we work. An ordinary user has to own it, and what
     /// is restarted for it has to be his.
-    pub(crate) fn refusal(&self, entry: &Entry, venv: &Venv) -> Option<String> {
+    pub(crate) fn refusal(&self, entry: &RegistryEntry, venv: &Venv) -> Option<String> {
         if self.root.user().is_some_and(|uid| uid != venv.uid) {
             let owner = user::name(&self.root, venv.uid);
             return Some(format!(
@@ -158,14 +160,17 @@ impl Guard {
         before: &Interpreters,
         after: &Interpreters,
     ) -> BTreeMap<String, Looked> {
-        let wants_rebuild =
-            |entry: &Entry, venv: &Venv| match plan::assess(&subject(entry, venv), before, after)
-                .effect
-            {
-                Effect::Orphaned | Effect::Stranded => true,
-                Effect::Stale => entry.policy == Policy::Rebuild,
-                Effect::None | Effect::RestartOnly => false,
-            };
+        let wants_rebuild = |entry: &RegistryEntry, venv: &Venv| match plan::assess(
+            &subject(entry, venv),
+            before,
+            after,
+        )
+        .effect
+        {
+            Effect::Orphaned | Effect::Stranded => true,
+            Effect::Stale => entry.policy == Policy::Rebuild,
+            Effect::None | Effect::RestartOnly => false,
+        };
         let (ids, venvs): (Vec<String>, Vec<&Venv>) = survey
             .entries()
             .filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
@@ -256,7 +261,8 @@ impl Guard {
         ids: &[&str],
         is_meant: impl Fn(&str, &Service, &Condition) -> bool,
     ) -> BTreeMap<String, Vec<Service>> {
-        let chosen: Vec<(&Entry, &Venv)> = ids.iter().filter_map(|id| survey.get(id)).collect();
+        let chosen: Vec<(&RegistryEntry, &Venv)> =
+            ids.iter().filter_map(|id| survey.get(id)).collect();
         if chosen.is_empty() {
             return BTreeMap::new();
         }
@@ -295,7 +301,8 @@ impl Guard {
         now: &Interpreters,
     ) -> usize {
         let mut count = 0;
-        let chosen: Vec<(&Entry, &Venv)> = ids.iter().filter_map(|id| survey.get(id)).collect();
+        let chosen: Vec<(&RegistryEntry, &Venv)> =
+            ids.iter().filter_map(|id| survey.get(id)).collect();
         let paths = chosen.iter().map(|(_, venv)| &venv.path);
         let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
         for (entry, venv) in chosen {

@@ -20,7 +20,7 @@ use crate::plan::Remedy;
 use crate::python;
 use crate::repair::{self, Job};
 use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::Entry;
+use crate::store::RegistryEntry;
 use crate::venv::Venv;
 
 /// The command that does one user's share.
@@ -103,14 +103,14 @@ impl Guard {
     pub(super) fn restart_stale(&self) -> Result<bool, GuardError> {
         let now = self.interpreters()?;
         let mut survey = self.look()?;
-        let paths = survey.registry.venvs.iter().map(Entry::path);
+        let paths = survey.registry.venvs.iter().map(RegistryEntry::path);
         let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
-        let is_meant = |entry: &Entry, venv: &Venv| {
+        let is_meant = |entry: &RegistryEntry, venv: &Venv| {
             let interpreter = venv.runs(&now).map(python::path_of);
             !matches!(entry.policy, Policy::Ignore | Policy::Warn)
                 && !needs_restart(map.of(entry.path()), interpreter.as_deref()).is_empty()
         };
-        let stale: Vec<(Entry, Venv)> = survey
+        let stale: Vec<(RegistryEntry, Venv)> = survey
             .entries()
             .filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
             .filter(|(entry, venv)| is_meant(entry, venv))

@@ -31,7 +31,7 @@ pub(crate) struct Dir {
 
 /// A name in a directory, and what stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct DirEntry {
     pub(crate) name: OsString,
     pub(crate) kind: FileType,
 }
@@ -228,7 +228,7 @@ impl Dir {
     }
 
     /// Every name in it, in no order. A directory with too many names is an error.
-    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
+    pub(crate) fn entries(&self) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
         for entry in RawDir::read_from(&self.descriptor)? {
             let entry = entry?;
@@ -246,7 +246,8 @@ impl Dir {
                 FileType::Unknown => self.kind_of(name),
                 kind => kind,
             };
-            entries.push(Entry { name: OsStr::from_bytes(name.to_bytes()).to_os_string(), kind });
+            entries
+                .push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_os_string(), kind });
         }
         Ok(entries)
     }
@@ -257,7 +258,7 @@ impl Dir {
     }
 
     fn writable_by_others_below(&self, depth: usize) -> io::Result<Option<PathBuf>> {
-        for Entry { name, kind } in self.entries()? {
+        for DirEntry { name, kind } in self.entries()? {
             let stat = match kind {
                 FileType::RegularFile | FileType::Directory => self.stat(&name)?,
                 _ => continue,

@@ -16,7 +16,7 @@ use crate::host::user::User;
 use crate::host::{Root, file};
 use crate::owner::{self, Digest, Send};
 use crate::python::Minor;
-use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Entry, Registry, StoreError};
+use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Registry, RegistryEntry, StoreError};
 use crate::venv::{self, Differences, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
 
 /// How long it may take to keep the archives of one owner, and those of all.
@@ -48,7 +48,7 @@ impl<'a> Content<'a> {
     /// All reasons why it cannot be told, where it cannot.
     pub(super) fn of(
         context: &Context,
-        entry: &'a Entry,
+        entry: &'a RegistryEntry,
         venv: &Venv,
     ) -> Result<Self, Vec<String>> {
         let site = context.root.at(venv.site_packages());
@@ -206,7 +206,7 @@ impl Installed {
 /// Takes the copies that were kept of the archives that are not there any more.
 fn take_kept_archives(
     context: &Context,
-    entry: &Entry,
+    entry: &RegistryEntry,
     venv: &Venv,
     recipe: &mut Recipe,
     notes: &mut Vec<String>,
@@ -231,7 +231,7 @@ fn take_kept_archives(
 
 /// Hashes of the archives of which a copy was kept. Not every installer noted one; the recipe
 /// has it since.
-fn known_hashes(context: &Context, entry: &Entry) -> BTreeMap<PathBuf, String> {
+fn known_hashes(context: &Context, entry: &RegistryEntry) -> BTreeMap<PathBuf, String> {
     let mut stored = context.store.recipe(&entry.id).ok().flatten();
     let archives = stored.iter_mut().flat_map(Recipe::local_archives);
     archives.filter_map(|(_, one)| Some((one.path.clone(), one.sha256()?))).collect()
@@ -284,7 +284,7 @@ pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Tim
 }
 
 /// The lock that a person named for the venv, else the one of its project.
-fn lock(context: &Context, entry: &Entry, venv: &Venv) -> Result<Option<Lock>, LockError> {
+fn lock(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Result<Option<Lock>, LockError> {
     match entry.lock() {
         Some(path) => Lock::read(context.root, path).map(Some),
         None => Lock::beside(context.root, venv),
@@ -295,7 +295,7 @@ fn lock(context: &Context, entry: &Entry, venv: &Venv) -> Result<Option<Lock>, L
 /// since: site-packages has changed. A recipe that cannot be written stops nothing.
 pub(crate) fn refresh_recipes<'a>(
     context: &Context,
-    venvs: impl Iterator<Item = (&'a Entry, &'a Venv)>,
+    venvs: impl Iterator<Item = (&'a RegistryEntry, &'a Venv)>,
 ) {
     let all = Deadline::after(ALL_ARCHIVES_LIMIT);
     let mut of_owners: BTreeMap<u32, Deadline> = BTreeMap::new();
@@ -315,7 +315,7 @@ pub(crate) fn refresh_recipes<'a>(
 
 /// Whether a venv has nothing in it yet, and was made since its recipe was written: what was in
 /// the one of before is to be had again.
-fn stands_new(context: &Context, entry: &Entry, venv: &Venv, recipe: &Recipe) -> bool {
+fn stands_new(context: &Context, entry: &RegistryEntry, venv: &Venv, recipe: &Recipe) -> bool {
     let made = std::fs::metadata(context.root.at(&venv.path)).and_then(|dir| dir.created());
     let written = context.store.recipe_written(&entry.id);
     recipe.is_bare() && made.is_ok_and(|made| written.is_some_and(|written| made > written))
@@ -324,13 +324,17 @@ fn stands_new(context: &Context, entry: &Entry, venv: &Venv, recipe: &Recipe) ->
 /// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
 /// cannot be told today stays as it was told before, and so does what was in a venv that
 /// stands there new and empty.
-pub(crate) fn keep_recipe(context: &Context, entry: &Entry, venv: &Venv) -> Result<(), StoreError> {
+pub(crate) fn keep_recipe(
+    context: &Context,
+    entry: &RegistryEntry,
+    venv: &Venv,
+) -> Result<(), StoreError> {
     keep_recipe_until(context, entry, venv, Deadline::after(ARCHIVES_LIMIT))
 }
 
 fn keep_recipe_until(
     context: &Context,
-    entry: &Entry,
+    entry: &RegistryEntry,
     venv: &Venv,
     deadline: Deadline,
 ) -> Result<(), StoreError> {
@@ -349,7 +353,7 @@ fn keep_recipe_until(
 }
 
 /// What in a venv a rebuild cannot be sure to install again as it is, in words.
-pub(crate) fn not_exact(context: &Context, entry: &Entry, venv: &Venv) -> Vec<String> {
+pub(crate) fn not_exact(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Vec<String> {
     match Content::of(context, entry, venv) {
         Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
             let known = known_hashes(context, entry);
@@ -368,7 +372,7 @@ pub(crate) fn not_exact(context: &Context, entry: &Entry, venv: &Venv) -> Vec<St
 
 /// How a venv comes back of which nothing is left but what is known of it; nothing where that
 /// is not enough.
-pub(crate) fn way_back(context: &Context, entry: &Entry) -> Option<String> {
+pub(crate) fn way_back(context: &Context, entry: &RegistryEntry) -> Option<String> {
     let recipe = context.store.recipe(&entry.id).ok().flatten();
     if recipe.is_none() && entry.requirements().is_none() {
         return None;

@@ -29,7 +29,7 @@ use crate::plan::{self, Remedy, State};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::Progress;
 use crate::service::{self, Service, VenvUsage};
-use crate::store::{PendingRemoval, PreviousTree, Progress as Step, Swap};
+use crate::store::{JournalState, PendingRemoval, PreviousTree, Swap};
 use crate::venv::{self, BaseLink, Venv};
 
 /// One venv's repair.
@@ -90,12 +90,12 @@ impl Course<'_, '_> {
         match self.job.remedy {
             Remedy::None | Remedy::Impossible => Done::Nothing.into(),
             Remedy::Restart if self.job.services.is_empty() => Done::Nothing.into(),
-            Remedy::Restart => match self.job.begin(self.context, Step::Restarting, &[]) {
+            Remedy::Restart => match self.job.begin(self.context, JournalState::Restarting, &[]) {
                 Ok(()) => self.restart_unchanged(),
                 Err(error) => Done::unchanged(error.to_string()).into(),
             },
             Remedy::Refresh => {
-                match self.job.begin(self.context, Step::Refreshing, &self.units()) {
+                match self.job.begin(self.context, JournalState::Refreshing, &self.units()) {
                     Ok(()) => self.refresh(venv),
                     Err(error) => Done::unchanged(error.to_string()).into(),
                 }
@@ -219,7 +219,7 @@ impl Course<'_, '_> {
             Err(because) => because,
         };
         self.progress.step("putting the previous environment back");
-        let step = Step::Swapping(swap.clone());
+        let step = JournalState::Swapping(swap.clone());
         let (mut halt, mut result) = (self.halt.borrow_mut(), None);
         let stopped = halt.while_stopped(self.context, self.job, &step, Triggers::GoOn, || {
             let done = result.is_some();
@@ -297,7 +297,7 @@ impl Course<'_, '_> {
             Some(Remedy::Pin) => return self.pin(&venv, Some(because), which),
             Some(Remedy::Refresh) => {
                 // Should this fail, it is ended as what it is. A full disk is no reason not to.
-                let _ = self.job.begin(self.context, Step::Refreshing, &self.units());
+                let _ = self.job.begin(self.context, JournalState::Refreshing, &self.units());
                 let ended = self.refresh(&venv);
                 return Ended { done: ended.done.instead_of_a_rebuild(because), ..ended };
             }

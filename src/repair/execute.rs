@@ -20,7 +20,7 @@ use crate::host::tree::{self, Parent};
 use crate::host::{Program, Root, audit};
 use crate::python::{Interpreters, Minor};
 use crate::report;
-use crate::store::{Entry, Event, PendingRemoval, Pin, PreviousTree, Registry, StoreError};
+use crate::store::{Event, PendingRemoval, Pin, PreviousTree, Registry, RegistryEntry, StoreError};
 use crate::venv::{self, Venv};
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
@@ -195,7 +195,11 @@ impl<'a> Ledger<'a> {
 
 /// What an outcome changes about what is registered. Returns those of the trees that were put
 /// aside which now are more than are previous.
-fn note_in_entry(entry: &mut Entry, outcome: &Outcome, at_most: usize) -> Vec<PendingRemoval> {
+fn note_in_entry(
+    entry: &mut RegistryEntry,
+    outcome: &Outcome,
+    at_most: usize,
+) -> Vec<PendingRemoval> {
     match &outcome.done {
         Done::Rebuilt { previous, .. } => {
             let links = entry.pin.take().map(|pinned| pinned.links);

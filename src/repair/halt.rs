@@ -4,7 +4,7 @@ use super::Context;
 use super::job::Job;
 use crate::host::Root;
 use crate::service::{self, Restart, Service};
-use crate::store::{JournalEntry, Progress as Step};
+use crate::store::{JournalEntry, JournalState};
 
 /// How often services are stopped that come up again by themselves.
 const ATTEMPTS: usize = 3;
@@ -58,7 +58,7 @@ impl Halt {
         &mut self,
         context: &Context,
         job: &Job,
-        step: &Step,
+        step: &JournalState,
         first: Triggers,
         mut work: impl FnMut() -> Result<(), E>,
     ) -> Result<(), Halted<E>> {
@@ -87,7 +87,7 @@ impl Halt {
         &mut self,
         context: &Context,
         job: &Job,
-        step: &Step,
+        step: &JournalState,
         triggers: &[String],
     ) -> Result<(), Halted<E>> {
         if job.services.is_empty() {

@@ -3,7 +3,7 @@
 use crate::plan::Remedy;
 use crate::python::{Minor, path_of};
 use crate::service::Service;
-use crate::store::{Entry, JournalEntry, PreviousTree, Progress as Step, StoreError};
+use crate::store::{JournalEntry, JournalState, PreviousTree, RegistryEntry, StoreError};
 use crate::venv::Venv;
 
 use super::Context;
@@ -12,7 +12,7 @@ use super::target::Target;
 /// One venv to be repaired.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    pub(crate) entry: Entry,
+    pub(crate) entry: RegistryEntry,
     pub(crate) venv: Venv,
     pub(crate) remedy: Remedy,
     /// Why it is pinned and not rebuilt, where a rebuild was wanted.
@@ -31,7 +31,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// A job of which nothing more is said.
-    pub(crate) fn new(entry: &Entry, venv: &Venv, remedy: Remedy) -> Self {
+    pub(crate) fn new(entry: &RegistryEntry, venv: &Venv, remedy: Remedy) -> Self {
         Self {
             entry: entry.clone(),
             venv: venv.clone(),
@@ -67,7 +67,7 @@ impl Job {
     pub(super) fn begin(
         &self,
         context: &Context,
-        step: Step,
+        step: JournalState,
         units: &[String],
     ) -> Result<(), StoreError> {
         let (id, name) = (&self.entry.id, &self.entry.name);

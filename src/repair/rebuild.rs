@@ -21,7 +21,7 @@ use crate::host::tree::Parent;
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
 use crate::service;
-use crate::store::{PendingRemoval, PreviousTree, Progress as Step, StoreError, Swap};
+use crate::store::{JournalState, PendingRemoval, PreviousTree, StoreError, Swap};
 use crate::venv::{self, Difference, Flavour, Venv};
 
 /// Why there is no new tree.
@@ -131,7 +131,7 @@ pub(super) fn rebuild(
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
     let previous = PreviousTree::new(&stage::aside(context.root, venv), old, job.follows);
     let aside = || previous.path().into();
-    job.begin(context, Step::Staging { aside: aside(), new: None }, &[])?;
+    job.begin(context, JournalState::Staging { aside: aside(), new: None }, &[])?;
     let made = Stage::make(context.root, &parent, previous.path(), venv, &owner);
     let stage = made.map_err(|error| {
         // A directory that was made, and could neither be given away nor removed.
@@ -154,7 +154,7 @@ pub(super) fn rebuild(
         halt,
     };
     let result = job
-        .begin(context, Step::Staging { aside: aside(), new: Some(new) }, &[])
+        .begin(context, JournalState::Staging { aside: aside(), new: Some(new) }, &[])
         .map_err(RebuildError::from)
         .and_then(|()| work.carry_out(&stage));
     match result {
@@ -224,8 +224,10 @@ impl Work<'_> {
         // What takes long is done while the services still run. Nothing of the new tree may be in
         // memory only when it takes the place.
         self.parent.sync_all()?;
-        let step =
-            Step::Staging { aside: self.swap.previous.path().into(), new: Some(self.swap.new) };
+        let step = JournalState::Staging {
+            aside: self.swap.previous.path().into(),
+            new: Some(self.swap.new),
+        };
         let mut carried = Carried::default();
         let (context, job) = (self.context, self.job);
         let (deadline, installed) = (self.deadline, &self.installed);
@@ -236,7 +238,7 @@ impl Work<'_> {
         });
         result.map_err(RebuildError::from)?;
         notes.extend(self.told(carried));
-        self.begin(Step::Swapping(self.swap.clone()))?;
+        self.begin(JournalState::Swapping(self.swap.clone()))?;
         self.exchange()?;
         Ok(notes)
     }
@@ -245,7 +247,7 @@ impl Work<'_> {
     /// are down.
     fn in_place(&mut self) -> Result<Vec<String>, RebuildError> {
         let before = self.smoke(&[]);
-        let step = Step::InPlace(self.swap.clone());
+        let step = JournalState::InPlace(self.swap.clone());
         let (context, job) = (self.context, self.job);
         self.halt
             .while_stopped(context, job, &step, Triggers::Stopped, || Ok(()))
@@ -264,11 +266,11 @@ impl Work<'_> {
         let carried = pair.carry_from_aside(self.context.root, Pass::Last, self.deadline.left());
         notes.extend(self.told(carried.map_err(RebuildError::Carry)?));
         self.parent.sync_all()?;
-        self.begin(Step::Swapping(self.swap.clone()))?;
+        self.begin(JournalState::Swapping(self.swap.clone()))?;
         Ok(notes)
     }
 
-    fn begin(&self, step: Step) -> Result<(), RebuildError> {
+    fn begin(&self, step: JournalState) -> Result<(), RebuildError> {
         Ok(self.job.begin(self.context, step, self.halt.units())?)
     }
 

@@ -13,7 +13,7 @@ use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
 use crate::plan::Remedy;
 use crate::python::Interpreters;
-use crate::store::{JournalEntry, PendingRemoval, PreviousTree, Progress as Step, Registry, Swap};
+use crate::store::{JournalEntry, JournalState, PendingRemoval, PreviousTree, Registry, Swap};
 use crate::venv;
 
 /// Ends or undoes everything the journal holds. Afterwards every path holds a whole venv
@@ -195,53 +195,55 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
     let parent = Parent::of(path)?;
     let standing = parent.identity(stage::name_of(path));
     Ok(match &journal.progress {
-        Step::Restarting => {
+        JournalState::Restarting => {
             told("restarting its services");
             Next::Restart
         }
-        Step::Refreshing => {
+        JournalState::Refreshing => {
             told("copying its interpreters again");
             Next::Refresh
         }
-        Step::Staging { aside, new: Some(new) } => {
+        JournalState::Staging { aside, new: Some(new) } => {
             told("removing the unfinished new environment");
             Next::MakeOldWork(PendingRemoval::new(&aside.0, *new))
         }
-        Step::Staging { aside, new: None } => {
+        JournalState::Staging { aside, new: None } => {
             told("it had not begun");
             parent.remove_if_empty(&stage::from_beside(path, &aside.0))?;
             Next::Nothing
         }
-        Step::Swapping(swap) if standing == Some(swap.new) => {
+        JournalState::Swapping(swap) if standing == Some(swap.new) => {
             told("the new environment is in place, restarting its services");
             Next::Prove(swap.clone())
         }
-        Step::RollingBack { swap, follows } if standing == Some(swap.new) => {
+        JournalState::RollingBack { swap, follows } if standing == Some(swap.new) => {
             told("the previous environment is in place, restarting its services");
             Next::Restore(swap.clone(), *follows)
         }
-        Step::RollingBack { swap, .. } if standing == Some(swap.previous.identity) => {
+        JournalState::RollingBack { swap, .. } if standing == Some(swap.previous.identity) => {
             // What would have come back is kept, and stays so.
             told("the venv was not rolled back");
             Next::Start
         }
-        Step::Swapping(swap) | Step::InPlace(swap) | Step::RollingBack { swap, .. }
+        JournalState::Swapping(swap)
+        | JournalState::InPlace(swap)
+        | JournalState::RollingBack { swap, .. }
             if standing.is_some_and(|one| one != swap.new && one != swap.previous.identity) =>
         {
             told("another directory has been placed there since; leaving it alone");
             Next::Yield(swap.previous.clone())
         }
-        Step::InPlace(swap) if standing == Some(swap.new) => {
+        JournalState::InPlace(swap) if standing == Some(swap.new) => {
             told("putting the previous environment back, removing the unfinished new one");
             bring_back(context, path, swap)?
         }
-        Step::Swapping(swap) | Step::InPlace(swap) => {
+        JournalState::Swapping(swap) | JournalState::InPlace(swap) => {
             put_back(path, swap)?;
             told("the previous environment is in place, removing the new one");
-            let partial = matches!(journal.progress, Step::InPlace(_));
+            let partial = matches!(journal.progress, JournalState::InPlace(_));
             Next::Return { swap: swap.clone(), partial, notes: Vec::new() }
         }
-        Step::RollingBack { .. } => {
+        JournalState::RollingBack { .. } => {
             return Err(std::io::Error::other(format!("there is nothing at {}", printable(path))));
         }
     })
@@ -309,7 +311,7 @@ mod tests {
         }
 
         /// Leaves the journal at a step, recovers, and tells whether all went well.
-        fn recover(&mut self, step: Step, services: &[&str]) -> bool {
+        fn recover(&mut self, step: JournalState, services: &[&str]) -> bool {
             let services = services.iter().map(|name| name.parse().unwrap()).collect();
             let id = self.registry.venvs[0].id.clone();
             let journal = JournalEntry::new(&id, "shop", &self.venv, step, services);
@@ -360,9 +362,9 @@ mod tests {
             });
             std::fs::write(crash.venv.join(venv::CARRIED), carried.to_string()).unwrap();
             let step = if swapping {
-                Step::Swapping(crash.swap(venv, other))
+                JournalState::Swapping(crash.swap(venv, other))
             } else {
-                Step::Staging { aside: PathText(crash.aside.clone()), new: Some(other) }
+                JournalState::Staging { aside: PathText(crash.aside.clone()), new: Some(other) }
             };
             crash.recover(step, &[]);
             assert!(crash.is_ended());
@@ -375,7 +377,7 @@ mod tests {
     fn a_successor_that_took_the_place_keeps_it_and_the_old_tree_is_known() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
-        assert!(crash.recover(Step::Swapping(crash.swap(old, new)), &[]));
+        assert!(crash.recover(JournalState::Swapping(crash.swap(old, new)), &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), [new, old]);
         let known = crash.known();
@@ -386,7 +388,7 @@ mod tests {
     fn a_successor_whose_services_do_not_come_up_makes_room_for_the_old_tree() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
-        let step = Step::Swapping(crash.swap(old, new));
+        let step = JournalState::Swapping(crash.swap(old, new));
         assert!(!crash.recover(step, &["systemd:no-such-unit-of-venvguard.service"]));
         assert!(crash.is_ended());
         assert_eq!(identity(&crash.venv), Some(old));
@@ -401,7 +403,7 @@ mod tests {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         std::fs::write(crash.venv.join("uploaded"), "").unwrap();
-        let step = Step::Swapping(crash.swap(old, new));
+        let step = JournalState::Swapping(crash.swap(old, new));
         assert!(!crash.recover(step, &["systemd:no-such-unit-of-venvguard.service"]));
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(crash.venv.join("uploaded").exists(), "it comes back with the old tree");
@@ -413,7 +415,7 @@ mod tests {
         let mut crash = Crash::new();
         let [old, new] = crash.identities();
         std::fs::write(crash.aside.join("uploaded"), "").unwrap();
-        crash.recover(Step::Swapping(crash.swap(old, new)), &[]);
+        crash.recover(JournalState::Swapping(crash.swap(old, new)), &[]);
         assert_eq!(identity(&crash.venv), Some(old));
         assert_eq!(crash.known(), [(crash.aside.clone(), new)]);
         assert!(crash.aside.join("uploaded").exists());
@@ -427,7 +429,7 @@ mod tests {
         let [new, old] = crash.identities();
         std::fs::create_dir(crash.venv.join("var")).unwrap();
         std::fs::write(crash.venv.join("var/order"), "").unwrap();
-        crash.recover(Step::InPlace(crash.swap(old, new)), &[]);
+        crash.recover(JournalState::InPlace(crash.swap(old, new)), &[]);
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(crash.venv.join("var/order").exists());
     }
@@ -436,7 +438,7 @@ mod tests {
     fn a_tree_built_in_place_makes_room_for_the_old_one() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
-        crash.recover(Step::InPlace(crash.swap(old, new)), &[]);
+        crash.recover(JournalState::InPlace(crash.swap(old, new)), &[]);
         assert!(crash.is_ended());
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(!exists(&crash.aside));
@@ -447,7 +449,7 @@ mod tests {
         let mut crash = Crash::new();
         let [current, kept] = crash.identities();
         let swap = crash.swap(current, kept);
-        assert!(crash.recover(Step::RollingBack { swap, follows: true }, &[]));
+        assert!(crash.recover(JournalState::RollingBack { swap, follows: true }, &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), [current, kept]);
     }
@@ -458,7 +460,7 @@ mod tests {
         let [current, kept] = crash.identities();
         let swap = crash.swap(current, kept);
         Parent::of(&crash.venv).unwrap().exchange(&crash.aside, &crash.venv).unwrap();
-        assert!(crash.recover(Step::RollingBack { swap, follows: true }, &[]));
+        assert!(crash.recover(JournalState::RollingBack { swap, follows: true }, &[]));
         assert!(crash.is_ended());
         let entry = &crash.store.registry().unwrap().venvs[0];
         assert_eq!(crash.known(), [(crash.aside.clone(), current)]);
@@ -470,7 +472,7 @@ mod tests {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         std::fs::create_dir_all(crash.store.dir().join("registry.json")).unwrap();
-        assert!(!crash.recover(Step::Swapping(crash.swap(old, new)), &[]));
+        assert!(!crash.recover(JournalState::Swapping(crash.swap(old, new)), &[]));
         assert!(!crash.is_ended());
         assert_eq!(crash.identities(), [new, old], "it is whole, and nothing is lost");
     }
@@ -480,7 +482,7 @@ mod tests {
         let mut crash = Crash::new();
         let before = crash.identities();
         let entry = crash.registry.venvs[0].clone();
-        let step = Step::Restarting;
+        let step = JournalState::Restarting;
         let journal = JournalEntry::new(&entry.id, "shop", &crash.venv, step, Vec::new());
         crash.store.write_journal(&journal).unwrap();
         let venv = venv::inspect(&crash.root, &crash.venv).unwrap();
@@ -502,7 +504,10 @@ mod tests {
         for path in [&crash.venv, &crash.aside] {
             std::fs::remove_dir_all(path).unwrap();
         }
-        for step in [Step::InPlace(crash.swap(old, new)), Step::Swapping(crash.swap(old, new))] {
+        for step in [
+            JournalState::InPlace(crash.swap(old, new)),
+            JournalState::Swapping(crash.swap(old, new)),
+        ] {
             assert!(!crash.recover(step, &[]));
             assert!(!crash.is_ended());
         }
@@ -514,7 +519,8 @@ mod tests {
             let mut crash = Crash::new();
             let [_, old] = crash.identities();
             let swap = crash.swap(old, (0, 1));
-            let step = if in_place { Step::InPlace(swap) } else { Step::Swapping(swap) };
+            let step =
+                if in_place { JournalState::InPlace(swap) } else { JournalState::Swapping(swap) };
             let before = crash.identities();
             assert!(!crash.recover(step, &[]));
             assert!(crash.is_ended());
@@ -527,7 +533,7 @@ mod tests {
     fn a_directory_that_was_only_named_is_not_taken_for_ours() {
         let mut crash = Crash::new();
         let before = crash.identities();
-        let step = Step::Staging { aside: PathText(crash.aside.clone()), new: None };
+        let step = JournalState::Staging { aside: PathText(crash.aside.clone()), new: None };
         assert!(crash.recover(step, &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), before);

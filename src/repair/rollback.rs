@@ -18,7 +18,7 @@ use crate::owner::{Carried, Pass};
 use crate::plan::{self, Remedy};
 use crate::python::{Interpreters, Minor};
 use crate::service::Service;
-use crate::store::{Entry, PreviousTree, Progress as Step, Registry, StoreError, Swap};
+use crate::store::{JournalState, PreviousTree, Registry, RegistryEntry, StoreError, Swap};
 use crate::venv::{self, NotAVenv, Venv};
 
 /// Why nothing was rolled back.
@@ -54,7 +54,7 @@ pub(crate) fn rollback(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
-    entry: &Entry,
+    entry: &RegistryEntry,
     wanted: Option<&Path>,
     services: Vec<Service>,
 ) -> Result<Outcome, RollbackError> {
@@ -107,7 +107,7 @@ pub(crate) fn rollback(
     let follows = before.followed;
     let job = Job { follows, services, ..Job::new(entry, &restored, Remedy::None) };
     let swap = Swap { previous, new: before.identity, minor: tree.site };
-    let step = Step::RollingBack { swap: swap.clone(), follows };
+    let step = JournalState::RollingBack { swap: swap.clone(), follows };
     job.begin(context, step.clone(), &[])?;
     let ledger = Ledger::new(context, registry);
     let site = standing.map(|venv| venv.site);
@@ -123,7 +123,7 @@ impl Course<'_, '_> {
         let owner = owner(context, &job.venv);
         let place = swap.previous.path().to_path_buf();
         let (name, aside) = (name_of(path), from_beside(path, &place));
-        let step = Step::RollingBack { swap: swap.clone(), follows: job.follows };
+        let step = JournalState::RollingBack { swap: swap.clone(), follows: job.follows };
         self.users();
         let mut carried = Carried::default();
         let pass = Pass::Back { partial: false };

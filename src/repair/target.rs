@@ -12,7 +12,7 @@ use crate::host::user::{self, User};
 use crate::owner::{self, ListAdditions};
 use crate::plan::Readiness;
 use crate::python::{self, Interpreters, Minor};
-use crate::store::Entry;
+use crate::store::RegistryEntry;
 use crate::venv::{Additions, BaseLink, Venv};
 
 /// What a rebuild has to end with.
@@ -59,7 +59,7 @@ impl Target {
 /// Whether a rebuild for `minor` can be expected to work.
 pub(crate) fn readiness(
     context: &Context,
-    entry: &Entry,
+    entry: &RegistryEntry,
     venv: &Venv,
     minor: Option<Minor>,
     looked: Looked,

@@ -9,7 +9,7 @@ use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict
 use crate::python::Version;
 use crate::repair::Job;
 use crate::service::Service;
-use crate::store::{Entry, Event, PreviousTree};
+use crate::store::{Event, PreviousTree, RegistryEntry};
 use crate::transaction::{Build, ChangeKind};
 use crate::venv::{Additions, BaseLink, Flavour, Venv};
 
@@ -87,7 +87,10 @@ impl From<&Service> for ServiceJson {
 
 impl VenvJson {
     /// `version` is the one of the interpreter that the venv runs now.
-    pub(crate) fn new(entry: &Entry, venv: Option<(&Venv, String, Option<Version>)>) -> Self {
+    pub(crate) fn new(
+        entry: &RegistryEntry,
+        venv: Option<(&Venv, String, Option<Version>)>,
+    ) -> Self {
         let (venv, owner, version) = match venv {
             Some((venv, owner, version)) => (Some(venv), Some(owner), version),
             None => (None, None, None),

@@ -1,6 +1,6 @@
 //! What was begun: one file a venv, on disk before each step, gone when all is done.
 //!
-//! `repair::recover` reads it after a crash. Each [`Progress`] says what may have happened
+//! `repair::recover` reads it after a crash. Each [`JournalState`] says what may have happened
 //! already; it looks at the disk to see what did.
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const LIMIT: u64 = 4 << 20;
 /// The repair of one venv, as far as it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     schema_version: u64,
     #[serde(deserialize_with = "registry::id")]
     pub(crate) id: String,
@@ -30,7 +30,7 @@ pub(crate) struct Entry {
     #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
     pub(crate) begun_at: Timestamp,
-    pub(crate) progress: Progress,
+    pub(crate) progress: JournalState,
     /// The services that were up and have to be up again.
     pub(crate) services: Vec<Service>,
     /// Other units that were stopped with them, and have to be started again.
@@ -42,7 +42,7 @@ pub(crate) struct Entry {
 /// is asked by the trees' identities.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) enum Progress {
+pub(crate) enum JournalState {
     /// The services are restarted; the venv is whole.
     Restarting,
     /// Interpreters in `bin` are being replaced one by one: doing it again is right.
@@ -59,7 +59,7 @@ pub(crate) enum Progress {
     RollingBack { swap: Swap, follows: bool },
 }
 
-impl Progress {
+impl JournalState {
     /// What is begun, by a word and a few more; nothing for what only gets ready.
     fn in_words(&self) -> Option<(&'static str, String)> {
         let trees = |swap: &Swap| {
@@ -103,12 +103,12 @@ pub(crate) struct Swap {
     pub(crate) minor: Minor,
 }
 
-impl Entry {
+impl JournalEntry {
     pub(crate) fn new(
         id: &str,
         name: &str,
         path: &Path,
-        progress: Progress,
+        progress: JournalState,
         services: Vec<Service>,
     ) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Entry {
 
 impl Store {
     /// Records a step before it is begun.
-    pub(crate) fn write_journal(&self, entry: &Entry) -> Result<(), StoreError> {
+    pub(crate) fn write_journal(&self, entry: &JournalEntry) -> Result<(), StoreError> {
         self.save(&format!("journal/{}.json", entry.id), entry)?;
         if let Some((action, detail)) = entry.progress.in_words() {
             self.audit(&Event::new(&entry.name, entry.path(), action, detail));
@@ -162,9 +162,9 @@ impl Store {
 
     /// What a crash left. An entry that cannot be read is an error of its own and stands in
     /// no other's way.
-    pub(crate) fn open_journal(&self) -> Vec<Result<Entry, StoreError>> {
+    pub(crate) fn open_journal(&self) -> Vec<Result<JournalEntry, StoreError>> {
         let read = |path: &PathBuf| {
-            let entry: Entry = parse(path, &file::read_own(path, LIMIT)?, SCHEMA)?;
+            let entry: JournalEntry = parse(path, &file::read_own(path, LIMIT)?, SCHEMA)?;
             if path.file_stem().is_some_and(|stem| stem == entry.id.as_str()) {
                 return Ok(entry);
             }
@@ -198,10 +198,15 @@ mod tests {
         let store = Store::new(&Root::new(dir.path()));
         let path = Path::new("/srv/shop/venv");
         let aside = PathText("/srv/shop/.venv.aside".into());
-        let mut entry =
-            Entry::new("1", "shop", path, Progress::Staging { aside, new: None }, Vec::new());
+        let mut entry = JournalEntry::new(
+            "1",
+            "shop",
+            path,
+            JournalState::Staging { aside, new: None },
+            Vec::new(),
+        );
         store.write_journal(&entry).unwrap();
-        entry.progress = Progress::Restarting;
+        entry.progress = JournalState::Restarting;
         store.write_journal(&entry).unwrap();
         let open: Vec<_> = store.open_journal().into_iter().map(Result::unwrap).collect();
         assert_eq!(open, [entry]);

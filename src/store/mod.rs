@@ -31,9 +31,9 @@ pub(crate) use archives::{LIMIT as ARCHIVE_LIMIT, QUOTA as ARCHIVE_QUOTA};
 pub(crate) use config::{Config, EngineChoice};
 pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};
-pub(crate) use journal::{Entry as JournalEntry, Progress, Swap};
+pub(crate) use journal::{JournalEntry, JournalState, Swap};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
-pub(crate) use registry::{Entry, Pin, Registry};
+pub(crate) use registry::{Pin, Registry, RegistryEntry};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::file::printable;

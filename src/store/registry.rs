@@ -26,7 +26,7 @@ const REASON: usize = 1 << 10;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Registry {
     schema_version: u64,
-    pub(crate) venvs: Vec<Entry>,
+    pub(crate) venvs: Vec<RegistryEntry>,
     /// What nobody needs any more, and is still to be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) pending_removals: Vec<PendingRemoval>,
@@ -35,7 +35,7 @@ pub(crate) struct Registry {
 /// One registered venv, and what was said about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct RegistryEntry {
     #[serde(deserialize_with = "id")]
     pub(crate) id: String,
     #[serde(deserialize_with = "name")]
@@ -108,7 +108,7 @@ pub(crate) enum NameError {
     Around { inner: PathBuf },
 }
 
-impl Entry {
+impl RegistryEntry {
     pub(crate) fn path(&self) -> &Path {
         &self.path.0
     }
@@ -153,7 +153,7 @@ impl Registry {
         path: &Path,
         name: Option<&str>,
         policy: Policy,
-    ) -> Result<&mut Entry, NameError> {
+    ) -> Result<&mut RegistryEntry, NameError> {
         let known = self.venvs.iter().position(|entry| entry.path() == path);
         if let Some(name) = name {
             if !is_name(name) {
@@ -186,8 +186,8 @@ impl Registry {
         path: &Path,
         declaration: &Declaration,
         policy: Policy,
-    ) -> Result<&Entry, NameError> {
-        let is_by_hand = |entry: &&Entry| entry.path() == path && entry.declared.is_none();
+    ) -> Result<&RegistryEntry, NameError> {
+        let is_by_hand = |entry: &&RegistryEntry| entry.path() == path && entry.declared.is_none();
         let name = declaration.name.as_deref();
         let name = name.filter(|_| !self.venvs.iter().any(|entry| is_by_hand(&entry)));
         let is_known = self.venvs.iter().any(|entry| entry.path() == path);
@@ -208,7 +208,7 @@ impl Registry {
         if let Some(inner) = self.venvs.iter().find(|entry| entry.path().starts_with(path)) {
             return Err(NameError::Around { inner: inner.path().to_path_buf() });
         }
-        self.venvs.push(Entry {
+        self.venvs.push(RegistryEntry {
             id: self.unused_id(path),
             name: self.unused_name(path),
             path: path.into(),
@@ -226,11 +226,11 @@ impl Registry {
         Ok(self.venvs.len() - 1)
     }
 
-    pub(crate) fn get(&self, id: &str) -> Option<&Entry> {
+    pub(crate) fn get(&self, id: &str) -> Option<&RegistryEntry> {
         self.venvs.iter().find(|entry| entry.id == id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
+    pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut RegistryEntry> {
         self.venvs.iter_mut().find(|entry| entry.id == id)
     }
 

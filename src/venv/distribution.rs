@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::origin::Origin;
 use super::record::{RecordEntry, installed_files, record, top_level_modules};
-use crate::host::dir::Entry;
+use crate::host::dir::DirEntry;
 use crate::host::{Dir, ReadError};
 
 /// The headers end long before this; a description may stand among them.
@@ -194,7 +194,7 @@ fn changed(site: &Dir, distribution: &Distribution) -> impl Ord + use<> {
     site.stat(&distribution.info).ok().map(|stat| (stat.st_mtime, stat.st_mtime_nsec))
 }
 
-fn distribution(site: &Dir, entry: &Entry) -> Option<Distribution> {
+fn distribution(site: &Dir, entry: &DirEntry) -> Option<Distribution> {
     let name = entry.name.to_str()?;
     // pip renames what it is about to remove.
     if name.starts_with('~') {

@@ -14,7 +14,7 @@ use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::{Distribution, Flavour, Layout, creator};
-use crate::host::dir::{DEPTH_LIMIT, Entry};
+use crate::host::dir::{DEPTH_LIMIT, DirEntry};
 use crate::host::root::normal;
 use crate::host::{Dir, Root};
 use crate::python::Minor;
@@ -148,7 +148,7 @@ impl Walk {
     /// Whether something in the directory is accounted for.
     fn dir(&mut self, dir: &Dir, path: &Path, depth: usize) -> io::Result<bool> {
         let mut is_shared = creator::is_frame(path, self.site);
-        for Entry { name, kind } in dir.entries()? {
+        for DirEntry { name, kind } in dir.entries()? {
             // Made again from the sources.
             if name == "__pycache__" {
                 continue;

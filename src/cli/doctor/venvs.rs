@@ -9,7 +9,7 @@ use crate::host::file::printable;
 use crate::host::tree;
 use crate::plan::{Policy, Readiness, State};
 use crate::repair;
-use crate::store::{Entry, PendingRemoval};
+use crate::store::{PendingRemoval, RegistryEntry};
 
 pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     // The state's own faults are told by its own examination.
@@ -81,7 +81,7 @@ fn of_users(guard: &Guard) -> Finding {
 }
 
 /// What was said at registration, and is not so any more.
-fn of_entry(entry: &Entry) -> Vec<Finding> {
+fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
     let (name, path) = (&entry.name, printable(entry.path()));
     let mut findings = Vec::new();
     if let Some(program) = entry.check.first() {
@@ -104,7 +104,7 @@ fn of_entry(entry: &Entry) -> Vec<Finding> {
 }
 
 /// What a venv was pinned to must not go by itself.
-fn of_pin(guard: &Guard, entry: &Entry) -> Option<Finding> {
+fn of_pin(guard: &Guard, entry: &RegistryEntry) -> Option<Finding> {
     let package = entry.pin.as_ref()?.to.program();
     if !guard.root.is_system() {
         return None;
