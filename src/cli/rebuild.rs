@@ -9,7 +9,7 @@ use super::list::healths;
 use super::{Exit, chosen, need_root, no_venv};
 use crate::guard::{Guard, Survey};
 use crate::host::file::printable;
-use crate::host::lock::Lock;
+use crate::host::lock::LockFile;
 use crate::plan::{Policy, Readiness, Remedy, State};
 use crate::python::{Interpreters, Minor};
 use crate::repair::{self, Job, Target};
@@ -92,7 +92,7 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
 
 /// Makes sure that nobody changes venvs or interpreters meanwhile: no other venvguard, and
 /// no apt that is between its two hooks.
-fn alone(guard: &Guard) -> anyhow::Result<Lock> {
+fn alone(guard: &Guard) -> anyhow::Result<LockFile> {
     need_root(guard)?;
     let lock = guard.lock()?;
     if guard.is_apt_at_work() {

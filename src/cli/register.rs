@@ -10,7 +10,7 @@ use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
 use crate::store::{Registry, RegistryEntry};
-use crate::venv::{self, Lock, Venv};
+use crate::venv::{self, ProjectLock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
     need_root(guard)?;
@@ -25,7 +25,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
     let requirements = wanted.requirements.as_deref().map(file).transpose()?;
     let lock = wanted.lock.as_deref().map(file).transpose()?;
     if let Some(path) = &lock {
-        Lock::read(&guard.root, path).context("nothing was registered")?;
+        ProjectLock::read(&guard.root, path).context("nothing was registered")?;
     }
     let _lock = guard.lock()?;
     let mut registry = guard.registry()?;

@@ -16,7 +16,7 @@ pub(crate) use settle::Settled;
 pub(crate) use survey::Survey;
 
 use crate::host::file::printable;
-use crate::host::lock::{self, Lock};
+use crate::host::lock::{self, LockFile};
 use crate::host::{ReadError, Root, clock, signal};
 use crate::python::{self, Interpreters, SnapshotError};
 use crate::repair::{self, Context};
@@ -61,7 +61,7 @@ impl Guard {
 
     /// Keeps every other venvguard out. Whoever changes something is told from now on where an
     /// interruption leaves it.
-    pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
+    pub(crate) fn lock(&self) -> Result<LockFile, StoreError> {
         let lock = self.store.lock(PATIENCE)?;
         let (store, report) = (self.store.clone(), self.report.clone());
         let is_users = self.root.user().is_some();

@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Held as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(crate) struct LockFile {
     _file: File,
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum LockError {
 
 /// Takes the lock at `path`, waiting for at most `patience`. The file is opened once and
 /// never renamed or removed, so that all callers lock the same inode.
-pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError> {
+pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<LockFile, LockError> {
     let io = |source| LockError::Io { path: path.to_path_buf(), source };
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(io)?;
@@ -59,7 +59,7 @@ pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Lock, LockError
     });
     match failure {
         Some(error) => Err(io(error)),
-        None if taken => Ok(Lock { _file: file }),
+        None if taken => Ok(LockFile { _file: file }),
         None => Err(LockError::Held(path.to_path_buf())),
     }
 }

@@ -17,7 +17,7 @@ use crate::host::{Root, file};
 use crate::owner::{self, Digest, Send};
 use crate::python::Minor;
 use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Registry, RegistryEntry, StoreError};
-use crate::venv::{self, Differences, Lock, LockError, Recipe, Relax, Unreproducible, Venv};
+use crate::venv::{self, Differences, LockError, ProjectLock, Recipe, Relax, Unreproducible, Venv};
 
 /// How long it may take to keep the archives of one owner, and those of all.
 const ARCHIVES_LIMIT: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ pub(super) struct Content<'a> {
 #[derive(Debug)]
 pub(super) enum Wanted<'a> {
     /// Exactly what was, with what the project's lock adds.
-    Same(Recipe, Option<Lock>),
+    Same(Recipe, Option<ProjectLock>),
     /// What a person wrote down; and pip, where the old tree had one.
     Listed { file: &'a Path, pip: bool },
 }
@@ -284,10 +284,14 @@ pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Tim
 }
 
 /// The lock that a person named for the venv, else the one of its project.
-fn lock(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Result<Option<Lock>, LockError> {
+fn lock(
+    context: &Context,
+    entry: &RegistryEntry,
+    venv: &Venv,
+) -> Result<Option<ProjectLock>, LockError> {
     match entry.lock() {
-        Some(path) => Lock::read(context.root, path).map(Some),
-        None => Lock::beside(context.root, venv),
+        Some(path) => ProjectLock::read(context.root, path).map(Some),
+        None => ProjectLock::beside(context.root, venv),
     }
 }
 

@@ -8,7 +8,7 @@ use super::engine::{Engine, Seeds};
 use crate::host::command::{CommandError, Finished};
 use crate::host::{Program, Root};
 use crate::python::Minor;
-use crate::venv::{Exact, Flavour, Lock, Nearest, Recipe, Relax, Source, Venv, nearest};
+use crate::venv::{Exact, Flavour, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
 
 /// One engine at work on a new tree, which is seen at the venv's path.
 pub(super) struct Installer<'a> {
@@ -112,7 +112,7 @@ impl Installer<'_> {
 
     /// Another minor version may ask for more. That the old set has conflicts of its own is
     /// no reason to have no venv.
-    fn complete(&self, recipe: &Recipe, lock: Option<&Lock>, notes: &mut Vec<String>) {
+    fn complete(&self, recipe: &Recipe, lock: Option<&ProjectLock>, notes: &mut Vec<String>) {
         let names = recipe.names();
         if names.is_empty() || (self.run)(self.engine.check(&self.python())).is_ok() {
             return;

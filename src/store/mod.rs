@@ -68,7 +68,7 @@ pub(crate) enum StoreError {
     #[error(transparent)]
     Read(#[from] file::ReadError),
     #[error(transparent)]
-    Lock(#[from] LockError),
+    LockFile(#[from] LockError),
 }
 
 /// Where everything is kept.

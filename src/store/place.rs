@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
 
 use super::{REGISTRY, Store, StoreError};
-use crate::host::lock::{self, Lock};
+use crate::host::lock::{self, LockFile};
 use crate::host::{Root, user};
 
 const STATE: &str = "/var/lib/venvguard";
@@ -25,7 +25,7 @@ impl Store {
 
     /// Keeps every other venvguard out that has to do with the same venvs, waiting for at
     /// most `patience`.
-    pub(crate) fn lock(&self, patience: Duration) -> Result<Lock, StoreError> {
+    pub(crate) fn lock(&self, patience: Duration) -> Result<LockFile, StoreError> {
         let path = match self.root.user() {
             None => self.root.at(LOCK),
             Some(uid) => {

@@ -320,7 +320,7 @@ proptest! {
         std::fs::write(dir.path().join(name), &bytes).unwrap();
         let distributions = ["a", "numpy"].map(|name| distribution(name.into(), Some("1.0".into()), Origin::Index));
         let mut recipe = Recipe::of(&sample_venv(), &distributions).unwrap();
-        match Lock::read(&Root::new(dir.path()), &Path::new("/").join(name)) {
+        match ProjectLock::read(&Root::new(dir.path()), &Path::new("/").join(name)) {
             Ok(lock) => {
                 recipe.follow(&lock, true);
                 assert_lines_are_safe(&recipe);

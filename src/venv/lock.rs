@@ -29,7 +29,7 @@ const PROJECT: &str = ".project";
 
 /// A lock file, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lock {
+pub(crate) struct ProjectLock {
     pub(crate) path: PathBuf,
     /// By normalized name. A lock for several platforms may have several versions.
     packages: BTreeMap<String, Vec<Locked>>,
@@ -109,7 +109,7 @@ pub(crate) enum LockError {
     Unknown { path: PathBuf },
 }
 
-impl Lock {
+impl ProjectLock {
     /// The lock of the project that a venv was made for, where its maker has one.
     pub(crate) fn beside(root: &Root, venv: &Venv) -> Result<Option<Self>, LockError> {
         let names: &[&str] = match venv.flavour {

@@ -33,7 +33,7 @@ pub(crate) use difference::{Difference, Differences};
 pub(crate) use distribution::{Distribution, distributions, normalized, top_level_modules_of};
 pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
-pub(crate) use lock::{Lock, LockError};
+pub(crate) use lock::{LockError, ProjectLock};
 pub(crate) use modified::{has_hash, isolated_programs, modified_files};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{Exact, Recipe, Source, Unreproducible};

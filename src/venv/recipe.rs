@@ -9,7 +9,7 @@ use std::{fmt, iter};
 
 use serde::{Deserialize, Serialize};
 
-use super::lock::{Distfile, Lock};
+use super::lock::{Distfile, ProjectLock};
 use super::text::{FileName, Hash, Name, PackageVersion, Subdirectory, Token, UnsafeText, Url};
 use super::{Distribution, Flavour, Origin, Venv};
 use crate::host::file::printable;
@@ -212,7 +212,7 @@ impl Recipe {
 
     /// Takes over from a lock what it has of these distributions: the hashes of their files,
     /// and, where `decides`, their versions. Tells where the two differ.
-    pub(crate) fn follow(&mut self, lock: &Lock, decides: bool) -> Vec<String> {
+    pub(crate) fn follow(&mut self, lock: &ProjectLock, decides: bool) -> Vec<String> {
         let mut differing = Vec::new();
         for Requirement { name, source } in &mut self.requirements {
             let Source::Index { version, files } = source else { continue };

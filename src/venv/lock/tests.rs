@@ -116,10 +116,10 @@ unhashed==1.0
 -numpy==2.1.0 --hash=sha256:11aa
 ";
 
-fn read(name: &str, text: &str) -> Result<Lock, LockError> {
+fn read(name: &str, text: &str) -> Result<ProjectLock, LockError> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join(name), text).unwrap();
-    Lock::read(&Root::new(directory.path()), &Path::new("/").join(name))
+    ProjectLock::read(&Root::new(directory.path()), &Path::new("/").join(name))
 }
 
 fn digits(locked: &Locked) -> Vec<String> {
@@ -217,7 +217,7 @@ fn the_lock_beside_a_venv_is_its_makers() {
     let beside = |flavour| {
         let uid = rustix::process::geteuid().as_raw();
         let venv = Venv { path: "/srv/app/.venv".into(), flavour, uid, ..venv() };
-        Lock::beside(&root, &venv).unwrap().map(|lock| lock.path)
+        ProjectLock::beside(&root, &venv).unwrap().map(|lock| lock.path)
     };
     assert_eq!(beside(Flavour::Uv), None);
     std::fs::write(at("srv/app/requirements.txt"), "flask\n").unwrap();
@@ -233,7 +233,7 @@ fn the_lock_beside_a_venv_is_its_makers() {
     let others =
         Venv { path: "/srv/app/.venv".into(), flavour: Flavour::Pipenv, uid: 4711, ..venv() };
     std::fs::set_permissions(at("home/me"), std::fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(Lock::beside(&root, &others).is_err(), "its owner may not read that directory");
+    assert!(ProjectLock::beside(&root, &others).is_err(), "its owner may not read that directory");
 }
 
 #[test]
