@@ -169,10 +169,10 @@ fn need_root(guard: &Guard) -> anyhow::Result<()> {
 }
 
 /// An ordinary user registers where the administrator lets him.
-fn need_welcome(guard: &Guard) -> anyhow::Result<()> {
+fn require_allowed(guard: &Guard) -> anyhow::Result<()> {
     let Some(uid) = guard.root.user() else { return Ok(()) };
     let person = user::by_uid(&guard.root, uid);
-    if guard.config.users.enabled && person.is_none_or(|person| guard.is_welcome(&person)) {
+    if guard.config.users.enabled && person.is_none_or(|person| guard.is_allowed(&person)) {
         return Ok(());
     }
     anyhow::bail!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::arguments::Register;
-use super::{Exit, chosen, need_root, need_welcome};
+use super::{Exit, chosen, need_root, require_allowed};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::repair;
@@ -14,7 +14,7 @@ use crate::venv::{self, ProjectLock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
     need_root(guard)?;
-    need_welcome(guard)?;
+    require_allowed(guard)?;
     if wanted.name.is_some() && wanted.paths.len() > 1 {
         bail!(
             "--name is for one venv, and {} are given; nothing was registered",
@@ -65,7 +65,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
     if guard.store.interpreters()?.is_none() {
         guard.store.save_interpreters(&guard.interpreters()?)?;
     }
-    if guard.root.user().is_some_and(|uid| !guard.is_served(uid)) {
+    if guard.root.user().is_some_and(|uid| !guard.is_eligible(uid)) {
         guard.report.note(
             "apt's hook looks after people's accounts, and yours is a program's: it repairs this only if the administrator names you in `users.allow`",
         );

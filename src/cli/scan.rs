@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::register::report_not_exact;
-use super::{Exit, need_root, need_welcome};
+use super::{Exit, need_root, require_allowed};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::host::user;
@@ -39,7 +39,7 @@ pub(super) fn scan(
 ) -> anyhow::Result<Exit> {
     if register {
         need_root(guard)?;
-        need_welcome(guard)?;
+        require_allowed(guard)?;
     }
     let _lock = register.then(|| guard.lock()).transpose()?;
     let mut registry = guard.registry()?;

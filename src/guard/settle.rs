@@ -81,7 +81,7 @@ impl Guard {
     /// The users' turn, whatever became of the system's venvs, unless Python is not there yet.
     fn after(&self, settled: Result<Settled, GuardError>) -> Result<Settled, GuardError> {
         if !matches!(settled, Ok(Settled::Later)) {
-            self.serve_users();
+            self.settle_users();
         }
         settled
     }

@@ -38,7 +38,7 @@ const LENGTH: usize = 400;
 
 impl Guard {
     /// Whether this user may have venvs of his own guarded.
-    pub(crate) fn is_welcome(&self, person: &User) -> bool {
+    pub(crate) fn is_allowed(&self, person: &User) -> bool {
         let users = &self.config.users;
         let is_named = |name: &String| match name.strip_prefix('@') {
             Some(group) => user::is_in_group(&self.root, person, group),
@@ -49,11 +49,11 @@ impl Guard {
 
     /// Lets the venvs of each user who may have some be brought in line, as him. Nothing that
     /// goes wrong there is any concern of the system's.
-    pub(super) fn serve_users(&self) {
+    pub(super) fn settle_users(&self) {
         if !self.root.is_system() || self.root.user().is_some() || !self.config.users.enabled {
             return;
         }
-        let mut people = self.served();
+        let mut people = self.eligible_users();
         if people.len() > MOST {
             self.report.error(&format!(
                 "{} users may have venvs of their own, {MOST} are asked: name them in users.allow",
@@ -69,7 +69,7 @@ impl Guard {
                 scope.spawn(|| {
                     while !deadline.has_passed() {
                         let Some(person) = next() else { return };
-                        self.serve(&person, deadline);
+                        self.settle_user(&person, deadline);
                     }
                 });
             }
@@ -82,19 +82,19 @@ impl Guard {
     }
 
     /// The users whose venvs the hook has looked at: people, and whoever is named.
-    fn served(&self) -> Vec<User> {
+    fn eligible_users(&self) -> Vec<User> {
         let named = self.config.users.allow.iter().flatten();
         let named = named.filter_map(|name| user::by_name(&self.root, name));
         let mut people: Vec<User> = user::people(&self.root).into_iter().chain(named).collect();
-        people.retain(|person| person.uid != 0 && self.is_welcome(person));
+        people.retain(|person| person.uid != 0 && self.is_allowed(person));
         people.sort_by_key(|person| person.uid);
         people.dedup_by_key(|person| person.uid);
         people
     }
 
     /// Whether one of them is meant.
-    pub(crate) fn is_served(&self, uid: u32) -> bool {
-        self.served().iter().any(|person| person.uid == uid)
+    pub(crate) fn is_eligible(&self, uid: u32) -> bool {
+        self.eligible_users().iter().any(|person| person.uid == uid)
     }
 
     /// Restarts what runs out of a user's venvs and is outdated still: a venv that root has
@@ -127,7 +127,7 @@ impl Guard {
         Ok(outcomes.iter().all(|outcome| outcome.done.is_good()))
     }
 
-    fn serve(&self, person: &User, deadline: Deadline) {
+    fn settle_user(&self, person: &User, deadline: Deadline) {
         let limit = Duration::from_secs(self.config.users.time_limit).min(deadline.left());
         let message = &format!("what is {}'s own is looked at, as him", printable(&person.name));
         audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_administrator_says_who_is_welcome() {
+    fn the_administrator_says_which_users_are_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = dir.path().join(path);
@@ -202,20 +202,20 @@ mod tests {
             "ann:x:1001:1001::/home/ann:/bin/sh\nbob:x:1002:50::/home/bob:/bin/sh\n",
         );
         write("etc/group", "dev:x:50:\nadm:x:51:ann\n");
-        let welcome = |config: &str| {
+        let allowed = |config: &str| {
             write("etc/venvguard/config.toml", config);
             let guard = Guard::open(Root::new(dir.path()), Report::for_command()).unwrap();
             let people = user::people(&guard.root);
-            let names = people.into_iter().filter(|one| guard.is_welcome(one)).map(|one| one.name);
+            let names = people.into_iter().filter(|one| guard.is_allowed(one)).map(|one| one.name);
             names.collect::<Vec<_>>()
         };
-        assert_eq!(welcome(""), ["ann", "bob"]);
-        assert_eq!(welcome("users.enabled = false\nusers.allow = [\"ann\"]\n"), [""; 0]);
-        assert_eq!(welcome("[users]\nallow = []\n"), [""; 0]);
-        assert_eq!(welcome("[users]\nallow = [\"bob\"]\n"), ["bob"]);
-        assert_eq!(welcome("[users]\nallow = [\"@adm\"]\n"), ["ann"]);
+        assert_eq!(allowed(""), ["ann", "bob"]);
+        assert_eq!(allowed("users.enabled = false\nusers.allow = [\"ann\"]\n"), [""; 0]);
+        assert_eq!(allowed("[users]\nallow = []\n"), [""; 0]);
+        assert_eq!(allowed("[users]\nallow = [\"bob\"]\n"), ["bob"]);
+        assert_eq!(allowed("[users]\nallow = [\"@adm\"]\n"), ["ann"]);
         assert_eq!(
-            welcome("[users]\nallow = [\"@dev\", \"eve\"]\n"),
+            allowed("[users]\nallow = [\"@dev\", \"eve\"]\n"),
             ["bob"],
             "his own group counts"
         );
