@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::content::{Content, Wanted};
 use super::engine::{Engine, Seeds};
+use super::install_spec::{InstallSpec, Requested};
 use crate::host::command::{CommandError, Finished};
 use crate::host::{Program, Root};
 use crate::python::Minor;
@@ -57,20 +57,20 @@ impl Installer<'_> {
     /// Installs all of it. What a person should know is added to `notes`.
     pub(super) fn install(
         &self,
-        content: &Content,
+        content: &InstallSpec,
         notes: &mut Vec<String>,
     ) -> Result<(), InstallError> {
         let seeds = Seeds::of(self.root);
         // pip and its companions are the new interpreter's: the old ones may not run on it.
         let pip = content.has_pip().then(|| seeds.pip());
         let (recipe, lock) = match &content.wanted {
-            Wanted::Listed { file, .. } => {
+            Requested::Listed { file, .. } => {
                 if let Some(pip) = pip {
                     self.run(seeds.offline(self.program()).arg(pip))?;
                 }
                 return self.run(self.program().arg("-r").arg(file));
             }
-            Wanted::Same(recipe, lock) => (recipe, lock.as_ref()),
+            Requested::Same(recipe, lock) => (recipe, lock.as_ref()),
         };
         let Exact { hashed, others, unhashed } = recipe.exact(self.minor);
         if !unhashed.is_empty() {

@@ -6,12 +6,12 @@
 //! venvs are in this module; all of them are right when done twice.
 
 mod budget;
-mod content;
 mod course;
 mod engine;
 mod execute;
 mod halt;
 mod install;
+mod install_spec;
 mod job;
 mod pin;
 mod rebuild;
@@ -24,8 +24,8 @@ mod stage;
 mod target;
 mod trees;
 
-pub(crate) use content::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
 pub(crate) use execute::{execute, sweep};
+pub(crate) use install_spec::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
 pub(crate) use job::{Done, Job, Outcome};
 
 pub(crate) use pin::{record_and_pin_all, record_and_unpin};

@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::content::{Content, Installed};
 use super::engine;
 use super::halt::{Halt, Halted, Triggers};
 use super::install::{InstallError, Installer};
+use super::install_spec::{InstallSpec, Installed};
 use super::job::Job;
 use super::stage::{self, Stage, name_of};
 use super::target::{Target, owner};
@@ -126,7 +126,7 @@ pub(super) fn rebuild(
         return Err(RebuildError::NotThere(obstacles).into());
     }
     let installed = Installed::of(context.root, venv);
-    let told = Content::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
+    let told = InstallSpec::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
     let previous = PreviousTree::new(&stage::aside(context.root, venv), old, job.follows);
@@ -184,7 +184,7 @@ struct Work<'a> {
     job: &'a Job,
     target: Target,
     owner: &'a User,
-    content: Content<'a>,
+    content: InstallSpec<'a>,
     parent: &'a Parent,
     deadline: Deadline,
     swap: Swap,

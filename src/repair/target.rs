@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::content::Content;
+use super::install_spec::InstallSpec;
 use super::stage::Looked;
 use super::trees::LOOK_LIMIT;
 use super::{Context, sources, stage};
@@ -68,7 +68,7 @@ pub(crate) fn readiness(
         return Readiness::NotReady(vec![format!("{} is not installed", python::DEFAULT)]);
     };
     let mut reasons = Vec::new();
-    reasons.extend(Content::of(context, entry, venv).err().unwrap_or_default());
+    reasons.extend(InstallSpec::of(context, entry, venv).err().unwrap_or_default());
     let owner = owner(context, venv);
     reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
     reasons.extend(stage::obstacles(context.root, venv, looked));

@@ -25,8 +25,8 @@ const ALL_ARCHIVES_LIMIT: Duration = Duration::from_secs(300);
 
 /// What is in a tree.
 #[derive(Debug)]
-pub(super) struct Content<'a> {
-    pub(super) wanted: Wanted<'a>,
+pub(super) struct InstallSpec<'a> {
+    pub(super) wanted: Requested<'a>,
     /// What has to be importable again.
     pub(super) modules: Vec<String>,
     /// How far a distribution may move that cannot be had in its own version.
@@ -37,14 +37,14 @@ pub(super) struct Content<'a> {
 
 /// What is to be installed.
 #[derive(Debug)]
-pub(super) enum Wanted<'a> {
+pub(super) enum Requested<'a> {
     /// Exactly what was, with what the project's lock adds.
     Same(Recipe, Option<ProjectLock>),
     /// What a person wrote down; and pip, where the old tree had one.
     Listed { file: &'a Path, pip: bool },
 }
 
-impl<'a> Content<'a> {
+impl<'a> InstallSpec<'a> {
     /// All reasons why it cannot be told, where it cannot.
     pub(super) fn of(
         context: &Context,
@@ -59,7 +59,7 @@ impl<'a> Content<'a> {
         let relax = entry.relax;
         if let Some(file) = entry.requirements() {
             let pip = distributions.iter().any(|one| one.normalized_name() == "pip");
-            let wanted = Wanted::Listed { file, pip };
+            let wanted = Requested::Listed { file, pip };
             return Ok(Self { wanted, modules, relax, notes: Vec::new() });
         }
         let words =
@@ -96,7 +96,7 @@ impl<'a> Content<'a> {
                 ));
             }
         }
-        Ok(Self { wanted: Wanted::Same(recipe, lock), modules, relax, notes })
+        Ok(Self { wanted: Requested::Same(recipe, lock), modules, relax, notes })
     }
 
     /// How the distributions in a new tree differ from what was wanted. What a person wrote
@@ -107,7 +107,7 @@ impl<'a> Content<'a> {
         tree: &Path,
         minor: Minor,
     ) -> io::Result<Differences> {
-        let Wanted::Same(recipe, _) = &self.wanted else { return Ok(Differences::default()) };
+        let Requested::Same(recipe, _) = &self.wanted else { return Ok(Differences::default()) };
         let mut installed = venv::distributions(&root.at(venv::site_packages(tree, minor)))?;
         if recipe.system_site_packages {
             // An installer leaves out what the system has in the same version.
@@ -122,8 +122,8 @@ impl<'a> Content<'a> {
 
     pub(super) fn has_pip(&self) -> bool {
         match &self.wanted {
-            Wanted::Same(recipe, _) => recipe.seed_pip,
-            Wanted::Listed { pip, .. } => *pip,
+            Requested::Same(recipe, _) => recipe.seed_pip,
+            Requested::Listed { pip, .. } => *pip,
         }
     }
 
@@ -131,7 +131,7 @@ impl<'a> Content<'a> {
     /// which build backends leave what they make.
     pub(super) fn built_in(&self, root: &Root, venv: &Venv, owner: &User) -> Vec<PathBuf> {
         let mut dirs = self.sources();
-        if matches!(self.wanted, Wanted::Same(..)) {
+        if matches!(self.wanted, Requested::Same(..)) {
             dirs.retain(|dir| may_be_built_in(root, dir, venv, owner));
         }
         dirs.push(venv.path.clone());
@@ -142,7 +142,7 @@ impl<'a> Content<'a> {
     pub(super) fn read_from(&self, venv: &Path) -> Vec<PathBuf> {
         let mut paths = self.sources();
         paths.push(venv.to_path_buf());
-        if let Wanted::Same(recipe, _) = &self.wanted {
+        if let Requested::Same(recipe, _) = &self.wanted {
             paths.extend(recipe.local_paths());
         }
         paths
@@ -151,9 +151,9 @@ impl<'a> Content<'a> {
     /// The directories that distributions are built from.
     fn sources(&self) -> Vec<PathBuf> {
         match &self.wanted {
-            Wanted::Same(recipe, _) => recipe.dirs(),
+            Requested::Same(recipe, _) => recipe.dirs(),
             // It may name any below its own.
-            Wanted::Listed { file, .. } => {
+            Requested::Listed { file, .. } => {
                 file.parent().map(Path::to_path_buf).into_iter().collect()
             }
         }
@@ -162,7 +162,7 @@ impl<'a> Content<'a> {
     /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
     /// pip's settings have to, before anything is installed.
     pub(super) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
-        let Wanted::Same(recipe, _) = &self.wanted else { return Vec::new() };
+        let Requested::Same(recipe, _) = &self.wanted else { return Vec::new() };
         let inside = recipe.sources_inside(venv);
         inside.iter().filter_map(|path| Some(path.strip_prefix(venv).ok()?.to_path_buf())).collect()
     }
@@ -342,13 +342,13 @@ fn keep_recipe_until(
     venv: &Venv,
     deadline: Deadline,
 ) -> Result<(), StoreError> {
-    match Content::of(context, entry, venv) {
-        Ok(Content { wanted: Wanted::Same(recipe, _), .. })
+    match InstallSpec::of(context, entry, venv) {
+        Ok(InstallSpec { wanted: Requested::Same(recipe, _), .. })
             if stands_new(context, entry, venv, &recipe) =>
         {
             Ok(())
         }
-        Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
+        Ok(InstallSpec { wanted: Requested::Same(mut recipe, _), .. }) => {
             keep_archives(context, venv, &mut recipe, deadline);
             context.store.save_recipe(&entry.id, &recipe)
         }
@@ -358,8 +358,8 @@ fn keep_recipe_until(
 
 /// What in a venv a rebuild cannot be sure to install again as it is, in words.
 pub(crate) fn not_exact(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Vec<String> {
-    match Content::of(context, entry, venv) {
-        Ok(Content { wanted: Wanted::Same(mut recipe, _), .. }) => {
+    match InstallSpec::of(context, entry, venv) {
+        Ok(InstallSpec { wanted: Requested::Same(mut recipe, _), .. }) => {
             let known = known_hashes(context, entry);
             for (_, mut archive) in recipe.local_archives() {
                 if let (None, Some(hash)) = (archive.sha256(), known.get(&archive.path)) {
@@ -472,8 +472,9 @@ mod tests {
         let told = |sees_system: bool| {
             let venv = Venv { system_site_packages: sees_system, ..venv.clone() };
             let recipe = Recipe::of(&venv, &venv::distributions(&old).unwrap()).unwrap();
-            let wanted = Wanted::Same(recipe, None);
-            let content = Content { wanted, modules: Vec::new(), relax: None, notes: Vec::new() };
+            let wanted = Requested::Same(recipe, None);
+            let content =
+                InstallSpec { wanted, modules: Vec::new(), relax: None, notes: Vec::new() };
             let failures = content.compare(&root, stage, NEW).unwrap().failures;
             failures.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
