@@ -112,7 +112,7 @@ pub(crate) enum CommandError {
     #[error("{program} {status}{}", indent(.complaint))]
     Failed {
         program: String,
-        status: Ended,
+        status: ExitDescription,
         complaint: String,
         /// All that it wrote to stderr: to look something up in, never to show.
         errors: Vec<u8>,
@@ -121,9 +121,9 @@ pub(crate) enum CommandError {
 
 /// An exit status in words.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ended(pub(crate) ExitStatus);
+pub(crate) struct ExitDescription(pub(crate) ExitStatus);
 
-impl std::fmt::Display for Ended {
+impl std::fmt::Display for ExitDescription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         use std::os::unix::process::ExitStatusExt;
         match (self.0.code(), self.0.signal()) {
@@ -244,7 +244,7 @@ impl Program {
         }
         let complaint = finished.complaint();
         let Finished { status, errors, .. } = finished;
-        Err(CommandError::Failed { program, status: Ended(status), complaint, errors })
+        Err(CommandError::Failed { program, status: ExitDescription(status), complaint, errors })
     }
 
     /// Runs it to its end, whatever the exit status is.

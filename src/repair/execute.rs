@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::budget::Budget;
-use super::course::{Course, Ended};
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
+use super::one::{Repair, RepairResult};
 use super::pin::{PinError, record_and_pin};
 use super::{Context, trees};
 use crate::host::clock::{Deadline, Stopwatch};
@@ -33,7 +33,7 @@ pub(crate) fn execute(
     at_once: usize,
 ) -> Vec<Outcome> {
     let count = jobs.len();
-    let ledger = Ledger::new(context, registry);
+    let recorder = Recorder::new(context, registry);
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let outcomes = Mutex::new(Vec::with_capacity(count));
     std::thread::scope(|scope| {
@@ -47,7 +47,7 @@ pub(crate) fn execute(
                         reason = "the method alone is of one lifetime"
                     )]
                     let outcome =
-                        ledger.carry_out(now, &job, Halt::default(), |course| course.run());
+                        recorder.run_and_record(now, &job, Halt::default(), |repair| repair.run());
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
                 }
             });
@@ -64,49 +64,51 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(600);
 
 /// What comes of each repair, written down as it ends: the registry, what `apt autoremove`
 /// must not take, the history; and only then its journal is closed.
-pub(super) struct Ledger<'a> {
+pub(super) struct Recorder<'a> {
     context: &'a Context<'a>,
-    books: Mutex<Books<'a>>,
+    written: Mutex<Written<'a>>,
     budget: Budget,
 }
 
-struct Books<'a> {
+struct Written<'a> {
     registry: &'a mut Registry,
     /// The minor versions that were marked as wanted already.
     wanted: BTreeSet<Minor>,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> Recorder<'a> {
     pub(super) fn new(context: &'a Context<'a>, registry: &'a mut Registry) -> Self {
         let seconds = |seconds| Duration::from_secs(seconds);
         let config = context.config;
         let budget = Budget::new(seconds(config.run_timeout), seconds(config.owner_timeout));
-        let books = Mutex::new(Books { registry, wanted: BTreeSet::new() });
-        Self { context, books, budget }
+        let written = Mutex::new(Written { registry, wanted: BTreeSet::new() });
+        Self { context, written, budget }
     }
 
-    /// Lets `course` run, tells what came of it, and enters it.
-    pub(super) fn carry_out(
+    /// Lets `repair` run, tells what came of it, and enters it.
+    pub(super) fn run_and_record(
         &self,
         now: &Interpreters,
         job: &Job,
         halt: Halt,
-        course: impl FnOnce(&Course) -> Ended,
+        repair: impl FnOnce(&Repair) -> RepairResult,
     ) -> Outcome {
         let progress = self.context.report.progress(&job.entry.name);
         let started = Stopwatch::start();
         let (context, progress) = (self.context, &progress);
         let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
-        let one = Course { context, ledger: self, now, job, progress, baseline, users, halt };
-        let ended = catch_unwind(AssertUnwindSafe(|| course(&one))).unwrap_or_else(|_| {
+        let one = Repair { context, recorder: self, now, job, progress, baseline, users, halt };
+        let result = catch_unwind(AssertUnwindSafe(|| repair(&one))).unwrap_or_else(|_| {
             let because = "venvguard itself failed (this is a bug)".to_string();
             Done::Unfinished { because }.into()
         });
         let started_late = one.halt.borrow().start_what_is_left(context.root);
         progress.end();
-        let notes = [ended.notes, started_late].concat();
-        let mut outcome = Outcome::new(job, ended.done, ended.restarted, notes);
-        if let Err(error) = self.enter(&outcome, job.venv.uid, ended.pending_removal, ended.aside) {
+        let notes = [result.notes, started_late].concat();
+        let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
+        if let Err(error) =
+            self.record_outcome(&outcome, job.venv.uid, result.pending_removal, result.aside)
+        {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
@@ -125,12 +127,12 @@ impl<'a> Ledger<'a> {
 
     /// Pins a venv; see [`record_and_pin`].
     pub(super) fn pin(&self, id: &str, venv: &Venv, reason: &str) -> Result<(), PinError> {
-        record_and_pin(self.context, self.books().registry, id, venv, reason)
+        record_and_pin(self.context, self.written().registry, id, venv, reason)
     }
 
     /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done
     /// while the registry is free.
-    fn enter(
+    fn record_outcome(
         &self,
         outcome: &Outcome,
         uid: u32,
@@ -138,8 +140,8 @@ impl<'a> Ledger<'a> {
         aside: Option<PreviousTree>,
     ) -> Result<(), StoreError> {
         let Context { root, store, report, config } = *self.context;
-        let mut books = self.books();
-        let Books { registry, wanted } = &mut *books;
+        let mut written = self.written();
+        let Written { registry, wanted } = &mut *written;
         let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
         let before = entry.clone();
         if let Some(kept) = aside {
@@ -164,7 +166,7 @@ impl<'a> Ledger<'a> {
                 report.error(&format!("the history misses what was done: {error}"));
             }
         }
-        drop(books);
+        drop(written);
         if let Some(Err((minor, error))) = pinned.map(|minor| keep_installed(root, minor)) {
             report.error(&format!(
                 "cannot mark {} as wanted, so that apt autoremove may take it: {error}",
@@ -184,12 +186,12 @@ impl<'a> Ledger<'a> {
         store.close_journal(&outcome.id)?;
         let limit = self.time_left(uid).unwrap_or_default().min(SWEEP_LIMIT);
         let gone = discard_all(self.context, &pending_removals, limit);
-        forget(self.context, self.books().registry, &gone);
+        forget(self.context, self.written().registry, &gone);
         Ok(())
     }
 
-    fn books(&self) -> MutexGuard<'_, Books<'a>> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn written(&self) -> MutexGuard<'_, Written<'a>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,18 +1,18 @@
 //! Carrying out what was decided, and undoing what does not hold.
 //!
-//! [`execute()`] takes the decisions of a plan, one thread a venv; a [`course`] is the way of
+//! [`execute()`] takes the decisions of a plan, one thread a venv; a [`one`] is the way of
 //! one. It writes to the journal before it does anything, [`recover()`] ends what was
 //! interrupted, and what came of it is entered before the journal is closed. All effects on
 //! venvs are in this module; all of them are right when done twice.
 
 mod budget;
-mod course;
 mod engine;
 mod execute;
 mod halt;
 mod install;
 mod install_spec;
 mod job;
+mod one;
 mod pin;
 mod rebuild;
 mod recover;

@@ -156,7 +156,7 @@ pub(super) fn rebuild(
     let result = job
         .begin(context, JournalState::Staging { aside: aside(), new: Some(new) }, &[])
         .map_err(RebuildError::from)
-        .and_then(|()| work.carry_out(&stage));
+        .and_then(|()| work.run_and_record(&stage));
     match result {
         Ok(notes) => Ok(Rebuilt { swap: work.swap, notes }),
         Err(error) => Err(work.undo(&error)),
@@ -194,7 +194,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn carry_out(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
+    fn run_and_record(&mut self, stage: &Stage) -> Result<Vec<String>, RebuildError> {
         let over = stage.over(&self.venv().path);
         match stage::why_not_laid_over(self.context.root, self.owner, over)? {
             None => self.beside(stage),

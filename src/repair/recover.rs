@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::course::{Course, Ended};
-use super::execute::{Ledger, sweep};
+use super::execute::{Recorder, sweep};
 use super::halt::Halt;
 use super::job::{Done, Job};
+use super::one::{Repair, RepairResult};
 use super::target::owner;
 use super::trees::{Left, Pair, put_back};
 use super::{Context, stage};
@@ -148,25 +148,25 @@ fn recover_venv(
     job.services.clone_from(&journal.services);
     job.were_up.clone_from(&journal.services);
     let halt = Halt::of(journal);
-    let ledger = Ledger::new(context, registry);
-    let outcome = ledger.carry_out(now, &job, halt, |course| course.go_on(next));
+    let recorder = Recorder::new(context, registry);
+    let outcome = recorder.run_and_record(now, &job, halt, |repair| repair.go_on(next));
     let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
     Ok(Recovered::Repaired(is_well))
 }
 
-impl Course<'_, '_> {
+impl Repair<'_, '_> {
     /// Does what is left to do, once the trees are where they belong.
-    fn go_on(&self, next: Next) -> Ended {
+    fn go_on(&self, next: Next) -> RepairResult {
         match next {
             Next::Nothing | Next::Yield(_) => Done::Nothing.into(),
             Next::Start => match self.restart_down() {
-                Ok(restarted) => Ended { notes: restarted.notes, ..Done::Nothing.into() },
+                Ok(restarted) => RepairResult { notes: restarted.notes, ..Done::Nothing.into() },
                 Err(because) => Done::unchanged(because).into(),
             },
             Next::Restart => self.restart_unchanged(),
             Next::Refresh => self.refresh(&self.job.venv),
             Next::MakeOldWork(pending_removal) => {
-                Ended { pending_removal: Some(pending_removal), ..self.after_crash(false) }
+                RepairResult { pending_removal: Some(pending_removal), ..self.after_crash(false) }
             }
             Next::Return { swap, partial, notes } => {
                 let venv = &self.job.venv;
@@ -174,9 +174,9 @@ impl Course<'_, '_> {
                 let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
                 let (left, note) = pair.left_aside(self.context.root, partial);
                 let (pending_removal, aside) = left.of(&swap, self.job.follows);
-                let ended = self.after_crash(true);
-                let notes = notes.into_iter().chain(note).chain(ended.notes.clone()).collect();
-                Ended { notes, pending_removal, aside, ..ended }
+                let result = self.after_crash(true);
+                let notes = notes.into_iter().chain(note).chain(result.notes.clone()).collect();
+                RepairResult { notes, pending_removal, aside, ..result }
             }
             Next::Prove(mut swap) => {
                 let notes = self.note_late_writes(&mut swap).into_iter().collect();

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use super::course::{Course, Ended};
-use super::execute::Ledger;
+use super::execute::Recorder;
 use super::halt::{Halt, Halted, Triggers};
 use super::job::{Done, Job, Outcome};
+use super::one::{Repair, RepairResult};
 use super::restart::Restarted;
 use super::stage::{from_beside, name_of};
 use super::target::owner;
@@ -36,7 +36,7 @@ pub(crate) enum RollbackError {
         "nothing stands at {venv}; the previous environment is put there by `mv {kept} {venv}`"
     )]
     NothingStands { venv: String, kept: String },
-    #[error("an interrupted repair of it is not ended yet (see `venvguard resume`)")]
+    #[error("an interrupted repair of it is not result yet (see `venvguard resume`)")]
     Unfinished,
     #[error("the previous environment {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },
@@ -109,15 +109,16 @@ pub(crate) fn rollback(
     let swap = Swap { previous, new: before.identity, minor: tree.site };
     let step = JournalState::RollingBack { swap: swap.clone(), follows };
     job.begin(context, step.clone(), &[])?;
-    let ledger = Ledger::new(context, registry);
+    let recorder = Recorder::new(context, registry);
     let site = standing.map(|venv| venv.site);
-    Ok(ledger.carry_out(now, &job, Halt::default(), |course| course.roll_back(&parent, swap, site)))
+    Ok(recorder
+        .run_and_record(now, &job, Halt::default(), |repair| repair.roll_back(&parent, swap, site)))
 }
 
-impl Course<'_, '_> {
+impl Repair<'_, '_> {
     /// Lets the trees change places while the services are stopped. The user files of the one that
     /// is in place, whose packages are for `site`, go with the venv.
-    fn roll_back(&self, parent: &Parent, mut swap: Swap, site: Option<Minor>) -> Ended {
+    fn roll_back(&self, parent: &Parent, mut swap: Swap, site: Option<Minor>) -> RepairResult {
         let (context, job) = (self.context, self.job);
         let path = job.entry.path();
         let owner = owner(context, &job.venv);
@@ -172,20 +173,20 @@ impl Course<'_, '_> {
             }
             drop_repeats(&mut notes);
         }
-        let mut ended = self.restore(swap.previous, swap.minor);
-        ended.notes.splice(0..0, notes);
-        ended
+        let mut result = self.restore(swap.previous, swap.minor);
+        result.notes.splice(0..0, notes);
+        result
     }
 
-    fn not_rolled_back(&self, because: String) -> Ended {
+    fn not_rolled_back(&self, because: String) -> RepairResult {
         let notes =
             self.restart_down().map_or_else(|error| vec![error], |restarted| restarted.notes);
-        Ended { notes, ..Done::unchanged(because).into() }
+        RepairResult { notes, ..Done::unchanged(because).into() }
     }
 
     /// The tree that was wanted back is in place: its services are started. It stays, whatever
     /// they say: it is what somebody asked for.
-    pub(super) fn restore(&self, mut previous: PreviousTree, minor: Minor) -> Ended {
+    pub(super) fn restore(&self, mut previous: PreviousTree, minor: Minor) -> RepairResult {
         let (because, restarted) = match self.restart() {
             Ok(restarted) => (None, restarted),
             Err(because) => (Some(because), Restarted::default()),
@@ -198,6 +199,6 @@ impl Course<'_, '_> {
         }
         let pinned = self.job.follows && self.now.default != Some(minor);
         let done = Done::Restored { minor, previous, pinned, because };
-        Ended { notes, restarted: restarted.services, ..done.into() }
+        RepairResult { notes, restarted: restarted.services, ..done.into() }
     }
 }

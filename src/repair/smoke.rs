@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::host::command::Ended;
+use crate::host::command::ExitDescription;
 use crate::host::confine::{self, Overlay};
 use crate::host::file::within;
 use crate::host::user::User;
@@ -61,7 +61,11 @@ pub(super) fn smoke(
         .map_err(|error| error.to_string())?;
     let text = finished.text();
     if text.lines().last() != Some("done") {
-        return Err(format!("bin/python {}\n{}", Ended(finished.status), finished.complaint()));
+        return Err(format!(
+            "bin/python {}\n{}",
+            ExitDescription(finished.status),
+            finished.complaint()
+        ));
     }
     Ok(Failures(
         text.lines()

@@ -1,4 +1,4 @@
-//! The course of one venv's repair: from its first step, or from where a crash left it.
+//! The repair of one venv's repair: from its first step, or from where a crash left it.
 //!
 //! ```text
 //! Restart   Restarting ─ restart
@@ -9,13 +9,13 @@
 //! Rollback  RollingBack ─ stop ─ copy back ─ exchange ─ start
 //! ```
 //!
-//! The journal is written before a step and closed by the [`Ledger`] once the registry knows
+//! The journal is written before a step and closed by the [`Recorder`] once the registry knows
 //! what came of it. In between, the disk alone says which tree stands. No tree is removed
 //! before its successor runs.
 
 use std::cell::{OnceCell, RefCell};
 
-use super::execute::Ledger;
+use super::execute::Recorder;
 use super::halt::{Halt, Halted, Triggers};
 use super::job::{Done, Job};
 use super::rebuild::{NotRebuilt, Rebuilt, rebuild};
@@ -33,9 +33,9 @@ use crate::store::{JournalState, PendingRemoval, PreviousTree, Swap};
 use crate::venv::{self, BaseLink, Venv};
 
 /// One venv's repair.
-pub(super) struct Course<'a, 'ledger> {
+pub(super) struct Repair<'a, 'recorder> {
     pub(super) context: &'a Context<'a>,
-    pub(super) ledger: &'a Ledger<'ledger>,
+    pub(super) recorder: &'a Recorder<'recorder>,
     pub(super) now: &'a Interpreters,
     pub(super) job: &'a Job,
     pub(super) progress: &'a Progress,
@@ -47,7 +47,7 @@ pub(super) struct Course<'a, 'ledger> {
 }
 
 /// How it ended, what a person should know besides, and what is to be removed.
-pub(super) struct Ended {
+pub(super) struct RepairResult {
     pub(super) done: Done,
     pub(super) notes: Vec<String>,
     pub(super) restarted: Vec<Service>,
@@ -56,13 +56,13 @@ pub(super) struct Ended {
     pub(super) aside: Option<PreviousTree>,
 }
 
-impl From<Done> for Ended {
+impl From<Done> for RepairResult {
     fn from(done: Done) -> Self {
         Self { done, notes: Vec::new(), restarted: Vec::new(), pending_removal: None, aside: None }
     }
 }
 
-impl Ended {
+impl RepairResult {
     fn with(done: Done, restarted: Restarted) -> Self {
         Self { notes: restarted.notes, restarted: restarted.services, ..done.into() }
     }
@@ -76,11 +76,11 @@ enum Which {
     All,
 }
 
-impl Course<'_, '_> {
+impl Repair<'_, '_> {
     /// Carries out the job's remedy.
-    pub(super) fn run(&self) -> Ended {
+    pub(super) fn run(&self) -> RepairResult {
         if self.context.store.has_journal(&self.job.entry.id) {
-            let because = "an interrupted repair of it is not ended yet".to_string();
+            let because = "an interrupted repair of it is not result yet".to_string();
             return Done::Unfinished { because }.into();
         }
         if self.job.remedy != Remedy::Rebuild {
@@ -110,9 +110,9 @@ impl Course<'_, '_> {
     }
 
     /// Restarts the services of a venv that is whole.
-    pub(super) fn restart_unchanged(&self) -> Ended {
+    pub(super) fn restart_unchanged(&self) -> RepairResult {
         match self.restart() {
-            Ok(restarted) => Ended::with(Done::Restarted, restarted),
+            Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
             Err(because) => {
                 let state = "the venv itself is unchanged".into();
                 Done::Failed { because, state }.into()
@@ -121,7 +121,7 @@ impl Course<'_, '_> {
     }
 
     /// Copies the interpreter and its version anew; right however often it is done.
-    pub(super) fn refresh(&self, venv: &Venv) -> Ended {
+    pub(super) fn refresh(&self, venv: &Venv) -> RepairResult {
         let Some(interpreter) = venv.base.minor.and_then(|minor| self.now.get(minor)) else {
             let because = format!("{} is not installed", printable(&venv.base.path));
             return Done::unchanged(because).into();
@@ -133,7 +133,7 @@ impl Course<'_, '_> {
             return Done::Unfinished { because }.into();
         }
         match self.restart() {
-            Ok(restarted) => Ended::with(Done::Refreshed, restarted),
+            Ok(restarted) => RepairResult::with(Done::Refreshed, restarted),
             Err(because) => {
                 let state =
                     "its interpreter is the new one; what it runs does not come up with it".into();
@@ -143,14 +143,14 @@ impl Course<'_, '_> {
     }
 
     /// Pins the venv to its own minor version.
-    fn pin(&self, venv: &Venv, because: Option<String>, which: Which) -> Ended {
+    fn pin(&self, venv: &Venv, because: Option<String>, which: Which) -> RepairResult {
         let minor = venv.site;
         let reason = because.clone().unwrap_or_else(|| "its policy is to stay".into());
-        let pinned = self.ledger.pin(&self.job.entry.id, venv, &reason);
+        let pinned = self.recorder.pin(&self.job.entry.id, venv, &reason);
         let restarted = self.restart_which(which);
         match (pinned, restarted) {
             (Ok(()), Ok(restarted)) => {
-                Ended::with(Done::Pinned { minor, because, services: None }, restarted)
+                RepairResult::with(Done::Pinned { minor, because, services: None }, restarted)
             }
             (Ok(()), Err(services)) => {
                 Done::Pinned { minor, because, services: Some(services) }.into()
@@ -163,7 +163,7 @@ impl Course<'_, '_> {
         }
     }
 
-    fn rebuild(&self) -> Ended {
+    fn rebuild(&self) -> RepairResult {
         let job = self.job;
         let Some(target) = job.target else {
             return Done::unchanged(format!("{DEFAULT} is not installed")).into();
@@ -174,7 +174,7 @@ impl Course<'_, '_> {
             // It works from now on, whatever comes of the rebuild; and it can be asked what
             // works in it.
             let reason = "until it is rebuilt";
-            if let Err(error) = self.ledger.pin(&job.entry.id, &job.venv, reason) {
+            if let Err(error) = self.recorder.pin(&job.entry.id, &job.venv, reason) {
                 self.context.report.note(&format!("{}: cannot pin it: {error}", job.entry.name));
             }
         }
@@ -185,7 +185,7 @@ impl Course<'_, '_> {
         }
         self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
-        let Some(limit) = self.ledger.time_left(job.venv.uid) else {
+        let Some(limit) = self.recorder.time_left(job.venv.uid) else {
             let because = "no time is left in this run for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); `venvguard rebuild` has its own";
             return self.fall_back(because.into(), Which::Down);
         };
@@ -198,15 +198,20 @@ impl Course<'_, '_> {
             }
             Err(NotRebuilt { because, pending_removal, aside, notes, stood, .. }) => {
                 let which = if stood { Which::All } else { Which::Down };
-                let ended = self.fall_back(because, which);
+                let result = self.fall_back(because, which);
                 let aside = aside.map(|kept| *kept);
-                Ended { pending_removal, aside, notes: [notes, ended.notes].concat(), ..ended }
+                RepairResult {
+                    pending_removal,
+                    aside,
+                    notes: [notes, result.notes].concat(),
+                    ..result
+                }
             }
         }
     }
 
     /// The new tree is in place; what runs out of it decides whether it stays.
-    pub(super) fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> Ended {
+    pub(super) fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> RepairResult {
         let minor = swap.minor;
         let because = match self.restart() {
             Ok(restarted) => {
@@ -214,7 +219,7 @@ impl Course<'_, '_> {
                 notes.extend(self.note_late_writes(&mut swap));
                 let (restarted, done) =
                     (restarted.services, Done::Rebuilt { minor, previous: swap.previous });
-                return Ended { notes, restarted, ..done.into() };
+                return RepairResult { notes, restarted, ..done.into() };
             }
             Err(because) => because,
         };
@@ -235,20 +240,20 @@ impl Course<'_, '_> {
         drop(halt);
         match result.unwrap_or_else(|| self.bring_back(&swap)) {
             Ok((left, more)) => {
-                let ended = self.fall_back(because, Which::All);
+                let result = self.fall_back(because, Which::All);
                 let (pending_removal, aside) = left.of(&swap, self.job.follows);
-                Ended {
+                RepairResult {
                     pending_removal,
                     aside,
-                    notes: [notes, more, ended.notes].concat(),
-                    ..ended
+                    notes: [notes, more, result.notes].concat(),
+                    ..result
                 }
             }
             Err(error) => {
                 let because = format!(
                     "{because}\nand the previous environment could not be put back: {error}"
                 );
-                Ended { notes, ..Done::Unfinished { because }.into() }
+                RepairResult { notes, ..Done::Unfinished { because }.into() }
             }
         }
     }
@@ -278,14 +283,14 @@ impl Course<'_, '_> {
 
     /// The old tree is in place after a crash. Where another one was, whatever runs may run out of
     /// that one.
-    pub(super) fn after_crash(&self, another_stood: bool) -> Ended {
+    pub(super) fn after_crash(&self, another_stood: bool) -> RepairResult {
         let which = if another_stood { Which::All } else { Which::Down };
         self.fall_back("it was interrupted".into(), which)
     }
 
     /// What is left when the new tree is not to be had: the old one, which stands, made to
     /// work.
-    fn fall_back(&self, because: String, which: Which) -> Ended {
+    fn fall_back(&self, because: String, which: Which) -> RepairResult {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
             Err(error) => {
@@ -298,14 +303,14 @@ impl Course<'_, '_> {
             Some(Remedy::Refresh) => {
                 // Should this fail, it is ended as what it is. A full disk is no reason not to.
                 let _ = self.job.begin(self.context, JournalState::Refreshing, &self.units());
-                let ended = self.refresh(&venv);
-                return Ended { done: ended.done.instead_of_a_rebuild(because), ..ended };
+                let result = self.refresh(&venv);
+                return RepairResult { done: result.done.instead_of_a_rebuild(because), ..result };
             }
             _ => {}
         }
         let works = self.now.get(venv.site).is_some();
         match self.restart_which(which) {
-            Ok(restarted) if works => Ended::with(Done::RolledBack { because }, restarted),
+            Ok(restarted) if works => RepairResult::with(Done::RolledBack { because }, restarted),
             Ok(_) => {
                 let state = "the venv is as it was; its interpreter is gone".into();
                 Done::Failed { because, state }.into()
