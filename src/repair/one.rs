@@ -70,9 +70,9 @@ impl RepairResult {
 
 /// Which services are restarted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
+enum RestartScope {
     /// Those that died meanwhile: the others run what they should.
-    Down,
+    Stopped,
     All,
 }
 
@@ -102,8 +102,9 @@ impl Repair<'_, '_> {
             }
             Remedy::Pin => {
                 // Its own minor version may have changed in the same run.
-                let which = if self.job.is_outdated { Which::All } else { Which::Down };
-                self.pin(venv, self.job.because.clone(), which)
+                let scope =
+                    if self.job.is_outdated { RestartScope::All } else { RestartScope::Stopped };
+                self.pin(venv, self.job.because.clone(), scope)
             }
             Remedy::Rebuild => self.rebuild(),
         }
@@ -143,11 +144,11 @@ impl Repair<'_, '_> {
     }
 
     /// Pins the venv to its own minor version.
-    fn pin(&self, venv: &Venv, because: Option<String>, which: Which) -> RepairResult {
+    fn pin(&self, venv: &Venv, because: Option<String>, scope: RestartScope) -> RepairResult {
         let minor = venv.site;
         let reason = because.clone().unwrap_or_else(|| "its policy is to stay".into());
         let pinned = self.recorder.pin(&self.job.entry.id, venv, &reason);
-        let restarted = self.restart_which(which);
+        let restarted = self.restart_which(scope);
         match (pinned, restarted) {
             (Ok(()), Ok(restarted)) => {
                 RepairResult::with(Done::Pinned { minor, because, services: None }, restarted)
@@ -187,7 +188,7 @@ impl Repair<'_, '_> {
         self.progress.step(&format!("building for {}", target.minor));
         let Some(limit) = self.recorder.time_left(job.venv.uid) else {
             let because = "no time is left in this run for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); `venvguard rebuild` has its own";
-            return self.fall_back(because.into(), Which::Down);
+            return self.fall_back(because.into(), RestartScope::Stopped);
         };
         self.users();
         let rebuilt = rebuild(self.context, job, target, limit, &mut self.halt.borrow_mut());
@@ -197,8 +198,8 @@ impl Repair<'_, '_> {
                 Done::Unfinished { because }.into()
             }
             Err(NotRebuilt { because, pending_removal, aside, notes, stood, .. }) => {
-                let which = if stood { Which::All } else { Which::Down };
-                let result = self.fall_back(because, which);
+                let scope = if stood { RestartScope::All } else { RestartScope::Stopped };
+                let result = self.fall_back(because, scope);
                 let aside = aside.map(|kept| *kept);
                 RepairResult {
                     pending_removal,
@@ -240,7 +241,7 @@ impl Repair<'_, '_> {
         drop(halt);
         match result.unwrap_or_else(|| self.bring_back(&swap)) {
             Ok((left, more)) => {
-                let result = self.fall_back(because, Which::All);
+                let result = self.fall_back(because, RestartScope::All);
                 let (pending_removal, aside) = left.of(&swap, self.job.follows);
                 RepairResult {
                     pending_removal,
@@ -284,13 +285,13 @@ impl Repair<'_, '_> {
     /// The old tree is in place after a crash. Where another one was, whatever runs may run out of
     /// that one.
     pub(super) fn after_crash(&self, another_stood: bool) -> RepairResult {
-        let which = if another_stood { Which::All } else { Which::Down };
-        self.fall_back("it was interrupted".into(), which)
+        let scope = if another_stood { RestartScope::All } else { RestartScope::Stopped };
+        self.fall_back("it was interrupted".into(), scope)
     }
 
     /// What is left when the new tree is not to be had: the old one, which stands, made to
     /// work.
-    fn fall_back(&self, because: String, which: Which) -> RepairResult {
+    fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
             Err(error) => {
@@ -299,7 +300,7 @@ impl Repair<'_, '_> {
             }
         };
         match plan::fallback(&venv, self.job.follows, self.now) {
-            Some(Remedy::Pin) => return self.pin(&venv, Some(because), which),
+            Some(Remedy::Pin) => return self.pin(&venv, Some(because), scope),
             Some(Remedy::Refresh) => {
                 // Should this fail, it is ended as what it is. A full disk is no reason not to.
                 let _ = self.job.begin(self.context, JournalState::Refreshing, &self.units());
@@ -309,7 +310,7 @@ impl Repair<'_, '_> {
             _ => {}
         }
         let works = self.now.get(venv.site).is_some();
-        match self.restart_which(which) {
+        match self.restart_which(scope) {
             Ok(restarted) if works => RepairResult::with(Done::RolledBack { because }, restarted),
             Ok(_) => {
                 let state = "the venv is as it was; its interpreter is gone".into();
@@ -333,11 +334,11 @@ impl Repair<'_, '_> {
     }
 
     pub(super) fn restart_down(&self) -> Result<Restarted, String> {
-        self.restart_which(Which::Down)
+        self.restart_which(RestartScope::Stopped)
     }
 
-    fn restart_which(&self, which: Which) -> Result<Restarted, String> {
-        if which == Which::All {
+    fn restart_which(&self, scope: RestartScope) -> Result<Restarted, String> {
+        if scope == RestartScope::All {
             return self.restart();
         }
         let is_down = |service: &&Service| {

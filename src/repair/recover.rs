@@ -45,7 +45,7 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
 }
 
 /// What is left to do once the trees are where they belong.
-enum Next {
+enum NextStep {
     Nothing,
     /// The venv is as it was before; its services may be down.
     Start,
@@ -54,7 +54,7 @@ enum Next {
     /// Its interpreters are copied once more.
     Refresh,
     /// The old tree is in place; what was built is to be removed.
-    MakeOldWork(PendingRemoval),
+    RestorePrevious(PendingRemoval),
     /// The same, where the other tree was in place for a while: what it alone has is kept.
     Return {
         swap: Swap,
@@ -66,7 +66,7 @@ enum Next {
     /// The tree that was wanted back is in place, and follows or does not.
     Restore(Swap, bool),
     /// Somebody put a tree of their own there. This one was the venv's.
-    Yield(PreviousTree),
+    LeaveForeignTree(PreviousTree),
 }
 
 /// What came of one entry of the journal.
@@ -113,7 +113,7 @@ fn recover_venv(
         context.store.close_journal(&journal.id)?;
         return Ok(Recovered::LeftAlone(true));
     };
-    if let Next::Yield(kept) = next {
+    if let NextStep::LeaveForeignTree(kept) = next {
         if tree::identity(kept.path()) == Some(kept.identity) {
             let path = printable(kept.path());
             context
@@ -125,13 +125,13 @@ fn recover_venv(
         context.store.close_journal(&journal.id)?;
         return Ok(Recovered::LeftAlone(false));
     }
-    if matches!(next, Next::Nothing) {
+    if matches!(next, NextStep::Nothing) {
         context.store.close_journal(&journal.id)?;
         return Ok(Recovered::LeftAlone(true));
     }
     let venv = match venv::inspect(context.root, journal.path()) {
         // There is nothing to be done for what is no venv any more.
-        Err(error) if matches!(next, Next::Start | Next::Restart | Next::Refresh) => {
+        Err(error) if matches!(next, NextStep::Start | NextStep::Restart | NextStep::Refresh) => {
             context.report.note(&format!("{}: {error}", journal.name));
             context.store.close_journal(&journal.id)?;
             return Ok(Recovered::LeftAlone(false));
@@ -139,8 +139,8 @@ fn recover_venv(
         other => other?,
     };
     let followed = match &next {
-        Next::Prove(swap) => swap.previous.followed,
-        Next::Restore(_, follows) => *follows,
+        NextStep::Prove(swap) => swap.previous.followed,
+        NextStep::Restore(_, follows) => *follows,
         _ => false,
     };
     let mut job = Job::new(entry, &venv, Remedy::None);
@@ -156,19 +156,19 @@ fn recover_venv(
 
 impl Repair<'_, '_> {
     /// Does what is left to do, once the trees are where they belong.
-    fn go_on(&self, next: Next) -> RepairResult {
+    fn go_on(&self, next: NextStep) -> RepairResult {
         match next {
-            Next::Nothing | Next::Yield(_) => Done::Nothing.into(),
-            Next::Start => match self.restart_down() {
+            NextStep::Nothing | NextStep::LeaveForeignTree(_) => Done::Nothing.into(),
+            NextStep::Start => match self.restart_down() {
                 Ok(restarted) => RepairResult { notes: restarted.notes, ..Done::Nothing.into() },
                 Err(because) => Done::unchanged(because).into(),
             },
-            Next::Restart => self.restart_unchanged(),
-            Next::Refresh => self.refresh(&self.job.venv),
-            Next::MakeOldWork(pending_removal) => {
+            NextStep::Restart => self.restart_unchanged(),
+            NextStep::Refresh => self.refresh(&self.job.venv),
+            NextStep::RestorePrevious(pending_removal) => {
                 RepairResult { pending_removal: Some(pending_removal), ..self.after_crash(false) }
             }
-            Next::Return { swap, partial, notes } => {
+            NextStep::Return { swap, partial, notes } => {
                 let venv = &self.job.venv;
                 let owner = owner(self.context, venv);
                 let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
@@ -178,17 +178,17 @@ impl Repair<'_, '_> {
                 let notes = notes.into_iter().chain(note).chain(result.notes.clone()).collect();
                 RepairResult { notes, pending_removal, aside, ..result }
             }
-            Next::Prove(mut swap) => {
+            NextStep::Prove(mut swap) => {
                 let notes = self.note_late_writes(&mut swap).into_iter().collect();
                 self.prove(swap, notes)
             }
-            Next::Restore(swap, _) => self.restore(swap.previous, swap.minor),
+            NextStep::Restore(swap, _) => self.restore(swap.previous, swap.minor),
         }
     }
 }
 
 /// Puts a whole tree at the venv's path.
-fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Next> {
+fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<NextStep> {
     let path = journal.path();
     let told =
         |what: &str| context.report.note(&format!("{}: interrupted repair: {what}", journal.name));
@@ -197,33 +197,33 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
     Ok(match &journal.progress {
         JournalState::Restarting => {
             told("restarting its services");
-            Next::Restart
+            NextStep::Restart
         }
         JournalState::Refreshing => {
             told("copying its interpreters again");
-            Next::Refresh
+            NextStep::Refresh
         }
         JournalState::Staging { aside, new: Some(new) } => {
             told("removing the unfinished new environment");
-            Next::MakeOldWork(PendingRemoval::new(&aside.0, *new))
+            NextStep::RestorePrevious(PendingRemoval::new(&aside.0, *new))
         }
         JournalState::Staging { aside, new: None } => {
             told("it had not begun");
             parent.remove_if_empty(&stage::from_beside(path, &aside.0))?;
-            Next::Nothing
+            NextStep::Nothing
         }
         JournalState::Swapping(swap) if standing == Some(swap.new) => {
             told("the new environment is in place, restarting its services");
-            Next::Prove(swap.clone())
+            NextStep::Prove(swap.clone())
         }
         JournalState::RollingBack { swap, follows } if standing == Some(swap.new) => {
             told("the previous environment is in place, restarting its services");
-            Next::Restore(swap.clone(), *follows)
+            NextStep::Restore(swap.clone(), *follows)
         }
         JournalState::RollingBack { swap, .. } if standing == Some(swap.previous.identity) => {
             // What would have come back is kept, and stays so.
             told("the venv was not rolled back");
-            Next::Start
+            NextStep::Start
         }
         JournalState::Swapping(swap)
         | JournalState::InPlace(swap)
@@ -231,7 +231,7 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
             if standing.is_some_and(|one| one != swap.new && one != swap.previous.identity) =>
         {
             told("another directory has been placed there since; leaving it alone");
-            Next::Yield(swap.previous.clone())
+            NextStep::LeaveForeignTree(swap.previous.clone())
         }
         JournalState::InPlace(swap) if standing == Some(swap.new) => {
             told("putting the previous environment back, removing the unfinished new one");
@@ -241,7 +241,7 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
             put_back(path, swap)?;
             told("the previous environment is in place, removing the new one");
             let partial = matches!(journal.progress, JournalState::InPlace(_));
-            Next::Return { swap: swap.clone(), partial, notes: Vec::new() }
+            NextStep::Return { swap: swap.clone(), partial, notes: Vec::new() }
         }
         JournalState::RollingBack { .. } => {
             return Err(std::io::Error::other(format!("there is nothing at {}", printable(path))));
@@ -250,10 +250,10 @@ fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<Ne
 }
 
 /// A half-built tree is in place: what was written into it meanwhile goes with the venv.
-fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<Next> {
+fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<NextStep> {
     let Ok(old) = venv::inspect(context.root, swap.previous.path()) else {
         put_back(path, swap)?;
-        return Ok(Next::Return { swap: swap.clone(), partial: true, notes: Vec::new() });
+        return Ok(NextStep::Return { swap: swap.clone(), partial: true, notes: Vec::new() });
     };
     let owner = owner(context, &old);
     let pair = Pair::new(&old, &owner, swap.previous.path(), old.site);
@@ -261,9 +261,9 @@ fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<Ne
     let (left, notes) = pair.bring_back(context, swap, true)?;
     Ok(match left {
         Left::Nothing if notes.is_empty() => {
-            Next::MakeOldWork(PendingRemoval::new(swap.previous.path(), swap.new))
+            NextStep::RestorePrevious(PendingRemoval::new(swap.previous.path(), swap.new))
         }
-        _ => Next::Return { swap: swap.clone(), partial: true, notes },
+        _ => NextStep::Return { swap: swap.clone(), partial: true, notes },
     })
 }
 
