@@ -85,11 +85,11 @@ fn is_number(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::process::Processes;
-    use super::super::process::tests::Machine;
+    use super::super::process::tests::FakeProc;
     use super::*;
 
     fn stale(exe: &str, mapped: &[&str], now: &str) -> Option<String> {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         machine.process((5, 1), "/", exe, "/opt/v/web/bin/python3");
         let maps: Vec<_> =
             mapped.iter().map(|path| format!("1-2 r--p 0 fe:00 1   {path}")).collect();

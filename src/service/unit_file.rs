@@ -278,10 +278,10 @@ fn is(name: &str, kind: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::process::tests::Machine;
+    use super::super::process::tests::FakeProc;
     use super::*;
 
-    fn found(machine: &Machine, running: &[&str]) -> BTreeMap<String, Vec<PathBuf>> {
+    fn found(machine: &FakeProc, running: &[&str]) -> BTreeMap<String, Vec<PathBuf>> {
         let running = running.iter().map(|name| Service::unit(name).unwrap()).collect();
         units(&machine.root(), &running)
             .into_iter()
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_nearest_file_wins_and_drop_ins_change_it() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         machine
             .write("usr/lib/systemd/system/web.service", "[Service]\nExecStart=/opt/old/bin/app\n");
         machine.write(
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_template_stands_for_its_instances() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         machine.write(
             "etc/systemd/system/web@.service",
             "[Service]\nExecStart=/srv/%i/venv/bin/app --name %n %%i\nExecStop=/%I/x\n",
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn masks_aliases_and_units_with_another_root_name_nothing() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         for unit in ["masked", "real"] {
             machine.write(
                 &format!("usr/lib/systemd/system/{unit}.service"),
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn drop_ins_for_a_prefix_and_for_another_name_are_the_units_too() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         let dir = "etc/systemd/system";
         for unit in ["web-blue-1", "web-", "web@", "web-red@"] {
             let text = format!("[Service]\nExecStart=/usr/bin/env {unit}\n");
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_is_no_unit_file_does_no_harm() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         machine.link("etc/systemd/system/loop.service", "loop.service");
         machine.write("etc/systemd/system/-H.service", "[Service]\nExecStart=/opt/v/bin/app\n");
         machine.write("etc/systemd/system/bytes.service", b"[Service]\n\xff=\xff\nExecStart=\\");

@@ -381,10 +381,10 @@ pub(super) fn in_text(text: &str, path: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::process::tests::Machine;
+    use super::super::process::tests::FakeProc;
     use super::*;
 
-    fn found(machine: &Machine, pid: u32) -> Vec<PathBuf> {
+    fn found(machine: &FakeProc, pid: u32) -> Vec<PathBuf> {
         let (root, processes) = (machine.root(), Processes::look(&machine.root()));
         venvs(&root, processes.get(pid).unwrap(), &processes)
     }
@@ -400,7 +400,7 @@ mod tests {
             "uwsgi --venv dj",
             "uwsgi --pyhome ../v/dj/",
         ] {
-            let machine = Machine::new();
+            let machine = FakeProc::new();
             machine.process((5, 1), "/", UWSGI, command);
             machine.link("proc/5/cwd", "/opt/v");
             assert_eq!(found(&machine, 5), [Path::new("/opt/v/dj")], "{command}");
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_vassals_ini_is_found_in_its_emperors_directory() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         let emperor = "uwsgi --plugin python3 --emperor /etc/vassals --die-on-term";
         machine.process((5, 1), "/", UWSGI, emperor);
         machine.process((6, 5), "/", UWSGI, "/usr/bin/uwsgi-core --ini deb.ini");
@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn hostile_files_do_no_harm() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         machine.process(
             (5, 1),
             "/",
@@ -493,7 +493,7 @@ mod tests {
                 "[uwsgi]\nfor = dj\nvirtualenv = /opt/v/%(_)\nendfor =\n",
             ),
         ] {
-            let machine = Machine::new();
+            let machine = FakeProc::new();
             machine.process((5, 1), "/", UWSGI, command);
             machine.write(file, text);
             machine.write("srv/common.ini", "[uwsgi]\nvirtualenv = /opt/v/dj\n");
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn files_that_include_each_other_come_to_an_end() {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         machine.process((5, 1), "/", UWSGI, "uwsgi --ini /srv/a.ini");
         let include = "ini = /srv/a.ini\nxml = /srv/b.xml\n".repeat(1000);
         machine.write("srv/a.ini", format!("[uwsgi]\nhome = /opt/v\nfor = a b c\n{include}"));

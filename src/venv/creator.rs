@@ -57,7 +57,13 @@ pub(super) fn edited_scripts(bin: &Dir) -> Vec<&'static str> {
 
 /// Whether the creator of a venv made what stands at `path` in it; of a directory, with all
 /// that is in it. `dir` is the one it stands in.
-pub(super) fn made(dir: &Dir, path: &Path, kind: FileType, flavour: Flavour, site: Minor) -> bool {
+pub(super) fn created_by_tool(
+    dir: &Dir,
+    path: &Path,
+    kind: FileType,
+    flavour: Flavour,
+    site: Minor,
+) -> bool {
     let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
     if names.len() != path.iter().count() {
         return false;
@@ -90,7 +96,7 @@ pub(super) fn made(dir: &Dir, path: &Path, kind: FileType, flavour: Flavour, sit
 }
 
 /// Whether a directory is there in every venv, even if nothing is in it.
-pub(super) fn is_frame(path: &Path, site: Minor) -> bool {
+pub(super) fn is_skeleton(path: &Path, site: Minor) -> bool {
     let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
     match names[..] {
         ["bin" | "lib" | "include" | "share"] | ["include", "site"] => true,

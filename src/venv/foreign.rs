@@ -147,7 +147,7 @@ struct Walk {
 impl Walk {
     /// Whether something in the directory is accounted for.
     fn dir(&mut self, dir: &Dir, path: &Path, depth: usize) -> io::Result<bool> {
-        let mut is_shared = creator::is_frame(path, self.site);
+        let mut is_shared = creator::is_skeleton(path, self.site);
         for DirEntry { name, kind } in dir.entries()? {
             // Made again from the sources.
             if name == "__pycache__" {
@@ -155,7 +155,7 @@ impl Walk {
             }
             let inner = path.join(&name);
             if self.accounted.has(&inner)
-                || creator::made(dir, &inner, kind, self.flavour, self.site)
+                || creator::created_by_tool(dir, &inner, kind, self.flavour, self.site)
             {
                 is_shared = true;
             } else if kind.is_dir() {

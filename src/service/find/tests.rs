@@ -1,11 +1,11 @@
-use super::super::process::tests::Machine;
-use super::super::supervisord::imitation::Imitation;
+use super::super::process::tests::FakeProc;
+use super::super::supervisord::fake::FakeSupervisord;
 use super::*;
 
 const PYTHON: &str = "/usr/bin/python3.13";
 const UNIT: &str = "/system.slice/web.service";
 
-fn map(machine: &Machine, venvs: &[&str]) -> ServiceMap {
+fn map(machine: &FakeProc, venvs: &[&str]) -> ServiceMap {
     let root = machine.root();
     ServiceMap::build(&root, venvs, &Processes::look(&root))
 }
@@ -23,7 +23,7 @@ fn web(pids: &[u32]) -> (Vec<String>, Vec<u32>) {
 
 #[test]
 fn a_venv_is_used_by_whoever_runs_its_python() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     let gunicorn = "/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn -w 2";
     machine.process((5, 1), UNIT, PYTHON, gunicorn);
     machine.process((6, 5), UNIT, PYTHON, gunicorn);
@@ -57,7 +57,7 @@ fn a_venv_is_used_by_whoever_runs_its_python() {
 
 #[test]
 fn names_that_only_begin_alike_are_not_the_same_venv() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine.process((5, 1), UNIT, PYTHON, "/opt/v/web2/bin/python3 x");
     machine.write("etc/systemd/system/api.service", "[Service]\nExecStart=/opt/v/web2/bin/x\n");
     let map = map(&machine, &["/opt/v/web", "/opt/v/web2", "/opt/v"]);
@@ -68,7 +68,7 @@ fn names_that_only_begin_alike_are_not_the_same_venv() {
 
 #[test]
 fn an_activated_environment_counts_only_for_what_it_decides() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     let environ = "VIRTUAL_ENV=/opt/v/web\0PATH=/opt/v/web/bin:/usr/bin\0";
     for (pid, exe, command) in [
         (5, PYTHON, "python3 app.py"),
@@ -90,7 +90,7 @@ fn an_activated_environment_counts_only_for_what_it_decides() {
 
 #[test]
 fn looking_at_a_file_in_a_venv_is_not_using_it() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine.process((5, 1), UNIT, "/usr/bin/vim", "vim /opt/v/web/bin/activate");
     machine.process((6, 1), UNIT, PYTHON, "/usr/bin/python3 /usr/bin/lint /opt/v/web/lib/x.py");
     assert_eq!(users(&map(&machine, &["/opt/v/web"]), "/opt/v/web"), (vec![], vec![]));
@@ -98,7 +98,7 @@ fn looking_at_a_file_in_a_venv_is_not_using_it() {
 
 #[test]
 fn a_unit_that_names_a_venv_uses_it_even_when_it_is_down() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine
         .write("etc/systemd/system/web.service", "[Service]\nExecStart=/opt/v/web/bin/gunicorn\n");
     machine.write("etc/systemd/system/job@.service", "[Service]\nExecStart=/opt/v/%i/bin/job\n");
@@ -114,7 +114,7 @@ fn a_unit_that_names_a_venv_uses_it_even_when_it_is_down() {
 
 #[test]
 fn a_users_processes_are_seen_and_belong_to_no_service() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service";
     machine.process((5, 1), own, PYTHON, "/opt/v/web/bin/python3 x");
     let map = map(&machine, &["/opt/v/web"]);
@@ -131,7 +131,7 @@ fn a_users_processes_are_seen_and_belong_to_no_service() {
 
 #[test]
 fn a_link_to_a_venv_is_the_venv() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine.write("srv/releases/7/venv/pyvenv.cfg", "");
     machine.link("srv/current", "releases/7");
     machine.process((5, 1), UNIT, "/srv/releases/7/venv/bin/python3", "x");
@@ -141,8 +141,8 @@ fn a_link_to_a_venv_is_the_venv() {
 
 #[test]
 fn a_child_of_supervisord_is_its_program_and_not_supervisords_unit() {
-    let imitation = Imitation::start(&[("pair", "dj", "RUNNING"), ("pair", "down", "STOPPED")]);
-    let machine = Machine::new();
+    let fake = FakeSupervisord::start(&[("pair", "dj", "RUNNING"), ("pair", "down", "STOPPED")]);
+    let machine = FakeProc::new();
     let unit = "/system.slice/supervisor.service";
     let uwsgi = "/opt/v/dj/bin/python3 /opt/v/dj/bin/uwsgi --master";
     machine.process((51, 1), unit, PYTHON, "/usr/bin/python3 /usr/bin/supervisord -n");
@@ -150,7 +150,7 @@ fn a_child_of_supervisord_is_its_program_and_not_supervisords_unit() {
     machine.process((387, 380), unit, "/opt/v/dj/bin/python3", uwsgi);
     let processes = Processes::look(&machine.root());
     let venvs = ["/opt/v/dj", "/opt/v/down"];
-    let map = ServiceMap::build(&imitation.root(), venvs, &processes);
+    let map = ServiceMap::build(&fake.root(), venvs, &processes);
     assert_eq!(users(&map, "/opt/v/dj"), (vec!["supervisord:pair:dj".into()], vec![380, 387]));
     assert_eq!(users(&map, "/opt/v/down"), (vec!["supervisord:pair:down".into()], vec![]));
     assert_eq!(map.gaps, [""; 0]);
@@ -161,7 +161,7 @@ fn a_child_of_supervisord_is_its_program_and_not_supervisords_unit() {
 
 #[test]
 fn what_needs_a_restart_is_said_once_a_service() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     for pid in [5, 6] {
         machine.process(
             (pid, 1),
@@ -187,7 +187,7 @@ fn what_needs_a_restart_is_said_once_a_service() {
 
 #[test]
 fn many_venvs_cost_no_more_than_their_index() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     for pid in 1000..1300 {
         machine.process((pid, 1), UNIT, PYTHON, &format!("/srv/app{pid}/venv/bin/python3 x"));
     }
@@ -201,7 +201,7 @@ fn many_venvs_cost_no_more_than_their_index() {
 #[test]
 fn a_process_that_renamed_itself_is_found_when_its_tree_was_put_aside() {
     let run_from = |tree: &str| {
-        let machine = Machine::new();
+        let machine = FakeProc::new();
         let maps = format!("1-2 r-xp 0 fe:00 1  {tree}/lib/python3.11/site-packages/x.so\n");
         machine.process((9, 1), UNIT, "/usr/bin/python3.11", "gunicorn: master [app:app]");
         machine.write("proc/9/maps", &maps);

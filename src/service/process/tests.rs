@@ -4,9 +4,9 @@ use super::super::Service;
 use super::*;
 
 /// A directory that stands for /proc, made process by process.
-pub(in crate::service) struct Machine(pub(in crate::service) tempfile::TempDir);
+pub(in crate::service) struct FakeProc(pub(in crate::service) tempfile::TempDir);
 
-impl Machine {
+impl FakeProc {
     pub(in crate::service) fn new() -> Self {
         let machine = Self(tempfile::tempdir().unwrap());
         machine.write("proc/1/cgroup", "0::/init.scope\n");
@@ -54,7 +54,7 @@ const PYTHON: &str = "/usr/bin/python3.13";
 
 #[test]
 fn who_cannot_be_looked_at_holds_nobody_up() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     for (pid, uid) in [(10, 33), (11, 1001), (12, 34), (13, 1001), (14, 0), (15, 0)] {
         machine.process((pid, 1), "/", PYTHON, "python3 x");
         machine.write(&format!("proc/{pid}/status"), format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n"));
@@ -75,7 +75,7 @@ fn who_cannot_be_looked_at_holds_nobody_up() {
 
 #[test]
 fn a_process_is_read_whole() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine.process(
         (363, 1),
         "/system.slice/web.service",
@@ -116,7 +116,7 @@ fn a_process_is_read_whole() {
 
 #[test]
 fn kernel_threads_and_what_has_ended_are_left_out() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine
         .write("proc/2/stat", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0");
     machine.write("proc/2/status", "Uid:\t0\t0\t0\t0\n");
@@ -128,7 +128,7 @@ fn kernel_threads_and_what_has_ended_are_left_out() {
 
 #[test]
 fn a_process_with_another_root_is_not_ours() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     for pid in [5, 6] {
         machine.process((pid, 1), "/", PYTHON, "python3");
     }
@@ -140,7 +140,7 @@ fn a_process_with_another_root_is_not_ours() {
 
 #[test]
 fn a_survivor_is_the_same_process_and_not_the_same_pid() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine.process((5, 1), "/", PYTHON, "python3");
     machine.process((6, 1), "/", PYTHON, "python3");
     machine.process((7, 1), "/", PYTHON, "python3");
@@ -156,7 +156,7 @@ fn a_survivor_is_the_same_process_and_not_the_same_pid() {
 
 #[test]
 fn hostile_processes_are_read_without_harm() {
-    let machine = Machine::new();
+    let machine = FakeProc::new();
     machine.process((5, 5), "/", "/home/bob/python3 (deleted)", "\u{1b}[2Jpython3 \n");
     machine.write("proc/5/cmdline", vec![b'a'; 1 << 20]);
     machine.write("proc/5/maps", "///\n/ (deleted)\nx\n\u{0}");

@@ -1,9 +1,9 @@
 //! Supervisord, asked and told by XML-RPC over its Unix socket.
 
 mod configuration;
-mod http;
 #[cfg(test)]
-pub(super) mod imitation;
+pub(super) mod fake;
+mod http;
 #[cfg(test)]
 mod input;
 mod xml;
@@ -374,13 +374,13 @@ fn service(record: &Value) -> Option<Service> {
 
 #[cfg(test)]
 mod tests {
-    use super::imitation::Imitation;
+    use super::fake::FakeSupervisord;
     use super::*;
 
     #[test]
     fn programs_are_told_with_their_pids_and_commands() {
-        let imitation = Imitation::start(&[("pair", "dj", "RUNNING"), ("solo", "solo", "FATAL")]);
-        let (programs, _) = programs(&imitation.root(), Duration::ZERO);
+        let fake = FakeSupervisord::start(&[("pair", "dj", "RUNNING"), ("solo", "solo", "FATAL")]);
+        let (programs, _) = programs(&fake.root(), Duration::ZERO);
         let shown: Vec<_> = programs.iter().map(|p| (p.service.to_string(), p.pid)).collect();
         let expected =
             [("supervisord:pair:dj".to_string(), Some(380)), ("supervisord:solo".into(), None)];
@@ -397,57 +397,57 @@ mod tests {
 
     #[test]
     fn a_program_is_stopped_to_its_end_and_started() {
-        let imitation = Imitation::start(&[("pair", "dj", "RUNNING")]);
-        assert_eq!(restart(&imitation.root(), "pair:dj").unwrap(), Restart::Done);
+        let fake = FakeSupervisord::start(&[("pair", "dj", "RUNNING")]);
+        assert_eq!(restart(&fake.root(), "pair:dj").unwrap(), Restart::Done);
         assert_eq!(
-            imitation.told(),
+            fake.told(),
             ["stopProcess pair:dj", "startProcess pair:dj"],
             "only these change anything"
         );
-        let condition = condition(&imitation.root(), "pair:dj").unwrap();
+        let condition = condition(&fake.root(), "pair:dj").unwrap();
         assert!(condition.up && condition.main_pid != Some(380), "{condition:?}");
     }
 
     #[test]
     fn a_program_that_gave_up_is_started() {
-        let imitation = Imitation::start(&[("dj", "dj", "FATAL")]);
-        assert_eq!(restart(&imitation.root(), "dj").unwrap(), Restart::Done);
-        assert_eq!(imitation.told(), ["stopProcess dj", "startProcess dj"]);
+        let fake = FakeSupervisord::start(&[("dj", "dj", "FATAL")]);
+        assert_eq!(restart(&fake.root(), "dj").unwrap(), Restart::Done);
+        assert_eq!(fake.told(), ["stopProcess dj", "startProcess dj"]);
     }
 
     #[test]
     fn a_program_that_ended_as_expected_is_not_started_again() {
-        // The imitation expects 0 and 3.
+        // The fake expects 0 and 3.
         for (state, is_over) in [("EXITED", true), ("EXITED 3", true), ("EXITED 1", false)] {
-            let imitation = Imitation::start(&[("migrate", "migrate", state)]);
-            let condition = condition(&imitation.root(), "migrate").unwrap();
+            let fake = FakeSupervisord::start(&[("migrate", "migrate", state)]);
+            let condition = condition(&fake.root(), "migrate").unwrap();
             assert_eq!(condition.is_brought_back(), !is_over, "{condition:?}");
             assert!(!condition.is_restarted());
-            let restart = restart(&imitation.root(), "migrate").unwrap();
+            let restart = restart(&fake.root(), "migrate").unwrap();
             assert_eq!(restart == Restart::LeftAlone, is_over, "{state}");
-            assert_eq!(imitation.told().is_empty(), is_over, "{:?}", imitation.told());
+            assert_eq!(fake.told().is_empty(), is_over, "{:?}", fake.told());
         }
     }
 
     #[test]
     fn an_unknown_program_is_said_to_be_unknown() {
-        let imitation = Imitation::start(&[("dj", "dj", "RUNNING")]);
-        let error = restart(&imitation.root(), "web").unwrap_err().to_string();
+        let fake = FakeSupervisord::start(&[("dj", "dj", "RUNNING")]);
+        let error = restart(&fake.root(), "web").unwrap_err().to_string();
         assert_eq!(error, "supervisord knows no program web");
     }
 
     #[test]
     fn a_supervisord_that_is_just_restarting_is_waited_for() {
-        let imitation =
-            Imitation::start_late(&[("dj", "dj", "RUNNING")], Duration::from_millis(400));
-        assert!(condition(&imitation.root(), "dj").is_err(), "a mere question does not wait");
-        assert_eq!(restart(&imitation.root(), "dj").unwrap(), Restart::Done);
+        let fake =
+            FakeSupervisord::start_late(&[("dj", "dj", "RUNNING")], Duration::from_millis(400));
+        assert!(condition(&fake.root(), "dj").is_err(), "a mere question does not wait");
+        assert_eq!(restart(&fake.root(), "dj").unwrap(), Restart::Done);
     }
 
     #[test]
     fn a_supervisord_that_is_away_does_not_hide_another_one() {
-        let imitation = Imitation::start(&[("dj", "dj", "RUNNING")]);
-        let root = imitation.root();
+        let fake = FakeSupervisord::start(&[("dj", "dj", "RUNNING")]);
+        let root = fake.root();
         std::fs::create_dir_all(root.at("/etc/supervisor")).unwrap();
         for (path, socket) in
             [("/etc/supervisor/supervisord.conf", "gone"), ("/etc/supervisord.conf", "supervisor")]
@@ -461,8 +461,8 @@ mod tests {
 
     #[test]
     fn the_last_words_of_a_program_are_those_in_its_log() {
-        let imitation = Imitation::start(&[("dj", "dj", "FATAL")]);
-        let words = last_words(&imitation.root(), "dj");
+        let fake = FakeSupervisord::start(&[("dj", "dj", "FATAL")]);
+        let words = last_words(&fake.root(), "dj");
         assert_eq!(
             words,
             ["Traceback (most recent call last):", "ImportError: HAS_TLSv1_3 \u{fffd}[0m"]

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// A root in which a supervisord listens.
-pub(in crate::service) struct Imitation {
+pub(in crate::service) struct FakeSupervisord {
     dir: TempDir,
     told: Arc<Mutex<Vec<String>>>,
 }
@@ -23,7 +23,7 @@ struct Program {
     pid: u32,
 }
 
-impl Imitation {
+impl FakeSupervisord {
     /// Programs by group, name and state (`EXITED 3`: with its status); those that run have pids
     /// from 380.
     pub(in crate::service) fn start(programs: &[(&str, &str, &str)]) -> Self {
