@@ -36,7 +36,7 @@
 //! |---|---|
 //! | [`cli`] | what can be said to the program, and what does it answer? |
 //! | [`guard`] | what happens at each moment of an apt run? |
-//! | [`transaction`] | what is apt about to do, and which interpreters does that change? |
+//! | [`apt`] | what is apt about to do, and which interpreters does that change? |
 //! | [`python`] | which interpreters are there? (read from the file, never run) |
 //! | [`venv`] | what is this venv, and what is in it? (read, never run) |
 //! | [`plan`] | what do the changes do to a venv, and what is done about it? (pure) |
@@ -52,6 +52,7 @@
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the overview is for readers of the code")]
 
+mod apt;
 pub mod cli;
 mod guard;
 mod host;
@@ -64,5 +65,4 @@ mod repair;
 mod report;
 mod service;
 mod store;
-mod transaction;
 mod venv;

@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Exit;
 use super::arguments::HookEvent;
+use crate::apt::{ProtocolError, Transaction};
 use crate::guard::{Guard, GuardError};
 use crate::host::Root;
 use crate::plan::Verdict;
 use crate::report::Report;
 use crate::store::{Pending, Store};
-use crate::transaction::{ProtocolError, Transaction};
 
 pub(super) fn run(root: &Root, report: Report, event: HookEvent) -> Exit {
     let result = catch_unwind(AssertUnwindSafe(|| live(root, report, event)));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::Exit;
+use crate::apt::{Transaction, predict, simulated};
 use crate::guard::Guard;
 use crate::host::Program;
 use crate::host::file::{open_untrusted, printable};
 use crate::plan::{Phase, Remedy, Verdict};
 use crate::repair;
 use crate::report::PlanJson;
-use crate::transaction::{Transaction, predict, simulated};
 
 /// A simulated dist-upgrade of a large system, on a slow disk.
 const SIMULATION_LIMIT: Duration = Duration::from_secs(180);

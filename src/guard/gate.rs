@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Guard, GuardError, Survey};
+use crate::apt::{Transaction, predict};
 use crate::host::file::printable;
 use crate::plan::{Effect, Phase, Plan, Remedy, Verdict};
 use crate::python::Interpreters;
@@ -10,7 +11,6 @@ use crate::repair::{self, Done};
 use crate::report;
 use crate::service::Service;
 use crate::store::{Event, Pending, StoreError, TransactionRecord};
-use crate::transaction::{Transaction, predict};
 use crate::venv::BaseLink;
 
 impl Guard {

@@ -36,7 +36,7 @@ pub(crate) enum GuardError {
     #[error("cannot read dpkg's database: {0}")]
     Dpkg(#[from] ReadError),
     #[error(transparent)]
-    Protocol(#[from] crate::transaction::ProtocolError),
+    Protocol(#[from] crate::apt::ProtocolError),
 }
 
 /// The program, at work on one system.

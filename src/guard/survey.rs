@@ -5,13 +5,13 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 
 use super::{Guard, GuardError};
+use crate::apt::changes;
 use crate::host::user;
 use crate::plan::{self, Decision, Effect, Phase, Plan, Policy, Readiness, Remedy, Subject};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job, Looked, Target};
 use crate::service::{self, Condition, Processes, Service, ServiceMap};
 use crate::store::{Registry, RegistryEntry, TransactionRecord};
-use crate::transaction::changes;
 use crate::venv::{self, NotAVenv, Venv};
 
 /// The registry, and each venv in it as it stands on disk, in the same order.

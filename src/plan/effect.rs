@@ -1,7 +1,7 @@
 //! What the changes of the interpreters do to one venv.
 
+use crate::apt::{Change, ChangeKind, changes};
 use crate::python::{self, Interpreters, Minor};
-use crate::transaction::{Change, ChangeKind, changes};
 use crate::venv::BaseLink;
 
 use super::{Effect, Subject};
@@ -180,7 +180,7 @@ pub(crate) mod samples {
 mod tests {
     use super::samples::subject;
     use super::*;
-    use crate::transaction::samples::system;
+    use crate::apt::samples::system;
 
     const OLD: Minor = Minor::new(3, 11);
     const NEW: Minor = Minor::new(3, 13);

@@ -91,8 +91,8 @@ pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> H
 mod tests {
     use super::super::effect::samples::subject;
     use super::*;
+    use crate::apt::samples::system;
     use crate::python::{BuildId, Minor};
-    use crate::transaction::samples::system;
     use crate::venv::CopiedInterpreter;
 
     const OLD: Minor = Minor::new(3, 11);

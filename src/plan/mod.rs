@@ -17,7 +17,7 @@ pub(crate) use effect::{Assessment, assess};
 pub(crate) use health::{Health, State, health};
 pub(crate) use remedy::{Phase, Readiness, decide, fallback};
 
-use crate::transaction::Change;
+use crate::apt::Change;
 use crate::venv::Venv;
 
 /// What the administrator wants for a venv.

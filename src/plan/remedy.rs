@@ -3,7 +3,7 @@
 use crate::python::Interpreters;
 
 use super::{Assessment, Decision, Effect, Policy, Remedy, State, Subject, health};
-use crate::transaction::{Change, ChangeKind};
+use crate::apt::{Change, ChangeKind};
 use crate::venv::{BaseLink, Flavour, Venv};
 
 /// When the decision is made.
@@ -161,8 +161,8 @@ fn impossible(decision: &mut Decision, reasons: &[String], phase: Phase) {
 mod tests {
     use super::super::effect::{assess, samples::subject};
     use super::*;
+    use crate::apt::samples::system;
     use crate::python::{BuildId, Minor};
-    use crate::transaction::samples::system;
     use crate::venv::CopiedInterpreter;
 
     const OLD: Minor = Minor::new(3, 11);

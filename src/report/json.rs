@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::apt::{Build, ChangeKind};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict};
@@ -10,7 +11,6 @@ use crate::python::Version;
 use crate::repair::Job;
 use crate::service::Service;
 use crate::store::{Event, PreviousTree, RegistryEntry};
-use crate::transaction::{Build, ChangeKind};
 use crate::venv::{Additions, BaseLink, Flavour, Venv};
 
 const SCHEMA: u64 = 1;

@@ -14,9 +14,9 @@ pub(crate) use json::{HistoryJson, JobsJson, ListJson, PlanJson, VenvJson};
 pub(crate) use progress::Progress;
 pub(crate) use words::{decision as decision_in_words, outcome_in_words, table};
 
+use crate::apt::Change;
 use crate::plan::{Decision, Plan, Verdict};
 use crate::repair::Outcome;
-use crate::transaction::Change;
 use crate::venv::Additions;
 
 /// To whom is spoken, and how.

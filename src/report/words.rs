@@ -250,8 +250,8 @@ mod tests {
 
     /// A venv that a change of `/usr/bin/python3.11` blocks or strands.
     fn decided(path: &str, policy: Policy, version: &str) -> Decision {
+        use crate::apt::samples::system;
         use crate::plan::{Phase, Readiness, assess, decide, samples::subject};
-        use crate::transaction::samples::system;
         let before = system(&["3.11.2-6"]);
         let after = if version.is_empty() { system(&[]) } else { system(&[version]) };
         let mut subject = subject(crate::venv::BaseLink::Pinned, Minor::new(3, 11));
