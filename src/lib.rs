@@ -58,6 +58,7 @@ mod guard;
 mod host;
 #[cfg(test)]
 mod input;
+mod inventory;
 mod owner;
 mod plan;
 mod python;

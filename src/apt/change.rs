@@ -110,7 +110,7 @@ impl fmt::Display for Change {
                 write!(f, "{} → {}", from.package_version, to.package_version)
             }
             (Some(from), Some(to)) => write!(f, "{} → {}", from.version, to.version),
-            (Some(from), None) => write!(f, "{} goes away", from.version),
+            (Some(from), None) => write!(f, "{} is removed", from.version),
             (None, Some(to)) => write!(f, "{} appears", to.version),
             (None, None) => write!(f, "changes"),
         }

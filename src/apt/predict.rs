@@ -92,16 +92,16 @@ mod tests {
 
     #[test]
     fn a_default_whose_version_cannot_be_read_stays_what_it_is() {
-        use crate::plan::{Phase, Readiness, assess, decide, samples::subject};
+        use crate::plan::{Phase, samples::subject, upgrade};
         use crate::venv::BaseLink;
         let now = system(&["3.11.2-6"]);
         for version in ["3.11.2.1-1", "3.11.2.pve1-1", "2026.1-1", "3-1"] {
             let after =
                 predict(&now, &[action("python3-minimal", Some("3.11.2-1+b1"), Some(version))]);
             let subject = subject(BaseLink::Followed, Minor::new(3, 11));
-            let assessment = assess(&subject, &now, &after);
-            let ready = Readiness::Ready;
-            let decision = decide(&subject, assessment, &ready, &now, &after, Phase::BeforeDpkg);
+            let facts = std::collections::BTreeMap::new();
+            let plan = upgrade(&[subject], &facts, &now, &after, Phase::BeforeDpkg);
+            let decision = &plan.decisions[0];
             assert!(!decision.blocks, "{version}: apt is blocked: {:?}", decision.reasons);
         }
         let after = predict(&now, &[action("python3-minimal", Some("3.11.2-1"), None)]);

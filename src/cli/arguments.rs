@@ -94,14 +94,8 @@ pub(super) enum Command {
     },
     /// Make venvs again for the interpreter that is there now
     Rebuild(Rebuild),
-    /// Put the previous environment a rebuild back
-    Rollback {
-        /// Name, path or id
-        venv: String,
-        /// The previous environment to go back to, as `show` names it (default: the latest)
-        #[arg(long, value_name = "TREE")]
-        to: Option<PathBuf>,
-    },
+    /// Restore the environment from before the last rebuild
+    Rollback(Rollback),
     /// Tell what was done
     History {
         #[arg(long, help = JSON_HELP)]
@@ -169,6 +163,7 @@ pub(super) struct Register {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Rebuild {
     /// Names, paths, ids or globs
     #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -176,9 +171,13 @@ pub(super) struct Rebuild {
     /// Every venv that is not healthy
     #[arg(long)]
     pub(super) all: bool,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Build and check the new environments, and swap none of them in: the next rebuild does,
+    /// unless the interpreter or what is installed has changed by then
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) prepare: bool,
     /// How many at once (default: the number of cores, at most 4)
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
@@ -190,6 +189,20 @@ pub(super) struct Rebuild {
     /// (default: what was said at `register`)
     #[arg(long, value_enum)]
     pub(super) relax: Option<Relax>,
+    #[arg(long, requires = "dry_run", help = JSON_HELP)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rollback {
+    /// Name, path or id
+    pub(super) venv: String,
+    /// The previous environment to go back to, as `show` names it (default: the latest)
+    #[arg(long, value_name = "TREE")]
+    pub(super) to: Option<PathBuf>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
     #[arg(long, requires = "dry_run", help = JSON_HELP)]
     pub(super) json: bool,
 }

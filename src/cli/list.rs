@@ -5,22 +5,23 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::{Exit, chosen, may_change, no_venv};
-use crate::guard::{Guard, Survey};
+use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::host::{redacted, tree, user};
-use crate::plan::{Health, State, health};
-use crate::python::{self, Interpreters, Version};
+use crate::inventory::{Inventory, healths};
+use crate::plan::{Health, State};
+use crate::python::{Interpreters, Version};
 use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
-use crate::service::{Processes, ServiceMap, needs_restart};
+use crate::service::{Processes, ServiceMap};
 use crate::store::{PreviousTree, RegistryEntry};
 use crate::venv::{self, BaseLink, NotAVenv, Venv};
 
 type Looked<'a> = (&'a RegistryEntry, &'a Result<Venv, NotAVenv>);
 
 pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
-    let survey = guard.look()?;
-    let looked: Vec<Looked> = survey.entries().collect();
+    let inventory = guard.inventory()?;
+    let looked: Vec<Looked> = inventory.entries().collect();
     if json {
         let facts = Facts::new(guard)?;
         let venvs = looked.iter().map(|one| facts.in_json(one)).collect();
@@ -60,21 +61,20 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
 }
 
 pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
-    let survey = guard.look()?;
+    let inventory = guard.inventory()?;
     // Whoever looks at the venvs as who keeps them sees to it that they can be made again.
     if may_change(guard) && guard.store.is_used() {
         if let Ok(_lock) = guard.store.lock(Duration::ZERO) {
-            let venvs =
-                survey.entries().filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)));
+            let venvs = inventory.present();
             repair::refresh_recipes(&guard.context(), venvs);
         }
     }
     let ids: Option<HashSet<&str>> = if wanted.is_empty() {
         None
     } else {
-        Some(chosen(&survey.registry, wanted)?.iter().map(|entry| entry.id.as_str()).collect())
+        Some(chosen(&inventory.registry, wanted)?.iter().map(|entry| entry.id.as_str()).collect())
     };
-    let looked: Vec<(Looked, Health)> = healths(guard, &survey)?
+    let looked: Vec<(Looked, Health)> = with_health(guard, &inventory)?
         .into_iter()
         .filter(|((entry, _), _)| ids.as_ref().is_none_or(|ids| ids.contains(entry.id.as_str())))
         .collect();
@@ -112,50 +112,20 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
 }
 
-/// The state of every registered venv, and why.
-pub(super) fn healths<'a>(
+/// Every registered venv and its state.
+fn with_health<'a>(
     guard: &Guard,
-    survey: &'a Survey,
+    inventory: &'a Inventory,
 ) -> anyhow::Result<Vec<(Looked<'a>, Health)>> {
-    let now = guard.interpreters()?;
-    let processes = Processes::look(&guard.root);
-    let paths = survey.entries().filter_map(|(_, venv)| Some(venv.as_ref().ok()?.path.clone()));
-    let map = ServiceMap::build(&guard.root, paths, &processes);
-    Ok(survey
-        .entries()
-        .map(|(entry, venv)| {
-            let mut health = match venv {
-                Ok(venv) => {
-                    let users = map.of(&venv.path);
-                    let interpreter = venv.runs(&now).map(python::path_of);
-                    health(venv, &now, &needs_restart(users, interpreter.as_deref()))
-                }
-                Err(error @ NotAVenv::Missing(_)) => {
-                    let way_back = repair::way_back(&guard.context(), entry);
-                    let reasons = [Some(error.to_string()), way_back].into_iter().flatten();
-                    Health { state: State::Missing, reasons: reasons.collect() }
-                }
-                Err(error) => Health::new(State::Broken, error.to_string()),
-            };
-            if let Some(pinned) = &entry.pin {
-                health.reasons.push(format!(
-                    "pinned to Python {} since {} ({}); `venvguard rebuild {}` moves it to the default",
-                    pinned.to,
-                    pinned.at,
-                    pinned.reason.lines().next().unwrap_or_default(),
-                    entry.name
-                ));
-            }
-            ((entry, venv), health)
-        })
-        .collect())
+    let healths = healths(&guard.context(), inventory, &guard.interpreters()?);
+    Ok(inventory.entries().zip(healths).collect())
 }
 
 pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
-    let survey = guard.look()?;
+    let inventory = guard.inventory()?;
     let ids: HashSet<&str> =
-        chosen(&survey.registry, wanted)?.iter().map(|entry| entry.id.as_str()).collect();
-    let looked: Vec<(Looked, Health)> = healths(guard, &survey)?
+        chosen(&inventory.registry, wanted)?.iter().map(|entry| entry.id.as_str()).collect();
+    let looked: Vec<(Looked, Health)> = with_health(guard, &inventory)?
         .into_iter()
         .filter(|((entry, _), _)| ids.contains(entry.id.as_str()))
         .collect();

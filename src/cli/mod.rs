@@ -110,7 +110,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
-        Command::Rollback { venv, to } => rebuild::rollback(&guard, &venv, to.as_deref()),
+        Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
         Command::SettleOwn => settle_own(&guard),

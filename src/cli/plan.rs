@@ -10,7 +10,7 @@ use crate::apt::{Transaction, predict, simulated};
 use crate::guard::Guard;
 use crate::host::Program;
 use crate::host::file::{open_untrusted, printable};
-use crate::plan::{Phase, Remedy, Verdict};
+use crate::plan::{Phase, Verdict};
 use crate::repair;
 use crate::report::PlanJson;
 
@@ -31,15 +31,16 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
     };
     let now = guard.interpreters()?;
     let after = predict(&now, &actions);
-    let survey = guard.look()?;
-    let plan = guard.plan(&survey, &now, &after, Phase::BeforeDpkg);
+    let inventory = guard.inventory()?;
+    let known = guard.store.transaction()?;
+    let plan = guard.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
     if json {
         guard.report.json(&PlanJson::from(&plan));
     } else {
         guard.report.plan(&plan, |decision| {
-            let (_, venv) = survey.get(&decision.id)?;
-            let is_rebuilt = decision.remedy == Remedy::Rebuild;
-            is_rebuilt.then(|| repair::additions(&guard.context(), venv).ok()).flatten()
+            let (_, venv) = inventory.get(&decision.id)?;
+            decision.target()?;
+            repair::additions(&guard.context(), venv).ok()
         });
     }
     Ok(if plan.verdict() == Verdict::Block { Exit::Attention } else { Exit::Done })

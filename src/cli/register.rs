@@ -8,7 +8,9 @@ use super::arguments::Register;
 use super::{Exit, chosen, need_root, require_allowed};
 use crate::guard::Guard;
 use crate::host::file::printable;
+use crate::inventory::refusal;
 use crate::repair;
+use crate::report::pin_in_words;
 use crate::store::{Registry, RegistryEntry};
 use crate::venv::{self, ProjectLock, Venv};
 
@@ -56,7 +58,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         if wanted.relax.is_some() {
             entry.relax = wanted.relax;
         }
-        if let Some(why) = guard.refusal(entry, &venv) {
+        if let Some(why) = refusal(&guard.context(), entry, &venv) {
             bail!("cannot register {}: {why}; nothing was registered", printable(path));
         }
         registered.push((id, venv));
@@ -165,8 +167,8 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
     }
     for journal in guard.store.open_journal().into_iter().flatten() {
         // One that cannot be ended is of no use, but where it says where the venv is.
-        if ids.contains(&journal.id) && !journal.progress.has_taken_the_venv_away() {
-            guard.store.close_journal(&journal.id)?;
+        if ids.iter().any(|id| id == journal.id()) && !journal.state.has_taken_the_venv_away() {
+            guard.store.close_journal(journal.id())?;
         }
     }
     if let Some(id) = ids.iter().find(|id| guard.store.has_journal(id)) {
@@ -176,6 +178,9 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
     let (gone, left): (Vec<RegistryEntry>, _) =
         registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
     registry.venvs = left;
+    for entry in &gone {
+        guard.discard_prepared(&mut registry, &entry.id)?;
+    }
     guard.store.save_registry(&registry)?;
     for entry in gone {
         guard.report.data(format!(
@@ -187,7 +192,7 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
             guard.report.note(&format!(
                 "it was pinned to Python {} by venvguard, and stays so ({})",
                 pinned.to,
-                pinned.reason.lines().next().unwrap_or_default()
+                pin_in_words(pinned)
             ));
         }
         for kept in entry.previous_trees.latest_first() {
@@ -197,5 +202,6 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
             ));
         }
     }
+    repair::sweep(&guard.context(), &mut registry);
     Ok(Exit::Done)
 }

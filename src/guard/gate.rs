@@ -1,23 +1,20 @@
 //! `DPkg::Pre-Install-Pkgs`: may this transaction go on?
 
-use std::collections::BTreeMap;
-
-use super::{Guard, GuardError, Survey};
+use super::{Guard, GuardError};
 use crate::apt::{Transaction, predict};
 use crate::host::file::printable;
-use crate::plan::{Effect, Phase, Plan, Remedy, Verdict};
+use crate::inventory::Inventory;
+use crate::plan::{Phase, Plan, Until, Verdict};
 use crate::python::Interpreters;
-use crate::repair::{self, Done};
+use crate::repair::{self, Done, Job};
 use crate::report;
-use crate::service::Service;
-use crate::store::{Event, Pending, StoreError, TransactionRecord};
-use crate::venv::BaseLink;
+use crate::store::{Event, Pending, Registry, StoreError, TransactionRecord};
 
 impl Guard {
     /// Answers apt's list.
     ///
-    /// Two things are done here, while the old interpreter still is there: venvs whose
-    /// interpreter goes away move to the one that stays, and those that follow the default
+    /// Two things are done here, while the old interpreter is still there: venvs whose
+    /// interpreter is removed move to the one that stays, and those that follow the default
     /// one are pinned to their own minor version until [`Guard::settle`], so that what
     /// starts in the middle of the upgrade runs what it was made for.
     pub(crate) fn gate(&self, transaction: &Transaction) -> Result<Verdict, GuardError> {
@@ -32,108 +29,114 @@ impl Guard {
         if !transaction.dry_run {
             self.recover(&mut registry, &now);
         }
-        let mut survey = self.survey(registry);
-        let plan = self.plan(&survey, &now, &after, Phase::BeforeDpkg);
+        let inventory = self.inventory_of(registry);
+        let plan =
+            self.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
         if plan.changes.is_empty() || plan.notable().next().is_none() {
             return Ok(Verdict::Allow);
         }
         self.report.plan_for_apt(&plan);
-        if !transaction.dry_run {
-            self.audit(&plan);
-        }
-        if plan.verdict() == Verdict::Block {
-            if !transaction.dry_run {
-                self.record_block(&plan)?;
-            }
-            return Ok(Verdict::Block);
-        }
-        if transaction.dry_run || plan.verdict() == Verdict::Allow {
+        if transaction.dry_run {
             return Ok(plan.verdict());
         }
-        let affected: Vec<&str> = plan
-            .decisions
-            .iter()
-            .filter(|decision| decision.remedy != Remedy::None)
-            .map(|decision| decision.id.as_str())
-            .collect();
-        let venvs = affected.iter().filter_map(|id| survey.get(id));
+        self.audit(&plan);
+        match plan.verdict() {
+            Verdict::Allow => Ok(Verdict::Allow),
+            Verdict::Block => {
+                self.record_block(&plan)?;
+                Ok(Verdict::Block)
+            }
+            Verdict::Repair => self.prepare_for_dpkg(inventory, &plan, known, &now),
+        }
+    }
+
+    /// Carries out what must precede dpkg.
+    fn prepare_for_dpkg(
+        &self,
+        mut inventory: Inventory,
+        plan: &Plan,
+        known: Option<TransactionRecord>,
+        now: &Interpreters,
+    ) -> Result<Verdict, GuardError> {
+        let acting = plan.decisions.iter().filter(|decision| decision.acts());
+        let venvs = acting.filter_map(|decision| inventory.get(&decision.id));
         repair::refresh_recipes(&self.context(), venvs);
-        let running = self.services_at_work(&survey, &affected);
-        if !self.move_away(&mut survey, &plan, known.as_ref(), &running, &now) {
+        if !self.move_away(&mut inventory, plan, now)? {
             return Ok(Verdict::Block);
         }
-        self.hold(&mut survey, &plan, running, known)?;
+        self.pin_during_dpkg(&mut inventory, plan, known)?;
         Ok(Verdict::Repair)
     }
 
-    /// Rebuilds the venvs whose interpreter goes away. Where one fails, the removal is off.
+    /// Rebuilds the venvs whose interpreter is removed. Where one fails, the removal is off.
     fn move_away(
         &self,
-        survey: &mut Survey,
+        inventory: &mut Inventory,
         plan: &Plan,
-        known: Option<&TransactionRecord>,
-        running: &BTreeMap<String, Vec<Service>>,
         now: &Interpreters,
-    ) -> bool {
-        let jobs: Vec<_> = plan
-            .decisions
-            .iter()
-            .filter(|decision| decision.before_dpkg)
-            .filter_map(|decision| survey.job(plan, decision, known, running, now))
-            .collect();
+    ) -> Result<bool, StoreError> {
+        let before_dpkg = plan.decisions.iter().filter(|one| one.phase == Phase::BeforeDpkg);
+        let jobs = Job::all(inventory.present(), before_dpkg);
         if jobs.is_empty() {
-            return true;
+            return Ok(true);
         }
-        let (context, at_once) = (self.context(), self.jobs(None));
-        let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
+        let (context, at_once) = (self.context(), self.config.at_once(None));
+        let outcomes = repair::execute(&context, &mut inventory.registry, now, jobs, at_once);
         let failed: Vec<&str> = outcomes
             .iter()
             .filter(|outcome| !matches!(outcome.done, Done::Rebuilt { .. }))
-            .filter_map(|outcome| Some(survey.registry.get(&outcome.id)?.name.as_str()))
+            .map(|outcome| outcome.id.as_str())
             .collect();
-        if !failed.is_empty() {
-            self.report.blocked_by_failure(plan, &failed);
+        if failed.is_empty() {
+            return Ok(true);
         }
-        failed.is_empty()
+        self.report.blocked_by_failure(plan, &failed);
+        for decision in plan.decisions.iter().filter(|one| failed.contains(&one.id.as_str())) {
+            let detail = "it could not be moved to the interpreter that stays";
+            self.store.record(
+                &Event::new(&decision.name, &decision.path.0, "blocked", detail).of(decision),
+            )?;
+        }
+        Ok(false)
     }
 
-    /// Pins the venvs that the default interpreter will move away from. What is done is
-    /// written down first: a run that ends here is put right by `settle`.
-    fn hold(
+    /// Pins the venvs that the default interpreter will move away from. The record is written
+    /// first: a run that ends here is put right by `settle`.
+    fn pin_during_dpkg(
         &self,
-        survey: &mut Survey,
+        inventory: &mut Inventory,
         plan: &Plan,
-        mut running: BTreeMap<String, Vec<Service>>,
         known: Option<TransactionRecord>,
     ) -> Result<(), StoreError> {
         let mut services = known.map(|record| record.services).unwrap_or_default();
-        let mut holds = Vec::new();
-        for decision in
-            plan.decisions.iter().filter(|one| one.remedy != Remedy::None && !one.before_dpkg)
-        {
-            let Some((_, venv)) = survey.get(&decision.id) else { continue };
-            if decision.effect == Effect::Orphaned && venv.base.link == BaseLink::Followed {
-                holds.push((decision.id.clone(), venv.clone()));
+        for decision in plan.decisions.iter().filter(|one| one.phase == Phase::AfterDpkg) {
+            if !decision.acts() {
+                continue;
             }
-            let found = running.remove(&decision.id).unwrap_or_default();
+            let up = decision.services.iter().filter(|service| self.is_up(service)).cloned();
             // The hooks run twice under unattended-upgrades: what the first run knew stays.
             let known = services.entry(decision.id.clone()).or_default();
-            known.extend(found.into_iter().filter(|service| self.is_up(service)));
+            known.extend(up);
             known.sort();
             known.dedup();
         }
+        let pinned: Vec<_> = plan
+            .decisions
+            .iter()
+            .filter(|decision| decision.pin_during_dpkg)
+            .filter_map(|one| Some((one.id.clone(), inventory.get(&one.id)?.1.clone())))
+            .collect();
         self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
         self.store.save_transaction(&TransactionRecord::new(services))?;
-        let reason = "for the apt run that is going on";
-        let result =
-            repair::record_and_pin_all(&self.context(), &mut survey.registry, &holds, reason);
         let complain = |path: &str, error: &dyn std::fmt::Display| {
             self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
         };
-        match result {
+        let registry: &mut Registry = &mut inventory.registry;
+        let until = Until::Transaction;
+        match repair::record_and_pin_all(&self.context(), registry, &pinned, until, None) {
             Ok(failed) => {
                 for (number, error) in failed {
-                    let path = holds.get(number).map(|(_, venv)| printable(&venv.path));
+                    let path = pinned.get(number).map(|(_, venv)| printable(&venv.path));
                     complain(&path.unwrap_or_default(), &error);
                 }
             }
@@ -142,18 +145,23 @@ impl Guard {
         Ok(())
     }
 
+    fn is_up(&self, service: &crate::service::Service) -> bool {
+        crate::service::condition(&self.root, service).is_ok_and(|condition| condition.up)
+    }
+
     /// The verdict on each venv that is concerned. One that blocks is told with the history.
     fn audit(&self, plan: &Plan) {
         for decision in plan.notable().filter(|decision| !decision.blocks) {
             let detail = report::decision_in_words(decision);
-            self.store.audit(&Event::new(&decision.name, &decision.path, "allowed", detail));
+            self.store.audit(&Event::new(&decision.name, &decision.path.0, "allowed", detail));
         }
     }
 
     fn record_block(&self, plan: &Plan) -> Result<(), StoreError> {
         for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
-            let detail = decision.reasons.join("; ");
-            self.store.record(&Event::new(&decision.name, &decision.path, "blocked", detail))?;
+            let detail = report::reasons_in_words(decision).join("; ");
+            let event = Event::new(&decision.name, &decision.path.0, "blocked", detail);
+            self.store.record(&event.of(decision))?;
         }
         Ok(())
     }

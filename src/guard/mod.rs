@@ -4,20 +4,19 @@
 //! after dpkg and whenever something was left to do. Each reads what is, asks `plan` what
 //! to do about it, and lets `repair` do it. Each may run twice, or not at all.
 
-mod declared;
 mod gate;
+mod propose;
 mod settle;
-mod survey;
 pub(crate) mod users;
 
 use std::time::Duration;
 
 pub(crate) use settle::Settled;
-pub(crate) use survey::Survey;
 
 use crate::host::file::printable;
 use crate::host::lock::{self, LockFile};
 use crate::host::{ReadError, Root, clock, signal};
+use crate::inventory::{self, Inventory};
 use crate::python::{self, Interpreters, SnapshotError};
 use crate::repair::{self, Context};
 use crate::report::Report;
@@ -82,17 +81,22 @@ impl Guard {
         self.root.is_system() && lock::is_dpkg_running()
     }
 
-    pub(crate) fn interpreters(&self) -> Result<Interpreters, SnapshotError> {
-        python::look(&self.root)
+    /// The registry, with what is declared now.
+    pub(crate) fn registry(&self) -> Result<Registry, StoreError> {
+        inventory::registry(&self.context())
     }
 
-    /// How many venvs are repaired at once.
-    pub(crate) fn jobs(&self, asked: Option<usize>) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        asked
-            .filter(|jobs| *jobs > 0)
-            .or(Some(self.config.jobs).filter(|jobs| *jobs > 0))
-            .unwrap_or(cores.min(4))
+    /// Every registered venv as it is now.
+    pub(crate) fn inventory(&self) -> Result<Inventory, StoreError> {
+        Inventory::read(&self.context())
+    }
+
+    pub(crate) fn inventory_of(&self, registry: Registry) -> Inventory {
+        Inventory::of(&self.context(), registry)
+    }
+
+    pub(crate) fn interpreters(&self) -> Result<Interpreters, SnapshotError> {
+        python::look(&self.root)
     }
 
     /// `DPkg::Pre-Invoke`: knows the interpreters as they are before dpkg touches them.
@@ -110,6 +114,18 @@ impl Guard {
     /// is well.
     pub(crate) fn recover(&self, registry: &mut Registry, now: &Interpreters) -> bool {
         repair::recover(&self.context(), registry, now)
+    }
+
+    /// Forgets the prepared tree of a venv; the next sweep removes it.
+    pub(crate) fn discard_prepared(
+        &self,
+        registry: &mut Registry,
+        id: &str,
+    ) -> Result<(), StoreError> {
+        let Some(tree) = self.store.prepared(id)? else { return Ok(()) };
+        registry.pending_removals.push(tree.into_removal());
+        self.store.save_registry(registry)?;
+        self.store.forget_prepared(id)
     }
 
     /// Removes the previous environments that are too many or too old, all those of the
@@ -139,6 +155,21 @@ impl Guard {
             }
             pending_removals.extend(gone);
         }
+        for id in registry.venvs.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>() {
+            let is_old = match self.store.prepared(&id) {
+                Ok(Some(tree)) => tree.at < oldest || named.contains(&id),
+                Ok(None) => false,
+                Err(error) => {
+                    self.report.error(&error.to_string());
+                    false
+                }
+            };
+            if is_old && !self.store.has_journal(&id) {
+                if let Err(error) = self.discard_prepared(registry, &id) {
+                    self.report.error(&error.to_string());
+                }
+            }
+        }
         // A tree that is half removed must not be gone back to.
         if *registry != before {
             if let Err(error) = self.store.save_registry(registry) {
@@ -156,7 +187,7 @@ impl Guard {
 mod tests {
     use super::*;
     use crate::host::tree::identity;
-    use crate::plan::Policy;
+    use crate::plan::{Decision, Policy, samples};
     use crate::store::{JournalEntry, JournalState, PendingRemoval, PreviousTree, Swap};
 
     #[test]
@@ -173,12 +204,13 @@ mod tests {
         previous.at = jiff::Timestamp::UNIX_EPOCH;
         entry.previous_trees.put_aside(previous.clone());
         let swap = Swap { previous, new: (0, 1), minor: crate::python::Minor::new(3, 11) };
-        let step = JournalState::RollingBack { swap, follows: true };
-        let journal = JournalEntry::new(&entry.id, &entry.name, &venv, step, Vec::new());
+        let (id, path) = (entry.id.clone(), venv.as_path().into());
+        let decision = Decision { id, path, ..samples::decision() };
+        let journal = JournalEntry::new(&decision, JournalState::Restoring(swap), &[]);
         guard.store.write_journal(&journal).unwrap();
         guard.prune(&mut registry, &[]);
         assert!(aside.exists() && !registry.venvs[0].previous_trees.is_empty());
-        guard.store.close_journal(&journal.id).unwrap();
+        guard.store.close_journal(journal.id()).unwrap();
         guard.prune(&mut registry, &[]);
         assert!(!aside.exists());
         let gone = PreviousTree::new(&aside, (1, 1), true);

@@ -1,11 +1,12 @@
 //! `DPkg::Post-Invoke` and `resume`: what really changed, and the repair of it.
 
-use super::{Guard, GuardError, Survey};
+use super::{Guard, GuardError};
 use crate::host::file::printable;
+use crate::inventory::{Inventory, report_unmanaged};
 use crate::plan::{Phase, Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
-use crate::store::{Event, Pending, TransactionRecord};
+use crate::store::{Event, Pending};
 use crate::venv::{NotAVenv, Venv};
 
 /// What [`Guard::settle`] left behind.
@@ -74,7 +75,7 @@ impl Guard {
     pub(crate) fn settle_own(&self) -> Result<Settled, GuardError> {
         let _lock = self.lock()?;
         let settled = self.settle_locked()?;
-        let is_well = settled == Settled::Later || self.restart_stale()?;
+        let is_well = settled == Settled::Later || self.restart_outdated()?;
         Ok(if is_well { settled } else { Settled::Attention })
     }
 
@@ -102,16 +103,17 @@ impl Guard {
         let mut registry = self.registry()?;
         let recovered = self.recover(&mut registry, &now);
         let transaction = self.store.transaction()?;
-        let mut survey = self.survey(registry);
-        for (entry, venv) in survey.entries() {
+        let mut inventory = self.inventory_of(registry);
+        for (entry, venv) in inventory.entries() {
             if let Err(NotAVenv::Refused(why)) = venv {
                 self.report.error(&format!("{}: it is refused: {why}", entry.name));
                 self.store.audit(&Event::new(&entry.name, entry.path(), "refused", why));
             }
         }
-        let plan = self.plan(&survey, &before, &now, Phase::AfterDpkg);
-        self.record_and_unpin(&mut survey, &now);
-        let all_good = self.carry_out(survey, &plan, transaction.as_ref(), &now);
+        let record = transaction.as_ref();
+        let plan = self.propose_upgrade(&inventory, &before, &now, Phase::AfterDpkg, record);
+        self.unpin_all(&mut inventory, &now);
+        let all_good = self.repair_all(inventory, &plan, &now);
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
         // What dpkg changed meanwhile was marked for the next time.
@@ -121,54 +123,41 @@ impl Guard {
         Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
     }
 
-    /// Lets those venvs follow the default interpreter again that we have pinned to what is
-    /// the default one: it did not move, or it came back.
-    fn record_and_unpin(&self, survey: &mut Survey, now: &Interpreters) {
-        let pinned: Vec<(String, Venv)> = survey
-            .entries()
-            .filter(|(entry, _)| entry.pin.is_some())
-            .filter_map(|(entry, venv)| Some((entry.id.clone(), venv.as_ref().ok()?.clone())))
-            .filter(|(_, venv)| now.default == Some(venv.site))
+    /// Unpins the venvs that were pinned to what is the default interpreter: it did not move, or
+    /// it came back.
+    fn unpin_all(&self, inventory: &mut Inventory, now: &Interpreters) {
+        let pinned: Vec<(String, Venv)> = inventory
+            .present()
+            .filter(|(entry, venv)| entry.pin.is_some() && now.default == Some(venv.site))
+            .map(|(entry, venv)| (entry.id.clone(), venv.clone()))
             .collect();
         for (id, venv) in pinned {
             let result =
-                repair::record_and_unpin(&self.context(), &mut survey.registry, &id, &venv);
+                repair::record_and_unpin(&self.context(), &mut inventory.registry, &id, &venv);
             if let Err(error) = result {
-                let path = printable(&venv.path);
-                self.report.error(&format!("cannot let {path} follow python3 again: {error}"));
+                self.report.error(&format!("cannot unpin {}: {error}", printable(&venv.path)));
             }
         }
     }
 
-    fn carry_out(
-        &self,
-        mut survey: Survey,
-        plan: &Plan,
-        transaction: Option<&TransactionRecord>,
-        now: &Interpreters,
-    ) -> bool {
+    fn repair_all(&self, mut inventory: Inventory, plan: &Plan, now: &Interpreters) -> bool {
         if plan.notable().next().is_none() {
             return true;
         }
         self.report.changes(&plan.changes);
-        let wanted = || plan.decisions.iter().filter(|decision| decision.remedy != Remedy::None);
-        let ids: Vec<&str> = wanted().map(|decision| decision.id.as_str()).collect();
-        let running = self.services_after(&survey, &ids, transaction);
-        let impossible = wanted().filter(|decision| decision.remedy == Remedy::Impossible);
         let mut all_good = true;
-        for decision in impossible {
+        for decision in plan.decisions.iter().filter(|one| one.remedy == Remedy::Impossible) {
             self.report.decision(decision);
             all_good = false;
         }
-        let jobs: Vec<Job> = wanted()
-            .filter(|decision| decision.remedy != Remedy::Impossible)
-            .filter_map(|decision| survey.job(plan, decision, transaction, &running, now))
-            .collect();
-        let (context, at_once) = (self.context(), self.jobs(None));
-        self.prune(&mut survey.registry, &[]);
-        let outcomes = repair::execute(&context, &mut survey.registry, now, jobs, at_once);
-        let survey = self.survey(survey.registry);
-        self.tell_of_processes_left(&survey, &ids, now);
+        let jobs = Job::all(inventory.present(), &plan.decisions);
+        let (context, at_once) = (self.context(), self.config.at_once(None));
+        self.prune(&mut inventory.registry, &[]);
+        let outcomes = repair::execute(&context, &mut inventory.registry, now, jobs, at_once);
+        let inventory = self.inventory_of(inventory.registry);
+        let acting = plan.decisions.iter().filter(|decision| decision.acts());
+        let ids: Vec<&str> = acting.map(|decision| decision.id.as_str()).collect();
+        report_unmanaged(&context, &inventory, &ids, now);
         all_good && outcomes.iter().all(|outcome| outcome.done.is_good())
     }
 }

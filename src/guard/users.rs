@@ -15,13 +15,8 @@ use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::user::{self, User};
 use crate::host::{Program, audit, confine};
-use crate::plan::Policy;
-use crate::plan::Remedy;
-use crate::python;
+use crate::plan::{RepairFor, Wish};
 use crate::repair::{self, Job};
-use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::RegistryEntry;
-use crate::venv::Venv;
 
 /// The command that does one user's share.
 const COMMAND: &str = "settle-own";
@@ -97,33 +92,16 @@ impl Guard {
         self.eligible_users().iter().any(|person| person.uid == uid)
     }
 
-    /// Restarts what runs out of a user's venvs and is outdated still: a venv that root has
-    /// registered too was repaired by root, who does not restart a user's units. Says whether
+    /// Restarts what runs out of a user's venvs and still runs old code: a venv that root has
+    /// registered too was repaired by root, who does not restart a user's units. Returns whether
     /// all is well.
-    pub(super) fn restart_stale(&self) -> Result<bool, GuardError> {
+    pub(super) fn restart_outdated(&self) -> Result<bool, GuardError> {
         let now = self.interpreters()?;
-        let mut survey = self.look()?;
-        let paths = survey.registry.venvs.iter().map(RegistryEntry::path);
-        let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
-        let is_meant = |entry: &RegistryEntry, venv: &Venv| {
-            let interpreter = venv.runs(&now).map(python::path_of);
-            !matches!(entry.policy, Policy::Ignore | Policy::Warn)
-                && !needs_restart(map.of(entry.path()), interpreter.as_deref()).is_empty()
-        };
-        let stale: Vec<(RegistryEntry, Venv)> = survey
-            .entries()
-            .filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
-            .filter(|(entry, venv)| is_meant(entry, venv))
-            .map(|(entry, venv)| (entry.clone(), venv.clone()))
-            .collect();
-        let ids: Vec<&str> = stale.iter().map(|(entry, _)| entry.id.as_str()).collect();
-        let mut running = self.services_at_work(&survey, &ids);
-        let jobs = stale.iter().map(|(entry, venv)| {
-            let services = running.remove(&entry.id).unwrap_or_default();
-            Job { services, is_outdated: true, ..Job::new(entry, venv, Remedy::Restart) }
-        });
-        let (context, jobs) = (self.context(), jobs.collect());
-        let outcomes = repair::execute(&context, &mut survey.registry, &now, jobs, self.jobs(None));
+        let mut inventory = self.inventory()?;
+        let decisions = self.propose_repair(&inventory, &now, Wish::default(), RepairFor::Hook);
+        let jobs = Job::all(inventory.present(), &decisions);
+        let (context, at_once) = (self.context(), self.config.at_once(None));
+        let outcomes = repair::execute(&context, &mut inventory.registry, &now, jobs, at_once);
         Ok(outcomes.iter().all(|outcome| outcome.done.is_good()))
     }
 

@@ -4,14 +4,14 @@ use crate::apt::{Change, ChangeKind, changes};
 use crate::python::{self, Interpreters, Minor};
 use crate::venv::BaseLink;
 
-use super::{Effect, Subject};
+use super::{Effect, Reason, Subject};
 
 /// An effect, the change it comes from, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assessment {
     pub(crate) effect: Effect,
     pub(crate) change: Option<Change>,
-    pub(crate) reasons: Vec<String>,
+    pub(crate) reasons: Vec<Reason>,
 }
 
 impl Assessment {
@@ -19,8 +19,8 @@ impl Assessment {
         Self { effect: Effect::None, change: None, reasons: Vec::new() }
     }
 
-    fn unharmed(reason: impl Into<String>) -> Self {
-        Self { reasons: vec![reason.into()], ..Self::none() }
+    fn unharmed(reason: Reason) -> Self {
+        Self { reasons: vec![reason], ..Self::none() }
     }
 }
 
@@ -29,7 +29,7 @@ impl Assessment {
 pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpreters) -> Assessment {
     let venv = &subject.venv;
     if !venv.base.is_debian {
-        return Assessment::unharmed("its base interpreter is not Debian's");
+        return Assessment::unharmed(Reason::NotDebian(venv.base.path.as_path().into()));
     }
     match venv.base.link {
         BaseLink::Followed => followed(venv.site, before, after),
@@ -52,7 +52,7 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
 }
 
 fn broken_before() -> Assessment {
-    Assessment::unharmed("it was broken before this change")
+    Assessment::unharmed(Reason::BrokenBefore)
 }
 
 fn followed(site: Minor, before: &Interpreters, after: &Interpreters) -> Assessment {
@@ -60,7 +60,7 @@ fn followed(site: Minor, before: &Interpreters, after: &Interpreters) -> Assessm
         (Some(old), Some(new)) if old == site && new == site => pinned(site, before, after),
         (Some(old), _) if old != site => {
             if after.default == Some(site) {
-                Assessment::unharmed("it was broken before this change, which mends it")
+                Assessment::unharmed(Reason::Mended)
             } else {
                 broken_before()
             }
@@ -69,13 +69,11 @@ fn followed(site: Minor, before: &Interpreters, after: &Interpreters) -> Assessm
         (Some(_), new) => {
             let effect = if new.is_some() { Effect::Orphaned } else { Effect::Stranded };
             let change = of_default(before, after);
-            let reasons = match new {
-                Some(new) => {
-                    vec![format!("{} will run {new}, its packages are for {site}", python::DEFAULT)]
-                }
-                None => vec![format!("{} goes away", python::DEFAULT)],
+            let reason = match new {
+                Some(to) => Reason::DefaultMoves { to, site },
+                None => Reason::DefaultRemoved,
             };
-            Assessment { effect, change, reasons }
+            Assessment { effect, change, reasons: vec![reason] }
         }
     }
 }
@@ -90,7 +88,7 @@ fn pinned(minor: Minor, before: &Interpreters, after: &Interpreters) -> Assessme
         Some(change) => Assessment {
             effect: Effect::RestartOnly,
             change: Some(change),
-            reasons: vec!["running processes keep the old interpreter in memory".into()],
+            reasons: vec![Reason::OldInMemory],
         },
     }
 }
@@ -106,25 +104,16 @@ fn copied(subject: &Subject, before: &Interpreters, after: &Interpreters) -> Ass
     let Some(change) = of_minor(minor, before, after) else { return Assessment::none() };
     match change.kind {
         ChangeKind::Removed => stranded(minor, change),
-        kind => {
-            let fate = if kind == ChangeKind::Patch {
-                "crashes or fails to import"
-            } else {
-                "misses the new one's fixes"
-            };
-            Assessment {
-                effect: Effect::Stale,
-                change: Some(change),
-                reasons: vec![format!(
-                    "its copied interpreter is not the new library's: it {fate}"
-                )],
-            }
-        }
+        kind => Assessment {
+            effect: Effect::Stale,
+            change: Some(change),
+            reasons: vec![Reason::CopyOutdated { breaks: kind == ChangeKind::Patch }],
+        },
     }
 }
 
 fn stranded(minor: Minor, change: Change) -> Assessment {
-    let reasons = vec![format!("{} goes away", python::path_of(minor).display())];
+    let reasons = vec![Reason::Removed(minor)];
     Assessment { effect: Effect::Stranded, change: Some(change), reasons }
 }
 
@@ -141,11 +130,16 @@ fn of_minor(minor: Minor, before: &Interpreters, after: &Interpreters) -> Option
 
 #[cfg(test)]
 pub(crate) mod samples {
-    use super::super::Policy;
+    use super::super::{Decision, Policy};
     use super::*;
     use crate::venv::{BaseInterpreter, Flavour, Venv};
 
-    /// A venv of `site` that hangs on its interpreter by `link`.
+    /// That nothing is done about a sample venv.
+    pub(crate) fn decision() -> Decision {
+        subject(BaseLink::Pinned, Minor::new(3, 11)).undecided()
+    }
+
+    /// A venv of `site` that reaches its interpreter by `link`.
     pub(crate) fn subject(link: BaseLink, site: Minor) -> Subject {
         let path =
             if link == BaseLink::Followed { python::DEFAULT.into() } else { python::path_of(site) };

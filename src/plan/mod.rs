@@ -3,21 +3,28 @@
 //! Values in, values out. No file is read here, no clock, no process: what `plan` prints
 //! is the value that `repair` executes.
 
+mod decision;
 mod effect;
 mod health;
-mod remedy;
-
-use std::path::PathBuf;
+mod reason;
+mod repair;
+mod services;
+mod upgrade;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use decision::{Adjust, Decision, Fallback, Phase, Remedy, Target, Until};
 #[cfg(test)]
 pub(crate) use effect::samples;
-pub(crate) use effect::{Assessment, assess};
+use effect::{Assessment, assess};
 pub(crate) use health::{Health, State, health};
-pub(crate) use remedy::{Phase, Readiness, decide, fallback};
+pub(crate) use reason::Reason;
+pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
+pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
 
 use crate::apt::Change;
+use crate::host::path_text::PathText;
+use crate::service::{Condition, Service};
 use crate::venv::Venv;
 
 /// What the administrator wants for a venv.
@@ -39,6 +46,13 @@ pub(crate) enum Policy {
     Ignore,
 }
 
+impl Policy {
+    /// Whether anything may be done about the venv.
+    pub(crate) fn acts(self) -> bool {
+        !matches!(self, Self::Warn | Self::Ignore)
+    }
+}
+
 /// A registered venv, as far as a decision needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
@@ -48,6 +62,48 @@ pub(crate) struct Subject {
     pub(crate) venv: Venv,
     /// Pinned by ourselves: where its own minor version is the default one, it counts as followed.
     pub(crate) pinned: bool,
+}
+
+impl Subject {
+    /// The decision that nothing is done.
+    fn undecided(&self) -> Decision {
+        Decision {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            path: PathText(self.venv.path.clone()),
+            policy: self.policy,
+            effect: Effect::None,
+            change: None,
+            remedy: Remedy::None,
+            phase: Phase::Now,
+            follows: self.pinned || self.venv.follows(),
+            pin_during_dpkg: false,
+            services: Vec::new(),
+            were_up: Vec::new(),
+            blocks: false,
+            reasons: Vec::new(),
+        }
+    }
+}
+
+/// What was found out about a venv because a decision asked for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    /// Nothing where no rebuild of it comes into question.
+    pub(crate) readiness: Option<Readiness>,
+    /// What runs out of it, declared or found.
+    pub(crate) services: Vec<(Service, Condition)>,
+    /// What ran out of it before the transaction, where that was recorded.
+    pub(crate) were_up: Option<Vec<Service>>,
+}
+
+/// Whether a venv can be expected to be rebuilt: its recipe is complete, there is an installer,
+/// and its place allows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// Why not.
+    NotReady(Vec<String>),
 }
 
 /// What the changes do to one venv.
@@ -61,50 +117,8 @@ pub(crate) enum Effect {
     Stale,
     /// Its `bin/python` runs another minor version than its packages are for.
     Orphaned,
-    /// Its interpreter goes away.
+    /// Its interpreter is removed.
     Stranded,
-}
-
-/// What is done about an effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Remedy {
-    None,
-    Restart,
-    /// A new copy of the interpreter and its version in `pyvenv.cfg`, then a restart.
-    Refresh,
-    /// Pinned to the old minor version, which stays installed.
-    Pin,
-    /// Made again for the new interpreter, exchanged, restarted, checked.
-    Rebuild,
-    /// Nothing can be done; the reasons say why.
-    Impossible,
-}
-
-/// What is decided about one venv.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub(crate) struct Decision {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) path: PathBuf,
-    pub(crate) policy: Policy,
-    pub(crate) effect: Effect,
-    /// The change that has this effect.
-    pub(crate) change: Option<Change>,
-    pub(crate) remedy: Remedy,
-    /// The remedy is carried out before dpkg runs, while the old interpreter still is there.
-    pub(crate) before_dpkg: bool,
-    /// The transaction must not go on.
-    pub(crate) blocks: bool,
-    pub(crate) reasons: Vec<String>,
-}
-
-impl Decision {
-    /// Whether the remedy is expected to work.
-    pub(crate) fn ready(&self) -> bool {
-        !self.blocks && self.remedy != Remedy::Impossible
-    }
 }
 
 /// What is decided about a transaction: ordered as the venvs are registered.
@@ -152,4 +166,4 @@ macro_rules! display_as_in_json {
         }
     )*};
 }
-display_as_in_json!(Policy, Effect, Remedy, Verdict, State);
+display_as_in_json!(Policy, Effect, Verdict, State);

@@ -4,13 +4,14 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::adopt::{Repair, RepairResult};
 use super::budget::Budget;
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
-use super::one::{Repair, RepairResult};
 use super::pin::{PinError, record_and_pin};
 use super::{Context, trees};
 use crate::host::clock::{Deadline, Stopwatch};
@@ -18,9 +19,12 @@ use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
 use crate::host::{Program, Root, audit};
+use crate::owner::RelinkedName;
+use crate::plan::Until;
 use crate::python::{Interpreters, Minor};
-use crate::report;
-use crate::store::{Event, PendingRemoval, Pin, PreviousTree, Registry, RegistryEntry, StoreError};
+use crate::store::{
+    Event, PendingRemoval, Pin, PreparedTree, PreviousTree, Registry, RegistryEntry, StoreError,
+};
 use crate::venv::{self, Venv};
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
@@ -32,6 +36,28 @@ pub(crate) fn execute(
     jobs: Vec<Job>,
     at_once: usize,
 ) -> Vec<Outcome> {
+    run_all(context, registry, now, jobs, at_once, |repair: &Repair| repair.run())
+}
+
+/// Builds and checks the new environments that are decided, and lets them rest.
+pub(crate) fn prepare_all(
+    context: &Context,
+    registry: &mut Registry,
+    now: &Interpreters,
+    jobs: Vec<Job>,
+    at_once: usize,
+) -> Vec<Outcome> {
+    run_all(context, registry, now, jobs, at_once, |repair: &Repair| repair.prepare_only())
+}
+
+fn run_all(
+    context: &Context,
+    registry: &mut Registry,
+    now: &Interpreters,
+    jobs: Vec<Job>,
+    at_once: usize,
+    run: impl Fn(&Repair) -> RepairResult + Sync,
+) -> Vec<Outcome> {
     let count = jobs.len();
     let recorder = Recorder::new(context, registry);
     let queue = Mutex::new(jobs.into_iter().enumerate());
@@ -42,12 +68,7 @@ pub(crate) fn execute(
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some((index, job)) = next else { return };
-                    #[expect(
-                        clippy::redundant_closure_for_method_calls,
-                        reason = "the method alone is of one lifetime"
-                    )]
-                    let outcome =
-                        recorder.run_and_record(now, &job, Halt::default(), |repair| repair.run());
+                    let outcome = recorder.run_and_record(now, &job, Halt::default(), &run);
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
                 }
             });
@@ -97,7 +118,18 @@ impl<'a> Recorder<'a> {
         let started = Stopwatch::start();
         let (context, progress) = (self.context, &progress);
         let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
-        let one = Repair { context, recorder: self, now, job, progress, baseline, users, halt };
+        let discarded = RefCell::default();
+        let one = Repair {
+            context,
+            recorder: self,
+            now,
+            job,
+            progress,
+            baseline,
+            users,
+            halt,
+            discarded,
+        };
         let result = catch_unwind(AssertUnwindSafe(|| repair(&one))).unwrap_or_else(|_| {
             let because = "venvguard itself failed (this is a bug)".to_string();
             Done::Unfinished { because }.into()
@@ -114,7 +146,9 @@ impl<'a> Recorder<'a> {
             };
         }
         self.budget.charge(job.venv.uid, started.elapsed());
-        self.context.report.outcome(&job.entry.name, &outcome);
+        if let Some(words) = outcome.in_words() {
+            self.context.report.outcome(&job.entry.name, words, &outcome.notes);
+        }
         outcome
     }
 
@@ -126,8 +160,39 @@ impl<'a> Recorder<'a> {
     }
 
     /// Pins a venv; see [`record_and_pin`].
-    pub(super) fn pin(&self, id: &str, venv: &Venv, reason: &str) -> Result<(), PinError> {
-        record_and_pin(self.context, self.written().registry, id, venv, reason)
+    pub(super) fn pin(
+        &self,
+        id: &str,
+        venv: &Venv,
+        until: Until,
+        because: Option<&str>,
+    ) -> Result<(), PinError> {
+        record_and_pin(self.context, self.written().registry, id, venv, until, because)
+    }
+
+    /// Notes which links of a previous environment are changed, before they are.
+    pub(super) fn note_links(
+        &self,
+        id: &str,
+        tree: &Path,
+        links: &[RelinkedName],
+    ) -> Result<(), StoreError> {
+        let mut written = self.written();
+        written.registry.set_links(id, tree, links.to_vec());
+        self.context.store.save_registry(written.registry)
+    }
+
+    /// Forgets a prepared tree that is worth nothing any more; the next sweep removes it.
+    pub(super) fn discard_prepared(
+        &self,
+        id: &str,
+        tree: PreparedTree,
+    ) -> Result<PendingRemoval, StoreError> {
+        let (removal, mut written) = (tree.into_removal(), self.written());
+        written.registry.pending_removals.push(removal.clone());
+        self.context.store.save_registry(written.registry)?;
+        self.context.store.forget_prepared(id)?;
+        Ok(removal)
     }
 
     /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done
@@ -161,8 +226,9 @@ impl<'a> Recorder<'a> {
             }
             _ => None,
         };
-        if let Some((what, detail)) = report::outcome_in_words(outcome) {
-            if let Err(error) = store.record(&Event::new(&after.name, after.path(), what, detail)) {
+        if let Some((what, detail)) = outcome.in_words() {
+            let event = Event::new(&after.name, after.path(), what, detail);
+            if let Err(error) = store.record(&event.of(&outcome.decision)) {
                 report.error(&format!("the history misses what was done: {error}"));
             }
         }
@@ -213,16 +279,15 @@ fn note_in_entry(
             // The tree that came back was known by the path at which the other one is now.
             let known =
                 entry.previous_trees.named(previous.path()).map(|known| known.links.clone());
-            let pin = Pin::new(*minor, "it was rolled back");
+            let pin = Pin::new(*minor, Until::Asked, None);
             let pin = Pin { links: known.unwrap_or_default(), ..pin };
             let before = std::mem::replace(&mut entry.pin, pinned.then_some(pin));
             let links = before.map(|pinned| pinned.links).unwrap_or_default();
             entry.previous_trees.put_aside(previous.clone().with_links(links));
         }
-        Done::Pinned { minor, because, .. } => {
-            let reason = because.as_deref().unwrap_or("its policy is to stay");
+        Done::Pinned { minor, until, because, .. } => {
             let links = entry.pin.take().map(|pinned| pinned.links).unwrap_or_default();
-            entry.pin = Some(Pin { links, ..Pin::new(*minor, reason) });
+            entry.pin = Some(Pin { links, ..Pin::new(*minor, *until, because.as_deref()) });
         }
         _ => {}
     }
@@ -308,7 +373,7 @@ fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)
 mod tests {
     use super::*;
     use crate::host::Program;
-    use crate::plan::{Policy, Remedy};
+    use crate::plan::{Decision, Policy, Remedy, samples};
     use crate::report::Report;
     use crate::store::{Config, Store};
     use crate::venv::BaseLink;
@@ -341,8 +406,10 @@ mod tests {
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
         let (config, report) = (Config::default(), Report::for_command());
         let context = Context { root: &root, store: &store, config: &config, report: &report };
-        let mut job = Job::new(&entry, &venv, Remedy::Restart);
-        job.services = vec!["systemd:backup.service".parse().unwrap()];
+        let services = vec!["systemd:backup.service".parse().unwrap()];
+        let id = entry.id.clone();
+        let decision = Decision { id, remedy: Remedy::Restart, services, ..samples::decision() };
+        let job = Job { decision, entry, venv };
         let outcomes = execute(&context, &mut registry, &Interpreters::default(), vec![job], 1);
         let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
         assert!(!calls.lines().any(|line| line.starts_with("restart")), "{calls}");

@@ -21,7 +21,7 @@ pub(super) struct Halt {
 impl Halt {
     /// The same after a crash, of which the journal tells.
     pub(super) fn of(journal: &JournalEntry) -> Self {
-        Self { stopped: journal.services.clone(), units: journal.units.clone() }
+        Self { stopped: journal.decision.services.clone(), units: journal.units.clone() }
     }
 
     /// Starts what was stopped and is still down, whatever kept it from being started before. What
@@ -62,11 +62,11 @@ impl Halt {
         first: Triggers,
         mut work: impl FnMut() -> Result<(), E>,
     ) -> Result<(), Halted<E>> {
-        let dependents = service::dependents(context.root, &job.services);
+        let dependents = service::dependents(context.root, job.services());
         self.add(dependents.map_err(|error| Halted::Stop(error.to_string()))?);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 || first == Triggers::Stopped {
-                let triggers = service::triggers(context.root, &job.services);
+                let triggers = service::triggers(context.root, job.services());
                 let triggers = triggers.map_err(|error| Halted::Stop(error.to_string()))?;
                 self.add(triggers.clone());
                 self.stop(context, job, step, &triggers)?;
@@ -74,11 +74,11 @@ impl Halt {
                 self.stop(context, job, step, &[])?;
             }
             work().map_err(Halted::Work)?;
-            if service::came_up_again(context.root, &job.services).is_none() {
+            if service::came_up_again(context.root, job.services()).is_none() {
                 return Ok(());
             }
         }
-        let restless = service::came_up_again(context.root, &job.services);
+        let restless = service::came_up_again(context.root, job.services());
         let name = restless.as_ref().map(Service::to_string).unwrap_or_default();
         Err(Halted::Stop(format!("{name} is started again whenever it is stopped")))
     }
@@ -90,14 +90,14 @@ impl Halt {
         step: &JournalState,
         triggers: &[String],
     ) -> Result<(), Halted<E>> {
-        if job.services.is_empty() {
+        if job.services().is_empty() {
             return Ok(());
         }
         let failed = |error: &dyn std::fmt::Display| Halted::Stop(error.to_string());
         job.begin(context, step.clone(), &self.units).map_err(|error| failed(&error))?;
         service::stop_units(context.root, triggers).map_err(|error| failed(&error))?;
-        self.stopped.clone_from(&job.services);
-        for service in &job.services {
+        self.stopped = job.services().to_vec();
+        for service in job.services() {
             service::stop(context.root, service)
                 .map_err(|error| Halted::Stop(format!("cannot stop {service}: {error}")))?;
         }

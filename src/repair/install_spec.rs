@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use super::Context;
 use super::target::owner;
@@ -118,6 +119,22 @@ impl<'a> InstallSpec<'a> {
             }
         }
         Ok(Differences::of(recipe, &installed, self.relax))
+    }
+
+    /// A hash of what is to be installed, and of what is installed now.
+    pub(super) fn digest(&self, installed: &Installed) -> String {
+        let mut hash = Sha256::new();
+        match &self.wanted {
+            Requested::Same(recipe, _) => hash.update(recipe.to_pylock()),
+            Requested::Listed { file, pip } => {
+                let found = std::fs::metadata(file).ok();
+                let written = found.and_then(|found| Some((found.len(), found.modified().ok()?)));
+                hash.update(file.as_os_str().as_encoded_bytes());
+                hash.update(format!("{pip} {written:?}"));
+            }
+        }
+        hash.update(format!("{:?} {installed:?}", self.relax));
+        format!("{:x}", hash.finalize())
     }
 
     pub(super) fn has_pip(&self) -> bool {

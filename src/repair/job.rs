@@ -1,78 +1,61 @@
 //! What is to be done for one venv, and how it ended.
 
-use crate::plan::Remedy;
-use crate::python::{Minor, path_of};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::host::file::printable;
+use crate::plan::{Decision, Remedy, Until};
+use crate::python::Minor;
 use crate::service::Service;
 use crate::store::{JournalEntry, JournalState, PreviousTree, RegistryEntry, StoreError};
 use crate::venv::Venv;
 
 use super::Context;
-use super::target::Target;
 
-/// One venv to be repaired.
+/// One venv to be repaired, as it is decided.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
+    pub(crate) decision: Decision,
     pub(crate) entry: RegistryEntry,
     pub(crate) venv: Venv,
-    pub(crate) remedy: Remedy,
-    /// Why it is pinned and not rebuilt, where a rebuild was wanted.
-    pub(crate) because: Option<String>,
-    /// It belongs on the default interpreter, though it may be pinned now.
-    pub(crate) follows: bool,
-    /// What a rebuild has to end with; none where no interpreter is there for it.
-    pub(crate) target: Option<Target>,
-    /// The interpreter of its own minor version was changed: what runs has the old one.
-    pub(crate) is_outdated: bool,
-    /// What runs out of it, and is to be brought back.
-    pub(crate) services: Vec<Service>,
-    /// Those of them that were up before the transaction.
-    pub(crate) were_up: Vec<Service>,
 }
 
 impl Job {
-    /// A job of which nothing more is said.
-    pub(crate) fn new(entry: &RegistryEntry, venv: &Venv, remedy: Remedy) -> Self {
-        Self {
-            entry: entry.clone(),
-            venv: venv.clone(),
-            remedy,
-            because: None,
-            follows: entry.pin.is_some() || venv.follows(),
-            target: None,
-            is_outdated: false,
-            services: Vec::new(),
-            were_up: Vec::new(),
-        }
+    /// What these decisions ask for. One that does nothing asks for nothing.
+    pub(crate) fn all<'a>(
+        venvs: impl Iterator<Item = (&'a RegistryEntry, &'a Venv)>,
+        decisions: impl IntoIterator<Item = &'a Decision>,
+    ) -> Vec<Self> {
+        let decisions: Vec<&Decision> = decisions.into_iter().filter(|one| one.acts()).collect();
+        venvs
+            .filter_map(|(entry, venv)| {
+                let decision = decisions.iter().find(|decision| decision.id == entry.id)?;
+                let mut entry = entry.clone();
+                if let Remedy::Rebuild { relax, .. } = decision.remedy {
+                    entry.relax = relax.or(entry.relax);
+                }
+                Some(Self { decision: (*decision).clone(), entry, venv: venv.clone() })
+            })
+            .collect()
     }
 
-    /// What is to be done, for a dry run.
-    pub(crate) fn in_words(&self) -> String {
-        let what = match (self.remedy, self.target) {
-            (Remedy::None | Remedy::Impossible, _) => "nothing".to_string(),
-            (Remedy::Restart, _) => "restart its services".to_string(),
-            (Remedy::Refresh, _) => {
-                "refresh its copies of the interpreter and its pyvenv.cfg, restart its services"
-                    .to_string()
-            }
-            (Remedy::Pin, _) => format!("pin it to {}", path_of(self.venv.site).display()),
-            (Remedy::Rebuild, Some(target)) => {
-                format!("rebuild it for {}, restart its services", target.interpreter().display())
-            }
-            (Remedy::Rebuild, None) => "rebuild it, once an interpreter is installed".to_string(),
-        };
-        format!("{}: would {what}", self.entry.name)
+    pub(super) fn id(&self) -> &str {
+        &self.entry.id
+    }
+
+    /// What runs out of the venv, and is to be brought back.
+    pub(super) fn services(&self) -> &[Service] {
+        &self.decision.services
     }
 
     /// Writes down what is begun, before it is begun.
     pub(super) fn begin(
         &self,
         context: &Context,
-        step: JournalState,
+        state: JournalState,
         units: &[String],
     ) -> Result<(), StoreError> {
-        let (id, name) = (&self.entry.id, &self.entry.name);
-        let journal = JournalEntry::new(id, name, self.entry.path(), step, self.services.clone());
-        context.store.write_journal(&journal.with_units(units))
+        context.store.write_journal(&JournalEntry::new(&self.decision, state, units))
     }
 }
 
@@ -80,6 +63,7 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) id: String,
+    pub(crate) decision: Decision,
     pub(crate) done: Done,
     /// The services that were restarted, where the repair went well.
     pub(crate) restarted: Vec<Service>,
@@ -88,7 +72,67 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(super) fn new(job: &Job, done: Done, restarted: Vec<Service>, notes: Vec<String>) -> Self {
-        Self { id: job.entry.id.clone(), done, restarted, notes }
+        Self { id: job.entry.id.clone(), decision: job.decision.clone(), done, restarted, notes }
+    }
+
+    /// What was done, by a word and a sentence; nothing for nothing.
+    pub(crate) fn in_words(&self) -> Option<(&'static str, String)> {
+        let (what, mut detail) = match &self.done {
+            Done::Nothing => return None,
+            Done::Restarted => ("restarted", "its services run the new interpreter".into()),
+            Done::Refreshed => {
+                ("refreshed", "its copies of the interpreter are the new one's".into())
+            }
+            Done::Rebuilt { minor, previous } => (
+                "rebuilt",
+                format!(
+                    "for Python {minor}; the old environment is kept at {}",
+                    printable(previous.path())
+                ),
+            ),
+            Done::Prepared { minor, path } => (
+                "prepared",
+                format!(
+                    "for Python {minor} at {}; `venvguard rebuild {}` swaps it in",
+                    printable(path),
+                    self.decision.name
+                ),
+            ),
+            Done::Pinned { minor, because, services, .. } => {
+                let mut text = match because {
+                    None => format!("stays with Python {minor}"),
+                    Some(why) => {
+                        format!("works with Python {minor} as before; it was not rebuilt: {why}")
+                    }
+                };
+                if let Some(services) = services {
+                    let _ = write!(text, "\nbut {services}");
+                }
+                ("pinned", text)
+            }
+            Done::RolledBack { because } => {
+                ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))
+            }
+            Done::Restored { minor, previous, because, .. } => {
+                let mut text = format!(
+                    "to the previous environment, Python {minor}; the one that it replaces is kept at {}",
+                    printable(previous.path())
+                );
+                if let Some(because) = because {
+                    let _ = write!(text, "\nbut {because}");
+                }
+                ("rolled-back", text)
+            }
+            Done::Failed { because, state } => ("failed", format!("{because}\n{state}")),
+            Done::Unfinished { because } => {
+                ("failed", format!("{because}\nwhat is left to do: `venvguard resume`"))
+            }
+        };
+        let names: Vec<String> = self.restarted.iter().map(ToString::to_string).collect();
+        if !names.is_empty() {
+            let _ = write!(detail, "\nrestarted {}", names.join(", "));
+        }
+        Some((what, detail))
     }
 }
 
@@ -101,14 +145,20 @@ pub(crate) enum Done {
         minor: Minor,
         previous: PreviousTree,
     },
+    /// A new tree is ready, and rests at this path.
+    Prepared {
+        minor: Minor,
+        path: PathBuf,
+    },
     /// It works, with the old interpreter. Why it is not the new one, if that was wanted.
     Pinned {
         minor: Minor,
+        until: Until,
         because: Option<String>,
         /// What its services have against it.
         services: Option<String>,
     },
-    /// The previous environment is in place again, because somebody wanted it.
+    /// A previous environment is in place again, because somebody asked for it.
     Restored {
         minor: Minor,
         previous: PreviousTree,
@@ -136,7 +186,11 @@ impl Done {
     /// Whether all is as it should be.
     pub(crate) fn is_good(&self) -> bool {
         match self {
-            Self::Nothing | Self::Restarted | Self::Refreshed | Self::Rebuilt { .. } => true,
+            Self::Nothing
+            | Self::Restarted
+            | Self::Refreshed
+            | Self::Rebuilt { .. }
+            | Self::Prepared { .. } => true,
             Self::Pinned { because, services, .. } => because.is_none() && services.is_none(),
             Self::Restored { because, .. } => because.is_none(),
             Self::RolledBack { .. } | Self::Failed { .. } | Self::Unfinished { .. } => false,
@@ -154,8 +208,41 @@ impl Done {
         }
     }
 
+    /// The previous environment is not in place; the journal has it.
+    pub(super) fn not_put_back(because: &str, error: &std::io::Error) -> Self {
+        let because =
+            format!("{because}\nand the previous environment could not be put back: {error}");
+        Self::Unfinished { because }
+    }
+
     /// A failure before anything was done.
     pub(super) fn unchanged(because: impl Into<String>) -> Self {
         Self::Failed { because: because.into(), state: "the venv was not changed".into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::samples;
+
+    fn outcome(done: Done) -> Outcome {
+        let restarted = vec!["systemd:shop".parse().unwrap()];
+        let (id, decision) = ("1".to_string(), samples::decision());
+        Outcome { id, decision, done, restarted, notes: Vec::new() }
+    }
+
+    #[test]
+    fn a_rebuild_tells_minor_kept_tree_and_services() {
+        let previous = PreviousTree::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
+        let (what, detail) =
+            outcome(Done::Rebuilt { minor: Minor::new(3, 13), previous }).in_words().unwrap();
+        assert_eq!(what, "rebuilt");
+        assert_eq!(
+            detail,
+            "for Python 3.13; the old environment is kept at /srv/.venv.old\n\
+             restarted systemd:shop.service"
+        );
+        assert_eq!(outcome(Done::Nothing).in_words(), None);
     }
 }

@@ -1,10 +1,13 @@
 //! Carrying out what was decided, and undoing what does not hold.
 //!
-//! [`execute()`] takes the decisions of a plan, one thread a venv; a [`one`] is the way of
-//! one. It writes to the journal before it does anything, [`recover()`] ends what was
-//! interrupted, and what came of it is entered before the journal is closed. All effects on
-//! venvs are in this module; all of them are right when done twice.
+//! [`execute()`] takes decisions, one thread a venv; [`adopt`] is the way of one. A rebuild has two
+//! halves: [`prepare`] builds and checks a new tree, which may rest; the other stops the services
+//! and swaps it in ([`swap`]), and keeps it or swaps back. The journal is written before anything
+//! is done, [`states`] says what is next in each of its states, and [`recover()`] finishes what was
+//! interrupted by the same table. All effects on venvs are in this module and in `owner`; all of
+//! them are right when done twice.
 
+mod adopt;
 mod budget;
 mod engine;
 mod execute;
@@ -12,27 +15,27 @@ mod halt;
 mod install;
 mod install_spec;
 mod job;
-mod one;
 mod pin;
-mod rebuild;
+mod prepare;
 mod recover;
 mod restart;
 mod rollback;
 mod smoke;
 mod sources;
 mod stage;
+mod states;
+mod swap;
 mod target;
 mod trees;
 
-pub(crate) use execute::{execute, sweep};
+pub(crate) use execute::{execute, prepare_all, sweep};
 pub(crate) use install_spec::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
-pub(crate) use job::{Done, Job, Outcome};
-
+pub(crate) use job::{Done, Job};
 pub(crate) use pin::{record_and_pin_all, record_and_unpin};
 pub(crate) use recover::recover;
-pub(crate) use rollback::rollback;
-pub(crate) use stage::{Looked, is_ours_to_keep, look_at, look_through};
-pub(crate) use target::{Target, additions, readiness};
+pub(crate) use rollback::{RollbackError, previous_environment};
+pub(crate) use stage::{is_ours_to_keep, look_at, look_through};
+pub(crate) use target::{additions, readiness};
 
 use crate::host::Root;
 use crate::report::Report;

@@ -16,7 +16,9 @@ use crate::host::path_text::PathText;
 use crate::host::user::User;
 use crate::host::{Dir, Root};
 use crate::owner::{self, Refresh, Relink, RelinkedName};
+use crate::plan::Until;
 use crate::python::{self, Interpreter, Minor};
+use crate::report;
 use crate::store::{Event, Pin, Registry, StoreError};
 use crate::venv::{self, BaseLink, Venv};
 
@@ -38,9 +40,11 @@ pub(crate) fn record_and_pin(
     registry: &mut Registry,
     id: &str,
     venv: &Venv,
-    reason: &str,
+    until: Until,
+    because: Option<&str>,
 ) -> Result<(), PinError> {
-    match record_and_pin_all(context, registry, &[(id.to_string(), venv.clone())], reason)?.pop() {
+    let venvs = [(id.to_string(), venv.clone())];
+    match record_and_pin_all(context, registry, &venvs, until, because)?.pop() {
         Some((_, error)) => Err(error.into()),
         None => Ok(()),
     }
@@ -53,7 +57,8 @@ pub(crate) fn record_and_pin_all(
     context: &Context,
     registry: &mut Registry,
     venvs: &[(String, Venv)],
-    reason: &str,
+    until: Until,
+    because: Option<&str>,
 ) -> Result<Vec<(usize, io::Error)>, PinError> {
     let (mut failed, mut before) = (Vec::new(), Vec::new());
     let mut by_owner: BTreeMap<u32, Vec<(usize, Vec<RelinkedName>)>> = BTreeMap::new();
@@ -66,13 +71,13 @@ pub(crate) fn record_and_pin_all(
             }
         };
         let Some(entry) = registry.get_mut(id) else { continue };
-        let mut pinned = Pin::new(venv.site, reason);
+        let mut pin = Pin::new(venv.site, until, because);
         // A venv that is pinned already keeps what is known of it.
-        pinned.links = match &entry.pin {
+        pin.links = match &entry.pin {
             Some(known) if links.is_empty() => known.links.clone(),
             _ => links.clone(),
         };
-        before.push((number, entry.pin.replace(pinned)));
+        before.push((number, entry.pin.replace(pin)));
         by_owner.entry(venv.uid).or_default().push((number, links));
     }
     context.store.save_registry(registry)?;
@@ -83,7 +88,8 @@ pub(crate) fn record_and_pin_all(
     for (number, pinned) in before {
         let Some((id, venv)) = venvs.get(number) else { continue };
         if !are_failed.contains(&number) {
-            audit(context, registry, id, "pinning", format!("to Python {}: {reason}", venv.site));
+            let why = report::until_in_words(until, because);
+            audit(context, registry, id, "pinning", format!("to Python {}: {why}", venv.site));
         } else if let Some(entry) = registry.get_mut(id) {
             entry.pin = pinned;
         }

@@ -1,24 +1,23 @@
 //! After a crash: the journal says what was begun, the disk says what was done.
 
-use std::path::Path;
+use std::io;
 
+use super::adopt::Repair;
 use super::execute::{Recorder, sweep};
 use super::halt::Halt;
 use super::job::{Done, Job};
-use super::one::{Repair, RepairResult};
-use super::target::owner;
-use super::trees::{Left, Pair, put_back};
+use super::states::{self, Step};
+use super::trees::{put_back, standing};
 use super::{Context, stage};
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
-use crate::plan::Remedy;
 use crate::python::Interpreters;
-use crate::store::{JournalEntry, JournalState, PendingRemoval, PreviousTree, Registry, Swap};
-use crate::venv;
+use crate::store::{JournalEntry, JournalState, Registry};
+use crate::venv::{self, NotAVenv, Venv};
 
-/// Ends or undoes everything the journal holds. Afterwards every path holds a whole venv
+/// Finishes or undoes everything the journal holds. Afterwards every path holds a whole venv
 /// and the journal is empty, but for what could not be put right: that is reported, stays
-/// in the journal, and stands in no other's way. Says whether all is well.
+/// in the journal, and stands in no other's way. Returns whether all is well.
 pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpreters) -> bool {
     let mut all_well = true;
     let open = context.store.open_journal();
@@ -26,14 +25,14 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
     for entry in open {
         let result = match entry {
             Ok(journal) => recover_one(context, registry, now, &journal)
-                .map_err(|error| format!("{}: {error}", journal.name)),
+                .map_err(|error| format!("{}: {error}", journal.name())),
             Err(error) => Err(match context.store.advice(&error) {
                 Some(advice) => format!("{error}\nhint: {advice}"),
                 None => error.to_string(),
             }),
         };
         all_well &= result.unwrap_or_else(|error| {
-            context.report.error(&format!("cannot end an interrupted repair: {error}"));
+            context.report.error(&format!("cannot finish an interrupted repair: {error}"));
             false
         });
     }
@@ -44,31 +43,6 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
     all_well
 }
 
-/// What is left to do once the trees are where they belong.
-enum NextStep {
-    Nothing,
-    /// The venv is as it was before; its services may be down.
-    Start,
-    /// The venv is whole: its services are restarted.
-    Restart,
-    /// Its interpreters are copied once more.
-    Refresh,
-    /// The old tree is in place; what was built is to be removed.
-    RestorePrevious(PendingRemoval),
-    /// The same, where the other tree was in place for a while: what it alone has is kept.
-    Return {
-        swap: Swap,
-        partial: bool,
-        notes: Vec<String>,
-    },
-    /// The successor is in place, and has to prove itself.
-    Prove(Swap),
-    /// The tree that was wanted back is in place, and follows or does not.
-    Restore(Swap, bool),
-    /// Somebody put a tree of their own there. This one was the venv's.
-    LeaveForeignTree(PreviousTree),
-}
-
 /// What came of one entry of the journal.
 enum Recovered {
     /// All was done that was left to do; it went well, or not.
@@ -77,19 +51,30 @@ enum Recovered {
     LeftAlone(bool),
 }
 
+/// Why an interrupted repair cannot be finished.
+#[derive(Debug, thiserror::Error)]
+enum RecoverError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error(transparent)]
+    NotAVenv(#[from] NotAVenv),
+}
+
 fn recover_one(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
     journal: &JournalEntry,
-) -> Result<bool, Box<dyn std::error::Error>> {
+) -> Result<bool, RecoverError> {
     let recovered = recover_venv(context, registry, now, journal);
     if let Ok(Recovered::Repaired(is_well)) = recovered {
         return Ok(is_well);
     }
     // Whatever becomes of the venv, what was stopped for its repair is started.
     for note in Halt::of(journal).start_what_is_left(context.root) {
-        context.report.note(&format!("{}: {note}", journal.name));
+        context.report.note(&format!("{}: {note}", journal.name()));
     }
     recovered.map(|recovered| matches!(recovered, Recovered::LeftAlone(true)))
 }
@@ -99,185 +84,113 @@ fn recover_venv(
     registry: &mut Registry,
     now: &Interpreters,
     journal: &JournalEntry,
-) -> Result<Recovered, Box<dyn std::error::Error>> {
+) -> Result<Recovered, RecoverError> {
+    let (store, report) = (context.store, context.report);
     // What could not be written down afterwards is not begun: the services would be
     // restarted by each attempt.
-    context.store.write_journal(journal)?;
-    let next = put_in_place(context, journal)?;
-    let Some(entry) = registry.get_mut(&journal.id) else {
-        context.report.note(&format!(
-            "{}: it is not registered any more; what is left of its repair lies beside {}",
-            journal.name,
-            printable(journal.path())
-        ));
-        context.store.close_journal(&journal.id)?;
-        return Ok(Recovered::LeftAlone(true));
+    store.write_journal(journal)?;
+    let (name, path) = (journal.name(), journal.path());
+    let mut step = states::next(&journal.state, standing(path, &journal.state));
+    report.note(&format!("{name}: interrupted repair: {}", in_words(step)));
+    let leave_alone = |is_well| {
+        store.close_journal(journal.id())?;
+        Ok(Recovered::LeftAlone(is_well))
     };
-    if let NextStep::LeaveForeignTree(kept) = next {
-        if tree::identity(kept.path()) == Some(kept.identity) {
-            let path = printable(kept.path());
-            context
-                .report
-                .note(&format!("{}: the previous environment is kept at {path}", journal.name));
-            entry.previous_trees.put_aside(kept);
-            context.store.save_registry(registry)?;
+    if let (Step::Abandon, JournalState::Preparing { aside, .. }) = (step, &journal.state) {
+        Parent::of(path)?.remove_if_empty(&stage::from_beside(path, &aside.0))?;
+        return leave_alone(true);
+    }
+    if step == Step::Stop {
+        let nothing = format!("there is nothing at {}", printable(path));
+        return Err(io::Error::other(nothing).into());
+    }
+    let venv = find_venv(context, journal, &mut step)?;
+    let Some(entry) = registry.get_mut(journal.id()) else {
+        if let (Step::SwapBack, Some(swap)) = (step, journal.state.swap()) {
+            put_back(path, swap)?;
         }
-        context.store.close_journal(&journal.id)?;
-        return Ok(Recovered::LeftAlone(false));
+        report.note(&format!(
+            "{name}: it is not registered any more; what is left of its repair lies beside {}",
+            printable(path)
+        ));
+        return leave_alone(true);
+    };
+    if let (Step::LeaveAlone, Some(swap)) = (step, journal.state.swap()) {
+        let previous = swap.previous.clone();
+        if tree::identity(previous.path()) == Some(previous.identity) {
+            let kept = printable(previous.path());
+            report.note(&format!("{name}: the previous environment is kept at {kept}"));
+            entry.previous_trees.put_aside(previous);
+            store.save_registry(registry)?;
+        }
+        return leave_alone(false);
     }
-    if matches!(next, NextStep::Nothing) {
-        context.store.close_journal(&journal.id)?;
-        return Ok(Recovered::LeftAlone(true));
-    }
-    let venv = match venv::inspect(context.root, journal.path()) {
+    let venv = match venv {
         // There is nothing to be done for what is no venv any more.
-        Err(error) if matches!(next, NextStep::Start | NextStep::Restart | NextStep::Refresh) => {
-            context.report.note(&format!("{}: {error}", journal.name));
-            context.store.close_journal(&journal.id)?;
-            return Ok(Recovered::LeftAlone(false));
+        Err(error) if matches!(step, Step::Restart | Step::Refresh | Step::NotRestored) => {
+            report.note(&format!("{name}: {error}"));
+            return leave_alone(false);
         }
         other => other?,
     };
-    let followed = match &next {
-        NextStep::Prove(swap) => swap.previous.followed,
-        NextStep::Restore(_, follows) => *follows,
-        _ => false,
-    };
-    let mut job = Job::new(entry, &venv, Remedy::None);
-    job.follows |= followed;
-    job.services.clone_from(&journal.services);
-    job.were_up.clone_from(&journal.services);
-    let halt = Halt::of(journal);
+    let (entry, decision) = (entry.clone(), journal.decision.clone());
+    let job = Job { decision, entry, venv };
     let recorder = Recorder::new(context, registry);
-    let outcome = recorder.run_and_record(now, &job, halt, |repair| repair.go_on(next));
+    let outcome = recorder.run_and_record(now, &job, Halt::of(journal), |repair: &Repair| {
+        repair.go_on(step, &journal.state, "it was interrupted")
+    });
     let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
     Ok(Recovered::Repaired(is_well))
 }
 
-impl Repair<'_, '_> {
-    /// Does what is left to do, once the trees are where they belong.
-    fn go_on(&self, next: NextStep) -> RepairResult {
-        match next {
-            NextStep::Nothing | NextStep::LeaveForeignTree(_) => Done::Nothing.into(),
-            NextStep::Start => match self.restart_down() {
-                Ok(restarted) => RepairResult { notes: restarted.notes, ..Done::Nothing.into() },
-                Err(because) => Done::unchanged(because).into(),
-            },
-            NextStep::Restart => self.restart_unchanged(),
-            NextStep::Refresh => self.refresh(&self.job.venv),
-            NextStep::RestorePrevious(pending_removal) => {
-                RepairResult { pending_removal: Some(pending_removal), ..self.after_crash(false) }
-            }
-            NextStep::Return { swap, partial, notes } => {
-                let venv = &self.job.venv;
-                let owner = owner(self.context, venv);
-                let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
-                let (left, note) = pair.left_aside(self.context.root, partial);
-                let (pending_removal, aside) = left.of(&swap, self.job.follows);
-                let result = self.after_crash(true);
-                let notes = notes.into_iter().chain(note).chain(result.notes.clone()).collect();
-                RepairResult { notes, pending_removal, aside, ..result }
-            }
-            NextStep::Prove(mut swap) => {
-                let notes = self.note_late_writes(&mut swap).into_iter().collect();
-                self.prove(swap, notes)
-            }
-            NextStep::Restore(swap, _) => self.restore(swap.previous, swap.minor),
+/// The venv, as what is done next needs it. Where nothing is at its path, or a half-built tree
+/// and no venv beside it, the previous environment is put back first.
+fn find_venv(
+    context: &Context,
+    journal: &JournalEntry,
+    step: &mut Step,
+) -> io::Result<Result<Venv, NotAVenv>> {
+    let path = journal.path();
+    let Some(swap) = journal.state.swap() else { return Ok(venv::inspect(context.root, path)) };
+    if *step == Step::SwapBack {
+        if let Ok(old) = venv::inspect(context.root, swap.previous.path()) {
+            return Ok(Ok(Venv { path: path.to_path_buf(), ..old }));
         }
     }
-}
-
-/// Puts a whole tree at the venv's path.
-fn put_in_place(context: &Context, journal: &JournalEntry) -> std::io::Result<NextStep> {
-    let path = journal.path();
-    let told =
-        |what: &str| context.report.note(&format!("{}: interrupted repair: {what}", journal.name));
-    let parent = Parent::of(path)?;
-    let standing = parent.identity(stage::name_of(path));
-    Ok(match &journal.progress {
-        JournalState::Restarting => {
-            told("restarting its services");
-            NextStep::Restart
-        }
-        JournalState::Refreshing => {
-            told("copying its interpreters again");
-            NextStep::Refresh
-        }
-        JournalState::Staging { aside, new: Some(new) } => {
-            told("removing the unfinished new environment");
-            NextStep::RestorePrevious(PendingRemoval::new(&aside.0, *new))
-        }
-        JournalState::Staging { aside, new: None } => {
-            told("it had not begun");
-            parent.remove_if_empty(&stage::from_beside(path, &aside.0))?;
-            NextStep::Nothing
-        }
-        JournalState::Swapping(swap) if standing == Some(swap.new) => {
-            told("the new environment is in place, restarting its services");
-            NextStep::Prove(swap.clone())
-        }
-        JournalState::RollingBack { swap, follows } if standing == Some(swap.new) => {
-            told("the previous environment is in place, restarting its services");
-            NextStep::Restore(swap.clone(), *follows)
-        }
-        JournalState::RollingBack { swap, .. } if standing == Some(swap.previous.identity) => {
-            // What would have come back is kept, and stays so.
-            told("the venv was not rolled back");
-            NextStep::Start
-        }
-        JournalState::Swapping(swap)
-        | JournalState::InPlace(swap)
-        | JournalState::RollingBack { swap, .. }
-            if standing.is_some_and(|one| one != swap.new && one != swap.previous.identity) =>
-        {
-            told("another directory has been placed there since; leaving it alone");
-            NextStep::LeaveForeignTree(swap.previous.clone())
-        }
-        JournalState::InPlace(swap) if standing == Some(swap.new) => {
-            told("putting the previous environment back, removing the unfinished new one");
-            bring_back(context, path, swap)?
-        }
-        JournalState::Swapping(swap) | JournalState::InPlace(swap) => {
-            put_back(path, swap)?;
-            told("the previous environment is in place, removing the new one");
-            let partial = matches!(journal.progress, JournalState::InPlace(_));
-            NextStep::Return { swap: swap.clone(), partial, notes: Vec::new() }
-        }
-        JournalState::RollingBack { .. } => {
-            return Err(std::io::Error::other(format!("there is nothing at {}", printable(path))));
-        }
-    })
-}
-
-/// A half-built tree is in place: what was written into it meanwhile goes with the venv.
-fn bring_back(context: &Context, path: &Path, swap: &Swap) -> std::io::Result<NextStep> {
-    let Ok(old) = venv::inspect(context.root, swap.previous.path()) else {
+    if matches!(step, Step::SwapBack | Step::PutBack) {
         put_back(path, swap)?;
-        return Ok(NextStep::Return { swap: swap.clone(), partial: true, notes: Vec::new() });
-    };
-    let owner = owner(context, &old);
-    let pair = Pair::new(&old, &owner, swap.previous.path(), old.site);
-    let pair = Pair { venv: path, in_place: swap.minor, ..pair };
-    let (left, notes) = pair.bring_back(context, swap, true)?;
-    Ok(match left {
-        Left::Nothing if notes.is_empty() => {
-            NextStep::RestorePrevious(PendingRemoval::new(swap.previous.path(), swap.new))
-        }
-        _ => NextStep::Return { swap: swap.clone(), partial: true, notes },
-    })
+        *step = Step::KeepPrevious;
+    }
+    Ok(venv::inspect(context.root, path))
+}
+
+fn in_words(step: Step) -> &'static str {
+    match step {
+        Step::Restart => "restarting its services",
+        Step::Refresh => "copying its interpreters again",
+        Step::Abandon => "it had not begun",
+        Step::Discard => "removing the unfinished new environment",
+        Step::KeepPrevious => "the previous environment is in place, removing the new one",
+        Step::PutBack | Step::SwapBack => "putting the previous environment back",
+        Step::Prove => "the new environment is in place, restarting its services",
+        Step::NotRestored => "the venv was not rolled back",
+        Step::Restored => "the previous environment is in place, restarting its services",
+        Step::LeaveAlone => "another directory has been placed there since; leaving it alone",
+        Step::Stop => "the venv is gone",
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::host::Root;
     use crate::host::tree::{Identity, Parent, identity};
-    use crate::plan::Policy;
+    use crate::plan::{Decision, Policy, Remedy, Target, samples};
     use crate::python::Minor;
     use crate::report::Report;
-    use crate::store::{Config, PathText, Store};
+    use crate::store::{Config, PathText, PreviousTree, Store, Swap};
 
     /// A registered venv whose services cannot be restarted, another tree beside it, and a
     /// journal that was left open.
@@ -313,13 +226,19 @@ mod tests {
         /// Leaves the journal at a step, recovers, and tells whether all went well.
         fn recover(&mut self, step: JournalState, services: &[&str]) -> bool {
             let services = services.iter().map(|name| name.parse().unwrap()).collect();
-            let id = self.registry.venvs[0].id.clone();
-            let journal = JournalEntry::new(&id, "shop", &self.venv, step, services);
+            let decision = Decision { services, ..self.decision() };
+            let journal = JournalEntry::new(&decision, step, &[]);
             self.store.write_journal(&journal).unwrap();
             let (config, report) = (Config::default(), Report::for_command());
             let context =
                 Context { root: &self.root, store: &self.store, config: &config, report: &report };
             recover(&context, &mut self.registry, &Interpreters::default())
+        }
+
+        fn decision(&self) -> Decision {
+            let id = self.registry.venvs[0].id.clone();
+            let path = self.venv.as_path().into();
+            Decision { id, path, follows: true, ..samples::decision() }
         }
 
         fn is_ended(&self) -> bool {
@@ -364,7 +283,7 @@ mod tests {
             let step = if swapping {
                 JournalState::Swapping(crash.swap(venv, other))
             } else {
-                JournalState::Staging { aside: PathText(crash.aside.clone()), new: Some(other) }
+                JournalState::Preparing { aside: PathText(crash.aside.clone()), new: Some(other) }
             };
             crash.recover(step, &[]);
             assert!(crash.is_ended());
@@ -429,7 +348,7 @@ mod tests {
         let [new, old] = crash.identities();
         std::fs::create_dir(crash.venv.join("var")).unwrap();
         std::fs::write(crash.venv.join("var/order"), "").unwrap();
-        crash.recover(JournalState::InPlace(crash.swap(old, new)), &[]);
+        crash.recover(JournalState::BuildingInPlace(crash.swap(old, new)), &[]);
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(crash.venv.join("var/order").exists());
     }
@@ -438,7 +357,7 @@ mod tests {
     fn a_tree_built_in_place_makes_room_for_the_old_one() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
-        crash.recover(JournalState::InPlace(crash.swap(old, new)), &[]);
+        crash.recover(JournalState::BuildingInPlace(crash.swap(old, new)), &[]);
         assert!(crash.is_ended());
         assert_eq!(identity(&crash.venv), Some(old));
         assert!(!exists(&crash.aside));
@@ -449,7 +368,7 @@ mod tests {
         let mut crash = Crash::new();
         let [current, kept] = crash.identities();
         let swap = crash.swap(current, kept);
-        assert!(crash.recover(JournalState::RollingBack { swap, follows: true }, &[]));
+        assert!(crash.recover(JournalState::Restoring(swap), &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), [current, kept]);
     }
@@ -460,7 +379,7 @@ mod tests {
         let [current, kept] = crash.identities();
         let swap = crash.swap(current, kept);
         Parent::of(&crash.venv).unwrap().exchange(&crash.aside, &crash.venv).unwrap();
-        assert!(crash.recover(JournalState::RollingBack { swap, follows: true }, &[]));
+        assert!(crash.recover(JournalState::Restoring(swap), &[]));
         assert!(crash.is_ended());
         let entry = &crash.store.registry().unwrap().venvs[0];
         assert_eq!(crash.known(), [(crash.aside.clone(), current)]);
@@ -482,11 +401,12 @@ mod tests {
         let mut crash = Crash::new();
         let before = crash.identities();
         let entry = crash.registry.venvs[0].clone();
-        let step = JournalState::Restarting;
-        let journal = JournalEntry::new(&entry.id, "shop", &crash.venv, step, Vec::new());
+        let journal = JournalEntry::new(&crash.decision(), JournalState::Restarting, &[]);
         crash.store.write_journal(&journal).unwrap();
         let venv = venv::inspect(&crash.root, &crash.venv).unwrap();
-        let job = Job::new(&entry, &venv, Remedy::Rebuild);
+        let target = Target { minor: Minor::new(3, 11), follows: true, copies: false };
+        let remedy = Remedy::Rebuild { target, relax: None };
+        let job = Job { decision: Decision { remedy, ..crash.decision() }, entry, venv };
         let (config, report) = (Config::default(), Report::for_command());
         let (root, store) = (&crash.root, &crash.store);
         let context = Context { root, store, config: &config, report: &report };
@@ -505,7 +425,7 @@ mod tests {
             std::fs::remove_dir_all(path).unwrap();
         }
         for step in [
-            JournalState::InPlace(crash.swap(old, new)),
+            JournalState::BuildingInPlace(crash.swap(old, new)),
             JournalState::Swapping(crash.swap(old, new)),
         ] {
             assert!(!crash.recover(step, &[]));
@@ -519,8 +439,11 @@ mod tests {
             let mut crash = Crash::new();
             let [_, old] = crash.identities();
             let swap = crash.swap(old, (0, 1));
-            let step =
-                if in_place { JournalState::InPlace(swap) } else { JournalState::Swapping(swap) };
+            let step = if in_place {
+                JournalState::BuildingInPlace(swap)
+            } else {
+                JournalState::Swapping(swap)
+            };
             let before = crash.identities();
             assert!(!crash.recover(step, &[]));
             assert!(crash.is_ended());
@@ -533,7 +456,7 @@ mod tests {
     fn a_directory_that_was_only_named_is_not_taken_for_ours() {
         let mut crash = Crash::new();
         let before = crash.identities();
-        let step = JournalState::Staging { aside: PathText(crash.aside.clone()), new: None };
+        let step = JournalState::Preparing { aside: PathText(crash.aside.clone()), new: None };
         assert!(crash.recover(step, &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), before);

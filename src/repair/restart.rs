@@ -33,10 +33,10 @@ impl Baseline {
     /// How the services are, but for those that a transaction may have brought down.
     pub(super) fn of_services(context: &Context, job: &Job) -> Self {
         let fails = |service: &&Service| {
-            !job.were_up.contains(service)
+            !job.decision.were_up.contains(service)
                 && service::condition(context.root, service).is_ok_and(|found| found.failed)
         };
-        let failing = job.services.iter().filter(fails).cloned().collect();
+        let failing = job.services().iter().filter(fails).cloned().collect();
         Self { failing, check_fails: false }
     }
 

@@ -3,22 +3,20 @@
 use std::io;
 use std::path::Path;
 
-use super::execute::Recorder;
-use super::halt::{Halt, Halted, Triggers};
-use super::job::{Done, Job, Outcome};
-use super::one::{Repair, RepairResult};
+use super::adopt::{Repair, RepairResult};
+use super::halt::{Halted, Triggers};
+use super::job::Done;
 use super::restart::Restarted;
 use super::stage::{from_beside, name_of};
 use super::target::owner;
 use super::trees::{LOOK_LIMIT, Pair, drop_repeats, left_behind};
 use super::{Context, pin};
 use crate::host::file::printable;
-use crate::host::tree::Parent;
-use crate::owner::{Carried, Pass};
-use crate::plan::{self, Remedy};
+use crate::host::tree::{Identity, Parent};
+use crate::owner::{Carried, Pass, RelinkedName};
+use crate::plan::Adjust;
 use crate::python::{Interpreters, Minor};
-use crate::service::Service;
-use crate::store::{JournalState, PreviousTree, Registry, RegistryEntry, StoreError, Swap};
+use crate::store::{JournalState, PreviousTree, RegistryEntry, StoreError, Swap};
 use crate::venv::{self, NotAVenv, Venv};
 
 /// Why nothing was rolled back.
@@ -48,17 +46,15 @@ pub(crate) enum RollbackError {
     Store(#[from] StoreError),
 }
 
-/// Exchanges the venv with a previous environment, the latest or the one that is `wanted`, and restarts. What stood there becomes the kept
-/// tree, working or not: a rollback can be rolled back.
-pub(crate) fn rollback(
+/// The previous environment to go back to, the latest or the one that is `wanted`, if it can be
+/// gone back to.
+pub(crate) fn previous_environment(
     context: &Context,
-    registry: &mut Registry,
     now: &Interpreters,
     entry: &RegistryEntry,
     wanted: Option<&Path>,
-    services: Vec<Service>,
-) -> Result<Outcome, RollbackError> {
-    let before = match wanted {
+) -> Result<(PreviousTree, Venv), RollbackError> {
+    let previous = match wanted {
         None => entry.previous_trees.latest_first().next().ok_or(RollbackError::NoPreviousTree)?,
         Some(wanted) => entry
             .previous_trees
@@ -70,61 +66,104 @@ pub(crate) fn rollback(
     }
     let path = entry.path();
     let parent = Parent::of(path)?;
-    let (name, aside) = (name_of(path), &from_beside(path, before.path()));
-    if parent.identity(aside) != Some(before.identity) {
-        return Err(RollbackError::Gone { path: printable(before.path()) });
+    let (name, aside) = (name_of(path), &from_beside(path, previous.path()));
+    if parent.identity(aside) != Some(previous.identity) {
+        return Err(RollbackError::Gone { path: printable(previous.path()) });
     }
-    let current = parent.identity(name).ok_or_else(|| RollbackError::NothingStands {
-        venv: printable(path),
-        kept: printable(before.path()),
-    })?;
-    let tree = venv::inspect(context.root, before.path())?;
-    let Some(interpreter) = now.get(tree.site) else {
-        let path = printable(before.path());
+    if parent.identity(name).is_none() {
+        return Err(RollbackError::NothingStands {
+            venv: printable(path),
+            kept: printable(previous.path()),
+        });
+    }
+    let tree = venv::inspect(context.root, previous.path())?;
+    if now.get(tree.site).is_none() {
+        let path = printable(previous.path());
         return Err(RollbackError::InterpreterGone { path, minor: tree.site });
-    };
-    // While it still is aside: in its place it must never run the wrong interpreter.
-    let owner = owner(context, &tree);
-    match plan::fallback(&tree, before.followed, now) {
-        Some(Remedy::Pin) => {
-            let links = pin::links_that_pin(context.root, &tree)?;
-            if !links.is_empty() {
-                registry.set_links(&entry.id, before.path(), links.clone());
-                context.store.save_registry(registry)?;
-            }
-            pin::pin(context.root, &owner, &tree, links)?;
-        }
-        Some(Remedy::Refresh) => pin::refresh(context.root, &owner, &tree, interpreter)?,
-        _ if before.followed => pin::unpin(context.root, &owner, &tree, &before.links)?,
-        _ => {}
     }
-    let standing = venv::inspect(context.root, path).ok();
-    let follows = entry.pin.is_some() || standing.as_ref().is_some_and(Venv::follows);
-    let previous = PreviousTree::new(before.path(), current, follows);
-    // Of what is no venv it is not known which files are the user's.
-    let previous = previous.that_holds_files(standing.is_none());
-    let restored = Venv { path: path.to_path_buf(), ..tree.clone() };
-    let follows = before.followed;
-    let job = Job { follows, services, ..Job::new(entry, &restored, Remedy::None) };
-    let swap = Swap { previous, new: before.identity, minor: tree.site };
-    let step = JournalState::RollingBack { swap: swap.clone(), follows };
-    job.begin(context, step.clone(), &[])?;
-    let recorder = Recorder::new(context, registry);
-    let site = standing.map(|venv| venv.site);
-    Ok(recorder
-        .run_and_record(now, &job, Halt::default(), |repair| repair.roll_back(&parent, swap, site)))
+    Ok((previous.clone(), tree))
 }
 
 impl Repair<'_, '_> {
+    /// Swaps the venv with a previous environment and restarts. What was in place becomes the
+    /// previous environment, working or not: a rollback can be rolled back.
+    pub(super) fn roll_back(
+        &self,
+        tree: &Path,
+        identity: Identity,
+        minor: Minor,
+        adjust: Adjust,
+    ) -> RepairResult {
+        let (context, entry) = (self.context, &self.job.entry);
+        let path = entry.path();
+        let begun = Parent::of(path).map_err(RollbackError::Io).and_then(|parent| {
+            let known = entry.previous_trees.named(tree).filter(|one| one.identity == identity);
+            let known = known.ok_or_else(|| RollbackError::Gone { path: printable(tree) })?;
+            let found = venv::inspect(context.root, tree)?;
+            self.adjust(&found, &known.links, adjust)?;
+            let current = parent
+                .identity(name_of(path))
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            let standing = venv::inspect(context.root, path).ok();
+            let follows = entry.pin.is_some() || standing.as_ref().is_some_and(Venv::follows);
+            let previous = PreviousTree::new(tree, current, follows);
+            // Of what is no venv it is not known which files are the user's.
+            let previous = previous.that_holds_files(standing.is_none());
+            let swap = Swap { previous, new: identity, minor };
+            self.job.begin(context, JournalState::Restoring(swap.clone()), &[])?;
+            Ok((parent, swap, standing.map(|venv| venv.site)))
+        });
+        match begun {
+            Ok((parent, swap, site)) => self.swap_for_previous(&parent, swap, site),
+            Err(error) => Done::unchanged(error.to_string()).into(),
+        }
+    }
+
+    /// While the tree is still aside: in its place it must never run an interpreter that its
+    /// packages are not for.
+    fn adjust(
+        &self,
+        tree: &Venv,
+        links: &[RelinkedName],
+        adjust: Adjust,
+    ) -> Result<(), RollbackError> {
+        let context = self.context;
+        let owner = owner(context, tree);
+        match adjust {
+            Adjust::Nothing => {}
+            Adjust::Pin => {
+                let links = pin::links_that_pin(context.root, tree)?;
+                if !links.is_empty() {
+                    self.recorder.note_links(self.job.id(), &tree.path, &links)?;
+                }
+                pin::pin(context.root, &owner, tree, links)?;
+            }
+            Adjust::Unpin => pin::unpin(context.root, &owner, tree, links)?,
+            Adjust::Refresh => {
+                let interpreter = self
+                    .now
+                    .get(tree.site)
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+                pin::refresh(context.root, &owner, tree, interpreter)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the trees change places while the services are stopped. The user files of the one that
     /// is in place, whose packages are for `site`, go with the venv.
-    fn roll_back(&self, parent: &Parent, mut swap: Swap, site: Option<Minor>) -> RepairResult {
+    fn swap_for_previous(
+        &self,
+        parent: &Parent,
+        mut swap: Swap,
+        site: Option<Minor>,
+    ) -> RepairResult {
         let (context, job) = (self.context, self.job);
         let path = job.entry.path();
         let owner = owner(context, &job.venv);
         let place = swap.previous.path().to_path_buf();
         let (name, aside) = (name_of(path), from_beside(path, &place));
-        let step = JournalState::RollingBack { swap: swap.clone(), follows: job.follows };
+        let step = JournalState::Restoring(swap.clone());
         self.users();
         let mut carried = Carried::default();
         let pass = Pass::Back { partial: false };
@@ -173,7 +212,7 @@ impl Repair<'_, '_> {
             }
             drop_repeats(&mut notes);
         }
-        let mut result = self.restore(swap.previous, swap.minor);
+        let mut result = self.restored(swap.previous, swap.minor);
         result.notes.splice(0..0, notes);
         result
     }
@@ -186,7 +225,7 @@ impl Repair<'_, '_> {
 
     /// The tree that was wanted back is in place: its services are started. It stays, whatever
     /// they say: it is what somebody asked for.
-    pub(super) fn restore(&self, mut previous: PreviousTree, minor: Minor) -> RepairResult {
+    pub(super) fn restored(&self, mut previous: PreviousTree, minor: Minor) -> RepairResult {
         let (because, restarted) = match self.restart() {
             Ok(restarted) => (None, restarted),
             Err(because) => (Some(because), Restarted::default()),
@@ -197,7 +236,7 @@ impl Repair<'_, '_> {
             notes.extend(self.note_late_writes(&mut swap));
             previous = swap.previous;
         }
-        let pinned = self.job.follows && self.now.default != Some(minor);
+        let pinned = self.job.decision.follows && self.now.default != Some(minor);
         let done = Done::Restored { minor, previous, pinned, because };
         RepairResult { notes, restarted: restarted.services, ..done.into() }
     }

@@ -1,7 +1,6 @@
-//! What a rebuild is for, and whether it can be expected to work.
+//! Whether a rebuild can be expected to work, and whose venv it is.
 
 use std::io;
-use std::path::PathBuf;
 
 use super::install_spec::InstallSpec;
 use super::stage::Looked;
@@ -11,50 +10,9 @@ use crate::host::Root;
 use crate::host::user::{self, User};
 use crate::owner::{self, ListAdditions};
 use crate::plan::Readiness;
-use crate::python::{self, Interpreters, Minor};
+use crate::python::{self, Minor};
 use crate::store::RegistryEntry;
-use crate::venv::{Additions, BaseLink, Venv};
-
-/// What a rebuild has to end with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) minor: Minor,
-    /// Linked to `/usr/bin/python3`, and not to the interpreter of the minor version.
-    pub(crate) follows: bool,
-    pub(crate) copies: bool,
-}
-
-impl Target {
-    /// For the default interpreter, hanging on it as the venv did before.
-    pub(crate) fn of_default(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Self> {
-        Some(Self::new(venv, follows, now.default?))
-    }
-
-    /// For the interpreter that a person wants, else for the venv's own: the default one for
-    /// a venv that follows it or has lost its own.
-    pub(crate) fn asked_for(
-        venv: &Venv,
-        follows: bool,
-        now: &Interpreters,
-        wanted: Option<Minor>,
-    ) -> Option<Self> {
-        match wanted {
-            Some(minor) => Some(Self::new(venv, follows && now.default == Some(minor), minor)),
-            None if follows || now.get(venv.site).is_none() => Self::of_default(venv, follows, now),
-            None => Some(Self::new(venv, false, venv.site)),
-        }
-    }
-
-    fn new(venv: &Venv, follows: bool, minor: Minor) -> Self {
-        let copies = venv.base.link == BaseLink::Copied;
-        Self { minor, follows: follows && !copies, copies }
-    }
-
-    /// The interpreter that makes it.
-    pub(crate) fn interpreter(self) -> PathBuf {
-        if self.follows { python::DEFAULT.into() } else { python::path_of(self.minor) }
-    }
-}
+use crate::venv::{Additions, Venv};
 
 /// Whether a rebuild for `minor` can be expected to work.
 pub(crate) fn readiness(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::stage::{from_beside, name_of};
+use super::states::Standing;
 use super::target::owner_of;
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
@@ -16,7 +17,7 @@ use crate::host::user::User;
 use crate::host::{Root, mount};
 use crate::owner::{self, Carried, Carry, Compare, Lines, Pass, Remove};
 use crate::python::Minor;
-use crate::store::{PendingRemoval, PreviousTree, Swap};
+use crate::store::{JournalState, PendingRemoval, PreviousTree, Swap};
 use crate::venv::{Flavour, Layout, Venv};
 
 /// How long it may take to look through two trees.
@@ -96,6 +97,17 @@ pub(super) fn only_in(tree: &Path, files: Lines) -> Option<String> {
             files.into_lines().join(", ")
         )
     })
+}
+
+/// Which tree is at the venv's path.
+pub(super) fn standing(venv: &Path, state: &JournalState) -> Standing {
+    let found = Parent::of(venv).ok().and_then(|parent| parent.identity(name_of(venv)));
+    match (found, state.swap()) {
+        (None, _) => Standing::Nothing,
+        (Some(found), Some(swap)) if found == swap.new => Standing::New,
+        (Some(found), Some(swap)) if found != swap.previous.identity => Standing::Neither,
+        (Some(_), _) => Standing::Previous,
+    }
 }
 
 /// Puts the old tree back into its place, unless it is there. The new one is aside then.

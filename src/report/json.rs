@@ -1,14 +1,16 @@
 //! The JSON that commands print: one object with a `schema_version`, stable.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::words;
 use crate::apt::{Build, ChangeKind};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
-use crate::plan::{Decision, Effect, Health, Plan, Policy, Remedy, State, Verdict};
-use crate::python::Version;
-use crate::repair::Job;
+use crate::plan::{Decision, Effect, Health, Phase, Plan, Policy, Remedy, State, Verdict};
+use crate::python::{self, Minor, Version};
 use crate::service::Service;
 use crate::store::{Event, PreviousTree, RegistryEntry};
 use crate::venv::{Additions, BaseLink, Flavour, Venv};
@@ -153,14 +155,30 @@ struct ChangeJson {
     kind: ChangeKind,
 }
 
+/// One decision, as `plan`, dry runs and `history` print it.
 #[derive(Debug, Serialize)]
 struct DecisionJson {
     id: String,
+    name: String,
     path: String,
     effect: Effect,
-    remedy: Remedy,
+    remedy: &'static str,
+    phase: Phase,
+    /// What a rebuild is for, what a rollback goes back to, or what a venv is pinned to.
+    target: Option<TargetJson>,
+    services: Vec<Service>,
     ready: bool,
+    blocks: bool,
     reasons: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct TargetJson {
+    python: Minor,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interpreter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<String>,
 }
 
 impl From<&Plan> for PlanJson {
@@ -187,61 +205,84 @@ impl From<&Plan> for PlanJson {
 
 impl From<&Decision> for DecisionJson {
     fn from(decision: &Decision) -> Self {
+        let interpreter = |path: &Path| Some(printable(path));
+        let target = match &decision.remedy {
+            Remedy::Rebuild { target, .. } => {
+                let interpreter = interpreter(&target.interpreter());
+                Some(TargetJson { python: target.minor, interpreter, tree: None })
+            }
+            Remedy::Pin { to, .. } => {
+                let interpreter = interpreter(&python::path_of(*to));
+                Some(TargetJson { python: *to, interpreter, tree: None })
+            }
+            Remedy::Restore { tree, minor, .. } => {
+                let tree = Some(printable(&tree.0));
+                Some(TargetJson { python: *minor, interpreter: None, tree })
+            }
+            _ => None,
+        };
         Self {
             id: decision.id.clone(),
-            path: printable(&decision.path),
+            name: decision.name.clone(),
+            path: printable(&decision.path.0),
             effect: decision.effect,
-            remedy: decision.remedy,
+            remedy: decision.remedy.word(),
+            phase: decision.phase,
+            target,
+            services: decision.services.clone(),
             ready: decision.ready(),
-            reasons: decision.reasons.clone(),
+            blocks: decision.blocks,
+            reasons: words::reasons(decision),
         }
     }
 }
 
-/// What `rebuild --dry-run` prints.
+/// What the dry runs of `rebuild` and `rollback` print.
 #[derive(Debug, Serialize)]
-pub(crate) struct JobsJson {
+pub(crate) struct DecisionsJson {
     schema_version: u64,
-    venvs: Vec<JobJson>,
+    venvs: Vec<DecisionJson>,
 }
 
-#[derive(Debug, Serialize)]
-struct JobJson {
-    id: String,
-    name: String,
-    path: String,
-    remedy: Remedy,
-    interpreter: Option<String>,
-}
-
-impl JobsJson {
-    pub(crate) fn new(jobs: &[Job]) -> Self {
-        let venvs = jobs
-            .iter()
-            .map(|job| JobJson {
-                id: job.entry.id.clone(),
-                name: job.entry.name.clone(),
-                path: printable(job.entry.path()),
-                remedy: job.remedy,
-                interpreter: job
-                    .target
-                    .filter(|_| job.remedy == Remedy::Rebuild)
-                    .map(|target| printable(target.interpreter())),
-            })
-            .collect();
+impl DecisionsJson {
+    pub(crate) fn new(decisions: &[Decision]) -> Self {
+        let venvs = decisions.iter().map(DecisionJson::from).collect();
         Self { schema_version: SCHEMA, venvs }
     }
 }
 
 /// What `history` prints.
 #[derive(Debug, Serialize)]
-pub(crate) struct HistoryJson<'a> {
+pub(crate) struct HistoryJson {
     schema_version: u64,
-    events: &'a [Event],
+    events: Vec<EventJson>,
 }
 
-impl<'a> HistoryJson<'a> {
-    pub(crate) fn new(events: &'a [Event]) -> Self {
+#[derive(Debug, Serialize)]
+struct EventJson {
+    at: Timestamp,
+    venv: String,
+    path: String,
+    what: String,
+    detail: String,
+    /// What was decided, where a decision was carried out or blocked the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<DecisionJson>,
+}
+
+impl HistoryJson {
+    pub(crate) fn new(events: &[Event]) -> Self {
+        let events = events
+            .iter()
+            .map(|event| EventJson {
+                at: event.at,
+                venv: event.venv.clone(),
+                path: printable(event.path()),
+                what: event.what.clone(),
+                detail: event.detail.clone(),
+                decision: event.decision.as_deref().map(DecisionJson::from),
+            })
+            .collect();
         Self { schema_version: SCHEMA, events }
     }
 }

@@ -10,13 +10,15 @@ mod words;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
-pub(crate) use json::{HistoryJson, JobsJson, ListJson, PlanJson, VenvJson};
+pub(crate) use json::{DecisionsJson, HistoryJson, ListJson, PlanJson, VenvJson};
 pub(crate) use progress::Progress;
-pub(crate) use words::{decision as decision_in_words, outcome_in_words, table};
+pub(crate) use words::{
+    decision as decision_in_words, pin as pin_in_words, reasons as reasons_in_words, table,
+    until as until_in_words,
+};
 
 use crate::apt::Change;
 use crate::plan::{Decision, Plan, Verdict};
-use crate::repair::Outcome;
 use crate::venv::Additions;
 
 /// To whom is spoken, and how.
@@ -92,6 +94,11 @@ impl Report {
         self.note(&words::decision(decision));
     }
 
+    /// What a dry run would do to one venv.
+    pub(crate) fn planned(&self, decision: &Decision) {
+        self.data(words::indented(&words::decision(decision)));
+    }
+
     /// The gate's answer, in the middle of apt's output.
     pub(crate) fn plan_for_apt(&self, plan: &Plan) {
         if plan.verdict() == Verdict::Block {
@@ -139,19 +146,21 @@ impl Report {
         }
     }
 
-    pub(crate) fn outcome(&self, name: &str, outcome: &Outcome) {
-        let Some((what, detail)) = outcome_in_words(outcome) else { return };
+    /// What was done to a venv, by a word and more.
+    pub(crate) fn outcome(&self, name: &str, (what, detail): (&str, String), notes: &[String]) {
         self.note(&format!("{name}: {what}: {detail}"));
-        for note in &outcome.notes {
+        for note in notes {
             self.note(&format!("{name}: note: {note}"));
         }
     }
 
-    pub(crate) fn blocked_by_failure(&self, plan: &Plan, names: &[&str]) {
+    pub(crate) fn blocked_by_failure(&self, plan: &Plan, ids: &[&str]) {
+        let failed = plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str()));
+        let names: Vec<&str> = failed.map(|decision| decision.name.as_str()).collect();
         self.note(&format!(
             "this run is blocked, dpkg was not started: {} cannot be moved to the interpreter that stays",
             names.join(", ")
         ));
-        self.hint(&words::way_to_keep(plan, names));
+        self.hint(&words::way_to_keep(plan, ids));
     }
 }

@@ -1,11 +1,12 @@
-//! Decisions, outcomes and tables in words.
+//! Decisions, reasons and tables in words.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::host::file::{printable, printable_within};
-use crate::plan::{Decision, Plan, Policy, Remedy};
-use crate::repair::{Done, Outcome};
+use crate::plan::{Decision, Phase, Plan, Policy, Reason, Remedy, Until};
+use crate::python::{DEFAULT, path_of};
+use crate::store::Pin;
 use crate::venv::Additions;
 
 /// What one message may have: apt's output is no place for all that somebody's venv says.
@@ -32,27 +33,103 @@ pub(super) fn lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// `shop (/srv/shop/venv): rebuild for the new interpreter`, and why.
+/// `shop (/srv/shop/venv): rebuild it for Python 3.13`, with which services, and why.
 pub(crate) fn decision(decision: &Decision) -> String {
-    let what = match decision.remedy {
-        Remedy::None if decision.blocks => "blocks",
-        Remedy::None => "is left alone",
-        Remedy::Restart => "its services are restarted",
-        Remedy::Refresh => {
-            "what it holds of its interpreter is refreshed, its services are restarted"
+    let what = match &decision.remedy {
+        Remedy::None if decision.blocks => "blocks".to_string(),
+        Remedy::None => "is left alone".into(),
+        Remedy::Restart => "is not changed".into(),
+        Remedy::Refresh => "gets its copies of the interpreter and its pyvenv.cfg refreshed".into(),
+        Remedy::Pin { to, .. } => format!("is pinned to {}", path_of(*to).display()),
+        Remedy::Rebuild { target, .. } => format!(
+            "is rebuilt for {} (Python {}){}",
+            target.interpreter().display(),
+            target.minor,
+            if decision.phase == Phase::BeforeDpkg { ", before dpkg runs" } else { "" }
+        ),
+        Remedy::Restore { tree, minor, .. } => {
+            format!("is rolled back to {} (Python {minor})", printable(&tree.0))
         }
-        Remedy::Pin => "stays with the interpreter it has",
-        Remedy::Rebuild if decision.before_dpkg => {
-            "is rebuilt for the interpreter that stays, before dpkg runs"
-        }
-        Remedy::Rebuild => "is rebuilt for the new interpreter, its services are restarted",
-        Remedy::Impossible => "cannot be repaired",
+        Remedy::Impossible => "cannot be repaired".into(),
     };
-    let mut text = format!("{} ({}) {what}", decision.name, printable(&decision.path));
-    for reason in &decision.reasons {
+    let mut text = format!("{} ({}) {what}", decision.name, printable(&decision.path.0));
+    if decision.acts() {
+        text.push_str(&services(decision));
+    }
+    for reason in reasons(decision) {
         let _ = write!(text, "\n{reason}");
     }
     text
+}
+
+fn services(decision: &Decision) -> String {
+    if decision.services.is_empty() {
+        return "; no service was found that runs out of it".into();
+    }
+    let names: Vec<String> = decision.services.iter().map(ToString::to_string).collect();
+    match decision.remedy {
+        Remedy::Pin { outdated: false, .. } => format!("; {} keeps running", names.join(", ")),
+        _ => format!("; restarts {}", names.join(", ")),
+    }
+}
+
+/// Why something is decided.
+pub(crate) fn reasons(decision: &Decision) -> Vec<String> {
+    decision.reasons.iter().map(reason).collect()
+}
+
+fn reason(reason: &Reason) -> String {
+    match reason {
+        Reason::NotDebian(path) => {
+            format!("its base interpreter {} is not Debian's", printable(&path.0))
+        }
+        Reason::BrokenBefore => "it was broken before this change".into(),
+        Reason::Mended => "it was broken before this change, which mends it".into(),
+        Reason::DefaultMoves { to, site } => {
+            format!("{DEFAULT} will run {to}, its packages are for {site}")
+        }
+        Reason::DefaultRemoved => format!("{DEFAULT} is removed"),
+        Reason::Removed(minor) => format!("{} is removed", path_of(*minor).display()),
+        Reason::OldInMemory => "running processes keep the old interpreter in memory".into(),
+        Reason::CopyOutdated { breaks: true } => {
+            "its copied interpreter does not match the new library: it crashes or fails to import"
+                .into()
+        }
+        Reason::CopyOutdated { breaks: false } => {
+            "its copied interpreter does not match the new library: it misses the new one's fixes"
+                .into()
+        }
+        Reason::PolicyBlocks => "its policy is \"block\"".into(),
+        Reason::UvCompares => {
+            "uv recreates a venv whose pyvenv.cfg names another version than its interpreter's"
+                .into()
+        }
+        Reason::NoWayBack => "its old interpreter is removed in the same transaction, so that a failing rebuild would leave it dead".into(),
+        Reason::NoOtherInterpreter => {
+            "no other interpreter is installed that it could be rebuilt for".into()
+        }
+        Reason::NotReady(why) => why.clone(),
+        Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
+    }
+}
+
+/// How long a venv stays pinned, and why.
+pub(crate) fn until(until: Until, because: Option<&str>) -> String {
+    let why = match until {
+        Until::Transaction => "for the apt run that is going on",
+        Until::Rebuilt => "until it is rebuilt",
+        Until::Policy => "its policy is \"pin\"",
+        Until::Asked => "it was rolled back",
+    };
+    match because.and_then(|because| because.lines().next()) {
+        Some(because) => format!("{why}: {because}"),
+        None => why.into(),
+    }
+}
+
+/// Why a venv is pinned.
+pub(crate) fn pin(pin: &Pin) -> String {
+    until(pin.until, pin.because.as_deref())
 }
 
 /// So many of a venv's own files are named.
@@ -77,11 +154,11 @@ pub(super) fn additions(additions: &Additions) -> Vec<(&'static str, String)> {
 
 /// Why a venv blocks: the venv, the interpreter, from, to.
 pub(super) fn block(decision: &Decision) -> String {
-    let mut text = format!("{} ({})", decision.name, printable(&decision.path));
+    let mut text = format!("{} ({})", decision.name, printable(&decision.path.0));
     if let Some(change) = &decision.change {
         let _ = write!(text, "\ninterpreter: {change}");
     }
-    for reason in &decision.reasons {
+    for reason in reasons(decision) {
         let _ = write!(text, "\n{reason}");
     }
     text
@@ -112,9 +189,9 @@ pub(super) fn remediation(plan: &Plan) -> String {
 }
 
 /// What a person can do where venvs could not be moved to the interpreter that stays.
-pub(super) fn way_to_keep(plan: &Plan, names: &[&str]) -> String {
+pub(super) fn way_to_keep(plan: &Plan, ids: &[&str]) -> String {
     let failed: Vec<&Decision> =
-        plan.decisions.iter().filter(|one| names.contains(&one.name.as_str())).collect();
+        plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str())).collect();
     let packages: Vec<String> = programs(&failed)
         .into_iter()
         .flat_map(|program| [program.clone(), format!("{program}-minimal")])
@@ -141,62 +218,10 @@ fn paths(decisions: &[&Decision]) -> String {
         return "PATH...".to_string();
     }
     let quoted = |decision: &&Decision| {
-        let path = printable(&decision.path);
+        let path = printable(&decision.path.0);
         shlex::try_quote(&path).map_or_else(|_| path.clone(), std::borrow::Cow::into_owned)
     };
     decisions.iter().map(quoted).collect::<Vec<_>>().join(" ")
-}
-
-/// What was done, by a word and a sentence; nothing for nothing.
-pub(crate) fn outcome_in_words(outcome: &Outcome) -> Option<(&'static str, String)> {
-    let (what, mut detail) = match &outcome.done {
-        Done::Nothing => return None,
-        Done::Restarted => ("restarted", "its services run the new interpreter".into()),
-        Done::Refreshed => {
-            ("refreshed", "what it holds of its interpreter is the new one's".into())
-        }
-        Done::Rebuilt { minor, previous } => (
-            "rebuilt",
-            format!(
-                "for Python {minor}; the old environment is kept at {}",
-                printable(previous.path())
-            ),
-        ),
-        Done::Pinned { minor, because, services } => {
-            let mut text = match because {
-                None => format!("stays with Python {minor}"),
-                Some(why) => {
-                    format!("works with Python {minor} as before; it was not rebuilt: {why}")
-                }
-            };
-            if let Some(services) = services {
-                let _ = write!(text, "\nbut {services}");
-            }
-            ("pinned", text)
-        }
-        Done::RolledBack { because } => {
-            ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))
-        }
-        Done::Restored { minor, previous, because, .. } => {
-            let mut text = format!(
-                "to the previous environment a rebuild, Python {minor}; what stood there is kept at {}",
-                printable(previous.path())
-            );
-            if let Some(because) = because {
-                let _ = write!(text, "\nbut {because}");
-            }
-            ("rolled-back", text)
-        }
-        Done::Failed { because, state } => ("failed", format!("{because}\n{state}")),
-        Done::Unfinished { because } => {
-            ("failed", format!("{because}\nwhat is left to do: `venvguard resume`"))
-        }
-    };
-    let names: Vec<String> = outcome.restarted.iter().map(ToString::to_string).collect();
-    if !names.is_empty() {
-        let _ = write!(detail, "\nrestarted {}", names.join(", "));
-    }
-    Some((what, detail))
 }
 
 /// Columns as wide as they have to be.
@@ -221,14 +246,10 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::python::Minor;
-    use crate::store::PreviousTree;
-
-    fn outcome(done: Done) -> Outcome {
-        let restarted = vec!["systemd:shop".parse().unwrap()];
-        Outcome { id: "1".into(), done, restarted, notes: Vec::new() }
-    }
 
     #[test]
     fn what_a_venv_says_is_text_and_begins_no_message() {
@@ -251,13 +272,13 @@ mod tests {
     /// A venv that a change of `/usr/bin/python3.11` blocks or strands.
     fn decided(path: &str, policy: Policy, version: &str) -> Decision {
         use crate::apt::samples::system;
-        use crate::plan::{Phase, Readiness, assess, decide, samples::subject};
+        use crate::plan::{samples::subject, upgrade};
         let before = system(&["3.11.2-6"]);
         let after = if version.is_empty() { system(&[]) } else { system(&[version]) };
         let mut subject = subject(crate::venv::BaseLink::Pinned, Minor::new(3, 11));
         (subject.policy, subject.venv.path) = (policy, path.into());
-        let assessment = assess(&subject, &before, &after);
-        decide(&subject, assessment, &Readiness::Ready, &before, &after, Phase::BeforeDpkg)
+        let facts = std::collections::BTreeMap::new();
+        upgrade(&[subject], &facts, &before, &after, Phase::BeforeDpkg).decisions.remove(0)
     }
 
     #[test]
@@ -275,7 +296,7 @@ mod tests {
         let gone = decided("/srv/shop", Policy::Auto, "");
         assert!(gone.blocks, "{gone:?}");
         assert_eq!(
-            way(&[gone.clone(), Decision { path: "/srv/blog".into(), ..gone.clone() }]),
+            way(&[gone.clone(), Decision { path: Path::new("/srv/blog").into(), ..gone.clone() }]),
             "keep Python as it is and upgrade the rest: `apt-mark hold python3.11-minimal`\n\
              or let venvguard only warn: `venvguard register --policy warn /srv/shop /srv/blog`"
         );
@@ -286,25 +307,10 @@ mod tests {
         );
         let plan = Plan { decisions: vec![gone.clone()], ..Plan::default() };
         assert_eq!(
-            way_to_keep(&plan, &[&gone.name]),
+            way_to_keep(&plan, &[&gone.id]),
             "fix the cause above and run apt again\n\
              or keep the interpreter: `apt-mark manual python3.11 python3.11-minimal`"
         );
-    }
-
-    #[test]
-    fn a_rebuild_tells_minor_kept_tree_and_services() {
-        let previous = PreviousTree::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
-        let (what, detail) =
-            outcome_in_words(&outcome(Done::Rebuilt { minor: Minor::new(3, 13), previous }))
-                .unwrap();
-        assert_eq!(what, "rebuilt");
-        assert_eq!(
-            indented(&detail),
-            "for Python 3.13; the old environment is kept at /srv/.venv.old\n    \
-             restarted systemd:shop.service"
-        );
-        assert_eq!(outcome_in_words(&outcome(Done::Nothing)), None);
     }
 
     #[test]

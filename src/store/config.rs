@@ -41,6 +41,15 @@ pub(crate) struct Config {
     pub(crate) users: UserSettings,
 }
 
+impl Config {
+    /// How many venvs are worked on at once.
+    pub(crate) fn at_once(&self, asked: Option<usize>) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = asked.filter(|jobs| *jobs > 0);
+        wanted.or(Some(self.jobs).filter(|jobs| *jobs > 0)).unwrap_or(cores.min(4))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PathText, Store, StoreError};
 use crate::host::{audit, clock, fault, file};
+use crate::plan::Decision;
 
 const NAME: &str = "history.jsonl";
 const LIMIT: u64 = 64 << 20;
@@ -33,9 +34,16 @@ pub(crate) struct Event {
     /// What was done: `rebuilt`, `refreshed`, `pinned`, `restarted`, `rolled-back`, `blocked`, `failed`.
     pub(crate) what: String,
     pub(crate) detail: String,
+    /// What was decided, where something was done because of a decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) decision: Option<Box<Decision>>,
 }
 
 impl Event {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+
     pub(crate) fn new(venv: &str, path: &Path, what: &str, detail: impl Into<String>) -> Self {
         Self {
             at: clock::now(),
@@ -43,7 +51,13 @@ impl Event {
             path: path.into(),
             what: what.to_string(),
             detail: file::within(&detail.into(), DETAIL),
+            decision: None,
         }
+    }
+
+    /// The same, because of a decision.
+    pub(crate) fn of(self, decision: &Decision) -> Self {
+        Self { decision: Some(Box::new(decision.clone())), ..self }
     }
 }
 

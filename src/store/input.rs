@@ -16,7 +16,7 @@ use crate::plan::Policy;
 const REGISTRY: &[&str] = &[r#"{"schema_version": 1, "venvs": [
     {"id": "0a1b2c3d", "name": "shop", "path": "/srv/shop/venv", "policy": "auto",
      "services": [{"manager": "systemd", "name": "web.service"}], "check": ["/bin/true"],
-     "registered_at": "2026-01-01T00:00:00Z", "pin": {"at": "2026-01-01T00:00:00Z", "to": "3.11", "reason": "x"}},
+     "registered_at": "2026-01-01T00:00:00Z", "pin": {"at": "2026-01-01T00:00:00Z", "to": "3.11", "until": "rebuilt", "because": "x"}},
     {"id": "1", "name": "blog", "path": {"bytes": "2f737276ff"}, "registered_at": "2026-01-01T00:00:00Z",
      "previous_trees": [{"at": "2026-01-01T00:00:00Z", "path": "/srv/.venv.venvguard-x", "identity": [1, 2], "followed": true}]}],
     "pending_removals": [{"path": "/srv/.venv.venvguard-y", "identity": [3, 4]}]}"#];

@@ -6,14 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Event, PathText, PreviousTree, Store, StoreError, parse, registry};
 use crate::host::file::printable;
-use crate::host::path_text;
 use crate::host::{clock, file, tree};
+use crate::plan::Decision;
 use crate::python::Minor;
-use crate::service::Service;
 
 const SCHEMA: u64 = 1;
 const LIMIT: u64 = 4 << 20;
@@ -23,23 +22,18 @@ const LIMIT: u64 = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub(crate) struct JournalEntry {
     schema_version: u64,
-    #[serde(deserialize_with = "registry::id")]
-    pub(crate) id: String,
-    #[serde(deserialize_with = "registry::name")]
-    pub(crate) name: String,
-    #[serde(deserialize_with = "path_text::absolute")]
-    path: PathText,
     pub(crate) begun_at: Timestamp,
-    pub(crate) progress: JournalState,
-    /// The services that were up and have to be up again.
-    pub(crate) services: Vec<Service>,
+    pub(crate) state: JournalState,
+    /// What is carried out. Its services were up and have to be up again.
+    #[serde(deserialize_with = "decision")]
+    pub(crate) decision: Decision,
     /// Other units that were stopped with them, and have to be started again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) units: Vec<String>,
 }
 
-/// The step that is begun. Which tree stands at the venv's path is never written down: it
-/// is asked by the trees' identities.
+/// What was begun. Which tree is at the venv's path is never written down: the trees' identities
+/// tell. `repair::states` says what is done next in each state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum JournalState {
@@ -47,47 +41,57 @@ pub(crate) enum JournalState {
     Restarting,
     /// Interpreters in `bin` are being replaced one by one: doing it again is right.
     Refreshing,
-    /// A successor is built aside; the venv itself is untouched. Its identity is known once
-    /// its directory is made.
-    Staging { aside: PathText, new: Option<tree::Identity> },
-    /// The successor is built in the venv's place, because it cannot be laid over it.
-    InPlace(Swap),
-    /// The successor takes the venv's place, and its services have to prove it.
+    /// A new tree is built beside the venv, which is untouched. Its identity is known once its
+    /// directory exists.
+    Preparing { aside: PathText, new: Option<tree::Identity> },
+    /// The new tree is built at the venv's path, because it cannot be bound over it.
+    BuildingInPlace(Swap),
+    /// The new tree is swapped in, and its services have to prove it.
     Swapping(Swap),
-    /// The previous environment takes the venv's place again because somebody wants it;
-    /// `follows`, where it belongs on the default interpreter.
-    RollingBack { swap: Swap, follows: bool },
+    /// The new tree did not prove itself: the previous environment is swapped back in.
+    Returning(Swap),
+    /// A previous environment is swapped in because somebody asks for it.
+    Restoring(Swap),
 }
 
 impl JournalState {
-    /// What is begun, by a word and a few more; nothing for what only gets ready.
+    /// The trees that change places.
+    pub(crate) fn swap(&self) -> Option<&Swap> {
+        match self {
+            Self::BuildingInPlace(swap)
+            | Self::Swapping(swap)
+            | Self::Returning(swap)
+            | Self::Restoring(swap) => Some(swap),
+            Self::Restarting | Self::Refreshing | Self::Preparing { .. } => None,
+        }
+    }
+
+    /// What is begun, for the system's journal; nothing for what only gets ready.
     fn in_words(&self) -> Option<(&'static str, String)> {
         let trees = |swap: &Swap| {
-            format!("the previous environment goes to {}", printable(swap.previous.path()))
+            format!("the environment in place moves to {}", printable(swap.previous.path()))
         };
         Some(match self {
-            Self::Staging { new: None, .. } => return None,
-            Self::Staging { aside, .. } => {
-                ("building", format!("its successor, at {}", printable(&aside.0)))
+            Self::Preparing { new: None, .. } => return None,
+            Self::Preparing { aside, .. } => {
+                ("building", format!("a new environment at {}", printable(&aside.0)))
             }
-            Self::InPlace(swap) => {
-                ("building", format!("its successor in its place; {}", trees(swap)))
+            Self::BuildingInPlace(swap) => {
+                ("building", format!("a new environment in place; {}", trees(swap)))
             }
             Self::Restarting => ("restarting", "its services".to_string()),
-            Self::Refreshing => ("refreshing", "the interpreters that it holds".to_string()),
-            Self::Swapping(swap) => ("exchanging", trees(swap)),
-            Self::RollingBack { swap, .. } => ("rolling-back", trees(swap)),
+            Self::Refreshing => ("refreshing", "its copied interpreters".to_string()),
+            Self::Swapping(swap) => ("swapping", trees(swap)),
+            Self::Returning(swap) => ("swapping-back", trees(swap)),
+            Self::Restoring(swap) => ("rolling-back", trees(swap)),
         })
     }
 
-    /// Whether the tree that stood at the venv's path is beside it.
+    /// Whether the previous environment is beside the venv's path.
     pub(crate) fn has_taken_the_venv_away(&self) -> bool {
-        match self {
-            Self::InPlace(swap) | Self::Swapping(swap) | Self::RollingBack { swap, .. } => {
-                tree::identity(swap.previous.path()) == Some(swap.previous.identity)
-            }
-            Self::Restarting | Self::Refreshing | Self::Staging { .. } => false,
-        }
+        self.swap().is_some_and(|swap| {
+            tree::identity(swap.previous.path()) == Some(swap.previous.identity)
+        })
     }
 }
 
@@ -103,42 +107,43 @@ pub(crate) struct Swap {
     pub(crate) minor: Minor,
 }
 
+/// A decision about a venv that can be registered.
+fn decision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decision, D::Error> {
+    let decision = Decision::deserialize(deserializer)?;
+    registry::check(&decision.id, &decision.name).map_err(serde::de::Error::custom)?;
+    Ok(decision)
+}
+
 impl JournalEntry {
-    pub(crate) fn new(
-        id: &str,
-        name: &str,
-        path: &Path,
-        progress: JournalState,
-        services: Vec<Service>,
-    ) -> Self {
+    pub(crate) fn new(decision: &Decision, state: JournalState, units: &[String]) -> Self {
         Self {
             schema_version: SCHEMA,
-            id: id.to_string(),
-            name: name.to_string(),
-            path: path.into(),
             begun_at: clock::now(),
-            progress,
-            services,
-            units: Vec::new(),
+            state,
+            decision: decision.clone(),
+            units: units.to_vec(),
         }
     }
 
-    /// The same, with other units to be started.
-    pub(crate) fn with_units(self, units: &[String]) -> Self {
-        Self { units: units.to_vec(), ..self }
+    pub(crate) fn id(&self) -> &str {
+        &self.decision.id
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.decision.name
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path.0
+        &self.decision.path.0
     }
 }
 
 impl Store {
     /// Records a step before it is begun.
     pub(crate) fn write_journal(&self, entry: &JournalEntry) -> Result<(), StoreError> {
-        self.save(&format!("journal/{}.json", entry.id), entry)?;
-        if let Some((action, detail)) = entry.progress.in_words() {
-            self.audit(&Event::new(&entry.name, entry.path(), action, detail));
+        self.save(&format!("journal/{}.json", entry.id()), entry)?;
+        if let Some((action, detail)) = entry.state.in_words() {
+            self.audit(&Event::new(entry.name(), entry.path(), action, detail));
         }
         Ok(())
     }
@@ -165,11 +170,11 @@ impl Store {
     pub(crate) fn open_journal(&self) -> Vec<Result<JournalEntry, StoreError>> {
         let read = |path: &PathBuf| {
             let entry: JournalEntry = parse(path, &file::read_own(path, LIMIT)?, SCHEMA)?;
-            if path.file_stem().is_some_and(|stem| stem == entry.id.as_str()) {
+            if path.file_stem().is_some_and(|stem| stem == entry.id()) {
                 return Ok(entry);
             }
             let reason =
-                format!("it is about the venv {:?}, whose journal has another name", entry.id);
+                format!("it is about the venv {:?}, whose journal has another name", entry.id());
             Err(StoreError::Damaged { path: path.clone(), line: 1, reason })
         };
         self.journal_files().iter().map(read).collect()
@@ -196,17 +201,11 @@ mod tests {
     fn an_open_entry_is_found_until_it_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
-        let path = Path::new("/srv/shop/venv");
         let aside = PathText("/srv/shop/.venv.aside".into());
-        let mut entry = JournalEntry::new(
-            "1",
-            "shop",
-            path,
-            JournalState::Staging { aside, new: None },
-            Vec::new(),
-        );
+        let state = JournalState::Preparing { aside, new: None };
+        let mut entry = JournalEntry::new(&crate::plan::samples::decision(), state, &[]);
         store.write_journal(&entry).unwrap();
-        entry.progress = JournalState::Restarting;
+        entry.state = JournalState::Restarting;
         store.write_journal(&entry).unwrap();
         let open: Vec<_> = store.open_journal().into_iter().map(Result::unwrap).collect();
         assert_eq!(open, [entry]);

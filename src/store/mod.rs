@@ -14,6 +14,7 @@ mod history;
 mod input;
 mod journal;
 mod place;
+mod prepared;
 mod previous;
 mod registry;
 mod transaction;
@@ -32,6 +33,7 @@ pub(crate) use config::{Config, EngineChoice};
 pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{JournalEntry, JournalState, Swap};
+pub(crate) use prepared::{BuiltFor, PreparedTree};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
 pub(crate) use registry::{Pin, Registry, RegistryEntry};
 pub(crate) use transaction::{Pending, TransactionRecord};
@@ -369,7 +371,11 @@ mod tests {
             registry.add(Path::new(path), None, crate::plan::Policy::Auto).unwrap();
         }
         for entry in registry.venvs.iter_mut().take(2) {
-            entry.pin = Some(Pin::new(crate::python::Minor::new(3, 11), &because));
+            entry.pin = Some(Pin::new(
+                crate::python::Minor::new(3, 11),
+                crate::plan::Until::Rebuilt,
+                Some(&because),
+            ));
         }
         store.save_registry(&registry).unwrap();
         let size = std::fs::metadata(store.dir().join(REGISTRY)).unwrap().len();

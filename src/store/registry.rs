@@ -12,7 +12,8 @@ use super::PathText;
 use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
-use crate::plan::Policy;
+use crate::plan::{Policy, Until};
+use crate::python::Minor;
 use crate::service::Service;
 use crate::venv::Relax;
 
@@ -74,16 +75,20 @@ pub(crate) struct RegistryEntry {
 pub(crate) struct Pin {
     pub(crate) at: Timestamp,
     /// The minor version it is pinned to.
-    pub(crate) to: crate::python::Minor,
-    pub(crate) reason: String,
+    pub(crate) to: Minor,
+    pub(crate) until: Until,
+    /// Why it was not rebuilt instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) because: Option<String>,
     /// The links in `bin` that were changed for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) links: Vec<RelinkedName>,
 }
 
 impl Pin {
-    pub(crate) fn new(to: crate::python::Minor, reason: &str) -> Self {
-        Self { at: clock::now(), to, reason: file::within(reason, REASON), links: Vec::new() }
+    pub(crate) fn new(to: Minor, until: Until, because: Option<&str>) -> Self {
+        let because = because.map(|text| file::within(text, REASON));
+        Self { at: clock::now(), to, until, because, links: Vec::new() }
     }
 }
 
@@ -277,22 +282,37 @@ impl Registry {
     }
 }
 
-/// An id as it is stored: it is part of files' names.
-pub(super) fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+/// An id as it is stored.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
-    let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    fits.then_some(id)
-        .ok_or_else(|| serde::de::Error::custom("an id is made of letters and digits"))
+    if is_id(&id) { Ok(id) } else { Err(serde::de::Error::custom(MALFORMED_ID)) }
 }
 
 /// A name as it is stored.
-pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_name(&name) {
         Ok(name)
     } else {
         Err(serde::de::Error::custom(NameError::Malformed { name }))
     }
+}
+
+/// Checks an id and a name that are stored outside the registry.
+pub(super) fn check(id: &str, name: &str) -> Result<(), String> {
+    if !is_id(id) {
+        return Err(MALFORMED_ID.into());
+    }
+    if !is_name(name) {
+        return Err(NameError::Malformed { name: name.into() }.to_string());
+    }
+    Ok(())
+}
+
+const MALFORMED_ID: &str = "an id is made of letters and digits";
+
+fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn is_name(name: &str) -> bool {
@@ -318,8 +338,9 @@ mod tests {
     #[test]
     fn a_reason_without_end_is_cut_short() {
         let flood = "\u{1b}é".repeat(1 << 20);
-        let pinned = Pin::new(crate::python::Minor::new(3, 11), &flood);
-        assert!(pinned.reason.len() <= REASON && pinned.reason.ends_with('…'));
+        let pin = Pin::new(Minor::new(3, 11), Until::Rebuilt, Some(&flood));
+        let because = pin.because.unwrap();
+        assert!(because.len() <= REASON && because.ends_with('…'));
     }
 
     /// Another id would orphan the recipe of a declared venv, whose id is not stored until

@@ -113,7 +113,7 @@ fn each_decision_is_a_line_in_the_journal() {
     system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     let lines = journal.lines();
-    has(&lines, "allowed", "stays with the interpreter it has");
+    has(&lines, "allowed", "is pinned to /usr/bin/python3.11");
     has(&lines, "pinning", "to Python 3.11: for the apt run that is going on");
     system.hook("post-invoke", &[]).expect(0);
     has(&journal.lines(), "unpinned", "follows /usr/bin/python3 again");
@@ -163,20 +163,29 @@ fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_besid
         },
         "new": [0, 0], "minor": "3.11",
     });
-    let staging = serde_json::json!({ "aside": "/srv/gone/.aside", "new": null });
-    for (code, progress) in [(0, ("staging", staging)), (1, ("in-place", swap))] {
+    let preparing = serde_json::json!({ "aside": "/srv/gone/.aside", "new": null });
+    for (code, state) in [(0, ("preparing", preparing)), (1, ("building-in-place", swap))] {
         let system = system();
         system.run(&["register", "/srv/shop/venv"]).expect(0);
         let registry: serde_json::Value =
             serde_json::from_str(&system.read("/var/lib/venvguard/registry.json")).unwrap();
         let id = registry["venvs"][0]["id"].as_str().unwrap();
         let journal = serde_json::json!({
-            "schema_version": 1, "id": id, "name": "shop", "path": "/srv/gone/venv",
-            "begun_at": "2026-01-01T00:00:00Z", "progress": { progress.0: progress.1 }, "services": [],
+            "schema_version": 1, "begun_at": "2026-01-01T00:00:00Z", "state": { state.0: state.1 },
+            "decision": {
+                "id": id, "name": "shop", "path": "/srv/gone/venv", "policy": "auto",
+                "effect": "none", "change": null, "remedy": "restart", "phase": "now",
+                "follows": true, "pin_during_dpkg": false, "services": [], "were_up": [],
+                "blocks": false, "reasons": [],
+            },
         });
         system.write(&format!("/var/lib/venvguard/journal/{id}.json"), &journal.to_string());
         let said = system.run(&["unregister", "shop"]).expect(code);
-        assert!(said.stderr.contains("cannot end an interrupted repair: shop"), "{}", said.stderr);
+        assert!(
+            said.stderr.contains("cannot finish an interrupted repair: shop"),
+            "{}",
+            said.stderr
+        );
         let is_registered = system.read("/var/lib/venvguard/registry.json").contains("shop");
         assert_eq!(is_registered, code == 1);
     }
@@ -288,7 +297,7 @@ fn apts_own_dry_run_changes_nothing() {
     let before = system.state();
     let list = format!("VERSION 3\nDebug::pkgDPkgPM=1\n\n{}\n", MINOR_UPGRADE.join("\n"));
     let said = system.hook_with("pre-install", &list).expect(0);
-    assert!(said.stderr.contains("shop (/srv/shop/venv) stays with"), "{}", said.stderr);
+    assert!(said.stderr.contains("shop (/srv/shop/venv) is pinned to"), "{}", said.stderr);
     system.hook_with("post-invoke", "").expect(0);
     assert_eq!(system.state(), before);
     assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3");
@@ -352,7 +361,7 @@ fn a_venv_that_lost_its_interpreter_without_a_gate_is_told_of() {
     system.run(&["register", "/srv/old/venv"]).expect(0);
     system.remove_python("3.13");
     let said = system.run(&["resume"]);
-    assert!(said.stderr.contains("/usr/bin/python3.13 goes away"), "{}", said.stderr);
+    assert!(said.stderr.contains("/usr/bin/python3.13 is removed"), "{}", said.stderr);
     assert!(said.stderr.contains("old (/srv/old/venv)"), "{}", said.stderr);
 }
 
@@ -406,7 +415,7 @@ fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
     system.run(&["register", "/srv/old/venv"]).expect(0);
     let removal = ["python3.11-minimal 3.11.2-6 amd64 allowed > - - none **REMOVE**"];
     let said = system.hook("pre-install", &removal).expect(10);
-    assert!(said.stderr.contains("/usr/bin/python3.11 goes away"), "{}", said.stderr);
+    assert!(said.stderr.contains("/usr/bin/python3.11 is removed"), "{}", said.stderr);
 }
 
 #[test]

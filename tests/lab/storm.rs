@@ -176,9 +176,9 @@ impl<'a> Storm<'a> {
             return Ok("none".to_owned());
         }
         let entry: serde_json::Value = serde_json::from_str(&open)?;
-        let progress = &entry["progress"];
-        let of_object = || progress.as_object().and_then(|one| one.keys().next().cloned());
-        progress.as_str().map(str::to_owned).or_else(of_object).context("no progress")
+        let state = &entry["state"];
+        let of_object = || state.as_object().and_then(|one| one.keys().next().cloned());
+        state.as_str().map(str::to_owned).or_else(of_object).context("no state")
     }
 
     fn is_survived(&self, fault: Fault, command: &Command, said: &Said) -> Result<()> {

@@ -23,7 +23,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     for entry in journal {
         findings.push(match entry {
             Ok(entry) => Finding::fault(
-                format!("an interrupted repair of {} is not ended", printable(&entry.name)),
+                format!("an interrupted repair of {} is not ended", printable(entry.name())),
                 "`venvguard resume`",
             ),
             Err(error) => finding(store, &error),

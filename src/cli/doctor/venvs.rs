@@ -1,28 +1,28 @@
 //! Whether each registered venv works, and could be made again.
 
-use super::super::list::healths;
 use super::Finding;
 use crate::guard::Guard;
 use crate::host::Program;
 use crate::host::command;
 use crate::host::file::printable;
 use crate::host::tree;
+use crate::inventory::healths;
 use crate::plan::{Policy, Readiness, State};
 use crate::repair;
 use crate::store::{PendingRemoval, RegistryEntry};
 
 pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     // The state's own faults are told by its own examination.
-    let Ok(survey) = guard.look() else { return Vec::new() };
+    let Ok(inventory) = guard.inventory() else { return Vec::new() };
     let Ok(now) = guard.interpreters() else { return Vec::new() };
-    let Ok(healths) = healths(guard, &survey) else { return Vec::new() };
+    let healths = healths(&guard.context(), &inventory, &now);
     let mut findings = vec![of_users(guard)];
     let stands = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
-    findings.extend(survey.registry.pending_removals.iter().filter(stands).map(|one| {
+    findings.extend(inventory.registry.pending_removals.iter().filter(stands).map(|one| {
         let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
         Finding::fault(what, "`venvguard resume`")
     }));
-    for ((entry, venv), health) in healths {
+    for ((entry, venv), health) in inventory.entries().zip(healths) {
         let name = &entry.name;
         let mend = match health.state {
             State::Healthy => None,

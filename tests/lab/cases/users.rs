@@ -164,7 +164,7 @@ fn guarded(machine: &Machine) -> Result<()> {
 
     let told =
         machine.must("journalctl --quiet -t venvguard _UID=1000 VENVGUARD_VENV=followed -o cat")?;
-    for act in ["exchanging", "restart: user:web.service", "rebuilt"] {
+    for act in ["swapping", "restart: user:web.service", "rebuilt"] {
         ensure!(
             told.contains(&format!("followed: {act}")),
             "{act:?} is not in the journal: {told}"

@@ -1,0 +1,200 @@
+//! Asks what `plan` needs to know about the venvs, and lets it decide. Nothing is changed.
+
+use std::path::Path;
+
+use super::Guard;
+use crate::inventory::{Asked, Inventory, declared_services, facts, healths, subject};
+use crate::plan::{
+    self, Decision, Facts, Phase, Plan, Questions, RepairFor, Request, State, Target, Wish,
+};
+use crate::python::Interpreters;
+use crate::repair::{self, Job, RollbackError};
+use crate::store::{RegistryEntry, TransactionRecord};
+use crate::venv::Venv;
+
+impl Guard {
+    /// What an upgrade from `before` to `after` does to every venv, and what is done about it.
+    pub(crate) fn propose_upgrade(
+        &self,
+        inventory: &Inventory,
+        before: &Interpreters,
+        after: &Interpreters,
+        made: Phase,
+        record: Option<&TransactionRecord>,
+    ) -> Plan {
+        let subjects = inventory.subjects();
+        let asked: Vec<Asked> = subjects
+            .iter()
+            .map(|subject| Asked {
+                id: subject.id.clone(),
+                questions: plan::questions(subject, before, after),
+                target: after.default,
+            })
+            .collect();
+        let facts = facts(&self.context(), inventory, &asked, record);
+        plan::upgrade(&subjects, &facts, before, after, made)
+    }
+
+    /// What mends every venv that is not as it should be.
+    pub(crate) fn propose_repair(
+        &self,
+        inventory: &Inventory,
+        now: &Interpreters,
+        wish: Wish,
+        whom: RepairFor,
+    ) -> Vec<Decision> {
+        let healths = healths(&self.context(), inventory, now);
+        let unwell: Vec<(&RegistryEntry, &Venv, State)> = inventory
+            .entries()
+            .zip(healths)
+            .filter_map(|((entry, venv), health)| Some((entry, venv.as_ref().ok()?, health.state)))
+            .collect();
+        let asked: Vec<Asked> = unwell
+            .iter()
+            .map(|(entry, venv, state)| {
+                let subject = subject(entry, venv);
+                let questions = plan::questions_of_repair(&subject, *state, whom);
+                asked(entry, venv, questions, now, wish)
+            })
+            .collect();
+        let facts = facts(&self.context(), inventory, &asked, None);
+        let none = Facts::default();
+        unwell
+            .into_iter()
+            .filter_map(|(entry, venv, state)| {
+                let facts = facts.get(&entry.id).unwrap_or(&none);
+                plan::repair(&subject(entry, venv), state, facts, now, wish, whom)
+            })
+            .collect()
+    }
+
+    /// What is done because somebody asks for these venvs to be rebuilt.
+    pub(crate) fn propose_rebuilds(
+        &self,
+        inventory: &Inventory,
+        ids: &[&str],
+        now: &Interpreters,
+        wish: Wish,
+    ) -> Vec<Decision> {
+        let venvs: Vec<_> = ids.iter().filter_map(|id| inventory.get(id)).collect();
+        let questions = Questions { readiness: true, services: true };
+        let asked: Vec<Asked> = venvs
+            .iter()
+            .filter(|(_, venv)| venv.base.is_debian)
+            .map(|(entry, venv)| asked(entry, venv, questions, now, wish))
+            .collect();
+        let facts = facts(&self.context(), inventory, &asked, None);
+        let none = Facts::default();
+        venvs
+            .into_iter()
+            .map(|(entry, venv)| {
+                let facts = facts.get(&entry.id).unwrap_or(&none);
+                plan::request(&subject(entry, venv), Request::Rebuild(wish), facts, now)
+            })
+            .collect()
+    }
+
+    /// What is done because somebody asks for a previous environment, the latest or the one that
+    /// is `wanted`.
+    pub(crate) fn propose_rollback(
+        &self,
+        inventory: &Inventory,
+        entry: &RegistryEntry,
+        now: &Interpreters,
+        wanted: Option<&Path>,
+    ) -> Result<Job, RollbackError> {
+        let context = self.context();
+        let (previous, tree) = repair::previous_environment(&context, now, entry, wanted)?;
+        let questions = Questions { readiness: false, services: true };
+        let asked = Asked { id: entry.id.clone(), questions, target: None };
+        let known = facts(&context, inventory, &[asked], None).remove(&entry.id);
+        // What is in place may be no venv any more: that is a reason to go back. Then only what
+        // was declared is known to run out of it.
+        let facts = known.unwrap_or_else(|| declared_services(&context, entry));
+        let venv = Venv { path: entry.path().to_path_buf(), ..tree.clone() };
+        let (identity, followed) = (previous.identity, previous.followed);
+        let request = Request::Restore { tree: &tree, identity, followed };
+        let decision = plan::request(&subject(entry, &venv), request, &facts, now);
+        Ok(Job { decision, entry: entry.clone(), venv })
+    }
+}
+
+/// What is asked about a venv that is rebuilt as somebody wishes.
+fn asked(
+    entry: &RegistryEntry,
+    venv: &Venv,
+    questions: Questions,
+    now: &Interpreters,
+    wish: Wish,
+) -> Asked {
+    let follows = entry.pin.is_some() || venv.follows();
+    let target = Target::asked_for(venv, follows, now, wish.python);
+    Asked { id: entry.id.clone(), questions, target: target.map(|target| target.minor) }
+}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::apt::samples::system;
+    use crate::host::{Program, Root};
+    use crate::plan::Policy;
+    use crate::report::Report;
+    use crate::store::Registry;
+    use crate::venv::BaseLink;
+
+    /// A machine whose systemctl knows units in some states, and a venv that declares them all.
+    fn machine(states: &[(&str, &str)]) -> (tempfile::TempDir, Guard, Inventory) {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        for path in ["run/systemd/system", "usr/bin", "proc", "units"] {
+            std::fs::create_dir_all(base.join(path)).unwrap();
+        }
+        for (unit, shown) in states {
+            let text = format!("LoadState=loaded\nType=simple\n{shown}");
+            std::fs::write(base.join("units").join(unit), text).unwrap();
+        }
+        let script =
+            format!("#!/bin/sh\nfor unit; do :; done\ncat {}/units/\"$unit\"\n", base.display());
+        std::fs::write(base.join("script"), script).unwrap();
+        let install = Program::new("/usr/bin/install").arg("-m755");
+        install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
+        let guard = Guard::open(Root::new(base), Report::for_command()).unwrap();
+        let venv = plan::samples::subject(BaseLink::Pinned, crate::python::Minor::new(3, 11)).venv;
+        let mut registry = Registry::default();
+        let entry = registry.add(&venv.path, None, Policy::Auto).unwrap();
+        entry.services =
+            states.iter().map(|(unit, _)| format!("systemd:{unit}").parse().unwrap()).collect();
+        (dir, guard, Inventory { registry, venvs: vec![Ok(venv)] })
+    }
+
+    #[test]
+    fn a_unit_that_failed_before_the_transaction_is_not_started() {
+        let (_dir, guard, inventory) = machine(&[
+            ("broken.service", "ActiveState=failed\nSubState=failed\n"),
+            ("ended.service", "ActiveState=active\nSubState=exited\nType=oneshot\n"),
+            ("late.service", "ActiveState=activating\nSubState=auto-restart\n"),
+            ("masked.service", "ActiveState=active\nSubState=running\nLoadState=masked\n"),
+            ("stopped.service", "ActiveState=inactive\nSubState=dead\n"),
+            ("web.service", "ActiveState=active\nSubState=running\n"),
+        ]);
+        let names = |decision: &Decision| -> Vec<String> {
+            decision.services.iter().map(|service| service.name().to_string()).collect()
+        };
+        let (before, after) = (system(&["3.11.2-6"]), system(&["3.11.2-7"]));
+        let services = |made, record: Option<&TransactionRecord>| {
+            let plan = guard.propose_upgrade(&inventory, &before, &after, made, record);
+            names(&plan.decisions[0])
+        };
+        let record = TransactionRecord::new(BTreeMap::new());
+        let at_work = ["late.service", "web.service"];
+        assert_eq!(services(Phase::BeforeDpkg, None), at_work);
+        assert_eq!(services(Phase::AfterDpkg, Some(&record)), at_work);
+        // Nothing was recorded: the upgrade may be why it failed.
+        let and_failed = ["broken.service", "late.service", "web.service"];
+        assert_eq!(services(Phase::AfterDpkg, None), and_failed);
+        let (id, wish) = (inventory.registry.venvs[0].id.clone(), Wish::default());
+        let asked = guard.propose_rebuilds(&inventory, &[&id], &before, wish);
+        assert_eq!(names(&asked[0]), and_failed);
+    }
+}

@@ -1,0 +1,101 @@
+//! What a decision asks about a venv, found out: whether it can be rebuilt, and what runs out of
+//! it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Inventory;
+use crate::plan::{Facts, Questions};
+use crate::python::Minor;
+use crate::repair::{self, Context};
+use crate::service::{self, Condition, Processes, Service, ServiceMap};
+use crate::store::{RegistryEntry, TransactionRecord};
+use crate::venv::Venv;
+
+/// What is asked about one venv, and for which minor version a rebuild of it would be.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) id: String,
+    pub(crate) questions: Questions,
+    pub(crate) target: Option<Minor>,
+}
+
+/// Answers, by the venvs' ids. `record` tells what ran before the transaction.
+pub(crate) fn facts(
+    context: &Context,
+    inventory: &Inventory,
+    asked: &[Asked],
+    record: Option<&TransactionRecord>,
+) -> BTreeMap<String, Facts> {
+    let mut facts: BTreeMap<String, Facts> = BTreeMap::new();
+    let rebuilt: Vec<(&Asked, &RegistryEntry, &Venv)> = asked
+        .iter()
+        .filter(|one| one.questions.readiness)
+        .filter_map(|one| inventory.get(&one.id).map(|(entry, venv)| (one, entry, venv)))
+        .collect();
+    let venvs: Vec<&Venv> = rebuilt.iter().map(|(_, _, venv)| *venv).collect();
+    for ((one, entry, venv), looked) in
+        rebuilt.iter().zip(repair::look_through(context.root, &venvs))
+    {
+        let readiness = repair::readiness(context, entry, venv, one.target, looked);
+        facts.entry(one.id.clone()).or_default().readiness = Some(readiness);
+    }
+    let served: Vec<(&RegistryEntry, &Venv)> = asked
+        .iter()
+        .filter(|one| one.questions.services)
+        .filter_map(|one| inventory.get(&one.id))
+        .collect();
+    for (id, services) in services_of(context, &served) {
+        let fact = facts.entry(id.clone()).or_default();
+        fact.services = services;
+        fact.were_up = record.map(|record| record.services_of(&id).to_vec());
+    }
+    facts
+}
+
+/// The services that are declared for what may be no venv any more.
+pub(crate) fn declared_services(context: &Context, entry: &RegistryEntry) -> Facts {
+    let services = entry.services.iter().cloned();
+    let services = services.filter_map(|service| with_condition(context, service)).collect();
+    Facts { services, ..Facts::default() }
+}
+
+fn with_condition(context: &Context, service: Service) -> Option<(Service, Condition)> {
+    match service::condition(context.root, &service) {
+        Ok(condition) => Some((service, condition)),
+        Err(error) => {
+            context.report.error(&format!("{service} will not be restarted: {error}"));
+            None
+        }
+    }
+}
+
+/// The services of some venvs, declared or found, and how each is.
+fn services_of(
+    context: &Context,
+    venvs: &[(&RegistryEntry, &Venv)],
+) -> BTreeMap<String, Vec<(Service, Condition)>> {
+    if venvs.is_empty() {
+        return BTreeMap::new();
+    }
+    let processes = Processes::look(context.root);
+    let paths: Vec<PathBuf> = venvs.iter().map(|(_, venv)| venv.path.clone()).collect();
+    let map = ServiceMap::build(context.root, paths, &processes);
+    for gap in &map.gaps {
+        context.report.note(&format!("some services may be overlooked: {gap}"));
+    }
+    venvs
+        .iter()
+        .map(|(entry, venv)| {
+            let mut services: Vec<Service> = entry.services.clone();
+            // What was declared wins: then nothing else is restarted.
+            if services.is_empty() {
+                services.extend(map.of(&venv.path).services.iter().cloned());
+            }
+            (
+                entry.id.clone(),
+                services.into_iter().filter_map(|one| with_condition(context, one)).collect(),
+            )
+        })
+        .collect()
+}

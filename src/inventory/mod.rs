@@ -1,0 +1,132 @@
+//! The registered and declared venvs as they are now.
+//!
+//! Everything here reads. What is found is handed to `plan`, which decides.
+
+mod declared;
+mod facts;
+mod health;
+
+use std::panic::resume_unwind;
+
+pub(crate) use declared::registry;
+pub(crate) use facts::{Asked, declared_services, facts};
+pub(crate) use health::{healths, report_unmanaged};
+
+use crate::host::user;
+use crate::plan::Subject;
+use crate::repair::Context;
+use crate::service;
+use crate::store::{Registry, RegistryEntry, StoreError};
+use crate::venv::{self, NotAVenv, Venv};
+
+/// The registry, and each venv in it as it is on disk, in the same order.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    pub(crate) registry: Registry,
+    pub(crate) venvs: Vec<Result<Venv, NotAVenv>>,
+}
+
+impl Inventory {
+    /// What is registered and declared now.
+    pub(crate) fn read(context: &Context) -> Result<Self, StoreError> {
+        Ok(Self::of(context, registry(context)?))
+    }
+
+    /// Inspects every registered venv, on all cores.
+    pub(crate) fn of(context: &Context, registry: Registry) -> Self {
+        let entries = &registry.venvs;
+        let chunks: Vec<&[RegistryEntry]> = entries.chunks(CHUNK).collect();
+        let inspect_all = |chunk: &[RegistryEntry]| -> Vec<Result<Venv, NotAVenv>> {
+            chunk.iter().map(|entry| inspect(context, entry)).collect()
+        };
+        let venvs = if chunks.len() < 2 {
+            inspect_all(entries)
+        } else {
+            let next = std::sync::atomic::AtomicUsize::new(0);
+            let mut found: Vec<(usize, Vec<Result<Venv, NotAVenv>>)> =
+                std::thread::scope(|scope| {
+                    let workers: Vec<_> = (0..context.config.at_once(None))
+                        .map(|_| {
+                            scope.spawn(|| {
+                                let mut found = Vec::new();
+                                loop {
+                                    let index =
+                                        next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                    let Some(chunk) = chunks.get(index) else { return found };
+                                    found.push((index, inspect_all(chunk)));
+                                }
+                            })
+                        })
+                        .collect();
+                    workers
+                        .into_iter()
+                        .flat_map(|worker| {
+                            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+                        })
+                        .collect()
+                });
+            found.sort_by_key(|(index, _)| *index);
+            found.into_iter().flat_map(|(_, venvs)| venvs).collect()
+        };
+        Self { registry, venvs }
+    }
+
+    pub(crate) fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&RegistryEntry, &Result<Venv, NotAVenv>)> {
+        self.registry.venvs.iter().zip(&self.venvs)
+    }
+
+    /// Those that are venvs.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (&RegistryEntry, &Venv)> {
+        self.entries().filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
+    }
+
+    /// A venv by its id, if it is one.
+    pub(crate) fn get(&self, id: &str) -> Option<(&RegistryEntry, &Venv)> {
+        self.present().find(|(entry, _)| entry.id == id)
+    }
+
+    /// The venvs as decisions see them.
+    pub(crate) fn subjects(&self) -> Vec<Subject> {
+        self.present().map(|(entry, venv)| subject(entry, venv)).collect()
+    }
+}
+
+/// One venv as a decision sees it.
+pub(crate) fn subject(entry: &RegistryEntry, venv: &Venv) -> Subject {
+    Subject {
+        id: entry.id.clone(),
+        name: entry.name.clone(),
+        policy: entry.policy,
+        venv: venv.clone(),
+        pinned: entry.pin.is_some(),
+    }
+}
+
+/// The venvs that one thread inspects before it asks for more.
+const CHUNK: usize = 256;
+
+/// Inspects one registered venv. The registry is checked against it: in their own, an ordinary
+/// user may have written anything.
+fn inspect(context: &Context, entry: &RegistryEntry) -> Result<Venv, NotAVenv> {
+    let venv = venv::inspect(context.root, entry.path())?;
+    match refusal(context, entry, &venv) {
+        None => Ok(venv),
+        Some(why) => Err(NotAVenv::Refused(why)),
+    }
+}
+
+/// Why a venv cannot be guarded for whom we work. An ordinary user has to own it, and what is
+/// restarted for it has to be theirs.
+pub(crate) fn refusal(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Option<String> {
+    let root = context.root;
+    if root.user().is_some_and(|uid| uid != venv.uid) {
+        let owner = user::name(root, venv.uid);
+        return Some(format!(
+            "it belongs to {owner}, and only its owner or root can have it guarded"
+        ));
+    }
+    let refused = |service| service::require_trusted(root, service).err();
+    entry.services.iter().find_map(refused).map(|error| error.to_string())
+}

@@ -1,0 +1,162 @@
+//! What mends a venv that is not as it should be, or that somebody asks for.
+
+use super::upgrade::{fallback, not_ready};
+use super::{
+    Adjust, Decision, Effect, Facts, Fallback, Phase, Policy, Questions, Readiness, Reason, Remedy,
+    State, Subject, Target, Until, services,
+};
+use crate::host::path_text::PathText;
+use crate::host::tree::Identity;
+use crate::python::{Interpreters, Minor};
+use crate::venv::{Relax, Venv};
+
+/// For whom venvs are repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RepairFor {
+    /// Somebody who asks for it: also what failed is brought back.
+    Person,
+    /// The hook, after a transaction: restarts what still runs old code, and no more.
+    Hook,
+}
+
+/// How somebody wants venvs to be rebuilt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) python: Option<Minor>,
+    pub(crate) relax: Option<Relax>,
+}
+
+/// What somebody asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Request<'a> {
+    Rebuild(Wish),
+    /// A previous environment, as it lies beside the venv.
+    Restore {
+        tree: &'a Venv,
+        identity: Identity,
+        followed: bool,
+    },
+}
+
+/// What a repair asks about a venv in this state.
+pub(crate) fn questions_of_repair(subject: &Subject, state: State, whom: RepairFor) -> Questions {
+    let kind = mends(subject, state, whom);
+    Questions { readiness: kind == Some(Mends::Rebuild), services: kind.is_some() }
+}
+
+/// Decides what mends a venv in this state; nothing where it is as it should be, or nothing may be
+/// done.
+pub(crate) fn repair(
+    subject: &Subject,
+    state: State,
+    facts: &Facts,
+    now: &Interpreters,
+    wish: Wish,
+    whom: RepairFor,
+) -> Option<Decision> {
+    let kind = mends(subject, state, whom)?;
+    let effect = match state {
+        State::Healthy | State::Missing | State::Broken => Effect::None,
+        State::RestartNeeded => Effect::RestartOnly,
+        State::Stale => Effect::Stale,
+        State::Orphaned => Effect::Orphaned,
+        State::Stranded => Effect::Stranded,
+    };
+    let mut decision = Decision { effect, ..subject.undecided() };
+    match kind {
+        Mends::Restart => decision.remedy = Remedy::Restart,
+        Mends::Refresh => decision.remedy = Remedy::Refresh,
+        Mends::Pin => {
+            let (to, until) = (subject.venv.site, Until::Policy);
+            decision.remedy = Remedy::Pin { to, until, outdated: false };
+        }
+        Mends::Rebuild => rebuild(&mut decision, subject, facts, now, wish),
+    }
+    match whom {
+        RepairFor::Person => services::of_request(&mut decision, facts),
+        RepairFor::Hook => services::at_work(&mut decision, facts),
+    }
+    Some(decision)
+}
+
+/// Decides about what somebody asks for.
+pub(crate) fn request(
+    subject: &Subject,
+    request: Request,
+    facts: &Facts,
+    now: &Interpreters,
+) -> Decision {
+    let mut decision = subject.undecided();
+    match request {
+        Request::Rebuild(_) if !subject.venv.base.is_debian => {
+            decision.remedy = Remedy::Impossible;
+            decision.reasons.push(Reason::NotDebian(subject.venv.base.path.as_path().into()));
+        }
+        Request::Rebuild(wish) => rebuild(&mut decision, subject, facts, now, wish),
+        Request::Restore { tree, identity, followed } => {
+            let adjust = match fallback(tree, followed, now) {
+                Some(Fallback::Pin) => Adjust::Pin,
+                Some(Fallback::Refresh) => Adjust::Refresh,
+                None if followed => Adjust::Unpin,
+                None => Adjust::Nothing,
+            };
+            let (minor, tree) = (tree.site, PathText(tree.path.clone()));
+            decision.follows = followed;
+            decision.remedy = Remedy::Restore { tree, identity, minor, adjust };
+        }
+    }
+    services::of_request(&mut decision, facts);
+    decision
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mends {
+    Restart,
+    Refresh,
+    Pin,
+    Rebuild,
+}
+
+fn mends(subject: &Subject, state: State, whom: RepairFor) -> Option<Mends> {
+    let stays = subject.policy == Policy::Pin;
+    if !subject.venv.base.is_debian || subject.policy == Policy::Ignore {
+        return None;
+    }
+    if whom == RepairFor::Hook {
+        let is_meant = state == State::RestartNeeded && subject.policy.acts();
+        return is_meant.then_some(Mends::Restart);
+    }
+    match state {
+        State::Healthy if subject.pinned && !stays => Some(Mends::Rebuild),
+        State::Healthy | State::Missing | State::Broken => None,
+        State::RestartNeeded => Some(Mends::Restart),
+        State::Stale => Some(Mends::Refresh),
+        State::Orphaned if stays => Some(Mends::Pin),
+        State::Orphaned | State::Stranded => Some(Mends::Rebuild),
+    }
+}
+
+fn rebuild(
+    decision: &mut Decision,
+    subject: &Subject,
+    facts: &Facts,
+    now: &Interpreters,
+    wish: Wish,
+) {
+    let venv = &subject.venv;
+    let target = Target::asked_for(venv, decision.follows, now, wish.python);
+    decision.remedy = match (target, &facts.readiness) {
+        (Some(target), None | Some(Readiness::Ready)) => {
+            Remedy::Rebuild { target, relax: wish.relax }
+        }
+        (_, Some(Readiness::NotReady(reasons))) => {
+            decision.reasons.extend(not_ready(reasons));
+            Remedy::Impossible
+        }
+        (None, _) => {
+            decision.reasons.push(Reason::NoOtherInterpreter);
+            Remedy::Impossible
+        }
+    };
+    debug_assert_eq!(decision.phase, Phase::Now);
+}

@@ -1,0 +1,43 @@
+//! Which services a remedy restarts.
+//!
+//! What is stopped, what ended, and what failed long ago stays so. What failed now may have failed
+//! because of the upgrade, unless a record of before the upgrade says otherwise.
+
+use super::{Decision, Facts, Phase, Reason};
+use crate::service::{Condition, Service};
+
+/// In a transaction: what ran before it as the gate recorded it, and what runs now.
+pub(super) fn of_transaction(decision: &mut Decision, facts: &Facts, made: Phase) {
+    decision.were_up = facts.were_up.clone().unwrap_or_default();
+    let is_recorded = facts.were_up.is_some() || made == Phase::BeforeDpkg;
+    select(decision, facts, |condition| {
+        condition.is_restarted() || (!is_recorded && condition.is_brought_back())
+    });
+}
+
+/// For somebody who asks: what runs now, and what failed.
+pub(super) fn of_request(decision: &mut Decision, facts: &Facts) {
+    select(decision, facts, Condition::is_brought_back);
+}
+
+/// Where a restart is only for what still runs old code.
+pub(super) fn at_work(decision: &mut Decision, facts: &Facts) {
+    select(decision, facts, Condition::is_restarted);
+}
+
+fn select(decision: &mut Decision, facts: &Facts, is_meant: impl Fn(&Condition) -> bool) {
+    let found = facts.services.iter();
+    let meant: Vec<Service> = found
+        .clone()
+        .filter(|(_, condition)| is_meant(condition))
+        .map(|(service, _)| service.clone())
+        .collect();
+    decision.services = decision.were_up.iter().cloned().chain(meant).collect();
+    decision.services.sort();
+    decision.services.dedup();
+    let left_alone = found.filter_map(|(service, condition)| {
+        let why = condition.left_alone.clone().filter(|_| condition.is_at_work())?;
+        Some(Reason::LeftAlone { service: service.clone(), why })
+    });
+    decision.reasons.extend(left_alone);
+}

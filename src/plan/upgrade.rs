@@ -1,0 +1,367 @@
+//! What an upgrade does to the venvs, and what is done about it.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Assessment, Decision, Effect, Facts, Fallback, Phase, Plan, Policy, Readiness, Reason, Remedy,
+    State, Subject, Target, Until, assess, health, services,
+};
+use crate::apt::{Change, ChangeKind, changes};
+use crate::python::{self, Interpreters};
+use crate::venv::{BaseLink, Flavour, Venv};
+
+/// What has to be found out about a venv before something can be decided about it. Both cost
+/// time: its owner's process looks through the whole tree, and every process is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Questions {
+    pub(crate) readiness: bool,
+    pub(crate) services: bool,
+}
+
+/// What an upgrade asks about one venv.
+pub(crate) fn questions(
+    subject: &Subject,
+    before: &Interpreters,
+    after: &Interpreters,
+) -> Questions {
+    let effect = assess(subject, before, after).effect;
+    if effect == Effect::None || !subject.policy.acts() {
+        return Questions::default();
+    }
+    let readiness = match effect {
+        Effect::Orphaned | Effect::Stranded => true,
+        Effect::Stale => subject.policy == Policy::Rebuild,
+        Effect::None | Effect::RestartOnly => false,
+    };
+    Questions { readiness, services: true }
+}
+
+/// Decides about an upgrade from `before` to `after`, which `made` before dpkg is a prediction.
+pub(crate) fn upgrade(
+    subjects: &[Subject],
+    facts: &BTreeMap<String, Facts>,
+    before: &Interpreters,
+    after: &Interpreters,
+    made: Phase,
+) -> Plan {
+    let changes = changes(before, after);
+    let none = Facts::default();
+    let decisions = subjects
+        .iter()
+        .map(|subject| {
+            let facts = facts.get(&subject.id).unwrap_or(&none);
+            Upgrade { subject, facts, before, after, made, changes: &changes }.decide()
+        })
+        .collect();
+    Plan { changes, decisions }
+}
+
+/// One venv in an upgrade.
+struct Upgrade<'a> {
+    subject: &'a Subject,
+    facts: &'a Facts,
+    before: &'a Interpreters,
+    after: &'a Interpreters,
+    /// When the decision is made. Afterwards nothing can be blocked any more.
+    made: Phase,
+    changes: &'a [Change],
+}
+
+impl Upgrade<'_> {
+    fn decide(&self) -> Decision {
+        let Self { subject, before, after, .. } = *self;
+        let Assessment { effect, change, reasons } = assess(subject, before, after);
+        let mut decision =
+            Decision { effect, change, reasons, phase: Phase::AfterDpkg, ..subject.undecided() };
+        if effect == Effect::None || !subject.policy.acts() {
+            return decision;
+        }
+        if subject.policy == Policy::Block && self.made == Phase::BeforeDpkg {
+            decision.blocks = true;
+            decision.reasons.push(Reason::PolicyBlocks);
+            return decision;
+        }
+        match effect {
+            Effect::None => {}
+            Effect::RestartOnly if is_noted_by_uv(&subject.venv, decision.change.as_ref()) => {
+                decision.remedy = Remedy::Refresh;
+                decision.reasons.push(Reason::UvCompares);
+            }
+            Effect::RestartOnly => decision.remedy = Remedy::Restart,
+            Effect::Stale
+                if subject.policy == Policy::Rebuild && *self.readiness() == Readiness::Ready =>
+            {
+                self.rebuild(&mut decision);
+            }
+            Effect::Stale => decision.remedy = Remedy::Refresh,
+            Effect::Orphaned => self.orphaned(&mut decision),
+            Effect::Stranded => self.stranded(&mut decision),
+        }
+        if decision.acts() {
+            services::of_transaction(&mut decision, self.facts, self.made);
+            decision.pin_during_dpkg = self.made == Phase::BeforeDpkg
+                && decision.phase == Phase::AfterDpkg
+                && effect == Effect::Orphaned
+                && subject.venv.base.link == BaseLink::Followed;
+        }
+        decision
+    }
+
+    fn readiness(&self) -> &Readiness {
+        self.facts.readiness.as_ref().unwrap_or(&Readiness::Ready)
+    }
+
+    /// The default minor version moves away from under a venv.
+    fn orphaned(&self, decision: &mut Decision) {
+        let site = self.subject.venv.site;
+        let can_pin = self.after.get(site).is_some();
+        let path = python::path_of(site);
+        let outdated = self.changes.iter().any(|change| change.interpreter == path);
+        let pin = |until| Remedy::Pin { to: site, until, outdated };
+        match self.readiness() {
+            _ if can_pin && self.subject.policy == Policy::Pin => {
+                decision.remedy = pin(Until::Policy);
+            }
+            Readiness::Ready if can_pin => self.rebuild(decision),
+            Readiness::NotReady(reasons) if can_pin => {
+                decision.remedy = pin(Until::Rebuilt);
+                decision.reasons.extend(not_ready(reasons));
+            }
+            Readiness::Ready if self.made == Phase::AfterDpkg => self.rebuild(decision),
+            Readiness::Ready => self.impossible(decision, [Reason::NoWayBack]),
+            Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
+        }
+    }
+
+    /// A venv's interpreter is removed. Where the one that stays is installed already, the venv
+    /// is moved to it before dpkg runs: only if that fails, the removal is blocked.
+    fn stranded(&self, decision: &mut Decision) {
+        let Self { before, after, made, .. } = *self;
+        let target_is_there = after
+            .default
+            .is_some_and(|minor| before.default == Some(minor) && before.get(minor).is_some());
+        match self.readiness() {
+            Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
+            Readiness::Ready if made == Phase::AfterDpkg && after.default.is_some() => {
+                self.rebuild(decision);
+            }
+            Readiness::Ready if target_is_there => {
+                decision.phase = Phase::BeforeDpkg;
+                self.rebuild(decision);
+            }
+            Readiness::Ready => self.impossible(decision, [Reason::NoOtherInterpreter]),
+        }
+    }
+
+    fn rebuild(&self, decision: &mut Decision) {
+        let now = if decision.phase == Phase::BeforeDpkg { self.before } else { self.after };
+        let venv = &self.subject.venv;
+        // A venv whose own minor version stays is rebuilt for that one.
+        let target = match decision.effect {
+            Effect::Stale => Target::asked_for(venv, decision.follows, now, Some(venv.site)),
+            _ => Target::of_default(venv, decision.follows, now),
+        };
+        match target {
+            Some(target) => decision.remedy = Remedy::Rebuild { target, relax: None },
+            None => self.impossible(decision, [Reason::NoOtherInterpreter]),
+        }
+    }
+
+    fn impossible(&self, decision: &mut Decision, reasons: impl IntoIterator<Item = Reason>) {
+        decision.remedy = Remedy::Impossible;
+        decision.blocks = self.made == Phase::BeforeDpkg;
+        decision.reasons.extend(reasons);
+    }
+}
+
+/// Why a rebuild is not ready.
+pub(super) fn not_ready(reasons: &[String]) -> impl Iterator<Item = Reason> {
+    reasons.iter().cloned().map(Reason::NotReady)
+}
+
+/// What makes a venv work that was not rebuilt. `follows`, if it belongs on the default
+/// interpreter, though it may be pinned now.
+pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Fallback> {
+    let stays = now.get(venv.site).is_some();
+    match venv.base.link {
+        BaseLink::Followed | BaseLink::Pinned
+            if follows && stays && now.default != Some(venv.site) =>
+        {
+            Some(Fallback::Pin)
+        }
+        BaseLink::Copied if health(venv, now, &[]).state == State::Stale => Some(Fallback::Refresh),
+        _ => None,
+    }
+}
+
+/// Whether uv would take the interpreter for another one than it created the venv for.
+fn is_noted_by_uv(venv: &Venv, change: Option<&Change>) -> bool {
+    venv.flavour == Flavour::Uv && change.is_some_and(|change| change.kind == ChangeKind::Patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::subject;
+    use super::*;
+    use crate::apt::samples::system;
+    use crate::python::{BuildId, Minor};
+    use crate::venv::CopiedInterpreter;
+
+    const OLD: Minor = Minor::new(3, 11);
+
+    struct Case {
+        link: BaseLink,
+        policy: Policy,
+        readiness: Readiness,
+        phase: Phase,
+        before: &'static [&'static str],
+        after: &'static [&'static str],
+    }
+
+    const MINOR: Case = Case {
+        link: BaseLink::Followed,
+        policy: Policy::Auto,
+        readiness: Readiness::Ready,
+        phase: Phase::BeforeDpkg,
+        before: &["3.11.2-6"],
+        after: &["3.13.5-2", "3.11.2-6"],
+    };
+    const AUTOREMOVE: Case = Case {
+        link: BaseLink::Pinned,
+        before: &["3.13.5-2", "3.11.2-6"],
+        after: &["3.13.5-2"],
+        ..MINOR
+    };
+
+    fn decide(subject: Subject, case: &Case) -> Decision {
+        let facts = Facts { readiness: Some(case.readiness.clone()), ..Facts::default() };
+        let facts = BTreeMap::from([(subject.id.clone(), facts)]);
+        let (before, after) = (system(case.before), system(case.after));
+        upgrade(&[subject], &facts, &before, &after, case.phase).decisions.remove(0)
+    }
+
+    fn decided(case: &Case) -> Decision {
+        decide(Subject { policy: case.policy, ..subject(case.link, OLD) }, case)
+    }
+
+    /// Remedy, before dpkg, blocks.
+    fn outcome(case: &Case) -> (&'static str, bool, bool) {
+        let decision = decided(case);
+        (decision.remedy.word(), decision.phase == Phase::BeforeDpkg, decision.blocks)
+    }
+
+    fn not_ready() -> Readiness {
+        Readiness::NotReady(vec!["no wheel".into()])
+    }
+
+    #[test]
+    fn a_minor_upgrade_rebuilds() {
+        assert_eq!(outcome(&MINOR), ("rebuild", false, false));
+    }
+
+    #[test]
+    fn what_is_not_ready_is_pinned_and_says_why() {
+        let decision = decided(&Case { readiness: not_ready(), ..MINOR });
+        let pin = Remedy::Pin { to: OLD, until: Until::Rebuilt, outdated: false };
+        assert_eq!((&decision.remedy, decision.blocks), (&pin, false));
+        assert!(decision.reasons.contains(&Reason::NotReady("no wheel".into())), "{decision:?}");
+    }
+
+    #[test]
+    fn policy_pin_keeps_the_old_minor() {
+        let case = Case { policy: Policy::Pin, ..MINOR };
+        assert_eq!(outcome(&case), ("pin", false, false));
+    }
+
+    #[test]
+    fn policy_block_blocks_every_change_of_the_interpreter() {
+        for after in [&["3.13.5-2", "3.11.2-6"][..], &["3.11.2-7"], &["3.11.9-1"]] {
+            let case = Case { policy: Policy::Block, after, ..MINOR };
+            assert_eq!(outcome(&case), ("none", false, true), "{after:?}");
+        }
+        let unaffected = Case { policy: Policy::Block, after: MINOR.before, ..MINOR };
+        assert_eq!(outcome(&unaffected), ("none", false, false));
+    }
+
+    #[test]
+    fn autoremove_moves_the_venv_before_its_interpreter_goes() {
+        for link in [BaseLink::Pinned, BaseLink::Copied] {
+            let case = Case { link, ..AUTOREMOVE };
+            assert_eq!(outcome(&case), ("rebuild", true, false));
+        }
+    }
+
+    #[test]
+    fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
+        let cases = [
+            Case { readiness: not_ready(), ..AUTOREMOVE },
+            Case { link: BaseLink::Pinned, after: &["3.13.5-2"], ..MINOR },
+            Case { after: &["3.13.5-2"], ..MINOR },
+            Case { after: &[], ..MINOR },
+        ];
+        for case in cases {
+            assert_eq!(outcome(&case), ("impossible", false, true), "{:?}", case.after);
+        }
+    }
+
+    #[test]
+    fn after_dpkg_nothing_blocks_and_a_dead_venv_is_rebuilt() {
+        let case = Case { phase: Phase::AfterDpkg, after: &["3.13.5-2"], ..MINOR };
+        assert_eq!(outcome(&case), ("rebuild", false, false));
+        let case = Case { phase: Phase::AfterDpkg, ..AUTOREMOVE };
+        assert_eq!(outcome(&case), ("rebuild", false, false));
+        let case = Case { phase: Phase::AfterDpkg, readiness: not_ready(), ..AUTOREMOVE };
+        assert_eq!(outcome(&case), ("impossible", false, false));
+    }
+
+    #[test]
+    fn a_copied_interpreter_is_refreshed_and_a_running_one_restarted() {
+        let patch = Case { after: &["3.11.9-1"], ..MINOR };
+        assert_eq!(outcome(&patch), ("restart", false, false));
+        let copied = Case { link: BaseLink::Copied, ..patch };
+        assert_eq!(outcome(&copied), ("refresh", false, false));
+    }
+
+    #[test]
+    fn what_uv_noted_of_its_interpreter_stays_true() {
+        let remedy = |after: &'static [&'static str]| {
+            let mut subject = subject(BaseLink::Pinned, OLD);
+            subject.venv.flavour = Flavour::Uv;
+            decide(subject, &Case { phase: Phase::AfterDpkg, after, ..MINOR }).remedy
+        };
+        assert_eq!(remedy(&["3.11.9-1"]), Remedy::Refresh);
+        assert_eq!(remedy(&["3.11.2-7"]), Remedy::Restart, "the version is the same");
+    }
+
+    #[test]
+    fn what_was_not_rebuilt_is_pinned_or_refreshed_where_it_would_not_work() {
+        let then = |link, follows, now: &[&str]| {
+            let mut venv = subject(link, OLD).venv;
+            venv.base.copies = vec![CopiedInterpreter {
+                name: "python3".into(),
+                version: None,
+                build_id: Some(BuildId("3.11.2-6".into())),
+            }];
+            fallback(&venv, follows, &system(now))
+        };
+        let (same, moved) = (&["3.11.2-6"][..], &["3.13.5-2", "3.11.2-6"][..]);
+        assert_eq!(then(BaseLink::Followed, true, moved), Some(Fallback::Pin));
+        assert_eq!(then(BaseLink::Pinned, true, moved), Some(Fallback::Pin), "pinned by the gate");
+        assert_eq!(then(BaseLink::Pinned, false, moved), None);
+        assert_eq!(then(BaseLink::Followed, true, same), None);
+        assert_eq!(
+            then(BaseLink::Followed, true, &["3.13.5-2"]),
+            None,
+            "there is nothing to pin to"
+        );
+        assert_eq!(then(BaseLink::Copied, false, moved), None);
+        assert_eq!(then(BaseLink::Copied, false, &["3.11.9-1"]), Some(Fallback::Refresh));
+    }
+
+    #[test]
+    fn warn_and_ignore_do_nothing() {
+        for policy in [Policy::Warn, Policy::Ignore] {
+            assert_eq!(outcome(&Case { policy, ..AUTOREMOVE }), ("none", false, false));
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! One venv's repair: from its decision, or from where a crash left it.
+//!
+//! ```text
+//! restart   restarting ─ restart
+//! refresh   refreshing ─ copy ─ restart
+//! rebuild   preparing ─ build ─ stop ─ last copy ─ swapping ─ swap ─ start ─┬─ proved: previous kept
+//!                └─ failed ── returning ─ stop ─ copy back ─ swap ──────────┴─ previous made to work
+//! pin       the registry says so ─ pin
+//! restore   restoring ─ stop ─ copy back ─ swap ─ start
+//! ```
+//!
+//! The journal is written before a step and closed by the [`Recorder`] once the registry holds
+//! the result. In between, the disk alone says which tree is where, and [`states`] what is done
+//! next. No tree is removed before its successor runs.
+
+use std::cell::{OnceCell, RefCell};
+use std::convert::Infallible;
+
+use super::execute::Recorder;
+use super::halt::{Halt, Halted, Triggers};
+use super::job::{Done, Job};
+use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
+use super::restart::{Baseline, Restarted, restart, users_of};
+use super::states::{self, Step};
+use super::swap::{Rebuilt, swap_in};
+use super::target::owner;
+use super::trees::{Left, Pair, put_back, standing};
+use super::{Context, pin};
+use crate::host::clock::Deadline;
+use crate::host::file::printable;
+use crate::host::user::User;
+use crate::plan::{self, Fallback, Reason, Remedy, State, Target, Until};
+use crate::python::{DEFAULT, Interpreters, path_of};
+use crate::report::{self, Progress};
+use crate::service::{self, Service, VenvUsage};
+use crate::store::{JournalState, PendingRemoval, PreviousTree, Swap};
+use crate::venv::{self, BaseLink, Venv};
+
+/// One venv's repair.
+pub(super) struct Repair<'a, 'recorder> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) recorder: &'a Recorder<'recorder>,
+    pub(super) now: &'a Interpreters,
+    pub(super) job: &'a Job,
+    pub(super) progress: &'a Progress,
+    /// Looked at before anything is done.
+    pub(super) baseline: OnceCell<Baseline>,
+    /// What runs out of the venv, looked at before the trees change places.
+    pub(super) users: OnceCell<VenvUsage>,
+    pub(super) halt: RefCell<Halt>,
+    /// Prepared trees that were worth nothing any more.
+    pub(super) discarded: RefCell<Vec<PendingRemoval>>,
+}
+
+/// How it ended, what a person should know besides, and what is to be removed.
+pub(super) struct RepairResult {
+    pub(super) done: Done,
+    pub(super) notes: Vec<String>,
+    pub(super) restarted: Vec<Service>,
+    pub(super) pending_removal: Option<PendingRemoval>,
+    /// A tree that is kept although it does not hold.
+    pub(super) aside: Option<PreviousTree>,
+}
+
+impl From<Done> for RepairResult {
+    fn from(done: Done) -> Self {
+        Self { done, notes: Vec::new(), restarted: Vec::new(), pending_removal: None, aside: None }
+    }
+}
+
+impl RepairResult {
+    fn with(done: Done, restarted: Restarted) -> Self {
+        Self { notes: restarted.notes, restarted: restarted.services, ..done.into() }
+    }
+}
+
+/// Which services are restarted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RestartScope {
+    /// Those that died meanwhile: the others run what they should.
+    Stopped,
+    All,
+}
+
+impl Repair<'_, '_> {
+    /// Carries out what is decided.
+    pub(super) fn run(&self) -> RepairResult {
+        let (job, context) = (self.job, self.context);
+        if context.store.has_journal(job.id()) {
+            let because = "an interrupted repair of it is not ended yet".to_string();
+            return Done::Unfinished { because }.into();
+        }
+        if job.decision.target().is_none() {
+            self.baseline();
+        }
+        let begin = |state| {
+            let begun = job.begin(context, state, &self.units());
+            begun.map_err(|error| Box::new(Done::unchanged(error.to_string()).into()))
+        };
+        let result = match &job.decision.remedy {
+            Remedy::None | Remedy::Impossible => Done::Nothing.into(),
+            Remedy::Restart if job.services().is_empty() => Done::Nothing.into(),
+            Remedy::Restart => begin(JournalState::Restarting)
+                .map_or_else(|failed: Box<RepairResult>| *failed, |()| self.restart_unchanged()),
+            Remedy::Refresh => begin(JournalState::Refreshing)
+                .map_or_else(|failed: Box<RepairResult>| *failed, |()| self.refresh(&job.venv)),
+            Remedy::Pin { until, outdated, .. } => {
+                let scope = if *outdated { RestartScope::All } else { RestartScope::Stopped };
+                let reasons = || report::reasons_in_words(&job.decision).join("; ");
+                let because = (*until == Until::Rebuilt).then(reasons);
+                self.pin(&job.venv, *until, because, scope)
+            }
+            Remedy::Rebuild { target, .. } => self.rebuild(*target),
+            Remedy::Restore { tree, identity, minor, adjust } => {
+                self.roll_back(&tree.0, *identity, *minor, *adjust)
+            }
+        };
+        let left_alone = job.decision.reasons.iter().filter_map(|reason| match reason {
+            Reason::LeftAlone { service, why } => Some(format!("{service} is left alone: {why}")),
+            _ => None,
+        });
+        RepairResult { notes: left_alone.chain(result.notes).collect(), ..result }
+    }
+
+    /// Does what the table says is next, after an interruption or a failure.
+    pub(super) fn go_on(&self, step: Step, state: &JournalState, because: &str) -> RepairResult {
+        let Some(swap) = state.swap() else {
+            return match (step, state) {
+                (Step::Restart, _) => self.restart_unchanged(),
+                (Step::Refresh, _) => self.refresh(&self.job.venv),
+                (Step::Discard, JournalState::Preparing { aside, new: Some(new) }) => {
+                    let result = self.fall_back(because.into(), RestartScope::Stopped);
+                    let unfinished = PendingRemoval::new(&aside.0, *new);
+                    RepairResult { pending_removal: Some(unfinished), ..result }
+                }
+                _ => Done::Nothing.into(),
+            };
+        };
+        match step {
+            Step::Prove => {
+                let mut swap = swap.clone();
+                let notes = self.note_late_writes(&mut swap).into_iter().collect();
+                self.prove(swap, notes)
+            }
+            Step::Restored => self.restored(swap.previous.clone(), swap.minor),
+            Step::NotRestored => match self.restart_down() {
+                Ok(restarted) => RepairResult { notes: restarted.notes, ..Done::Nothing.into() },
+                Err(because) => Done::unchanged(because).into(),
+            },
+            Step::SwapBack => self.swap_back(swap, state, because.into(), Vec::new()),
+            Step::PutBack => match put_back(self.job.entry.path(), swap) {
+                Ok(()) => self.keep_previous(swap, state, because),
+                Err(error) => Done::not_put_back(because, &error).into(),
+            },
+            Step::KeepPrevious => self.keep_previous(swap, state, because),
+            _ => {
+                let venv = printable(self.job.entry.path());
+                let because = format!("{because}\nwhat is at {venv} is none of its two trees");
+                Done::Unfinished { because }.into()
+            }
+        }
+    }
+
+    /// After a failure: what is next is told by the state in the journal and by the disk.
+    fn recover(&self, state: &JournalState, because: &str, notes: Vec<String>) -> RepairResult {
+        let step = states::next(state, standing(self.job.entry.path(), state));
+        let result = match step {
+            Step::SwapBack => {
+                let Some(swap) = state.swap() else { return Done::Nothing.into() };
+                return self.swap_back(swap, state, because.into(), notes);
+            }
+            Step::Abandon => self.fall_back(because.into(), RestartScope::Stopped),
+            step => self.go_on(step, state, because),
+        };
+        RepairResult { notes: [notes, result.notes.clone()].concat(), ..result }
+    }
+
+    /// Restarts the services of a venv that is whole.
+    fn restart_unchanged(&self) -> RepairResult {
+        match self.restart() {
+            Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
+            Err(because) => {
+                let state = "the venv itself is unchanged".into();
+                Done::Failed { because, state }.into()
+            }
+        }
+    }
+
+    /// Copies the interpreter and its version again; right however often it is done.
+    fn refresh(&self, venv: &Venv) -> RepairResult {
+        let Some(interpreter) = venv.base.minor.and_then(|minor| self.now.get(minor)) else {
+            let because = format!("{} is not installed", printable(&venv.base.path));
+            return Done::unchanged(because).into();
+        };
+        self.progress.step("refreshing its interpreter");
+        let owner = owner(self.context, venv);
+        if let Err(error) = pin::refresh(self.context.root, &owner, venv, interpreter) {
+            let because = format!("cannot refresh its interpreter: {error}");
+            return Done::Unfinished { because }.into();
+        }
+        match self.restart() {
+            Ok(restarted) => RepairResult::with(Done::Refreshed, restarted),
+            Err(because) => {
+                let state =
+                    "its interpreter is the new one; what it runs does not come up with it".into();
+                Done::Failed { because, state }.into()
+            }
+        }
+    }
+
+    /// Pins the venv to its own minor version.
+    fn pin(
+        &self,
+        venv: &Venv,
+        until: Until,
+        because: Option<String>,
+        scope: RestartScope,
+    ) -> RepairResult {
+        let minor = venv.site;
+        let pinned = self.recorder.pin(self.job.id(), venv, until, because.as_deref());
+        let restarted = self.restart_which(scope);
+        match (pinned, restarted) {
+            (Ok(()), Ok(restarted)) => RepairResult::with(
+                Done::Pinned { minor, until, because, services: None },
+                restarted,
+            ),
+            (Ok(()), Err(services)) => {
+                Done::Pinned { minor, until, because, services: Some(services) }.into()
+            }
+            (Err(error), _) => {
+                let error = format!("cannot pin it to {}: {error}", path_of(minor).display());
+                let because = because.into_iter().chain([error]).collect::<Vec<_>>().join("\n");
+                Done::Failed { because, state: format!("it runs {DEFAULT}") }.into()
+            }
+        }
+    }
+
+    fn rebuild(&self, target: Target) -> RepairResult {
+        let job = self.job;
+        let runs_another = job.venv.base.link == BaseLink::Followed
+            && plan::fallback(&job.venv, job.decision.follows, self.now) == Some(Fallback::Pin);
+        if runs_another {
+            // It works from now on, whatever comes of the rebuild; and it can be asked what
+            // works in it.
+            if let Err(error) = self.recorder.pin(job.id(), &job.venv, Until::Rebuilt, None) {
+                self.context.report.note(&format!("{}: cannot pin it: {error}", job.entry.name));
+            }
+        }
+        let works = venv::inspect(self.context.root, job.entry.path())
+            .is_ok_and(|venv| plan::health(&venv, self.now, &[]).state == State::Healthy);
+        if works {
+            let _ = self.baseline.set(Baseline::with_check(self.context, job));
+        }
+        self.baseline();
+        self.progress.step(&format!("building for {}", target.minor));
+        let Some(limit) = self.recorder.time_left(job.venv.uid) else {
+            let because = "no time is left in this run for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); `venvguard rebuild` has its own";
+            return self.fall_back(because.into(), RestartScope::Stopped);
+        };
+        self.users();
+        match self.build_and_swap(target, Deadline::after(limit)) {
+            Ok(Rebuilt { swap, notes }) => self.prove(swap, notes),
+            Err(NotRebuilt { because, unfinished: true, .. }) => {
+                Done::Unfinished { because }.into()
+            }
+            Err(NotRebuilt { because, state: Some(state), .. }) => {
+                self.recover(&state, &because, Vec::new())
+            }
+            Err(NotRebuilt { because, .. }) => self.fall_back(because, RestartScope::Stopped),
+        }
+    }
+
+    /// Builds and checks a new tree, and lets it rest.
+    pub(super) fn prepare_only(&self) -> RepairResult {
+        let (context, job) = (self.context, self.job);
+        let Some(target) = job.decision.target() else { return Done::Nothing.into() };
+        if context.store.has_journal(job.id()) {
+            let because = "an interrupted repair of it is not ended yet".to_string();
+            return Done::Unfinished { because }.into();
+        }
+        self.progress.step(&format!("building for {}", target.minor));
+        let built = self.resting(target).and_then(|(prepared, notes)| {
+            let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
+            let built = match prepared {
+                Some(prepared) => Build::Beside(prepared),
+                None => prepare(context, job, target, self.now, limit)?,
+            };
+            match built {
+                Build::InPlace(work) => Err(work.cannot_rest()),
+                Build::Beside(Prepared { tree, .. }) => {
+                    context.store.save_prepared(job.id(), &tree)?;
+                    Ok((tree, notes))
+                }
+            }
+        });
+        match built {
+            Ok((tree, notes)) => {
+                let (minor, path) = (target.minor, tree.path().to_path_buf());
+                let notes = [notes, tree.notes].concat();
+                RepairResult { notes, ..Done::Prepared { minor, path }.into() }
+            }
+            Err(NotRebuilt { because, unfinished: false, state: Some(state) }) => {
+                self.recover(&state, &because, Vec::new())
+            }
+            Err(NotRebuilt { because, unfinished: true, .. }) => {
+                Done::Unfinished { because }.into()
+            }
+            Err(NotRebuilt { because, .. }) => Done::unchanged(because).into(),
+        }
+    }
+
+    /// The tree that rests, if it is still what would be built; else it is discarded.
+    fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
+        let (context, job) = (self.context, self.job);
+        let Some(tree) = context.store.prepared(job.id())? else { return Ok((None, Vec::new())) };
+        match rested(context, job, target, self.now, tree.clone()) {
+            Ok(prepared) => Ok((Some(prepared), Vec::new())),
+            Err(why) => {
+                let removal = self.recorder.discard_prepared(job.id(), tree)?;
+                self.discarded.borrow_mut().push(removal);
+                Ok((None, vec![format!("the prepared environment was not used: {why}")]))
+            }
+        }
+    }
+
+    /// Swaps in the tree that rests, if it is still right; else builds one.
+    fn build_and_swap(&self, target: Target, deadline: Deadline) -> Result<Rebuilt, NotRebuilt> {
+        let (context, job) = (self.context, self.job);
+        let mut halt = self.halt.borrow_mut();
+        let (resting, notes) = self.resting(target)?;
+        let built = if let Some(prepared) = resting {
+            let (aside, new) = (prepared.tree.path().into(), Some(prepared.tree.identity));
+            job.begin(context, JournalState::Preparing { aside, new }, &[])?;
+            // From here on the journal knows of it.
+            context.store.forget_prepared(job.id())?;
+            swap_in(context, job, prepared, deadline, &mut halt)
+        } else {
+            match prepare(context, job, target, self.now, deadline.left())? {
+                Build::Beside(prepared) => swap_in(context, job, prepared, deadline, &mut halt),
+                Build::InPlace(work) => work.in_place(&mut halt),
+            }
+        };
+        built.map(|built| Rebuilt { notes: [notes, built.notes].concat(), ..built })
+    }
+
+    /// The new tree is in place; what runs out of it decides whether it stays.
+    fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> RepairResult {
+        let minor = swap.minor;
+        let because = match self.restart() {
+            Ok(restarted) => {
+                notes.extend(restarted.notes);
+                notes.extend(self.note_late_writes(&mut swap));
+                let (restarted, done) =
+                    (restarted.services, Done::Rebuilt { minor, previous: swap.previous });
+                return RepairResult { notes, restarted, ..done.into() };
+            }
+            Err(because) => because,
+        };
+        let state = JournalState::Returning(swap);
+        if let Err(error) = self.job.begin(self.context, state.clone(), &self.units()) {
+            // The next run finds it at the step before: its services are asked once more.
+            notes.push(format!("cannot write the journal: {error}"));
+        }
+        self.recover(&state, &because, notes)
+    }
+
+    /// The new tree is in place, and the previous environment comes back, with what was written
+    /// into the new one.
+    fn swap_back(
+        &self,
+        swap: &Swap,
+        state: &JournalState,
+        because: String,
+        mut notes: Vec<String>,
+    ) -> RepairResult {
+        self.progress.step("putting the previous environment back");
+        let (mut halt, mut result) = (self.halt.borrow_mut(), None);
+        let partial = states::is_partial(state);
+        let stopped = halt.while_stopped(self.context, self.job, state, Triggers::GoOn, || {
+            // Once it is back, there is nothing more to be done in the right order.
+            if result.is_none() {
+                result = Some(self.bring_back(swap, partial));
+            }
+            Ok::<_, Infallible>(())
+        });
+        if let Err(Halted::Stop(error)) = stopped {
+            notes.push(format!("not everything was stopped meanwhile: {error}"));
+        }
+        drop(halt);
+        match result.unwrap_or_else(|| self.bring_back(swap, partial)) {
+            Ok((left, more)) => {
+                let result = self.fall_back(because, RestartScope::All);
+                let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
+                let notes = [notes, more, result.notes.clone()].concat();
+                RepairResult { notes, pending_removal, aside, ..result }
+            }
+            Err(error) => RepairResult { notes, ..Done::not_put_back(&because, &error).into() },
+        }
+    }
+
+    fn bring_back(&self, swap: &Swap, partial: bool) -> std::io::Result<(Left, Vec<String>)> {
+        let owner = owner(self.context, &self.job.venv);
+        self.pair(&owner, swap).bring_back(self.context, swap, partial)
+    }
+
+    /// The previous environment is in place. The other tree was, or may have been: what is only
+    /// in it stays. Whatever runs may run out of that one.
+    fn keep_previous(&self, swap: &Swap, state: &JournalState, because: &str) -> RepairResult {
+        let venv = &self.job.venv;
+        let owner = owner(self.context, venv);
+        let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
+        let (left, note) = pair.left_aside(self.context.root, states::is_partial(state));
+        let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
+        let result = self.fall_back(because.into(), RestartScope::All);
+        let notes = note.into_iter().chain(result.notes.clone()).collect();
+        RepairResult { notes, pending_removal, aside, ..result }
+    }
+
+    /// The venv after a swap: its new tree in place, the previous environment aside.
+    fn pair<'b>(&'b self, owner: &'b User, swap: &'b Swap) -> Pair<'b> {
+        let old = venv::inspect(self.context.root, swap.previous.path());
+        let old = old.map_or(self.job.venv.site, |old| old.site);
+        let pair = Pair::new(&self.job.venv, owner, swap.previous.path(), old);
+        Pair { in_place: swap.minor, ..pair }
+    }
+
+    /// A program that is no service's, or that was started in between, may have written into the
+    /// old tree after the last copy; and after a crash nobody saw what did.
+    pub(super) fn note_late_writes(&self, swap: &mut Swap) -> Option<String> {
+        let owner = owner(self.context, &self.job.venv);
+        let (left, note) = self.pair(&owner, swap).left_aside(self.context.root, false);
+        swap.previous.holds_files |= matches!(left, Left::HoldsFiles);
+        note
+    }
+
+    /// There is no new tree: the venv is made to work with the one it has.
+    fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
+        let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
+            Ok(venv) => venv,
+            Err(error) => {
+                let state = format!("the venv is as it was: {error}");
+                return Done::Failed { because, state }.into();
+            }
+        };
+        match plan::fallback(&venv, self.job.decision.follows, self.now) {
+            Some(Fallback::Pin) => return self.pin(&venv, Until::Rebuilt, Some(because), scope),
+            Some(Fallback::Refresh) => {
+                // Should this fail, it is ended as what it is. A full disk is no reason not to.
+                let _ = self.job.begin(self.context, JournalState::Refreshing, &self.units());
+                let result = self.refresh(&venv);
+                return RepairResult { done: result.done.instead_of_a_rebuild(because), ..result };
+            }
+            None => {}
+        }
+        let works = self.now.get(venv.site).is_some();
+        match self.restart_which(scope) {
+            Ok(restarted) if works => RepairResult::with(Done::RolledBack { because }, restarted),
+            Ok(_) => {
+                let state = "the venv is as it was; its interpreter is gone".into();
+                Done::Failed { because, state }.into()
+            }
+            Err(error) => Done::Failed {
+                because: format!("{because}\n{error}"),
+                state: "the venv is as it was".into(),
+            }
+            .into(),
+        }
+    }
+
+    /// Restarts all services.
+    pub(super) fn restart(&self) -> Result<Restarted, String> {
+        let names: Vec<String> = self.job.services().iter().map(ToString::to_string).collect();
+        if !names.is_empty() {
+            self.progress.step(&format!("restarting {}", names.join(", ")));
+        }
+        self.restart_some(self.job.services())
+    }
+
+    pub(super) fn restart_down(&self) -> Result<Restarted, String> {
+        self.restart_which(RestartScope::Stopped)
+    }
+
+    fn restart_which(&self, scope: RestartScope) -> Result<Restarted, String> {
+        if scope == RestartScope::All {
+            return self.restart();
+        }
+        let is_down = |service: &&Service| {
+            !service::condition(self.context.root, service).is_ok_and(|condition| condition.up)
+        };
+        let down: Vec<Service> = self.job.services().iter().filter(is_down).cloned().collect();
+        if down.is_empty() && self.units().is_empty() {
+            return Ok(Restarted::default());
+        }
+        self.restart_some(&down)
+    }
+
+    fn restart_some(&self, services: &[Service]) -> Result<Restarted, String> {
+        let (context, job) = (self.context, self.job);
+        restart(context, job, services, &self.units(), self.baseline(), self.users())
+    }
+
+    /// The units that were stopped with the services.
+    fn units(&self) -> Vec<String> {
+        self.halt.borrow().units().to_vec()
+    }
+
+    pub(super) fn users(&self) -> &VenvUsage {
+        self.users.get_or_init(|| users_of(self.context, self.job))
+    }
+
+    fn baseline(&self) -> &Baseline {
+        self.baseline.get_or_init(|| Baseline::of_services(self.context, self.job))
+    }
+}

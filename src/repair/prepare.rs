@@ -1,0 +1,443 @@
+//! The first half of a rebuild: a finished, checked new tree beside the venv.
+//!
+//! The venv is whole meanwhile and its services run. What comes of it may be swapped in at once
+//! or rest for days: see [`PreparedTree`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::engine;
+use super::halt::Halted;
+use super::install::{InstallError, Installer};
+use super::install_spec::{InstallSpec, Installed};
+use super::job::Job;
+use super::stage::{self, Stage, name_of};
+use super::target::owner;
+use super::trees::{Pair, left_behind};
+use super::{Context, smoke, sources};
+use crate::host::Program;
+use crate::host::clock::Deadline;
+use crate::host::command::{CommandError, Finished};
+use crate::host::confine::{self, Overlay};
+use crate::host::tree::{Identity, Parent};
+use crate::host::user::User;
+use crate::owner::{Carried, Pass};
+use crate::plan::Target;
+use crate::python::Interpreters;
+use crate::store::{BuiltFor, JournalState, PreparedTree, PreviousTree, StoreError, Swap};
+use crate::venv::{self, Difference, Flavour, Venv};
+
+/// Why there is no new tree.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RebuildError {
+    #[error("its packages cannot be installed again: {}", .0.join("; "))]
+    Unreproducible(Vec<String>),
+    #[error("{0}")]
+    NoEngine(String),
+    #[error("it cannot be rebuilt where it is: {}", .0.join("; "))]
+    NotThere(Vec<String>),
+    #[error("cannot make the environment: {0}")]
+    Create(CommandError),
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error(
+        "the new environment does not have the same distributions:\n    {}",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
+    )]
+    Different(Vec<Difference>),
+    #[error("the new environment does not work: {0}")]
+    Dead(String),
+    #[error("in the new environment, and not in the old one, these fail:\n    {}", .0.join("\n    "))]
+    Worse(Vec<String>),
+    #[error("the venv was changed while its successor was built (`venvguard rebuild` tries again)")]
+    Changed,
+    #[error("mount namespaces are unavailable: it can only be rebuilt in place")]
+    OnlyInPlace,
+    #[error("its services cannot be kept down for the swap: {0}")]
+    Halt(String),
+    #[error("its user files cannot be carried over: {0}")]
+    Carry(io::Error),
+    #[error(
+        "it took longer than it may (`rebuild-timeout`, `owner-timeout` and `run-timeout` in the configuration)"
+    )]
+    OutOfTime,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why there is no new tree in place, and in which state the journal is.
+#[derive(Debug)]
+pub(super) struct NotRebuilt {
+    pub(super) because: String,
+    /// A directory is left that the journal does not name.
+    pub(super) unfinished: bool,
+    /// Nothing, where nothing was begun.
+    pub(super) state: Option<Box<JournalState>>,
+}
+
+impl NotRebuilt {
+    pub(super) fn at(state: &JournalState, error: &RebuildError) -> Self {
+        let state = Some(Box::new(state.clone()));
+        Self { because: error.to_string(), unfinished: false, state }
+    }
+}
+
+impl From<RebuildError> for NotRebuilt {
+    fn from(error: RebuildError) -> Self {
+        Self { because: error.to_string(), unfinished: false, state: None }
+    }
+}
+
+impl From<io::Error> for NotRebuilt {
+    fn from(error: io::Error) -> Self {
+        RebuildError::from(error).into()
+    }
+}
+
+impl From<StoreError> for NotRebuilt {
+    fn from(error: StoreError) -> Self {
+        RebuildError::from(error).into()
+    }
+}
+
+impl From<Halted<RebuildError>> for RebuildError {
+    fn from(halted: Halted<RebuildError>) -> Self {
+        match halted {
+            Halted::Stop(because) => Self::Halt(because),
+            Halted::Work(error) => error,
+        }
+    }
+}
+
+/// A new tree that is ready, and what was installed in the venv when it was built.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) tree: PreparedTree,
+    pub(super) installed: Installed,
+}
+
+/// How a new tree is made.
+pub(super) enum Build<'a> {
+    /// It is ready beside the venv.
+    Beside(Prepared),
+    /// It cannot be bound over the venv on this machine: it has to be built in place.
+    InPlace(Box<Work<'a>>),
+}
+
+/// Builds a new tree beside the venv and checks it. The journal is left at
+/// [`JournalState::Preparing`].
+pub(super) fn prepare<'a>(
+    context: &'a Context<'a>,
+    job: &'a Job,
+    target: Target,
+    now: &Interpreters,
+    limit: Duration,
+) -> Result<Build<'a>, NotRebuilt> {
+    let Job { entry, venv, .. } = job;
+    let owner = owner(context, venv);
+    let obstacles = stage::obstacles(context.root, venv, stage::look_at(context.root, venv));
+    if !obstacles.is_empty() {
+        return Err(RebuildError::NotThere(obstacles).into());
+    }
+    let installed = Installed::of(context.root, venv);
+    let spec = InstallSpec::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
+    let parent = Parent::of(&venv.path)?;
+    let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
+    let path = stage::aside(context.root, venv);
+    let preparing = |new| JournalState::Preparing { aside: path.as_path().into(), new };
+    let write = |new| job.begin(context, preparing(new), &[]);
+    write(None)?;
+    let made = Stage::make(context.root, &parent, &path, venv, &owner);
+    let stage = made.map_err(|error| {
+        // A directory that was made, and could neither be given away nor removed.
+        let unfinished = parent.identity(&stage::from_beside(&venv.path, &path)).is_some();
+        NotRebuilt { unfinished, ..error.into() }
+    })?;
+    let built_for = built_for(now, old, target, &spec, &installed);
+    let mut work = Work {
+        context,
+        job,
+        target,
+        owner,
+        spec,
+        parent,
+        deadline: Deadline::after(limit),
+        tree: PreparedTree::new(&path, stage.identity, built_for),
+    };
+    let begun = preparing(Some(stage.identity));
+    write(Some(stage.identity)).map_err(|error| NotRebuilt::at(&begun, &error.into()))?;
+    match work.beside(&stage) {
+        Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed })),
+        Ok(false) => Ok(Build::InPlace(Box::new(work))),
+        Err(error) => Err(NotRebuilt::at(&begun, &error)),
+    }
+}
+
+/// A prepared tree that rests, if it is still what would be built now; else why it is not.
+pub(super) fn rested(
+    context: &Context,
+    job: &Job,
+    target: Target,
+    now: &Interpreters,
+    tree: PreparedTree,
+) -> Result<Prepared, String> {
+    let Job { entry, venv, .. } = job;
+    if crate::host::tree::identity(tree.path()) != Some(tree.identity) {
+        return Err("it is gone".into());
+    }
+    let installed = Installed::of(context.root, venv);
+    let spec = InstallSpec::of(context, entry, venv).map_err(|reasons| reasons.join("; "))?;
+    let old = crate::host::tree::identity(&venv.path).ok_or("there is no venv")?;
+    match tree.built_for.difference(&built_for(now, old, target, &spec, &installed)) {
+        None => Ok(Prepared { tree, installed }),
+        Some(difference) => Err(difference.into()),
+    }
+}
+
+fn built_for(
+    now: &Interpreters,
+    venv: Identity,
+    target: Target,
+    spec: &InstallSpec,
+    installed: &Installed,
+) -> BuiltFor {
+    let interpreter = now.get(target.minor).and_then(|found| found.build_id.clone());
+    BuiltFor { venv, target, interpreter, recipe: spec.digest(installed) }
+}
+
+/// The directory that installers start in.
+fn starts_in(job: &Job) -> &Path {
+    let listed = job.entry.requirements().and_then(Path::parent);
+    listed.or_else(|| sources::project(&job.venv)).unwrap_or(Path::new("/"))
+}
+
+/// One build.
+pub(super) struct Work<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) job: &'a Job,
+    pub(super) target: Target,
+    pub(super) owner: User,
+    spec: InstallSpec<'a>,
+    pub(super) parent: Parent,
+    pub(super) deadline: Deadline,
+    pub(super) tree: PreparedTree,
+}
+
+impl Work<'_> {
+    /// Builds beside the venv; or finds that the kernel forbids it.
+    fn beside(&mut self, stage: &Stage) -> Result<bool, RebuildError> {
+        let root = self.context.root;
+        let over = stage.over(&self.venv().path);
+        if let Some(reason) = stage::why_not_laid_over(root, &self.owner, over.clone())? {
+            self.context.report.note(&format!(
+                "{}: this kernel or container forbids mount namespaces ({reason}); building in place",
+                self.job.entry.name
+            ));
+            return Ok(false);
+        }
+        let temporary = stage.temporary(root, &self.owner)?;
+        let mut overlays = vec![over.clone()];
+        let shared = stage::shared_dirs(&self.needed());
+        overlays.extend(shared.iter().map(|place| temporary.over(place)));
+        let (owner, aside) = (self.owner.clone(), stage.path.clone());
+        let pair = Pair::new(&self.job.venv, &owner, &aside, self.target.minor);
+        self.build(pair, &overlays)?;
+        temporary.empty_and_remove(root)?;
+        let notes = self.compare(|| self.smoke(&[]), &[over])?;
+        self.tree.notes.extend(notes);
+        // What takes long is done while the services still run. Nothing of the new tree may be in
+        // memory only when it takes the place.
+        self.parent.sync_all()?;
+        Ok(true)
+    }
+
+    /// Why there is nothing that could rest.
+    pub(super) fn cannot_rest(&self) -> NotRebuilt {
+        let (aside, new) = (self.tree.path().into(), Some(self.tree.identity));
+        NotRebuilt::at(&JournalState::Preparing { aside, new }, &RebuildError::OnlyInPlace)
+    }
+
+    /// The two trees once they have changed places.
+    pub(super) fn swap(&self) -> Swap {
+        swap_of(self.job, &self.tree)
+    }
+
+    fn venv(&self) -> &Venv {
+        &self.job.venv
+    }
+
+    /// What fails in the tree that is seen at the venv's path.
+    pub(super) fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
+        let modules = &self.spec.modules;
+        let limit = self.deadline.left();
+        smoke::smoke(self.context.root, &self.owner, &self.venv().path, modules, overlays, limit)
+    }
+
+    /// The new tree has to do what the old one did, which is asked where it does less. An
+    /// old tree that does not even start sets no standard but that the new one starts: what
+    /// fails is told then.
+    pub(super) fn compare(
+        &self,
+        before: impl FnOnce() -> Result<smoke::Failures, String>,
+        overlays: &[Overlay],
+    ) -> Result<Vec<String>, RebuildError> {
+        let after = self.smoke(overlays).map_err(RebuildError::Dead)?;
+        if after.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Ok(before) = before() else {
+            let failures = after.new_since(&smoke::Failures::default());
+            return Ok(failures
+                .into_iter()
+                .map(|one| format!("this does not work: {one}"))
+                .collect());
+        };
+        let worse = after.new_since(&before);
+        if worse.is_empty() { Ok(Vec::new()) } else { Err(RebuildError::Worse(worse)) }
+    }
+
+    /// All on this machine that the builders need, but for programs.
+    fn needed(&self) -> Vec<PathBuf> {
+        let mut needed = self.spec.read_from(&self.venv().path);
+        needed.extend([self.owner.home.clone(), starts_in(self.job).to_path_buf()]);
+        needed
+    }
+
+    /// Makes the environment, installs its content and carries the user files over. The new tree
+    /// is aside and seen at the venv's own path through `overlays`; without any, it is in place.
+    pub(super) fn build(&mut self, pair: Pair, overlays: &[Overlay]) -> Result<(), RebuildError> {
+        let (root, owner, deadline) = (self.context.root, pair.owner, self.deadline);
+        let interpreter = self.target.interpreter();
+        let minor = self.target.minor;
+        let is_beside = !overlays.is_empty();
+        let carry = |pass| {
+            let limit = deadline.left();
+            if limit.is_zero() {
+                return Err(RebuildError::OutOfTime);
+            }
+            let carried = if is_beside {
+                pair.carry(root, pass, limit)
+            } else {
+                pair.carry_from_aside(root, pass, limit)
+            };
+            carried.map_err(RebuildError::Carry)
+        };
+        let (from, to) = if is_beside { (pair.venv, pair.aside) } else { (pair.aside, pair.venv) };
+        let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
+        let engines = sources::engines(self.context, old, owner, minor, &interpreter)
+            .map_err(RebuildError::NoEngine)?;
+        let dir = starts_in(self.job);
+        let writes = self.spec.built_in(root, self.venv(), owner);
+        let run = |program: Program| {
+            let program = program.limit(deadline.left());
+            let writes = writes.clone();
+            confine::confined_to(root, program, owner, overlays, dir, writes).run()
+        };
+        run(self.creation()).map_err(RebuildError::Create)?;
+        let mut needed = self.spec.sources_inside(&self.venv().path);
+        needed.push("pip.conf".into());
+        let needed = needed.iter().map(|path| path.as_path().into()).collect();
+        self.tree.notes.extend(self.spec.notes.clone());
+        let carried = carry(Pass::First(needed))?;
+        self.note(carried);
+        let mut last = Ok(());
+        for engine in &engines {
+            let installer = Installer { root, engine, venv: self.venv(), minor, run: &run };
+            let mut own = Vec::new();
+            last = installer.install(&self.spec, &mut own);
+            match &last {
+                Ok(()) => {
+                    self.tree.notes.extend(own);
+                    break;
+                }
+                Err(error) => self.tree.notes.push(error.to_string()),
+            }
+            // The next one would have no time, and that be the reason that is told.
+            if self.deadline.has_passed() {
+                break;
+            }
+        }
+        last?;
+        let differences = self.spec.compare(root, to, minor)?;
+        if !differences.failures.is_empty() {
+            return Err(RebuildError::Different(differences.failures));
+        }
+        self.tree.notes.extend(differences.notes.iter().map(ToString::to_string));
+        if let Err(error) = self.isolate(old, to, &run) {
+            self.tree.notes.push(error);
+        }
+        // What is left behind now is left behind by the last pass as well, which reports it.
+        let Carried { notes: more, .. } = carry(Pass::All)?;
+        self.tree.notes.extend(more.into_lines());
+        Ok(())
+    }
+
+    /// pipx does this to programs once they are installed.
+    fn isolate(
+        &self,
+        old: &Venv,
+        to: &Path,
+        run: &dyn Fn(Program) -> Result<Finished, CommandError>,
+    ) -> Result<(), String> {
+        let root = self.context.root;
+        let programs = venv::isolated_programs(root, &old.layout()).unwrap_or_default();
+        let is_there = |program: &&PathBuf| {
+            root.at(to).join(program).symlink_metadata().is_ok_and(|found| found.is_file())
+        };
+        let there: Vec<PathBuf> =
+            programs.iter().filter(is_there).map(|path| self.venv().path.join(path)).collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+        let script = ["-i", r"1{/^#!.* -E$/!s/^#!.*/& -E/}", "--"];
+        run(Program::new("/usr/bin/sed").args(script).args(there))
+            .map(drop)
+            .map_err(|error| format!("its programs are not isolated as pipx had them: {error}"))
+    }
+
+    /// What a pass reports. What is in the old tree alone keeps that tree from being removed
+    /// unasked.
+    pub(super) fn note(&mut self, carried: Carried) {
+        self.tree.leaves_files |= !carried.left.is_empty();
+        let lines = carried.notes.into_lines().into_iter().chain(left_behind(carried.left));
+        self.tree.notes.extend(lines);
+    }
+
+    /// The same creator as before, where it is installed; else the standard library's.
+    fn creation(&self) -> Program {
+        let (venv, target) = (self.venv(), self.target);
+        let interpreter = target.interpreter();
+        let uv = engine::uv(self.context.root, self.context.config.engine, venv, &self.owner)
+            .filter(|_| venv.flavour == Flavour::Uv && !target.copies);
+        let mut program = if let Some(uv) = uv {
+            Program::new(uv)
+                .env("UV_PYTHON_DOWNLOADS", "never")
+                .args(["venv", "--quiet", "--allow-existing", "--no-project", "--python"])
+                .arg(interpreter)
+        } else {
+            let program = Program::new(interpreter).args(["-I", "-m", "venv", "--without-pip"]);
+            program.arg(if target.copies { "--copies" } else { "--symlinks" })
+        };
+        if venv.system_site_packages {
+            program = program.arg("--system-site-packages");
+        }
+        if let Some(prompt) = &venv.prompt {
+            // One word: it may begin with a dash.
+            program = program.arg(format!("--prompt={prompt}"));
+        }
+        program.arg(&venv.path)
+    }
+}
+
+/// The two trees of a venv and of what is prepared for it, once they have changed places.
+pub(super) fn swap_of(job: &Job, tree: &PreparedTree) -> Swap {
+    let previous = PreviousTree::new(tree.path(), tree.built_for.venv, job.decision.follows);
+    Swap {
+        previous: previous.that_holds_files(tree.leaves_files),
+        new: tree.identity,
+        minor: tree.built_for.target.minor,
+    }
+}

@@ -1,0 +1,119 @@
+//! The states of a repair, and what is done next in each.
+//!
+//! ```text
+//!                        the tree at the venv's path is
+//! state                  the previous one    the new one    neither      nothing
+//! restarting             restart             -              -            -
+//! refreshing             refresh             -              -            -
+//! preparing, not made    abandon             -              -            -
+//! preparing              discard             -              -            -
+//! building in place      keep previous       swap back      leave alone  put back
+//! swapping               keep previous       prove          leave alone  put back
+//! returning              keep previous       swap back      leave alone  put back
+//! restoring              not restored        restored       leave alone  stop: an error
+//! ```
+//!
+//! The live run, the recovery from the journal and a rollback all ask this table. A step that
+//! fails is the same as one that was interrupted: the state is in the journal, and the disk tells
+//! which tree is where.
+
+use crate::store::JournalState;
+
+/// Which tree is at the venv's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Previous,
+    New,
+    /// Somebody put a directory of their own there.
+    Neither,
+    Nothing,
+}
+
+/// What is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Restart,
+    Refresh,
+    /// No new tree was made: start what was stopped.
+    Abandon,
+    /// Remove the unfinished tree, and make the venv work with the one it has.
+    Discard,
+    /// The previous environment is in place, and stays. Ask the other tree what is only in it.
+    KeepPrevious,
+    /// Put the previous environment back where nothing is, then as above.
+    PutBack,
+    /// Stop the services, carry what was written since, swap.
+    SwapBack,
+    /// Start the services on the new tree; they decide whether it stays.
+    Prove,
+    /// The swap to an earlier environment did not happen: start what was stopped.
+    NotRestored,
+    /// Start the services on the environment that somebody wanted back.
+    Restored,
+    LeaveAlone,
+    /// Nothing is there, and nothing says what belongs there.
+    Stop,
+}
+
+/// What is done next in this state.
+pub(super) fn next(state: &JournalState, standing: Standing) -> Step {
+    use JournalState as State;
+    match (state, standing) {
+        (State::Restarting, _) => Step::Restart,
+        (State::Refreshing, _) => Step::Refresh,
+        (State::Preparing { new: None, .. }, _) => Step::Abandon,
+        (State::Preparing { new: Some(_), .. }, _) => Step::Discard,
+        (_, Standing::Neither) => Step::LeaveAlone,
+        (State::Restoring(_), Standing::Previous) => Step::NotRestored,
+        (State::Restoring(_), Standing::New) => Step::Restored,
+        (State::Restoring(_), Standing::Nothing) => Step::Stop,
+        (State::Swapping(_), Standing::New) => Step::Prove,
+        (State::BuildingInPlace(_) | State::Returning(_), Standing::New) => Step::SwapBack,
+        (_, Standing::Previous) => Step::KeepPrevious,
+        (_, Standing::Nothing) => Step::PutBack,
+    }
+}
+
+/// Whether the new tree may be half built in this state: then not all that is in it alone is the
+/// user's.
+pub(super) fn is_partial(state: &JournalState) -> bool {
+    matches!(state, JournalState::BuildingInPlace(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::python::Minor;
+    use crate::store::{PreviousTree, Swap};
+
+    fn swap() -> Swap {
+        let previous = PreviousTree::new(Path::new("/srv/.venv.venvguard-x"), (1, 1), true);
+        Swap { previous, new: (2, 2), minor: Minor::new(3, 13) }
+    }
+
+    #[test]
+    fn each_state_has_its_next_step_wherever_the_trees_are() {
+        use Step::{
+            Abandon, Discard, KeepPrevious, LeaveAlone, NotRestored, Prove, PutBack, Refresh,
+            Restart, Restored, Stop, SwapBack,
+        };
+        let aside = Path::new("/srv/.venv.venvguard-x");
+        let preparing = |new| JournalState::Preparing { aside: aside.into(), new };
+        let table = [
+            (JournalState::Restarting, [Restart; 4]),
+            (JournalState::Refreshing, [Refresh; 4]),
+            (preparing(None), [Abandon; 4]),
+            (preparing(Some((2, 2))), [Discard; 4]),
+            (JournalState::BuildingInPlace(swap()), [KeepPrevious, SwapBack, LeaveAlone, PutBack]),
+            (JournalState::Swapping(swap()), [KeepPrevious, Prove, LeaveAlone, PutBack]),
+            (JournalState::Returning(swap()), [KeepPrevious, SwapBack, LeaveAlone, PutBack]),
+            (JournalState::Restoring(swap()), [NotRestored, Restored, LeaveAlone, Stop]),
+        ];
+        let standings = [Standing::Previous, Standing::New, Standing::Neither, Standing::Nothing];
+        for (state, steps) in table {
+            assert_eq!(standings.map(|standing| next(&state, standing)), steps, "{state:?}");
+        }
+    }
+}

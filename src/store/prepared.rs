@@ -1,0 +1,139 @@
+//! The finished new trees that wait to be swapped in: one file a venv.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{PathText, PendingRemoval, Store, StoreError};
+use crate::host::path_text;
+use crate::host::{clock, tree};
+use crate::plan::Target;
+use crate::python::BuildId;
+
+const SCHEMA: u64 = 1;
+
+/// A new tree beside its venv, built and checked. It may wait for days and over a reboot, and is
+/// worth nothing once one of the things that it was built for has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PreparedTree {
+    schema_version: u64,
+    pub(crate) at: Timestamp,
+    #[serde(deserialize_with = "path_text::absolute")]
+    path: PathText,
+    pub(crate) identity: tree::Identity,
+    pub(crate) built_for: BuiltFor,
+    /// What the build reported.
+    pub(crate) notes: Vec<String>,
+    /// Some of the user's files could not be carried into it.
+    pub(crate) leaves_files: bool,
+}
+
+/// What a new tree was built for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BuiltFor {
+    /// The tree that it replaces.
+    pub(crate) venv: tree::Identity,
+    pub(crate) target: Target,
+    /// The build of the interpreter that it runs.
+    pub(crate) interpreter: Option<BuildId>,
+    /// A hash of what was to be installed, and of what was installed in the venv.
+    pub(crate) recipe: String,
+}
+
+impl BuiltFor {
+    /// What has changed since, if anything has.
+    pub(crate) fn difference(&self, now: &Self) -> Option<&'static str> {
+        if self.venv != now.venv {
+            Some("another environment is in place")
+        } else if self.target != now.target {
+            Some("it was built for another interpreter")
+        } else if self.interpreter.is_none() || self.interpreter != now.interpreter {
+            Some("the interpreter has changed")
+        } else if self.recipe != now.recipe {
+            Some("what is installed has changed")
+        } else {
+            None
+        }
+    }
+}
+
+impl PreparedTree {
+    pub(crate) fn new(path: &Path, identity: tree::Identity, built_for: BuiltFor) -> Self {
+        let (at, path) = (clock::now(), path.into());
+        let (notes, leaves_files) = (Vec::new(), false);
+        Self { schema_version: SCHEMA, at, path, identity, built_for, notes, leaves_files }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    pub(crate) fn into_removal(self) -> PendingRemoval {
+        PendingRemoval::new(&self.path.0, self.identity)
+    }
+}
+
+impl Store {
+    pub(crate) fn prepared(&self, id: &str) -> Result<Option<PreparedTree>, StoreError> {
+        self.load(&name(id), SCHEMA)
+    }
+
+    pub(crate) fn save_prepared(&self, id: &str, tree: &PreparedTree) -> Result<(), StoreError> {
+        self.save(&name(id), tree)
+    }
+
+    pub(crate) fn forget_prepared(&self, id: &str) -> Result<(), StoreError> {
+        let path: PathBuf = self.dir().join(name(id));
+        if path.symlink_metadata().is_err() { Ok(()) } else { self.remove(&name(id)) }
+    }
+}
+
+fn name(id: &str) -> String {
+    format!("prepared/{id}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Root;
+    use crate::python::Minor;
+
+    fn built_for() -> BuiltFor {
+        let target = Target { minor: Minor::new(3, 13), follows: true, copies: false };
+        let interpreter = Some(BuildId("a".into()));
+        BuiltFor { venv: (1, 2), target, interpreter, recipe: "b".into() }
+    }
+
+    #[test]
+    fn a_prepared_tree_is_known_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&Root::new(dir.path()));
+        assert_eq!(store.prepared("1").unwrap(), None);
+        let tree = PreparedTree::new(Path::new("/srv/.venv.venvguard-x"), (3, 4), built_for());
+        store.save_prepared("1", &tree).unwrap();
+        assert_eq!(store.prepared("1").unwrap(), Some(tree));
+        store.forget_prepared("1").unwrap();
+        store.forget_prepared("1").unwrap();
+        assert_eq!(store.prepared("1").unwrap(), None);
+    }
+
+    #[test]
+    fn each_change_makes_it_worth_nothing() {
+        let built = built_for();
+        assert_eq!(built.difference(&built), None);
+        let other = Target { follows: false, ..built.target };
+        for changed in [
+            BuiltFor { venv: (9, 9), ..built.clone() },
+            BuiltFor { target: other, ..built.clone() },
+            BuiltFor { interpreter: Some(BuildId("other".into())), ..built.clone() },
+            BuiltFor { recipe: "other".into(), ..built.clone() },
+        ] {
+            assert!(built.difference(&changed).is_some(), "{changed:?}");
+        }
+        let unknown = BuiltFor { interpreter: None, ..built };
+        assert!(unknown.difference(&unknown).is_some(), "a build that is not known is no build");
+    }
+}
