@@ -29,7 +29,7 @@ pub(crate) struct Container {
     child: Child,
     /// The container's first process, as this machine numbers it.
     leader: u32,
-    _group: ControlGroup,
+    group: ControlGroup,
 }
 
 /// What a command said, errors among the rest, and how it ended.
@@ -75,7 +75,7 @@ impl Container {
             .stderr(output)
             .spawn()
             .context("cannot start systemd-nspawn")?;
-        let mut container = Self { child, leader: 0, _group: group };
+        let mut container = Self { child, leader: 0, group };
         let started = Instant::now();
         loop {
             let nspawn = child_of(container.child.id());
@@ -103,11 +103,19 @@ impl Container {
     }
 }
 
+impl Container {
+    /// Ends it as a power switch does.
+    pub(crate) fn switch_off(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.group.remove();
+    }
+}
+
 impl Drop for Container {
     fn drop(&mut self) {
         // Nothing of it is kept, so nothing needs to be shut down in order.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.switch_off();
     }
 }
 
@@ -142,8 +150,8 @@ impl ControlGroup {
     }
 }
 
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
+impl ControlGroup {
+    fn remove(&self) {
         // Its processes are dead by now but may not be gone yet; a group that stays behind does no harm.
         let started = Instant::now();
         while remove_groups(&self.dir).is_err() && started.elapsed() < Duration::from_secs(5) {

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -28,7 +29,9 @@ const APT_SOURCES: &str = "deb [trusted=yes] file:/repository ./\n";
 
 /// A booted container. It is gone, with all that it wrote, when the value is dropped.
 pub(crate) struct Machine {
-    container: Container,
+    container: RwLock<Container>,
+    /// The directories of this machine that it sees.
+    dirs: Vec<(PathBuf, &'static str)>,
     overlay: Overlay,
     pub(crate) upgrade: Upgrade,
     pub(crate) sites: Vec<Site>,
@@ -86,7 +89,7 @@ impl Machine {
         lab: &Lab,
         upgrade: Kind,
         room: u64,
-        mut dirs: Vec<(PathBuf, &str)>,
+        mut dirs: Vec<(PathBuf, &'static str)>,
         place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
         let suite = upgrade.suite();
@@ -98,7 +101,20 @@ impl Machine {
         place(&overlay)?;
         dirs.push((upgrade.repository.clone(), "/repository"));
         let container = Container::boot(&overlay, &dirs)?;
-        Ok(Self { container, overlay, upgrade, sites: Vec::new() })
+        let container = RwLock::new(container);
+        Ok(Self { container, dirs, overlay, upgrade, sites: Vec::new() })
+    }
+
+    fn container(&self) -> RwLockReadGuard<'_, Container> {
+        self.container.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Switches it off and on again: what was written to its disk is there, and nothing else.
+    pub(crate) fn reboot(&self) -> Result<()> {
+        let mut container = self.container.write().unwrap_or_else(PoisonError::into_inner);
+        container.switch_off();
+        *container = Container::boot(&self.overlay, &self.dirs)?;
+        Ok(())
     }
 
     /// How much was written on it and is not removed again, in MiB.
@@ -108,7 +124,7 @@ impl Machine {
 
     /// Runs a shell command and returns what it said, whatever its end.
     pub(crate) fn run(&self, script: &str) -> Result<Said> {
-        let mut command = self.container.enter();
+        let mut command = self.container().enter();
         command.args(["/bin/sh", "-c", "exec 2>&1; eval \"$1\"", "sh", script]);
         said(&mut command)
     }
@@ -122,7 +138,7 @@ impl Machine {
 
     /// The standard output of a command, apart from its errors.
     pub(crate) fn stdout(&self, script: &str) -> Result<Said> {
-        let mut command = self.container.enter();
+        let mut command = self.container().enter();
         command.args(["/bin/sh", "-c", script]);
         let done = command.stdin(Stdio::null()).output()?;
         Ok(Said {
@@ -158,7 +174,7 @@ impl Machine {
 
     /// Asks a service for a page, on its socket, by HTTP 1.0.
     pub(crate) fn ask(&self, service: &Service, page: &str) -> Result<Answer> {
-        let socket = self.container.root().join(service.socket.trim_start_matches('/'));
+        let socket = self.container().root().join(service.socket.trim_start_matches('/'));
         let mut stream = UnixStream::connect(&socket)
             .with_context(|| format!("{} does not listen", service.name))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -250,7 +266,7 @@ impl Machine {
     pub(crate) fn processes_of(&self, venv: &str) -> Result<Vec<Process>> {
         let inside = format!("{venv}/bin/");
         let mut processes = Vec::new();
-        for entry in fs::read_dir(self.container.root().join("proc"))? {
+        for entry in fs::read_dir(self.container().root().join("proc"))? {
             let entry = entry?;
             let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
                 continue;
@@ -312,7 +328,7 @@ impl Machine {
 
     /// Writes a file of the machine.
     pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
-        let path = self.container.root().join(path.trim_start_matches('/'));
+        let path = self.container().root().join(path.trim_start_matches('/'));
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -323,7 +339,7 @@ impl Machine {
              [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
              for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done"
         ))?;
-        let path = self.container.root().join(path.trim_start_matches('/'));
+        let path = self.container().root().join(path.trim_start_matches('/'));
         fs::File::create(&path)?.set_len(mebibytes << 20)?;
         child::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(path))?;
         Ok(())

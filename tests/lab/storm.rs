@@ -231,7 +231,9 @@ impl<'a> Storm<'a> {
         let open = machine
             .must("find /var/lib/venvguard/journal -name '[!.]*.json' 2>/dev/null || true")?;
         ensure!(open.is_empty(), "the journal holds {open}");
-        let known = machine.must("cat /var/lib/venvguard/registry.json")?;
+        let known = machine.must(
+            "cat /var/lib/venvguard/registry.json /var/lib/venvguard/prepared/*.json 2>/dev/null || true",
+        )?;
         let beside = machine.must("find /srv/bare -maxdepth 1 -name '.venv.venvguard-*'")?;
         for tree in beside.lines() {
             ensure!(known.contains(tree), "nobody knows of {tree}:\n{known}");

@@ -73,8 +73,25 @@ pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     let rebuild = Command { venv: Meanwhile::IsToBeMended, ..Command::new("rebuild --all") };
     rages(Command { prepare: OUTDATE.to_owned(), ..rebuild })?;
     rages(refresh(storm.machine)?)?;
+    let prepare = "venvguard rebuild --prepare bare".to_owned();
+    rages(Command { prepare, ..Command::new("rebuild bare") })?;
+    rages(Command { prepare: DISCARD.to_owned(), ..Command::new("rebuild --prepare bare") })?;
+    // The new tree does not prove itself.
+    storm.machine.must(ONLY_THIS)?;
+    rages(Command { prepare: "venvguard prune bare".to_owned(), ..Command::new("rebuild bare") })?;
     Ok(steps)
 }
+
+/// The tree that rests is worth nothing any more: another environment is in place.
+const DISCARD: &str = "venvguard prune bare; venvguard rebuild bare
+                       venvguard rebuild --prepare bare; venvguard rollback bare";
+
+/// The check accepts the tree that is the venv now, and no other.
+const ONLY_THIS: &str = r#"
+sed -i 's/service-timeout = 5/service-timeout = 1/' /etc/venvguard/config.toml
+venvguard register /srv/bare/venv --check \
+    "sh -c 'test \$(stat -c %i /srv/bare/venv) = $(stat -c %i /srv/bare/venv)'"
+"#;
 
 /// A rebuild that has no older tree to remove.
 pub(super) fn first_rebuild() -> Command {

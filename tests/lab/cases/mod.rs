@@ -3,6 +3,7 @@
 mod block;
 mod copied;
 mod crash;
+pub(crate) mod decision;
 mod doctor;
 mod downtime;
 mod faults;
@@ -68,6 +69,7 @@ pub(crate) fn all() -> Vec<Case> {
         halfway::cases(),
         harmless::cases(),
         crash::cases(),
+        decision::cases(),
         power::cases(),
         doctor::cases(),
         faults::cases(),

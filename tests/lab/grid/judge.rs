@@ -7,6 +7,7 @@ use super::cell::{Cell, Change};
 use super::expect::{Expected, Says, expected, flavour_after, says};
 use super::named;
 use super::table::Outcome;
+use crate::cases::decision::assert_same;
 use crate::machine::Said;
 use crate::prepare::upgrade::Python;
 
@@ -14,6 +15,8 @@ use crate::prepare::upgrade::Python;
 pub(super) struct Asked<'a> {
     pub(super) before: Said,
     pub(super) after: Said,
+    /// What `plan` said before the upgrade.
+    pub(super) plan: &'a Value,
     pub(super) status: &'a Value,
     pub(super) history: &'a Value,
 }
@@ -30,7 +33,7 @@ pub(super) fn judge(
 
 fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Python) -> Result<()> {
     let expected = expected(cell, change);
-    let Asked { before, after, status, history } = asked;
+    let Asked { before, after, plan, status, history } = asked;
     ensure!(before.code == 0, "it did not work to begin with: {}", before.text);
     let name = cell.to_string();
 
@@ -44,6 +47,13 @@ fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Pyth
         Expected::Untouched | Expected::Impossible(_) => &[],
     };
     ensure!(done == wanted, "it should be {}; done was {done:?}", expected.word());
+
+    let planned = *named(&plan["venvs"], "name", &name).first().context("plan names it not")?;
+    // What an upgrade does not touch may be moved by the removal after it.
+    if planned["remedy"] != "none" {
+        let events = named(&history["events"], "venv", &name);
+        assert_same(planned, &events.first().context("nothing was done")?["decision"])?;
+    }
 
     let venv = *named(&status["venvs"], "name", &name).first().context("status names it not")?;
     // A copied interpreter that was left alone is of the minor version that was left alone.

@@ -147,6 +147,7 @@ fn run(machine: &Machine, change: Change, cells: &[Cell]) -> Result<()> {
         ))?;
     }
     let before = ask_all(machine, &possible)?;
+    let (_, plan) = machine.venvguard_json("plan")?;
     happen(machine, change)?;
     let after = ask_all(machine, &possible)?;
     let (_, status) = machine.venvguard_json("status")?;
@@ -156,7 +157,7 @@ fn run(machine: &Machine, change: Change, cells: &[Cell]) -> Result<()> {
         .iter()
         .zip(before.into_iter().zip(after))
         .map(|(cell, (before, after))| {
-            let asked = Asked { before, after, status: &status, history: &history };
+            let asked = Asked { before, after, plan: &plan, status: &status, history: &history };
             (*cell, judge(*cell, change, &asked, from, to))
         })
         .collect();
