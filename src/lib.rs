@@ -12,7 +12,7 @@
 //! apt upgrade
 //!   DPkg::Pre-Invoke         Guard::snapshot   which interpreters are there; nothing, if that is known
 //!   DPkg::Pre-Install-Pkgs   Guard::gate       apt's list → changes → effects → decisions → verdict;
-//!                                              moves venvs off an interpreter that goes away,
+//!                                              moves venvs off an interpreter that is removed,
 //!                                              pins those whose default interpreter will move
 //!   dpkg                     (a trigger)       marks work, for a dpkg that apt did not call
 //!   DPkg::Post-Invoke        Guard::settle     what really changed → decisions → repair → restart → check
@@ -30,24 +30,54 @@
 //! the upgrade runs what its packages are for; a rebuild that fails leaves a venv that works;
 //! and an upgrade that did not happen is undone by changing one link back.
 //!
+//! # The walk of an upgrade
+//!
+//! 1. [`cli`] reads apt's list ([`apt`]) and hands it to [`guard`]'s gate.
+//! 2. [`inventory`] inspects every registered venv; [`apt`] predicts the interpreters.
+//! 3. `plan::questions` says what has to be known; [`inventory`] finds it out.
+//! 4. `plan::upgrade` decides: a `Decision` for each venv. [`report`] prints it, and a verdict
+//!    answers apt. What must precede dpkg is carried out, and what runs is recorded.
+//! 5. dpkg runs. `settle` compares the interpreters with the snapshot, and decides again by the
+//!    same function, from what really changed.
+//! 6. [`repair`] executes the decisions, each with its journal. `prepare` builds and checks a
+//!    new tree beside the venv, by processes of its owner ([`owner`]).
+//! 7. `adopt`: [`service`] stops what runs, `swap` carries the last changes over and swaps, the
+//!    services start and prove the new tree, or it is swapped back.
+//! 8. The result goes to registry and history, the journal is closed, old trees are removed.
+//!
+//! # The walk of a rollback
+//!
+//! 1. [`cli`] locks, and lets `guard` finish what was interrupted.
+//! 2. `guard` asks [`repair`] for the previous environment and [`inventory`] for the services.
+//! 3. `plan::request` decides: `Restore`, with what has to be adjusted in the tree first.
+//!    `--dry-run` prints it.
+//! 4. [`repair`] adjusts the tree while it is aside, and writes the journal: restoring.
+//! 5. It stops the services, carries the user files back and swaps.
+//! 6. It starts the services. What they say is reported; the tree stays: somebody asked for it.
+//! 7. The environment that was in place is the previous one now.
+//!
+//! After a crash the journal's state and the tree that is at the venv's path say what is next, by
+//! the table in `repair::states`, which the live run asks as well.
+//!
 //! # The house
 //!
 //! | module | a reader asks |
 //! |---|---|
 //! | [`cli`] | what can be said to the program, and what does it answer? |
 //! | [`guard`] | what happens at each moment of an apt run? |
-//! | [`apt`] | what is apt about to do, and which interpreters does that change? |
-//! | [`python`] | which interpreters are there? (read from the file, never run) |
-//! | [`venv`] | what is this venv, and what is in it? (read, never run) |
-//! | [`plan`] | what do the changes do to a venv, and what is done about it? (pure) |
+//! | [`inventory`] | how are the registered venvs now, and what has a decision to know? |
+//! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |
 //! | [`owner`] | what is done inside a tree, by a process of its owner? |
-//! | [`repair`] | how is it done, undone, and ended after a crash? |
-//! | [`service`] | what runs out of a venv, and did it come back? |
-//! | [`store`] | what is remembered, and how? |
 //! | [`report`] | how is it told? |
+//! | [`store`] | what is remembered, and how? |
+//! | [`plan`] | what do the changes do to a venv, and what is done about it? (pure) |
+//! | [`service`] | what runs out of a venv, and did it come back? |
+//! | [`apt`] | what is apt about to do, and which interpreters does that change? |
+//! | [`venv`] | what is this venv, and what is in it? (read, never run) |
+//! | [`python`] | which interpreters are there? (read from the file, never run) |
 //! | [`host`] | the only door to the system: processes, users, mounts, clocks, files |
 //!
-//! `plan` and `report` have no effects; nothing imports `cli`; paths go through
+//! A module imports from those below it only. `plan` and `report` have no effects; paths go through
 //! [`host::Root`], so that a test is a directory of files.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the overview is for readers of the code")]
