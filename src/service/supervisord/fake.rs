@@ -82,6 +82,10 @@ fn answer(mut stream: UnixStream, programs: &mut [Program], told: &Mutex<Vec<Str
         }
         request.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
     }
+    // supervisord reads as many bytes of a body as its header says, and none without one.
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let length = format!("Content-Length: {}", body.len());
+    assert!(head.lines().any(|line| line == length), "{head}");
     let between = |from: &str, to: &str| {
         request.split_once(from).and_then(|(_, rest)| rest.split_once(to)).map(|(text, _)| text)
     };

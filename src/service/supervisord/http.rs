@@ -36,7 +36,7 @@ pub(super) fn post(
     let length = body.len();
     let head = format!(
         "POST /RPC2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nConnection: close\r\n\
-         {login}InstallSpec-Length: {length}\r\n\r\n"
+         {login}Content-Length: {length}\r\n\r\n"
     );
     connection.send(head.as_bytes())?;
     connection.send(body.as_bytes())?;

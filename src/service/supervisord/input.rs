@@ -62,7 +62,7 @@ const HTTP: &[&str] = &[
 const HTTP_WORDS: &[&str] = &[
     "HTTP/1.1 200 OK\r\n",
     "HTTP/1.0 500 x\r\n",
-    "InstallSpec-Length: ",
+    "Content-Length: ",
     "Transfer-Encoding: chunked\r\n",
     "5",
     "\r\n",
