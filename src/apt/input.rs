@@ -107,10 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn debian_versions(one in debian_version(), other in debian_version()) {
-        let there = deb_version::compare_versions(&one, &other);
-        prop_assert_eq!(there.reverse(), deb_version::compare_versions(&other, &one));
-        prop_assert!(deb_version::compare_versions(&one, &one).is_eq());
+    fn debian_versions(one in debian_version()) {
         let _ = Version::of_package(&format!("{one}\u{fffd}"));
         if let Ok(version) = Version::of_package(&one) {
             let text = version.to_string();

@@ -41,12 +41,10 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     after
 }
 
-/// Whether a version is there already: then a reinstallation or a configuration brings no
-/// other build. Versions are compared as dpkg compares them.
+/// Whether a version is installed already: then a reinstallation or a configuration brings no
+/// other build. dpkg wrote both versions in the same spelling, so that equal texts are enough.
 fn is_installed(interpreters: &Interpreters, minor: Minor, version: &str) -> bool {
-    interpreters.get(minor).is_some_and(|interpreter| {
-        deb_version::compare_versions(&interpreter.package.version, version).is_eq()
-    })
+    interpreters.get(minor).is_some_and(|interpreter| interpreter.package.version == version)
 }
 
 #[cfg(test)]
@@ -82,6 +80,16 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_differs_in_any_part_is_another_build() {
+        let now = system(&["3.11.2-6+deb12u8"]);
+        for version in ["3.11.2-6", "3.11.2-6+deb12u10", "1:3.11.2-6+deb12u8", "3.11.2~rc1-6"] {
+            let upgrade = action("python3.11-minimal", Some("3.11.2-6+deb12u8"), Some(version));
+            let after = predict(&now, &[upgrade]);
+            assert_eq!(after.get(Minor::new(3, 11)).unwrap().package.version, version);
+        }
+    }
+
+    #[test]
     fn a_removal_takes_the_interpreter_away() {
         let after = predict(
             &system(&["3.13.5-2", "3.11.2-6"]),
@@ -113,42 +121,5 @@ mod tests {
         let now = system(&["3.11.2-6"]);
         let upgrade = action("python3.11-minimal", Some("3.11.2-6"), Some("3.11.2.pve1-1"));
         assert_eq!(predict(&now, &[upgrade]), now);
-    }
-
-    /// Debian versions are ordered as dpkg orders them, asked from dpkg itself.
-    #[test]
-    fn versions_compare_as_dpkg_compares_them() {
-        let versions = [
-            "0",
-            "0~",
-            "1.0",
-            "1.0-1",
-            "1.0-1ubuntu9",
-            "1.0-1ubuntu10",
-            "1:0.1",
-            "0:1.0",
-            "3.14.0~rc1-1",
-            "3.14.0-1",
-            "3.11.2-6",
-            "3.11.2-6+deb12u8",
-            "3.11.2-6+deb12u10",
-            "3.13.5-2+b1",
-            "1.0a",
-            "1.0+a",
-        ];
-        for one in versions {
-            for other in versions {
-                let ours = deb_version::compare_versions(one, other);
-                for (word, holds) in
-                    [("lt", ours.is_lt()), ("eq", ours.is_eq()), ("gt", ours.is_gt())]
-                {
-                    let dpkg = crate::host::Program::new("/usr/bin/dpkg")
-                        .args(["--compare-versions", one, word, other])
-                        .finish()
-                        .unwrap();
-                    assert_eq!(dpkg.status.success(), holds, "{one} {word} {other}");
-                }
-            }
-        }
     }
 }

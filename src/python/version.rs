@@ -58,8 +58,8 @@ fn number(part: &str) -> Option<u8> {
     part.parse().ok().filter(|number: &u8| number.to_string() == part)
 }
 
-/// Whether a text is in the alphabet of Debian's versions (Policy 5.6.12). What compares them
-/// counts on it.
+/// Whether a text uses only the alphabet of Debian's versions (Policy 5.6.12), as apt and dpkg
+/// do: anything else comes from a damaged file.
 pub(crate) fn is_debian_version(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".+~:-".contains(&byte);
     !text.is_empty() && text.bytes().all(fits)
