@@ -2,6 +2,9 @@
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::host::socket::Connection;
 
 /// No answer of supervisord's to our questions is larger: 1,000 programs take a quarter.
@@ -30,17 +33,20 @@ pub(super) fn post(
     user: Option<&(String, String)>,
     body: &str,
 ) -> Result<Vec<u8>, HttpError> {
-    let login = user.map_or_else(String::new, |(name, password)| {
-        format!("Authorization: Basic {}\r\n", base64(format!("{name}:{password}").as_bytes()))
-    });
-    let length = body.len();
-    let head = format!(
-        "POST /RPC2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nConnection: close\r\n\
-         {login}Content-Length: {length}\r\n\r\n"
-    );
-    connection.send(head.as_bytes())?;
+    connection.send(head(user, body).as_bytes())?;
     connection.send(body.as_bytes())?;
     answer(|| connection.receive())
+}
+
+fn head(user: Option<&(String, String)>, body: &str) -> String {
+    let login = user.map_or_else(String::new, |(name, password)| {
+        format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{name}:{password}")))
+    });
+    let length = body.len();
+    format!(
+        "POST /RPC2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\nConnection: close\r\n\
+         {login}Content-Length: {length}\r\n\r\n"
+    )
 }
 
 /// Reads an answer, chunk by chunk of what arrives, as far as it says that it goes.
@@ -144,22 +150,6 @@ fn unchunk(bytes: &[u8]) -> Result<Option<Vec<u8>>, HttpError> {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| three.get(at).map_or(0, |byte| u32::from(*byte));
-        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for place in 0..4 {
-            let index = ((bits >> (18 - 6 * place)) & 63) as usize;
-            // Six bits are an index below 64.
-            let letter = if place <= three.len() { ALPHABET[index] } else { b'=' };
-            text.push(char::from(letter));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,15 +196,23 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_written_in_base64() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("bob:pa\u{fc}", "Ym9iOnBhw7w="),
+    fn a_head_has_the_login_and_the_length_of_the_body() {
+        let without_login = head(None, "f\u{fc}");
+        assert_eq!(
+            without_login,
+            "POST /RPC2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\n\
+             Connection: close\r\nContent-Length: 3\r\n\r\n"
+        );
+        for (name, password, coded) in [
+            ("", "", "Og=="),
+            ("f", "", "Zjo="),
+            ("f", "o", "Zjpv"),
+            ("foo", "", "Zm9vOg=="),
+            ("bob", "pa\u{fc}", "Ym9iOnBhw7w="),
         ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
+            let with_login = head(Some(&(name.into(), password.into())), "f\u{fc}");
+            let login = format!("close\r\nAuthorization: Basic {coded}\r\n");
+            assert_eq!(with_login, without_login.replace("close\r\n", &login));
         }
     }
 }
