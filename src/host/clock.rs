@@ -1,6 +1,6 @@
 //! Time, asked here only, so that what depends on it can be handed in.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
@@ -11,6 +11,12 @@ pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     let now = now.checked_add(fault::step_of_the_clock()).unwrap_or(now);
     Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// A moment as the times of files are given. On Linux every `Timestamp` is one; were it not,
+/// the epoch is what makes no file look old.
+pub(crate) fn system_time(of: Timestamp) -> SystemTime {
+    SystemTime::try_from(of).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// No limit is longer: what is handed in may be any number, and the sum of any is none.

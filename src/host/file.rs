@@ -255,7 +255,7 @@ pub(crate) fn touch(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
-    file.set_modified(super::clock::now().into())
+    file.set_modified(super::clock::system_time(super::clock::now()))
 }
 
 /// From now on, what is made is writable by its owner alone, unless it says otherwise.

@@ -18,6 +18,7 @@ pub(crate) mod descriptor;
 pub(crate) mod dir;
 pub(crate) mod fault;
 pub(crate) mod file;
+mod hexadecimal;
 #[cfg(test)]
 mod input;
 pub(crate) mod lock;
@@ -35,5 +36,6 @@ pub(crate) mod xattr;
 pub(crate) use command::Program;
 pub(crate) use dir::Dir;
 pub(crate) use file::{FileIdentity, ReadError};
+pub(crate) use hexadecimal::hexadecimal;
 pub(crate) use redact::redacted;
 pub(crate) use root::Root;

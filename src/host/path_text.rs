@@ -1,11 +1,12 @@
 //! Paths in JSON: text where they are UTF-8, bytes in hexadecimal where they are not.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::hexadecimal;
 
 /// A path that survives JSON byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,15 +23,7 @@ impl Serialize for PathText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let form = match self.0.to_str() {
             Some(text) => Form::Text(text.to_string()),
-            None => Form::Bytes {
-                bytes: self.0.as_os_str().as_bytes().iter().fold(
-                    String::new(),
-                    |mut text, byte| {
-                        let _ = write!(text, "{byte:02x}");
-                        text
-                    },
-                ),
-            },
+            None => Form::Bytes { bytes: hexadecimal(self.0.as_os_str().as_bytes()) },
         };
         form.serialize(serializer)
     }

@@ -13,7 +13,7 @@ use crate::host::clock::Deadline;
 use crate::host::file::{self, Sparse, printable};
 use crate::host::path_text::PathText;
 use crate::host::user::User;
-use crate::host::{Root, confine};
+use crate::host::{Root, confine, hexadecimal};
 
 /// What `statfs(2)` calls `/proc` and `/sys`: their files have no end, and each reader sees
 /// something else in them.
@@ -47,7 +47,7 @@ impl Task for Digest {
             digest.update(chunk.get(..read).unwrap_or_default());
             left = left.saturating_sub(read as u64);
         }
-        Ok((length, format!("{:x}", digest.finalize())))
+        Ok((length, hexadecimal(&digest.finalize())))
     }
 }
 

@@ -9,8 +9,8 @@ use object::read::{ReadCache, ReadRef};
 use object::{Endianness, FileKind};
 
 use super::{BuildId, Version};
-use crate::host::ReadError;
 use crate::host::file::open_untrusted;
+use crate::host::{ReadError, hexadecimal};
 
 /// Debian's interpreters have 6 to 9 MB; one with its debugging symbols stays below this.
 const FILE_LIMIT: u64 = 256 << 20;
@@ -117,7 +117,8 @@ fn version_symbol<'data, Elf: FileHeader<Endian = Endianness>>(
         names.get(start..).is_some_and(|name| name.starts_with(b"Py_Version\0"))
     };
     let Some(symbol) = symbols.iter().find(is_version) else { return Ok(None) };
-    let Ok(section) = sections.section(object::SectionIndex(symbol.st_shndx(endian).into())) else {
+    let Some(index) = symbol.st_shndx(endian).index() else { return Ok(None) };
+    let Ok(section) = sections.section(object::SectionIndex(index.into())) else {
         return Ok(None);
     };
     let Some((start, length)) = section.file_range(endian) else { return Ok(None) };
@@ -206,11 +207,6 @@ fn build_id<'data, Elf: FileHeader<Endian = Endianness>>(
     Ok(None)
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16);
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).filter_map(digit).collect()
-}
-
 /// Whether the program needs a `libpythonX.Y.so`.
 fn is_shared<'data, Elf: FileHeader<Endian = Endianness>>(
     endian: Endianness,
@@ -232,7 +228,7 @@ fn is_shared<'data, Elf: FileHeader<Endian = Endianness>>(
     let entries: &[Elf::Dyn] = table.data_as_array(endian, data)?;
     Ok(entries
         .iter()
-        .filter(|entry| entry.d_tag(endian).into() == u64::from(elf::DT_NEEDED))
+        .filter(|entry| entry.d_tag(endian) == elf::DT_NEEDED)
         .filter_map(|entry| names.get(usize::try_from(entry.d_val(endian).into()).ok()?..))
         .any(|name| name.starts_with(b"libpython")))
 }

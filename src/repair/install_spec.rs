@@ -14,7 +14,7 @@ use super::target::owner;
 use crate::host::clock::Deadline;
 use crate::host::path_text::PathText;
 use crate::host::user::User;
-use crate::host::{Root, file};
+use crate::host::{Root, file, hexadecimal};
 use crate::owner::{self, Digest, Send};
 use crate::python::Minor;
 use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Registry, RegistryEntry, StoreError};
@@ -134,7 +134,7 @@ impl<'a> InstallSpec<'a> {
             }
         }
         hash.update(format!("{:?} {installed:?}", self.relax));
-        format!("{:x}", hash.finalize())
+        hexadecimal(&hash.finalize())
     }
 
     pub(super) fn has_pip(&self) -> bool {
@@ -295,7 +295,7 @@ pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Tim
     let mut recipes: Vec<Recipe> = recipes.into_iter().flatten().collect();
     let archives = recipes.iter_mut().flat_map(Recipe::local_archives);
     let needed = archives.filter_map(|(_, archive)| archive.sha256()).collect();
-    if let Err(error) = context.store.prune_archives(&needed, before.into()) {
+    if let Err(error) = context.store.prune_archives(&needed, before) {
         context.report.note(&format!("cannot remove archives that no venv needs: {error}"));
     }
 }

@@ -9,7 +9,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+
+use jiff::Timestamp;
 
 use super::Store;
 use crate::host::{fault, file, xattr};
@@ -82,8 +83,9 @@ impl Store {
     pub(crate) fn prune_archives(
         &self,
         needed: &BTreeSet<String>,
-        before: SystemTime,
+        before: Timestamp,
     ) -> io::Result<()> {
+        let before = crate::host::clock::system_time(before);
         for owner in entries(&self.dir().join(DIR)) {
             for archive in entries(&owner) {
                 let name = archive.file_name().unwrap_or_default().to_string_lossy();
@@ -140,10 +142,9 @@ mod tests {
         }
         assert_eq!(store.kept_archive(uid + 1, HASH, NAME), None);
         assert_eq!(store.kept_archive(uid, "..", NAME), None);
-        let later =
-            SystemTime::from(crate::host::clock::now()) + std::time::Duration::from_secs(60);
+        let later = crate::host::clock::now() + std::time::Duration::from_secs(60);
         store.prune_archives(&BTreeSet::from([HASH.to_string()]), later).unwrap();
-        store.prune_archives(&BTreeSet::new(), SystemTime::UNIX_EPOCH).unwrap();
+        store.prune_archives(&BTreeSet::new(), Timestamp::UNIX_EPOCH).unwrap();
         assert!(store.kept_archive(uid, HASH, NAME).is_some());
         store.prune_archives(&BTreeSet::new(), later).unwrap();
         assert_eq!(store.kept_archive(uid, HASH, NAME), None);

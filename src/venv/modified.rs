@@ -129,7 +129,21 @@ fn hash(file: File, left: &mut u64) -> io::Result<String> {
     let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
     *left = left.checked_sub(length).ok_or_else(too_large)?;
     let mut digest = Sha256::new();
-    if io::copy(&mut file.take(length.saturating_add(1)), &mut digest)? > length {
+    let mut file = file.take(length.saturating_add(1));
+    let mut chunk = [0; 8 << 10];
+    let mut total = 0;
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => {
+                digest.update(chunk.get(..read).unwrap_or_default());
+                total += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if total > length {
         return Err(too_large());
     }
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(digest.finalize())))

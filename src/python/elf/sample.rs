@@ -20,10 +20,10 @@ pub(crate) fn linked(
     let mut writer = Writer::new(Endianness::Little, true, &mut bytes);
     writer.reserve_file_header();
     let note = note(build_id);
-    let note_at = writer.reserve(note.len(), 4);
-    let rodata_at = writer.reserve(rodata.len(), 8);
+    let note_at = writer.reserve(note.len() as u64, 4);
+    let rodata_at = writer.reserve(rodata.len() as u64, 8);
     let value = hexversion.unwrap_or(0).to_le_bytes();
-    let value_at = writer.reserve(value.len(), 8);
+    let value_at = writer.reserve(value.len() as u64, 8);
     writer.reserve_null_section_index();
     let note_name = writer.add_section_name(b".note.gnu.build-id");
     writer.reserve_section_index();
@@ -42,9 +42,9 @@ pub(crate) fn linked(
         writer.reserve_dynamic_symbol_index();
     }
     writer.reserve_dynsym();
-    writer.reserve_dynstr();
+    writer.reserve_dynstr().unwrap();
     writer.reserve_dynamic(2);
-    writer.reserve_shstrtab();
+    writer.reserve_shstrtab().unwrap();
     writer.reserve_section_headers();
 
     writer
@@ -54,7 +54,7 @@ pub(crate) fn linked(
             e_type: elf::ET_EXEC,
             e_machine: elf::EM_X86_64,
             e_entry: 0,
-            e_flags: 0,
+            e_flags: elf::FileFlags(0),
         })
         .unwrap();
     writer.pad_until(note_at);
@@ -64,39 +64,41 @@ pub(crate) fn linked(
     writer.pad_until(value_at);
     writer.write(&value);
     writer.write_null_dynamic_symbol();
-    if let Some(name) = symbol {
+    if symbol.is_some() {
+        let st_name = writer.dynamic_string_offset(symbol);
         writer.write_dynamic_symbol(&Sym {
-            name: Some(name),
-            section: Some(data_index),
-            st_info: (elf::STB_GLOBAL << 4) | elf::STT_OBJECT,
-            st_other: 0,
-            st_shndx: 0,
+            st_name,
+            section: Some(data_index.0),
+            st_info: elf::SymbolInfo::new(elf::STB_GLOBAL, elf::STT_OBJECT),
+            st_other: elf::SymbolOther(0),
+            st_shndx: elf::SHN_UNDEF,
             st_value: 0x1000,
             st_size: 8,
         });
     }
     writer.write_dynstr();
     writer.write_align_dynamic();
-    writer.write_dynamic_string(elf::DT_NEEDED, needed);
-    writer.write_dynamic(elf::DT_NULL, 0);
+    writer.write_dynamic_string(elf::DT_NEEDED, needed).unwrap();
+    writer.write_dynamic(elf::DT_NULL, 0).unwrap();
     writer.write_shstrtab();
     writer.write_null_section_header();
-    let section = |name, sh_type, offset: usize, size: usize, sh_addr| SectionHeader {
-        name: Some(name),
+    let section = |sh_name, sh_type, sh_offset, size: usize, sh_addr| SectionHeader {
+        sh_name,
         sh_type,
-        sh_flags: u64::from(elf::SHF_ALLOC),
+        sh_flags: elf::SHF_ALLOC,
         sh_addr,
-        sh_offset: offset as u64,
+        sh_offset,
         sh_size: size as u64,
         sh_link: 0,
         sh_info: 0,
         sh_addralign: 4,
         sh_entsize: 0,
     };
+    let name = |id| writer.section_name_offset(Some(id));
     for header in [
-        section(note_name, elf::SHT_NOTE, note_at, note.len(), 0),
-        section(rodata_name, elf::SHT_PROGBITS, rodata_at, rodata.len(), 0),
-        section(data_name, elf::SHT_PROGBITS, value_at, value.len(), 0x1000),
+        section(name(note_name), elf::SHT_NOTE, note_at, note.len(), 0),
+        section(name(rodata_name), elf::SHT_PROGBITS, rodata_at, rodata.len(), 0),
+        section(name(data_name), elf::SHT_PROGBITS, value_at, value.len(), 0x1000),
     ] {
         writer.write_section_header(&header);
     }
@@ -113,7 +115,7 @@ fn note(build_id: &[u8]) -> Vec<u8> {
     }
     let length = u32::try_from(build_id.len()).unwrap();
     let mut note = Vec::new();
-    for number in [4, length, elf::NT_GNU_BUILD_ID] {
+    for number in [4, length, elf::NT_GNU_BUILD_ID.0] {
         note.extend(number.to_le_bytes());
     }
     note.extend(b"GNU\0");
