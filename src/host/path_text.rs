@@ -13,7 +13,7 @@ use super::hexadecimal;
 pub(crate) struct PathText(pub(crate) PathBuf);
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Form {
     Text(String),
     Bytes { bytes: String },

@@ -1,14 +1,16 @@
 //! What venvguard remembers, below `/var/lib/venvguard`, and what it is told in `/etc/venvguard`.
 //! What it remembers for an ordinary user is in his own `$XDG_STATE_HOME/venvguard`.
 //!
-//! Every file bears its `schema_version`; unknown fields and newer schemas are refused with
-//! the file's name, so that a downgrade cannot misread what a newer version wrote. Take the
-//! lock first, then read.
+//! Every file has a `schema_version`, and so has each line of the history: each line outlives
+//! those before it. Unknown fields and newer schemas are refused with the file's name, so that a
+//! downgrade cannot misread what a newer version wrote. Take the lock first, then read.
 
 mod advice;
 mod archives;
 mod config;
 mod declared;
+#[cfg(test)]
+mod fixtures;
 mod history;
 #[cfg(test)]
 mod input;
@@ -42,7 +44,7 @@ use crate::host::file::printable;
 use crate::host::lock::LockError;
 use crate::host::{Root, file};
 use crate::python::Interpreters;
-use crate::venv::Recipe;
+use crate::venv::{Recipe, RecipeError};
 
 /// The registered venvs, and the same as they were before they were last saved.
 const REGISTRY: &str = "registry.json";
@@ -142,9 +144,12 @@ impl Store {
     pub(crate) fn recipe(&self, id: &str) -> Result<Option<Recipe>, StoreError> {
         let path = self.recipe_path(id);
         match file::read_own(&path, LIMIT) {
-            Ok(bytes) => Ok(Some(Recipe::of_pylock(&bytes).map_err(|error| {
-                StoreError::Damaged { path, line: 1, reason: error.to_string() }
-            })?)),
+            Ok(bytes) => Recipe::of_pylock(&bytes).map(Some).map_err(|error| match error {
+                RecipeError::Newer { found, known } => {
+                    StoreError::Newer { path, found: found.into(), known: known.into() }
+                }
+                error => StoreError::Damaged { path, line: 1, reason: error.to_string() },
+            }),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -242,6 +247,14 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T
             path: path.to_path_buf(),
             found: head.schema_version,
             known,
+        });
+    }
+    // Formats from before the first release have no readers.
+    if head.schema_version < known {
+        return Err(StoreError::Damaged {
+            path: path.to_path_buf(),
+            line: 1,
+            reason: format!("schema {} is not read (only {known})", head.schema_version),
         });
     }
     serde_json::from_slice(bytes).map_err(|error| damaged(&error))

@@ -325,6 +325,9 @@ fn is_name_character(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
+    use super::super::PreviousTree;
     use super::*;
 
     fn with(paths: &[&str]) -> Registry {
@@ -333,6 +336,71 @@ mod tests {
             registry.add(Path::new(path), None, Policy::Auto).unwrap();
         }
         registry
+    }
+
+    #[test]
+    fn a_registry_of_schema_version_1_is_read() {
+        let link = |name: &str, from: &str, to: &str| RelinkedName {
+            name: Path::new(name).into(),
+            from: Path::new(from).into(),
+            to: Path::new(to).into(),
+        };
+        let at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let previous = |name: &str, identity, holds_files, links| {
+            let mut tree = PreviousTree::new(&Path::new("/srv/shop").join(name), identity, true)
+                .that_holds_files(holds_files)
+                .with_links(links);
+            tree.at = at;
+            tree
+        };
+        let mut previous_trees = PreviousTrees::default();
+        previous_trees.put_aside(previous(".venv.venvguard-1", (1, 2), false, Vec::new()));
+        let links = vec![link("python3", "/usr/bin/python3", "/usr/bin/python3.11")];
+        previous_trees.put_aside(previous(".venv.venvguard-2", (u64::MAX, 3), true, links));
+        let full = RegistryEntry {
+            id: "0a1b2c3d".into(),
+            name: "shop".into(),
+            path: Path::new("/srv/shop/venv").into(),
+            policy: Policy::Block,
+            services: vec!["systemd:web.service".parse().unwrap()],
+            check: vec!["/bin/sh".into(), "-c".into(), "exit 0".into()],
+            requirements: Some(Path::new("/srv/shop/requirements.txt").into()),
+            lock: Some(Path::new("/srv/shop/uv.lock").into()),
+            relax: Some(Relax::Minor),
+            declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
+            registered_at: at,
+            pin: Some(Pin {
+                at,
+                to: Minor::new(3, 11),
+                until: Until::Rebuilt,
+                because: Some("pip exited 1".into()),
+                links: vec![link("python", "python3", "/usr/bin/python3.11")],
+            }),
+            previous_trees,
+        };
+        let bare = RegistryEntry {
+            id: "1".into(),
+            name: "blog".into(),
+            path: Path::new(OsStr::from_bytes(b"/srv/\xff")).into(),
+            policy: Policy::Auto,
+            services: Vec::new(),
+            check: Vec::new(),
+            requirements: None,
+            lock: None,
+            relax: None,
+            declared: None,
+            registered_at: at,
+            pin: None,
+            previous_trees: PreviousTrees::default(),
+        };
+        let removal = PendingRemoval::new(Path::new("/srv/.venv.venvguard-3"), (3, 4));
+        let registry = Registry {
+            schema_version: 1,
+            venvs: vec![full, bare],
+            pending_removals: vec![removal],
+        };
+        let fixture = include_str!("fixtures/registry.schema-1.json");
+        super::super::fixtures::check("registry.json", fixture, SCHEMA, &registry);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::service::Service;
 pub(super) const SCHEMA: u64 = 1;
 
 /// The interpreters that the venvs were last brought in line with.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Snapshot {
     pub(super) schema_version: u64,
@@ -53,5 +53,55 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self { schema_version: SCHEMA, since: clock::now(), reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::check;
+    use super::*;
+    use crate::host::FileIdentity;
+    use crate::python::{BuildId, Interpreter, Minor, Package, Version};
+
+    #[test]
+    fn interpreters_of_schema_version_1_are_read() {
+        let interpreter = |minor: u8, debian: &str, known: bool| Interpreter {
+            version: Version::of_package(debian).unwrap(),
+            package: Package { name: format!("python3.{minor}-minimal"), version: debian.into() },
+            build_id: known.then(|| BuildId("0a1b".into())),
+            identity: known.then_some(FileIdentity { device: 1, inode: 2, size: 3, changed: 4 }),
+        };
+        let interpreters = Interpreters {
+            default: Some(Minor::new(3, 13)),
+            installed: BTreeMap::from([
+                (Minor::new(3, 13), interpreter(13, "3.13.5-2", true)),
+                (Minor::new(3, 14), interpreter(14, "3.14.0~rc1-1", false)),
+            ]),
+        };
+        let snapshot = Snapshot { schema_version: 1, interpreters };
+        let fixture = include_str!("fixtures/interpreters.schema-1.json");
+        check("interpreters.json", fixture, SCHEMA, &snapshot);
+    }
+
+    #[test]
+    fn a_transaction_of_schema_version_1_is_read() {
+        let services = ["systemd:web.service", "supervisord:shop:worker", "user:own.service"];
+        let record = TransactionRecord {
+            schema_version: 1,
+            begun_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            services: BTreeMap::from([
+                ("0a1b2c3d".to_string(), services.map(|name| name.parse().unwrap()).to_vec()),
+                ("1".to_string(), Vec::new()),
+            ]),
+        };
+        let fixture = include_str!("fixtures/transaction.schema-1.json");
+        check("transaction.json", fixture, SCHEMA, &record);
+    }
+
+    #[test]
+    fn a_mark_of_schema_version_1_is_read() {
+        let since = "2026-01-01T00:00:00Z".parse().unwrap();
+        let pending = Pending { schema_version: 1, since, reason: "a trigger of dpkg".into() };
+        check("pending", include_str!("fixtures/pending.schema-1.json"), SCHEMA, &pending);
     }
 }

@@ -345,8 +345,10 @@ fn assert_lines_are_safe(recipe: &Recipe) {
     );
 }
 
-const RECIPE: &[&str] =
-    &[include_str!("recipe/pylock.schema-1.toml"), include_str!("recipe/pylock.schema-2.toml")];
+const RECIPE: &[&str] = &[
+    include_str!("recipe/fixtures/pylock.schema-1.toml"),
+    include_str!("recipe/fixtures/pylock.schema-2.toml"),
+];
 
 const RECIPE_WORDS: &[&str] = &[
     "[[packages]]\n",

@@ -36,7 +36,7 @@ pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use lock::{LockError, ProjectLock};
 pub(crate) use modified::{has_hash, isolated_programs, modified_files};
 pub(crate) use origin::Origin;
-pub(crate) use recipe::{Exact, Recipe, Source, Unreproducible};
+pub(crate) use recipe::{Exact, Recipe, RecipeError, Source, Unreproducible};
 pub(crate) use relax::{Nearest, Relax, nearest};
 pub(crate) use scan::scan;
 

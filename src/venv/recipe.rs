@@ -9,6 +9,8 @@ use std::{fmt, iter};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use pylock::RecipeError;
+
 use super::lock::{Distfile, ProjectLock};
 use super::text::{FileName, Hash, Name, PackageVersion, Subdirectory, Token, UnsafeText, Url};
 use super::{Distribution, Flavour, Origin, Venv};

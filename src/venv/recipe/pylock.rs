@@ -24,8 +24,8 @@ const SCHEMA_VERSION: u32 = 2;
 /// Why a stored recipe was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecipeError {
-    #[error("the recipe has schema version {0}, this venvguard knows {SCHEMA_VERSION}")]
-    Schema(u32),
+    #[error("a newer venvguard wrote the recipe (schema {found}; this one knows {known})")]
+    Newer { found: u32, known: u32 },
     #[error("{}", redacted(.0))]
     Damaged(String),
     #[error(transparent)]
@@ -261,8 +261,12 @@ impl Recipe {
         let damaged = |error: TomlError| RecipeError::Damaged(error.message);
         let text = String::from_utf8_lossy(bytes);
         let Head { tool } = toml::read(&text).map_err(damaged)?;
-        if !(1..=SCHEMA_VERSION).contains(&tool.venvguard.schema_version) {
-            return Err(RecipeError::Schema(tool.venvguard.schema_version));
+        let found = tool.venvguard.schema_version;
+        if found > SCHEMA_VERSION {
+            return Err(RecipeError::Newer { found, known: SCHEMA_VERSION });
+        }
+        if found == 0 {
+            return Err(RecipeError::Damaged("there is no schema 0".to_string()));
         }
         let Document { packages, tool: Tool { venvguard: made }, .. } =
             toml::read(&text).map_err(damaged)?;

@@ -205,11 +205,14 @@ fn sources_inside_the_venv_are_known() {
 fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
     let text = mixed().to_pylock();
     assert_eq!(Recipe::of_pylock(text.as_bytes()).unwrap(), mixed());
-    for schema in [0, 3] {
+    let with_schema = |schema: u32| {
         let other = text.replace("schema-version = 2", &format!("schema-version = {schema}"));
-        let read = Recipe::of_pylock(other.as_bytes());
-        assert!(matches!(read, Err(RecipeError::Schema(found)) if found == schema));
-    }
+        Recipe::of_pylock(other.as_bytes()).unwrap_err()
+    };
+    let newer = with_schema(3);
+    assert!(matches!(newer, RecipeError::Newer { found: 3, known: 2 }), "{newer}");
+    let none = with_schema(0);
+    assert!(matches!(none, RecipeError::Damaged(_)), "{none}");
     for (from, to) in
         [("3.0.0", "3\\nevil"), ("pip = true", "pip = true\nx = 1"), ("[tool", "[loot")]
     {
@@ -224,7 +227,7 @@ fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
 /// Written once, as the next one; they are not to be changed when the form is.
 #[test]
 fn a_recipe_of_schema_version_1_is_still_read() {
-    let stored = include_str!("pylock.schema-1.toml");
+    let stored = include_str!("fixtures/pylock.schema-1.toml");
     let mut known = locked();
     for requirement in &mut known.requirements {
         if let Source::Vcs { version, .. }
@@ -239,9 +242,22 @@ fn a_recipe_of_schema_version_1_is_still_read() {
 
 #[test]
 fn a_recipe_of_schema_version_2_is_still_read_and_written_so() {
-    let stored = include_str!("pylock.schema-2.toml");
+    let stored = include_str!("fixtures/pylock.schema-2.toml");
     assert_eq!(Recipe::of_pylock(stored.as_bytes()).unwrap(), locked());
     assert_eq!(locked().to_pylock(), stored);
+}
+
+#[test]
+fn an_unknown_field_anywhere_in_a_recipe_is_refused() {
+    let stored = include_str!("fixtures/pylock.schema-2.toml");
+    let lines: Vec<&str> = stored.lines().collect();
+    let tables = (0..lines.len()).filter(|at| lines[*at].starts_with('[')).map(|at| at + 1);
+    for place in std::iter::once(0).chain(tables) {
+        let (front, rest) = lines.split_at(place);
+        let changed = [front, &["unknown = 1"], rest].concat().join("\n");
+        let read = Recipe::of_pylock(changed.as_bytes());
+        assert!(matches!(read, Err(RecipeError::Damaged(_))), "{read:?}: {changed}");
+    }
 }
 
 #[test]

@@ -1,0 +1,78 @@
+//! What each version of each stored format looked like: a file in `fixtures`, which is never
+//! changed again. A new version of a format gets a fixture and a test of its own, of one line:
+//! `fixtures::check("NAME", include_str!("fixtures/NAME.schema-2.json"), SCHEMA, &value)`.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Store, StoreError, parse};
+use crate::host::Root;
+
+/// Asserts that a fixture is read as `value` and is what `value` is written as, and that the
+/// same file is refused with an unknown field anywhere in it and with a newer version.
+pub(super) fn check<T>(name: &str, fixture: &str, version: u64, value: &T)
+where
+    T: DeserializeOwned + Serialize + PartialEq + Debug,
+{
+    let path = Path::new("/var/lib/venvguard").join(name);
+    let read = |text: &str| parse::<T>(&path, text.as_bytes(), version);
+    assert_eq!(&read(fixture).unwrap(), value, "{name}");
+    assert_eq!(serde_json::to_string_pretty(value).unwrap() + "\n", fixture, "{name}");
+    for changed in with_an_unknown_field(&serde_json::from_str(fixture).unwrap()) {
+        let result = read(&changed.to_string());
+        assert!(matches!(result, Err(StoreError::Damaged { .. })), "{result:?}: {changed}");
+    }
+    let with_version = |version: u64| {
+        let mut document: Value = serde_json::from_str(fixture).unwrap();
+        document["schema_version"] = version.into();
+        read(&document.to_string()).unwrap_err()
+    };
+    assert_is_newer(&with_version(version + 1), name, version);
+    let error = with_version(version - 1);
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+/// Asserts that an error names the file, both versions, and what to do.
+pub(super) fn assert_is_newer(error: &StoreError, name: &str, known: u64) {
+    let found = known + 1;
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "/var/lib/venvguard/{name} was written by a newer venvguard (schema {found}; this one knows {known})"
+        )
+    );
+    let advice = Store::new(&Root::new("/nonexistent")).advice(error).unwrap();
+    assert_eq!(advice, "install the venvguard that wrote it, or a newer one");
+}
+
+/// The document with a field more, once for each object in it.
+pub(super) fn with_an_unknown_field(document: &Value) -> Vec<Value> {
+    let mut changed = Vec::new();
+    for place in objects(document, String::new()) {
+        let mut copy = document.clone();
+        copy.pointer_mut(&place).unwrap()["unknown"] = json!(1);
+        changed.push(copy);
+    }
+    changed
+}
+
+/// The places of all objects in a value, as JSON pointers.
+fn objects(value: &Value, place: String) -> Vec<String> {
+    let below = |(key, value): (String, &Value)| objects(value, format!("{place}/{key}"));
+    match value {
+        Value::Object(fields) => {
+            let inner: Vec<_> =
+                fields.iter().map(|(key, value)| (key.clone(), value)).flat_map(below).collect();
+            std::iter::once(place).chain(inner).collect()
+        }
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.map(|(index, value)| (index.to_string(), value)).flat_map(below).collect()
+        }
+        _ => Vec::new(),
+    }
+}
