@@ -10,7 +10,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Store, StoreError, parse};
+use crate::apt::{Build, Change, ChangeKind};
 use crate::host::Root;
+use crate::plan::{Decision, Effect, Phase, Policy, Reason, Remedy, Target};
+use crate::python::{Minor, Version};
+use crate::service::Service;
+use crate::venv::Relax;
 
 /// Asserts that a fixture is read as `value` and is what `value` is written as, and that the
 /// same file is refused with an unknown field anywhere in it and with a newer version.
@@ -34,6 +39,44 @@ where
     assert_is_newer(&with_version(version + 1), name, version);
     let error = with_version(version - 1);
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+/// A decision, as formats hold it.
+pub(super) fn decision() -> Decision {
+    let minor = |minor| Minor::new(3, minor);
+    let build = |version: &str| Build {
+        version: Version::of_package(version).unwrap(),
+        package_version: version.into(),
+    };
+    let service = |name: &str| -> Service { name.parse().unwrap() };
+    Decision {
+        id: "0a1b2c3d".into(),
+        name: "shop".into(),
+        path: Path::new("/srv/shop/venv").into(),
+        policy: Policy::Auto,
+        effect: Effect::Orphaned,
+        change: Some(Change {
+            interpreter: "/usr/bin/python3".into(),
+            kind: ChangeKind::Minor,
+            from: Some(build("3.11.2-6")),
+            to: Some(build("3.13.5-2")),
+        }),
+        remedy: Remedy::Rebuild {
+            target: Target { minor: minor(13), follows: true, copies: false },
+            relax: Some(Relax::Patch),
+        },
+        phase: Phase::AfterDpkg,
+        follows: true,
+        pin_during_dpkg: true,
+        services: vec![service("systemd:web.service")],
+        were_up: vec![service("systemd:web.service")],
+        blocks: false,
+        reasons: vec![
+            Reason::DefaultMoves { to: minor(13), site: minor(11) },
+            Reason::LeftAlone { service: service("user:own.service"), why: "it has ended".into() },
+            Reason::OldInMemory,
+        ],
+    }
 }
 
 /// Asserts that an error names the file, both versions, and what to do.

@@ -8,9 +8,11 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{PathText, Store, StoreError};
+use super::{PathText, Store, StoreError, parse};
 use crate::host::{audit, clock, fault, file};
 use crate::plan::Decision;
+
+const SCHEMA: u64 = 1;
 
 const NAME: &str = "history.jsonl";
 const LIMIT: u64 = 64 << 20;
@@ -27,6 +29,7 @@ const DETAIL: usize = 16 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Event {
+    schema_version: u64,
     pub(crate) at: Timestamp,
     /// The venv's name.
     pub(crate) venv: String,
@@ -46,6 +49,7 @@ impl Event {
 
     pub(crate) fn new(venv: &str, path: &Path, what: &str, detail: impl Into<String>) -> Self {
         Self {
+            schema_version: SCHEMA,
             at: clock::now(),
             venv: venv.to_string(),
             path: path.into(),
@@ -69,16 +73,19 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(super) fn read(bytes: &[u8]) -> Self {
+    /// A damaged line costs no other. A newer one is refused with all of them: what is left of a
+    /// history without its latest events would mislead.
+    pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let mut history = Self::default();
         for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
-            match serde_json::from_slice(line) {
+            match parse(path, line, SCHEMA) {
                 Ok(event) => history.events.push(event),
                 Err(_) if line.is_empty() => {}
+                Err(error @ StoreError::Newer { .. }) => return Err(error),
                 Err(_) => history.damaged.push(number),
             }
         }
-        history
+        Ok(history)
     }
 }
 
@@ -118,8 +125,9 @@ impl Store {
     }
 
     pub(crate) fn history(&self) -> Result<History, StoreError> {
-        match file::read_untrusted(&self.dir().join(NAME), LIMIT) {
-            Ok(bytes) => Ok(History::read(&bytes)),
+        let path = self.dir().join(NAME);
+        match file::read_untrusted(&path, LIMIT) {
+            Ok(bytes) => History::read(&path, &bytes),
             Err(error) if error.is_not_found() => Ok(History::default()),
             Err(error) => Err(error.into()),
         }
@@ -145,8 +153,47 @@ fn make_room(path: &Path, line: usize) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::super::fixtures;
     use super::*;
     use crate::host::Root;
+
+    #[test]
+    fn a_history_of_schema_version_1_is_read() {
+        let fixture = include_str!("fixtures/history.schema-1.jsonl");
+        let event = |at: &str, path: &[u8], what: &str, detail: &str| Event {
+            schema_version: 1,
+            at: at.parse().unwrap(),
+            venv: "shop".into(),
+            path: PathText(OsStr::from_bytes(path).into()),
+            what: what.into(),
+            detail: detail.into(),
+            decision: None,
+        };
+        let rebuilt =
+            event("2026-01-01T00:00:00Z", b"/srv/shop/venv", "rebuilt", "for Python 3.13\n1 file");
+        let events = [
+            rebuilt.of(&fixtures::decision()),
+            event("2026-01-02T03:04:05Z", b"/srv/sh\xffp", "blocked", "\u{1b}"),
+        ];
+        let path = Path::new("/var/lib/venvguard").join(NAME);
+        let read = |text: &str| History::read(&path, text.as_bytes());
+        let whole = History { events: events.to_vec(), damaged: Vec::new() };
+        assert_eq!(read(fixture).unwrap(), whole);
+        for (line, event) in fixture.lines().zip(&events) {
+            assert_eq!(serde_json::to_string(event).unwrap(), line);
+            let document = serde_json::from_str(line).unwrap();
+            for changed in fixtures::with_an_unknown_field(&document) {
+                assert_eq!(read(&changed.to_string()).unwrap().damaged, [1], "{changed}");
+            }
+        }
+        let newer = fixture.replacen("version\":1", "version\":2", 1);
+        fixtures::assert_is_newer(&read(&newer).unwrap_err(), NAME, SCHEMA);
+        let without = fixture.replacen("\"schema_version\":1,", "", 1);
+        assert_eq!(read(&without).unwrap().damaged, [1]);
+    }
 
     #[test]
     fn what_an_event_says_is_cut_short() {

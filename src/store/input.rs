@@ -35,7 +35,7 @@ const TRANSACTION: &[&str] = &[
 ];
 
 const EVENTS: &[&str] = &[
-    "{\"at\":\"2026-01-01T00:00:00Z\",\"venv\":\"shop\",\"path\":\"/srv/shop\",\"what\":\"rebuilt\",\"detail\":\"x\"}\n{\"at\":",
+    "{\"schema_version\":1,\"at\":\"2026-01-01T00:00:00Z\",\"venv\":\"shop\",\"path\":\"/srv/shop\",\"what\":\"rebuilt\",\"detail\":\"x\"}\n{\"at\":",
 ];
 
 const JSON_WORDS: &[&str] = &[
@@ -160,8 +160,13 @@ proptest! {
 
     #[test]
     fn histories(bytes in near(EVENTS, JSON_WORDS)) {
-        let History { events, damaged } = History::read(&bytes);
-        prop_assert!(events.len() + damaged.len() <= bytes.split(|byte| *byte == b'\n').count());
+        match History::read(Path::new("history.jsonl"), &bytes) {
+            Ok(History { events, damaged }) => {
+                let lines = bytes.split(|byte| *byte == b'\n').count();
+                prop_assert!(events.len() + damaged.len() <= lines);
+            }
+            Err(error) => assert_told(&error, &bytes),
+        }
     }
 
     #[test]
@@ -199,7 +204,7 @@ proptest! {
     #[test]
     fn long_files(json in bulky(JSON_WORDS), toml in bulky(CONFIG_WORDS)) {
         let _ = parse::<Registry>(Path::new("registry.json"), &json, 1);
-        History::read(&json);
+        let _ = History::read(Path::new("history.jsonl"), &json);
         let _ = config::parse::<Config>(Path::new("config.toml"), &toml);
     }
 }
