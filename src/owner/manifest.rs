@@ -32,7 +32,7 @@ pub(super) struct Manifest {
     pub(super) beside: BTreeSet<PathBuf>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     schema_version: u64,
@@ -44,12 +44,18 @@ struct Stored {
     beside: Vec<PathText>,
 }
 
+impl Stored {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|stored: &Self| stored.schema_version == SCHEMA)
+    }
+}
+
 impl Manifest {
-    /// The one that lies in a tree and is about this counterpart. One that cannot be read is none:
-    /// then nothing is deleted.
+    /// The one that lies in a tree and is about this counterpart. One that cannot be read, or that
+    /// a newer venvguard wrote, is none: then nothing is deleted, which is no loss to report.
     pub(super) fn read(tree: &Dir, other: &Dir) -> Option<Self> {
-        let stored: Stored = serde_json::from_slice(&tree.read(CARRIED, LIMIT).ok()?).ok()?;
-        let counts = stored.schema_version == SCHEMA && stored.other == identity(other).ok()?;
+        let stored = Stored::read(&tree.read(CARRIED, LIMIT).ok()?)?;
+        let counts = stored.other == identity(other).ok()?;
         let paths = |list: Vec<PathText>| list.into_iter().map(|path| path.0).collect();
         counts.then(|| Self {
             since: stored.since,
@@ -116,7 +122,37 @@ fn create(tree: &Dir) -> io::Result<(File, i64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
+
+    #[test]
+    fn a_manifest_of_schema_version_1_is_read() {
+        let fixture = include_str!("fixtures/manifest.schema-1.json");
+        let path = |bytes: &[u8]| PathText(OsStr::from_bytes(bytes).into());
+        let stored = Stored {
+            schema_version: 1,
+            other: (1, 2),
+            since: -3,
+            user: vec![path(b".env"), path(b"var/\xff")],
+            modified: vec![path(b"lib/x.py")],
+            beside: vec![path(b"lib/y.py.venvguard-modified")],
+        };
+        assert_eq!(serde_json::to_string(&stored).unwrap() + "\n", fixture);
+        assert_eq!(Stored::read(fixture.as_bytes()), Some(stored));
+        for (from, to) in [
+            ("\"schema_version\":1", "\"schema_version\":2"),
+            ("\"schema_version\":1", "\"schema_version\":0"),
+            ("\"schema_version\":1,", ""),
+            ("\"since\"", "\"unknown\":1,\"since\""),
+            ("\"bytes\"", "\"unknown\":1,\"bytes\""),
+        ] {
+            let changed = fixture.replace(from, to);
+            assert_ne!(changed, fixture);
+            assert_eq!(Stored::read(changed.as_bytes()), None, "{changed}");
+        }
+    }
 
     #[test]
     fn a_manifest_counts_for_its_counterpart_and_a_newer_one_is_not_obeyed() {
