@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::simulate::simulated;
 use super::*;
 use crate::input::{bulky, few, is_harmless, near, near_text};
 use crate::python::{Interpreters, Version, is_debian_version};

@@ -1,8 +1,11 @@
-//! What apt is about to do, and what it changes about the interpreters.
+//! What apt is about to do, what it changes about the interpreters, and its marks of
+//! packages. Nothing else calls apt.
 
 mod change;
+mod hooks;
 #[cfg(test)]
 mod input;
+pub(crate) mod marks;
 mod predict;
 mod protocol;
 mod simulate;
@@ -10,6 +13,7 @@ mod simulate;
 #[cfg(test)]
 pub(crate) use change::samples;
 pub(crate) use change::{Build, Change, ChangeKind, changes};
+pub(crate) use hooks::Hooks;
 pub(crate) use predict::predict;
 pub(crate) use protocol::{Action, ProtocolError, Transaction, concerns_python};
-pub(crate) use simulate::simulated;
+pub(crate) use simulate::pending_upgrade;

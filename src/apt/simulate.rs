@@ -1,13 +1,29 @@
 //! The actions of an upgrade that apt only simulates, for `venvguard plan`.
 
+use std::time::Duration;
+
 use super::protocol::is_package_name;
 use super::{Action, concerns_python};
+use crate::host::Program;
+use crate::host::command::CommandError;
 use crate::python::is_debian_version;
+
+/// A simulated dist-upgrade of a large system, on a slow disk.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What `apt dist-upgrade` would do now.
+pub(crate) fn pending_upgrade() -> Result<Vec<Action>, CommandError> {
+    let apt = Program::new("/usr/bin/apt-get")
+        .args(["--simulate", "-q", "-o", "Debug::NoLocking=1", "dist-upgrade"])
+        .limit(LIMIT)
+        .run()?;
+    Ok(simulated(&apt.text()))
+}
 
 /// Reads what `apt-get --simulate` prints:
 /// `Inst python3.13 [3.13.5-2] (3.13.5-2+deb13u5 Debian:13.2/stable [amd64])` and
 /// `Remv python3.11 [3.11.2-6]`.
-pub(crate) fn simulated(output: &str) -> Vec<Action> {
+pub(super) fn simulated(output: &str) -> Vec<Action> {
     output
         .lines()
         .filter_map(action)

@@ -1,33 +1,23 @@
 //! `plan`: the decision, before anything happens.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::Exit;
-use crate::apt::{Transaction, predict, simulated};
+use crate::apt::{Transaction, pending_upgrade, predict};
 use crate::guard::Guard;
-use crate::host::Program;
 use crate::host::file::{open_untrusted, printable};
 use crate::plan::{Phase, Verdict};
 use crate::repair;
 use crate::report::PlanJson;
-
-/// A simulated dist-upgrade of a large system, on a slow disk.
-const SIMULATION_LIMIT: Duration = Duration::from_secs(180);
 
 pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Result<Exit> {
     let actions = if let Some(path) = from {
         let list = open_untrusted(path)?;
         Transaction::read(list).with_context(|| format!("cannot read {}", printable(path)))?.actions
     } else {
-        let apt = Program::new("/usr/bin/apt-get")
-            .args(["--simulate", "-q", "-o", "Debug::NoLocking=1", "dist-upgrade"])
-            .limit(SIMULATION_LIMIT)
-            .run()
-            .context("cannot simulate the pending upgrade")?;
-        simulated(&apt.text())
+        pending_upgrade().context("cannot simulate the pending upgrade")?
     };
     let now = guard.interpreters()?;
     let after = predict(&now, &actions);

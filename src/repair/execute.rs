@@ -14,11 +14,11 @@ use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::pin::{PinError, record_and_pin};
 use super::{Context, trees};
+use crate::apt::marks;
+use crate::host::audit;
 use crate::host::clock::{Deadline, Stopwatch};
-use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
-use crate::host::{Program, Root, audit};
 use crate::owner::RelinkedName;
 use crate::plan::Until;
 use crate::python::{Interpreters, Minor};
@@ -233,7 +233,7 @@ impl<'a> Recorder<'a> {
             }
         }
         drop(written);
-        if let Some(Err((minor, error))) = pinned.map(|minor| keep_installed(root, minor)) {
+        if let Some(Err((minor, error))) = pinned.map(|minor| marks::keep_installed(root, minor)) {
             report.error(&format!(
                 "cannot mark {} as wanted, so that apt autoremove may take it: {error}",
                 minor.program()
@@ -350,29 +350,10 @@ fn is_another(one: &PendingRemoval) -> bool {
     }
 }
 
-/// Keeps `apt autoremove` from taking an interpreter that an pinned venv needs.
-fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)> {
-    let name = minor.program();
-    let packages: Vec<String> = [format!("{name}-minimal"), name]
-        .into_iter()
-        .filter(|name| root.at(format!("/var/lib/dpkg/info/{name}.list")).exists())
-        .collect();
-    // A directory that stands for a system has no apt of its own to tell; and apt heeds only root.
-    if packages.is_empty() || !root.is_system() || root.user().is_some() {
-        return Ok(());
-    }
-    Program::new("/usr/bin/apt-mark")
-        .args(["manual", "-qq"])
-        .args(packages)
-        .run()
-        .map(drop)
-        .map_err(|error| (minor, error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Program;
+    use crate::host::{Program, Root};
     use crate::plan::{Decision, Policy, Remedy, samples};
     use crate::report::Report;
     use crate::store::{Config, Store};

@@ -1,7 +1,7 @@
 //! Whether apt and dpkg call venvguard, and when.
 
 use super::Finding;
-use crate::host::Program;
+use crate::apt::{Hooks, marks};
 use crate::host::Root;
 use crate::host::access::{Access, Trusted};
 
@@ -19,8 +19,8 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     if !root.is_system() {
         return Vec::new();
     }
-    let mut findings = match Program::new("/usr/bin/apt-config").arg("dump").read_only().run() {
-        Ok(finished) => of_configuration(&finished.text()),
+    let mut findings = match Hooks::configured() {
+        Ok(hooks) => of_hooks(&hooks),
         Err(error) => vec![Finding::fault(
             format!("apt's configuration cannot be read: {error}"),
             "mend what `apt-config dump` complains about",
@@ -32,16 +32,10 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     findings
 }
 
-/// `apt-config dump` has a line for each hook, in the order in which they are called.
-fn of_configuration(dump: &str) -> Vec<Finding> {
-    let hooks = |event: &str| -> Vec<String> {
-        let prefix = format!("{event}::");
-        let lines = dump.lines().filter(|line| line.starts_with(&prefix));
-        lines.map(str::to_string).collect()
-    };
+fn of_hooks(hooks: &Hooks) -> Vec<Finding> {
     let mut findings: Vec<Finding> = HOOKS
         .iter()
-        .filter(|(event, command, _)| !hooks(event).iter().any(|hook| hook.contains(command)))
+        .filter(|(event, command, _)| hooks.place(event, command).is_none())
         .map(|(event, _, when)| {
             Finding::fault(
                 format!("apt does not call venvguard {when} ({event}): nothing is guarded"),
@@ -49,8 +43,7 @@ fn of_configuration(dump: &str) -> Vec<Finding> {
             )
         })
         .collect();
-    let after = hooks("DPkg::Post-Invoke");
-    let place = |name: &str| after.iter().position(|hook| hook.contains(name));
+    let place = |name: &str| hooks.place("DPkg::Post-Invoke", name);
     if let (Some(ours), Some(theirs)) = (place("venvguard"), place("needrestart")) {
         if theirs < ours {
             findings.push(Finding::fault(
@@ -93,8 +86,8 @@ fn of_trigger(root: &Root) -> Option<Finding> {
 }
 
 fn of_holds() -> Option<Finding> {
-    let held = Program::new("/usr/bin/apt-mark").arg("showhold").read_only().run().ok()?.text();
-    let held: Vec<&str> = held.lines().filter(|name| name.contains("python3")).collect();
+    let mut held = marks::held().ok()?;
+    held.retain(|name| name.contains("python3"));
     (!held.is_empty()).then(|| {
         Finding::note(format!("on hold, so that no upgrade changes it: {}", held.join(" ")))
     })
@@ -104,23 +97,23 @@ fn of_holds() -> Option<Finding> {
 mod tests {
     use super::*;
 
-    fn dump(post: &[&str]) -> String {
+    fn hooks(post: &[&str]) -> Hooks {
         let hook = |line: &str| format!("DPkg::Post-Invoke:: \"{line}\";\n");
-        "DPkg::Pre-Invoke:: \"x /usr/sbin/venvguard hook pre-invoke || true\";\n\
-         DPkg::Pre-Install-Pkgs:: \"/usr/sbin/venvguard hook pre-install\";\n"
-            .to_string()
-            + &post.iter().map(|line| hook(line)).collect::<String>()
+        let before = "DPkg::Pre-Invoke:: \"x /usr/sbin/venvguard hook pre-invoke || true\";\n\
+         DPkg::Pre-Install-Pkgs:: \"/usr/sbin/venvguard hook pre-install\";\n";
+        let after: String = post.iter().map(|line| hook(line)).collect();
+        Hooks::of_dump(&format!("{before}{after}"))
     }
 
     #[test]
     fn hooks_that_are_not_there_or_come_late_are_found() {
         let (ours, theirs) = ("/usr/sbin/venvguard hook post-invoke", "/usr/lib/needrestart/x");
-        assert_eq!(of_configuration(&dump(&[ours])), []);
-        assert_eq!(of_configuration(&dump(&[ours, theirs])), []);
-        let [late] = &of_configuration(&dump(&[theirs, ours]))[..] else { panic!() };
+        assert_eq!(of_hooks(&hooks(&[ours])), []);
+        assert_eq!(of_hooks(&hooks(&[ours, theirs])), []);
+        let [late] = &of_hooks(&hooks(&[theirs, ours]))[..] else { panic!() };
         assert!(late.what.contains("before venvguard"), "{late:?}");
-        let [gone] = &of_configuration(&dump(&[theirs]))[..] else { panic!() };
+        let [gone] = &of_hooks(&hooks(&[theirs]))[..] else { panic!() };
         assert!(gone.what.contains("after dpkg"), "{gone:?}");
-        assert_eq!(of_configuration("").len(), 3);
+        assert_eq!(of_hooks(&Hooks::default()).len(), 3);
     }
 }

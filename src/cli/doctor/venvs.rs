@@ -1,8 +1,8 @@
 //! Whether each registered venv works, and could be made again.
 
 use super::Finding;
+use crate::apt::marks;
 use crate::guard::Guard;
-use crate::host::Program;
 use crate::host::command;
 use crate::host::file::printable;
 use crate::host::tree;
@@ -105,21 +105,16 @@ fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
 
 /// What a venv was pinned to must not go by itself.
 fn of_pin(guard: &Guard, entry: &RegistryEntry) -> Option<Finding> {
-    let package = entry.pin.as_ref()?.to.program();
+    let minor = entry.pin.as_ref()?.to;
     if !guard.root.is_system() {
         return None;
     }
-    let packages = [package.clone(), format!("{package}-minimal")];
-    let automatic = Program::new("/usr/bin/apt-mark")
-        .arg("showauto")
-        .args(&packages)
-        .read_only()
-        .run()
-        .ok()?
-        .text();
-    (!automatic.trim().is_empty()).then(|| {
+    let packages = marks::packages_of(minor);
+    let automatic = marks::automatic(&packages).ok()?;
+    (!automatic.is_empty()).then(|| {
+        let name = &entry.name;
         Finding::fault(
-            format!("`apt autoremove` may take {package}, which {} needs", entry.name),
+            format!("`apt autoremove` may take {}, which {name} needs", minor.program()),
             format!("`apt-mark manual {}`", packages.join(" ")),
         )
     })
