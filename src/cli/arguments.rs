@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::host::fault::Fault;
+use super::faults::Faults;
 use crate::plan::Policy;
 use crate::python::Minor;
 use crate::service::Service;
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     #[arg(long, global = true)]
     pub(super) system: bool,
     #[command(flatten)]
-    pub(super) fault: Fault,
+    pub(super) faults: Faults,
     #[command(subcommand)]
     pub(super) command: Command,
 }

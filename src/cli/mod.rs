@@ -2,6 +2,7 @@
 
 mod arguments;
 mod doctor;
+mod faults;
 mod generate;
 mod history;
 mod hook;
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
     // What root keeps is readable, and written by nobody else, whoever started us.
     crate::host::file::usual_umask();
     let arguments = Arguments::parse();
-    arguments.fault.arm();
+    arguments.faults.arm();
     let report = if matches!(arguments.command, Command::Hook { .. }) {
         Report::for_apt()
     } else {

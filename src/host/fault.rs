@@ -8,34 +8,13 @@ use std::io;
 
 use jiff::SignedDuration;
 
-/// What happens at which point, counted from one.
-#[derive(Debug, Clone, Copy, Default, clap::Args)]
-pub(crate) struct Fault {
-    /// Be killed at this point
-    #[cfg(feature = "faults")]
-    #[arg(long, hide = true, global = true, default_value_t = 0)]
-    die_at: usize,
-    /// Let this point fail, as on a full disk
-    #[cfg(feature = "faults")]
-    #[arg(long, hide = true, global = true, default_value_t = 0)]
-    fail_at: usize,
-    /// Stop at this point until a test lets us go on, which meanwhile does what it likes
-    #[cfg(feature = "faults")]
-    #[arg(long, hide = true, global = true, default_value_t = 0)]
-    stop_at: usize,
-    /// At each look the wall clock has been set by that many seconds more
-    #[cfg(feature = "faults")]
-    #[arg(long, hide = true, global = true, default_value_t = 0, allow_hyphen_values = true)]
-    step_clock: i64,
-    /// Leave out this guard
-    #[cfg(feature = "faults")]
-    #[arg(long, hide = true, global = true)]
-    weaken: Option<Weakness>,
-}
-
 /// A guard that can be left out, named for what is done then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "faults", derive(clap::ValueEnum))]
+#[cfg_attr(
+    feature = "faults",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub(crate) enum Weakness {
     /// A link that stands for a file is followed.
     FollowLinks,
@@ -77,12 +56,7 @@ pub(crate) enum Weakness {
 
 #[cfg(not(feature = "faults"))]
 mod plan {
-    use super::{Fault, OsString, SignedDuration, Weakness, io};
-
-    impl Fault {
-        #[expect(clippy::unused_self, reason = "as in a build with faults")]
-        pub(crate) fn arm(self) {}
-    }
+    use super::{OsString, SignedDuration, Weakness, io};
 
     #[expect(clippy::unnecessary_wraps, reason = "as in a build with faults")]
     pub(crate) fn point(_: &str) -> io::Result<()> {
@@ -104,22 +78,47 @@ mod plan {
 
 #[cfg(feature = "faults")]
 mod plan {
+    use std::str::FromStr;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
     use rustix::process::Signal;
 
-    use clap::ValueEnum as _;
+    use serde::Deserialize as _;
+    use serde::de::IntoDeserializer as _;
 
-    use super::{Fault, OsString, SignedDuration, Weakness, io};
+    use super::{OsString, SignedDuration, Weakness, io};
 
     static ARMED: OnceLock<Fault> = OnceLock::new();
     static REACHED: AtomicUsize = AtomicUsize::new(0);
     static LOOKED: AtomicI64 = AtomicI64::new(0);
 
+    /// What happens at which point, counted from one.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Fault {
+        /// We are killed at this point.
+        pub(crate) die_at: usize,
+        /// This point fails, as on a full disk.
+        pub(crate) fail_at: usize,
+        /// We stop at this point until a test lets us go on.
+        pub(crate) stop_at: usize,
+        /// At each look the wall clock has been set by that many seconds more.
+        pub(crate) step_clock: i64,
+        /// This guard is left out.
+        pub(crate) weaken: Option<Weakness>,
+    }
+
     impl Fault {
         pub(crate) fn arm(self) {
             let _ = ARMED.set(self);
+        }
+    }
+
+    impl FromStr for Weakness {
+        type Err = serde::de::value::Error;
+
+        fn from_str(name: &str) -> Result<Self, Self::Err> {
+            Self::deserialize(name.into_deserializer())
         }
     }
 
@@ -157,9 +156,12 @@ mod plan {
 
     /// What tells a launcher of ours which guard it has to leave out.
     pub(crate) fn handed_down() -> Vec<OsString> {
-        let weakness = ARMED.get().and_then(|fault| fault.weaken?.to_possible_value());
-        weakness.map_or_else(Vec::new, |name| vec![format!("--weaken={}", name.get_name()).into()])
+        let weakness = ARMED.get().and_then(|fault| serde_json::to_value(fault.weaken?).ok());
+        let name = weakness.as_ref().and_then(|name| name.as_str());
+        name.map_or_else(Vec::new, |name| vec![format!("--weaken={name}").into()])
     }
 }
 
+#[cfg(feature = "faults")]
+pub(crate) use plan::Fault;
 pub(crate) use plan::{handed_down, point, step_of_the_clock, weakened};
