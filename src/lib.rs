@@ -65,6 +65,7 @@
 //! |---|---|
 //! | [`cli`] | what can be said to the program, and what does it answer? |
 //! | [`guard`] | what happens at each moment of an apt run? |
+//! | [`diagnose`] | what keeps venvguard from its work on this machine? |
 //! | [`inventory`] | how are the registered venvs now, and what has a decision to know? |
 //! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |
 //! | [`owner`] | what is done inside a tree, by a process of its owner? |
@@ -84,6 +85,7 @@
 
 mod apt;
 pub mod cli;
+mod diagnose;
 mod guard;
 mod host;
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Tell what keeps venvguard from its work here, and what mends it; exit status 3 if
+    /// Report what keeps venvguard from its work here, and what fixes it; exit status 3 if
     /// something does
     Doctor {
         #[arg(long, help = JSON_HELP)]

@@ -83,6 +83,26 @@ fn a_registry_of_a_newer_venvguard_is_not_called_damaged() {
 }
 
 #[test]
+fn doctor_names_each_file_of_a_newer_venvguard_and_what_to_do() {
+    for name in ["registry.json", "interpreters.json", "transaction.json", "history.jsonl"] {
+        let system = registered();
+        let path = format!("/var/lib/venvguard/{name}");
+        system.write(&path, "{\"schema_version\": 99, \"more\": []}\n");
+        let said = system.run(&["doctor", "--json"]).expect(3).json();
+        let findings = said["findings"].as_array().unwrap();
+        let is_about = |one: &&serde_json::Value| one["what"].as_str().unwrap().contains(name);
+        let found = findings.iter().find(is_about).unwrap_or_else(|| panic!("{name}: {said}"));
+        assert_eq!(found["severity"], "fault", "{found}");
+        let what = found["what"].as_str().unwrap();
+        let newer = "was written by a newer venvguard (schema 99; this one knows 1)";
+        assert!(what.contains(&path) && what.contains(newer), "{found}");
+        assert_eq!(found["fix"], "install the venvguard that wrote it, or a newer one");
+        let note = findings.iter().find(|one| one["severity"] == "note").unwrap();
+        assert!(note.get("fix").is_none(), "{note}");
+    }
+}
+
+#[test]
 fn a_registry_or_a_configuration_that_others_can_write_is_refused() {
     let system = registered();
     system.write("/etc/venvguard/config.toml", "jobs = 1\n");

@@ -1,4 +1,4 @@
-//! `doctor` finds what is planted, and the commands that it tells mend it.
+//! `doctor` finds what is planted, and the commands that it reports fix it.
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,7 +9,7 @@ use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case {
-        subject: "doctor_finds_and_mends",
+        subject: "doctor_finds_and_fixes",
         half: Half::Guarded,
         upgrade: Kind::TrixieMinor,
         sites: &[Site::Bare],
@@ -78,16 +78,16 @@ fn run(machine: &Machine) -> Result<()> {
         machine.run(planted)?;
         let said = machine.stdout("venvguard doctor")?;
         ensure!(said.code == 3 && said.text.contains(told), "{planted}: {said:?}");
-        // One mend may bring another fault to light.
+        // One fix may bring another fault to light.
         for _ in 0..3 {
-            for mend in mends(machine)? {
-                machine.run(&mend)?;
+            for fix in fixes(machine)? {
+                machine.run(&fix)?;
             }
         }
         is_well(machine).with_context(|| format!("{planted}\n{}", said.text))?;
     }
     comes_back(machine)?;
-    println!("lab: doctor found {} planted faults, and what it told mended them", PLANTED.len());
+    println!("lab: doctor found {} planted faults, and what it reported fixed them", PLANTED.len());
     Ok(())
 }
 
@@ -126,10 +126,10 @@ fn is_well(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The commands that it tells, word for word; a file that only a person can name is the one that is there.
-fn mends(machine: &Machine) -> Result<Vec<String>> {
+/// The commands that it reports, word for word; a file that only a person can name is the one that is there.
+fn fixes(machine: &Machine) -> Result<Vec<String>> {
     let said = machine.stdout("venvguard doctor")?;
-    let lines = said.text.lines().filter_map(|line| line.strip_prefix("    mend: "));
+    let lines = said.text.lines().filter_map(|line| line.strip_prefix("    fix: "));
     let command = |line: &str| {
         let command = line.split('`').nth_back(1)?;
         Some(command.replace("--lock FILE", "--requirements /etc/hostname"))

@@ -48,6 +48,6 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
 }
 
 pub(super) fn finding(store: &Store, error: &StoreError) -> Finding {
-    let mend = store.advice(error).unwrap_or_else(|| "see `man venvguard`".to_string());
-    Finding::fault(error.to_string(), mend)
+    let fix = store.advice(error).unwrap_or_else(|| "see `man venvguard`".to_string());
+    Finding::fault(error.to_string(), fix)
 }

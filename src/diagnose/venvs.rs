@@ -2,21 +2,21 @@
 
 use super::Finding;
 use crate::apt::marks;
-use crate::guard::Guard;
 use crate::host::command;
 use crate::host::file::printable;
 use crate::host::tree;
-use crate::inventory::healths;
+use crate::inventory::{Inventory, healths};
 use crate::plan::{Policy, Readiness, State};
-use crate::repair;
+use crate::python;
+use crate::repair::{self, Context};
 use crate::store::{PendingRemoval, RegistryEntry};
 
-pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
+pub(super) fn findings(context: &Context) -> Vec<Finding> {
     // The state's own faults are told by its own examination.
-    let Ok(inventory) = guard.inventory() else { return Vec::new() };
-    let Ok(now) = guard.interpreters() else { return Vec::new() };
-    let healths = healths(&guard.context(), &inventory, &now);
-    let mut findings = vec![of_users(guard)];
+    let Ok(inventory) = Inventory::read(context) else { return Vec::new() };
+    let Ok(now) = python::look(context.root) else { return Vec::new() };
+    let healths = healths(context, &inventory, &now);
+    let mut findings = vec![of_users(context)];
     let stands = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
     findings.extend(inventory.registry.pending_removals.iter().filter(stands).map(|one| {
         let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
@@ -24,7 +24,7 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
     }));
     for ((entry, venv), health) in inventory.entries().zip(healths) {
         let name = &entry.name;
-        let mend = match health.state {
+        let fix = match health.state {
             State::Healthy => None,
             State::Missing => {
                 Some(format!("have it made again, or forget it: `venvguard unregister {name}`"))
@@ -32,29 +32,28 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
             State::Broken => Some("make it again with what made it".to_string()),
             _ => Some("`venvguard rebuild --all`".to_string()),
         };
-        if let Some(mend) = mend {
+        if let Some(fix) = fix {
             let what = format!("{name} is {}: {}", health.state, health.reasons.join("; "));
-            findings.push(Finding::fault(what, mend));
+            findings.push(Finding::fault(what, fix));
         }
         findings.extend(of_entry(entry));
-        findings.extend(of_pin(guard, entry));
+        findings.extend(of_pin(context, entry));
         let Ok(venv) = venv else { continue };
         if venv.base.is_debian
             && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Pin)
         {
-            let context = guard.context();
             let ready = repair::readiness(
-                &context,
+                context,
                 entry,
                 venv,
                 now.default,
-                repair::look_at(&guard.root, venv),
+                repair::look_at(context.root, venv),
             );
             if let Readiness::NotReady(reasons) = ready {
                 findings.push(Finding::fault(
                     format!("{name} could not be rebuilt: {}", reasons.join("; ")),
                     format!(
-                        "mend that, or let it stay with its Python: `venvguard register {} --policy pin`",
+                        "fix that, or let it stay with its Python: `venvguard register {} --policy pin`",
                         printable(entry.path())
                     ),
                 ));
@@ -65,8 +64,8 @@ pub(super) fn findings(guard: &Guard) -> Vec<Finding> {
 }
 
 /// Whether ordinary users may have venvs of their own. How those are is theirs to ask.
-fn of_users(guard: &Guard) -> Finding {
-    let users = &guard.config.users;
+fn of_users(context: &Context) -> Finding {
+    let users = &context.config.users;
     Finding::note(match &users.allow {
         _ if !users.enabled => "users' own venvs are not guarded (users.enabled)".to_string(),
         None => {
@@ -104,9 +103,9 @@ fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
 }
 
 /// What a venv was pinned to must not go by itself.
-fn of_pin(guard: &Guard, entry: &RegistryEntry) -> Option<Finding> {
+fn of_pin(context: &Context, entry: &RegistryEntry) -> Option<Finding> {
     let minor = entry.pin.as_ref()?.to;
-    if !guard.root.is_system() {
+    if !context.root.is_system() {
         return None;
     }
     let packages = marks::packages_of(minor);

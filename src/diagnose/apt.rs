@@ -23,7 +23,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
         Ok(hooks) => of_hooks(&hooks),
         Err(error) => vec![Finding::fault(
             format!("apt's configuration cannot be read: {error}"),
-            "mend what `apt-config dump` complains about",
+            "fix what `apt-config dump` complains about",
         )],
     };
     findings.extend(of_program());

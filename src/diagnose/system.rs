@@ -20,7 +20,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
         }
         Err(error) => findings.push(Finding::fault(
             format!("dpkg's database cannot be read: {error}"),
-            "mend what `dpkg --audit` complains about",
+            "fix what `dpkg --audit` complains about",
         )),
     }
     if let Ok(disk) = rustix::fs::statvfs(root.at("/var/lib")) {
