@@ -6,7 +6,6 @@
 //! process says: it is shown, escaped and cut short, and that is all.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Guard, GuardError};
@@ -14,7 +13,7 @@ use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::user::{self, User};
-use crate::host::{Program, audit, confine};
+use crate::host::{Program, audit, confine, parallel};
 use crate::plan::{RepairFor, Wish};
 use crate::repair::{self, Job};
 
@@ -57,19 +56,14 @@ impl Guard {
             people.truncate(MOST);
         }
         let deadline = Deadline::after(Duration::from_secs(self.config.users.total_time_limit));
-        let queue = Mutex::new(people.into_iter());
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    while !deadline.has_passed() {
-                        let Some(person) = next() else { return };
-                        self.settle_user(&person, deadline);
-                    }
-                });
+        let is_in_time = parallel::map(people, AT_ONCE, |person| {
+            let is_in_time = !deadline.has_passed();
+            if is_in_time {
+                self.settle_user(&person, deadline);
             }
+            is_in_time
         });
-        let left = queue.into_inner().unwrap_or_else(PoisonError::into_inner).count();
+        let left = is_in_time.iter().filter(|is_in_time| !**is_in_time).count();
         if left > 0 {
             self.report
                 .error(&format!("{left} users' own venvs were not looked at: the time is up"));

@@ -1,0 +1,98 @@
+//! The same work for many things, some at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
+
+/// Does `work` for each item, at most `at_once` at a time, and returns the results in the order
+/// of the items. A panic stops no other item; the caller panics once all are done.
+pub(crate) fn map<T: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    at_once: usize,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let items: Vec<T> = items.into_iter().collect();
+    let workers = at_once.min(items.len());
+    let work = |item| catch_unwind(AssertUnwindSafe(|| work(item)));
+    let results: Vec<std::thread::Result<R>> = if workers < 2 {
+        items.into_iter().map(work).collect()
+    } else {
+        let queue = Mutex::new(items.into_iter().enumerate());
+        let done = Mutex::new(Vec::new());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let drain = || {
+            for (index, item) in std::iter::from_fn(next) {
+                let result = work(item);
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(drain);
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, result)| result).collect()
+    };
+    results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread::current;
+
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_items_whatever_ends_first() {
+        for at_once in [0, 1, 2, 7, 100] {
+            let results = map(0..50_u64, at_once, |item| {
+                (0..(50 - item) * 100).for_each(|step| {
+                    std::hint::black_box(step);
+                });
+                item * 2
+            });
+            assert_eq!(results, (0..50).map(|item| item * 2).collect::<Vec<_>>(), "{at_once}");
+        }
+        assert_eq!(map(Vec::<u8>::new(), 4, |item| item), [0; 0]);
+    }
+
+    #[test]
+    fn so_many_are_at_work_at_once_and_no_more() {
+        let (at_work, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // Each waits for two others: with fewer than three at once it would wait for ever.
+        let three = Barrier::new(3);
+        map(0..30, 3, |_| {
+            most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            three.wait();
+            at_work.fetch_sub(1, Ordering::SeqCst);
+        });
+        assert_eq!(most.into_inner(), 3);
+    }
+
+    #[test]
+    fn one_at_a_time_needs_no_thread() {
+        let ours = current().id();
+        let threads = [map(0..3, 1, |_| current().id()), map(0..1, 8, |_| current().id())].concat();
+        assert!(threads.iter().all(|id| *id == ours), "{threads:?}");
+    }
+
+    #[test]
+    fn a_panic_stops_no_other_and_reaches_the_caller() {
+        for at_once in [1, 4] {
+            let done = Mutex::new(Vec::new());
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                map(0..40, at_once, |item| {
+                    assert_ne!(item % 4, 3, "more often than there are threads");
+                    done.lock().unwrap().push(item);
+                })
+            }));
+            assert!(result.is_err());
+            let mut done = done.into_inner().unwrap();
+            done.sort_unstable();
+            assert_eq!(done, (0..40).filter(|item| item % 4 != 3).collect::<Vec<_>>());
+        }
+    }
+}
