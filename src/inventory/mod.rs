@@ -6,13 +6,11 @@ mod declared;
 mod facts;
 mod health;
 
-use std::panic::resume_unwind;
-
 pub(crate) use declared::registry;
 pub(crate) use facts::{Asked, declared_services, facts};
 pub(crate) use health::{healths, report_unmanaged};
 
-use crate::host::user;
+use crate::host::{parallel, user};
 use crate::plan::Subject;
 use crate::repair::Context;
 use crate::service;
@@ -34,40 +32,11 @@ impl Inventory {
 
     /// Inspects every registered venv, on all cores.
     pub(crate) fn of(context: &Context, registry: Registry) -> Self {
-        let entries = &registry.venvs;
-        let chunks: Vec<&[RegistryEntry]> = entries.chunks(CHUNK).collect();
         let inspect_all = |chunk: &[RegistryEntry]| -> Vec<Result<Venv, NotAVenv>> {
             chunk.iter().map(|entry| inspect(context, entry)).collect()
         };
-        let venvs = if chunks.len() < 2 {
-            inspect_all(entries)
-        } else {
-            let next = std::sync::atomic::AtomicUsize::new(0);
-            let mut found: Vec<(usize, Vec<Result<Venv, NotAVenv>>)> =
-                std::thread::scope(|scope| {
-                    let workers: Vec<_> = (0..context.config.at_once(None))
-                        .map(|_| {
-                            scope.spawn(|| {
-                                let mut found = Vec::new();
-                                loop {
-                                    let index =
-                                        next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                                    let Some(chunk) = chunks.get(index) else { return found };
-                                    found.push((index, inspect_all(chunk)));
-                                }
-                            })
-                        })
-                        .collect();
-                    workers
-                        .into_iter()
-                        .flat_map(|worker| {
-                            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
-                        })
-                        .collect()
-                });
-            found.sort_by_key(|(index, _)| *index);
-            found.into_iter().flat_map(|(_, venvs)| venvs).collect()
-        };
+        let (chunks, at_once) = (registry.venvs.chunks(CHUNK), context.config.at_once(None));
+        let venvs = parallel::map(chunks, at_once, inspect_all).into_iter().flatten().collect();
         Self { registry, venvs }
     }
 
