@@ -78,8 +78,9 @@
 //! | [`python`] | which interpreters are there? (read from the file, never run) |
 //! | [`host`] | the only door to the system: processes, users, mounts, clocks, files |
 //!
-//! A module imports from those below it only. `plan` and `report` have no effects; paths go through
-//! [`host::Root`], so that a test is a directory of files.
+//! `plan` and `report` have no effects; no module imports from one above it, and nothing
+//! imports `cli` (`house.rs` tests it); paths go through [`host::Root`], so that a test is a
+//! directory of files.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the overview is for readers of the code")]
 
@@ -88,6 +89,8 @@ pub mod cli;
 mod diagnose;
 mod guard;
 mod host;
+#[cfg(test)]
+mod house;
 #[cfg(test)]
 mod input;
 mod inventory;
