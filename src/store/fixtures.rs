@@ -119,3 +119,52 @@ fn objects(value: &Value, place: String) -> Vec<String> {
         _ => Vec::new(),
     }
 }
+
+/// The journal's entries and states, by what they offer to `repair`.
+mod journal {
+    use super::*;
+    use crate::host::path_text::PathText;
+    use crate::store::{JournalEntry, JournalState, PreviousTree, Swap};
+
+    fn swap() -> Swap {
+        let mut previous =
+            PreviousTree::new(Path::new("/srv/shop/.venv.venvguard-1"), (1, 2), true);
+        previous.at = "2026-01-01T00:00:00Z".parse().unwrap();
+        Swap { previous, new: (1, 3), minor: Minor::new(3, 13) }
+    }
+
+    #[test]
+    fn an_entry_of_schema_version_1_is_read() {
+        let state = JournalState::Swapping(swap());
+        let mut entry = JournalEntry::new(&decision(), state, &["web.socket".to_string()]);
+        entry.begun_at = "2026-01-01T00:00:00Z".parse().unwrap();
+        let fixture = include_str!("fixtures/journal.schema-1.json");
+        check("journal/0a1b2c3d.json", fixture, 1, &entry);
+    }
+
+    #[test]
+    fn each_state_of_schema_version_1_is_read() {
+        let aside: PathText = Path::new("/srv/shop/.venv.venvguard-1").into();
+        let stored = serde_json::to_value(swap()).unwrap();
+        let path = "/srv/shop/.venv.venvguard-1";
+        for (state, json) in [
+            (JournalState::Restarting, json!("restarting")),
+            (JournalState::Refreshing, json!("refreshing")),
+            (
+                JournalState::Preparing { aside: aside.clone(), new: None },
+                json!({"preparing": {"aside": path, "new": null}}),
+            ),
+            (
+                JournalState::Preparing { aside, new: Some((1, 3)) },
+                json!({"preparing": {"aside": path, "new": [1, 3]}}),
+            ),
+            (JournalState::BuildingInPlace(swap()), json!({"building-in-place": stored})),
+            (JournalState::Swapping(swap()), json!({"swapping": stored})),
+            (JournalState::Returning(swap()), json!({"returning": stored})),
+            (JournalState::Restoring(swap()), json!({"restoring": stored})),
+        ] {
+            assert_eq!(serde_json::to_value(&state).unwrap(), json);
+            assert_eq!(serde_json::from_value::<JournalState>(json).unwrap(), state);
+        }
+    }
+}

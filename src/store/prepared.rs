@@ -121,6 +121,26 @@ mod tests {
     }
 
     #[test]
+    fn a_prepared_tree_of_schema_version_1_is_read() {
+        let built_for = BuiltFor {
+            interpreter: Some(BuildId("0a1b".into())),
+            recipe: "0c2d".into(),
+            ..built_for()
+        };
+        let tree = PreparedTree {
+            schema_version: 1,
+            at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            path: Path::new("/srv/shop/.venv.venvguard-1").into(),
+            identity: (1, 3),
+            built_for,
+            notes: vec!["flask has no wheel".into()],
+            leaves_files: true,
+        };
+        let fixture = include_str!("fixtures/prepared.schema-1.json");
+        super::super::fixtures::check(&name("0a1b2c3d"), fixture, SCHEMA, &tree);
+    }
+
+    #[test]
     fn each_change_makes_it_worth_nothing() {
         let built = built_for();
         assert_eq!(built.difference(&built), None);
