@@ -9,11 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cgroup::CgroupOwner;
-use super::command_line::paths;
-use super::process::{Process, Processes};
-use super::supervisord::{self, Supervised};
-use super::{Service, unit_file, uwsgi};
+use super::Service;
+use super::discover::cgroup::CgroupOwner;
+use super::discover::command_line::paths;
+use super::discover::process::{Process, Processes};
+use super::discover::{unit_file, uwsgi};
+use super::managers::supervisord::{self, Supervised};
 use crate::host::Root;
 use crate::venv::venv_of_aside;
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::cgroup::{CgroupOwner, place, prefix};
-use super::command_line::paths;
-use super::process::{Stat, mapped, uid, words};
-use super::unit_dir::Whose;
-use super::unit_file::{Settings, unescape};
+use super::discover::cgroup::{CgroupOwner, place, prefix};
+use super::discover::command_line::paths;
+use super::discover::process::{Stat, mapped, uid, words};
+use super::discover::unit_dir::Whose;
+use super::discover::unit_file::{Settings, unescape};
+use super::discover::uwsgi;
 use super::*;
 use crate::input::{bulky, few, is_harmless, lossy, near, near_text};
 

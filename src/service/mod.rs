@@ -3,31 +3,25 @@
 //! A manager is asked and told, never replaced: nothing here signals a process. Which
 //! services there are to restart, and when, is decided elsewhere.
 
-mod cgroup;
-mod command_line;
 mod condition;
+mod discover;
 mod find;
 #[cfg(test)]
 mod input;
+mod managers;
 mod name;
-mod process;
-mod stale;
 mod stop;
-mod supervisord;
-mod systemd;
-mod unit_dir;
-mod unit_file;
-mod uwsgi;
 
 use std::time::Duration;
 
 pub(crate) use condition::{Condition, NotUp};
+pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use find::{ServiceMap, VenvUsage, needs_restart};
+pub(crate) use managers::supervisord::SupervisordError;
 pub(crate) use name::{Manager, Service};
-pub(crate) use process::{ProcessId, Processes, await_gone};
 pub(crate) use stop::{came_up_again, dependents, start_units, stop, stop_units, triggers};
-pub(crate) use supervisord::SupervisordError;
 
+use self::managers::{supervisord, systemd};
 use crate::host::command::CommandError;
 use crate::host::{Root, file, redacted};
 

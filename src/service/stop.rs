@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::systemd::{self, systemctl};
-use super::{Manager, Restart, Service, ServiceError, condition, require_trusted, supervisord};
+use super::managers::supervisord;
+use super::managers::systemd::{self, systemctl};
+use super::{Manager, Restart, Service, ServiceError, condition, require_trusted};
 use crate::host::Root;
 use crate::host::file::printable;
 

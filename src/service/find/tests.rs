@@ -1,5 +1,5 @@
-use super::super::process::tests::FakeProc;
-use super::super::supervisord::fake::FakeSupervisord;
+use super::super::discover::process::tests::FakeProc;
+use super::super::managers::supervisord::fake::FakeSupervisord;
 use super::*;
 
 const PYTHON: &str = "/usr/bin/python3.13";

@@ -10,7 +10,7 @@ const BORDERS: &[char] = &['=', ':', ';', ',', '&', '|', '(', ')', '<', '>', '"'
 
 /// Every absolute path that a line names, one that holds blanks only where it is quoted.
 /// A guess on the side of too many: they are compared with known paths.
-pub(super) fn paths(line: &str) -> Vec<PathBuf> {
+pub(crate) fn paths(line: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for word in words(line) {
         // What systemd lets stand in front of a program: `-`, `@`, `+`, `!`, `:`, `|`.

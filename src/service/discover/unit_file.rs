@@ -7,23 +7,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Service;
 use super::command_line::paths;
 use super::unit_dir::Whose;
 use crate::host::{Root, file};
+use crate::service::Service;
 
 /// A unit file of this size is none.
 const LIMIT: u64 = 1 << 20;
 
 /// A service of systemd's, and the paths that its commands and environment name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UnitFile {
-    pub(super) service: Service,
-    pub(super) paths: Vec<PathBuf>,
+pub(crate) struct UnitFile {
+    pub(crate) service: Service,
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// All service units; of a template, the instances that are enabled or `running`.
-pub(super) fn units(root: &Root, running: &BTreeSet<Service>) -> Vec<UnitFile> {
+pub(crate) fn units(root: &Root, running: &BTreeSet<Service>) -> Vec<UnitFile> {
     let whose = Whose::of(root);
     let catalogue = Catalogue::look(root, &whose);
     let mut names: BTreeSet<&str> = catalogue.files.keys().map(String::as_str).collect();
@@ -122,13 +122,13 @@ impl Catalogue {
 
 /// What a unit runs, setting by setting.
 #[derive(Default)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     values: BTreeMap<String, Vec<String>>,
     has_own_root: bool,
 }
 
 impl Settings {
-    pub(super) fn read(&mut self, text: &str) {
+    pub(crate) fn read(&mut self, text: &str) {
         let mut section = String::new();
         for line in logical_lines(text) {
             if line.starts_with('[') {
@@ -155,7 +155,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn paths(&self, whose: &Whose, unit: &str) -> Vec<PathBuf> {
+    pub(crate) fn paths(&self, whose: &Whose, unit: &str) -> Vec<PathBuf> {
         if self.has_own_root {
             // What it names lies in another tree.
             return Vec::new();
@@ -220,7 +220,7 @@ fn expand(value: &str, whose: &Whose, unit: &str) -> String {
 }
 
 /// `srv-my\x2dapp` is `srv/my-app` (`systemd-escape(1)`).
-pub(super) fn unescape(name: &str) -> String {
+pub(crate) fn unescape(name: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = name.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -1,7 +1,7 @@
 use rustix::fs::FileType;
 
-use super::super::Service;
 use super::*;
+use crate::service::Service;
 
 /// A directory that stands for /proc, made process by process.
 pub(in crate::service) struct FakeProc(pub(in crate::service) tempfile::TempDir);

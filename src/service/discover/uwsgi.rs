@@ -41,7 +41,7 @@ const TIMES: usize = 64;
 const OPTIONS: usize = 20_000;
 
 /// The venvs that a process was told to use, by its command line or its files of settings.
-pub(super) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Vec<PathBuf> {
+pub(crate) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Vec<PathBuf> {
     let options = options(process);
     let mut venvs: Vec<PathBuf> = options
         .iter()
@@ -364,7 +364,7 @@ fn text(root: &Root, path: &Path) -> Option<String> {
 
 /// The venvs that a text names, in whatever format: for the tests of hostile ones.
 #[cfg(test)]
-pub(super) fn in_text(text: &str, path: &Path) -> Vec<PathBuf> {
+pub(crate) fn in_text(text: &str, path: &Path) -> Vec<PathBuf> {
     let mut reader = Reader {
         root: None,
         dirs: Vec::new(),

@@ -72,12 +72,12 @@ pub(crate) struct Process {
     pub(crate) exe: Option<MappedFile>,
     pub(crate) arguments: Vec<OsString>,
     /// What follows is known of those only that run Python.
-    pub(super) virtual_env: Option<PathBuf>,
-    pub(super) search_path: Vec<PathBuf>,
+    pub(crate) virtual_env: Option<PathBuf>,
+    pub(crate) search_path: Vec<PathBuf>,
     /// The directories that a relative name may be meant from: where it is, where it began.
-    pub(super) dirs: Vec<PathBuf>,
+    pub(crate) dirs: Vec<PathBuf>,
     /// Extension modules, libpython, what is mapped from outside the system's directories.
-    pub(super) mapped: Vec<MappedFile>,
+    pub(crate) mapped: Vec<MappedFile>,
 }
 
 /// The processes of a machine at one moment.
@@ -138,7 +138,7 @@ impl Processes {
     }
 
     /// What could not be looked at, in words.
-    pub(super) fn gap(&self) -> Option<String> {
+    pub(crate) fn gap(&self) -> Option<String> {
         let (first, others) = self.unreadable.split_first()?;
         let others = match others.len() {
             0 => String::new(),
@@ -156,7 +156,7 @@ impl Processes {
     }
 
     /// A process and those that it descends from, nearest first.
-    pub(super) fn lineage<'a>(&'a self, process: &'a Process) -> impl Iterator<Item = &'a Process> {
+    pub(crate) fn lineage<'a>(&'a self, process: &'a Process) -> impl Iterator<Item = &'a Process> {
         let parent = |child: &&Process| {
             // A pid that was given anew cannot belong to a parent younger than its child.
             self.get(child.parent).filter(|parent| parent.id.started <= child.id.started)
@@ -166,7 +166,7 @@ impl Processes {
     }
 
     /// How long ago a process was started.
-    pub(super) fn age(&self, process: &Process) -> Duration {
+    pub(crate) fn age(&self, process: &Process) -> Duration {
         self.uptime.saturating_sub(Duration::from_secs(process.id.started / TICKS))
     }
 }
@@ -292,14 +292,14 @@ impl MappedFile {
 }
 
 /// What is needed of `/proc/PID/stat`.
-pub(super) struct Stat {
+pub(crate) struct Stat {
     parent: u32,
     started: u64,
 }
 
 impl Stat {
     /// None for a kernel thread and for what has ended and only waits to be noticed.
-    pub(super) fn read(stat: &[u8]) -> Option<Self> {
+    pub(crate) fn read(stat: &[u8]) -> Option<Self> {
         // The name in parentheses may hold anything, parentheses too; the rest holds none.
         let end = stat.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
@@ -315,12 +315,12 @@ impl Stat {
 
 /// The effective user in `/proc/PID/status`. (The owner of `/proc/PID` is root for every
 /// process that changed its user without executing anything since.)
-pub(super) fn uid(status: &[u8]) -> Option<u32> {
+pub(crate) fn uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-pub(super) fn words(command_line: &[u8]) -> Vec<OsString> {
+pub(crate) fn words(command_line: &[u8]) -> Vec<OsString> {
     let end = command_line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let whole = command_line.get(..end).unwrap_or_default();
     if whole.is_empty() {
@@ -330,7 +330,7 @@ pub(super) fn words(command_line: &[u8]) -> Vec<OsString> {
 }
 
 /// The files of interest in `/proc/PID/maps`, each once.
-pub(super) fn mapped(maps: &[u8]) -> Vec<MappedFile> {
+pub(crate) fn mapped(maps: &[u8]) -> Vec<MappedFile> {
     let mut images: Vec<MappedFile> = Vec::new();
     let mut last: &[u8] = b"";
     for line in maps.split(|byte| *byte == b'\n') {
@@ -374,4 +374,4 @@ fn link(path: &Path) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::service) mod tests;

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::condition::Condition;
-use super::{Restart, ServiceError, last_lines};
 use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::{Program, Root, user};
+use crate::service::condition::Condition;
+use crate::service::{Restart, ServiceError, last_lines};
 
 /// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
 /// this is for a unit that sets no limit.
-pub(super) const RESTART_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const RESTART_LIMIT: Duration = Duration::from_secs(300);
 
 /// A question is answered within this, or PID 1 hangs.
 const QUESTION_LIMIT: Duration = Duration::from_secs(25);
@@ -41,17 +41,17 @@ const PROPERTIES: [&str; 16] = [
 const CONNECTION_OF: &str = "venvguard:ConnectionOf";
 
 /// Whether systemd runs this machine (`sd_booted(3)`).
-pub(super) fn is_running(root: &Root) -> bool {
+pub(crate) fn is_running(root: &Root) -> bool {
     root.at("/run/systemd/system").is_dir()
 }
 
 /// How a unit is.
-pub(super) fn condition(root: &Root, unit: &str) -> Result<Condition, ServiceError> {
+pub(crate) fn condition(root: &Root, unit: &str) -> Result<Condition, ServiceError> {
     Ok(Unit::ask(root, unit)?.condition())
 }
 
 /// Restarts a unit, unless that is not ours to do.
-pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
+pub(crate) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
     let before = Unit::ask(root, unit)?;
     if before.left_alone().is_some() {
         return Ok(Restart::LeftAlone);
@@ -77,7 +77,7 @@ pub(super) fn restart(root: &Root, unit: &str) -> Result<Restart, ServiceError> 
 }
 
 /// Stops a unit, unless [`Unit::is_stopped`] says otherwise.
-pub(super) fn stop(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
+pub(crate) fn stop(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
     if !Unit::ask(root, unit)?.is_stopped() {
         return Ok(Restart::LeftAlone);
     }
@@ -86,7 +86,7 @@ pub(super) fn stop(root: &Root, unit: &str) -> Result<Restart, ServiceError> {
 }
 
 /// Whether a unit runs, though it was told to stop.
-pub(super) fn came_up_again(root: &Root, unit: &str) -> Result<bool, ServiceError> {
+pub(crate) fn came_up_again(root: &Root, unit: &str) -> Result<bool, ServiceError> {
     let unit = Unit::ask(root, unit)?;
     let condition = unit.condition();
     Ok(unit.is_stopped() && (condition.up || condition.main_pid.is_some()))
@@ -94,7 +94,7 @@ pub(super) fn came_up_again(root: &Root, unit: &str) -> Result<bool, ServiceErro
 
 /// The last lines that the unit's own processes left in the journal; those of the manager
 /// about the unit, where its processes left none.
-pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
+pub(crate) fn last_words(root: &Root, unit: &str) -> Vec<String> {
     let ask = |selection: &[&str]| {
         Program::named(root, "journalctl")
             .read_only()
@@ -113,7 +113,7 @@ pub(super) fn last_words(root: &Root, unit: &str) -> Vec<String> {
     if own.is_empty() { ask(&[&format!("{option}={unit}")]) } else { own }
 }
 
-pub(super) fn systemctl(root: &Root) -> Result<Program, ServiceError> {
+pub(crate) fn systemctl(root: &Root) -> Result<Program, ServiceError> {
     if !is_running(root) {
         return Err(ServiceError::NoSystemd);
     }
@@ -144,7 +144,7 @@ fn is_populated(root: &Root, group: &str) -> bool {
 }
 
 /// What `systemctl show` says of a unit.
-pub(super) struct Unit(HashMap<String, String>);
+pub(crate) struct Unit(HashMap<String, String>);
 
 impl Unit {
     fn ask(root: &Root, unit: &str) -> Result<Self, ServiceError> {
@@ -173,7 +173,7 @@ impl Unit {
         Ok(found)
     }
 
-    pub(super) fn read(answer: &str) -> Self {
+    pub(crate) fn read(answer: &str) -> Self {
         let properties = answer.lines().filter_map(|line| line.split_once('='));
         Self(properties.map(|(key, value)| (key.to_string(), value.to_string())).collect())
     }
@@ -243,7 +243,7 @@ impl Unit {
         })
     }
 
-    pub(super) fn condition(&self) -> Condition {
+    pub(crate) fn condition(&self) -> Condition {
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         let is_queued = self.number("Job").is_some_and(|job| job != 0);
         // A oneshot without RemainAfterExit has done its work when it is inactive; it is

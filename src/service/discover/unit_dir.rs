@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Service;
 use crate::host::{Root, user};
+use crate::service::Service;
 
 /// Where the system's units lie, the one that wins first (`systemd.unit(5)`).
 const DIRS: [&str; 9] = [
@@ -34,13 +34,13 @@ const USER_DIRS: [&str; 11] = [
 ];
 
 /// Whose units they are, and what that makes of their paths.
-pub(super) enum Whose {
+pub(crate) enum Whose {
     System,
     User { home: PathBuf, runtime: PathBuf },
 }
 
 impl Whose {
-    pub(super) fn of(root: &Root) -> Self {
+    pub(crate) fn of(root: &Root) -> Self {
         match root.user() {
             None => Self::System,
             Some(uid) => {
@@ -49,14 +49,14 @@ impl Whose {
         }
     }
 
-    pub(super) fn service(&self, name: &str) -> Option<Service> {
+    pub(crate) fn service(&self, name: &str) -> Option<Service> {
         match self {
             Self::System => Service::unit(name).ok(),
             Self::User { .. } => Service::users_unit(name).ok(),
         }
     }
 
-    pub(super) fn dirs(&self) -> Vec<PathBuf> {
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
         let Self::User { home, runtime } = self else { return DIRS.map(PathBuf::from).to_vec() };
         let below = |dir: &str| match (dir.strip_prefix("~/"), dir.strip_prefix("$/")) {
             (Some(rest), _) => home.join(rest),
@@ -67,7 +67,7 @@ impl Whose {
     }
 
     /// The directory that a specifier stands for, if it is one of those.
-    pub(super) fn dir(&self, specifier: char) -> Option<PathBuf> {
+    pub(crate) fn dir(&self, specifier: char) -> Option<PathBuf> {
         Some(match (self, specifier) {
             (Self::System, 'h') => "/root".into(),
             (Self::System, 't') => "/run".into(),

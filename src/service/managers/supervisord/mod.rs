@@ -2,7 +2,7 @@
 
 mod configuration;
 #[cfg(test)]
-pub(super) mod fake;
+pub(crate) mod fake;
 mod http;
 #[cfg(test)]
 mod input;
@@ -16,12 +16,12 @@ use std::time::Duration;
 use self::configuration::Server;
 use self::http::HttpError;
 use self::xml::{Reply, Value};
-use super::condition::Condition;
-use super::{Restart, Service, ServiceError, last_lines};
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::socket::Connection;
 use crate::host::{Root, file};
+use crate::service::condition::Condition;
+use crate::service::{Restart, Service, ServiceError, last_lines};
 
 /// One call; none that we make waits for a program.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -87,16 +87,16 @@ impl SupervisordError {
 
 /// A program that supervisord knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Supervised {
-    pub(super) service: Service,
-    pub(super) pid: Option<u32>,
+pub(crate) struct Supervised {
+    pub(crate) service: Service,
+    pub(crate) pid: Option<u32>,
     /// The command line, as its configuration writes it.
-    pub(super) command: String,
+    pub(crate) command: String,
 }
 
 /// All programs of all supervisords, and which of these could not be asked. One that does
 /// not run has none; one that is waited for has `patience` to appear.
-pub(super) fn programs(
+pub(crate) fn programs(
     root: &Root,
     patience: Duration,
 ) -> (Vec<Supervised>, Vec<SupervisordError>) {
@@ -113,7 +113,7 @@ pub(super) fn programs(
 }
 
 /// How a program is.
-pub(super) fn condition(root: &Root, program: &str) -> Result<Condition, ServiceError> {
+pub(crate) fn condition(root: &Root, program: &str) -> Result<Condition, ServiceError> {
     let (daemon, state) = Daemon::of(root, program, Duration::ZERO)?;
     let condition = state.condition();
     if !daemon.has_ended_as_expected(program, &state) {
@@ -123,14 +123,14 @@ pub(super) fn condition(root: &Root, program: &str) -> Result<Condition, Service
 }
 
 /// Stops a program, or does nothing where it is at rest.
-pub(super) fn stop(root: &Root, program: &str) -> Result<Restart, ServiceError> {
+pub(crate) fn stop(root: &Root, program: &str) -> Result<Restart, ServiceError> {
     Daemon::of(root, program, ABSENCE)?.0.stop(program)?;
     Ok(Restart::Done)
 }
 
 /// Stops and starts a program, or starts it where it is at rest; but one that has ended as its
 /// configuration expects has done its work.
-pub(super) fn restart(root: &Root, program: &str) -> Result<Restart, ServiceError> {
+pub(crate) fn restart(root: &Root, program: &str) -> Result<Restart, ServiceError> {
     let (daemon, state) = Daemon::of(root, program, ABSENCE)?;
     if daemon.has_ended_as_expected(program, &state) {
         return Ok(Restart::LeftAlone);
@@ -146,7 +146,7 @@ pub(super) fn restart(root: &Root, program: &str) -> Result<Restart, ServiceErro
 }
 
 /// How long a program has to run before supervisord itself calls it running.
-pub(super) fn start_time(root: &Root, program: &str) -> Duration {
+pub(crate) fn start_time(root: &Root, program: &str) -> Duration {
     let configured = Daemon::of(root, program, Duration::ZERO)
         .ok()
         .and_then(|(daemon, _)| daemon.configuration().ok()?.get(program)?.number("startsecs"));
@@ -154,7 +154,7 @@ pub(super) fn start_time(root: &Root, program: &str) -> Duration {
 }
 
 /// The last lines of a program's log.
-pub(super) fn last_words(root: &Root, program: &str) -> Vec<String> {
+pub(crate) fn last_words(root: &Root, program: &str) -> Vec<String> {
     let Ok((daemon, _)) = Daemon::of(root, program, Duration::ZERO) else { return Vec::new() };
     // Where stderr goes with stdout, only the latter has a log.
     ["supervisor.readProcessStderrLog", "supervisor.readProcessStdoutLog"]

@@ -7,8 +7,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::Service;
 use crate::host::file;
+use crate::service::Service;
 
 /// Who started a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +23,13 @@ pub(crate) enum CgroupOwner {
 
 /// Where PID 1's own names begin: none of the path on a whole machine, the container's
 /// part where a container sees its host's paths.
-pub(super) fn prefix(init: &[u8]) -> Vec<u8> {
+pub(crate) fn prefix(init: &[u8]) -> Vec<u8> {
     let path = path(init).unwrap_or_default();
     path.strip_suffix(b"/init.scope").unwrap_or_default().to_vec()
 }
 
 /// Reads `/proc/PID/cgroup`.
-pub(super) fn place(cgroup: &[u8], prefix: &[u8]) -> CgroupOwner {
+pub(crate) fn place(cgroup: &[u8], prefix: &[u8]) -> CgroupOwner {
     let below = path(cgroup).and_then(|path| path.strip_prefix(prefix)?.strip_prefix(b"/"));
     let Some(below) = below else { return CgroupOwner::Elsewhere };
     let mut parts = below.split(|byte| *byte == b'/');

@@ -1,0 +1,10 @@
+//! What runs on this machine and what its units would run: read from the kernel and from
+//! files; no manager is asked.
+
+pub(crate) mod cgroup;
+pub(crate) mod command_line;
+pub(crate) mod process;
+mod stale;
+pub(crate) mod unit_dir;
+pub(crate) mod unit_file;
+pub(crate) mod uwsgi;

@@ -1,0 +1,4 @@
+//! The service managers.
+
+pub(crate) mod supervisord;
+pub(crate) mod systemd;
