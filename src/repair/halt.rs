@@ -3,7 +3,7 @@
 use super::Context;
 use super::job::Job;
 use crate::host::Root;
-use crate::service::{self, Restart, Service};
+use crate::service::{self, Outcome, Service};
 use crate::store::{JournalEntry, JournalState};
 
 /// How often services are stopped that come up again by themselves.
@@ -32,12 +32,12 @@ impl Halt {
                 found.left_alone.is_none() && !found.is_at_work() && !found.failed
             })
         };
-        let left: Vec<&Service> = self.stopped.iter().filter(is_left).collect();
-        let mut notes: Vec<String> = left
+        let left: Vec<Service> = self.stopped.iter().filter(is_left).cloned().collect();
+        let mut notes: Vec<String> = service::start_all(root, &left)
             .into_iter()
-            .filter_map(|service| match service::restart(root, service) {
-                Ok(Restart::Done) => Some(format!("{service} was started again")),
-                Ok(Restart::LeftAlone) => None,
+            .filter_map(|(service, told)| match told {
+                Ok(Outcome::Done) => Some(format!("{service} was started again")),
+                Ok(Outcome::LeftAlone(_)) => None,
                 Err(error) => Some(format!("cannot start {service} again: {error}")),
             })
             .collect();
@@ -97,9 +97,8 @@ impl Halt {
         job.begin(context, step.clone(), &self.units).map_err(|error| failed(&error))?;
         service::stop_units(context.root, triggers).map_err(|error| failed(&error))?;
         self.stopped = job.services().to_vec();
-        for service in job.services() {
-            service::stop(context.root, service)
-                .map_err(|error| Halted::Stop(format!("cannot stop {service}: {error}")))?;
+        for (service, told) in service::stop_all(context.root, job.services()) {
+            told.map_err(|error| Halted::Stop(format!("cannot stop {service}: {error}")))?;
         }
         Ok(())
     }

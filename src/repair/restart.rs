@@ -9,7 +9,7 @@ use super::job::Job;
 use super::target::owner;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::{Program, confine};
-use crate::service::{self, ProcessId, Processes, Restart, Service, ServiceMap, VenvUsage};
+use crate::service::{self, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::Event;
 
 /// How often a check that fails is tried again.
@@ -90,23 +90,18 @@ pub(super) fn restart(
         }
     };
     let mut restarted = BTreeSet::new();
-    for service in services {
-        let told = service::restart(context.root, service);
+    for (service, told) in service::restart_all(context.root, services) {
         let detail = match &told {
-            Ok(Restart::Done) => service.to_string(),
-            Ok(Restart::LeftAlone) => {
-                let found = service::condition(context.root, service).ok();
-                let why = found.and_then(|condition| condition.left_alone).unwrap_or_default();
-                format!("{service} is left alone: {why}")
-            }
+            Ok(Outcome::Done) => service.to_string(),
+            Ok(Outcome::LeftAlone(why)) => format!("{service} is left alone: {why}"),
             Err(error) => format!("{service}: {error}"),
         };
         context.store.audit(&Event::new(&job.entry.name, path, "restart", detail.clone()));
         match told {
-            Ok(Restart::Done) => drop(restarted.insert(service.clone())),
+            Ok(Outcome::Done) => drop(restarted.insert(service)),
             // A oneshot is neither started twice nor waited for.
-            Ok(Restart::LeftAlone) => result.notes.push(detail),
-            Err(error) => failed(service, error.to_string()),
+            Ok(Outcome::LeftAlone(_)) => result.notes.push(detail),
+            Err(error) => failed(&service, error.to_string()),
         }
     }
     if let Err(error) = service::start_units(context.root, units) {

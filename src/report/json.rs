@@ -83,7 +83,7 @@ impl From<&PreviousTree> for KeptJson {
 
 impl From<&Service> for ServiceJson {
     fn from(service: &Service) -> Self {
-        Self { manager: service.manager().to_string(), name: service.name().to_string() }
+        Self { manager: service.manager_key().to_string(), name: service.name().to_string() }
     }
 }
 

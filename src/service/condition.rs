@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::ServiceError;
+use super::error::ServiceError;
 use crate::host::clock::{Deadline, wait_until};
 
 /// How often a manager is asked while we wait; an answer costs it some milliseconds.
@@ -202,7 +202,11 @@ mod tests {
         let answer = watch(
             || {
                 asked += 1;
-                if asked < 3 { Err(ServiceError::NoSystemd) } else { Ok(condition("active", 7, 0)) }
+                if asked < 3 {
+                    Err(ServiceError::NotOwn("away".into()))
+                } else {
+                    Ok(condition("active", 7, 0))
+                }
             },
             LONG,
             STABLE,

@@ -1,144 +1,89 @@
-//! The names of services, as people write them and as managers know them.
+//! Services, as people write them and as they are stored: by manager and name.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::file;
-
-/// The longest name that systemd takes, suffix included (`UNIT_NAME_MAX` less the end).
-const LONGEST_UNIT: usize = 255;
-
-/// Supervisord sets no limit; a longer name is no name that somebody chose.
-const LONGEST_PROGRAM: usize = 255;
-
-/// What other kinds of unit end in: their names are refused, not made into services.
-const OTHER_UNITS: [&str; 10] =
-    ["automount", "device", "mount", "path", "scope", "slice", "socket", "swap", "target", "timer"];
-
-/// Who runs a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Manager {
-    Systemd,
-    Supervisord,
-    /// The systemd of one user, who is whoever registered the venv.
-    User,
-}
+use super::error::NameError;
+use super::managers::{MANAGERS, Manager};
 
 /// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`,
 /// `user:web.service`.
 /// Its name is one that the manager can bear and that no command line misreads.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, try_from = "Written")]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(into = "Written", try_from = "Written")]
 pub(crate) struct Service {
-    manager: Manager,
+    manager: &'static dyn Manager,
     name: String,
 }
 
 /// A service as it stands in a file, not looked at yet.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Written {
-    manager: Manager,
+    manager: String,
     name: String,
 }
 
 /// Why a text names no service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ServiceNameError {
-    #[error(
-        "{0:?} names no service manager (write systemd:UNIT, supervisord:PROGRAM or user:UNIT)"
-    )]
+    #[error("{0:?} names no service manager (write {forms})", forms = forms())]
     NoManager(String),
-    #[error("{0:?} is no name of a systemd unit")]
-    NotAUnit(String),
-    #[error("{0:?} is no service: only services can be restarted")]
-    OtherUnit(String),
-    #[error("{0:?} is a template: name one of its instances (NAME@INSTANCE.service)")]
-    Template(String),
-    #[error("{0:?} is no name of a supervisord program (PROGRAM or GROUP:PROGRAM)")]
-    NotAProgram(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// `systemd:UNIT, user:UNIT or supervisord:PROGRAM`.
+fn forms() -> String {
+    let mut forms: Vec<String> = MANAGERS
+        .iter()
+        .map(|manager| format!("{}:{}", manager.key(), manager.placeholder()))
+        .collect();
+    let last = forms.pop().unwrap_or_default();
+    format!("{} or {last}", forms.join(", "))
+}
+
+fn manager_of(key: &str) -> Option<&'static dyn Manager> {
+    MANAGERS.iter().copied().find(|manager| manager.key() == key)
 }
 
 impl Service {
-    /// A systemd unit. `web` stands for `web.service`, as it does for systemctl.
-    pub(crate) fn unit(name: &str) -> Result<Self, ServiceNameError> {
-        if OTHER_UNITS
-            .iter()
-            .any(|kind| name.strip_suffix(kind).is_some_and(|front| front.ends_with('.')))
-        {
-            return Err(ServiceNameError::OtherUnit(name.to_string()));
-        }
-        let name = if is_service_name(name) { name.to_string() } else { format!("{name}.service") };
-        let stem = name.strip_suffix(".service").unwrap_or_default();
-        let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
-        let fits = !stem.is_empty()
-            && name.len() <= LONGEST_UNIT
-            && name.bytes().all(alphabet)
-            // systemctl would take it for an option; systemd itself allows only `-.mount` and
-            // `-.slice`, and a dash is never needed at the front of a service's name.
-            && !stem.starts_with(['-', '@']);
-        if !fits {
-            return Err(ServiceNameError::NotAUnit(name));
-        }
-        if stem.ends_with('@') {
-            return Err(ServiceNameError::Template(name));
-        }
-        Ok(Self { manager: Manager::Systemd, name })
+    pub(super) fn new(manager: &'static dyn Manager, name: &str) -> Result<Self, NameError> {
+        Ok(Self { manager, name: manager.parse(name)? })
     }
 
-    /// A unit of the manager that a user has of his own.
-    pub(crate) fn users_unit(name: &str) -> Result<Self, ServiceNameError> {
-        Ok(Self { manager: Manager::User, ..Self::unit(name)? })
-    }
-
-    /// A supervisord program. One that is alone in its group is called by its name only,
-    /// as supervisorctl does.
-    pub(crate) fn program(group: &str, name: &str) -> Result<Self, ServiceNameError> {
-        let full = if group == name { name.to_string() } else { format!("{group}:{name}") };
-        // What supervisord 4 refuses itself, control characters, and `*`, which stands for
-        // a whole group in its calls; and what cannot be printed as it is.
-        let fits = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('-')
-                && file::printable(part) == part
-                && !part.contains(|c: char| c.is_whitespace() || ":/*".contains(c))
-        };
-        if full.len() <= LONGEST_PROGRAM && fits(group) && fits(name) {
-            Ok(Self { manager: Manager::Supervisord, name: full })
-        } else {
-            Err(ServiceNameError::NotAProgram(full))
-        }
-    }
-
-    pub(crate) fn manager(&self) -> Manager {
+    /// Who runs it.
+    pub(super) fn manager(&self) -> &'static dyn Manager {
         self.manager
+    }
+
+    /// What stands in front of its name.
+    pub(crate) fn manager_key(&self) -> &'static str {
+        self.manager.key()
     }
 
     /// The name that the manager knows it by.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
-}
 
-fn is_service_name(name: &str) -> bool {
-    name.strip_suffix("service").is_some_and(|front| front.ends_with('.'))
+    fn identity(&self) -> (&str, &str) {
+        (self.manager.key(), &self.name)
+    }
 }
 
 impl FromStr for Service {
     type Err = ServiceNameError;
 
     fn from_str(text: &str) -> Result<Self, ServiceNameError> {
-        match text.split_once(':') {
-            Some(("systemd", name)) => Self::unit(name),
-            Some(("user", name)) => Self::users_unit(name),
-            Some(("supervisord", name)) => {
-                let (group, program) = name.split_once(':').unwrap_or((name, name));
-                Self::program(group, program)
-            }
-            _ => Err(ServiceNameError::NoManager(text.to_string())),
+        let (key, name) = text.split_once(':').unwrap_or((text, ""));
+        match manager_of(key) {
+            Some(manager) => Ok(Self::new(manager, name)?),
+            None => Err(ServiceNameError::NoManager(text.to_string())),
         }
     }
 }
@@ -147,23 +92,54 @@ impl TryFrom<Written> for Service {
     type Error = ServiceNameError;
 
     fn try_from(written: Written) -> Result<Self, ServiceNameError> {
-        format!("{}:{}", written.manager, written.name).parse()
+        match manager_of(&written.manager) {
+            Some(manager) => Ok(Self::new(manager, &written.name)?),
+            None => Err(ServiceNameError::NoManager(written.manager)),
+        }
     }
 }
 
-impl fmt::Display for Manager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Systemd => "systemd",
-            Self::Supervisord => "supervisord",
-            Self::User => "user",
-        })
+impl From<Service> for Written {
+    fn from(service: Service) -> Self {
+        Self { manager: service.manager.key().to_string(), name: service.name }
     }
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.manager, self.name)
+        write!(f, "{}:{}", self.manager.key(), self.name)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service({self})")
+    }
+}
+
+impl PartialEq for Service {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Service {}
+
+impl PartialOrd for Service {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Service {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl Hash for Service {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
     }
 }
 

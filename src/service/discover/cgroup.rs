@@ -7,14 +7,14 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use super::unit_name::service_unit;
 use crate::host::file;
-use crate::service::Service;
 
 /// Who started a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CgroupOwner {
     /// A service of the system.
-    Unit(Service),
+    Unit(String),
     /// A unit of a user's own manager.
     UserUnit { uid: u32, unit: String },
     /// A session, a container, or nothing that is known.
@@ -38,8 +38,8 @@ pub(crate) fn place(cgroup: &[u8], prefix: &[u8]) -> CgroupOwner {
     if let Some(uid) = unit.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")) {
         return user_unit(uid, &slices, &mut parts).unwrap_or(CgroupOwner::Elsewhere);
     }
-    match Service::unit(&unit) {
-        Ok(service) if service.name() == unit => CgroupOwner::Unit(service),
+    match service_unit(&unit) {
+        Ok(name) if name == unit => CgroupOwner::Unit(name),
         _ => CgroupOwner::Elsewhere,
     }
 }
@@ -100,7 +100,7 @@ mod tests {
 
     fn read(cgroup: &str) -> String {
         match place(cgroup.as_bytes(), b"") {
-            CgroupOwner::Unit(service) => service.name().to_string(),
+            CgroupOwner::Unit(unit) => unit,
             CgroupOwner::UserUnit { uid, unit } => format!("{uid}:{unit}"),
             CgroupOwner::Elsewhere => String::new(),
         }
@@ -160,7 +160,7 @@ mod tests {
     fn a_container_that_sees_its_hosts_paths_knows_its_own_part() {
         let prefix = prefix(b"0::/machine.slice/machine-lab.scope/payload/init.scope\n");
         let own = b"0::/machine.slice/machine-lab.scope/payload/system.slice/web.service\n";
-        assert_eq!(place(own, &prefix), CgroupOwner::Unit(Service::unit("web").unwrap()));
+        assert_eq!(place(own, &prefix), CgroupOwner::Unit("web.service".into()));
         assert_eq!(place(b"0::/system.slice/web.service\n", &prefix), CgroupOwner::Elsewhere);
     }
 }

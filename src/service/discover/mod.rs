@@ -3,8 +3,12 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod command_line;
+#[cfg(test)]
+mod input;
 pub(crate) mod process;
 mod stale;
 pub(crate) mod unit_dir;
 pub(crate) mod unit_file;
+pub(crate) mod unit_name;
 pub(crate) mod uwsgi;
+pub(crate) mod venvs;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::host::{Root, user};
-use crate::service::Service;
 
 /// Where the system's units lie, the one that wins first (`systemd.unit(5)`).
 const DIRS: [&str; 9] = [
@@ -46,13 +45,6 @@ impl Whose {
             Some(uid) => {
                 Self::User { home: user::own_home(root, uid), runtime: user::runtime(uid) }
             }
-        }
-    }
-
-    pub(crate) fn service(&self, name: &str) -> Option<Service> {
-        match self {
-            Self::System => Service::unit(name).ok(),
-            Self::User { .. } => Service::users_unit(name).ok(),
         }
     }
 
@@ -100,6 +92,5 @@ mod tests {
             assert!(paths.contains(&path.into()), "{path}: {paths:?}");
         }
         assert_eq!(whose.dirs()[2], Path::new("/home/bob/.config/systemd/user"));
-        assert_eq!(whose.service("app").unwrap().to_string(), "user:app.service");
     }
 }

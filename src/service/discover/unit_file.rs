@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::command_line::paths;
 use super::unit_dir::Whose;
+use super::unit_name::service_unit;
 use crate::host::{Root, file};
-use crate::service::Service;
 
 /// A unit file of this size is none.
 const LIMIT: u64 = 1 << 20;
@@ -18,20 +18,20 @@ const LIMIT: u64 = 1 << 20;
 /// A service of systemd's, and the paths that its commands and environment name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnitFile {
-    pub(crate) service: Service,
+    pub(crate) name: String,
     pub(crate) paths: Vec<PathBuf>,
 }
 
 /// All service units; of a template, the instances that are enabled or `running`.
-pub(crate) fn units(root: &Root, running: &BTreeSet<Service>) -> Vec<UnitFile> {
+pub(crate) fn units(root: &Root, running: &BTreeSet<String>) -> Vec<UnitFile> {
     let whose = Whose::of(root);
     let catalogue = Catalogue::look(root, &whose);
     let mut names: BTreeSet<&str> = catalogue.files.keys().map(String::as_str).collect();
     names.extend(catalogue.instances.iter().map(String::as_str));
-    names.extend(running.iter().map(Service::name));
-    // A template itself is no service: `Service::unit` refuses it.
-    let services = names.into_iter().filter_map(|name| whose.service(name));
-    services.filter_map(|service| catalogue.read(root, &whose, service)).collect()
+    names.extend(running.iter().map(String::as_str));
+    // A template itself is no service: `service_unit` refuses it.
+    let services = names.into_iter().filter_map(|name| service_unit(name).ok());
+    services.filter_map(|name| catalogue.read(root, &whose, name)).collect()
 }
 
 /// What lies in the directories, by name; not read yet.
@@ -85,8 +85,8 @@ impl Catalogue {
         self.files.insert(name, end.filter(|_| is_own));
     }
 
-    fn read(&self, root: &Root, whose: &Whose, service: Service) -> Option<UnitFile> {
-        let name = service.name();
+    fn read(&self, root: &Root, whose: &Whose, unit: String) -> Option<UnitFile> {
+        let name = unit.as_str();
         let template = template(name);
         let own = self.files.get(name);
         let main = match (own, &template) {
@@ -116,7 +116,7 @@ impl Catalogue {
             }
         }
         let paths = settings.paths(whose, name);
-        Some(UnitFile { service, paths })
+        Some(UnitFile { name: unit, paths })
     }
 }
 
@@ -282,11 +282,8 @@ mod tests {
     use super::*;
 
     fn found(machine: &FakeProc, running: &[&str]) -> BTreeMap<String, Vec<PathBuf>> {
-        let running = running.iter().map(|name| Service::unit(name).unwrap()).collect();
-        units(&machine.root(), &running)
-            .into_iter()
-            .map(|unit| (unit.service.name().to_string(), unit.paths))
-            .collect()
+        let running = running.iter().map(ToString::to_string).collect();
+        units(&machine.root(), &running).into_iter().map(|unit| (unit.name, unit.paths)).collect()
     }
 
     #[test]

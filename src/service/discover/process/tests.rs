@@ -1,7 +1,6 @@
 use rustix::fs::FileType;
 
 use super::*;
-use crate::service::Service;
 
 /// A directory that stands for /proc, made process by process.
 pub(in crate::service) struct FakeProc(pub(in crate::service) tempfile::TempDir);
@@ -101,7 +100,7 @@ fn a_process_is_read_whole() {
     let process = processes.get(363).unwrap();
     assert_eq!(process.id, ProcessId { pid: 363, started: 4363 });
     assert_eq!((process.parent, process.uid), (1, 33));
-    assert_eq!(process.place, CgroupOwner::Unit(Service::unit("web").unwrap()));
+    assert_eq!(process.place, CgroupOwner::Unit("web.service".into()));
     assert_eq!(process.exe, Some(MappedFile { path: PYTHON.into(), deleted: true }));
     assert_eq!(process.virtual_env.as_deref(), Some(Path::new("/opt/v/web")));
     assert_eq!(process.dirs, ["/srv/web", "/srv"].map(PathBuf::from));

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::*;
+use super::daemon::{BAD_NAME, NOT_RUNNING};
+use crate::host::Root;
 
 /// A root in which a supervisord listens.
 pub(in crate::service) struct FakeSupervisord {

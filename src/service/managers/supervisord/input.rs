@@ -4,7 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::daemon::{State, SupervisordError, name_in};
+use super::xml::{Reply, Value};
+use super::{configuration, http, xml};
 use crate::input::{bulky, few, is_harmless, lossy, near, near_text};
 
 const XML: &[&str] = &[
@@ -146,8 +148,8 @@ proptest! {
             Some(Reply::Value(value)) => {
                 let records = if let Value::List(all) = value { all } else { vec![value] };
                 for record in records {
-                    if let Some(service) = service(&record) {
-                        prop_assert!(is_harmless(service.name()) && !service.name().starts_with('-'));
+                    if let Some(name) = name_in(&record) {
+                        prop_assert!(is_harmless(&name) && !name.starts_with('-'));
                     }
                     let condition = State(record).condition();
                     prop_assert!(is_harmless(&condition.state), "{:?}", condition.state);

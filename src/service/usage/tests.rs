@@ -1,5 +1,5 @@
 use super::super::discover::process::tests::FakeProc;
-use super::super::managers::supervisord::fake::FakeSupervisord;
+use super::super::managers::FakeSupervisord;
 use super::*;
 
 const PYTHON: &str = "/usr/bin/python3.13";
@@ -181,7 +181,7 @@ fn what_needs_a_restart_is_said_once_a_service() {
             "systemd:web.service (pids 5, 6): /usr/bin/python3.13 was replaced since it was started",
         ]
     );
-    let web = BTreeSet::from([Service::unit("web").unwrap()]);
+    let web = BTreeSet::from(["systemd:web".parse().unwrap()]);
     assert_eq!(map.of(Path::new("/opt/v/web")).processes_of(&web).count(), 3);
 }
 

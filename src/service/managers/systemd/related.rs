@@ -1,15 +1,14 @@
-//! Stopping services for the moment in which the tree below them is exchanged.
+//! The units that systemd stops or starts along with others.
 //!
 //! systemd stops more than it is told: what requires a unit, or is part of it, stops with it, and
 //! is not started again when the unit is. And a socket or a timer may start a unit in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::managers::supervisord;
-use super::managers::systemd::{self, systemctl};
-use super::{Manager, Restart, Service, ServiceError, condition, require_trusted};
+use super::systemctl::{ORDER_LIMIT, SystemdError, systemctl};
 use crate::host::Root;
 use crate::host::file::printable;
+use crate::service::error::ServiceError;
 
 /// By these a unit stops when another one does.
 const STOP_WITH: [&str; 5] =
@@ -18,31 +17,9 @@ const STOP_WITH: [&str; 5] =
 /// No chain of dependencies is longer than this.
 const CHAIN: usize = 16;
 
-/// Stops a service, but nothing that is left alone, and no oneshot: it runs to its end by itself.
-pub(crate) fn stop(root: &Root, service: &Service) -> Result<Restart, ServiceError> {
-    require_trusted(root, service)?;
-    match service.manager() {
-        Manager::Systemd | Manager::User => systemd::stop(root, service.name()),
-        Manager::Supervisord => supervisord::stop(root, service.name()),
-    }
-}
-
-/// Whether one of these services runs, though it was stopped.
-pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service> {
-    let is_up = |service: &&Service| match service.manager() {
-        Manager::Systemd | Manager::User => {
-            systemd::came_up_again(root, service.name()).unwrap_or(false)
-        }
-        Manager::Supervisord => {
-            condition(root, service).is_ok_and(|found| found.up || found.main_pid.is_some())
-        }
-    };
-    services.iter().find(is_up).cloned()
-}
-
 /// The active units that go down with these services, other than the services themselves.
-pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
-    let own = units(services);
+pub(super) fn dependents(root: &Root, services: &[&str]) -> Result<Vec<String>, SystemdError> {
+    let own: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
     let mut found: BTreeSet<String> = BTreeSet::new();
     let mut next = own.clone();
     for _ in 0..CHAIN {
@@ -61,32 +38,28 @@ pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String
 }
 
 /// The active sockets, timers and paths that may start one of these services.
-pub(crate) fn triggers(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
-    let asked = ask(root, &units(services), &["TriggeredBy"])?;
+pub(super) fn triggers(root: &Root, services: &[&str]) -> Result<Vec<String>, SystemdError> {
+    let own = services.iter().map(ToString::to_string).collect();
+    let asked = ask(root, &own, &["TriggeredBy"])?;
     Ok(active(root, &asked.values().flatten().cloned().collect())?.into_iter().collect())
 }
 
-/// Stops units in one transaction.
+/// Stops units of any kind in one transaction.
 pub(crate) fn stop_units(root: &Root, units: &[String]) -> Result<(), ServiceError> {
-    each(root, "stop", units)
+    Ok(tell(root, "stop", units)?)
 }
 
-/// Starts units in one transaction, so that systemd keeps the order of their dependencies.
+/// Starts units of any kind in one transaction, so that systemd keeps the order of their
+/// dependencies.
 pub(crate) fn start_units(root: &Root, units: &[String]) -> Result<(), ServiceError> {
-    each(root, "start", units)
+    Ok(tell(root, "start", units)?)
 }
 
-fn each(root: &Root, verb: &str, units: &[String]) -> Result<(), ServiceError> {
-    if units.is_empty() {
-        return Ok(());
+fn tell(root: &Root, verb: &str, units: &[String]) -> Result<(), SystemdError> {
+    if !units.is_empty() {
+        systemctl(root)?.limit(ORDER_LIMIT).args([verb, "--"]).args(units).run()?;
     }
-    systemctl(root)?.limit(systemd::RESTART_LIMIT).args([verb, "--"]).args(units).run()?;
     Ok(())
-}
-
-fn units(services: &[Service]) -> BTreeSet<String> {
-    let is_unit = |service: &&Service| service.manager() != Manager::Supervisord;
-    services.iter().filter(is_unit).map(|service| service.name().to_string()).collect()
 }
 
 /// The units that some properties of others name.
@@ -94,7 +67,7 @@ fn ask(
     root: &Root,
     units: &BTreeSet<String>,
     properties: &[&str],
-) -> Result<BTreeMap<String, Vec<String>>, ServiceError> {
+) -> Result<BTreeMap<String, Vec<String>>, SystemdError> {
     if units.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -122,7 +95,7 @@ fn named(answer: &str) -> BTreeMap<String, Vec<String>> {
     blocks.collect()
 }
 
-fn active(root: &Root, units: &BTreeSet<String>) -> Result<BTreeSet<String>, ServiceError> {
+fn active(root: &Root, units: &BTreeSet<String>) -> Result<BTreeSet<String>, SystemdError> {
     let states = ask(root, units, &["ActiveState"])?;
     let is_active = |(unit, state): (String, Vec<String>)| {
         matches!(state.first()?.as_str(), "active" | "activating" | "reloading").then_some(unit)

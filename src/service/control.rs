@@ -1,0 +1,155 @@
+//! Asking services how they are, and telling them what to do: each by its manager.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Service;
+use super::condition::{self, Condition, NotUp, Watched};
+use super::error::ServiceError;
+use super::managers::{MANAGERS, Manager, Outcome};
+use crate::host::Root;
+
+/// What came of telling services something, one result for each of them.
+pub(crate) type Outcomes = Vec<(Service, Result<Outcome, ServiceError>)>;
+
+/// Whether a service is one of those that are asked and told for whom we work: the units of
+/// his own for an ordinary user, the system's for root.
+pub(crate) fn require_trusted(root: &Root, service: &Service) -> Result<(), ServiceError> {
+    match (root.user().is_some(), service.manager().is_users_own()) {
+        (true, true) | (false, false) => Ok(()),
+        (true, false) => Err(ServiceError::NotOwn(service.to_string())),
+        (false, true) => Err(ServiceError::NotTheSystems(service.to_string())),
+    }
+}
+
+/// How a service is, in its manager's eyes.
+pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, ServiceError> {
+    require_trusted(root, service)?;
+    service.manager().condition(root, service.name())
+}
+
+/// Stops services, but nothing that is left alone, and no oneshot: it runs to its end by itself.
+pub(crate) fn stop_all(root: &Root, services: &[Service]) -> Outcomes {
+    tell(root, services, MANAGERS.iter().copied().rev(), |manager, names| manager.stop(root, names))
+}
+
+/// Starts those of the services that are down.
+pub(crate) fn start_all(root: &Root, services: &[Service]) -> Outcomes {
+    tell(root, services, MANAGERS.iter().copied(), |manager, names| manager.start(root, names))
+}
+
+/// Restarts services, or starts them where they are down. `Done` says that one was told to start,
+/// not that it did: [`await_up`] tells. What is left alone is not to be waited for.
+pub(crate) fn restart_all(root: &Root, services: &[Service]) -> Outcomes {
+    tell(root, services, MANAGERS.iter().copied(), |manager, names| manager.restart(root, names))
+}
+
+/// Tells each manager about all services of its own at once, and about each of them once.
+fn tell(
+    root: &Root,
+    services: &[Service],
+    managers: impl Iterator<Item = &'static dyn Manager>,
+    order: impl Fn(&dyn Manager, &[&str]) -> Vec<Result<Outcome, ServiceError>>,
+) -> Outcomes {
+    let mut results = BTreeMap::new();
+    let (trusted, refused): (Vec<&Service>, Vec<&Service>) =
+        services.iter().partition(|service| require_trusted(root, service).is_ok());
+    for service in refused {
+        results.extend(require_trusted(root, service).err().map(|error| (service, Err(error))));
+    }
+    for manager in managers {
+        let is_own = |service: &&Service| service.manager_key() == manager.key();
+        let own: BTreeSet<&Service> = trusted.iter().copied().filter(is_own).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let names: Vec<&str> = own.iter().map(|service| service.name()).collect();
+        results.extend(own.into_iter().zip(order(manager, &names)));
+    }
+    let told = services.iter().filter_map(|service| results.remove_entry(service));
+    told.map(|(service, result)| (service.clone(), result)).collect()
+}
+
+/// Waits until a service is up and stays so with the same main process for `stable_for`;
+/// the error tells its state and its last words.
+pub(crate) fn await_up(
+    root: &Root,
+    service: &Service,
+    patience: Duration,
+    stable_for: Duration,
+) -> Result<(), NotUp> {
+    let manager = service.manager();
+    let patience = patience.saturating_add(manager.start_time(root, service.name()));
+    let (state, restarts) =
+        match condition::watch(|| condition(root, service), patience, stable_for) {
+            Watched::Up => return Ok(()),
+            Watched::Unknown(error) => return Err(error.into()),
+            Watched::NotUp(condition, restarts) => (condition.state, restarts),
+        };
+    let words = manager.last_words(root, service.name());
+    let service = service.to_string();
+    Err(match restarts {
+        0 => NotUp::Down { service, state, words },
+        _ => NotUp::Unsteady { service, state, restarts, words },
+    })
+}
+
+/// Whether one of these services runs, though it was stopped.
+pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service> {
+    let is_up = |service: &&Service| service.manager().came_up_again(root, service.name());
+    services.iter().find(is_up).cloned()
+}
+
+/// The active units that go down with these services, other than the services themselves.
+pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+    related(services, |manager, names| manager.dependents(root, names))
+}
+
+/// The active sockets, timers and paths that may start one of these services.
+pub(crate) fn triggers(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+    related(services, |manager, names| manager.triggers(root, names))
+}
+
+fn related(
+    services: &[Service],
+    ask: impl Fn(&dyn Manager, &[&str]) -> Result<Vec<String>, ServiceError>,
+) -> Result<Vec<String>, ServiceError> {
+    let mut units = Vec::new();
+    for manager in MANAGERS.iter().copied() {
+        let is_own = |service: &&Service| service.manager_key() == manager.key();
+        let names: Vec<&str> = services.iter().filter(is_own).map(Service::name).collect();
+        units.extend(ask(manager, &names)?);
+    }
+    Ok(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::managers::FakeSupervisord;
+    use super::*;
+
+    #[test]
+    fn each_service_is_told_once_and_answers_for_itself() {
+        let fake = FakeSupervisord::start(&[("pair", "dj", "RUNNING"), ("old", "old", "EXITED")]);
+        let names = ["supervisord:pair:dj", "user:own", "supervisord:pair:dj", "supervisord:old"];
+        let services: Vec<Service> = names.iter().map(|name| name.parse().unwrap()).collect();
+        let shown = |outcomes: Outcomes| -> Vec<String> {
+            let one = |(service, told): (Service, Result<Outcome, ServiceError>)| match told {
+                Ok(Outcome::Done) => format!("{service}: done"),
+                Ok(Outcome::LeftAlone(why)) => format!("{service}: {why}"),
+                Err(error) => error.to_string(),
+            };
+            outcomes.into_iter().map(one).collect()
+        };
+        let refused = "user:own.service is a unit of some user's own manager: \
+                       he registers the venv himself";
+        let expected = ["supervisord:pair:dj: done", refused, "supervisord:old: it has ended"];
+        assert_eq!(shown(restart_all(&fake.root(), &services)), expected);
+        assert_eq!(fake.told(), ["stopProcess pair:dj", "startProcess pair:dj"]);
+        let stopped = shown(stop_all(&fake.root(), &services[..1]));
+        assert_eq!(stopped, ["supervisord:pair:dj: done"]);
+        assert_eq!(shown(start_all(&fake.root(), &services)), expected);
+        let all = ["stopProcess pair:dj", "startProcess pair:dj"].repeat(2);
+        assert_eq!(fake.told(), all);
+    }
+}

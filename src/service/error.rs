@@ -1,0 +1,36 @@
+//! What goes wrong with services, whoever manages them.
+
+use std::error::Error;
+use std::sync::Arc;
+
+/// Why a manager was not asked, or did not do what it was told.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ServiceError {
+    #[error("{0} is not a unit of your own manager")]
+    NotOwn(String),
+    #[error("{0} is a unit of some user's own manager: he registers the venv himself")]
+    NotTheSystems(String),
+    /// In the words of its manager; shared where several services were told at once.
+    #[error(transparent)]
+    Manager(Arc<dyn Error + Send + Sync>),
+}
+
+impl ServiceError {
+    pub(super) fn of_manager(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Manager(Arc::new(error))
+    }
+}
+
+/// Why a text is not the name of a service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} {problem}")]
+pub(crate) struct NameError {
+    name: String,
+    problem: &'static str,
+}
+
+impl NameError {
+    pub(super) fn new(name: impl Into<String>, problem: &'static str) -> Self {
+        Self { name: name.into(), problem }
+    }
+}

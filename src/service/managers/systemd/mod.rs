@@ -1,0 +1,457 @@
+//! systemd, asked and told by `systemctl`: the system's, and for an ordinary user his own.
+
+#[cfg(test)]
+mod input;
+mod related;
+mod systemctl;
+mod unit;
+
+pub(crate) use related::{start_units, stop_units};
+
+use std::collections::HashMap;
+
+use self::systemctl::{ORDER_LIMIT, QUESTION_LIMIT, SystemdError, systemctl};
+use self::unit::Unit;
+use super::{Discovered, Manager, Order, Outcome, last_lines};
+use crate::host::{Program, Root};
+use crate::service::condition::Condition;
+use crate::service::discover::cgroup::CgroupOwner;
+use crate::service::discover::process::{Process, Processes};
+use crate::service::discover::unit_file;
+use crate::service::discover::unit_name::service_unit;
+use crate::service::error::{NameError, ServiceError};
+
+/// Whose systemd it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::service) enum Systemd {
+    System,
+    /// Of the user who registered the venv.
+    User,
+}
+
+impl Manager for Systemd {
+    fn key(&self) -> &'static str {
+        match self {
+            Self::System => "systemd",
+            Self::User => "user",
+        }
+    }
+
+    fn placeholder(&self) -> &'static str {
+        "UNIT"
+    }
+
+    fn is_users_own(&self) -> bool {
+        *self == Self::User
+    }
+
+    fn parse(&self, name: &str) -> Result<String, NameError> {
+        service_unit(name)
+    }
+
+    /// A unit's processes are those in its cgroup, whoever started them.
+    fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
+        let unit_of = |process: &Process| match (self, &process.place) {
+            (Self::System, CgroupOwner::Unit(unit)) => Some(unit.clone()),
+            (Self::User, CgroupOwner::UserUnit { uid, unit }) if root.user() == Some(*uid) => {
+                service_unit(unit).ok()
+            }
+            _ => None,
+        };
+        let members = processes.iter().filter_map(|one| Some((one.id.pid, unit_of(one)?)));
+        let members: HashMap<u32, String> = members.collect();
+        let running = members.values().cloned().collect();
+        let configured = unit_file::units(root, &running).into_iter();
+        Discovered {
+            configured: configured.map(|unit| (unit.name, unit.paths)).collect(),
+            members,
+            ..Discovered::default()
+        }
+    }
+
+    fn condition(&self, root: &Root, name: &str) -> Result<Condition, ServiceError> {
+        Ok(Unit::ask(root, name)?.condition())
+    }
+
+    fn stop(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+        give(Order::Stop, root, names)
+    }
+
+    fn start(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+        give(Order::Start, root, names)
+    }
+
+    fn restart(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+        give(Order::Restart, root, names)
+    }
+
+    /// The last lines that the unit's own processes left in the journal; those of the manager
+    /// about the unit, where its processes left none.
+    fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
+        let ask = |selection: &[&str]| {
+            Program::named(root, "journalctl")
+                .read_only()
+                .limit(QUESTION_LIMIT)
+                .args(["--no-pager", "--quiet", "--output=cat", "--lines=5"])
+                .args(selection)
+                .run()
+                .map(|finished| last_lines(&finished.text()))
+                .unwrap_or_default()
+        };
+        let (field, option) = match self {
+            Self::System => ("_SYSTEMD_UNIT", "--unit"),
+            Self::User => ("_SYSTEMD_USER_UNIT", "--user-unit"),
+        };
+        let own = ask(&[&format!("{field}={name}")]);
+        if own.is_empty() { ask(&[&format!("{option}={name}")]) } else { own }
+    }
+
+    fn came_up_again(&self, root: &Root, name: &str) -> bool {
+        Unit::ask(root, name).is_ok_and(|unit| {
+            let condition = unit.condition();
+            unit.runs_on().is_none() && (condition.up || condition.main_pid.is_some())
+        })
+    }
+
+    fn dependents(&self, root: &Root, names: &[&str]) -> Result<Vec<String>, ServiceError> {
+        Ok(related::dependents(root, names)?)
+    }
+
+    fn triggers(&self, root: &Root, names: &[&str]) -> Result<Vec<String>, ServiceError> {
+        Ok(related::triggers(root, names)?)
+    }
+}
+
+/// Gives the order to several units by one call: their jobs are in systemd's queue together
+/// then, so that each is done once, and in the order of the units' dependencies.
+fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+    let before: Vec<_> =
+        names.iter().map(|name| admit(order, name, Unit::ask(root, name)?)).collect();
+    let meant = names.iter().zip(&before).filter_map(|(name, admitted)| match admitted {
+        Ok(Admitted::Meant(unit)) => Some((*name, unit)),
+        _ => None,
+    });
+    let complaint = tell(order, root, &meant.collect::<Vec<_>>()).err().map(ServiceError::from);
+    let outcome = |name: &str, admitted| match (admitted, &complaint) {
+        (Admitted::LeftAlone(why), _) => Ok(Outcome::LeftAlone(why)),
+        (Admitted::Meant(_), None) => Ok(Outcome::Done),
+        // systemctl says that something failed, and each unit says whether it did.
+        (Admitted::Meant(before), Some(_))
+            if was_followed(order, &before, &Unit::ask(root, name)?) =>
+        {
+            Ok(Outcome::Done)
+        }
+        (Admitted::Meant(_), Some(error)) => Err(error.clone()),
+    };
+    let told = names.iter().zip(before);
+    told.map(|(name, admitted)| outcome(name, admitted?)).collect()
+}
+
+/// Whether the order is one that a unit can be given, and that is ours to give.
+fn admit(order: Order, name: &str, unit: Unit) -> Result<Admitted, SystemdError> {
+    let refusal = if order == Order::Stop { unit.runs_on() } else { unit.left_alone() };
+    if let Some(why) = refusal {
+        return Ok(Admitted::LeftAlone(why));
+    }
+    let load = unit.get("LoadState");
+    if order != Order::Stop && load != "loaded" {
+        let (unit, state) = (name.to_string(), load.to_string());
+        return Err(SystemdError::NotLoaded { verb: order.verb(), unit, state });
+    }
+    Ok(Admitted::Meant(unit))
+}
+
+fn tell(order: Order, root: &Root, units: &[(&str, &Unit)]) -> Result<(), SystemdError> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    let names = || units.iter().map(|(name, _)| name);
+    if order != Order::Stop {
+        if units.iter().any(|(_, unit)| unit.is("NeedDaemonReload")) {
+            systemctl(root)?.arg("daemon-reload").run()?;
+        }
+        // A unit that failed too often is refused until its counter is set back. The counter
+        // also counts our own restarts, so it is set back for a running one too.
+        systemctl(root)?.args(["reset-failed", "--"]).args(names()).finish()?;
+    }
+    systemctl(root)?.limit(ORDER_LIMIT).args([order.verb(), "--"]).args(names()).run()?;
+    Ok(())
+}
+
+/// Whether a unit did as it was told. One that was started and failed did: how it is, and what
+/// it said, is for the caller to ask.
+fn was_followed(order: Order, before: &Unit, after: &Unit) -> bool {
+    match order {
+        Order::Stop => after.condition().at_rest,
+        Order::Start => after.condition().up || after.is_another_run(before),
+        Order::Restart => after.is_another_run(before),
+    }
+}
+
+/// A unit as it was before an order.
+enum Admitted {
+    Meant(Unit),
+    LeftAlone(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::discover::process::tests::FakeProc;
+
+    fn restart(root: &Root, unit: &str) -> Result<Outcome, ServiceError> {
+        Systemd::System.restart(root, &[unit]).remove(0)
+    }
+
+    fn condition(root: &Root, unit: &str) -> Result<Condition, ServiceError> {
+        Systemd::System.condition(root, unit)
+    }
+
+    fn is_left_alone(told: Result<Outcome, ServiceError>) -> bool {
+        matches!(told.unwrap(), Outcome::LeftAlone(_))
+    }
+
+    /// A root whose systemctl notes how it was called and answers `shown`.
+    fn machine(shown: &str) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("run/systemd/system")).unwrap();
+        std::fs::create_dir_all(at("usr/bin")).unwrap();
+        std::fs::write(at("shown"), shown).unwrap();
+        let script = format!(
+            "#!/bin/sh\nshift 2\necho \"$@\" >>{dir}/calls\n\
+             case $1 in\n\
+             show) cat {dir}/shown; cat {dir}/calls | grep -c ^restart | sed s/^/InvocationID=/;;\n\
+             reset-failed) exit 1;;\n\
+             restart) grep -q FragmentPath=/bad {dir}/shown && exit 1;;\n\
+             esac; exit 0\n",
+            dir = dir.path().display()
+        );
+        std::fs::write(at("script"), script).unwrap();
+        // Written by another process: a file that a thread of ours still holds open for
+        // writing, or one of its children does, cannot be run.
+        let install = Program::new("/usr/bin/install").arg("-m755");
+        install.args([at("script"), at("usr/bin/systemctl")]).run().unwrap();
+        let root = Root::new(dir.path());
+        (dir, root)
+    }
+
+    #[test]
+    fn a_restart_reloads_changed_units_and_forgives_past_failures() {
+        let (dir, root) = machine("LoadState=loaded\nActiveState=failed\nNeedDaemonReload=yes\n");
+        assert_eq!(restart(&root, "web.service").unwrap(), Outcome::Done);
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        let calls: Vec<_> = calls.lines().skip(1).collect();
+        assert_eq!(
+            calls,
+            ["daemon-reload", "reset-failed -- web.service", "restart -- web.service"]
+        );
+    }
+
+    #[test]
+    fn a_unit_that_is_masked_or_gone_is_not_restarted() {
+        let (dir, root) = machine("LoadState=not-found\nActiveState=inactive\n");
+        let error = restart(&root, "web.service").unwrap_err().to_string();
+        assert_eq!(error, "systemd cannot restart web.service: the unit is not-found");
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        assert_eq!(calls.lines().count(), 1, "{calls}");
+    }
+
+    #[test]
+    fn what_systemd_refuses_to_restart_is_left_alone_with_the_reason() {
+        let running = "ActiveState=active\nSubState=running\nMainPID=7\n";
+        for (unit, shown, why) in [
+            ("web.service", "LoadState=masked\n", "it is masked"),
+            ("web.service", "LoadState=not-found\n", "its unit is not-found"),
+            (
+                "web.service",
+                "LoadState=loaded\nRefuseManualStop=yes\n",
+                "its unit has RefuseManualStop=yes",
+            ),
+            (
+                "web.service",
+                "LoadState=loaded\nRefuseManualStart=yes\nRefuseManualStop=no\n",
+                "its unit has RefuseManualStart=yes",
+            ),
+            (
+                "app@3-10.0.0.1:80-10.0.0.2:4711.service",
+                "LoadState=loaded\nTriggeredBy=app.socket\nAccept=yes\n",
+                "it serves one connection of app.socket",
+            ),
+        ] {
+            let (dir, root) = machine(&format!("{shown}{running}"));
+            let found = condition(&root, unit).unwrap();
+            assert_eq!(found.left_alone.as_deref(), Some(why));
+            assert!(found.up && !found.is_restarted() && !found.is_brought_back(), "{found:?}");
+            assert_eq!(restart(&root, unit).unwrap(), Outcome::LeftAlone(why.to_string()));
+            let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+            assert!(calls.lines().all(|call| call.starts_with("show")), "{calls}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_hands_itself_over_does_not_keep_its_service_from_a_restart() {
+        for (unit, accept) in [("web@blue.service", "no"), ("web.service", "yes")] {
+            let (_dir, root) = machine(&format!(
+                "LoadState=loaded\nActiveState=active\nTriggeredBy=web.socket web.timer\nAccept={accept}\n"
+            ));
+            assert_eq!(restart(&root, unit).unwrap(), Outcome::Done, "{unit}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_remains_active_after_its_exit_is_not_run_again() {
+        let exited =
+            "LoadState=loaded\nActiveState=active\nSubState=exited\nMainPID=0\nResult=success\n";
+        for more in ["Type=oneshot\n", "Type=simple\nTasksCurrent=[not set]\n"] {
+            let (dir, root) = machine(&format!("{exited}{more}"));
+            let found = condition(&root, "migrate.service").unwrap();
+            assert!(!found.up && !found.is_brought_back(), "{found:?}");
+            assert_eq!(found.state, "active (exited)");
+            let done = restart(&root, "migrate.service").unwrap();
+            let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+            assert_eq!(done, Outcome::LeftAlone("it has ended".into()), "{calls}");
+        }
+        // `celery multi start` ends and leaves daemons; an init script's leave the unit, too.
+        for more in ["Type=oneshot\nTasksCurrent=4\n", "Type=forking\nTasksCurrent=0\n"] {
+            let (_dir, root) = machine(&format!("{exited}{more}"));
+            assert!(condition(&root, "celery.service").unwrap().is_restarted(), "{more}");
+            assert_eq!(restart(&root, "celery.service").unwrap(), Outcome::Done, "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_alone_is_not_stopped_either_and_holds_no_swap_up() {
+        let running = "ActiveState=active\nSubState=running\nMainPID=7\n";
+        for (shown, is_stopped) in [
+            ("LoadState=loaded\n", true),
+            ("LoadState=loaded\nRefuseManualStop=yes\n", false),
+            ("LoadState=masked\n", false),
+            // Such as `celery multi start`, whose daemons are restarted after the swap.
+            ("LoadState=loaded\nType=oneshot\nTasksCurrent=4\n", false),
+        ] {
+            let (dir, root) = machine(&format!("{running}{shown}"));
+            let done = Systemd::System.stop(&root, &["web.service"]).remove(0);
+            assert_eq!(is_left_alone(done), !is_stopped, "{shown}");
+            let came_up = Systemd::System.came_up_again(&root, "web.service");
+            assert_eq!(came_up, is_stopped, "{shown}");
+            let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+            assert_eq!(calls.contains("stop -- web.service"), is_stopped, "{calls}");
+        }
+    }
+
+    #[test]
+    fn a_unit_whose_tasks_systemd_does_not_count_is_asked_from_the_kernel() {
+        let group = "system.slice/celery.service";
+        for (file, content, is_over) in [
+            (format!("sys/fs/cgroup/{group}/cgroup.events"), "populated 1\nfrozen 0\n", false),
+            (format!("sys/fs/cgroup/{group}/cgroup.events"), "populated 0\nfrozen 0\n", true),
+            (format!("sys/fs/cgroup/systemd/{group}/cgroup.procs"), "4711\n", false),
+            (format!("sys/fs/cgroup/systemd/{group}/cgroup.procs"), "", true),
+            ("sys/other".to_string(), "", true),
+        ] {
+            let (dir, root) = machine(&format!(
+                "LoadState=loaded\nActiveState=active\nSubState=exited\nType=oneshot\n\
+                 TasksCurrent=[not set]\nControlGroup=/{group}\n"
+            ));
+            let path = dir.path().join(&file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+            let found = condition(&root, "celery.service").unwrap();
+            assert_eq!(found.left_alone.is_some(), is_over, "{file}: {content:?}");
+        }
+    }
+
+    #[test]
+    fn a_oneshot_is_not_run_again_and_what_is_down_is_started() {
+        for (shown, is_left) in [
+            ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", true),
+            ("LoadState=loaded\nActiveState=inactive\nType=oneshot\n", true),
+            ("LoadState=loaded\nActiveState=failed\nType=oneshot\n", true),
+            ("LoadState=loaded\nActiveState=active\nSubState=running\nType=oneshot\n", false),
+            ("LoadState=loaded\nActiveState=inactive\n", false),
+            ("LoadState=loaded\nActiveState=active\n", false),
+        ] {
+            let (_dir, root) = machine(shown);
+            assert_eq!(is_left_alone(restart(&root, "web.service")), is_left, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_fails_to_start_was_restarted_all_the_same() {
+        let unit = "LoadState=loaded\nActiveState=active\nFragmentPath=";
+        let (_dir, root) = machine(&format!("{unit}/bad\n"));
+        assert_eq!(restart(&root, "web.service").unwrap(), Outcome::Done);
+    }
+
+    /// A root whose systemctl notes how it was called, and starts all units but `refused`.
+    fn machine_with_units(refused: &str) -> (tempfile::TempDir, Root) {
+        let (dir, root) = machine("");
+        let script = format!(
+            "#!/bin/sh\nshift 2\necho \"$@\" >>{dir}/calls\n\
+             verb=$1; shift 2\n\
+             case $verb in\n\
+             show) for unit; do :; done; cat {dir}/$unit;;\n\
+             restart) for unit; do [ $unit = {refused} ] || echo InvocationID=new >>{dir}/$unit; done\n\
+             [ {refused} = none ] || {{ echo \"Job for {refused} failed\" >&2; exit 1; }};;\n\
+             esac; exit 0\n",
+            dir = dir.path().display()
+        );
+        for unit in ["a.service", "b.service", "c.service"] {
+            let shown =
+                "LoadState=loaded\nActiveState=active\nSubState=running\nInvocationID=old\n";
+            std::fs::write(dir.path().join(unit), shown).unwrap();
+        }
+        std::fs::write(dir.path().join("script"), script).unwrap();
+        let install = Program::new("/usr/bin/install").arg("-m755");
+        let (from, to) = (dir.path().join("script"), dir.path().join("usr/bin/systemctl"));
+        install.args([from, to]).run().unwrap();
+        (dir, root)
+    }
+
+    const UNITS: [&str; 3] = ["a.service", "b.service", "c.service"];
+
+    #[test]
+    fn several_units_are_restarted_by_one_call() {
+        let (dir, root) = machine_with_units("none");
+        let told = Systemd::System.restart(&root, &UNITS);
+        assert!(told.iter().all(|one| *one.as_ref().unwrap() == Outcome::Done), "{told:?}");
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        let changes: Vec<_> = calls.lines().filter(|call| !call.starts_with("show")).collect();
+        let units = UNITS.join(" ");
+        assert_eq!(changes, [format!("reset-failed -- {units}"), format!("restart -- {units}")]);
+    }
+
+    #[test]
+    fn a_unit_that_is_not_restarted_is_known_among_others() {
+        let (_dir, root) = machine_with_units("b.service");
+        let told = Systemd::System.restart(&root, &UNITS);
+        let failed: Vec<bool> = told.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, true, false], "{told:?}");
+        assert!(told[1].as_ref().unwrap_err().to_string().contains("Job for b.service failed"));
+    }
+
+    #[test]
+    fn a_users_units_are_none_of_the_systems() {
+        let machine = FakeProc::new();
+        let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/app.service";
+        machine.process((5, 1), own, "/usr/bin/python3.13", "python3 x");
+        machine.process((7, 1), "/system.slice/web.service", "/usr/bin/python3.13", "python3 x");
+        let unit = "[Service]\nExecStart=/opt/v/bin/app\n";
+        machine.write("etc/systemd/user/other.service", unit);
+        machine.write("etc/systemd/system/off.service", unit);
+        let (root, processes) = (machine.root(), Processes::look(&machine.root()));
+        let found = Systemd::System.discover(&root, &processes);
+        assert_eq!(found.members, HashMap::from([(7, "web.service".to_string())]));
+        let named = ("off.service".to_string(), vec!["/opt/v/bin/app".into()]);
+        assert_eq!(found.configured, [named, ("web.service".to_string(), vec![])]);
+        assert_eq!(Systemd::User.discover(&root, &processes).members, HashMap::new());
+    }
+
+    #[test]
+    fn a_machine_without_systemd_is_a_clear_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = condition(&Root::new(dir.path()), "web.service").unwrap_err();
+        assert_eq!(error.to_string(), "systemd does not run this machine");
+    }
+}

@@ -1,0 +1,44 @@
+//! How systemd is asked and told: by `systemctl`, the system's or an ordinary user's own.
+
+use std::time::Duration;
+
+use crate::host::command::CommandError;
+use crate::host::{Program, Root, user};
+use crate::service::error::ServiceError;
+
+/// A question is answered within this, or PID 1 hangs.
+pub(super) const QUESTION_LIMIT: Duration = Duration::from_secs(25);
+
+/// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
+/// this is for a unit that sets no limit.
+pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(300);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SystemdError {
+    #[error("systemd does not run this machine")]
+    NoSystemd,
+    #[error("systemd cannot {verb} {unit}: the unit is {state}")]
+    NotLoaded { verb: &'static str, unit: String, state: String },
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl From<SystemdError> for ServiceError {
+    fn from(error: SystemdError) -> Self {
+        Self::of_manager(error)
+    }
+}
+
+pub(super) fn systemctl(root: &Root) -> Result<Program, SystemdError> {
+    // `sd_booted(3)`.
+    if !root.at("/run/systemd/system").is_dir() {
+        return Err(SystemdError::NoSystemd);
+    }
+    let program = Program::named(root, "systemctl")
+        .limit(QUESTION_LIMIT)
+        .args(["--no-pager", "--no-ask-password"]);
+    Ok(match root.user() {
+        None => program,
+        Some(uid) => program.arg("--user").env("XDG_RUNTIME_DIR", user::runtime(uid)),
+    })
+}
