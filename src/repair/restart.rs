@@ -1,22 +1,13 @@
 //! Restarting what runs out of a venv, and proving that it came back.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use super::Context;
 use super::job::Job;
 use super::target::owner;
-use crate::host::clock::{Deadline, wait_until};
-use crate::host::{Program, confine};
-use crate::service::{self, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
+use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::Event;
-
-/// How often a check that fails is tried again.
-const CHECK_AGAIN: Duration = Duration::from_millis(250);
-
-/// How long one run of a check may take.
-const CHECK_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a process may take to go after its service was restarted.
 const GOING: Duration = Duration::from_secs(5);
@@ -42,7 +33,8 @@ impl Baseline {
 
     /// And what the check says, which is asked where the venv works.
     pub(super) fn with_check(context: &Context, job: &Job) -> Self {
-        let check_fails = try_check(context, job).is_err();
+        let check_fails =
+            check_of(context, job).is_some_and(|check| check.run(context.root).is_err());
         Self { check_fails, ..Self::of_services(context, job) }
     }
 }
@@ -118,7 +110,9 @@ pub(super) fn restart(
         return Err(failures.join("\n"));
     }
     result.notes.extend(as_before);
-    match check(context, job) {
+    let checked =
+        check_of(context, job).map_or(Ok(()), |check| check.await_passing(context.root, patience));
+    match checked {
         Err(error) if baseline.check_fails => {
             result.notes.push(format!("its check failed before, and still does: {error}"));
         }
@@ -136,24 +130,7 @@ pub(super) fn restart(
     Err(format!("processes from before the restart still run: {}", pids.join(", ")))
 }
 
-/// Runs the check until it passes or time is up.
-fn check(context: &Context, job: &Job) -> Result<(), String> {
-    let mut result = Ok(());
-    let deadline = Deadline::after(Duration::from_secs(context.config.service_timeout));
-    wait_until(deadline, CHECK_AGAIN, || {
-        result = try_check(context, job);
-        result.is_ok()
-    });
-    result
-}
-
-/// Runs the check once, as the venv's owner.
-fn try_check(context: &Context, job: &Job) -> Result<(), String> {
-    let Some((program, arguments)) = job.entry.check.split_first() else { return Ok(()) };
-    let program = Program::new(program).args(arguments).limit(CHECK_LIMIT);
-    let owner = owner(context, &job.venv);
-    confine::confined(context.root, program, &owner, &[], Path::new("/"))
-        .run()
-        .map(drop)
-        .map_err(|error| error.to_string())
+/// The check of the venv, where it has one.
+fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
+    Check::new(&job.entry.check, owner(context, &job.venv))
 }

@@ -9,7 +9,9 @@
 //! | [`managers`] | who runs services, and how is each of them asked and told? |
 //! | [`usage`] | which services and processes use a venv? |
 //! | [`control`] | how is a service, and how is it stopped, started, waited for? |
+//! | [`check`] | does what runs out of a venv do its work? |
 
+mod check;
 mod condition;
 mod control;
 mod discover;
@@ -20,6 +22,7 @@ mod managers;
 mod name;
 mod usage;
 
+pub(crate) use check::Check;
 pub(crate) use condition::Condition;
 pub(crate) use control::{
     await_up, came_up_again, condition, dependents, require_trusted, restart_all, start_all,

@@ -1,0 +1,54 @@
+//! The check of a venv: whether what runs out of it also does its work.
+//!
+//! A manager tells that a service is up. Whether it answers, only its own people can say.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::host::clock::{Deadline, wait_until};
+use crate::host::command::CommandError;
+use crate::host::user::User;
+use crate::host::{Program, Root, confine};
+
+/// How often a check that fails is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// How long one run of a check may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A command that passes by exiting 0, run confined as the owner of the venv: it may be a
+/// program in there.
+#[derive(Debug)]
+pub(crate) struct Check<'a> {
+    program: &'a str,
+    arguments: &'a [String],
+    owner: User,
+}
+
+impl<'a> Check<'a> {
+    /// None where the command is empty: nothing is checked then.
+    pub(crate) fn new(command: &'a [String], owner: User) -> Option<Self> {
+        let (program, arguments) = command.split_first()?;
+        Some(Self { program, arguments, owner })
+    }
+
+    /// Runs it once.
+    pub(crate) fn run(&self, root: &Root) -> Result<(), CommandError> {
+        let program = Program::new(self.program).args(self.arguments).limit(LIMIT);
+        confine::confined(root, program, &self.owner, &[], Path::new("/")).run().map(drop)
+    }
+
+    /// Runs it until it passes or `patience` is over; the error is that of the last run.
+    pub(crate) fn await_passing(
+        &self,
+        root: &Root,
+        patience: Duration,
+    ) -> Result<(), CommandError> {
+        let mut result = Ok(());
+        wait_until(Deadline::after(patience), AGAIN, || {
+            result = self.run(root);
+            result.is_ok()
+        });
+        result
+    }
+}
