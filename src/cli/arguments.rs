@@ -138,8 +138,8 @@ pub(super) struct Register {
     /// A name for it (default: made from the path)
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// What runs out of it: systemd:UNIT, supervisord:PROGRAM, or user:UNIT of your own manager
-    /// (default: found at each upgrade)
+    /// What runs out of it: systemd:UNIT, supervisord:PROGRAM, runit:NAME, or user:UNIT of your own
+    /// manager (default: found at each upgrade)
     #[arg(long = "service", value_name = "SERVICE")]
     pub(super) services: Vec<Service>,
     /// A command that tells whether the app works; run as the venv's owner, without a shell

@@ -5,11 +5,13 @@ use proptest::prelude::*;
 use super::Service;
 use crate::input::{is_harmless, near_text};
 
-const NAMES: &[&str] = &["systemd:web.service", "systemd:web@blue\\x2d1", "supervisord:pair:dj_00"];
+const NAMES: &[&str] =
+    &["systemd:web.service", "systemd:web@blue\\x2d1", "supervisord:pair:dj_00", "runit:web"];
 
 const NAME_WORDS: &[&str] = &[
     "systemd:",
     "supervisord:",
+    "runit:",
     ":",
     "web",
     ".service",

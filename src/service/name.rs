@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::NameError;
 use super::managers::{MANAGERS, Manager};
 
-/// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`,
-/// `user:web.service`.
+/// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`.
 /// Its name is one that the manager can bear and that no command line misreads.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
@@ -37,7 +36,7 @@ pub(crate) enum ServiceNameError {
     Name(#[from] NameError),
 }
 
-/// `systemd:UNIT, user:UNIT or supervisord:PROGRAM`.
+/// How each manager's services are written: `systemd:UNIT, user:UNIT or …`.
 fn forms() -> String {
     let mut forms: Vec<String> = MANAGERS
         .iter()
@@ -159,6 +158,7 @@ mod tests {
             ("supervisord:dj", "supervisord:dj"),
             ("supervisord:dj:dj", "supervisord:dj"),
             ("supervisord:pair:dj_00", "supervisord:pair:dj_00"),
+            ("runit:web", "runit:web"),
         ] {
             assert_eq!(written.parse::<Service>().unwrap().to_string(), shown, "{written}");
         }
@@ -169,6 +169,8 @@ mod tests {
         for (written, why) in [
             ("web.service", "names no service manager"),
             ("docker:web", "names no service manager"),
+            ("web", "write systemd:UNIT, user:UNIT, supervisord:PROGRAM or runit:NAME"),
+            ("runit:../web", "is no name of a runit service"),
             ("systemd:", "is no name of a systemd unit"),
             ("systemd:-H.service", "is no name of a systemd unit"),
             ("systemd:--help", "is no name of a systemd unit"),

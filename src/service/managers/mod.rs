@@ -3,6 +3,7 @@
 //! A manager is asked and told, never replaced: nothing here signals a process. Which
 //! services there are to restart, and when, is decided elsewhere.
 
+mod runit;
 mod supervisord;
 mod systemd;
 
@@ -26,6 +27,7 @@ pub(super) const MANAGERS: &[&dyn Manager] = &[
     &systemd::Systemd::User,
     // Whatever systemd may run itself follows.
     &supervisord::Supervisord,
+    &runit::Runit,
 ];
 
 /// The managers that are asked and told for whom we work: an ordinary user's own, or the system's.

@@ -160,6 +160,37 @@ fn a_child_of_supervisord_is_its_program_and_not_supervisords_unit() {
 }
 
 #[test]
+fn a_child_of_runsv_is_its_service_and_not_runits_unit() {
+    let machine = FakeProc::new();
+    let unit = "/system.slice/runit.service";
+    machine.process((4, 1), unit, "/usr/bin/runsvdir", "runsvdir -P /etc/service");
+    for (pid, name) in [(5, "web"), (6, "runsvdir-app")] {
+        let dir = machine.0.path().join("etc/sv").join(name);
+        machine.write(&format!("etc/sv/{name}/run"), "#!/bin/sh\n# /opt/v/other/bin/x\nexec x\n");
+        machine.link(&format!("etc/service/{name}"), &format!("../sv/{name}"));
+        machine.process((pid, 4), unit, "/usr/bin/runsv", &format!("runsv {name}"));
+        machine.write(&format!("proc/{pid}/status"), "Uid:\t0\t0\t0\t0\n");
+        machine.link(&format!("proc/{pid}/cwd"), dir.to_str().unwrap());
+    }
+    machine.write("etc/sv/down/run", "#!/bin/sh\nexec chpst -u app /opt/v/down/bin/app\n");
+    machine.link("etc/service/down", "../sv/down");
+    // A `run` script that does not hand over its process, and a worker below it.
+    machine.process((10, 5), unit, "/usr/bin/dash", "/bin/sh ./run");
+    machine.process((11, 10), unit, PYTHON, "/opt/v/web/bin/python3 x");
+    machine.process((12, 11), unit, PYTHON, "/opt/v/web/bin/python3 x");
+    // A user's own runit, which is a service of the system's.
+    machine.process((20, 6), unit, "/usr/bin/runsvdir", "runsvdir /home/app/service");
+    machine.process((21, 20), unit, "/usr/bin/runsv", "runsv web");
+    machine.write("proc/21/status", "Uid:\t1000\t1000\t1000\t1000\n");
+    machine.process((22, 21), unit, PYTHON, "/opt/v/own/bin/python3 x");
+    let map = map(&machine, &["/opt/v/web", "/opt/v/down", "/opt/v/own", "/opt/v/other"]);
+    assert_eq!(users(&map, "/opt/v/web"), (vec!["runit:web".into()], vec![11, 12]));
+    assert_eq!(users(&map, "/opt/v/down"), (vec!["runit:down".into()], vec![]));
+    assert_eq!(users(&map, "/opt/v/own"), (vec![], vec![22]), "nobody's that we could tell");
+    assert_eq!(users(&map, "/opt/v/other"), (vec![], vec![]), "a comment");
+}
+
+#[test]
 fn what_needs_a_restart_is_said_once_a_service() {
     let machine = FakeProc::new();
     for pid in [5, 6] {

@@ -1,0 +1,550 @@
+//! runit, asked and told by `sv`.
+//!
+//! A service is a directory below `/etc/service`, usually a link to one in `/etc/sv`. A `runsv` of its own
+//! supervises it: the service's process is a child of that one, so that the tree of processes tells which
+//! service a process belongs to. All of runit may be one unit of systemd's, which must not be restarted for
+//! one of its services.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Discovered, Manager, Order, Outcome, last_lines};
+use crate::host::clock::{Deadline, wait_until};
+use crate::host::command::CommandError;
+use crate::host::{Program, Root, file};
+use crate::service::condition::Condition;
+use crate::service::discover::command_line::paths;
+use crate::service::discover::process::{Process, Processes};
+use crate::service::error::{NameError, ServiceError};
+
+/// Where the services are that run: Debian's place, and that of runit's own documentation.
+const DIRS: [&str; 2] = ["/etc/service", "/service"];
+
+/// How long a service is waited for to stop: longer than servers usually let their clients finish
+/// (gunicorn: 30 s). runit itself waits for ever.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+
+/// How often services are asked meanwhile.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long `sv` may take, which answers at once.
+const SV_LIMIT: Duration = Duration::from_secs(15);
+
+/// No file of a service's is larger than this; a log is begun anew at 1 MB by default.
+const LIMIT: u64 = 1 << 20;
+const LOG_LIMIT: u64 = 4 << 20;
+
+/// A longer name is none that a directory can have.
+const LONGEST_NAME: usize = 255;
+
+/// How much of what `sv` says is shown.
+const TEXT: usize = 400;
+
+#[derive(Debug, thiserror::Error)]
+enum RunitError {
+    #[error("runit knows no service {0}")]
+    UnknownService(String),
+    #[error("sv does not tell how {name} is: {}", file::printable_within(.answer, TEXT))]
+    Unintelligible { name: String, answer: String },
+    #[error("{name} did not stop within {} s (it is {state})", .limit.as_secs())]
+    DoesNotStop { name: String, state: String, limit: Duration },
+    #[error("{name} was not started (it is {state})")]
+    DoesNotStart { name: String, state: String },
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl From<RunitError> for ServiceError {
+    fn from(error: RunitError) -> Self {
+        Self::of_manager(error)
+    }
+}
+
+/// The runit of the system.
+#[derive(Debug)]
+pub(super) struct Runit;
+
+impl Manager for Runit {
+    fn key(&self) -> &'static str {
+        "runit"
+    }
+
+    fn placeholder(&self) -> &'static str {
+        "NAME"
+    }
+
+    fn parse(&self, name: &str) -> Result<String, NameError> {
+        let fits = !name.is_empty()
+            && name.len() <= LONGEST_NAME
+            // runsvdir passes over what begins with a dot.
+            && !name.starts_with(['-', '.'])
+            && file::printable(name) == name
+            && !name.contains(|c: char| c.is_whitespace() || "/*".contains(c));
+        if fits {
+            Ok(name.to_string())
+        } else {
+            Err(NameError::new(name, "is no name of a runit service"))
+        }
+    }
+
+    /// The services of another runsvdir, such as a user's own, are nobody's that we could tell: what
+    /// runs there is not part of the service, or of the unit, that runs their runsvdir.
+    fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
+        let services = self.services(root);
+        let service_of = |runsv: &Process| {
+            let name =
+                runsv.arguments.get(1).and_then(|name| Path::new(name).file_name()?.to_str())?;
+            let dir = root.at(services.get(name)?);
+            let cwd = root.at(format!("/proc/{}/cwd", runsv.id.pid));
+            let is_own =
+                runsv.uid == 0 && identity(&dir).is_some_and(|own| identity(&cwd) == Some(own));
+            is_own.then(|| name.to_string())
+        };
+        let runsvs = processes.iter().filter(|process| is_runsv(process));
+        let trees = runsvs.map(|runsv| (runsv.id.pid, service_of(runsv))).collect();
+        let configured = services.iter().map(|(name, dir)| {
+            let script = text(root, &dir.join("run")).unwrap_or_default();
+            let lines = script.lines().filter(|line| !line.trim_start().starts_with('#'));
+            (name.clone(), lines.flat_map(paths).collect())
+        });
+        Discovered { trees, configured: configured.collect(), ..Discovered::default() }
+    }
+
+    fn condition(&self, root: &Root, name: &str) -> Result<Condition, ServiceError> {
+        Ok(State::ask(root, name)?.condition())
+    }
+
+    fn stop(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+        give(Order::Stop, root, names, STOP_LIMIT)
+    }
+
+    fn start(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+        give(Order::Start, root, names, STOP_LIMIT)
+    }
+
+    fn restart(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
+        give(Order::Restart, root, names, STOP_LIMIT)
+    }
+
+    /// The last lines that svlogd wrote, where it writes to one of the usual places. What no log
+    /// service reads goes to runsvdir, with the lines of all other services.
+    fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
+        let beside = dir_of(root, name).map(|dir| dir.join("log/main"));
+        let usual = ["/var/log", "/var/log/runit"].map(|dir| Path::new(dir).join(name));
+        let lines = |dir: PathBuf| Some(last_lines(&log(root, &dir)?)).filter(|it| !it.is_empty());
+        beside.into_iter().chain(usual).find_map(lines).unwrap_or_default()
+    }
+}
+
+impl Runit {
+    /// The services that there are, by name, with their directories.
+    fn services(&self, root: &Root) -> BTreeMap<String, PathBuf> {
+        let mut services = BTreeMap::new();
+        for dir in DIRS.map(Path::new) {
+            let entries = fs::read_dir(root.at(dir)).into_iter().flatten().flatten();
+            for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+                if self.parse(&name).is_ok() {
+                    let dir = dir.join(&name);
+                    services.entry(name).or_insert(dir);
+                }
+            }
+        }
+        services
+    }
+}
+
+/// The directory of a service, by which `sv` is told of it: its own search path can be changed.
+fn dir_of(root: &Root, name: &str) -> Option<PathBuf> {
+    DIRS.map(|dir| Path::new(dir).join(name)).into_iter().find(|dir| root.at(dir).is_dir())
+}
+
+fn is_runsv(process: &Process) -> bool {
+    let called = process.arguments.first().map(Path::new);
+    called.and_then(Path::file_name) == Some(OsStr::new("runsv"))
+}
+
+fn identity(dir: &Path) -> Option<(u64, u64)> {
+    fs::metadata(dir).ok().map(|found| (found.dev(), found.ino()))
+}
+
+fn text(root: &Root, path: &Path) -> Option<String> {
+    let real = root.follow(path).ok()?.pop()?;
+    let bytes = file::read_untrusted(&root.at(real), LIMIT).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn log(root: &Root, dir: &Path) -> Option<String> {
+    let bytes = file::read_untrusted(&root.at(dir.join("current")), LOG_LIMIT).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn sv(root: &Root) -> Program {
+    Program::named(root, "sv").limit(SV_LIMIT)
+}
+
+/// Gives the order to several services by one call, and waits until they have followed it.
+fn give(
+    order: Order,
+    root: &Root,
+    names: &[&str],
+    limit: Duration,
+) -> Vec<Result<Outcome, ServiceError>> {
+    let before: Vec<Result<State, ServiceError>> =
+        names.iter().map(|name| Ok(State::ask(root, name)?)).collect();
+    let meant = before.iter().flatten().filter(|state| state.left_alone().is_none());
+    let told = tell(order, root, meant.map(|state| &state.dir)).map_err(ServiceError::from);
+    let mut results = Vec::new();
+    wait_until(Deadline::after(limit), POLL, || {
+        let mut is_over = true;
+        let outcome = |(name, before): (&&str, &Result<State, ServiceError>)| {
+            let before = before.clone()?;
+            if let Some(why) = before.left_alone() {
+                return Ok(Outcome::LeftAlone(why));
+            }
+            told.clone()?;
+            let followed = followed(order, name, &before, &State::ask(root, name)?, limit);
+            is_over &= !matches!(followed, Err(RunitError::DoesNotStop { .. }));
+            Ok(followed?)
+        };
+        results = names.iter().zip(&before).map(outcome).collect();
+        is_over
+    });
+    results
+}
+
+/// `sv` itself would go on waiting for a service to start that ends again and again. What its exit
+/// status tells, how many services have not followed yet, their own states tell better.
+fn tell<'a>(
+    order: Order,
+    root: &Root,
+    dirs: impl Iterator<Item = &'a PathBuf>,
+) -> Result<(), RunitError> {
+    let mut dirs = dirs.peekable();
+    if dirs.peek().is_some() {
+        sv(root).args(["-w", "1", order.verb()]).args(dirs).finish()?;
+    }
+    Ok(())
+}
+
+/// Whether a service did as it was told. One that starts and ends again and again did: runit
+/// goes on with it, and how it is, is for the caller to ask.
+fn followed(
+    order: Order,
+    name: &str,
+    before: &State,
+    now: &State,
+    limit: Duration,
+) -> Result<Outcome, RunitError> {
+    let (name, state) = (name.to_string(), now.in_words());
+    match order {
+        Order::Stop if now.pid.is_some() || now.wants_up() => {
+            Err(RunitError::DoesNotStop { name, state, limit })
+        }
+        Order::Restart if now.pid.is_some() && now.pid == before.pid => {
+            Err(RunitError::DoesNotStop { name, state, limit })
+        }
+        Order::Start | Order::Restart if !now.wants_up() => {
+            Err(RunitError::DoesNotStart { name, state })
+        }
+        _ => Ok(Outcome::Done),
+    }
+}
+
+/// How a service is, as `sv status` words it:
+///
+/// ```text
+/// run: /etc/service/web: (pid 123) 45s, normally down, want down, got TERM; run: log: (pid 122) 45s
+/// down: /etc/service/web: 5s, normally up, want up
+/// finish: /etc/service/web: (pid 124) 1s
+/// fail: /etc/service/web: runsv not running
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    dir: PathBuf,
+    word: String,
+    /// Of the service, or of its `finish` script.
+    pid: Option<u32>,
+    /// What follows the time: it is another one whenever it is asked.
+    details: Vec<String>,
+}
+
+impl State {
+    fn ask(root: &Root, name: &str) -> Result<Self, RunitError> {
+        let dir = dir_of(root, name).ok_or_else(|| RunitError::UnknownService(name.to_string()))?;
+        // It exits with the number of services that it cannot ask, and says which those are.
+        let answer = sv(root).read_only().arg("status").arg(&dir).finish()?.text();
+        Self::read(&answer, &dir)
+            .ok_or_else(|| RunitError::Unintelligible { name: name.to_string(), answer })
+    }
+
+    fn read(answer: &str, dir: &Path) -> Option<Self> {
+        // The service's own part; that of its log follows.
+        let own = answer.lines().next()?.split("; ").next()?;
+        let (word, rest) = own.split_once(": ")?;
+        let rest = rest.strip_prefix(dir.to_str()?)?.strip_prefix(": ")?;
+        let (first, details) = match rest.split_once(", ") {
+            Some((first, details)) => (first, details.split(", ").collect()),
+            None => (rest, Vec::new()),
+        };
+        let pid = first.strip_prefix("(pid ").and_then(|rest| rest.split(')').next()?.parse().ok());
+        // Of a service that cannot be asked it says why, and no time.
+        let is_known = matches!(word, "run" | "down" | "finish");
+        let details = if is_known { details } else { vec![rest] };
+        let details = details.into_iter().map(|one| file::printable_within(one, TEXT)).collect();
+        Some(Self { dir: dir.to_path_buf(), word: file::printable(word), pid, details })
+    }
+
+    fn says(&self, detail: &str) -> bool {
+        self.details.iter().any(|one| one == detail)
+    }
+
+    /// Whether runit would start it again if it ended now.
+    fn wants_up(&self) -> bool {
+        match self.word.as_str() {
+            "run" | "finish" => !self.says("want down"),
+            "down" => self.says("want up"),
+            _ => false,
+        }
+    }
+
+    /// Whether it was told to end, and has not done so yet.
+    fn is_ending(&self) -> bool {
+        self.details.iter().any(|one| one.starts_with("got "))
+    }
+
+    fn left_alone(&self) -> Option<String> {
+        Some(match self.word.as_str() {
+            "run" if self.says("paused") => "it is paused".to_string(),
+            // `sv once`: what ends then is not started again.
+            "run" if self.says("want down") && !self.is_ending() => "it runs once".to_string(),
+            "run" | "down" | "finish" => return None,
+            _ => self.details.join(", "),
+        })
+    }
+
+    fn condition(&self) -> Condition {
+        let runs = self.word == "run";
+        let up = runs && !self.is_ending();
+        Condition {
+            up,
+            done: false,
+            // What ends and is not wanted is down as soon as it has ended, and stays so.
+            at_rest: !up && !self.wants_up(),
+            // runit never gives a service up: what is down was stopped.
+            failed: false,
+            left_alone: self.left_alone(),
+            state: self.in_words(),
+            main_pid: self.pid.filter(|_| runs),
+            // It keeps no count; a changed pid tells.
+            restarts: 0,
+        }
+    }
+
+    /// Without the time, by which no two states would be the same.
+    fn in_words(&self) -> String {
+        let words = std::iter::once(&self.word).chain(&self.details);
+        words.map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::discover::process::tests::FakeProc;
+
+    /// A machine whose `sv` notes what it is told. It answers by what is in `state/NAME`, which
+    /// an order replaces by `after/NAME`, where there is that.
+    fn machine(states: &[(&str, &str, &str)]) -> FakeProc {
+        let machine = FakeProc::new();
+        let dir = machine.0.path().display();
+        let script = format!(
+            "#!/bin/sh\ncase $1 in\n\
+             status) cat {dir}/state/${{2##*/}};;\n\
+             -w) echo \"$@\" >>{dir}/calls; shift 3\n\
+             for one; do mv {dir}/after/${{one##*/}} {dir}/state/ || exit=1; done; exit $exit;;\n\
+             esac\n"
+        );
+        machine.write("script", script);
+        std::fs::create_dir_all(machine.0.path().join("usr/bin")).unwrap();
+        let install = Program::new("/usr/bin/install").arg("-m755");
+        let files = ["script", "usr/bin/sv"].map(|file| machine.0.path().join(file));
+        install.args(files).run().unwrap();
+        for (name, before, after) in states {
+            let line = |state: &str| {
+                let (word, rest) = state.split_once(": ").unwrap();
+                format!("{word}: /etc/service/{name}: {rest}\n")
+            };
+            machine.write(&format!("etc/sv/{name}/run"), "#!/bin/sh\nexec /opt/v/bin/app\n");
+            machine.link(&format!("etc/service/{name}"), &format!("../sv/{name}"));
+            machine.write(&format!("state/{name}"), line(before));
+            if !after.is_empty() {
+                machine.write(&format!("after/{name}"), line(after));
+            }
+        }
+        machine
+    }
+
+    fn shown(state: &str) -> Condition {
+        let machine = machine(&[("web", state, "")]);
+        Runit.condition(&machine.root(), "web").unwrap()
+    }
+
+    #[test]
+    fn a_service_is_as_sv_says() {
+        // `sv status` of runit 2.1.2.
+        for (state, up, at_work, pid, words) in [
+            ("run: (pid 7) 5s", true, true, Some(7), "run"),
+            ("run: (pid 7) 5s; run: log: (pid 6) 5s, got TERM", true, true, Some(7), "run"),
+            ("run: (pid 7) 0s, normally down", true, true, Some(7), "run, normally down"),
+            ("run: (pid 7) 3s, got TERM", false, true, Some(7), "run, got TERM"),
+            (
+                "run: (pid 7) 3s, want down, got TERM",
+                false,
+                false,
+                Some(7),
+                "run, want down, got TERM",
+            ),
+            ("finish: (pid 7) 1s", false, true, None, "finish"),
+            ("finish: (pid 7) 1s, want down", false, false, None, "finish, want down"),
+            ("down: 1s, normally up, want up", false, true, None, "down, normally up, want up"),
+            ("down: 5s, normally up", false, false, None, "down, normally up"),
+            ("down: 5s", false, false, None, "down"),
+        ] {
+            let found = shown(state);
+            assert_eq!((found.up, found.is_at_work()), (up, at_work), "{state}: {found:?}");
+            assert_eq!((found.main_pid, found.state.as_str()), (pid, words), "{state}");
+            assert_eq!(found.is_brought_back(), at_work, "what was stopped stays so: {state}");
+        }
+        for (state, why) in [
+            ("run: (pid 7) 5s, paused", "it is paused"),
+            ("run: (pid 7) 5s, normally down, want down", "it runs once"),
+            ("fail: runsv not running", "runsv not running"),
+        ] {
+            assert_eq!(shown(state).left_alone.as_deref(), Some(why), "{state}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_an_error() {
+        let machine = machine(&[("web", "run: (pid 7) 5s", "")]);
+        let root = machine.root();
+        let error = |name| Runit.condition(&root, name).unwrap_err().to_string();
+        assert_eq!(error("api"), "runit knows no service api");
+        machine.write("state/web", "run: web: (pid 7) \u{1b}[2J\n");
+        assert!(error("web").starts_with("sv does not tell how web is: run: web: (pid 7) "));
+        assert!(!error("web").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn several_services_are_told_by_one_call_and_answer_for_themselves() {
+        let machine = machine(&[
+            ("done", "run: (pid 7) 5s", "run: (pid 8) 0s"),
+            ("fails", "run: (pid 9) 5s", "down: 1s, normally up, want up"),
+            ("gone", "fail: runsv not running", ""),
+            ("stuck", "run: (pid 10) 5s", "run: (pid 10) 50s, got TERM"),
+        ]);
+        let names = ["done", "fails", "gone", "nix", "stuck"];
+        let told = give(Order::Restart, &machine.root(), &names, Duration::ZERO);
+        let told: Vec<String> = told
+            .into_iter()
+            .map(|one| one.map_or_else(|error| error.to_string(), |done| format!("{done:?}")))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "Done",
+                "Done",
+                r#"LeftAlone("runsv not running")"#,
+                "runit knows no service nix",
+                "stuck did not stop within 0 s (it is run, got TERM)",
+            ]
+        );
+        let calls = std::fs::read_to_string(machine.0.path().join("calls")).unwrap();
+        assert_eq!(calls, "-w 1 restart /etc/service/done /etc/service/fails /etc/service/stuck\n");
+    }
+
+    #[test]
+    fn a_service_that_is_told_to_stop_has_to_be_down() {
+        let ending = "run: (pid 7) 50s, want down, got TERM";
+        for (after, is_done) in [
+            ("down: 0s, normally up", true),
+            ("finish: (pid 8) 1s, want down", false),
+            (ending, false),
+        ] {
+            let machine = machine(&[("web", "run: (pid 7) 5s", after)]);
+            assert_eq!(
+                give(Order::Stop, &machine.root(), &["web"], Duration::ZERO)[0].is_ok(),
+                is_done,
+                "{after}"
+            );
+        }
+        // It is down as soon as it ends, and nobody else would start it then.
+        let machine = machine(&[("web", ending, "run: (pid 7) 50s, got TERM")]);
+        assert_eq!(Runit.start(&machine.root(), &["web"])[0].as_ref().unwrap(), &Outcome::Done);
+    }
+
+    #[test]
+    fn a_service_that_takes_its_time_to_stop_is_waited_for() {
+        let machine = machine(&[("web", "run: (pid 7) 5s", "finish: (pid 8) 1s, want down")]);
+        let state = machine.0.path().join("state/web");
+        let root = machine.root();
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| Runit.stop(&root, &["web"]).remove(0));
+            let asked = Deadline::after(Duration::from_secs(10));
+            wait_until(asked, POLL, || {
+                std::fs::read_to_string(&state).is_ok_and(|text| text.starts_with("finish"))
+            });
+            std::fs::write(&state, "down: /etc/service/web: 0s, normally up\n").unwrap();
+            assert_eq!(told.join().unwrap().unwrap(), Outcome::Done);
+        });
+    }
+
+    #[test]
+    fn the_last_words_are_those_in_the_log() {
+        let machine = machine(&[("web", "run: (pid 7) 5s", ""), ("api", "run: (pid 8) 5s", "")]);
+        machine.write("etc/sv/web/log/main/current", "one\nImportError: x\n\n");
+        machine.write("var/log/api/current", "Killed\n");
+        assert_eq!(Runit.last_words(&machine.root(), "web"), ["one", "ImportError: x"]);
+        assert_eq!(Runit.last_words(&machine.root(), "api"), ["Killed"]);
+    }
+
+    #[test]
+    fn a_child_of_runsv_is_its_service() {
+        let machine = machine(&[("web", "run: (pid 7) 5s", ""), ("off", "down: 5s", "")]);
+        let sv = |name: &str| machine.0.path().join("etc/sv").join(name);
+        let runsv = |pid: u32, name: &str, dir: &Path, uid: u32| {
+            machine.process((pid, 1), "/system.slice/runit.service", "/usr/bin/runsv", name);
+            machine.write(&format!("proc/{pid}/status"), format!("Uid:\t{uid}\t{uid}\t0\t0\n"));
+            machine.link(&format!("proc/{pid}/cwd"), dir.to_str().unwrap());
+        };
+        runsv(5, "runsv web", &sv("web"), 0);
+        // A user's own, and one of another directory that bears the same name.
+        runsv(6, "runsv web", &sv("web"), 1000);
+        std::fs::create_dir_all(machine.0.path().join("home/app/sv/web")).unwrap();
+        runsv(7, "runsv web", &machine.0.path().join("home/app/sv/web"), 0);
+        let root = machine.root();
+        let found = Runit.discover(&root, &Processes::look(&root));
+        let trees: BTreeMap<_, _> = found.trees.into_iter().collect();
+        let web = Some("web".to_string());
+        assert_eq!(trees, BTreeMap::from([(5, web), (6, None), (7, None)]));
+        let app = vec![PathBuf::from("/opt/v/bin/app")];
+        let services = ["off", "web"].map(|name| (name.to_string(), app.clone()));
+        assert_eq!(found.configured, services);
+    }
+
+    #[test]
+    fn a_name_is_one_that_a_directory_of_runit_can_have() {
+        for name in ["web", "my-app_2", "getty@tty1", "a:b"] {
+            assert_eq!(Runit.parse(name).unwrap(), name);
+        }
+        for name in ["", "-x", ".x", "..", "a/b", "a b", "a\n", "*", "a\u{202e}b"] {
+            let error = Runit.parse(name).unwrap_err().to_string();
+            assert!(error.ends_with("is no name of a runit service"), "{error}");
+        }
+        assert!(Runit.parse(&"a".repeat(256)).is_err());
+    }
+}
