@@ -70,6 +70,9 @@ impl Machine {
         if case.half == Half::Guarded {
             dirs.push((lab.package()?, "/package"));
         }
+        if !case.extra.is_empty() {
+            dirs.push((lab.extra(suite, case.extra)?, "/extra"));
+        }
         let mut machine = Self::start(lab, case.upgrade, ROOM, dirs, sites)?;
         machine.sites = case.sites.to_vec();
         Ok(machine)

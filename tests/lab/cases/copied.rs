@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
         half,
         upgrade: Kind::ArticlePatch,
         sites: &[Site::Shop],
+        extra: &[],
         run,
     };
     let real = |half, run| Case {
@@ -21,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         half,
         upgrade: Kind::RealPatch,
         sites: &[Site::Copied],
+        extra: &[],
         run,
     };
     vec![

@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         half: Half::Guarded,
         upgrade: Kind::TrixieMinor,
         sites: &[Site::Bare],
+        extra: &[],
         run,
     }]
 }

@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
         half,
         upgrade: Kind::TrixieMinor,
         sites: &[Site::Followed, Site::Copied],
+        extra: &[],
         run,
     };
     vec![case(Half::Unguarded, unguarded), case(Half::Guarded, guarded)]

@@ -10,7 +10,14 @@ use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
     let venvs: &[Site] = &[Site::Followed, Site::Pinned, Site::Copied];
-    let case = |subject, half, upgrade, sites, run| Case { subject, half, upgrade, sites, run };
+    let case = |subject, half, upgrade, sites, run| Case {
+        subject,
+        half,
+        upgrade,
+        sites,
+        extra: &[],
+        run,
+    };
     let (bookworm, trixie) = (Kind::BookwormMinor, Kind::TrixieMinor);
     vec![
         case("minor_bookworm_to_trixie", Half::Unguarded, bookworm, venvs, unguarded),

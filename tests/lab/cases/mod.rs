@@ -13,6 +13,7 @@ mod harmless;
 mod live;
 mod minor;
 mod power;
+mod runit;
 mod running;
 mod users;
 
@@ -28,6 +29,8 @@ pub(crate) struct Case {
     pub(crate) half: Half,
     pub(crate) upgrade: Kind,
     pub(crate) sites: &'static [Site],
+    /// Debian packages that lie in `/extra`.
+    pub(crate) extra: &'static [&'static str],
     pub(crate) run: fn(&Machine) -> Result<()>,
 }
 
@@ -46,7 +49,7 @@ impl Case {
         sites: &'static [Site],
         run: fn(&Machine) -> Result<()>,
     ) -> Self {
-        Self { subject, half: Half::Guarded, upgrade, sites, run }
+        Self { subject, half: Half::Guarded, upgrade, sites, extra: &[], run }
     }
 
     /// The name of the trial, for filters.
@@ -63,6 +66,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         copied::cases(),
         running::cases(),
+        runit::cases(),
         minor::cases(),
         downtime::cases(),
         block::cases(),

@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
             Kind::RealPatch => &[Site::Bare, Site::Followed],
             _ => &[Site::Followed],
         },
+        extra: &[],
         run,
     };
     let patch = "running_process_patch";

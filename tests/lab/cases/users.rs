@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         half,
         upgrade: Kind::TrixieMinor,
         sites: &[Site::Followed],
+        extra: &[],
         run,
     };
     vec![

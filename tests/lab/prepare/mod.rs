@@ -3,6 +3,7 @@
 //! An artefact is made in a temporary directory and renamed when it is whole; its name bears a hash of
 //! its recipe, so that a changed recipe makes it anew. `rm -r target/lab` asks the mirror again.
 
+pub(crate) mod extra;
 pub(crate) mod grid;
 pub(crate) mod package;
 pub(crate) mod repackage;
