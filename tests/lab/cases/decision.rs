@@ -37,7 +37,7 @@ fn executed(machine: &Machine) -> Result<Value> {
 pub(crate) fn assert_same(said: &Value, done: &Value) -> Result<()> {
     for key in SAME {
         ensure!(
-            said[key] == done[key] && !said[key].is_null() | (key == "target"),
+            said[key] == done[key] && (key == "target" || !said[key].is_null()),
             "{key} differs:\nprinted {said}\nexecuted {done}"
         );
     }
@@ -115,7 +115,8 @@ fn rests(machine: &Machine) -> Result<()> {
     machine.must("venvguard resume; echo upload >/srv/bare/venv/uploaded")?;
     let said = machine.must("venvguard rebuild bare")?;
     ensure!(said.contains("bare: rebuilt: ") && !said.contains("was not used"), "{said}");
-    ensure!(inode()?.trim() == tree["identity"][0].to_string(), "another tree was swapped in");
+    let swapped_in: u64 = inode()?.trim().parse()?;
+    ensure!(tree["identity"][0] == swapped_in, "another tree was swapped in");
     machine.must("grep upload /srv/bare/venv/uploaded")?;
     ensure!(prepared()?.is_null(), "it is still known");
     machine.wait_until_all_serve()?;
