@@ -34,7 +34,7 @@ pub(crate) enum RollbackError {
         "nothing stands at {venv}; the previous environment is put there by `mv {kept} {venv}`"
     )]
     NothingStands { venv: String, kept: String },
-    #[error("an interrupted repair of it is not result yet (see `venvguard resume`)")]
+    #[error("an interrupted repair of it is not finished yet (see `venvguard resume`)")]
     Unfinished,
     #[error("the previous environment {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },

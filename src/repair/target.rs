@@ -6,8 +6,8 @@ use super::install_spec::InstallSpec;
 use super::stage::Looked;
 use super::trees::LOOK_LIMIT;
 use super::{Context, sources, stage};
-use crate::host::Root;
 use crate::host::user::{self, User};
+use crate::host::{Root, file};
 use crate::owner::{self, ListAdditions};
 use crate::plan::Readiness;
 use crate::python::{self, Minor};
@@ -30,7 +30,22 @@ pub(crate) fn readiness(
     let owner = owner(context, venv);
     reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
     reasons.extend(stage::obstacles(context.root, venv, looked));
-    if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
+    if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(bounded(reasons)) }
+}
+
+/// How many reasons a decision bears, and how long each may be, in bytes: some quote what a venv
+/// of somebody else says, and a decision is stored.
+const REASONS: usize = 16;
+const REASON: usize = 1 << 10;
+
+fn bounded(mut reasons: Vec<String>) -> Vec<String> {
+    let more = reasons.len().saturating_sub(REASONS);
+    reasons.truncate(REASONS);
+    let mut bounded: Vec<String> = reasons.iter().map(|one| file::within(one, REASON)).collect();
+    if more > 0 {
+        bounded.push(format!("and {more} more reasons"));
+    }
+    bounded
 }
 
 /// The user files of a venv, as a process of its owner lists them.
@@ -52,4 +67,17 @@ pub(crate) fn owner_of(root: &Root, uid: u32, gid: u32) -> User {
         gid,
         home: "/nonexistent".into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_of_a_decision_are_few_and_short() {
+        let bounded = bounded(vec!["x".repeat(1 << 20); 40]);
+        assert_eq!(bounded.len(), REASONS + 1);
+        assert!(bounded.iter().all(|reason| reason.len() <= REASON), "{}", bounded[0].len());
+        assert_eq!(bounded.last().unwrap(), "and 24 more reasons");
+    }
 }

@@ -338,6 +338,6 @@ fn index(directory: &Path) -> Result<()> {
         Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(directory),
     )?;
     fs::write(directory.join("Packages"), packages)?;
-    fs::write(directory.join("PackageVersion"), "Suite: lab\n")?;
+    fs::write(directory.join("Release"), "Suite: lab\n")?;
     Ok(())
 }
