@@ -1,10 +1,10 @@
 //! Whether a rebuild can be expected to work, and whose venv it is.
 
 use std::io;
+use std::time::Duration;
 
 use super::install_spec::InstallSpec;
 use super::stage::Looked;
-use super::trees::LOOK_LIMIT;
 use super::{Context, sources, stage};
 use crate::host::user::{self, User};
 use crate::host::{Root, file};
@@ -48,10 +48,14 @@ fn bounded(mut reasons: Vec<String>) -> Vec<String> {
     bounded
 }
 
+/// How long it may take to list them: somebody waits for it, and the owner decides how much there
+/// is to be read.
+const LISTING_LIMIT: Duration = Duration::from_secs(20);
+
 /// The user files of a venv, as a process of its owner lists them.
 pub(crate) fn additions(context: &Context, venv: &Venv) -> io::Result<Additions> {
     let task = ListAdditions { tree: venv.layout() };
-    owner::run(context.root, &owner(context, venv), LOOK_LIMIT, &task)
+    owner::run(context.root, &owner(context, venv), LISTING_LIMIT, &task)
 }
 
 /// The user who owns the venv, with or without an account.
