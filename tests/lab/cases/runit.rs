@@ -52,7 +52,9 @@ fn patch(machine: &Machine) -> Result<()> {
     ensure!(machine.must(runit)? == before, "runit was restarted for a rebuild");
     is_off(machine)?;
 
-    // A service that does not come back is known by its name.
+    // A service that does not come back is known by its name. runit never gives one up, so that it is waited for to the
+    // end, and once more after the rollback.
+    machine.must("printf 'service-timeout = 5\n' >/etc/venvguard/config.toml")?;
     machine.must("printf '#!/bin/sh\\nexit 1\\n' >/etc/sv/shop/run; venvguard register /srv/shop/venv --service runit:shop")?;
     let said = machine.run("venvguard rebuild shop")?;
     ensure!(said.code != 0 && said.text.contains("runit:shop "), "{said:?}");
