@@ -20,10 +20,11 @@ use super::execute::Recorder;
 use super::halt::{Halt, Halted, Triggers};
 use super::job::{Done, Job};
 use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
-use super::restart::{Baseline, Restarted, restart, users_of};
+use super::restart::{Baseline, Restarted, prove, tell, users_of};
 use super::states::{self, Step};
 use super::swap::{Rebuilt, swap_in};
 use super::target::owner;
+use super::together::Begun;
 use super::trees::{Left, Pair, put_back, standing};
 use super::{Context, pin};
 use crate::host::clock::Deadline;
@@ -115,7 +116,12 @@ impl Repair<'_, '_> {
                 self.roll_back(&tree.0, *identity, *minor, *adjust)
             }
         };
-        let left_alone = job.decision.reasons.iter().filter_map(|reason| match reason {
+        self.with_left_alone(result)
+    }
+
+    /// Names the services that the decision leaves alone.
+    fn with_left_alone(&self, result: RepairResult) -> RepairResult {
+        let left_alone = self.job.decision.reasons.iter().filter_map(|reason| match reason {
             Reason::LeftAlone { service, why } => Some(format!("{service} is left alone: {why}")),
             _ => None,
         });
@@ -175,9 +181,20 @@ impl Repair<'_, '_> {
         RepairResult { notes: [notes, result.notes.clone()].concat(), ..result }
     }
 
+    /// Waits for the services that were restarted together with those of other venvs.
+    pub(super) fn restarted_together(&self, begun: &Begun) -> RepairResult {
+        let Begun { baseline, usage, told } = begun;
+        let proved = prove(self.context, self.job, told.clone(), &[], baseline, usage);
+        self.with_left_alone(Self::restarted_whole(proved))
+    }
+
     /// Restarts the services of a venv that is whole.
     fn restart_unchanged(&self) -> RepairResult {
-        match self.restart() {
+        Self::restarted_whole(self.restart())
+    }
+
+    fn restarted_whole(restarted: Result<Restarted, String>) -> RepairResult {
+        match restarted {
             Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
             Err(because) => {
                 let state = "the venv itself is unchanged".into();
@@ -496,7 +513,8 @@ impl Repair<'_, '_> {
 
     fn restart_some(&self, services: &[Service]) -> Result<Restarted, String> {
         let (context, job) = (self.context, self.job);
-        restart(context, job, services, &self.units(), self.baseline(), self.users())
+        let (baseline, users) = (self.baseline(), self.users());
+        prove(context, job, tell(context, services), &self.units(), baseline, users)
     }
 
     /// The units that were stopped with the services.

@@ -13,12 +13,13 @@ use super::budget::Budget;
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::pin::{PinError, record_and_pin};
+use super::together::Together;
 use super::{Context, trees};
 use crate::apt::marks;
-use crate::host::audit;
 use crate::host::clock::{Deadline, Stopwatch};
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
+use crate::host::{audit, parallel};
 use crate::owner::RelinkedName;
 use crate::plan::Until;
 use crate::python::{Interpreters, Minor};
@@ -36,7 +37,13 @@ pub(crate) fn execute(
     jobs: Vec<Job>,
     at_once: usize,
 ) -> Vec<Outcome> {
-    run_all(context, registry, now, jobs, at_once, |repair: &Repair| repair.run())
+    let together = Together::restart(context, &jobs);
+    run_all(context, registry, now, jobs, at_once, |repair: &Repair| {
+        match together.of(repair.job.id()) {
+            Some(begun) => repair.restarted_together(begun),
+            None => repair.run(),
+        }
+    })
 }
 
 /// Builds and checks the new environments that are decided, and lets them rest.
@@ -58,25 +65,8 @@ fn run_all(
     at_once: usize,
     run: impl Fn(&Repair) -> RepairResult + Sync,
 ) -> Vec<Outcome> {
-    let count = jobs.len();
     let recorder = Recorder::new(context, registry);
-    let queue = Mutex::new(jobs.into_iter().enumerate());
-    let outcomes = Mutex::new(Vec::with_capacity(count));
-    std::thread::scope(|scope| {
-        for _ in 0..at_once.clamp(1, count.max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((index, job)) = next else { return };
-                    let outcome = recorder.run_and_record(now, &job, Halt::default(), &run);
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
-                }
-            });
-        }
-    });
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    outcomes.sort_by_key(|(index, _)| *index);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    parallel::map(jobs, at_once, |job| recorder.run_and_record(now, &job, Halt::default(), &run))
 }
 
 /// How long one run may take to remove what nobody needs any more: on some disks each file waits
@@ -137,10 +127,10 @@ impl<'a> Recorder<'a> {
         let started_late = one.halt.borrow().start_what_is_left(context.root);
         progress.end();
         let notes = [result.notes, started_late].concat();
+        let mut removals = one.discarded.take();
+        removals.extend(result.pending_removal);
         let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
-        if let Err(error) =
-            self.record_outcome(&outcome, job.venv.uid, result.pending_removal, result.aside)
-        {
+        if let Err(error) = self.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
             outcome.done = Done::Unfinished {
                 because: format!("what was done cannot be written down: {error}"),
             };
@@ -201,7 +191,7 @@ impl<'a> Recorder<'a> {
         &self,
         outcome: &Outcome,
         uid: u32,
-        pending_removal: Option<PendingRemoval>,
+        removals: Vec<PendingRemoval>,
         aside: Option<PreviousTree>,
     ) -> Result<(), StoreError> {
         let Context { root, store, report, config } = *self.context;
@@ -214,10 +204,11 @@ impl<'a> Recorder<'a> {
         }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
-        let pending_removals: Vec<PendingRemoval> =
-            pending_removal.into_iter().chain(older).collect();
+        let pending_removals: Vec<PendingRemoval> = removals.into_iter().chain(older).collect();
         if after != before || !pending_removals.is_empty() {
-            registry.pending_removals.extend(pending_removals.iter().cloned());
+            let known = |one: &&PendingRemoval| registry.pending_removals.contains(one);
+            let new: Vec<_> = pending_removals.iter().filter(|one| !known(one)).cloned().collect();
+            registry.pending_removals.extend(new);
             store.save_registry(registry)?;
         }
         let pinned = match &outcome.done {
@@ -359,8 +350,8 @@ mod tests {
     use crate::store::{Config, Store};
     use crate::venv::BaseLink;
 
-    /// A machine whose systemd knows one unit, which is a oneshot that has ended.
-    fn machine() -> tempfile::TempDir {
+    /// A machine whose systemd says the same of each unit.
+    fn machine(shown: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path();
         for path in ["run/systemd/system", "usr/bin", "proc/1", "srv/shop/venv/lib/python3.11"] {
@@ -368,7 +359,7 @@ mod tests {
         }
         let script = format!(
             "#!/bin/sh\nshift 2\necho \"$@\" >>{}/calls\n\
-             printf 'LoadState=loaded\\nActiveState=inactive\\nType=oneshot\\nResult=success\\n'\n",
+             printf '{shown}'\n",
             base.display()
         );
         std::fs::write(base.join("script"), script).unwrap();
@@ -379,7 +370,8 @@ mod tests {
 
     #[test]
     fn a_service_that_was_left_alone_is_not_reported_as_restarted() {
-        let dir = machine();
+        let ended = r"LoadState=loaded\nActiveState=inactive\nType=oneshot\nResult=success\n";
+        let dir = machine(ended);
         let root = Root::new(dir.path().canonicalize().unwrap());
         let store = Store::new(&root);
         let mut registry = Registry::default();
@@ -396,5 +388,35 @@ mod tests {
         assert!(!calls.lines().any(|line| line.starts_with("restart")), "{calls}");
         assert_eq!(outcomes[0].restarted, []);
         assert!(outcomes[0].notes[0].contains("is left alone: "), "{outcomes:?}");
+    }
+
+    #[test]
+    fn venvs_that_are_only_restarted_share_one_transaction() {
+        let running = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\nResult=success\n";
+        let dir = machine(running);
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        let store = Store::new(&root);
+        let mut registry = Registry::default();
+        let (config, report) =
+            (Config { stable_for: 0, ..Config::default() }, Report::for_command());
+        let context = Context { root: &root, store: &store, config: &config, report: &report };
+        let mut jobs = Vec::new();
+        for (path, units) in [("/srv/a/venv", &["web", "db"][..]), ("/srv/b/venv", &["web"])] {
+            let sample = samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
+            let venv = Venv { path: path.into(), ..sample };
+            let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
+            let services =
+                units.iter().map(|unit| format!("systemd:{unit}").parse().unwrap()).collect();
+            let (id, remedy) = (entry.id.clone(), Remedy::Restart);
+            let decision = Decision { id, remedy, services, ..samples::decision() };
+            jobs.push(Job { decision, entry, venv });
+        }
+        let outcomes = execute(&context, &mut registry, &Interpreters::default(), jobs, 2);
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        let restarts: Vec<&str> =
+            calls.lines().filter(|line| line.starts_with("restart")).collect();
+        assert_eq!(restarts, ["restart -- db.service web.service"], "{calls}");
+        assert_eq!(outcomes.iter().map(|one| one.restarted.len()).collect::<Vec<_>>(), [2, 1]);
+        assert!(store.open_journal().is_empty());
     }
 }

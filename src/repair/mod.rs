@@ -26,6 +26,7 @@ mod stage;
 mod states;
 mod swap;
 mod target;
+mod together;
 mod trees;
 
 pub(crate) use execute::{execute, prepare_all, sweep};

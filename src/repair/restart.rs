@@ -55,19 +55,28 @@ pub(super) fn users_of(context: &Context, job: &Job) -> VenvUsage {
     ServiceMap::build(context.root, [path], &Processes::look(context.root)).of(path).clone()
 }
 
-/// Restarts some services of a venv, and the `units` that were stopped with them, and waits until
-/// all are up, the check passes, and no process that was there `before` is left. The error says
-/// which of these does not hold, and why; what did not hold earlier either is a note.
-pub(super) fn restart(
+/// What came of telling services to restart, or why one could not be told.
+pub(super) type Told = Vec<(Service, Result<Outcome, String>)>;
+
+/// Tells services to restart, those of each manager at once.
+pub(super) fn tell(context: &Context, services: &[Service]) -> Told {
+    let results = service::restart_all(context.root, services).into_iter();
+    results.map(|(service, told)| (service, told.map_err(|error| error.to_string()))).collect()
+}
+
+/// Starts the `units` that were stopped with the services of a venv, and waits until all that were
+/// told to restart are up, the check passes, and no process that was there `before` is left. The
+/// error says which of these does not hold, and why; what did not hold earlier either is a note.
+pub(super) fn prove(
     context: &Context,
     job: &Job,
-    services: &[Service],
+    told: Told,
     units: &[String],
     baseline: &Baseline,
     before: &VenvUsage,
 ) -> Result<Restarted, String> {
     let mut result = Restarted::default();
-    if services.is_empty() && units.is_empty() && job.entry.check.is_empty() {
+    if told.is_empty() && units.is_empty() && job.entry.check.is_empty() {
         return Ok(result);
     }
     let path = job.entry.path();
@@ -82,7 +91,7 @@ pub(super) fn restart(
         }
     };
     let mut restarted = BTreeSet::new();
-    for (service, told) in service::restart_all(context.root, services) {
+    for (service, told) in told {
         let detail = match &told {
             Ok(Outcome::Done) => service.to_string(),
             Ok(Outcome::LeftAlone(why)) => format!("{service} is left alone: {why}"),
@@ -93,7 +102,7 @@ pub(super) fn restart(
             Ok(Outcome::Done) => drop(restarted.insert(service)),
             // A oneshot is neither started twice nor waited for.
             Ok(Outcome::LeftAlone(_)) => result.notes.push(detail),
-            Err(error) => failed(&service, error.to_string()),
+            Err(error) => failed(&service, error),
         }
     }
     if let Err(error) = service::start_units(context.root, units) {
