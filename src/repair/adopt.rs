@@ -16,14 +16,14 @@
 use std::cell::{OnceCell, RefCell};
 use std::convert::Infallible;
 
-use super::execute::Recorder;
+use super::account::owner;
 use super::halt::{Halt, Halted, Triggers};
 use super::job::{Done, Job};
 use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
+use super::record::Recorder;
 use super::restart::{Baseline, Restarted, prove, tell, users_of};
 use super::states::{self, Step};
 use super::swap::{Rebuilt, swap_in};
-use super::target::owner;
 use super::together::Begun;
 use super::trees::{Left, Pair, put_back, standing};
 use super::{Context, pin};

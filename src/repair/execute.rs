@@ -1,32 +1,18 @@
 //! The decisions of a plan, carried out and written down.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use super::Context;
 use super::adopt::{Repair, RepairResult};
-use super::budget::Budget;
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
-use super::pin::{PinError, record_and_pin};
+use super::record::Recorder;
 use super::together::Together;
-use super::{Context, trees};
-use crate::apt::marks;
-use crate::host::clock::{Deadline, Stopwatch};
-use crate::host::file::printable;
-use crate::host::tree::{self, Parent};
-use crate::host::{audit, parallel};
-use crate::owner::RelinkedName;
-use crate::plan::Until;
-use crate::python::{Interpreters, Minor};
-use crate::store::{
-    Event, PendingRemoval, Pin, PreparedTree, PreviousTree, Registry, RegistryEntry, StoreError,
-};
-use crate::venv::{self, Venv};
+use crate::host::clock::Stopwatch;
+use crate::host::parallel;
+use crate::python::Interpreters;
+use crate::store::Registry;
 
 /// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
 /// venv's failure, a panic included, stops no other.
@@ -66,279 +52,43 @@ fn run_all(
     run: impl Fn(&Repair) -> RepairResult + Sync,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
-    parallel::map(jobs, at_once, |job| recorder.run_and_record(now, &job, Halt::default(), &run))
+    parallel::map(jobs, at_once, |job| run_and_record(&recorder, now, &job, Halt::default(), &run))
 }
 
-/// How long one run may take to remove what nobody needs any more: on some disks each file waits
-/// for the disk.
-const SWEEP_LIMIT: Duration = Duration::from_secs(600);
-
-/// What comes of each repair, written down as it ends: the registry, what `apt autoremove`
-/// must not take, the history; and only then its journal is closed.
-pub(super) struct Recorder<'a> {
-    context: &'a Context<'a>,
-    written: Mutex<Written<'a>>,
-    budget: Budget,
-}
-
-struct Written<'a> {
-    registry: &'a mut Registry,
-    /// The minor versions that were marked as wanted already.
-    wanted: BTreeSet<Minor>,
-}
-
-impl<'a> Recorder<'a> {
-    pub(super) fn new(context: &'a Context<'a>, registry: &'a mut Registry) -> Self {
-        let seconds = |seconds| Duration::from_secs(seconds);
-        let config = context.config;
-        let budget = Budget::new(seconds(config.run_timeout), seconds(config.owner_timeout));
-        let written = Mutex::new(Written { registry, wanted: BTreeSet::new() });
-        Self { context, written, budget }
+/// Lets `repair` run, records what came of it, and reports it.
+pub(super) fn run_and_record(
+    recorder: &Recorder,
+    now: &Interpreters,
+    job: &Job,
+    halt: Halt,
+    repair: impl FnOnce(&Repair) -> RepairResult,
+) -> Outcome {
+    let context = recorder.context;
+    let progress = context.report.progress(&job.entry.name);
+    let started = Stopwatch::start();
+    let progress = &progress;
+    let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
+    let discarded = RefCell::default();
+    let one = Repair { context, recorder, now, job, progress, baseline, users, halt, discarded };
+    let result = catch_unwind(AssertUnwindSafe(|| repair(&one))).unwrap_or_else(|_| {
+        let because = "venvguard itself failed (this is a bug)".to_string();
+        Done::Unfinished { because }.into()
+    });
+    let started_late = one.halt.borrow().start_what_is_left(context.root);
+    progress.end();
+    let notes = [result.notes, started_late].concat();
+    let mut removals = one.discarded.take();
+    removals.extend(result.pending_removal);
+    let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
+    if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
+        outcome.done =
+            Done::Unfinished { because: format!("what was done cannot be written down: {error}") };
     }
-
-    /// Lets `repair` run, tells what came of it, and enters it.
-    pub(super) fn run_and_record(
-        &self,
-        now: &Interpreters,
-        job: &Job,
-        halt: Halt,
-        repair: impl FnOnce(&Repair) -> RepairResult,
-    ) -> Outcome {
-        let progress = self.context.report.progress(&job.entry.name);
-        let started = Stopwatch::start();
-        let (context, progress) = (self.context, &progress);
-        let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
-        let discarded = RefCell::default();
-        let one = Repair {
-            context,
-            recorder: self,
-            now,
-            job,
-            progress,
-            baseline,
-            users,
-            halt,
-            discarded,
-        };
-        let result = catch_unwind(AssertUnwindSafe(|| repair(&one))).unwrap_or_else(|_| {
-            let because = "venvguard itself failed (this is a bug)".to_string();
-            Done::Unfinished { because }.into()
-        });
-        let started_late = one.halt.borrow().start_what_is_left(context.root);
-        progress.end();
-        let notes = [result.notes, started_late].concat();
-        let mut removals = one.discarded.take();
-        removals.extend(result.pending_removal);
-        let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
-        if let Err(error) = self.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
-            outcome.done = Done::Unfinished {
-                because: format!("what was done cannot be written down: {error}"),
-            };
-        }
-        self.budget.charge(job.venv.uid, started.elapsed());
-        if let Some(words) = outcome.in_words() {
-            self.context.report.outcome(&job.entry.name, words, &outcome.notes);
-        }
-        outcome
+    recorder.charge(job.venv.uid, started.elapsed());
+    if let Some(words) = outcome.in_words() {
+        context.report.outcome(&job.entry.name, words, &outcome.notes);
     }
-
-    /// How long the next work on a venv of this owner may take, if any time is left for it.
-    pub(super) fn time_left(&self, uid: u32) -> Option<Duration> {
-        let left = self.budget.left(uid);
-        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
-        (!left.is_zero()).then(|| left.min(limit))
-    }
-
-    /// Pins a venv; see [`record_and_pin`].
-    pub(super) fn pin(
-        &self,
-        id: &str,
-        venv: &Venv,
-        until: Until,
-        because: Option<&str>,
-    ) -> Result<(), PinError> {
-        record_and_pin(self.context, self.written().registry, id, venv, until, because)
-    }
-
-    /// Notes which links of a previous environment are changed, before they are.
-    pub(super) fn note_links(
-        &self,
-        id: &str,
-        tree: &Path,
-        links: &[RelinkedName],
-    ) -> Result<(), StoreError> {
-        let mut written = self.written();
-        written.registry.set_links(id, tree, links.to_vec());
-        self.context.store.save_registry(written.registry)
-    }
-
-    /// Forgets a prepared tree that is worth nothing any more; the next sweep removes it.
-    pub(super) fn discard_prepared(
-        &self,
-        id: &str,
-        tree: PreparedTree,
-    ) -> Result<PendingRemoval, StoreError> {
-        let (removal, mut written) = (tree.into_removal(), self.written());
-        written.registry.pending_removals.push(removal.clone());
-        self.context.store.save_registry(written.registry)?;
-        self.context.store.forget_prepared(id)?;
-        Ok(removal)
-    }
-
-    /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done
-    /// while the registry is free.
-    fn record_outcome(
-        &self,
-        outcome: &Outcome,
-        uid: u32,
-        removals: Vec<PendingRemoval>,
-        aside: Option<PreviousTree>,
-    ) -> Result<(), StoreError> {
-        let Context { root, store, report, config } = *self.context;
-        let mut written = self.written();
-        let Written { registry, wanted } = &mut *written;
-        let Some(entry) = registry.get_mut(&outcome.id) else { return Ok(()) };
-        let before = entry.clone();
-        if let Some(kept) = aside {
-            entry.previous_trees.put_aside(kept);
-        }
-        let older = note_in_entry(entry, outcome, config.keep_trees.get());
-        let after = entry.clone();
-        let pending_removals: Vec<PendingRemoval> = removals.into_iter().chain(older).collect();
-        if after != before || !pending_removals.is_empty() {
-            let known = |one: &&PendingRemoval| registry.pending_removals.contains(one);
-            let new: Vec<_> = pending_removals.iter().filter(|one| !known(one)).cloned().collect();
-            registry.pending_removals.extend(new);
-            store.save_registry(registry)?;
-        }
-        let pinned = match &outcome.done {
-            Done::Pinned { minor, .. } | Done::Restored { minor, pinned: true, .. } => {
-                wanted.insert(*minor).then_some(*minor)
-            }
-            _ => None,
-        };
-        if let Some((what, detail)) = outcome.in_words() {
-            let event = Event::new(&after.name, after.path(), what, detail);
-            if let Err(error) = store.record(&event.of(&outcome.decision)) {
-                report.error(&format!("the history misses what was done: {error}"));
-            }
-        }
-        drop(written);
-        if let Some(Err((minor, error))) = pinned.map(|minor| marks::keep_installed(root, minor)) {
-            report.error(&format!(
-                "cannot mark {} as wanted, so that apt autoremove may take it: {error}",
-                minor.program()
-            ));
-        }
-        if matches!(outcome.done, Done::Rebuilt { .. } | Done::Restored { .. }) {
-            let kept = venv::inspect(root, after.path())
-                .map(|venv| super::keep_recipe(self.context, &after, &venv));
-            if let Ok(Err(error)) = kept {
-                report.error(&format!("{}: cannot keep its recipe: {error}", after.name));
-            }
-        }
-        if matches!(outcome.done, Done::Unfinished { .. }) {
-            return Ok(());
-        }
-        store.close_journal(&outcome.id)?;
-        let limit = self.time_left(uid).unwrap_or_default().min(SWEEP_LIMIT);
-        let gone = discard_all(self.context, &pending_removals, limit);
-        forget(self.context, self.written().registry, &gone);
-        Ok(())
-    }
-
-    fn written(&self) -> MutexGuard<'_, Written<'a>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What an outcome changes about what is registered. Returns those of the trees that were put
-/// aside which now are more than are previous.
-fn note_in_entry(
-    entry: &mut RegistryEntry,
-    outcome: &Outcome,
-    at_most: usize,
-) -> Vec<PendingRemoval> {
-    match &outcome.done {
-        Done::Rebuilt { previous, .. } => {
-            let links = entry.pin.take().map(|pinned| pinned.links);
-            entry.previous_trees.put_aside(previous.clone().with_links(links.unwrap_or_default()));
-            entry.previous_trees.forget_gone();
-            return entry.previous_trees.take_surplus(at_most);
-        }
-        Done::Restored { minor, previous, pinned, .. } => {
-            // The tree that came back was known by the path at which the other one is now.
-            let known =
-                entry.previous_trees.named(previous.path()).map(|known| known.links.clone());
-            let pin = Pin::new(*minor, Until::Asked, None);
-            let pin = Pin { links: known.unwrap_or_default(), ..pin };
-            let before = std::mem::replace(&mut entry.pin, pinned.then_some(pin));
-            let links = before.map(|pinned| pinned.links).unwrap_or_default();
-            entry.previous_trees.put_aside(previous.clone().with_links(links));
-        }
-        Done::Pinned { minor, until, because, .. } => {
-            let links = entry.pin.take().map(|pinned| pinned.links).unwrap_or_default();
-            entry.pin = Some(Pin { links, ..Pin::new(*minor, *until, because.as_deref()) });
-        }
-        _ => {}
-    }
-    Vec::new()
-}
-
-/// Removes what nobody needs any more. What cannot be removed is reported, and tried again by the
-/// next run.
-pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
-    let gone = discard_all(context, &registry.pending_removals, SWEEP_LIMIT);
-    forget(context, registry, &gone);
-}
-
-/// Returns those that are gone, or were replaced by somebody.
-fn discard_all(
-    context: &Context,
-    pending_removals: &[PendingRemoval],
-    limit: Duration,
-) -> Vec<PendingRemoval> {
-    let deadline = Deadline::after(limit);
-    let is_gone = |one: &&PendingRemoval| {
-        let path = printable(one.path());
-        if is_another(one) {
-            let note =
-                format!("{path} is gone, or another directory than it was: leaving it alone");
-            context.report.note(&note);
-            return true;
-        }
-        match trees::discard(context.root, one.path(), one.identity, deadline) {
-            Ok(()) => {
-                let (action, place, message) = ("removed", Some(one.path()), &path);
-                audit::Line { action, path: place, message, ..Default::default() }
-                    .write(context.root);
-                true
-            }
-            Err(error) => {
-                context.report.note(&format!("cannot remove what nobody needs any more: {error}"));
-                false
-            }
-        }
-    };
-    pending_removals.iter().filter(is_gone).cloned().collect()
-}
-
-fn forget(context: &Context, registry: &mut Registry, gone: &[PendingRemoval]) {
-    let count = registry.pending_removals.len();
-    registry.pending_removals.retain(|one| !gone.contains(one));
-    if registry.pending_removals.len() < count {
-        if let Err(error) = context.store.save_registry(registry) {
-            context.report.error(&error.to_string());
-        }
-    }
-}
-
-/// Whether somebody has taken it away with the directory that it lay in, or put another one there.
-fn is_another(one: &PendingRemoval) -> bool {
-    match tree::identity(one.path()) {
-        Some(_) => !tree::is_at(one.path(), one.identity),
-        None => Parent::of(one.path()).is_err_and(|error| error.kind() == ErrorKind::NotFound),
-    }
+    outcome
 }
 
 #[cfg(test)]
@@ -346,9 +96,10 @@ mod tests {
     use super::*;
     use crate::host::{Program, Root};
     use crate::plan::{Decision, Policy, Remedy, samples};
+    use crate::python::Minor;
     use crate::report::Report;
     use crate::store::{Config, Store};
-    use crate::venv::BaseLink;
+    use crate::venv::{BaseLink, Venv};
 
     /// A machine whose systemd says the same of each unit.
     fn machine(shown: &str) -> tempfile::TempDir {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::Context;
-use super::target::owner;
+use super::account::owner;
 use crate::host::clock::Deadline;
 use crate::host::path_text::PathText;
 use crate::host::user::User;

@@ -7,6 +7,7 @@
 //! interrupted by the same table. All effects on venvs are in this module and in `owner`; all of
 //! them are right when done twice.
 
+mod account;
 mod adopt;
 mod budget;
 mod engine;
@@ -15,8 +16,11 @@ mod halt;
 mod install;
 mod install_spec;
 mod job;
+mod names;
 mod pin;
 mod prepare;
+mod readiness;
+mod record;
 mod recover;
 mod restart;
 mod rollback;
@@ -25,18 +29,19 @@ mod sources;
 mod stage;
 mod states;
 mod swap;
-mod target;
 mod together;
 mod trees;
 
-pub(crate) use execute::{execute, prepare_all, sweep};
+pub(crate) use execute::{execute, prepare_all};
 pub(crate) use install_spec::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
 pub(crate) use job::{Done, Job};
+pub(crate) use names::is_ours_to_keep;
 pub(crate) use pin::{record_and_pin_all, record_and_unpin};
+pub(crate) use readiness::{additions, readiness};
+pub(crate) use record::sweep;
 pub(crate) use recover::recover;
 pub(crate) use rollback::{RollbackError, previous_environment};
-pub(crate) use stage::{is_ours_to_keep, look_at, look_through};
-pub(crate) use target::{additions, readiness};
+pub(crate) use stage::{look_at, look_through};
 
 use crate::host::Root;
 use crate::report::Report;

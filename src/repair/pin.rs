@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
-use super::target::owner;
+use super::account::owner;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::user::User;
@@ -351,7 +351,7 @@ mod tests {
     }
 
     fn owner(venv: &Venv) -> User {
-        super::super::target::owner_of(&Root::new("/nonexistent"), venv.uid, venv.gid)
+        super::super::account::owner_of(&Root::new("/nonexistent"), venv.uid, venv.gid)
     }
 
     /// Pins it, and returns what was changed.

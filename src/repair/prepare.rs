@@ -7,13 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::account::owner;
 use super::engine;
 use super::halt::Halted;
 use super::install::{InstallError, Installer};
 use super::install_spec::{InstallSpec, Installed};
 use super::job::Job;
-use super::stage::{self, Stage, name_of};
-use super::target::owner;
+use super::names::{self, name_of};
+use super::stage::{self, Stage};
 use super::trees::{Pair, left_behind};
 use super::{Context, smoke, sources};
 use crate::host::Program;
@@ -146,14 +147,14 @@ pub(super) fn prepare<'a>(
     let spec = InstallSpec::of(context, entry, venv).map_err(RebuildError::Unreproducible)?;
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
-    let path = stage::aside(context.root, venv);
+    let path = names::aside(context.root, venv);
     let preparing = |new| JournalState::Preparing { aside: path.as_path().into(), new };
     let write = |new| job.begin(context, preparing(new), &[]);
     write(None)?;
     let made = Stage::make(context.root, &parent, &path, venv, &owner);
     let stage = made.map_err(|error| {
         // A directory that was made, and could neither be given away nor removed.
-        let unfinished = parent.identity(&stage::from_beside(&venv.path, &path)).is_some();
+        let unfinished = parent.identity(&names::from_beside(&venv.path, &path)).is_some();
         NotRebuilt { unfinished, ..error.into() }
     })?;
     let built_for = built_for(now, old, target, &spec, &installed);

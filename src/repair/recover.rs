@@ -3,12 +3,13 @@
 use std::io;
 
 use super::adopt::Repair;
-use super::execute::{Recorder, sweep};
+use super::execute::run_and_record;
 use super::halt::Halt;
 use super::job::{Done, Job};
+use super::record::{Recorder, sweep};
 use super::states::{self, Step};
 use super::trees::{put_back, standing};
-use super::{Context, stage};
+use super::{Context, names};
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
 use crate::python::Interpreters;
@@ -97,7 +98,7 @@ fn recover_venv(
         Ok(Recovered::LeftAlone(is_well))
     };
     if let (Step::Abandon, JournalState::Preparing { aside, .. }) = (step, &journal.state) {
-        Parent::of(path)?.remove_if_empty(&stage::from_beside(path, &aside.0))?;
+        Parent::of(path)?.remove_if_empty(&names::from_beside(path, &aside.0))?;
         return leave_alone(true);
     }
     if step == Step::Stop {
@@ -136,7 +137,7 @@ fn recover_venv(
     let (entry, decision) = (entry.clone(), journal.decision.clone());
     let job = Job { decision, entry, venv };
     let recorder = Recorder::new(context, registry);
-    let outcome = recorder.run_and_record(now, &job, Halt::of(journal), |repair: &Repair| {
+    let outcome = run_and_record(&recorder, now, &job, Halt::of(journal), |repair: &Repair| {
         repair.go_on(step, &journal.state, "it was interrupted")
     });
     let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });

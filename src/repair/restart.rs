@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Context;
+use super::account::owner;
 use super::job::Job;
-use super::target::owner;
 use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::Event;
 

@@ -3,12 +3,12 @@
 use std::io;
 use std::path::Path;
 
+use super::account::owner;
 use super::adopt::{Repair, RepairResult};
 use super::halt::{Halted, Triggers};
 use super::job::Done;
+use super::names::{from_beside, name_of};
 use super::restart::Restarted;
-use super::stage::{from_beside, name_of};
-use super::target::owner;
 use super::trees::{LOOK_LIMIT, Pair, drop_repeats, left_behind};
 use super::{Context, pin};
 use crate::host::file::printable;

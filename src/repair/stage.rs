@@ -11,7 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::target::owner_of;
+use super::account::owner_of;
+use super::names::from_beside;
 use super::trees::{self, LOOK_LIMIT};
 use crate::host::access::{Access, Trusted, Writer};
 use crate::host::clock::Deadline;
@@ -22,7 +23,7 @@ use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
 use crate::host::{Dir, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
-use crate::venv::{ASIDE, Flavour, Venv, venv_of_aside};
+use crate::venv::Venv;
 
 /// The name of the temporary directory in a stage.
 const TEMPORARY: &str = ".venvguard-tmp";
@@ -94,51 +95,6 @@ impl Stage {
         let (from, to) = (self.path.as_path().into(), place.into());
         Overlay { from, to, from_identity: self.identity }
     }
-}
-
-/// `.NAME.venvguard-TIME` on the venv's own file system: where the successor is built, and
-/// where the old tree lies once they have changed places. Nothing has this name yet.
-pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(name_of(&venv.path));
-    name.push(format!("{ASIDE}{}", clock::now().strftime("%Y%m%dT%H%M%SZ")));
-    let mut aside = dir_for_asides(root, venv).join(&name);
-    while aside.symlink_metadata().is_ok() {
-        name.push("+");
-        aside.set_file_name(&name);
-    }
-    aside
-}
-
-/// The venv's own directory; of pipx's venvs the one above it, on the same file system, for
-/// pipx takes every directory beside a venv of its own for another one: it lists it, upgrades
-/// it and makes it again.
-fn dir_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
-    let beside = venv.path.parent().unwrap_or(Path::new("/"));
-    let device = |path: &Path| Some(root.at(path).symlink_metadata().ok()?.dev());
-    beside
-        .parent()
-        .filter(|above| venv.flavour == Flavour::Pipx && device(above) == device(beside))
-        .unwrap_or(beside)
-}
-
-/// The name of a tree that was put aside, as seen from the directory that its venv lies in.
-pub(super) fn from_beside(venv: &Path, aside: &Path) -> PathBuf {
-    if aside.parent() == venv.parent() {
-        name_of(aside).to_path_buf()
-    } else {
-        Path::new("..").join(name_of(aside))
-    }
-}
-
-/// Whether a tree is one that we put aside, and no venv of its own.
-pub(crate) fn is_ours_to_keep(path: &Path) -> bool {
-    venv_of_aside(path).is_some()
-}
-
-/// The last name of a path.
-pub(super) fn name_of(path: &Path) -> &Path {
-    path.file_name().map_or(Path::new(""), Path::new)
 }
 
 /// Why a stage cannot be laid over a venv on this machine, in the kernel's words; nothing
@@ -370,7 +326,7 @@ mod tests {
         let (_dir, venv, aside) = dir();
         let subject = subject(&venv);
         let (root, parent) = (Root::new("/"), Parent::of(&venv).unwrap());
-        let me = super::super::target::owner_of(&root, subject.uid, subject.gid);
+        let me = super::super::account::owner_of(&root, subject.uid, subject.gid);
         let stage = Stage::make(&root, &parent, &aside, &subject, &me).unwrap();
         assert!(stage.temporary(&root, &me).is_ok());
         fs::rename(&aside, venv.join("stolen")).unwrap();
@@ -516,19 +472,5 @@ mod tests {
         assert_eq!(shared(&["/srv/shop/venv", "/tmpfs"]), confine::TEMPORARY.map(Path::new));
         assert_eq!(shared(&["/srv/shop/venv", "/tmp/src"]), [Path::new("/var/tmp")]);
         assert_eq!(shared(&["/var/tmp", "/tmp"]), Vec::<&Path>::new());
-    }
-
-    #[test]
-    fn a_tree_aside_is_known_by_its_name() {
-        let (_dir, venv, _) = dir();
-        let mut subject = subject(&venv);
-        let aside = |subject: &Venv| aside(&Root::new("/"), subject);
-        let first = aside(&subject);
-        assert_eq!(first.parent(), venv.parent());
-        assert!(is_ours_to_keep(&first) && !is_ours_to_keep(&venv));
-        fs::create_dir(&first).unwrap();
-        assert_ne!(aside(&subject), first, "what is kept there is not written over");
-        subject.flavour = Flavour::Pipx;
-        assert_eq!(aside(&subject).parent(), venv.parent().unwrap().parent());
     }
 }

@@ -2,12 +2,13 @@
 //! and deleted meanwhile is carried over, and the two trees change places in one system call.
 
 use super::Context;
+use super::account::owner;
 use super::halt::{Halt, Triggers};
 use super::install_spec::Installed;
 use super::job::Job;
+use super::names;
+use super::names::name_of;
 use super::prepare::{NotRebuilt, Prepared, RebuildError, Work, swap_of};
-use super::stage::{self, name_of};
-use super::target::owner;
 use super::trees::{Pair, left_behind};
 use crate::host::clock::Deadline;
 use crate::host::tree::Parent;
@@ -60,7 +61,7 @@ fn exchange(parent: &Parent, job: &Job, swap: &Swap) -> Result<(), RebuildError>
     if parent.identity(path) != Some(swap.previous.identity) {
         return Err(RebuildError::Changed);
     }
-    let aside = stage::from_beside(&job.venv.path, swap.previous.path());
+    let aside = names::from_beside(&job.venv.path, swap.previous.path());
     Ok(parent.exchange(&aside, path)?)
 }
 

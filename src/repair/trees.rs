@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Context;
-use super::stage::{from_beside, name_of};
+use super::account::owner_of;
+use super::names::{from_beside, name_of};
 use super::states::Standing;
-use super::target::owner_of;
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;

@@ -1,13 +1,13 @@
-//! Whether a rebuild can be expected to work, and whose venv it is.
+//! Whether a rebuild can be expected to work.
 
 use std::io;
 use std::time::Duration;
 
+use super::account::owner;
 use super::install_spec::InstallSpec;
 use super::stage::Looked;
 use super::{Context, sources, stage};
-use crate::host::user::{self, User};
-use crate::host::{Root, file};
+use crate::host::file;
 use crate::owner::{self, ListAdditions};
 use crate::plan::Readiness;
 use crate::python::{self, Minor};
@@ -56,21 +56,6 @@ const LISTING_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) fn additions(context: &Context, venv: &Venv) -> io::Result<Additions> {
     let task = ListAdditions { tree: venv.layout() };
     owner::run(context.root, &owner(context, venv), LISTING_LIMIT, &task)
-}
-
-/// The user who owns the venv, with or without an account.
-pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
-    owner_of(context.root, venv.uid, venv.gid)
-}
-
-/// The user of this number.
-pub(crate) fn owner_of(root: &Root, uid: u32, gid: u32) -> User {
-    user::by_uid(root, uid).unwrap_or_else(|| User {
-        name: uid.to_string(),
-        uid,
-        gid,
-        home: "/nonexistent".into(),
-    })
 }
 
 #[cfg(test)]
