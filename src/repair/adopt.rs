@@ -14,10 +14,9 @@
 //! next. No tree is removed before its successor runs.
 
 use std::cell::{OnceCell, RefCell};
-use std::convert::Infallible;
 
 use super::account::owner;
-use super::halt::{Halt, Halted, Triggers};
+use super::halt::Halt;
 use super::job::{Done, Job};
 use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
 use super::record::Recorder;
@@ -25,16 +24,15 @@ use super::restart::{Baseline, Restarted, prove, tell, users_of};
 use super::states::{self, Step};
 use super::swap::{Rebuilt, swap_in};
 use super::together::Begun;
-use super::trees::{Left, Pair, put_back, standing};
+use super::trees::{put_back, standing};
 use super::{Context, pin};
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
-use crate::host::user::User;
 use crate::plan::{self, Fallback, Reason, Remedy, State, Target, Until};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
-use crate::store::{JournalState, PendingRemoval, PreviousTree, Swap};
+use crate::store::{JournalState, PendingRemoval, PreviousTree};
 use crate::venv::{self, BaseLink, Venv};
 
 /// One venv's repair.
@@ -77,7 +75,7 @@ impl RepairResult {
 
 /// Which services are restarted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RestartScope {
+pub(super) enum RestartScope {
     /// Those that died meanwhile: the others run what they should.
     Stopped,
     All,
@@ -168,7 +166,12 @@ impl Repair<'_, '_> {
     }
 
     /// After a failure: what is next is told by the state in the journal and by the disk.
-    fn recover(&self, state: &JournalState, because: &str, notes: Vec<String>) -> RepairResult {
+    pub(super) fn recover(
+        &self,
+        state: &JournalState,
+        because: &str,
+        notes: Vec<String>,
+    ) -> RepairResult {
         let step = states::next(state, standing(self.job.entry.path(), state));
         let result = match step {
             Step::SwapBack => {
@@ -360,98 +363,8 @@ impl Repair<'_, '_> {
         built.map(|built| Rebuilt { notes: [notes, built.notes].concat(), ..built })
     }
 
-    /// The new tree is in place; what runs out of it decides whether it stays.
-    fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> RepairResult {
-        let minor = swap.minor;
-        let because = match self.restart() {
-            Ok(restarted) => {
-                notes.extend(restarted.notes);
-                notes.extend(self.note_late_writes(&mut swap));
-                let (restarted, done) =
-                    (restarted.services, Done::Rebuilt { minor, previous: swap.previous });
-                return RepairResult { notes, restarted, ..done.into() };
-            }
-            Err(because) => because,
-        };
-        let state = JournalState::Returning(swap);
-        if let Err(error) = self.job.begin(self.context, state.clone(), &self.units()) {
-            // The next run finds it at the step before: its services are asked once more.
-            notes.push(format!("cannot write the journal: {error}"));
-        }
-        self.recover(&state, &because, notes)
-    }
-
-    /// The new tree is in place, and the previous environment comes back, with what was written
-    /// into the new one.
-    fn swap_back(
-        &self,
-        swap: &Swap,
-        state: &JournalState,
-        because: String,
-        mut notes: Vec<String>,
-    ) -> RepairResult {
-        self.progress.step("putting the previous environment back");
-        let (mut halt, mut result) = (self.halt.borrow_mut(), None);
-        let partial = states::is_partial(state);
-        let stopped = halt.while_stopped(self.context, self.job, state, Triggers::GoOn, || {
-            // Once it is back, there is nothing more to be done in the right order.
-            if result.is_none() {
-                result = Some(self.bring_back(swap, partial));
-            }
-            Ok::<_, Infallible>(())
-        });
-        if let Err(Halted::Stop(error)) = stopped {
-            notes.push(format!("not everything was stopped meanwhile: {error}"));
-        }
-        drop(halt);
-        match result.unwrap_or_else(|| self.bring_back(swap, partial)) {
-            Ok((left, more)) => {
-                let result = self.fall_back(because, RestartScope::All);
-                let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
-                let notes = [notes, more, result.notes.clone()].concat();
-                RepairResult { notes, pending_removal, aside, ..result }
-            }
-            Err(error) => RepairResult { notes, ..Done::not_put_back(&because, &error).into() },
-        }
-    }
-
-    fn bring_back(&self, swap: &Swap, partial: bool) -> std::io::Result<(Left, Vec<String>)> {
-        let owner = owner(self.context, &self.job.venv);
-        self.pair(&owner, swap).bring_back(self.context, swap, partial)
-    }
-
-    /// The previous environment is in place. The other tree was, or may have been: what is only
-    /// in it stays. Whatever runs may run out of that one.
-    fn keep_previous(&self, swap: &Swap, state: &JournalState, because: &str) -> RepairResult {
-        let venv = &self.job.venv;
-        let owner = owner(self.context, venv);
-        let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
-        let (left, note) = pair.left_aside(self.context.root, states::is_partial(state));
-        let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
-        let result = self.fall_back(because.into(), RestartScope::All);
-        let notes = note.into_iter().chain(result.notes.clone()).collect();
-        RepairResult { notes, pending_removal, aside, ..result }
-    }
-
-    /// The venv after a swap: its new tree in place, the previous environment aside.
-    fn pair<'b>(&'b self, owner: &'b User, swap: &'b Swap) -> Pair<'b> {
-        let old = venv::inspect(self.context.root, swap.previous.path());
-        let old = old.map_or(self.job.venv.site, |old| old.site);
-        let pair = Pair::new(&self.job.venv, owner, swap.previous.path(), old);
-        Pair { in_place: swap.minor, ..pair }
-    }
-
-    /// A program that is no service's, or that was started in between, may have written into the
-    /// old tree after the last copy; and after a crash nobody saw what did.
-    pub(super) fn note_late_writes(&self, swap: &mut Swap) -> Option<String> {
-        let owner = owner(self.context, &self.job.venv);
-        let (left, note) = self.pair(&owner, swap).left_aside(self.context.root, false);
-        swap.previous.holds_files |= matches!(left, Left::HoldsFiles);
-        note
-    }
-
     /// There is no new tree: the venv is made to work with the one it has.
-    fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
+    pub(super) fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
             Err(error) => {
@@ -518,7 +431,7 @@ impl Repair<'_, '_> {
     }
 
     /// The units that were stopped with the services.
-    fn units(&self) -> Vec<String> {
+    pub(super) fn units(&self) -> Vec<String> {
         self.halt.borrow().units().to_vec()
     }
 

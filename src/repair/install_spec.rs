@@ -4,25 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::Context;
-use super::account::owner;
-use crate::host::clock::Deadline;
-use crate::host::path_text::PathText;
 use crate::host::user::User;
 use crate::host::{Root, file, hexadecimal};
-use crate::owner::{self, Digest, Send};
 use crate::python::Minor;
-use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Registry, RegistryEntry, StoreError};
+use crate::store::RegistryEntry;
 use crate::venv::{self, Differences, LockError, ProjectLock, Recipe, Relax, Unreproducible, Venv};
-
-/// How long it may take to keep the archives of one owner, and those of all.
-const ARCHIVES_LIMIT: Duration = Duration::from_secs(30);
-const ALL_ARCHIVES_LIMIT: Duration = Duration::from_secs(300);
 
 /// What is in a tree.
 #[derive(Debug)]
@@ -248,56 +239,10 @@ fn take_kept_archives(
 
 /// Hashes of the archives of which a copy was kept. Not every installer noted one; the recipe
 /// has it since.
-fn known_hashes(context: &Context, entry: &RegistryEntry) -> BTreeMap<PathBuf, String> {
+pub(super) fn known_hashes(context: &Context, entry: &RegistryEntry) -> BTreeMap<PathBuf, String> {
     let mut stored = context.store.recipe(&entry.id).ok().flatten();
     let archives = stored.iter_mut().flat_map(Recipe::local_archives);
     archives.filter_map(|(_, one)| Some((one.path.clone(), one.sha256()?))).collect()
-}
-
-/// Lets the owner of a venv copy the archives of this machine that it was installed from. Their
-/// hashes are written down.
-fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe, deadline: Deadline) {
-    let (root, store, owner) = (context.root, context.store, owner(context, venv));
-    // More would not be kept.
-    let mut unread = ARCHIVE_QUOTA;
-    for (_, mut archive) in recipe.local_archives() {
-        let known = archive.sha256();
-        let is_kept = |hash: &String| store.kept_archive(venv.uid, hash, &archive.file).is_some();
-        if known.as_ref().is_some_and(is_kept) || deadline.has_passed() {
-            continue;
-        }
-        let path = PathText(archive.path.clone());
-        let digest = Digest { path: path.clone(), limit: ARCHIVE_LIMIT.min(unread) };
-        let Ok((length, hash)) = owner::run(root, &owner, deadline.left(), &digest) else {
-            continue;
-        };
-        unread = unread.saturating_sub(length);
-        // One that is not what was installed is of no use.
-        if known.as_ref().is_some_and(|known| *known != hash) {
-            continue;
-        }
-        let kept = store.keep_archive(venv.uid, (length, &hash), &archive.file, |file| {
-            let task = Send { path, limit: length };
-            owner::send(root, &owner, deadline.left(), &task, file)
-        });
-        if kept.is_ok() && known.is_none() {
-            archive.set_sha256(&hash);
-        }
-    }
-}
-
-/// Removes the archives that were kept before a moment and that no recipe needs any more. A
-/// previous environment that comes back may need a later one.
-pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Timestamp) {
-    let recipes = registry.venvs.iter().map(|entry| context.store.recipe(&entry.id));
-    // Of a recipe that cannot be read it is not known what it needs.
-    let Ok(recipes) = recipes.collect::<Result<Vec<_>, _>>() else { return };
-    let mut recipes: Vec<Recipe> = recipes.into_iter().flatten().collect();
-    let archives = recipes.iter_mut().flat_map(Recipe::local_archives);
-    let needed = archives.filter_map(|(_, archive)| archive.sha256()).collect();
-    if let Err(error) = context.store.prune_archives(&needed, before) {
-        context.report.note(&format!("cannot remove archives that no venv needs: {error}"));
-    }
 }
 
 /// The lock that a person named for the venv, else the one of its project.
@@ -312,98 +257,17 @@ fn lock(
     }
 }
 
-/// Writes the recipes of those venvs down anew in which something was installed or removed
-/// since: site-packages has changed. A recipe that cannot be written stops nothing.
-pub(crate) fn refresh_recipes<'a>(
-    context: &Context,
-    venvs: impl Iterator<Item = (&'a RegistryEntry, &'a Venv)>,
-) {
-    let all = Deadline::after(ALL_ARCHIVES_LIMIT);
-    let mut of_owners: BTreeMap<u32, Deadline> = BTreeMap::new();
-    for (entry, venv) in venvs {
-        let own = of_owners.entry(venv.uid);
-        let own = own.or_insert_with(|| Deadline::after(ARCHIVES_LIMIT.min(all.left())));
-        let site = context.root.at(venv.site_packages());
-        let changed = std::fs::metadata(site).and_then(|metadata| metadata.modified()).ok();
-        if changed <= context.store.recipe_written(&entry.id) {
-            continue;
-        }
-        if let Err(error) = keep_recipe_until(context, entry, venv, *own) {
-            context.report.error(&format!("{}: cannot keep its recipe: {error}", entry.name));
-        }
-    }
-}
-
 /// Whether a venv has nothing in it yet, and was made since its recipe was written: what was in
 /// the one of before is to be had again.
-fn stands_new(context: &Context, entry: &RegistryEntry, venv: &Venv, recipe: &Recipe) -> bool {
+pub(super) fn stands_new(
+    context: &Context,
+    entry: &RegistryEntry,
+    venv: &Venv,
+    recipe: &Recipe,
+) -> bool {
     let made = std::fs::metadata(context.root.at(&venv.path)).and_then(|dir| dir.created());
     let written = context.store.recipe_written(&entry.id);
     recipe.is_bare() && made.is_ok_and(|made| written.is_some_and(|written| made > written))
-}
-
-/// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
-/// cannot be told today stays as it was told before, and so does what was in a venv that
-/// stands there new and empty.
-pub(crate) fn keep_recipe(
-    context: &Context,
-    entry: &RegistryEntry,
-    venv: &Venv,
-) -> Result<(), StoreError> {
-    keep_recipe_until(context, entry, venv, Deadline::after(ARCHIVES_LIMIT))
-}
-
-fn keep_recipe_until(
-    context: &Context,
-    entry: &RegistryEntry,
-    venv: &Venv,
-    deadline: Deadline,
-) -> Result<(), StoreError> {
-    match InstallSpec::of(context, entry, venv) {
-        Ok(InstallSpec { wanted: Requested::Same(recipe, _), .. })
-            if stands_new(context, entry, venv, &recipe) =>
-        {
-            Ok(())
-        }
-        Ok(InstallSpec { wanted: Requested::Same(mut recipe, _), .. }) => {
-            keep_archives(context, venv, &mut recipe, deadline);
-            context.store.save_recipe(&entry.id, &recipe)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What in a venv a rebuild cannot be sure to install again as it is, in words.
-pub(crate) fn not_exact(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Vec<String> {
-    match InstallSpec::of(context, entry, venv) {
-        Ok(InstallSpec { wanted: Requested::Same(mut recipe, _), .. }) => {
-            let known = known_hashes(context, entry);
-            for (_, mut archive) in recipe.local_archives() {
-                if let (None, Some(hash)) = (archive.sha256(), known.get(&archive.path)) {
-                    archive.set_sha256(hash);
-                }
-            }
-            recipe.uncertain().iter().map(ToString::to_string).collect()
-        }
-        // A file of requirements says itself what is exact.
-        Ok(_) => Vec::new(),
-        Err(reasons) => reasons,
-    }
-}
-
-/// How a venv comes back of which nothing is left but what is known of it; nothing where that
-/// is not enough.
-pub(crate) fn way_back(context: &Context, entry: &RegistryEntry) -> Option<String> {
-    let recipe = context.store.recipe(&entry.id).ok().flatten();
-    if recipe.is_none() && entry.requirements().is_none() {
-        return None;
-    }
-    let sees_system = recipe.is_some_and(|recipe| recipe.system_site_packages);
-    let option = if sees_system { " --system-site-packages" } else { "" };
-    let (name, path) = (&entry.name, file::printable(entry.path()));
-    Some(format!(
-        "`python3 -m venv --without-pip{option} {path}`, as its owner, and `venvguard rebuild {name}` make it again"
-    ))
 }
 
 #[cfg(test)]

@@ -1,0 +1,110 @@
+//! After the swap: the new tree proves itself, or the previous environment comes back.
+
+use std::convert::Infallible;
+
+use super::account::owner;
+use super::adopt::{Repair, RepairResult, RestartScope};
+use super::halt::{Halted, Triggers};
+use super::job::Done;
+use super::states;
+use super::trees::{Left, Pair};
+use crate::host::user::User;
+use crate::store::{JournalState, Swap};
+use crate::venv;
+
+impl Repair<'_, '_> {
+    /// The new tree is in place; what runs out of it decides whether it stays.
+    pub(super) fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> RepairResult {
+        let minor = swap.minor;
+        let because = match self.restart() {
+            Ok(restarted) => {
+                notes.extend(restarted.notes);
+                notes.extend(self.note_late_writes(&mut swap));
+                let (restarted, done) =
+                    (restarted.services, Done::Rebuilt { minor, previous: swap.previous });
+                return RepairResult { notes, restarted, ..done.into() };
+            }
+            Err(because) => because,
+        };
+        let state = JournalState::Returning(swap);
+        if let Err(error) = self.job.begin(self.context, state.clone(), &self.units()) {
+            // The next run finds it at the step before: its services are asked once more.
+            notes.push(format!("cannot write the journal: {error}"));
+        }
+        self.recover(&state, &because, notes)
+    }
+
+    /// The new tree is in place, and the previous environment comes back, with what was written
+    /// into the new one.
+    pub(super) fn swap_back(
+        &self,
+        swap: &Swap,
+        state: &JournalState,
+        because: String,
+        mut notes: Vec<String>,
+    ) -> RepairResult {
+        self.progress.step("putting the previous environment back");
+        let (mut halt, mut result) = (self.halt.borrow_mut(), None);
+        let partial = states::is_partial(state);
+        let stopped = halt.while_stopped(self.context, self.job, state, Triggers::GoOn, || {
+            // Once it is back, there is nothing more to be done in the right order.
+            if result.is_none() {
+                result = Some(self.bring_back(swap, partial));
+            }
+            Ok::<_, Infallible>(())
+        });
+        if let Err(Halted::Stop(error)) = stopped {
+            notes.push(format!("not everything was stopped meanwhile: {error}"));
+        }
+        drop(halt);
+        match result.unwrap_or_else(|| self.bring_back(swap, partial)) {
+            Ok((left, more)) => {
+                let result = self.fall_back(because, RestartScope::All);
+                let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
+                let notes = [notes, more, result.notes.clone()].concat();
+                RepairResult { notes, pending_removal, aside, ..result }
+            }
+            Err(error) => RepairResult { notes, ..Done::not_put_back(&because, &error).into() },
+        }
+    }
+
+    fn bring_back(&self, swap: &Swap, partial: bool) -> std::io::Result<(Left, Vec<String>)> {
+        let owner = owner(self.context, &self.job.venv);
+        self.pair(&owner, swap).bring_back(self.context, swap, partial)
+    }
+
+    /// The previous environment is in place. The other tree was, or may have been: what is only
+    /// in it stays. Whatever runs may run out of that one.
+    pub(super) fn keep_previous(
+        &self,
+        swap: &Swap,
+        state: &JournalState,
+        because: &str,
+    ) -> RepairResult {
+        let venv = &self.job.venv;
+        let owner = owner(self.context, venv);
+        let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
+        let (left, note) = pair.left_aside(self.context.root, states::is_partial(state));
+        let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
+        let result = self.fall_back(because.into(), RestartScope::All);
+        let notes = note.into_iter().chain(result.notes.clone()).collect();
+        RepairResult { notes, pending_removal, aside, ..result }
+    }
+
+    /// The venv after a swap: its new tree in place, the previous environment aside.
+    fn pair<'b>(&'b self, owner: &'b User, swap: &'b Swap) -> Pair<'b> {
+        let old = venv::inspect(self.context.root, swap.previous.path());
+        let old = old.map_or(self.job.venv.site, |old| old.site);
+        let pair = Pair::new(&self.job.venv, owner, swap.previous.path(), old);
+        Pair { in_place: swap.minor, ..pair }
+    }
+
+    /// A program that is no service's, or that was started in between, may have written into the
+    /// old tree after the last copy; and after a crash nobody saw what did.
+    pub(super) fn note_late_writes(&self, swap: &mut Swap) -> Option<String> {
+        let owner = owner(self.context, &self.job.venv);
+        let (left, note) = self.pair(&owner, swap).left_aside(self.context.root, false);
+        swap.previous.holds_files |= matches!(left, Left::HoldsFiles);
+        note
+    }
+}
