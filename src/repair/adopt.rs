@@ -16,6 +16,7 @@
 use std::cell::{OnceCell, RefCell};
 
 use super::account::owner;
+use super::builder::Builder;
 use super::halt::Halt;
 use super::job::{Done, Job};
 use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
@@ -303,7 +304,7 @@ impl Repair<'_, '_> {
             let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
             let built = match prepared {
                 Some(prepared) => Build::Beside(prepared),
-                None => prepare(context, job, target, self.now, limit)?,
+                None => prepare(context, job, target, Builder::installed(target, self.now), limit)?,
             };
             match built {
                 Build::InPlace(work) => Err(work.cannot_rest()),
@@ -333,7 +334,8 @@ impl Repair<'_, '_> {
     fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
         let Some(tree) = context.store.prepared(job.id())? else { return Ok((None, Vec::new())) };
-        match rested(context, job, target, self.now, tree.clone()) {
+        let builder = Builder::installed(target, self.now);
+        match rested(context, job, target, &builder, tree.clone()) {
             Ok(prepared) => Ok((Some(prepared), Vec::new())),
             Err(why) => {
                 let removal = self.recorder.discard_prepared(job.id(), tree)?;
@@ -355,7 +357,8 @@ impl Repair<'_, '_> {
             context.store.forget_prepared(job.id())?;
             swap_in(context, job, prepared, deadline, &mut halt)
         } else {
-            match prepare(context, job, target, self.now, deadline.left())? {
+            let builder = Builder::installed(target, self.now);
+            match prepare(context, job, target, builder, deadline.left())? {
                 Build::Beside(prepared) => swap_in(context, job, prepared, deadline, &mut halt),
                 Build::InPlace(work) => work.in_place(&mut halt),
             }

@@ -10,6 +10,7 @@
 mod account;
 mod adopt;
 mod budget;
+mod builder;
 mod engine;
 mod execute;
 mod halt;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::owner;
+use super::builder::Builder;
 use super::engine;
 use super::halt::Halted;
 use super::install::{InstallError, Installer};
@@ -25,7 +26,6 @@ use crate::host::tree::{Identity, Parent};
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
 use crate::plan::Target;
-use crate::python::Interpreters;
 use crate::store::{BuiltFor, JournalState, PreparedTree, PreviousTree, StoreError, Swap};
 use crate::venv::{self, Difference, Flavour, Venv};
 
@@ -134,7 +134,7 @@ pub(super) fn prepare<'a>(
     context: &'a Context<'a>,
     job: &'a Job,
     target: Target,
-    now: &Interpreters,
+    builder: Builder,
     limit: Duration,
 ) -> Result<Build<'a>, NotRebuilt> {
     let Job { entry, venv, .. } = job;
@@ -157,11 +157,12 @@ pub(super) fn prepare<'a>(
         let unfinished = parent.identity(&names::from_beside(&venv.path, &path)).is_some();
         NotRebuilt { unfinished, ..error.into() }
     })?;
-    let built_for = built_for(now, old, target, &spec, &installed);
+    let built_for = built_for(&builder, old, target, &spec, &installed);
     let mut work = Work {
         context,
         job,
         target,
+        builder,
         owner,
         spec,
         parent,
@@ -182,7 +183,7 @@ pub(super) fn rested(
     context: &Context,
     job: &Job,
     target: Target,
-    now: &Interpreters,
+    builder: &Builder,
     tree: PreparedTree,
 ) -> Result<Prepared, String> {
     let Job { entry, venv, .. } = job;
@@ -192,20 +193,20 @@ pub(super) fn rested(
     let installed = Installed::of(context.root, venv);
     let spec = InstallSpec::of(context, entry, venv).map_err(|reasons| reasons.join("; "))?;
     let old = crate::host::tree::identity(&venv.path).ok_or("there is no venv")?;
-    match tree.built_for.difference(&built_for(now, old, target, &spec, &installed)) {
+    match tree.built_for.difference(&built_for(builder, old, target, &spec, &installed)) {
         None => Ok(Prepared { tree, installed }),
         Some(difference) => Err(difference.into()),
     }
 }
 
 fn built_for(
-    now: &Interpreters,
+    builder: &Builder,
     venv: Identity,
     target: Target,
     spec: &InstallSpec,
     installed: &Installed,
 ) -> BuiltFor {
-    let interpreter = now.get(target.minor).and_then(|found| found.build_id.clone());
+    let interpreter = builder.build_id.clone();
     BuiltFor { venv, target, interpreter, recipe: spec.digest(installed) }
 }
 
@@ -220,6 +221,7 @@ pub(super) struct Work<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) job: &'a Job,
     pub(super) target: Target,
+    builder: Builder,
     pub(super) owner: User,
     spec: InstallSpec<'a>,
     pub(super) parent: Parent,
@@ -274,6 +276,7 @@ impl Work<'_> {
     pub(super) fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let modules = &self.spec.modules;
         let limit = self.deadline.left();
+        let overlays = &[&self.builder.seen_through, overlays].concat();
         smoke::smoke(self.context.root, &self.owner, &self.venv().path, modules, overlays, limit)
     }
 
@@ -311,9 +314,9 @@ impl Work<'_> {
     /// is aside and seen at the venv's own path through `overlays`; without any, it is in place.
     pub(super) fn build(&mut self, pair: Pair, overlays: &[Overlay]) -> Result<(), RebuildError> {
         let (root, owner, deadline) = (self.context.root, pair.owner, self.deadline);
-        let interpreter = self.target.interpreter();
-        let minor = self.target.minor;
+        let Builder { path: interpreter, minor, seen_through, .. } = self.builder.clone();
         let is_beside = !overlays.is_empty();
+        let overlays = &[&seen_through, overlays].concat();
         let carry = |pass| {
             let limit = deadline.left();
             if limit.is_zero() {
@@ -410,7 +413,7 @@ impl Work<'_> {
     /// The same creator as before, where it is installed; else the standard library's.
     fn creation(&self) -> Program {
         let (venv, target) = (self.venv(), self.target);
-        let interpreter = target.interpreter();
+        let interpreter = &self.builder.path;
         let uv = engine::uv(self.context.root, self.context.config.engine, venv, &self.owner)
             .filter(|_| venv.flavour == Flavour::Uv && !target.copies);
         let mut program = if let Some(uv) = uv {
