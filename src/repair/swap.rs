@@ -51,8 +51,13 @@ pub(super) fn swap_in(
     notes.extend(carried.notes.into_lines());
     notes.extend(left_behind(carried.left));
     let swapping = JournalState::Swapping(swap.clone());
-    job.begin(context, swapping.clone(), halt.units()).map_err(|error| failed(error.into()))?;
-    exchange(&parent, job, &swap).map_err(|error| NotRebuilt::at(&swapping, &error))?;
+    job.begin(context, swapping, halt.units()).map_err(|error| failed(error.into()))?;
+    exchange(&parent, job, &swap).map_err(|error| {
+        // It may be done, and not on the disk: what failed is not to be proved.
+        let returning = JournalState::Returning(swap.clone());
+        let _ = job.begin(context, returning.clone(), halt.units());
+        NotRebuilt::at(&returning, &error)
+    })?;
     Ok(Rebuilt { swap, notes })
 }
 
