@@ -6,7 +6,7 @@ use crate::host::command;
 use crate::host::file::printable;
 use crate::host::tree;
 use crate::inventory::{Inventory, healths};
-use crate::plan::{Policy, Readiness, State};
+use crate::plan::{Readiness, State};
 use crate::python;
 use crate::repair::{self, Context};
 use crate::store::{PendingRemoval, RegistryEntry};
@@ -39,9 +39,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
         findings.extend(of_entry(entry));
         findings.extend(of_pin(context, entry));
         let Ok(venv) = venv else { continue };
-        if venv.base.is_debian
-            && !matches!(entry.policy, Policy::Ignore | Policy::Warn | Policy::Pin)
-        {
+        if venv.base.is_debian && entry.policy.may_rebuild() {
             let ready = repair::readiness(
                 context,
                 entry,

@@ -51,6 +51,12 @@ impl Policy {
     pub(crate) fn acts(self) -> bool {
         !matches!(self, Self::Warn | Self::Ignore)
     }
+
+    /// Whether an upgrade may rebuild the venv, and its administrator wants to hear that it could
+    /// not.
+    pub(crate) fn may_rebuild(self) -> bool {
+        self.acts() && self != Self::Pin
+    }
 }
 
 /// A registered venv, as far as a decision needs it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::host::file::{printable, printable_within};
-use crate::plan::{Decision, Phase, Plan, Policy, Reason, Remedy, Until};
+use crate::plan::{Decision, Phase, Plan, Reason, Remedy, Until};
 use crate::python::{DEFAULT, path_of};
 use crate::store::Pin;
 use crate::venv::Additions;
@@ -168,8 +168,11 @@ pub(super) fn block(decision: &Decision) -> String {
 pub(super) fn remediation(plan: &Plan) -> String {
     let blocking: Vec<&Decision> =
         plan.decisions.iter().filter(|decision| decision.blocks).collect();
-    let by_policy: Vec<&Decision> =
-        blocking.iter().copied().filter(|one| one.policy == Policy::Block).collect();
+    let by_policy: Vec<&Decision> = blocking
+        .iter()
+        .copied()
+        .filter(|one| one.reasons.contains(&Reason::PolicyBlocks))
+        .collect();
     let packages: Vec<String> =
         programs(&blocking).iter().map(|program| format!("{program}-minimal")).collect();
     let mut ways = Vec::new();
@@ -249,6 +252,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::plan::Policy;
     use crate::python::Minor;
 
     #[test]
