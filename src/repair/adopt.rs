@@ -309,7 +309,9 @@ impl Repair<'_, '_> {
             match built {
                 Build::InPlace(work) => Err(work.cannot_rest()),
                 Build::Beside(Prepared { tree, .. }) => {
-                    context.store.save_prepared(job.id(), &tree)?;
+                    // What cannot be written down is removed: nobody would know of it.
+                    let saved = context.store.save_prepared(job.id(), &tree);
+                    saved.map_err(|error| NotRebuilt::at(&tree.preparing(), &error.into()))?;
                     Ok((tree, notes))
                 }
             }
@@ -351,10 +353,11 @@ impl Repair<'_, '_> {
         let mut halt = self.halt.borrow_mut();
         let (resting, notes) = self.resting(target)?;
         let built = if let Some(prepared) = resting {
-            let (aside, new) = (prepared.tree.path().into(), Some(prepared.tree.identity));
-            job.begin(context, JournalState::Preparing { aside, new }, &[])?;
+            let preparing = prepared.tree.preparing();
+            job.begin(context, preparing.clone(), &[])?;
             // From here on the journal knows of it.
-            context.store.forget_prepared(job.id())?;
+            let forgotten = context.store.forget_prepared(job.id());
+            forgotten.map_err(|error| NotRebuilt::at(&preparing, &error.into()))?;
             swap_in(context, job, prepared, deadline, &mut halt)
         } else {
             let builder = Builder::installed(target, self.now);

@@ -259,8 +259,7 @@ impl Work<'_> {
 
     /// Why there is nothing that could rest.
     pub(super) fn cannot_rest(&self) -> NotRebuilt {
-        let (aside, new) = (self.tree.path().into(), Some(self.tree.identity));
-        NotRebuilt::at(&JournalState::Preparing { aside, new }, &RebuildError::OnlyInPlace)
+        NotRebuilt::at(&self.tree.preparing(), &RebuildError::OnlyInPlace)
     }
 
     /// The two trees once they have changed places.

@@ -36,7 +36,7 @@ pub(super) fn swap_in(
     let (root, owner) = (context.root, owner(context, &job.venv));
     let parent = Parent::of(&job.venv.path)?;
     let mut swap = swap_of(job, &tree);
-    let preparing = JournalState::Preparing { aside: tree.path().into(), new: Some(tree.identity) };
+    let preparing = tree.preparing();
     let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
     let pair = Pair::new(&job.venv, &owner, tree.path(), swap.minor);
     let mut carried = Carried::default();
@@ -74,10 +74,7 @@ impl Work<'_> {
     /// Where no mount namespace can be had: the venv is away while it is built, and its services
     /// are down.
     pub(super) fn in_place(mut self, halt: &mut Halt) -> Result<Rebuilt, NotRebuilt> {
-        let mut state = JournalState::Preparing {
-            aside: self.tree.path().into(),
-            new: Some(self.tree.identity),
-        };
+        let mut state = self.tree.preparing();
         match self.swap_and_build(halt, &mut state) {
             Ok(()) => Ok(Rebuilt { swap: self.swap(), notes: self.tree.notes }),
             Err(error) => Err(NotRebuilt::at(&state, &error)),

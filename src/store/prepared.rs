@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{PathText, PendingRemoval, Store, StoreError};
+use super::{JournalState, PathText, PendingRemoval, Store, StoreError};
 use crate::host::path_text;
 use crate::host::{clock, tree};
 use crate::plan::Target;
@@ -69,6 +69,11 @@ impl PreparedTree {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path.0
+    }
+
+    /// The state in the journal of a repair that has built this tree and not swapped it in.
+    pub(crate) fn preparing(&self) -> JournalState {
+        JournalState::Preparing { aside: self.path.clone(), new: Some(self.identity) }
     }
 
     pub(crate) fn into_removal(self) -> PendingRemoval {
