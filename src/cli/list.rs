@@ -204,6 +204,13 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         for kept in entry.previous_trees.latest_first() {
             line("previous environment", &previous_tree_in_words(guard, kept));
         }
+        if let Some(tree) = guard.store.prepared(&entry.id)? {
+            let python = tree.built_for.target.minor;
+            line(
+                "prepared",
+                &format!("{} (Python {python}, since {:.0})", printable(tree.path()), tree.at),
+            );
+        }
         match additions(&(entry, venv)) {
             Some(Ok(found)) => guard.report.additions(&found),
             Some(Err(error)) => line("foreign files", &format!("not known: {error}")),

@@ -39,7 +39,9 @@ pub(crate) fn registry(context: &Context) -> Result<Registry, StoreError> {
     }
     // What a repair has to do with is not forgotten.
     registry.venvs.retain(|entry| {
-        let is_free = entry.previous_trees.is_empty() && !store.has_journal(&entry.id);
+        let is_free = entry.previous_trees.is_empty()
+            && !store.has_journal(&entry.id)
+            && !store.has_prepared(&entry.id);
         entry.declared_in().is_none() || stay.contains(&entry.id) || !is_free
     });
     Ok(registry)

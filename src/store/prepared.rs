@@ -1,6 +1,6 @@
 //! The finished new trees that wait to be swapped in: one file a venv.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -86,13 +86,17 @@ impl Store {
         self.load(&name(id), SCHEMA)
     }
 
+    /// Whether there is one, be it readable or not.
+    pub(crate) fn has_prepared(&self, id: &str) -> bool {
+        self.dir().join(name(id)).symlink_metadata().is_ok()
+    }
+
     pub(crate) fn save_prepared(&self, id: &str, tree: &PreparedTree) -> Result<(), StoreError> {
         self.save(&name(id), tree)
     }
 
     pub(crate) fn forget_prepared(&self, id: &str) -> Result<(), StoreError> {
-        let path: PathBuf = self.dir().join(name(id));
-        if path.symlink_metadata().is_err() { Ok(()) } else { self.remove(&name(id)) }
+        if self.has_prepared(id) { self.remove(&name(id)) } else { Ok(()) }
     }
 }
 
