@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::time::Duration;
 
 use super::{Exit, chosen, may_change, no_venv};
@@ -13,9 +14,9 @@ use crate::plan::{Health, State};
 use crate::python::{Interpreters, Version};
 use crate::repair;
 use crate::report::{ListJson, VenvJson, table};
-use crate::service::{Processes, ServiceMap};
+use crate::service::{Processes, ServiceMap, VenvUsage};
 use crate::store::{PreviousTree, RegistryEntry};
-use crate::venv::{self, BaseLink, NotAVenv, Venv};
+use crate::venv::{self, Additions, BaseLink, NotAVenv, Venv};
 
 type Looked<'a> = (&'a RegistryEntry, &'a Result<Venv, NotAVenv>);
 
@@ -130,9 +131,6 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         .filter(|((entry, _), _)| ids.contains(entry.id.as_str()))
         .collect();
     let facts = Facts::new(guard)?;
-    let additions = |(_, venv): &Looked| {
-        venv.as_ref().ok().map(|venv| repair::additions(&guard.context(), venv))
-    };
     if json {
         let venvs = looked
             .into_iter()
@@ -144,7 +142,7 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
                     }
                     Err(_) => json,
                 };
-                match additions(&one) {
+                match additions(guard, &one) {
                     Some(Ok(found)) => json.with_additions(&found),
                     _ => json,
                 }
@@ -156,69 +154,87 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
     let processes = Processes::look(&guard.root);
     let paths: Vec<_> = looked.iter().map(|((entry, _), _)| entry.path().to_path_buf()).collect();
     let map = ServiceMap::build(&guard.root, paths, &processes);
-    for ((entry, venv), health) in &looked {
-        let line = |what: &str, value: &str| guard.report.data(format!("{what:>14}: {value}"));
-        line("name", &entry.name);
-        line("id", &entry.id);
-        line("path", &printable(entry.path()));
-        line("state", &health.state.to_string());
-        for reason in &health.reasons {
-            line("", reason);
-        }
-        line("policy", &entry.policy.to_string());
-        if let Some(file) = entry.declared_in() {
-            line("declared in", &printable(file));
-        }
-        if let Ok(venv) = venv {
-            line("made by", &venv.flavour.to_string());
-            line("interpreter", &format!("{} ({})", printable(&venv.base.path), venv.base.link));
-            line("python", &venv.site.to_string());
-            line("owner", &facts.owner(venv));
-            if let Ok(distributions) = venv::distributions(&guard.root.at(venv.site_packages())) {
-                line("distributions", &distributions.len().to_string());
-            }
-            for reason in repair::not_exact(&guard.context(), entry, venv) {
-                line("not exact", &reason);
-            }
-        }
-        for service in &entry.services {
-            line("service", &service.to_string());
-        }
-        for service in
-            map.of(entry.path()).services.iter().filter(|one| !entry.services.contains(one))
-        {
-            line("service found", &service.to_string());
-        }
-        if !entry.check.is_empty() {
-            line("check", &printable(redacted(&entry.check.join(" "))));
-        }
-        if let Some(path) = entry.requirements() {
-            line("requirements", &printable(path));
-        }
-        if let Some(path) = entry.lock() {
-            line("lock", &printable(path));
-        }
-        if let Some(relax) = entry.relax {
-            line("relax", &relax.to_string());
-        }
-        for kept in entry.previous_trees.latest_first() {
-            line("previous environment", &previous_tree_in_words(guard, kept));
-        }
-        if let Some(tree) = guard.store.prepared(&entry.id)? {
-            let python = tree.built_for.target.minor;
-            line(
-                "prepared",
-                &format!("{} (Python {python}, since {:.0})", printable(tree.path()), tree.at),
-            );
-        }
-        match additions(&(entry, venv)) {
-            Some(Ok(found)) => guard.report.additions(&found),
-            Some(Err(error)) => line("foreign files", &format!("not known: {error}")),
-            None => {}
-        }
-        guard.report.data("");
+    for (one, health) in &looked {
+        print(&facts, one, health, map.of(one.0.path()))?;
     }
     Ok(Exit::Done)
+}
+
+/// What is known of one venv, a line for each fact.
+fn print(
+    facts: &Facts,
+    (entry, venv): &Looked,
+    health: &Health,
+    usage: &VenvUsage,
+) -> anyhow::Result<()> {
+    let guard = facts.guard;
+    let line = |what: &str, value: &str| guard.report.data(format!("{what:>14}: {value}"));
+    line("name", &entry.name);
+    line("id", &entry.id);
+    line("path", &printable(entry.path()));
+    line("state", &health.state.to_string());
+    for reason in &health.reasons {
+        line("", reason);
+    }
+    line("policy", &entry.policy.to_string());
+    if let Some(file) = entry.declared_in() {
+        line("declared in", &printable(file));
+    }
+    if let Ok(venv) = venv {
+        line("made by", &venv.flavour.to_string());
+        line("interpreter", &format!("{} ({})", printable(&venv.base.path), venv.base.link));
+        line("python", &venv.site.to_string());
+        line("owner", &facts.owner(venv));
+        if let Ok(distributions) = venv::distributions(&guard.root.at(venv.site_packages())) {
+            line("distributions", &distributions.len().to_string());
+        }
+        for reason in repair::not_exact(&guard.context(), entry, venv) {
+            line("not exact", &reason);
+        }
+    }
+    for service in &entry.services {
+        line("service", &service.to_string());
+    }
+    for service in usage.services.iter().filter(|one| !entry.services.contains(one)) {
+        line("service found", &service.to_string());
+    }
+    print_settings(guard, entry);
+    for previous in entry.previous_trees.latest_first() {
+        line("previous environment", &previous_tree_in_words(guard, previous));
+    }
+    if let Some(tree) = guard.store.prepared(&entry.id)? {
+        let (path, python) = (printable(tree.path()), tree.built_for.target.minor);
+        line("prepared", &format!("{path} (Python {python}, since {:.0})", tree.at));
+    }
+    match additions(guard, &(entry, venv)) {
+        Some(Ok(found)) => guard.report.additions(&found),
+        Some(Err(error)) => line("foreign files", &format!("not known: {error}")),
+        None => {}
+    }
+    guard.report.data("");
+    Ok(())
+}
+
+/// What was said at registration.
+fn print_settings(guard: &Guard, entry: &RegistryEntry) {
+    let line = |what: &str, value: &str| guard.report.data(format!("{what:>14}: {value}"));
+    if !entry.check.is_empty() {
+        line("check", &printable(redacted(&entry.check.join(" "))));
+    }
+    if let Some(path) = entry.requirements() {
+        line("requirements", &printable(path));
+    }
+    if let Some(path) = entry.lock() {
+        line("lock", &printable(path));
+    }
+    if let Some(relax) = entry.relax {
+        line("relax", &relax.to_string());
+    }
+}
+
+/// The venv's own files, where it is one.
+fn additions(guard: &Guard, (_, venv): &Looked) -> Option<io::Result<Additions>> {
+    venv.as_ref().ok().map(|venv| repair::additions(&guard.context(), venv))
 }
 
 fn previous_tree_in_words(guard: &Guard, kept: &PreviousTree) -> String {

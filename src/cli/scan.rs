@@ -80,6 +80,12 @@ pub(super) fn scan(
             guard.store.save_interpreters(&guard.interpreters()?)?;
         }
     }
+    print(guard, &found, json);
+    Ok(Exit::Done)
+}
+
+/// What was found, and whether it is registered.
+fn print(guard: &Guard, found: &[(Venv, bool)], json: bool) {
     if json {
         let venvs = found
             .iter()
@@ -93,11 +99,11 @@ pub(super) fn scan(
             })
             .collect();
         guard.report.json(&ScanJson { schema_version: 1, venvs });
-        return Ok(Exit::Done);
+        return;
     }
     if found.is_empty() {
         guard.report.note("no venv was found");
-        return Ok(Exit::Done);
+        return;
     }
     let rows: Vec<Vec<String>> = found
         .iter()
@@ -120,5 +126,4 @@ pub(super) fn scan(
     if found.iter().any(|(venv, registered)| venv.base.is_debian && !registered) {
         guard.report.hint("`venvguard scan --register` puts them under guard");
     }
-    Ok(Exit::Done)
 }
