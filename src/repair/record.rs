@@ -116,6 +116,8 @@ impl<'a> Recorder<'a> {
         if let Some(kept) = aside {
             entry.previous_trees.put_aside(kept);
         }
+        // A tree that came back is nothing to go back to, whatever an earlier attempt recorded.
+        entry.previous_trees.forget_gone();
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
         let pending_removals: Vec<PendingRemoval> = removals.into_iter().chain(older).collect();
