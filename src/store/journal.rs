@@ -155,14 +155,7 @@ impl Store {
 
     /// The repair is over, one way or the other.
     pub(crate) fn close_journal(&self, id: &str) -> Result<(), StoreError> {
-        self.remove(&format!("journal/{id}.json"))?;
-        let dir = self.dir().join("journal");
-        match file::sync_dir(&dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::Io { path: dir, source })
-            }
-            _ => Ok(()),
-        }
+        self.remove(&format!("journal/{id}.json"))
     }
 
     /// What a crash left. An entry that cannot be read is an error of its own and stands in

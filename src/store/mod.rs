@@ -221,7 +221,7 @@ impl Store {
         let path = self.state.join(name);
         file::remove_if_there(&path)
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        match file::sync_dir(&self.state) {
+        match file::sync_dir(path.parent().unwrap_or(&self.state)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::Io { path, source: error })
             }
