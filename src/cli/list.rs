@@ -155,18 +155,13 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
     let paths: Vec<_> = looked.iter().map(|((entry, _), _)| entry.path().to_path_buf()).collect();
     let map = ServiceMap::build(&guard.root, paths, &processes);
     for (one, health) in &looked {
-        print(&facts, one, health, map.of(one.0.path()))?;
+        print(&facts, one, health, map.of(one.0.path()));
     }
     Ok(Exit::Done)
 }
 
 /// What is known of one venv, a line for each fact.
-fn print(
-    facts: &Facts,
-    (entry, venv): &Looked,
-    health: &Health,
-    usage: &VenvUsage,
-) -> anyhow::Result<()> {
+fn print(facts: &Facts, (entry, venv): &Looked, health: &Health, usage: &VenvUsage) {
     let guard = facts.guard;
     let line = |what: &str, value: &str| guard.report.data(format!("{what:>14}: {value}"));
     line("name", &entry.name);
@@ -202,9 +197,13 @@ fn print(
     for previous in entry.previous_trees.latest_first() {
         line("previous environment", &previous_tree_in_words(guard, previous));
     }
-    if let Some(tree) = guard.store.prepared(&entry.id)? {
-        let (path, python) = (printable(tree.path()), tree.built_for.target.minor);
-        line("prepared", &format!("{path} (Python {python}, since {:.0})", tree.at));
+    match guard.store.prepared(&entry.id) {
+        Ok(Some(tree)) => {
+            let (path, python) = (printable(tree.path()), tree.built_for.target.minor);
+            line("prepared", &format!("{path} (Python {python}, since {:.0})", tree.at));
+        }
+        Ok(None) => {}
+        Err(error) => line("prepared", &format!("not known: {error}")),
     }
     match additions(guard, &(entry, venv)) {
         Some(Ok(found)) => guard.report.additions(&found),
@@ -212,7 +211,6 @@ fn print(
         None => {}
     }
     guard.report.data("");
-    Ok(())
 }
 
 /// What was said at registration.

@@ -11,7 +11,7 @@ use crate::host::file::printable;
 use crate::inventory::refusal;
 use crate::repair;
 use crate::report::pin_in_words;
-use crate::store::{Registry, RegistryEntry};
+use crate::store::{PreparedTree, Registry, RegistryEntry};
 use crate::venv::{self, ProjectLock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
@@ -179,9 +179,15 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
         registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
     registry.venvs = left;
     for entry in &gone {
-        guard.discard_prepared(&mut registry, &entry.id)?;
+        match guard.store.prepared(&entry.id) {
+            Ok(tree) => registry.pending_removals.extend(tree.map(PreparedTree::into_removal)),
+            Err(error) => guard.report.error(&error.to_string()),
+        }
     }
     guard.store.save_registry(&registry)?;
+    for entry in &gone {
+        guard.store.forget_prepared(&entry.id)?;
+    }
     for entry in gone {
         guard.report.data(format!(
             "{}: no longer guarded; {} is as it was",

@@ -4,7 +4,7 @@ use super::{Guard, GuardError};
 use crate::apt::{Transaction, predict};
 use crate::host::file::printable;
 use crate::inventory::Inventory;
-use crate::plan::{Phase, Plan, Until, Verdict};
+use crate::plan::{Decision, Phase, Plan, Until, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done, Job};
 use crate::report;
@@ -43,7 +43,7 @@ impl Guard {
         match plan.verdict() {
             Verdict::Allow => Ok(Verdict::Allow),
             Verdict::Block => {
-                self.record_block(&plan)?;
+                self.record_block(&plan);
                 Ok(Verdict::Block)
             }
             Verdict::Repair => self.prepare_for_dpkg(inventory, &plan, known, &now),
@@ -61,7 +61,7 @@ impl Guard {
         let acting = plan.decisions.iter().filter(|decision| decision.acts());
         let venvs = acting.filter_map(|decision| inventory.get(&decision.id));
         repair::refresh_recipes(&self.context(), venvs);
-        if !self.move_away(&mut inventory, plan, now)? {
+        if !self.move_away(&mut inventory, plan, now) {
             return Ok(Verdict::Block);
         }
         self.pin_during_dpkg(&mut inventory, plan, known)?;
@@ -69,16 +69,11 @@ impl Guard {
     }
 
     /// Rebuilds the venvs whose interpreter is removed. Where one fails, the removal is off.
-    fn move_away(
-        &self,
-        inventory: &mut Inventory,
-        plan: &Plan,
-        now: &Interpreters,
-    ) -> Result<bool, StoreError> {
+    fn move_away(&self, inventory: &mut Inventory, plan: &Plan, now: &Interpreters) -> bool {
         let before_dpkg = plan.decisions.iter().filter(|one| one.phase == Phase::BeforeDpkg);
         let jobs = Job::all(inventory.present(), before_dpkg);
         if jobs.is_empty() {
-            return Ok(true);
+            return true;
         }
         let (context, at_once) = (self.context(), self.config.at_once(None));
         let outcomes = repair::execute(&context, &mut inventory.registry, now, jobs, at_once);
@@ -88,16 +83,14 @@ impl Guard {
             .map(|outcome| outcome.id.as_str())
             .collect();
         if failed.is_empty() {
-            return Ok(true);
+            return true;
         }
         self.report.blocked_by_failure(plan, &failed);
         for decision in plan.decisions.iter().filter(|one| failed.contains(&one.id.as_str())) {
             let detail = "it could not be moved to the interpreter that stays";
-            self.store.record(
-                &Event::new(&decision.name, &decision.path.0, "blocked", detail).of(decision),
-            )?;
+            self.record_blocked(decision, detail.into());
         }
-        Ok(false)
+        false
     }
 
     /// Pins the venvs that the default interpreter will move away from. The record is written
@@ -157,12 +150,17 @@ impl Guard {
         }
     }
 
-    fn record_block(&self, plan: &Plan) -> Result<(), StoreError> {
+    fn record_block(&self, plan: &Plan) {
         for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
-            let detail = report::reasons_in_words(decision).join("; ");
-            let event = Event::new(&decision.name, &decision.path.0, "blocked", detail);
-            self.store.record(&event.of(decision))?;
+            self.record_blocked(decision, report::reasons_in_words(decision).join("; "));
         }
-        Ok(())
+    }
+
+    /// A block that cannot be recorded is a block all the same.
+    fn record_blocked(&self, decision: &Decision, detail: String) {
+        let event = Event::new(&decision.name, &decision.path.0, "blocked", detail);
+        if let Err(error) = self.store.record(&event.of(decision)) {
+            self.report.error(&format!("the history misses this block: {error}"));
+        }
     }
 }

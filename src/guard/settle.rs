@@ -155,8 +155,8 @@ impl Guard {
         self.prune(&mut inventory.registry, &[]);
         let outcomes = repair::execute(&context, &mut inventory.registry, now, jobs, at_once);
         let inventory = self.inventory_of(inventory.registry);
-        let acting = plan.decisions.iter().filter(|decision| decision.acts());
-        let ids: Vec<&str> = acting.map(|decision| decision.id.as_str()).collect();
+        let affected = plan.decisions.iter().filter(|one| one.remedy != Remedy::None);
+        let ids: Vec<&str> = affected.map(|decision| decision.id.as_str()).collect();
         report_unmanaged(&context, &inventory, &ids, now);
         all_good && outcomes.iter().all(|outcome| outcome.done.is_good())
     }

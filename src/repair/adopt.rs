@@ -322,22 +322,37 @@ impl Repair<'_, '_> {
                 let notes = [notes, tree.notes].concat();
                 RepairResult { notes, ..Done::Prepared { minor, path }.into() }
             }
-            Err(NotRebuilt { because, unfinished: false, state: Some(state) }) => {
-                self.recover(&state, &because, Vec::new())
-            }
             Err(NotRebuilt { because, unfinished: true, .. }) => {
                 Done::Unfinished { because }.into()
             }
-            Err(NotRebuilt { because, .. }) => Done::unchanged(because).into(),
+            Err(NotRebuilt { because, state, .. }) => {
+                let removal = match state.as_deref() {
+                    Some(JournalState::Preparing { aside, new: Some(new) }) => {
+                        Some(PendingRemoval::new(&aside.0, *new))
+                    }
+                    _ => None,
+                };
+                RepairResult { pending_removal: removal, ..Done::unchanged(because).into() }
+            }
         }
     }
 
     /// The tree that rests, if it is still what would be built; else it is discarded.
     fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
-        let Some(tree) = context.store.prepared(job.id())? else { return Ok((None, Vec::new())) };
+        let tree = match context.store.prepared(job.id()) {
+            Ok(Some(tree)) => tree,
+            Ok(None) => return Ok((None, Vec::new())),
+            // A record that cannot be read is none: the venv is rebuilt all the same.
+            Err(error) => return Ok((None, vec![format!("no prepared environment: {error}")])),
+        };
         let builder = Builder::installed(target, self.now);
-        match rested(context, job, target, &builder, tree.clone()) {
+        let found = if self.recorder.is_to_be_removed(tree.identity) {
+            Err("it is to be removed".into())
+        } else {
+            rested(context, job, target, &builder, tree.clone())
+        };
+        match found {
             Ok(prepared) => Ok((Some(prepared), Vec::new())),
             Err(why) => {
                 let removal = self.recorder.discard_prepared(job.id(), tree)?;
@@ -381,8 +396,12 @@ impl Repair<'_, '_> {
         match plan::fallback(&venv, self.job.decision.follows, self.now) {
             Some(Fallback::Pin) => return self.pin(&venv, Until::Rebuilt, Some(because), scope),
             Some(Fallback::Refresh) => {
-                // Should this fail, it is ended as what it is. A full disk is no reason not to.
-                let _ = self.job.begin(self.context, JournalState::Refreshing, &self.units());
+                // A state that knows of two trees ends in this refresh too, and says more. Should
+                // this fail, it is finished as what it is. A full disk is no reason not to.
+                if !self.context.store.has_journal(self.job.id()) {
+                    let state = JournalState::Refreshing;
+                    let _ = self.job.begin(self.context, state, &self.units());
+                }
                 let result = self.refresh(&venv);
                 return RepairResult { done: result.done.instead_of_a_rebuild(because), ..result };
             }

@@ -87,6 +87,10 @@ pub(super) fn run_and_record(
     recorder.charge(job.venv.uid, started.elapsed());
     if let Some(words) = outcome.in_words() {
         context.report.outcome(&job.entry.name, words, &outcome.notes);
+    } else {
+        for note in &outcome.notes {
+            context.report.note(&format!("{}: note: {note}", job.entry.name));
+        }
     }
     outcome
 }

@@ -93,9 +93,8 @@ impl Outcome {
             Done::Prepared { minor, path } => (
                 "prepared",
                 format!(
-                    "for Python {minor} at {}; `venvguard rebuild {}` swaps it in",
-                    printable(path),
-                    self.decision.name
+                    "for Python {minor} at {}; the same rebuild without --prepare swaps it in",
+                    printable(path)
                 ),
             ),
             Done::Pinned { minor, because, services, .. } => {

@@ -118,6 +118,8 @@ impl From<Halted<RebuildError>> for RebuildError {
 pub(super) struct Prepared {
     pub(super) tree: PreparedTree,
     pub(super) installed: Installed,
+    /// It was built earlier: much may have been written into the venv since.
+    pub(super) rested: bool,
 }
 
 /// How a new tree is made.
@@ -172,7 +174,7 @@ pub(super) fn prepare<'a>(
     let begun = preparing(Some(stage.identity));
     write(Some(stage.identity)).map_err(|error| NotRebuilt::at(&begun, &error.into()))?;
     match work.beside(&stage) {
-        Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed })),
+        Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed, rested: false })),
         Ok(false) => Ok(Build::InPlace(Box::new(work))),
         Err(error) => Err(NotRebuilt::at(&begun, &error)),
     }
@@ -194,7 +196,7 @@ pub(super) fn rested(
     let spec = InstallSpec::of(context, entry, venv).map_err(|reasons| reasons.join("; "))?;
     let old = crate::host::tree::identity(&venv.path).ok_or("there is no venv")?;
     match tree.built_for.difference(&built_for(builder, old, target, &spec, &installed)) {
-        None => Ok(Prepared { tree, installed }),
+        None => Ok(Prepared { tree, installed, rested: true }),
         Some(difference) => Err(difference.into()),
     }
 }

@@ -15,7 +15,7 @@ use crate::apt::marks;
 use crate::host::audit;
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
-use crate::host::tree::{self, Parent};
+use crate::host::tree::{self, Identity, Parent};
 use crate::owner::RelinkedName;
 use crate::plan::Until;
 use crate::python::Minor;
@@ -86,6 +86,11 @@ impl<'a> Recorder<'a> {
         self.context.store.save_registry(written.registry)
     }
 
+    /// Whether a tree is to be removed: it may be half removed already.
+    pub(super) fn is_to_be_removed(&self, identity: Identity) -> bool {
+        self.written().registry.pending_removals.iter().any(|one| one.identity == identity)
+    }
+
     /// Forgets a prepared tree that is worth nothing any more; the next sweep removes it.
     pub(super) fn discard_prepared(
         &self,
@@ -116,9 +121,9 @@ impl<'a> Recorder<'a> {
         if let Some(kept) = aside {
             entry.previous_trees.put_aside(kept);
         }
+        let older = note_in_entry(entry, outcome, config.keep_trees.get());
         // A tree that came back is nothing to go back to, whatever an earlier attempt recorded.
         entry.previous_trees.forget_gone();
-        let older = note_in_entry(entry, outcome, config.keep_trees.get());
         let after = entry.clone();
         let pending_removals: Vec<PendingRemoval> = removals.into_iter().chain(older).collect();
         if after != before || !pending_removals.is_empty() {
@@ -126,6 +131,12 @@ impl<'a> Recorder<'a> {
             let new: Vec<_> = pending_removals.iter().filter(|one| !known(one)).cloned().collect();
             registry.pending_removals.extend(new);
             store.save_registry(registry)?;
+        }
+        // What is to be removed is nothing to swap in.
+        if let Ok(Some(tree)) = store.prepared(&outcome.id) {
+            if pending_removals.iter().any(|one| one.identity == tree.identity) {
+                store.forget_prepared(&outcome.id)?;
+            }
         }
         let pinned = match &outcome.done {
             Done::Pinned { minor, .. } | Done::Restored { minor, pinned: true, .. } => {

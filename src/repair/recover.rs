@@ -12,8 +12,9 @@ use super::trees::{put_back, standing};
 use super::{Context, names};
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
+use crate::plan::Decision;
 use crate::python::Interpreters;
-use crate::store::{JournalEntry, JournalState, Registry};
+use crate::store::{JournalEntry, JournalState, PendingRemoval, Registry};
 use crate::venv::{self, NotAVenv, Venv};
 
 /// Finishes or undoes everything the journal holds. Afterwards every path holds a whole venv
@@ -117,11 +118,15 @@ fn recover_venv(
         return leave_alone(true);
     };
     if let (Step::LeaveAlone, Some(swap)) = (step, journal.state.swap()) {
-        let previous = swap.previous.clone();
+        let (previous, previous_path) = (swap.previous.clone(), swap.previous.path());
         if tree::identity(previous.path()) == Some(previous.identity) {
             let kept = printable(previous.path());
             report.note(&format!("{name}: the previous environment is kept at {kept}"));
             entry.previous_trees.put_aside(previous);
+            store.save_registry(registry)?;
+        }
+        if tree::identity(previous_path) == Some(swap.new) {
+            registry.pending_removals.push(PendingRemoval::new(previous_path, swap.new));
             store.save_registry(registry)?;
         }
         return leave_alone(false);
@@ -134,7 +139,7 @@ fn recover_venv(
         }
         other => other?,
     };
-    let (entry, decision) = (entry.clone(), journal.decision.clone());
+    let (entry, decision) = (entry.clone(), blaming(journal.decision.clone()));
     let job = Job { decision, entry, venv };
     let recorder = Recorder::new(context, registry);
     let outcome = run_and_record(&recorder, now, &job, Halt::of(journal), |repair: &Repair| {
@@ -142,6 +147,11 @@ fn recover_venv(
     });
     let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
     Ok(Recovered::Repaired(is_well))
+}
+
+/// What is down after an interruption went down because of the repair.
+fn blaming(decision: Decision) -> Decision {
+    Decision { were_up: decision.services.clone(), ..decision }
 }
 
 /// The venv, as what is done next needs it. Where nothing is at its path, or a half-built tree
@@ -188,7 +198,7 @@ mod tests {
     use super::*;
     use crate::host::Root;
     use crate::host::tree::{Identity, Parent, identity};
-    use crate::plan::{Decision, Policy, Remedy, Target, samples};
+    use crate::plan::{Policy, Remedy, Target, samples};
     use crate::python::Minor;
     use crate::report::Report;
     use crate::store::{Config, PathText, PreviousTree, Store, Swap};
@@ -316,6 +326,38 @@ mod tests {
         assert!(crash.registry.venvs[0].previous_trees.is_empty());
         let events = crash.store.history().unwrap().events;
         assert_eq!(events.last().unwrap().what, "failed", "it is told, and not only once");
+    }
+
+    #[test]
+    fn a_service_that_failed_on_the_new_tree_before_the_crash_did_not_fail_before() {
+        let crash = Crash::new();
+        let [new, old] = crash.identities();
+        let base = crash.venv.parent().unwrap().to_path_buf();
+        for path in ["run/systemd/system", "usr/bin", "proc"] {
+            std::fs::create_dir_all(base.join(path)).unwrap();
+        }
+        let script = "#!/bin/sh\nprintf 'LoadState=loaded\\nActiveState=failed\\nSubState=failed\\nType=simple\\nResult=exit-code\\n'\n";
+        std::fs::write(base.join("script"), script).unwrap();
+        let install = crate::host::Program::new("/usr/bin/install").arg("-m755");
+        install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
+        // The venv's path is a real one, whatever directory stands for the system.
+        let services = vec!["systemd:web.service".parse().unwrap()];
+        let decision = Decision { services, ..crash.decision() };
+        let venv = venv::inspect(&crash.root, &crash.venv).unwrap();
+        let entry = crash.registry.venvs[0].clone();
+        let root = Root::new(base);
+        let config = Config { service_timeout: 0, stable_for: 0, ..Config::default() };
+        let report = Report::for_command();
+        let context =
+            Context { root: &root, store: &crash.store, config: &config, report: &report };
+        let swap = crash.swap(old, new);
+        let state = JournalState::Swapping(swap);
+        for (blamed, decision) in [(false, decision.clone()), (true, blaming(decision))] {
+            let (entry, venv) = (entry.clone(), venv.clone());
+            let job = Job { decision, entry, venv };
+            let baseline = super::super::restart::Baseline::of_services(&context, &job);
+            assert_eq!(baseline.is_empty(), blamed, "{state:?}");
+        }
     }
 
     #[test]

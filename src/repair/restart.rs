@@ -31,6 +31,11 @@ impl Baseline {
         Self { failing, check_fails: false }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.failing.is_empty()
+    }
+
     /// And what the check says, which is asked where the venv works.
     pub(super) fn with_check(context: &Context, job: &Job) -> Self {
         let check_fails =

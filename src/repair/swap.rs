@@ -32,13 +32,19 @@ pub(super) fn swap_in(
     deadline: Deadline,
     halt: &mut Halt,
 ) -> Result<Rebuilt, NotRebuilt> {
-    let Prepared { tree, installed } = prepared;
+    let Prepared { tree, installed, rested } = prepared;
     let (root, owner) = (context.root, owner(context, &job.venv));
     let parent = Parent::of(&job.venv.path)?;
     let mut swap = swap_of(job, &tree);
     let preparing = tree.preparing();
     let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
     let pair = Pair::new(&job.venv, &owner, tree.path(), swap.minor);
+    if rested {
+        // What takes long is done while the services still run.
+        let all = pair.carry(root, Pass::All, deadline.left());
+        all.map_err(|error| failed(RebuildError::Carry(error)))?;
+        parent.sync_all().map_err(|error| failed(error.into()))?;
+    }
     let mut carried = Carried::default();
     let stopped = halt.while_stopped(context, job, &preparing, Triggers::GoOn, || {
         carried = pair.carry(root, Pass::Last, deadline.left()).map_err(RebuildError::Carry)?;
@@ -46,6 +52,9 @@ pub(super) fn swap_in(
         is_same.then_some(()).ok_or(RebuildError::Changed)
     });
     stopped.map_err(|halted| failed(halted.into()))?;
+    if parent.identity(name_of(&job.venv.path)) != Some(swap.previous.identity) {
+        return Err(failed(RebuildError::Changed));
+    }
     let mut notes = tree.notes.clone();
     swap.previous.holds_files |= !carried.left.is_empty();
     notes.extend(carried.notes.into_lines());

@@ -85,7 +85,9 @@ impl PreviousTrees {
 
     /// Drops those that somebody removed: they count for nothing.
     pub(crate) fn forget_gone(&mut self) {
-        self.0.retain(|one| tree::is_at(one.path(), one.identity));
+        // Where the directory that it lay in is away too, its file system may not be mounted.
+        let is_away = |path: &Path| !path.parent().is_some_and(Path::exists);
+        self.0.retain(|one| tree::is_at(one.path(), one.identity) || is_away(one.path()));
     }
 
     /// Takes out what is more than `at_most`; but nothing that holds files of its own.

@@ -253,6 +253,15 @@ fn the_plan_names_change_effect_and_remedy() {
 }
 
 #[test]
+fn a_block_that_cannot_be_recorded_blocks_all_the_same() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
+    system.write("/var/lib/venvguard/history.jsonl/x", "");
+    let said = system.hook("pre-install", MINOR_UPGRADE).expect(10);
+    assert!(said.stderr.contains("the history misses this block"), "{}", said.stderr);
+}
+
+#[test]
 fn policy_block_stops_apt_with_status_10_and_says_why() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);

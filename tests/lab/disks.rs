@@ -14,7 +14,7 @@ pub(crate) struct Disk {
 /// As harsh as ext4 can be: nothing reaches the disk by itself, and in no order.
 pub(crate) const EXT4: Disk = Disk {
     mkfs: &["mkfs.ext4", "-q", "-F", "-m", "0"],
-    mebibytes: 64,
+    mebibytes: 128,
     options: "loop,data=writeback,commit=300,noauto_da_alloc",
 };
 
