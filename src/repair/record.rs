@@ -267,3 +267,54 @@ fn is_another(one: &PendingRemoval) -> bool {
         None => Parent::of(one.path()).is_err_and(|error| error.kind() == ErrorKind::NotFound),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Root;
+    use crate::host::path_text::PathText;
+    use crate::plan::{Decision, Policy, samples};
+    use crate::report::Report;
+    use crate::store::{Config, Store};
+
+    #[test]
+    fn a_rollback_keeps_the_links_by_which_its_tree_was_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let (venv, aside) = (base.join("venv"), base.join(".venv.venvguard-x"));
+        for path in [&venv, &aside] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let [restored, other] = [&venv, &aside].map(|path| tree::identity(path).unwrap());
+        let root = Root::new(base.join("system"));
+        let (store, config) = (Store::new(&root), Config::default());
+        let report = Report::for_command();
+        let context = Context { root: &root, store: &store, config: &config, report: &report };
+        let path = |text: &str| PathText(text.into());
+        let link = RelinkedName {
+            name: path("python3"),
+            from: path("/usr/bin/python3"),
+            to: path("/usr/bin/python3.11"),
+        };
+        let mut registry = Registry::default();
+        let entry = registry.add(&venv, None, Policy::Auto).unwrap();
+        let id = entry.id.clone();
+        // As it lay aside before the trees changed places.
+        let known = PreviousTree::new(&aside, restored, true).with_links(vec![link.clone()]);
+        entry.previous_trees.put_aside(known);
+        let done = Done::Restored {
+            minor: Minor::new(3, 11),
+            previous: PreviousTree::new(&aside, other, true),
+            pinned: true,
+            because: None,
+        };
+        let decision = Decision { id: id.clone(), ..samples::decision() };
+        let (restarted, notes) = (Vec::new(), Vec::new());
+        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes };
+        let recorder = Recorder::new(&context, &mut registry);
+        recorder.record_outcome(&outcome, 0, Vec::new(), None).unwrap();
+        let entry = registry.get(&id).unwrap();
+        assert_eq!(entry.pin.as_ref().unwrap().links, [link]);
+        assert_eq!(entry.previous_trees.len(), 1);
+    }
+}
