@@ -49,7 +49,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("cli", "host::root", "it makes the paths that were typed normal"),
     ("cli", "host::user", "it refuses what only root may do"),
     ("cli", "owner", "it starts the tasks of an owner's process"),
-    ("cli::arguments", "venv::Relax", "an option's value"),
     ("cli::faults", "host::fault", "options that only a build for tests has"),
     ("cli::list", "host::tree", "show measures the previous environments itself"),
     ("cli::list", "host::user", "show names the owner itself"),
@@ -66,8 +65,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("cli::scan", "host::user", "it looks for the users' venvs itself"),
     ("cli::scan", "repair", "it looks for obstacles itself"),
     ("cli::scan", "venv", "it scans itself"),
-    ("plan", "clap", "a policy is an option's value"),
-    ("venv::relax", "clap", "it is an option's value"),
 ];
 
 /// Modules that import each other within one module of the house, by circle.

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::faults::Faults;
-use crate::plan::Policy;
+use crate::plan::{Policy, Relax};
 use crate::python::Minor;
 use crate::service::Service;
-use crate::venv::Relax;
 
 /// Keeps Python virtualenvs working across apt upgrades of Python.
 ///

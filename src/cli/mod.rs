@@ -11,6 +11,7 @@ mod plan;
 mod rebuild;
 mod register;
 mod scan;
+mod values;
 
 use std::process::ExitCode;
 

@@ -25,10 +25,12 @@ pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
 use crate::apt::Change;
 use crate::host::path_text::PathText;
 use crate::service::{Condition, Service};
+/// Part of a [`Wish`].
+pub(crate) use crate::venv::Relax;
 use crate::venv::Venv;
 
 /// What the administrator wants for a venv.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Policy {
     /// Repair whatever can be repaired; keep the old minor version where a rebuild is not ready.

@@ -4,14 +4,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 
 use super::text::PackageVersion;
 
 /// How far a distribution may move where its own version cannot be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Relax {
     /// 1.2.3 to 1.2.4
