@@ -123,23 +123,35 @@ mod tests {
         dir
     }
 
+    /// The restart of a venv out of which these units run.
+    fn restart_of(registry: &mut Registry, path: &str, units: &[&str]) -> Job {
+        let sample = samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
+        let venv = Venv { path: path.into(), ..sample };
+        let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
+        let services = units.iter().map(|unit| format!("systemd:{unit}").parse().unwrap());
+        let (id, remedy, services) = (entry.id.clone(), Remedy::Restart, services.collect());
+        Job { decision: Decision { id, remedy, services, ..samples::decision() }, entry, venv }
+    }
+
+    /// What a restart on a machine says and does.
+    fn restarted(dir: &tempfile::TempDir, jobs: &[(&str, &[&str])]) -> (Vec<Outcome>, String) {
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        let store = Store::new(&root);
+        let config = Config { stable_for: 0, ..Config::default() };
+        let report = Report::for_command();
+        let context = Context { root: &root, store: &store, config: &config, report: &report };
+        let mut registry = Registry::default();
+        let jobs =
+            jobs.iter().map(|(path, units)| restart_of(&mut registry, path, units)).collect();
+        let outcomes = execute(&context, &mut registry, &Interpreters::default(), jobs, 2);
+        assert!(store.open_journal().is_empty());
+        (outcomes, std::fs::read_to_string(dir.path().join("calls")).unwrap())
+    }
+
     #[test]
     fn a_service_that_was_left_alone_is_not_reported_as_restarted() {
         let ended = r"LoadState=loaded\nActiveState=inactive\nType=oneshot\nResult=success\n";
-        let dir = machine(ended);
-        let root = Root::new(dir.path().canonicalize().unwrap());
-        let store = Store::new(&root);
-        let mut registry = Registry::default();
-        let venv = crate::plan::samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
-        let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
-        let (config, report) = (Config::default(), Report::for_command());
-        let context = Context { root: &root, store: &store, config: &config, report: &report };
-        let services = vec!["systemd:backup.service".parse().unwrap()];
-        let id = entry.id.clone();
-        let decision = Decision { id, remedy: Remedy::Restart, services, ..samples::decision() };
-        let job = Job { decision, entry, venv };
-        let outcomes = execute(&context, &mut registry, &Interpreters::default(), vec![job], 1);
-        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        let (outcomes, calls) = restarted(&machine(ended), &[("/srv/a/venv", &["backup"])]);
         assert!(!calls.lines().any(|line| line.starts_with("restart")), "{calls}");
         assert_eq!(outcomes[0].restarted, []);
         assert!(outcomes[0].notes[0].contains("is left alone: "), "{outcomes:?}");
@@ -148,30 +160,11 @@ mod tests {
     #[test]
     fn venvs_that_are_only_restarted_share_one_transaction() {
         let running = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\nResult=success\n";
-        let dir = machine(running);
-        let root = Root::new(dir.path().canonicalize().unwrap());
-        let store = Store::new(&root);
-        let mut registry = Registry::default();
-        let (config, report) =
-            (Config { stable_for: 0, ..Config::default() }, Report::for_command());
-        let context = Context { root: &root, store: &store, config: &config, report: &report };
-        let mut jobs = Vec::new();
-        for (path, units) in [("/srv/a/venv", &["web", "db"][..]), ("/srv/b/venv", &["web"])] {
-            let sample = samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
-            let venv = Venv { path: path.into(), ..sample };
-            let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
-            let services =
-                units.iter().map(|unit| format!("systemd:{unit}").parse().unwrap()).collect();
-            let (id, remedy) = (entry.id.clone(), Remedy::Restart);
-            let decision = Decision { id, remedy, services, ..samples::decision() };
-            jobs.push(Job { decision, entry, venv });
-        }
-        let outcomes = execute(&context, &mut registry, &Interpreters::default(), jobs, 2);
-        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        let jobs = [("/srv/a/venv", &["web", "db"][..]), ("/srv/b/venv", &["web"])];
+        let (outcomes, calls) = restarted(&machine(running), &jobs);
         let restarts: Vec<&str> =
             calls.lines().filter(|line| line.starts_with("restart")).collect();
         assert_eq!(restarts, ["restart -- db.service web.service"], "{calls}");
         assert_eq!(outcomes.iter().map(|one| one.restarted.len()).collect::<Vec<_>>(), [2, 1]);
-        assert!(store.open_journal().is_empty());
     }
 }
