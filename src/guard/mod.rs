@@ -116,18 +116,6 @@ impl Guard {
         repair::recover(&self.context(), registry, now)
     }
 
-    /// Forgets the prepared tree of a venv; the next sweep removes it.
-    pub(crate) fn discard_prepared(
-        &self,
-        registry: &mut Registry,
-        id: &str,
-    ) -> Result<(), StoreError> {
-        let Some(tree) = self.store.prepared(id)? else { return Ok(()) };
-        registry.pending_removals.push(tree.into_removal());
-        self.store.save_registry(registry)?;
-        self.store.forget_prepared(id)
-    }
-
     /// Removes the previous environments that are too many or too old, all those of the
     /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
     /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
@@ -155,19 +143,16 @@ impl Guard {
             }
             pending_removals.extend(gone);
         }
-        for id in registry.venvs.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>() {
-            let is_old = match self.store.prepared(&id) {
-                Ok(Some(tree)) => tree.at < oldest || named.contains(&id),
-                Ok(None) => false,
-                Err(error) => {
-                    self.report.error(&error.to_string());
-                    false
+        let ids: Vec<String> = registry.venvs.iter().map(|entry| entry.id.clone()).collect();
+        for id in ids.iter().filter(|id| !self.store.has_journal(id)) {
+            let discarded = match self.store.prepared(id) {
+                Ok(Some(tree)) if tree.at < oldest || named.contains(id) => {
+                    self.store.discard_prepared(registry, id, tree).map(drop)
                 }
+                other => other.map(drop),
             };
-            if is_old && !self.store.has_journal(&id) {
-                if let Err(error) = self.discard_prepared(registry, &id) {
-                    self.report.error(&error.to_string());
-                }
+            if let Err(error) = discarded {
+                self.report.error(&error.to_string());
             }
         }
         // A tree that is half removed must not be gone back to.

@@ -97,11 +97,7 @@ impl<'a> Recorder<'a> {
         id: &str,
         tree: PreparedTree,
     ) -> Result<PendingRemoval, StoreError> {
-        let (removal, mut written) = (tree.into_removal(), self.written());
-        written.registry.pending_removals.push(removal.clone());
-        self.context.store.save_registry(written.registry)?;
-        self.context.store.forget_prepared(id)?;
-        Ok(removal)
+        self.context.store.discard_prepared(self.written().registry, id, tree)
     }
 
     /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done

@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{JournalState, PathText, PendingRemoval, Store, StoreError};
+use super::{JournalState, PathText, PendingRemoval, Registry, Store, StoreError};
 use crate::host::path_text;
 use crate::host::{clock, tree};
 use crate::plan::Target;
@@ -93,6 +93,21 @@ impl Store {
 
     pub(crate) fn save_prepared(&self, id: &str, tree: &PreparedTree) -> Result<(), StoreError> {
         self.save(&name(id), tree)
+    }
+
+    /// Lets a prepared tree that is worth nothing any more be removed. The registry names it
+    /// before its record is gone.
+    pub(crate) fn discard_prepared(
+        &self,
+        registry: &mut Registry,
+        id: &str,
+        tree: PreparedTree,
+    ) -> Result<PendingRemoval, StoreError> {
+        let removal = tree.into_removal();
+        registry.pending_removals.push(removal.clone());
+        self.save_registry(registry)?;
+        self.forget_prepared(id)?;
+        Ok(removal)
     }
 
     pub(crate) fn forget_prepared(&self, id: &str) -> Result<(), StoreError> {
