@@ -83,27 +83,36 @@ pub(super) enum RestartScope {
 }
 
 impl Repair<'_, '_> {
+    /// Why nothing is begun: what an earlier run left comes first.
+    fn interrupted(&self) -> Option<RepairResult> {
+        self.context.store.has_journal(self.job.id()).then(|| {
+            let because = "an interrupted repair of it is not ended yet".to_string();
+            Done::Unfinished { because }.into()
+        })
+    }
+
+    /// Does something that is in the journal first.
+    fn begun(&self, state: JournalState, work: impl FnOnce() -> RepairResult) -> RepairResult {
+        match self.job.begin(self.context, state, &self.units()) {
+            Ok(()) => work(),
+            Err(error) => Done::unchanged(error.to_string()).into(),
+        }
+    }
+
     /// Carries out what is decided.
     pub(super) fn run(&self) -> RepairResult {
-        let (job, context) = (self.job, self.context);
-        if context.store.has_journal(job.id()) {
-            let because = "an interrupted repair of it is not ended yet".to_string();
-            return Done::Unfinished { because }.into();
+        let job = self.job;
+        if let Some(unfinished) = self.interrupted() {
+            return unfinished;
         }
         if job.decision.target().is_none() {
             self.baseline();
         }
-        let begin = |state| {
-            let begun = job.begin(context, state, &self.units());
-            begun.map_err(|error| Box::new(Done::unchanged(error.to_string()).into()))
-        };
         let result = match &job.decision.remedy {
             Remedy::None | Remedy::Impossible => Done::Nothing.into(),
             Remedy::Restart if job.services().is_empty() => Done::Nothing.into(),
-            Remedy::Restart => begin(JournalState::Restarting)
-                .map_or_else(|failed: Box<RepairResult>| *failed, |()| self.restart_unchanged()),
-            Remedy::Refresh => begin(JournalState::Refreshing)
-                .map_or_else(|failed: Box<RepairResult>| *failed, |()| self.refresh(&job.venv)),
+            Remedy::Restart => self.begun(JournalState::Restarting, || self.restart_unchanged()),
+            Remedy::Refresh => self.begun(JournalState::Refreshing, || self.refresh(&job.venv)),
             Remedy::Pin { until, outdated, .. } => {
                 let scope = if *outdated { RestartScope::All } else { RestartScope::Stopped };
                 let reasons = || report::reasons_in_words(&job.decision).join("; ");
@@ -152,7 +161,7 @@ impl Repair<'_, '_> {
                 Ok(restarted) => RepairResult { notes: restarted.notes, ..Done::Nothing.into() },
                 Err(because) => Done::unchanged(because).into(),
             },
-            Step::SwapBack => self.swap_back(swap, state, because.into(), Vec::new()),
+            Step::SwapBack => self.swap_back(swap, state, because.into()),
             Step::PutBack => match put_back(self.job.entry.path(), swap) {
                 Ok(()) => self.keep_previous(swap, state, because),
                 Err(error) => Done::not_put_back(because, &error).into(),
@@ -175,10 +184,6 @@ impl Repair<'_, '_> {
     ) -> RepairResult {
         let step = states::next(state, standing(self.job.entry.path(), state));
         let result = match step {
-            Step::SwapBack => {
-                let Some(swap) = state.swap() else { return Done::Nothing.into() };
-                return self.swap_back(swap, state, because.into(), notes);
-            }
             Step::Abandon => self.fall_back(because.into(), RestartScope::Stopped),
             step => self.go_on(step, state, because),
         };
@@ -295,9 +300,8 @@ impl Repair<'_, '_> {
     pub(super) fn prepare_only(&self) -> RepairResult {
         let (context, job) = (self.context, self.job);
         let Some(target) = job.decision.target() else { return Done::Nothing.into() };
-        if context.store.has_journal(job.id()) {
-            let because = "an interrupted repair of it is not ended yet".to_string();
-            return Done::Unfinished { because }.into();
+        if let Some(unfinished) = self.interrupted() {
+            return unfinished;
         }
         self.progress.step(&format!("building for {}", target.minor));
         let built = self.resting(target).and_then(|(prepared, notes)| {

@@ -64,9 +64,8 @@ pub(super) fn run_and_record(
     repair: impl FnOnce(&Repair) -> RepairResult,
 ) -> Outcome {
     let context = recorder.context;
-    let progress = context.report.progress(&job.entry.name);
+    let progress = &context.report.progress(&job.entry.name);
     let started = Stopwatch::start();
-    let progress = &progress;
     let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
     let discarded = RefCell::default();
     let one = Repair { context, recorder, now, job, progress, baseline, users, halt, discarded };

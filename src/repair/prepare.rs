@@ -22,7 +22,7 @@ use crate::host::Program;
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine::{self, Overlay};
-use crate::host::tree::{Identity, Parent};
+use crate::host::tree::{self, Identity, Parent};
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
 use crate::plan::Target;
@@ -189,12 +189,12 @@ pub(super) fn rested(
     tree: PreparedTree,
 ) -> Result<Prepared, String> {
     let Job { entry, venv, .. } = job;
-    if crate::host::tree::identity(tree.path()) != Some(tree.identity) {
+    if tree::identity(tree.path()) != Some(tree.identity) {
         return Err("it is gone".into());
     }
     let installed = Installed::of(context.root, venv);
     let spec = InstallSpec::of(context, entry, venv).map_err(|reasons| reasons.join("; "))?;
-    let old = crate::host::tree::identity(&venv.path).ok_or("there is no venv")?;
+    let old = tree::identity(&venv.path).ok_or("there is no venv")?;
     match tree.built_for.difference(&built_for(builder, old, target, &spec, &installed)) {
         None => Ok(Prepared { tree, installed, rested: true }),
         Some(difference) => Err(difference.into()),

@@ -41,10 +41,9 @@ impl Repair<'_, '_> {
         swap: &Swap,
         state: &JournalState,
         because: String,
-        mut notes: Vec<String>,
     ) -> RepairResult {
         self.progress.step("putting the previous environment back");
-        let (mut halt, mut result) = (self.halt.borrow_mut(), None);
+        let (mut halt, mut result, mut notes) = (self.halt.borrow_mut(), None, Vec::new());
         let partial = states::is_partial(state);
         let stopped = halt.while_stopped(self.context, self.job, state, Triggers::GoOn, || {
             // Once it is back, there is nothing more to be done in the right order.

@@ -176,7 +176,7 @@ impl<'a> Recorder<'a> {
 }
 
 /// What an outcome changes about what is registered. Returns those of the trees that were put
-/// aside which now are more than are previous.
+/// aside which now are more than are kept.
 fn note_in_entry(
     entry: &mut RegistryEntry,
     outcome: &Outcome,
