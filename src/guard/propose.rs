@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Guard;
 use crate::inventory::{Asked, Inventory, declared_services, facts, healths, subject};
 use crate::plan::{
-    self, Decision, Facts, Phase, Plan, Questions, RepairFor, Request, State, Target, Wish,
+    self, Decision, Facts, Phase, Plan, Questions, RepairFor, Request, State, Subject, Target, Wish,
 };
 use crate::python::Interpreters;
 use crate::repair::{self, Job, RollbackError};
@@ -44,26 +44,26 @@ impl Guard {
         whom: RepairFor,
     ) -> Vec<Decision> {
         let healths = healths(&self.context(), inventory, now);
-        let unwell: Vec<(&RegistryEntry, &Venv, State)> = inventory
+        let subjects: Vec<(Subject, State)> = inventory
             .entries()
             .zip(healths)
-            .filter_map(|((entry, venv), health)| Some((entry, venv.as_ref().ok()?, health.state)))
+            .filter_map(|((entry, venv), health)| {
+                Some((subject(entry, venv.as_ref().ok()?), health.state))
+            })
             .collect();
-        let asked: Vec<Asked> = unwell
+        let asked: Vec<Asked> = subjects
             .iter()
-            .map(|(entry, venv, state)| {
-                let subject = subject(entry, venv);
-                let questions = plan::questions_of_repair(&subject, *state, whom);
-                asked(entry, venv, questions, now, wish)
+            .map(|(subject, state)| {
+                asked(subject, plan::questions_of_repair(subject, *state, whom), now, wish)
             })
             .collect();
         let facts = facts(&self.context(), inventory, &asked, None);
         let none = Facts::default();
-        unwell
-            .into_iter()
-            .filter_map(|(entry, venv, state)| {
-                let facts = facts.get(&entry.id).unwrap_or(&none);
-                plan::repair(&subject(entry, venv), state, facts, now, wish, whom)
+        subjects
+            .iter()
+            .filter_map(|(subject, state)| {
+                let facts = facts.get(&subject.id).unwrap_or(&none);
+                plan::repair(subject, *state, facts, now, wish, whom)
             })
             .collect()
     }
@@ -76,20 +76,24 @@ impl Guard {
         now: &Interpreters,
         wish: Wish,
     ) -> Vec<Decision> {
-        let venvs: Vec<_> = ids.iter().filter_map(|id| inventory.get(id)).collect();
-        let questions = Questions { readiness: true, services: true };
-        let asked: Vec<Asked> = venvs
+        let subjects: Vec<Subject> = ids
             .iter()
-            .filter(|(_, venv)| venv.base.is_debian)
-            .map(|(entry, venv)| asked(entry, venv, questions, now, wish))
+            .filter_map(|id| inventory.get(id))
+            .map(|(entry, venv)| subject(entry, venv))
+            .collect();
+        let questions = Questions { readiness: true, services: true };
+        let asked: Vec<Asked> = subjects
+            .iter()
+            .filter(|subject| subject.venv.base.is_debian)
+            .map(|subject| asked(subject, questions, now, wish))
             .collect();
         let facts = facts(&self.context(), inventory, &asked, None);
         let none = Facts::default();
-        venvs
-            .into_iter()
-            .map(|(entry, venv)| {
-                let facts = facts.get(&entry.id).unwrap_or(&none);
-                plan::request(&subject(entry, venv), Request::Rebuild(wish), facts, now)
+        subjects
+            .iter()
+            .map(|subject| {
+                let facts = facts.get(&subject.id).unwrap_or(&none);
+                plan::request(subject, Request::Rebuild(wish), facts, now)
             })
             .collect()
     }
@@ -120,17 +124,11 @@ impl Guard {
 }
 
 /// What is asked about a venv that is rebuilt as somebody wishes.
-fn asked(
-    entry: &RegistryEntry,
-    venv: &Venv,
-    questions: Questions,
-    now: &Interpreters,
-    wish: Wish,
-) -> Asked {
-    let follows = entry.pin.is_some() || venv.follows();
-    let target = Target::asked_for(venv, follows, now, wish.python);
-    Asked { id: entry.id.clone(), questions, target: target.map(|target| target.minor) }
+fn asked(subject: &Subject, questions: Questions, now: &Interpreters, wish: Wish) -> Asked {
+    let target = Target::asked_for(&subject.venv, subject.follows(), now, wish.python);
+    Asked { id: subject.id.clone(), questions, target: target.map(|target| target.minor) }
 }
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -73,6 +73,11 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
+    /// Whether it belongs on the default interpreter, though it may be pinned now.
+    pub(crate) fn follows(&self) -> bool {
+        self.pinned || self.venv.follows()
+    }
+
     /// The decision that nothing is done.
     fn undecided(&self) -> Decision {
         Decision {
@@ -84,7 +89,7 @@ impl Subject {
             change: None,
             remedy: Remedy::None,
             phase: Phase::Now,
-            follows: self.pinned || self.venv.follows(),
+            follows: self.follows(),
             pin_during_dpkg: false,
             services: Vec::new(),
             were_up: Vec::new(),
