@@ -137,7 +137,7 @@ fn resume(guard: &Guard) -> anyhow::Result<Exit> {
     })
 }
 
-/// What apt's hook has done for an ordinary user, as him and after everything else.
+/// What apt's hook has done for an ordinary user, as them and after everything else.
 fn settle_own(guard: &Guard) -> anyhow::Result<Exit> {
     if guard.root.user().is_none() {
         anyhow::bail!("this is done for ordinary users only");
@@ -170,7 +170,7 @@ fn need_root(guard: &Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An ordinary user registers where the administrator lets him.
+/// An ordinary user registers where the administrator lets them.
 fn require_allowed(guard: &Guard) -> anyhow::Result<()> {
     let Some(uid) = guard.root.user() else { return Ok(()) };
     let person = user::by_uid(&guard.root, uid);

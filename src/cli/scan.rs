@@ -44,7 +44,7 @@ pub(super) fn scan(
     let _lock = register.then(|| guard.lock()).transpose()?;
     let mut registry = guard.registry()?;
     let mut found = Vec::new();
-    // An ordinary user's venvs are in his home.
+    // An ordinary user's venvs are in their home.
     let home = guard.root.user().map(|uid| vec![user::own_home(&guard.root, uid)]);
     let dirs = home.as_deref().filter(|_| dirs.is_empty()).unwrap_or(dirs);
     for one in venv::scan(&guard.root, dirs).found {

@@ -1,8 +1,8 @@
 //! The venvs that ordinary users have guarded, after the system's.
 //!
-//! Whatever is a user's is read and done by a process of his own: this program once more,
-//! started as him by the launcher, with nothing of ours and for a limited time. Root opens no
-//! file of his, not even to see whether he has any venv, and believes nothing of what the
+//! What belongs to a user is read and done by a process of theirs: this program once more,
+//! started as them by the launcher, with nothing of ours and for a limited time. Root opens no
+//! file of theirs, not even to see whether they have a venv, and believes nothing of what the
 //! process says: it is shown, escaped and cut short, and that is all.
 
 use std::path::Path;
@@ -31,7 +31,7 @@ const LINES: usize = 40;
 const LENGTH: usize = 400;
 
 impl Guard {
-    /// Whether this user may have venvs of his own guarded.
+    /// Whether this user may have venvs of their own guarded.
     pub(crate) fn is_allowed(&self, person: &User) -> bool {
         let users = &self.config.users;
         let is_named = |name: &String| match name.strip_prefix('@') {
@@ -41,7 +41,7 @@ impl Guard {
         users.enabled && users.allow.as_ref().is_none_or(|allow| allow.iter().any(is_named))
     }
 
-    /// Lets the venvs of each user who may have some be brought in line, as him. Nothing that
+    /// Lets the venvs of each user who may have some be brought in line, as them. Nothing that
     /// goes wrong there is any concern of the system's.
     pub(super) fn settle_users(&self) {
         if !self.root.is_system() || self.root.user().is_some() || !self.config.users.enabled {

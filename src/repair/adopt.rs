@@ -175,7 +175,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// After a failure: what is next is told by the state in the journal and by the disk.
+    /// After a failure: the state in the journal and the disk say what is next.
     pub(super) fn recover(
         &self,
         state: &JournalState,

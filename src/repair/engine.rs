@@ -19,7 +19,7 @@ const WHEELS: &str = "/usr/share/python-wheels";
 /// Where a system-wide uv is looked for.
 const UV: [&str; 3] = ["/usr/bin/uv", "/usr/local/bin/uv", "/opt/uv/bin/uv"];
 
-/// Where somebody's own uv is looked for, in his home: uv's installer and pipx put it there, cargo there.
+/// Where somebody's own uv is looked for, in their home: uv's installer and pipx put it there, cargo there.
 const OWN_UV: [&str; 2] = [".local/bin/uv", ".cargo/bin/uv"];
 
 /// Debian's python3-pip.

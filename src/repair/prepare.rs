@@ -281,9 +281,8 @@ impl Work<'_> {
         smoke::smoke(self.context.root, &self.owner, &self.venv().path, modules, overlays, limit)
     }
 
-    /// The new tree has to do what the old one did, which is asked where it does less. An
-    /// old tree that does not even start sets no standard but that the new one starts: what
-    /// fails is told then.
+    /// Compares with the old tree only if the new one fails something. Where the old tree does not
+    /// start at all, what the new one fails is reported, and accepted.
     pub(super) fn compare(
         &self,
         before: impl FnOnce() -> Result<smoke::Failures, String>,
@@ -360,7 +359,7 @@ impl Work<'_> {
                 }
                 Err(error) => self.tree.notes.push(error.to_string()),
             }
-            // The next one would have no time, and that be the reason that is told.
+            // The next one would have no time, and report that as the reason.
             if self.deadline.has_passed() {
                 break;
             }

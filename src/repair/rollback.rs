@@ -1,4 +1,4 @@
-//! Back to the previous environment a rebuild, because somebody wants it.
+//! Restores a previous environment, because somebody asks for it.
 
 use std::io;
 use std::path::Path;

@@ -196,7 +196,7 @@ fn cannot_be_carried(root: &Root, venv: &Venv, looked: Looked) -> Vec<String> {
     others.chain(no_room(&root.at(&venv.path), measured.bytes)).collect()
 }
 
-/// An ordinary user may have been given a venv in a directory that is not his.
+/// An ordinary user may have been given a venv in a directory that is not theirs.
 fn not_writable(path: &Path) -> Option<String> {
     let dir = path.parent()?;
     let error = rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).err()?;

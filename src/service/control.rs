@@ -13,7 +13,7 @@ use crate::host::Root;
 pub(crate) type Outcomes = Vec<(Service, Result<Outcome, ServiceError>)>;
 
 /// Whether a service is one of those that are asked and told for whom we work: the units of
-/// his own for an ordinary user, the system's for root.
+/// their own for an ordinary user, the system's for root.
 pub(crate) fn require_trusted(root: &Root, service: &Service) -> Result<(), ServiceError> {
     match (root.user().is_some(), service.manager().is_users_own()) {
         (true, true) | (false, false) => Ok(()),

@@ -1,4 +1,4 @@
-//! What goes wrong with services, whoever manages them.
+//! What goes wrong with services, with any manager.
 
 use std::error::Error;
 use std::sync::Arc;

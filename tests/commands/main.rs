@@ -313,7 +313,7 @@ fn apts_own_dry_run_changes_nothing() {
 }
 
 #[test]
-fn an_upgrade_that_moves_python_keeps_an_pinned_venv_with_its_minor() {
+fn an_upgrade_that_moves_python_keeps_a_pinned_venv_with_its_minor() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     for _ in 0..2 {

@@ -44,7 +44,7 @@ pub(crate) fn place(cgroup: &[u8], prefix: &[u8]) -> CgroupOwner {
     }
 }
 
-/// A unit below a user's manager; his number is the one that logind gave his slice.
+/// A unit below a user's manager; their number is the one that logind gave their slice.
 fn user_unit<'a>(
     uid: &str,
     slices: &[&[u8]],
@@ -125,7 +125,7 @@ mod tests {
     fn a_users_unit_never_is_the_systems() {
         let manager = "0::/user.slice/user-1000.slice/user@1000.service";
         assert_eq!(read(&format!("{manager}/app.slice/app.service\n")), "1000:app.service");
-        // Made by the user in the cgroup that is his.
+        // Made by the user in the cgroup that is theirs.
         let forged = format!("{manager}/app.slice/x.scope/system.slice/ssh.service\n");
         assert_eq!(read(&forged), "");
         assert_eq!(read(&format!("{manager}/system.slice/ssh.service\n")), "1000:ssh.service");

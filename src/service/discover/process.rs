@@ -109,7 +109,7 @@ impl Processes {
     }
 
     /// Whoever shares a process' memory can keep root from reading its command line, its
-    /// environment and its maps for as long as he likes. Then nothing more of his is read.
+    /// environment and its maps for as long as they like. Then nothing more of theirs is read.
     fn read_all(&mut self, reader: &Reader, mut pids: VecDeque<u32>) {
         let (mut patience, whole) = if weakened(Weakness::WaitForProcesses) {
             (Duration::MAX, Deadline::after(Duration::MAX))

@@ -17,7 +17,7 @@ const DIRS: [&str; 9] = [
     "/run/systemd/generator.late",
 ];
 
-/// Where a user's units lie: `~` is his home, `$` the directory of his session.
+/// Where a user's units lie: `~` is their home, `$` the directory of their session.
 const USER_DIRS: [&str; 11] = [
     "~/.config/systemd/user.control",
     "$/systemd/transient",

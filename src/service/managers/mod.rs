@@ -20,8 +20,8 @@ use super::discover::process::Processes;
 use super::error::{NameError, ServiceError};
 use crate::host::{Root, file, redacted};
 
-/// Every manager that venvguard knows. What is to be restarted is told to them in this order,
-/// what is to be stopped in the reverse one.
+/// Every manager that venvguard knows, in the order in which services are started and restarted.
+/// They are stopped in the reverse one.
 pub(super) const MANAGERS: &[&dyn Manager] = &[
     &systemd::Systemd::System,
     &systemd::Systemd::User,
@@ -42,7 +42,7 @@ const WORD_LENGTH: usize = 400;
 
 /// A service manager. Its services go by the names that it knows them by.
 ///
-/// What is to be done is told to several services at once, so that a manager that knows an order
+/// Each command is for several services at once, so that a manager that knows an order
 /// among them keeps it. There is one result for each name, in the order of the names.
 pub(crate) trait Manager: Sync {
     /// What stands in front of its services' names: `systemd` of `systemd:web.service`.

@@ -157,7 +157,7 @@ impl Runit {
     }
 }
 
-/// The directory of a service, by which `sv` is told of it: its own search path can be changed.
+/// The directory of a service, by which `sv` knows it: its own search path can be changed.
 fn dir_of(root: &Root, name: &str) -> Option<PathBuf> {
     DIRS.map(|dir| Path::new(dir).join(name)).into_iter().find(|dir| root.at(dir).is_dir())
 }
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
     use crate::service::discover::process::tests::FakeProc;
 
-    /// A machine whose `sv` notes what it is told. It answers by what is in `state/NAME`, which
+    /// A machine whose `sv` notes its commands. It answers by what is in `state/NAME`, which
     /// an order replaces by `after/NAME`, where there is that.
     fn machine(states: &[(&str, &str, &str)]) -> FakeProc {
         let machine = FakeProc::new();

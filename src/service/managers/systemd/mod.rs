@@ -1,4 +1,4 @@
-//! systemd, asked and told by `systemctl`: the system's, and for an ordinary user his own.
+//! systemd, asked and told by `systemctl`: the system's, and for an ordinary user their own.
 
 #[cfg(test)]
 mod input;
