@@ -46,8 +46,6 @@ const PARSES_ARGUMENTS: &str = "cli";
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("cli", "host::confine", "it is the launcher of processes of other users"),
     ("cli", "host::file::usual_umask", "it starts the program"),
-    ("cli", "host::root", "it makes the paths that were typed normal"),
-    ("cli", "host::user", "it refuses what only root may do"),
     ("cli", "owner", "it starts the tasks of an owner's process"),
     ("cli::faults", "host::fault", "options that only a build for tests has"),
     ("cli::list", "host::tree", "show measures the previous environments itself"),
@@ -56,9 +54,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("cli::list", "venv", "show reads the venv itself"),
     ("cli::plan", "host::file::open_untrusted", "it opens the list that was named"),
     ("cli::plan", "repair", "it lists the user files of a rebuild itself"),
-    ("cli::rebuild", "host::lock", "it holds guard's lock"),
-    ("cli::rebuild", "repair", "it makes the jobs itself"),
-    ("cli::rebuild", "venv", "it tells a missing venv itself"),
     ("cli::register", "host::command", "it looks for the check's program itself"),
     ("cli::register", "repair", "it keeps the recipe itself"),
     ("cli::register", "venv", "it inspects the venv itself"),

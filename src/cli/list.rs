@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use super::{Exit, chosen, may_change, no_venv};
-use crate::guard::Guard;
+use super::{Exit, no_venv};
+use crate::guard::{Guard, chosen};
 use crate::host::file::printable;
 use crate::host::{redacted, tree, user};
 use crate::inventory::{Inventory, healths};
@@ -64,7 +64,7 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
 pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
     let inventory = guard.inventory()?;
     // Whoever looks at the venvs as who keeps them sees to it that they can be made again.
-    if may_change(guard) && guard.store.is_used() {
+    if guard.may_change() && guard.store.is_used() {
         if let Ok(_lock) = guard.store.lock(Duration::ZERO) {
             let venvs = inventory.present();
             repair::refresh_recipes(&guard.context(), venvs);

@@ -17,11 +17,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::guard::{Guard, GuardError, Settled};
-use crate::host::{Root, confine, user};
+use crate::guard::{AskError, Guard, GuardError, Settled};
+use crate::host::{Root, confine};
 use crate::owner;
 use crate::report::Report;
-use crate::store::{Registry, RegistryEntry, Store, StoreError};
+use crate::store::{Store, StoreError};
 use arguments::{Arguments, Command};
 
 /// How the program ends. Only [`Exit::Blocked`] stops apt.
@@ -79,8 +79,8 @@ fn is_the_systems(command: &Command) -> bool {
 
 /// What can be done about an error of the store's.
 fn advice(root: &Root, error: &anyhow::Error) -> Option<String> {
-    let error = match error.downcast_ref::<GuardError>() {
-        Some(GuardError::Store(error)) => error,
+    let error = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(GuardError::Store(error)), _) | (_, Some(AskError::Store(error))) => error,
         _ => error.downcast_ref::<StoreError>()?,
     };
     Store::new(root).advice(error)
@@ -126,7 +126,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
 
 /// Ends what a crash, a kill or a missing Post-Invoke left.
 fn resume(guard: &Guard) -> anyhow::Result<Exit> {
-    need_root(guard)?;
+    guard.require_root()?;
     Ok(match guard.resume()? {
         Settled::Nothing => {
             guard.report.note("nothing was left to do");
@@ -145,7 +145,6 @@ fn settle_own(guard: &Guard) -> anyhow::Result<Exit> {
     if !guard.store.is_used() {
         return Ok(Exit::Done);
     }
-    confine::step_back();
     Ok(match guard.settle_own()? {
         Settled::Nothing | Settled::Done => Exit::Done,
         Settled::Attention | Settled::Later => Exit::Attention,
@@ -162,80 +161,10 @@ fn confined(report: &Report, specification: &str, program: &[std::ffi::OsString]
     Exit::NotLaunched
 }
 
-/// Commands that change what root keeps say so before anything is tried.
-fn need_root(guard: &Guard) -> anyhow::Result<()> {
-    if !may_change(guard) {
-        anyhow::bail!("only root can do this; nothing was changed (try `sudo venvguard …`)");
-    }
-    Ok(())
-}
-
-/// An ordinary user registers where the administrator lets them.
-fn require_allowed(guard: &Guard) -> anyhow::Result<()> {
-    let Some(uid) = guard.root.user() else { return Ok(()) };
-    let person = user::by_uid(&guard.root, uid);
-    if guard.config.users.enabled && person.is_none_or(|person| guard.is_allowed(&person)) {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "the administrator does not let you have venvs of your own guarded (`users` in /etc/venvguard/config.toml); nothing was registered"
-    );
-}
-
-/// Whether what is kept is the caller's to change.
-fn may_change(guard: &Guard) -> bool {
-    !guard.root.is_system() || guard.root.user().is_some() || rustix::process::geteuid().is_root()
-}
-
 /// Says that there is nothing, and where there may be something.
 fn no_venv(guard: &Guard) {
     guard.report.note("no venv is registered (see `venvguard scan`)");
     if guard.root.user().is_some() {
         guard.report.hint("`--system` shows those that root has registered");
     }
-}
-
-/// The entries that names, paths, ids or globs stand for; each has to stand for one at least.
-fn chosen<'a>(registry: &'a Registry, wanted: &[String]) -> anyhow::Result<Vec<&'a RegistryEntry>> {
-    let mut entries: Vec<&RegistryEntry> = Vec::new();
-    for word in wanted {
-        let found = matching(registry, word)?;
-        if found.is_empty() {
-            anyhow::bail!(
-                "no registered venv is called {word:?}, or lies there (see `venvguard list`)"
-            );
-        }
-        for entry in found {
-            if !entries.iter().any(|known| known.id == entry.id) {
-                entries.push(entry);
-            }
-        }
-    }
-    Ok(entries)
-}
-
-fn matching<'a>(registry: &'a Registry, word: &str) -> anyhow::Result<Vec<&'a RegistryEntry>> {
-    let exact: Vec<&RegistryEntry> =
-        registry.venvs.iter().filter(|entry| entry.name == word || entry.id == word).collect();
-    if !exact.is_empty() {
-        return Ok(exact);
-    }
-    let path = std::path::absolute(word)?;
-    let real = path.canonicalize().unwrap_or_else(|_| crate::host::root::normal(&path));
-    let at_path: Vec<&RegistryEntry> =
-        registry.venvs.iter().filter(|entry| entry.path() == real).collect();
-    if !at_path.is_empty() {
-        return Ok(at_path);
-    }
-    let pattern = glob::Pattern::new(word)
-        .map_err(|error| anyhow::anyhow!("{word:?} is no name, path or glob: {error}"))?;
-    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-    Ok(registry
-        .venvs
-        .iter()
-        .filter(|entry| {
-            pattern.matches_path_with(entry.path(), options)
-                || pattern.matches_with(&entry.name, options)
-        })
-        .collect())
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use super::Exit;
 use super::arguments::Register;
-use super::{Exit, chosen, need_root, require_allowed};
-use crate::guard::Guard;
+use crate::guard::{Guard, chosen};
 use crate::host::file::printable;
 use crate::inventory::refusal;
 use crate::repair;
@@ -15,8 +15,8 @@ use crate::store::{PreparedTree, Registry, RegistryEntry};
 use crate::venv::{self, ProjectLock, Venv};
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
-    need_root(guard)?;
-    require_allowed(guard)?;
+    guard.require_root()?;
+    guard.require_allowed()?;
     if wanted.name.is_some() && wanted.paths.len() > 1 {
         bail!(
             "--name is for one venv, and {} are given; nothing was registered",
@@ -153,7 +153,7 @@ fn check(command: &str) -> anyhow::Result<Vec<String>> {
 }
 
 pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit> {
-    need_root(guard)?;
+    guard.require_root()?;
     let _lock = guard.lock()?;
     let mut registry = guard.registry()?;
     let wanted = chosen(&registry, venvs)?;

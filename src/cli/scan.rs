@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::Exit;
 use super::register::report_not_exact;
-use super::{Exit, need_root, require_allowed};
 use crate::guard::Guard;
 use crate::host::file::printable;
 use crate::host::user;
@@ -38,8 +38,8 @@ pub(super) fn scan(
     json: bool,
 ) -> anyhow::Result<Exit> {
     if register {
-        need_root(guard)?;
-        require_allowed(guard)?;
+        guard.require_root()?;
+        guard.require_allowed()?;
     }
     let _lock = register.then(|| guard.lock()).transpose()?;
     let mut registry = guard.registry()?;

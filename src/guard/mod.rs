@@ -4,13 +4,19 @@
 //! after dpkg and whenever something was left to do. Each reads what is, asks `plan` what
 //! to do about it, and lets `repair` do it. Each may run twice, or not at all.
 
+mod ask;
+mod choose;
 mod gate;
 mod propose;
+mod rebuild;
 mod settle;
 pub(crate) mod users;
 
 use std::time::Duration;
 
+pub(crate) use ask::AskError;
+pub(crate) use choose::chosen;
+pub(crate) use rebuild::{Extent, RebuildRequest};
 pub(crate) use settle::Settled;
 
 use crate::host::file::printable;

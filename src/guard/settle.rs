@@ -1,6 +1,7 @@
 //! `DPkg::Post-Invoke` and `resume`: what really changed, and the repair of it.
 
 use super::{Guard, GuardError};
+use crate::host::confine;
 use crate::host::file::printable;
 use crate::inventory::{Inventory, report_unmanaged};
 use crate::plan::{Phase, Plan, Remedy};
@@ -73,6 +74,7 @@ impl Guard {
     /// The same for one user's own venvs, when the hook has found that there is something to
     /// settle.
     pub(crate) fn settle_own(&self) -> Result<Settled, GuardError> {
+        confine::step_back();
         let _lock = self.lock()?;
         let settled = self.settle_locked()?;
         let is_well = settled == Settled::Later || self.restart_outdated()?;

@@ -1,0 +1,63 @@
+//! The registered venvs that somebody means by some words.
+
+use std::io;
+
+use crate::host::root::normal;
+use crate::store::{Registry, RegistryEntry};
+
+/// Why it is not known which venvs are meant.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChoiceError {
+    #[error("no registered venv is called {0:?}, or lies there (see `venvguard list`)")]
+    Nothing(String),
+    #[error("{word:?} is no name, path or glob: {error}")]
+    Malformed { word: String, error: glob::PatternError },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The entries that names, paths, ids or globs stand for; each has to stand for one at least.
+pub(crate) fn chosen<'a>(
+    registry: &'a Registry,
+    wanted: &[String],
+) -> Result<Vec<&'a RegistryEntry>, ChoiceError> {
+    let mut entries: Vec<&RegistryEntry> = Vec::new();
+    for word in wanted {
+        let found = matching(registry, word)?;
+        if found.is_empty() {
+            return Err(ChoiceError::Nothing(word.clone()));
+        }
+        for entry in found {
+            if !entries.iter().any(|known| known.id == entry.id) {
+                entries.push(entry);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn matching<'a>(registry: &'a Registry, word: &str) -> Result<Vec<&'a RegistryEntry>, ChoiceError> {
+    let exact: Vec<&RegistryEntry> =
+        registry.venvs.iter().filter(|entry| entry.name == word || entry.id == word).collect();
+    if !exact.is_empty() {
+        return Ok(exact);
+    }
+    let path = std::path::absolute(word)?;
+    let real = path.canonicalize().unwrap_or_else(|_| normal(&path));
+    let at_path: Vec<&RegistryEntry> =
+        registry.venvs.iter().filter(|entry| entry.path() == real).collect();
+    if !at_path.is_empty() {
+        return Ok(at_path);
+    }
+    let pattern = glob::Pattern::new(word)
+        .map_err(|error| ChoiceError::Malformed { word: word.to_string(), error })?;
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    Ok(registry
+        .venvs
+        .iter()
+        .filter(|entry| {
+            pattern.matches_path_with(entry.path(), options)
+                || pattern.matches_with(&entry.name, options)
+        })
+        .collect())
+}

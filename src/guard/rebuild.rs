@@ -1,0 +1,222 @@
+//! What somebody asks to be rebuilt, rolled back or removed: decided, and carried out.
+
+use std::path::Path;
+
+use super::choose::chosen;
+use super::{AskError, Guard};
+use crate::inventory::{Inventory, report_unmanaged};
+use crate::plan::{Decision, Policy, Remedy, RepairFor, Wish};
+use crate::python::Interpreters;
+use crate::repair::{self, Job};
+use crate::report::reasons_in_words;
+use crate::store::RegistryEntry;
+use crate::venv::NotAVenv;
+
+/// A rebuild that somebody asks for.
+#[derive(Debug)]
+pub(crate) struct RebuildRequest<'a> {
+    /// Names, paths, ids or globs; nothing for every venv that is not healthy.
+    pub(crate) venvs: Option<&'a [String]>,
+    pub(crate) wish: Wish,
+    pub(crate) extent: Extent,
+    /// How many at once, where that was said.
+    pub(crate) at_once: Option<usize>,
+}
+
+/// How far a rebuild goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// It is decided, and nothing is done.
+    Decide,
+    /// The new trees are built and checked.
+    Prepare,
+    SwapIn,
+}
+
+/// What came of a rebuild that somebody asked for.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Rebuilt {
+    /// The decisions by which something is done.
+    pub(crate) decisions: Vec<Decision>,
+    /// Whether any venv is registered.
+    pub(crate) is_any_registered: bool,
+    /// Whether something is left for a person.
+    pub(crate) needs_attention: bool,
+    /// Whether one was not carried out well.
+    pub(crate) has_failed: bool,
+}
+
+/// What came of a rollback that somebody asked for.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct RolledBack {
+    pub(crate) decision: Decision,
+    pub(crate) has_failed: bool,
+}
+
+impl Guard {
+    /// Rebuilds the venvs that are named, or each that is not healthy. What goes wrong with one
+    /// is reported.
+    pub(crate) fn rebuild(&self, wanted: &RebuildRequest) -> Result<Rebuilt, AskError> {
+        let decides_only = wanted.extent == Extent::Decide;
+        let _lock = if decides_only { None } else { Some(self.alone()?) };
+        let now = self.interpreters()?;
+        if let Some(minor) = wanted.wish.python.filter(|minor| now.get(*minor).is_none()) {
+            return Err(AskError::NotInstalled(minor));
+        }
+        let mut registry = self.registry()?;
+        // What cannot be finished is reported, and refused below.
+        let recovered = decides_only || self.recover(&mut registry, &now);
+        let inventory = self.inventory_of(registry);
+        let is_any_registered = inventory.entries().next().is_some();
+        let mut needs_attention = !recovered | self.report_no_venvs(&inventory, wanted);
+        let decisions = self.decide(&inventory, &now, wanted)?;
+        needs_attention |= self.report_impossible(&decisions);
+        let decisions: Vec<Decision> = decisions.into_iter().filter(Decision::acts).collect();
+        let mut has_failed = false;
+        if !decides_only && !decisions.is_empty() {
+            let carried = self.carry_out(inventory, &decisions, &now, wanted);
+            needs_attention |= carried.left > 0;
+            has_failed = !carried.good;
+        }
+        Ok(Rebuilt { decisions, is_any_registered, needs_attention, has_failed })
+    }
+
+    /// Restores the previous environment of a venv, the latest or the one that `to` names.
+    pub(crate) fn rollback(
+        &self,
+        word: &String,
+        to: Option<&Path>,
+        dry_run: bool,
+    ) -> Result<RolledBack, AskError> {
+        let _lock = if dry_run { None } else { Some(self.alone()?) };
+        let now = self.interpreters()?;
+        let mut registry = self.registry()?;
+        if !dry_run {
+            self.recover(&mut registry, &now);
+        }
+        let mut inventory = self.inventory_of(registry);
+        let found = chosen(&inventory.registry, std::slice::from_ref(word))?;
+        let [entry] = found.as_slice() else {
+            return Err(AskError::Several { word: word.clone(), count: found.len() });
+        };
+        let job = self
+            .propose_rollback(&inventory, entry, &now, to)
+            .map_err(|why| AskError::NotRolledBack { name: entry.name.clone(), why })?;
+        let decision = job.decision.clone();
+        if dry_run {
+            return Ok(RolledBack { decision, has_failed: false });
+        }
+        let registry = &mut inventory.registry;
+        let outcomes = repair::execute(&self.context(), registry, &now, vec![job], 1);
+        let has_failed = !outcomes.iter().all(|outcome| outcome.done.is_good());
+        Ok(RolledBack { decision, has_failed })
+    }
+
+    /// Removes the trees that are too many or too old, or all previous environments of some
+    /// venvs. Returns whether all of them are removed.
+    pub(crate) fn prune_as_asked(&self, wanted: &[String]) -> Result<bool, AskError> {
+        let _lock = self.alone()?;
+        let mut registry = self.registry()?;
+        self.recover(&mut registry, &self.interpreters()?);
+        let chosen = chosen(&registry, wanted)?;
+        let ids: Vec<String> = chosen.iter().map(|entry| entry.id.clone()).collect();
+        self.prune(&mut registry, &ids);
+        Ok(registry.pending_removals.is_empty())
+    }
+
+    /// What is done for the venvs that are named, or for each that is not healthy.
+    fn decide(
+        &self,
+        inventory: &Inventory,
+        now: &Interpreters,
+        wanted: &RebuildRequest,
+    ) -> Result<Vec<Decision>, AskError> {
+        let Some(venvs) = wanted.venvs else {
+            return Ok(self.propose_repair(inventory, now, wanted.wish, RepairFor::Person));
+        };
+        let mut ids = Vec::new();
+        for entry in chosen(&inventory.registry, venvs)? {
+            let name = entry.name.clone();
+            match inventory.entries().find(|(one, _)| one.id == entry.id) {
+                Some((_, Ok(venv))) if !venv.base.is_debian => {
+                    return Err(AskError::NotDebian { name, interpreter: venv.base.path.clone() });
+                }
+                Some((entry, Ok(_))) => ids.push(entry.id.as_str()),
+                Some((entry, Err(error))) => {
+                    return Err(AskError::NotAVenv(self.not_a_venv(entry, error)));
+                }
+                None => return Err(AskError::Vanished(name)),
+            }
+        }
+        Ok(self.propose_rebuilds(inventory, &ids, now, wanted.wish))
+    }
+
+    fn carry_out(
+        &self,
+        mut inventory: Inventory,
+        decisions: &[Decision],
+        now: &Interpreters,
+        wanted: &RebuildRequest,
+    ) -> Carried {
+        let jobs = Job::all(inventory.present(), decisions);
+        let (context, at_once) = (self.context(), self.config.at_once(wanted.at_once));
+        self.prune(&mut inventory.registry, &[]);
+        let registry = &mut inventory.registry;
+        let outcomes = if wanted.extent == Extent::Prepare {
+            repair::prepare_all(&context, registry, now, jobs, at_once)
+        } else {
+            repair::execute(&context, registry, now, jobs, at_once)
+        };
+        let good = outcomes.iter().all(|outcome| outcome.done.is_good());
+        let inventory = self.inventory_of(inventory.registry);
+        let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
+        Carried { good, left: report_unmanaged(&context, &inventory, &ids, now) }
+    }
+
+    /// Where no venv is named: names what is registered and no venv. Returns whether there is
+    /// any.
+    fn report_no_venvs(&self, inventory: &Inventory, wanted: &RebuildRequest) -> bool {
+        let mut found = false;
+        for (entry, venv) in inventory
+            .entries()
+            .filter(|(one, _)| wanted.venvs.is_none() && one.policy != Policy::Ignore)
+        {
+            if let Err(error) = venv {
+                self.report.error(&self.not_a_venv(entry, error));
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Why nothing is rebuilt where there is no venv, and what to do.
+    fn not_a_venv(&self, entry: &RegistryEntry, error: &NotAVenv) -> String {
+        let name = &entry.name;
+        let way_back = match error {
+            NotAVenv::Missing(_) => repair::way_back(&self.context(), entry),
+            _ => None,
+        };
+        let way_back = way_back.map(|way| format!(" ({way})")).unwrap_or_default();
+        format!("cannot rebuild {name}: {error}; nothing was changed{way_back}")
+    }
+
+    fn report_impossible(&self, decisions: &[Decision]) -> bool {
+        let mut found = false;
+        for decision in decisions.iter().filter(|one| one.remedy == Remedy::Impossible) {
+            let reasons = reasons_in_words(decision).join("; ");
+            self.report.error(&format!("cannot rebuild {}: {reasons}", decision.name));
+            self.report.note("the venv was not changed");
+            found = true;
+        }
+        found
+    }
+}
+
+/// What came of the decisions.
+struct Carried {
+    good: bool,
+    /// The processes that nobody but a person can restart.
+    left: usize,
+}
