@@ -11,6 +11,7 @@ mod plan;
 mod rebuild;
 mod register;
 mod scan;
+mod show;
 mod values;
 
 use std::process::ExitCode;
@@ -107,7 +108,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Unregister { venvs } => register::unregister(&guard, &venvs),
         Command::Prune { venvs } => rebuild::prune(&guard, &venvs),
         Command::List { json } => list::list(&guard, json),
-        Command::Show { venvs, json } => list::show(&guard, &venvs, json),
+        Command::Show { venvs, json } => show::show(&guard, &venvs, json),
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),

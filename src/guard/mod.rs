@@ -10,6 +10,8 @@ mod gate;
 mod propose;
 mod rebuild;
 mod settle;
+mod show;
+mod status;
 pub(crate) mod users;
 
 use std::time::Duration;
@@ -18,6 +20,8 @@ pub(crate) use ask::AskError;
 pub(crate) use choose::chosen;
 pub(crate) use rebuild::{Extent, RebuildRequest};
 pub(crate) use settle::Settled;
+pub(crate) use show::{Contents, PreviousState, Shown};
+pub(crate) use status::Details;
 
 use crate::host::file::printable;
 use crate::host::lock::{self, LockFile};

@@ -1,0 +1,125 @@
+//! `show`.
+
+use std::fmt::Display;
+
+use super::Exit;
+use crate::guard::{Contents, Details, Guard, PreviousState, Shown};
+use crate::host::file::printable;
+use crate::host::redacted;
+use crate::report::{ListJson, Report, VenvJson};
+use crate::store::{PreparedTree, PreviousTree, RegistryEntry};
+
+pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
+    let venvs = guard.show(wanted)?;
+    let details = guard.details()?;
+    if json {
+        let venvs = venvs.into_iter().map(|one| shown_in_json(one, &details)).collect();
+        guard.report.json(&ListJson::new(venvs));
+        return Ok(Exit::Done);
+    }
+    for one in &venvs {
+        print_venv(&guard.report, one, &details);
+        print_services(&guard.report, one);
+        print_wishes(&guard.report, &one.looked.entry);
+        for (kept, state) in &one.previous {
+            line(&guard.report, "previous environment", previous_in_words(kept, state));
+        }
+        match &one.prepared {
+            Ok(Some(tree)) => line(&guard.report, "prepared", prepared_in_words(tree)),
+            Ok(None) => {}
+            Err(error) => line(&guard.report, "prepared", format!("not known: {error}")),
+        }
+        match one.contents.as_ref().map(|contents| &contents.additions) {
+            Some(Ok(found)) => guard.report.additions(found),
+            Some(Err(error)) => line(&guard.report, "foreign files", format!("not known: {error}")),
+            None => {}
+        }
+        guard.report.data("");
+    }
+    Ok(Exit::Done)
+}
+
+fn shown_in_json(Shown { looked, contents, .. }: Shown, details: &Details) -> VenvJson {
+    let json = VenvJson::new(&looked.entry, details.of(&looked.venv)).with_health(looked.health);
+    let Some(Contents { not_exact, additions, .. }) = contents else { return json };
+    let json = json.with_not_exact(not_exact);
+    match additions {
+        Ok(found) => json.with_additions(&found),
+        Err(_) => json,
+    }
+}
+
+fn line(report: &Report, what: &str, value: impl Display) {
+    report.data(format!("{what:>14}: {value}"));
+}
+
+fn print_venv(report: &Report, Shown { looked, contents, .. }: &Shown, details: &Details) {
+    let entry = &looked.entry;
+    line(report, "name", &entry.name);
+    line(report, "id", &entry.id);
+    line(report, "path", printable(entry.path()));
+    line(report, "state", looked.health.state);
+    for reason in &looked.health.reasons {
+        line(report, "", reason);
+    }
+    line(report, "policy", entry.policy);
+    if let Some(file) = entry.declared_in() {
+        line(report, "declared in", printable(file));
+    }
+    let (Ok(venv), Some(contents)) = (&looked.venv, contents) else { return };
+    line(report, "made by", venv.flavour);
+    line(report, "interpreter", format!("{} ({})", printable(&venv.base.path), venv.base.link));
+    line(report, "python", venv.site);
+    line(report, "owner", details.owner(venv));
+    if let Some(count) = contents.distributions {
+        line(report, "distributions", count);
+    }
+    for reason in &contents.not_exact {
+        line(report, "not exact", reason);
+    }
+}
+
+fn print_services(report: &Report, shown: &Shown) {
+    for service in &shown.looked.entry.services {
+        line(report, "service", service);
+    }
+    for service in &shown.services_found {
+        line(report, "service found", service);
+    }
+}
+
+/// What was said at `register`.
+fn print_wishes(report: &Report, entry: &RegistryEntry) {
+    if !entry.check.is_empty() {
+        line(report, "check", printable(redacted(&entry.check.join(" "))));
+    }
+    if let Some(path) = entry.requirements() {
+        line(report, "requirements", printable(path));
+    }
+    if let Some(path) = entry.lock() {
+        line(report, "lock", printable(path));
+    }
+    if let Some(relax) = entry.relax {
+        line(report, "relax", relax);
+    }
+}
+
+fn previous_in_words(kept: &PreviousTree, state: &PreviousState) -> String {
+    let state = match state {
+        PreviousState::Kept(venv) => {
+            let python = match venv {
+                Ok(venv) => format!("Python {}", venv.site),
+                Err(error) => error.to_string(),
+            };
+            let holds = if kept.holds_files { ", holds files that are nowhere else" } else { "" };
+            format!("{python}, since {:.0}{holds}", kept.at)
+        }
+        PreviousState::Gone => "not there any more".into(),
+    };
+    format!("{} ({state})", printable(kept.path()))
+}
+
+fn prepared_in_words(tree: &PreparedTree) -> String {
+    let (path, python) = (printable(tree.path()), tree.built_for.target.minor);
+    format!("{path} (Python {python}, since {:.0})", tree.at)
+}

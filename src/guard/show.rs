@@ -1,0 +1,88 @@
+//! All that is known of a venv.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::status::Looked;
+use super::{AskError, Guard};
+use crate::host::tree;
+use crate::repair;
+use crate::service::{Processes, Service, ServiceMap};
+use crate::store::{PreparedTree, PreviousTree, RegistryEntry, StoreError};
+use crate::venv::{self, Additions, NotAVenv, Venv};
+
+/// A registered venv, and all that is known of it.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) looked: Looked,
+    /// What was found out about it, where it is a venv.
+    pub(crate) contents: Option<Contents>,
+    /// What runs out of it and was not declared.
+    pub(crate) services_found: Vec<Service>,
+    /// The latest first.
+    pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
+    /// A new environment that rests until the next rebuild.
+    pub(crate) prepared: Result<Option<PreparedTree>, StoreError>,
+}
+
+/// What is in a venv.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    /// How many distributions are installed, where that can be read.
+    pub(crate) distributions: Option<usize>,
+    /// Why a rebuild may not install some of them as they are.
+    pub(crate) not_exact: Vec<String>,
+    pub(crate) additions: io::Result<Additions>,
+}
+
+/// What is at the path of a previous environment.
+#[derive(Debug)]
+pub(crate) enum PreviousState {
+    Kept(Result<Venv, NotAVenv>),
+    /// It was removed, or something else has its place.
+    Gone,
+}
+
+impl Guard {
+    /// All that is known of some venvs.
+    pub(crate) fn show(&self, wanted: &[String]) -> Result<Vec<Shown>, AskError> {
+        let looked = self.looked(self.inventory()?, Some(wanted))?;
+        let paths: Vec<PathBuf> = looked.iter().map(|one| one.entry.path().to_path_buf()).collect();
+        let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
+        let shown = |one: Looked| {
+            let entry = &one.entry;
+            let services = map.of(entry.path()).services.iter();
+            let services_found =
+                services.filter(|service| !entry.services.contains(service)).cloned().collect();
+            Shown {
+                contents: one.venv.as_ref().ok().map(|venv| self.contents(entry, venv)),
+                services_found,
+                previous: entry
+                    .previous_trees
+                    .latest_first()
+                    .map(|kept| (kept.clone(), self.state_of(kept)))
+                    .collect(),
+                prepared: self.store.prepared(&entry.id),
+                looked: one,
+            }
+        };
+        Ok(looked.into_iter().map(shown).collect())
+    }
+
+    fn contents(&self, entry: &RegistryEntry, venv: &Venv) -> Contents {
+        let distributions = venv::distributions(&self.root.at(venv.site_packages()));
+        Contents {
+            distributions: distributions.ok().map(|found| found.len()),
+            not_exact: repair::not_exact(&self.context(), entry, venv),
+            additions: repair::additions(&self.context(), venv),
+        }
+    }
+
+    fn state_of(&self, kept: &PreviousTree) -> PreviousState {
+        if tree::identity(&self.root.at(kept.path())) == Some(kept.identity) {
+            PreviousState::Kept(venv::inspect(&self.root, kept.path()))
+        } else {
+            PreviousState::Gone
+        }
+    }
+}

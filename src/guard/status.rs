@@ -1,0 +1,103 @@
+//! How the venvs are that somebody asks for.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::choose::chosen;
+use super::{AskError, Guard};
+use crate::host::user;
+use crate::inventory::{Inventory, healths};
+use crate::plan::Health;
+use crate::python::{Interpreters, SnapshotError, Version};
+use crate::repair;
+use crate::store::RegistryEntry;
+use crate::venv::{BaseLink, NotAVenv, Venv};
+
+/// A registered venv, and how it is.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) entry: RegistryEntry,
+    pub(crate) venv: Result<Venv, NotAVenv>,
+    pub(crate) health: Health,
+}
+
+impl Guard {
+    /// How some venvs are, or all.
+    pub(crate) fn status(&self, wanted: &[String]) -> Result<Vec<Looked>, AskError> {
+        let inventory = self.inventory()?;
+        // Whoever looks at the venvs as who keeps them sees to it that they can be made again.
+        if self.may_change() && self.store.is_used() {
+            if let Ok(_lock) = self.store.lock(Duration::ZERO) {
+                repair::refresh_recipes(&self.context(), inventory.present());
+            }
+        }
+        self.looked(inventory, Some(wanted).filter(|wanted| !wanted.is_empty()))
+    }
+
+    /// Those of the venvs that are wanted, in the order of the registry.
+    pub(super) fn looked(
+        &self,
+        inventory: Inventory,
+        wanted: Option<&[String]>,
+    ) -> Result<Vec<Looked>, AskError> {
+        let chosen = wanted.map(|wanted| chosen(&inventory.registry, wanted)).transpose()?;
+        let is_wanted: Vec<bool> = inventory
+            .registry
+            .venvs
+            .iter()
+            .map(|entry| {
+                chosen.as_ref().is_none_or(|some| some.iter().any(|one| one.id == entry.id))
+            })
+            .collect();
+        let healths = healths(&self.context(), &inventory, &self.interpreters()?);
+        let venvs = inventory.registry.venvs.into_iter().zip(inventory.venvs);
+        Ok(venvs
+            .zip(healths)
+            .zip(is_wanted)
+            .filter(|(_, is_wanted)| *is_wanted)
+            .map(|(((entry, venv), health), _)| Looked { entry, venv, health })
+            .collect())
+    }
+
+    /// What tells who a venv belongs to, and what it runs.
+    pub(crate) fn details(&self) -> Result<Details<'_>, SnapshotError> {
+        Ok(Details { guard: self, now: self.interpreters()?, owners: RefCell::default() })
+    }
+}
+
+/// What more is known of a venv than is in it.
+#[derive(Debug)]
+pub(crate) struct Details<'a> {
+    guard: &'a Guard,
+    now: Interpreters,
+    /// Names of owners, each looked up once.
+    owners: RefCell<HashMap<u32, String>>,
+}
+
+impl Details<'_> {
+    /// A venv with its owner and the version of its interpreter, if it is one.
+    pub(crate) fn of<'v>(
+        &self,
+        venv: &'v Result<Venv, NotAVenv>,
+    ) -> Option<(&'v Venv, String, Option<Version>)> {
+        let venv = venv.as_ref().ok()?;
+        Some((venv, self.owner(venv), self.version(venv)))
+    }
+
+    pub(crate) fn owner(&self, venv: &Venv) -> String {
+        let mut owners = self.owners.borrow_mut();
+        owners.entry(venv.uid).or_insert_with(|| user::name(&self.guard.root, venv.uid)).clone()
+    }
+
+    /// The version of the interpreter that runs when the venv is used now.
+    fn version(&self, venv: &Venv) -> Option<Version> {
+        let linked = match venv.base.link {
+            BaseLink::Followed => self.now.default,
+            BaseLink::Pinned => venv.base.minor,
+            BaseLink::Copied | BaseLink::Dangling => None,
+        };
+        let interpreter = linked.and_then(|minor| self.now.get(minor));
+        interpreter.map(|one| one.version.clone()).or_else(|| venv.base.version.clone())
+    }
+}
