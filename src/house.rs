@@ -50,12 +50,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("cli::faults", "host::fault", "options that only a build for tests has"),
     ("cli::plan", "host::file::open_untrusted", "it opens the list that was named"),
     ("cli::plan", "repair", "it lists the user files of a rebuild itself"),
-    ("cli::register", "host::command", "it looks for the check's program itself"),
-    ("cli::register", "repair", "it keeps the recipe itself"),
-    ("cli::register", "venv", "it inspects the venv itself"),
-    ("cli::scan", "host::user", "it looks for the users' venvs itself"),
-    ("cli::scan", "repair", "it looks for obstacles itself"),
-    ("cli::scan", "venv", "it scans itself"),
 ];
 
 /// Modules that import each other within one module of the house, by circle.

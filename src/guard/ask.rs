@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Guard;
 use super::choose::ChoiceError;
+use super::register::RegisterError;
 use crate::host::file::printable;
 use crate::host::lock::LockFile;
 use crate::host::user;
@@ -41,6 +42,8 @@ pub(crate) enum AskError {
     #[error("cannot roll {name} back: {why}; nothing was changed")]
     NotRolledBack { name: String, why: RollbackError },
     #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -48,7 +51,7 @@ pub(crate) enum AskError {
 
 impl Guard {
     /// Whether what is kept is the caller's to change.
-    pub(crate) fn may_change(&self) -> bool {
+    pub(super) fn may_change(&self) -> bool {
         !self.root.is_system() || self.root.user().is_some() || rustix::process::geteuid().is_root()
     }
 
@@ -58,7 +61,7 @@ impl Guard {
     }
 
     /// An ordinary user registers where the administrator lets them.
-    pub(crate) fn require_allowed(&self) -> Result<(), AskError> {
+    pub(super) fn require_allowed(&self) -> Result<(), AskError> {
         let Some(uid) = self.root.user() else { return Ok(()) };
         let person = user::by_uid(&self.root, uid);
         if self.config.users.enabled && person.is_none_or(|person| self.is_allowed(&person)) {

@@ -17,7 +17,7 @@ pub(crate) enum ChoiceError {
 }
 
 /// The entries that names, paths, ids or globs stand for; each has to stand for one at least.
-pub(crate) fn chosen<'a>(
+pub(super) fn chosen<'a>(
     registry: &'a Registry,
     wanted: &[String],
 ) -> Result<Vec<&'a RegistryEntry>, ChoiceError> {

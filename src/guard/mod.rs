@@ -9,6 +9,8 @@ mod choose;
 mod gate;
 mod propose;
 mod rebuild;
+mod register;
+mod scan;
 mod settle;
 mod show;
 mod status;
@@ -17,8 +19,9 @@ pub(crate) mod users;
 use std::time::Duration;
 
 pub(crate) use ask::AskError;
-pub(crate) use choose::chosen;
 pub(crate) use rebuild::{Extent, RebuildRequest};
+pub(crate) use register::{Registered, Registration};
+pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};
 pub(crate) use status::Details;
@@ -70,7 +73,7 @@ impl Guard {
 
     /// Keeps every other venvguard out. Whoever changes something is told from now on where an
     /// interruption leaves it.
-    pub(crate) fn lock(&self) -> Result<LockFile, StoreError> {
+    fn lock(&self) -> Result<LockFile, StoreError> {
         let lock = self.store.lock(PATIENCE)?;
         let (store, report) = (self.store.clone(), self.report.clone());
         let is_users = self.root.user().is_some();
@@ -87,12 +90,12 @@ impl Guard {
     }
 
     /// Whether an apt run is going on, perhaps between its two hooks.
-    pub(crate) fn is_apt_at_work(&self) -> bool {
+    fn is_apt_at_work(&self) -> bool {
         self.root.is_system() && lock::is_dpkg_running()
     }
 
     /// The registry, with what is declared now.
-    pub(crate) fn registry(&self) -> Result<Registry, StoreError> {
+    fn registry(&self) -> Result<Registry, StoreError> {
         inventory::registry(&self.context())
     }
 
@@ -101,7 +104,7 @@ impl Guard {
         Inventory::read(&self.context())
     }
 
-    pub(crate) fn inventory_of(&self, registry: Registry) -> Inventory {
+    fn inventory_of(&self, registry: Registry) -> Inventory {
         Inventory::of(&self.context(), registry)
     }
 
@@ -122,7 +125,7 @@ impl Guard {
 
     /// Ends what an earlier run left unfinished. The caller holds the lock. Says whether all
     /// is well.
-    pub(crate) fn recover(&self, registry: &mut Registry, now: &Interpreters) -> bool {
+    fn recover(&self, registry: &mut Registry, now: &Interpreters) -> bool {
         repair::recover(&self.context(), registry, now)
     }
 
@@ -130,7 +133,7 @@ impl Guard {
     /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
     /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
     /// that a clock that is set meanwhile makes none of them too old.
-    pub(crate) fn prune(&self, registry: &mut Registry, named: &[String]) {
+    fn prune(&self, registry: &mut Registry, named: &[String]) {
         let before = registry.clone();
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);

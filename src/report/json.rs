@@ -138,6 +138,38 @@ impl VenvJson {
     }
 }
 
+/// What `scan` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ScanJson {
+    schema_version: u64,
+    venvs: Vec<FoundJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct FoundJson {
+    path: String,
+    flavour: Flavour,
+    link: BaseLink,
+    python: String,
+    guardable: bool,
+    registered: bool,
+}
+
+impl ScanJson {
+    /// Venvs, and whether each is registered.
+    pub(crate) fn new<'a>(found: impl Iterator<Item = (&'a Venv, bool)>) -> Self {
+        let venvs = found.map(|(venv, registered)| FoundJson {
+            path: printable(&venv.path),
+            flavour: venv.flavour,
+            link: venv.base.link,
+            python: venv.site.to_string(),
+            guardable: venv.base.is_debian,
+            registered,
+        });
+        Self { schema_version: SCHEMA, venvs: venvs.collect() }
+    }
+}
+
 /// What `plan` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct PlanJson {

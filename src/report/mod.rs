@@ -10,7 +10,7 @@ mod words;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
-pub(crate) use json::{DecisionsJson, HistoryJson, ListJson, PlanJson, VenvJson};
+pub(crate) use json::{DecisionsJson, HistoryJson, ListJson, PlanJson, ScanJson, VenvJson};
 pub(crate) use progress::Progress;
 pub(crate) use words::{
     decision as decision_in_words, pin as pin_in_words, reasons as reasons_in_words, table,

@@ -1,0 +1,274 @@
+//! Venvs put under guard, and taken out of it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::choose::chosen;
+use super::{AskError, Guard};
+use crate::host::command;
+use crate::host::file::printable;
+use crate::inventory::refusal;
+use crate::plan::{Policy, Relax};
+use crate::repair;
+use crate::service::Service;
+use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, StoreError};
+use crate::venv::{self, LockError, NotAVenv, ProjectLock, Venv};
+
+/// What somebody wants to be put under guard, or to be known of it.
+#[derive(Debug)]
+pub(crate) struct Registration<'a> {
+    pub(crate) paths: &'a [PathBuf],
+    pub(crate) name: Option<&'a str>,
+    pub(crate) services: &'a [Service],
+    /// A command, as a shell would split it.
+    pub(crate) check: Option<&'a str>,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) requirements: Option<&'a Path>,
+    pub(crate) lock: Option<&'a Path>,
+    pub(crate) relax: Option<Relax>,
+}
+
+/// A venv that is registered now.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) entry: RegistryEntry,
+    pub(crate) venv: Venv,
+    /// Why a rebuild may not install some distributions as they are, while somebody can still do
+    /// something about it.
+    pub(crate) not_exact: Vec<String>,
+}
+
+/// Why nothing was registered, or a venv stays so.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegisterError {
+    #[error("--name is for one venv, and {0} are given; nothing was registered")]
+    OneName(usize),
+    #[error("cannot read {}", printable(.path))]
+    File { path: PathBuf, source: io::Error },
+    #[error("nothing was registered")]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("cannot register {}; nothing was registered", printable(.path))]
+    Venv { path: PathBuf, source: VenvError },
+    #[error("cannot register {}: {why}; nothing was registered", printable(.path))]
+    Refused { path: PathBuf, why: String },
+    #[error("{name} is declared in {}: take it out there", printable(.file))]
+    Declared { name: String, file: PathBuf },
+    #[error("an interrupted repair of {0} cannot be ended; it stays registered")]
+    Unfinished(String),
+}
+
+/// Why a path cannot be registered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VenvError {
+    #[error("there is no such directory")]
+    Missing,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    NotAVenv(#[from] NotAVenv),
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// Why a command is no check.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    #[error("the check {0:?} has a quote without its partner")]
+    Quote(String),
+    #[error("the check is empty")]
+    Empty,
+    #[error(
+        "the check is run without a shell, {0:?} means nothing there (put it into a script, or use `sh -c '…'`)"
+    )]
+    Shell(String),
+    #[error("the check's program {0:?} is not found")]
+    NotFound(String),
+}
+
+/// What is said of a venv beside its path, read before anything is registered.
+struct Known {
+    check: Option<Vec<String>>,
+    requirements: Option<PathBuf>,
+    lock: Option<PathBuf>,
+}
+
+impl Guard {
+    /// Registers venvs: all of them, or none. A recipe that cannot be kept does not undo that.
+    pub(crate) fn register(
+        &self,
+        wanted: &Registration,
+    ) -> Result<Vec<Result<Registered, StoreError>>, AskError> {
+        self.require_root()?;
+        self.require_allowed()?;
+        if wanted.name.is_some() && wanted.paths.len() > 1 {
+            return Err(RegisterError::OneName(wanted.paths.len()).into());
+        }
+        let known = self.known(wanted)?;
+        let _lock = self.lock()?;
+        let mut registry = self.registry()?;
+        let mut added = Vec::new();
+        for path in wanted.paths {
+            // A mistake in the last path registers none of the others.
+            added.push(self.add(&mut registry, path, wanted, &known)?);
+        }
+        self.save_registered(&registry)?;
+        if self.root.user().is_some_and(|uid| !self.is_eligible(uid)) {
+            self.report.note(
+                "apt's hook looks after people's accounts, and yours is a program's: it repairs this only if the administrator names you in `users.allow`",
+            );
+        }
+        let entries = added.into_iter().filter_map(|(id, venv)| Some((registry.get(&id)?, venv)));
+        Ok(entries.map(|(entry, venv)| self.registered(entry, venv)).collect())
+    }
+
+    fn known(&self, wanted: &Registration) -> Result<Known, RegisterError> {
+        let check = wanted.check.map(check).transpose()?;
+        let requirements = wanted.requirements.map(file).transpose()?;
+        let lock = wanted.lock.map(file).transpose()?;
+        if let Some(path) = &lock {
+            ProjectLock::read(&self.root, path)?;
+        }
+        Ok(Known { check, requirements, lock })
+    }
+
+    /// Adds one to the registry, which is not saved yet.
+    fn add(
+        &self,
+        registry: &mut Registry,
+        path: &Path,
+        wanted: &Registration,
+        known: &Known,
+    ) -> Result<(String, Venv), RegisterError> {
+        let (entry, venv) = self
+            .add_as(registry, path, wanted.name)
+            .map_err(|source| RegisterError::Venv { path: path.to_path_buf(), source })?;
+        entry.register_by_hand();
+        if let Some(policy) = wanted.policy {
+            entry.policy = policy;
+        }
+        if !wanted.services.is_empty() {
+            entry.services = wanted.services.to_vec();
+        }
+        if let Some(check) = &known.check {
+            entry.check.clone_from(check);
+        }
+        if let Some(path) = &known.requirements {
+            entry.set_requirements(path);
+        }
+        if let Some(path) = &known.lock {
+            entry.set_lock(path);
+        }
+        if wanted.relax.is_some() {
+            entry.relax = wanted.relax;
+        }
+        match refusal(&self.context(), entry, &venv) {
+            Some(why) => Err(RegisterError::Refused { path: path.to_path_buf(), why }),
+            None => Ok((entry.id.clone(), venv)),
+        }
+    }
+
+    fn add_as<'r>(
+        &self,
+        registry: &'r mut Registry,
+        path: &Path,
+        name: Option<&str>,
+    ) -> Result<(&'r mut RegistryEntry, Venv), VenvError> {
+        let real = self.root.at(self.path_from_here(path)?);
+        let real = real.canonicalize().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => VenvError::Missing,
+            _ => error.into(),
+        })?;
+        let path = self.root.logical(&real);
+        let venv = venv::inspect(&self.root, &path)?;
+        Ok((registry.add(&path, name, self.config.policy)?, venv))
+    }
+
+    /// A relative path is relative to where the caller is.
+    fn path_from_here(&self, path: &Path) -> io::Result<PathBuf> {
+        if self.root.is_system() { std::path::absolute(path) } else { Ok(path.to_path_buf()) }
+    }
+
+    /// The first that is registered begins the watch on the interpreters.
+    pub(super) fn save_registered(&self, registry: &Registry) -> Result<(), AskError> {
+        self.store.save_registry(registry)?;
+        if self.store.interpreters()?.is_none() {
+            self.store.save_interpreters(&self.interpreters()?)?;
+        }
+        Ok(())
+    }
+
+    fn registered(&self, entry: &RegistryEntry, venv: Venv) -> Result<Registered, StoreError> {
+        repair::keep_recipe(&self.context(), entry, &venv)?;
+        let not_exact = repair::not_exact(&self.context(), entry, &venv);
+        Ok(Registered { entry: entry.clone(), venv, not_exact })
+    }
+
+    /// Takes venvs out of guard, and returns what was known of them.
+    pub(crate) fn unregister(&self, wanted: &[String]) -> Result<Vec<RegistryEntry>, AskError> {
+        self.require_root()?;
+        let _lock = self.lock()?;
+        let mut registry = self.registry()?;
+        let chosen = chosen(&registry, wanted)?;
+        if let Some((entry, file)) = chosen.iter().find_map(|one| Some((one, one.declared_in()?))) {
+            let (name, file) = (entry.name.clone(), file.to_path_buf());
+            return Err(RegisterError::Declared { name, file }.into());
+        }
+        let ids: Vec<String> = chosen.iter().map(|entry| entry.id.clone()).collect();
+        self.end_repairs(&mut registry, &ids)?;
+        let (gone, left): (Vec<RegistryEntry>, _) =
+            registry.venvs.into_iter().partition(|entry| ids.contains(&entry.id));
+        registry.venvs = left;
+        for entry in &gone {
+            match self.store.prepared(&entry.id) {
+                Ok(tree) => registry.pending_removals.extend(tree.map(PreparedTree::into_removal)),
+                Err(error) => self.report.error(&error.to_string()),
+            }
+        }
+        self.store.save_registry(&registry)?;
+        for entry in &gone {
+            self.store.forget_prepared(&entry.id)?;
+        }
+        repair::sweep(&self.context(), &mut registry);
+        Ok(gone)
+    }
+
+    /// What was begun with some venvs is ended before they go: nobody would afterwards.
+    fn end_repairs(&self, registry: &mut Registry, ids: &[String]) -> Result<(), AskError> {
+        if ids.iter().any(|id| self.store.has_journal(id)) {
+            self.recover(registry, &self.interpreters()?);
+        }
+        for journal in self.store.open_journal().into_iter().flatten() {
+            // One that cannot be ended is of no use, but where it says where the venv is.
+            if ids.iter().any(|id| id == journal.id()) && !journal.state.has_taken_the_venv_away() {
+                self.store.close_journal(journal.id())?;
+            }
+        }
+        if let Some(id) = ids.iter().find(|id| self.store.has_journal(id)) {
+            let name = registry.get(id).map_or(id, |entry| &entry.name);
+            return Err(RegisterError::Unfinished(name.clone()).into());
+        }
+        Ok(())
+    }
+}
+
+/// A file that a person names, wherever its path leads today.
+fn file(path: &Path) -> Result<PathBuf, RegisterError> {
+    path.canonicalize().map_err(|source| RegisterError::File { path: path.to_path_buf(), source })
+}
+
+/// The check's words. It is run without a shell: what looks like shell is refused here,
+/// and not found out at the next upgrade.
+fn check(command: &str) -> Result<Vec<String>, CheckError> {
+    let mut words = shlex::split(command).ok_or_else(|| CheckError::Quote(command.to_string()))?;
+    let is_shell = |word: &&String| matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<");
+    let shell = words.iter().find(is_shell).cloned();
+    let program = words.first_mut().ok_or(CheckError::Empty)?;
+    if let Some(word) = shell {
+        return Err(CheckError::Shell(word));
+    }
+    let found = command::find(program).ok_or_else(|| CheckError::NotFound(program.clone()))?;
+    *program = found.to_string_lossy().into_owned();
+    Ok(words)
+}
