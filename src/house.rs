@@ -48,8 +48,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("cli", "host::file::usual_umask", "it starts the program"),
     ("cli", "owner", "it starts the tasks of an owner's process"),
     ("cli::faults", "host::fault", "options that only a build for tests has"),
-    ("cli::plan", "host::file::open_untrusted", "it opens the list that was named"),
-    ("cli::plan", "repair", "it lists the user files of a rebuild itself"),
 ];
 
 /// Modules that import each other within one module of the house, by circle.

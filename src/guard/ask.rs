@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Guard;
 use super::choose::ChoiceError;
+use super::foresee::ForeseeError;
 use super::register::RegisterError;
 use crate::host::file::printable;
 use crate::host::lock::LockFile;
@@ -43,6 +44,8 @@ pub(crate) enum AskError {
     NotRolledBack { name: String, why: RollbackError },
     #[error(transparent)]
     Register(#[from] RegisterError),
+    #[error(transparent)]
+    Foresee(#[from] ForeseeError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -6,6 +6,7 @@
 
 mod ask;
 mod choose;
+mod foresee;
 mod gate;
 mod propose;
 mod rebuild;
@@ -67,7 +68,7 @@ impl Guard {
         Ok(Self { root, store, config, report })
     }
 
-    pub(crate) fn context(&self) -> Context<'_> {
+    fn context(&self) -> Context<'_> {
         Context { root: &self.root, store: &self.store, config: &self.config, report: &self.report }
     }
 
@@ -108,7 +109,7 @@ impl Guard {
         Inventory::of(&self.context(), registry)
     }
 
-    pub(crate) fn interpreters(&self) -> Result<Interpreters, SnapshotError> {
+    fn interpreters(&self) -> Result<Interpreters, SnapshotError> {
         python::look(&self.root)
     }
 

@@ -1,0 +1,61 @@
+//! What a pending upgrade would do to the venvs, before anything happens.
+
+use std::path::{Path, PathBuf};
+
+use super::{AskError, Guard};
+use crate::apt::{Action, ProtocolError, Transaction, pending_upgrade, predict};
+use crate::host::ReadError;
+use crate::host::command::CommandError;
+use crate::host::file::{open_untrusted, printable};
+use crate::inventory::Inventory;
+use crate::plan::{Decision, Phase, Plan};
+use crate::repair::{self, Context};
+use crate::venv::Additions;
+
+/// Why it is not known what an upgrade would do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForeseeError {
+    #[error(transparent)]
+    Open(#[from] ReadError),
+    #[error("cannot read {}", printable(.path))]
+    List { path: PathBuf, source: ProtocolError },
+    #[error("cannot simulate the pending upgrade")]
+    Simulation(#[from] CommandError),
+}
+
+/// What an upgrade would do.
+#[derive(Debug)]
+pub(crate) struct Foreseen<'a> {
+    pub(crate) plan: Plan,
+    inventory: Inventory,
+    context: Context<'a>,
+}
+
+impl Foreseen<'_> {
+    /// The user files of a venv that would be rebuilt, where they can be listed.
+    pub(crate) fn additions(&self, decision: &Decision) -> Option<Additions> {
+        let (_, venv) = self.inventory.get(&decision.id)?;
+        decision.target()?;
+        repair::additions(&self.context, venv).ok()
+    }
+}
+
+impl Guard {
+    /// What the pending upgrade would do to the venvs, or one whose list is in a file.
+    pub(crate) fn foresee(&self, list: Option<&Path>) -> Result<Foreseen<'_>, AskError> {
+        let actions = actions(list)?;
+        let now = self.interpreters()?;
+        let after = predict(&now, &actions);
+        let inventory = self.inventory()?;
+        let known = self.store.transaction()?;
+        let plan =
+            self.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
+        Ok(Foreseen { plan, inventory, context: self.context() })
+    }
+}
+
+fn actions(list: Option<&Path>) -> Result<Vec<Action>, ForeseeError> {
+    let Some(path) = list else { return Ok(pending_upgrade()?) };
+    let list = |source| ForeseeError::List { path: path.to_path_buf(), source };
+    Ok(Transaction::read(open_untrusted(path)?).map_err(list)?.actions)
+}
