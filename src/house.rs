@@ -42,12 +42,17 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
 /// Arguments are parsed in one place.
 const PARSES_ARGUMENTS: &str = "cli";
 
-/// What is not so yet: the importing module, what it imports, and why. To be emptied.
+/// What is otherwise: the importing module, what it imports, and why. In each of these, `cli` is
+/// where the process begins, before there is a guard to ask.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("cli", "host::confine", "it is the launcher of processes of other users"),
-    ("cli", "host::file::usual_umask", "it starts the program"),
-    ("cli", "owner", "it starts the tasks of an owner's process"),
-    ("cli::faults", "host::fault", "options that only a build for tests has"),
+    (
+        "cli",
+        "host::confine",
+        "`confine` is a program of its own: it becomes another user's process",
+    ),
+    ("cli", "host::file::usual_umask", "the process sets its umask before it does anything"),
+    ("cli", "owner", "`own` is a program of its own: it does one task as a tree's owner"),
+    ("cli::faults", "host::fault", "it arms the faults that a build for tests is started with"),
 ];
 
 /// Modules that import each other within one module of the house, by circle.

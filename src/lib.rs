@@ -47,10 +47,10 @@
 //!
 //! # The walk of a rollback
 //!
-//! 1. [`cli`] locks, and lets `guard` finish what was interrupted.
+//! 1. [`cli`] hands the request to `guard`, which locks and finishes what was interrupted.
 //! 2. `guard` asks [`repair`] for the previous environment and [`inventory`] for the services.
 //! 3. `plan::request` decides: `Restore`, with what has to be adjusted in the tree first.
-//!    `--dry-run` prints it.
+//!    With `--dry-run` that is the answer, and [`cli`] prints it.
 //! 4. [`repair`] adjusts the tree while it is aside, and writes the journal: restoring.
 //! 5. It stops the services, carries the user files back and swaps.
 //! 6. It starts the services. What they say is reported; the tree stays: somebody asked for it.
@@ -64,7 +64,7 @@
 //! | module | a reader asks |
 //! |---|---|
 //! | [`cli`] | what can be said to the program, and what does it answer? |
-//! | [`guard`] | what happens at each moment of an apt run? |
+//! | [`guard`] | what happens at each moment of an apt run, and when somebody asks for something? |
 //! | [`diagnose`] | what keeps venvguard from its work on this machine? |
 //! | [`inventory`] | how are the registered venvs now, and what has a decision to know? |
 //! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |

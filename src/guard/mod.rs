@@ -3,6 +3,9 @@
 //! [`Guard::snapshot`] before anything, [`Guard::gate`] with apt's list, [`Guard::settle`]
 //! after dpkg and whenever something was left to do. Each reads what is, asks `plan` what
 //! to do about it, and lets `repair` do it. Each may run twice, or not at all.
+//!
+//! What somebody asks for has a file for each question. The answer is a value, which `cli` prints;
+//! what happens on the way is reported from here.
 
 mod ask;
 mod choose;
@@ -15,7 +18,7 @@ mod scan;
 mod settle;
 mod show;
 mod status;
-pub(crate) mod users;
+mod users;
 
 use std::time::Duration;
 
@@ -57,7 +60,7 @@ pub(crate) enum GuardError {
 pub(crate) struct Guard {
     pub(crate) root: Root,
     pub(crate) store: Store,
-    pub(crate) config: Config,
+    config: Config,
     pub(crate) report: Report,
 }
 

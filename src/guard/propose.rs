@@ -14,7 +14,7 @@ use crate::venv::Venv;
 
 impl Guard {
     /// What an upgrade from `before` to `after` does to every venv, and what is done about it.
-    pub(crate) fn propose_upgrade(
+    pub(super) fn propose_upgrade(
         &self,
         inventory: &Inventory,
         before: &Interpreters,
@@ -36,7 +36,7 @@ impl Guard {
     }
 
     /// What mends every venv that is not as it should be.
-    pub(crate) fn propose_repair(
+    pub(super) fn propose_repair(
         &self,
         inventory: &Inventory,
         now: &Interpreters,
@@ -69,7 +69,7 @@ impl Guard {
     }
 
     /// What is done because somebody asks for these venvs to be rebuilt.
-    pub(crate) fn propose_rebuilds(
+    pub(super) fn propose_rebuilds(
         &self,
         inventory: &Inventory,
         ids: &[&str],
@@ -100,7 +100,7 @@ impl Guard {
 
     /// What is done because somebody asks for a previous environment, the latest or the one that
     /// is `wanted`.
-    pub(crate) fn propose_rollback(
+    pub(super) fn propose_rollback(
         &self,
         inventory: &Inventory,
         entry: &RegistryEntry,

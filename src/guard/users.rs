@@ -32,7 +32,7 @@ const LENGTH: usize = 400;
 
 impl Guard {
     /// Whether this user may have venvs of their own guarded.
-    pub(crate) fn is_allowed(&self, person: &User) -> bool {
+    pub(super) fn is_allowed(&self, person: &User) -> bool {
         let users = &self.config.users;
         let is_named = |name: &String| match name.strip_prefix('@') {
             Some(group) => user::is_in_group(&self.root, person, group),
@@ -82,7 +82,7 @@ impl Guard {
     }
 
     /// Whether one of them is meant.
-    pub(crate) fn is_eligible(&self, uid: u32) -> bool {
+    pub(super) fn is_eligible(&self, uid: u32) -> bool {
         self.eligible_users().iter().any(|person| person.uid == uid)
     }
 
