@@ -42,7 +42,8 @@
 //! 6. [`repair`] executes the decisions, each with its journal. `prepare` builds and checks a
 //!    new tree beside the venv, by processes of its owner ([`owner`]).
 //! 7. `adopt`: [`service`] stops what runs, `swap` carries the last changes over and swaps, the
-//!    services start and prove the new tree, or it is swapped back.
+//!    services start and prove the new tree, or it is swapped back. Venvs that share a service
+//!    do this together (`repair::together`), so that it is restarted once.
 //! 8. The result goes to registry and history, the journal is closed, old trees are removed.
 //!
 //! # The walk of a rollback

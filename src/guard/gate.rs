@@ -76,7 +76,7 @@ impl Guard {
             return true;
         }
         let (context, at_once) = (self.context(), self.config.at_once(None));
-        let outcomes = repair::execute(&context, &mut inventory.registry, now, jobs, at_once);
+        let outcomes = repair::execute(&context, &mut inventory.registry, now, &jobs, at_once);
         let failed: Vec<&str> = outcomes
             .iter()
             .filter(|outcome| !matches!(outcome.done, Done::Rebuilt { .. }))

@@ -109,7 +109,7 @@ impl Guard {
             return Ok(RolledBack { decision, has_failed: false });
         }
         let registry = &mut inventory.registry;
-        let outcomes = repair::execute(&self.context(), registry, &now, vec![job], 1);
+        let outcomes = repair::execute(&self.context(), registry, &now, &[job], 1);
         let has_failed = !outcomes.iter().all(|outcome| outcome.done.is_good());
         Ok(RolledBack { decision, has_failed })
     }
@@ -165,9 +165,9 @@ impl Guard {
         self.prune(&mut inventory.registry, &[]);
         let registry = &mut inventory.registry;
         let outcomes = if wanted.extent == Extent::Prepare {
-            repair::prepare_all(&context, registry, now, jobs, at_once)
+            repair::prepare_all(&context, registry, now, &jobs, at_once)
         } else {
-            repair::execute(&context, registry, now, jobs, at_once)
+            repair::execute(&context, registry, now, &jobs, at_once)
         };
         let good = outcomes.iter().all(|outcome| outcome.done.is_good());
         let inventory = self.inventory_of(inventory.registry);

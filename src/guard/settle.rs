@@ -155,7 +155,7 @@ impl Guard {
         let jobs = Job::all(inventory.present(), &plan.decisions);
         let (context, at_once) = (self.context(), self.config.at_once(None));
         self.prune(&mut inventory.registry, &[]);
-        let outcomes = repair::execute(&context, &mut inventory.registry, now, jobs, at_once);
+        let outcomes = repair::execute(&context, &mut inventory.registry, now, &jobs, at_once);
         let inventory = self.inventory_of(inventory.registry);
         let affected = plan.decisions.iter().filter(|one| one.remedy != Remedy::None);
         let ids: Vec<&str> = affected.map(|decision| decision.id.as_str()).collect();

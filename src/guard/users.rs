@@ -95,7 +95,7 @@ impl Guard {
         let decisions = self.propose_repair(&inventory, &now, Wish::default(), RepairFor::Hook);
         let jobs = Job::all(inventory.present(), &decisions);
         let (context, at_once) = (self.context(), self.config.at_once(None));
-        let outcomes = repair::execute(&context, &mut inventory.registry, &now, jobs, at_once);
+        let outcomes = repair::execute(&context, &mut inventory.registry, &now, &jobs, at_once);
         Ok(outcomes.iter().all(|outcome| outcome.done.is_good()))
     }
 

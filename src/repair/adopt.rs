@@ -16,15 +16,13 @@
 use std::cell::{OnceCell, RefCell};
 
 use super::account::owner;
-use super::builder::Builder;
 use super::halt::Halt;
 use super::job::{Done, Job};
-use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
+use super::prepare::{Build, NotRebuilt, Prepared};
 use super::record::Recorder;
-use super::restart::{Baseline, Restarted, prove, tell, users_of};
+use super::restart::{Baseline, Proof, Restarted, tell, users_of};
 use super::states::{self, Step};
-use super::swap::{Rebuilt, swap_in};
-use super::together::Begun;
+use super::swap::SwapIn;
 use super::trees::{put_back, standing};
 use super::{Context, pin};
 use crate::host::clock::Deadline;
@@ -42,7 +40,7 @@ pub(super) struct Repair<'a, 'recorder> {
     pub(super) recorder: &'a Recorder<'recorder>,
     pub(super) now: &'a Interpreters,
     pub(super) job: &'a Job,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: Progress,
     /// Looked at before anything is done.
     pub(super) baseline: OnceCell<Baseline>,
     /// What runs out of the venv, looked at before the trees change places.
@@ -68,6 +66,20 @@ impl From<Done> for RepairResult {
     }
 }
 
+/// A repair whose next step is the swap or the restart.
+pub(super) enum Ready {
+    Ended(RepairResult),
+    /// The venv is whole.
+    Restart,
+    /// Its copies of the interpreter are the new ones.
+    Refreshed,
+    /// The new tree is ready beside the venv.
+    Swap {
+        prepared: Prepared,
+        notes: Vec<String>,
+    },
+}
+
 impl RepairResult {
     fn with(done: Done, restarted: Restarted) -> Self {
         Self { notes: restarted.notes, restarted: restarted.services, ..done.into() }
@@ -82,9 +94,24 @@ pub(super) enum RestartScope {
     All,
 }
 
+impl<'a, 'recorder> Repair<'a, 'recorder> {
+    pub(super) fn new(
+        recorder: &'a Recorder<'recorder>,
+        now: &'a Interpreters,
+        job: &'a Job,
+        halt: Halt,
+    ) -> Self {
+        let context = recorder.context;
+        let progress = context.report.progress(&job.entry.name);
+        let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
+        let discarded = RefCell::default();
+        Self { context, recorder, now, job, progress, baseline, users, halt, discarded }
+    }
+}
+
 impl Repair<'_, '_> {
     /// Why nothing is begun: what an earlier run left comes first.
-    fn interrupted(&self) -> Option<RepairResult> {
+    pub(super) fn interrupted(&self) -> Option<RepairResult> {
         self.context.store.has_journal(self.job.id()).then(|| {
             let because = "an interrupted repair of it is not ended yet".to_string();
             Done::Unfinished { because }.into()
@@ -92,43 +119,48 @@ impl Repair<'_, '_> {
     }
 
     /// Does something that is in the journal first.
-    fn begun(&self, state: JournalState, work: impl FnOnce() -> RepairResult) -> RepairResult {
+    fn begun(&self, state: JournalState, work: impl FnOnce() -> Ready) -> Ready {
         match self.job.begin(self.context, state, &self.units()) {
             Ok(()) => work(),
-            Err(error) => Done::unchanged(error.to_string()).into(),
+            Err(error) => Ready::Ended(Done::unchanged(error.to_string()).into()),
         }
     }
 
-    /// Carries out what is decided.
-    pub(super) fn run(&self) -> RepairResult {
+    /// Carries out what is decided, up to where the services of the venv are stopped or restarted:
+    /// `together::finish` does that for all venvs that share them.
+    pub(super) fn get_ready(&self) -> Ready {
         let job = self.job;
         if let Some(unfinished) = self.interrupted() {
-            return unfinished;
+            return Ready::Ended(unfinished);
         }
         if job.decision.target().is_none() {
             self.baseline();
         }
-        let result = match &job.decision.remedy {
-            Remedy::None | Remedy::Impossible => Done::Nothing.into(),
-            Remedy::Restart if job.services().is_empty() => Done::Nothing.into(),
-            Remedy::Restart => self.begun(JournalState::Restarting, || self.restart_unchanged()),
-            Remedy::Refresh => self.begun(JournalState::Refreshing, || self.refresh(&job.venv)),
+        match &job.decision.remedy {
+            Remedy::None | Remedy::Impossible => Ready::Ended(Done::Nothing.into()),
+            Remedy::Restart if job.services().is_empty() => Ready::Ended(Done::Nothing.into()),
+            Remedy::Restart => self.begun(JournalState::Restarting, || Ready::Restart),
+            Remedy::Refresh => {
+                self.begun(JournalState::Refreshing, || match self.refresh(&job.venv) {
+                    Ok(()) => Ready::Refreshed,
+                    Err(done) => Ready::Ended(done.into()),
+                })
+            }
             Remedy::Pin { until, outdated, .. } => {
                 let scope = if *outdated { RestartScope::All } else { RestartScope::Stopped };
                 let reasons = || report::reasons_in_words(&job.decision).join("; ");
                 let because = (*until == Until::Rebuilt).then(reasons);
-                self.pin(&job.venv, *until, because, scope)
+                Ready::Ended(self.pin(&job.venv, *until, because, scope))
             }
             Remedy::Rebuild { target, .. } => self.rebuild(*target),
             Remedy::Restore { tree, identity, minor, adjust } => {
-                self.roll_back(&tree.0, *identity, *minor, *adjust)
+                Ready::Ended(self.roll_back(&tree.0, *identity, *minor, *adjust))
             }
-        };
-        self.with_left_alone(result)
+        }
     }
 
     /// Names the services that the decision leaves alone.
-    fn with_left_alone(&self, result: RepairResult) -> RepairResult {
+    pub(super) fn with_left_alone(&self, result: RepairResult) -> RepairResult {
         let left_alone = self.job.decision.reasons.iter().filter_map(|reason| match reason {
             Reason::LeftAlone { service, why } => Some(format!("{service} is left alone: {why}")),
             _ => None,
@@ -141,9 +173,12 @@ impl Repair<'_, '_> {
         let Some(swap) = state.swap() else {
             return match (step, state) {
                 (Step::Restart, _) => self.restart_unchanged(),
-                (Step::Refresh, _) => self.refresh(&self.job.venv),
-                (Step::Discard, JournalState::Preparing { aside, new: Some(new) }) => {
-                    let result = self.fall_back(because.into(), RestartScope::Stopped);
+                (Step::Refresh, _) => self.refresh_and_restart(&self.job.venv),
+                (_, JournalState::Preparing { aside, new: Some(new), .. }) => {
+                    let result = match step {
+                        Step::Discard => self.fall_back(because.into(), RestartScope::Stopped),
+                        _ => Done::Nothing.into(),
+                    };
                     let unfinished = PendingRemoval::new(&aside.0, *new);
                     RepairResult { pending_removal: Some(unfinished), ..result }
                 }
@@ -154,7 +189,7 @@ impl Repair<'_, '_> {
             Step::Prove => {
                 let mut swap = swap.clone();
                 let notes = self.note_late_writes(&mut swap).into_iter().collect();
-                self.prove(swap, notes)
+                self.prove(swap, notes, self.restart())
             }
             Step::Restored => self.restored(swap.previous.clone(), swap.minor),
             Step::NotRestored => match self.restart_down() {
@@ -190,19 +225,12 @@ impl Repair<'_, '_> {
         RepairResult { notes: [notes, result.notes.clone()].concat(), ..result }
     }
 
-    /// Waits for the services that were restarted together with those of other venvs.
-    pub(super) fn restarted_together(&self, begun: &Begun) -> RepairResult {
-        let Begun { baseline, usage, told } = begun;
-        let proved = prove(self.context, self.job, told.clone(), &[], baseline, usage);
-        self.with_left_alone(Self::restarted_whole(proved))
-    }
-
     /// Restarts the services of a venv that is whole.
     fn restart_unchanged(&self) -> RepairResult {
-        Self::restarted_whole(self.restart())
+        Self::restarted(self.restart())
     }
 
-    fn restarted_whole(restarted: Result<Restarted, String>) -> RepairResult {
+    pub(super) fn restarted(restarted: Result<Restarted, String>) -> RepairResult {
         match restarted {
             Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
             Err(because) => {
@@ -212,19 +240,29 @@ impl Repair<'_, '_> {
         }
     }
 
+    fn refresh_and_restart(&self, venv: &Venv) -> RepairResult {
+        match self.refresh(venv) {
+            Ok(()) => Self::refreshed(self.restart()),
+            Err(done) => done.into(),
+        }
+    }
+
     /// Copies the interpreter and its version again; right however often it is done.
-    fn refresh(&self, venv: &Venv) -> RepairResult {
+    fn refresh(&self, venv: &Venv) -> Result<(), Done> {
         let Some(interpreter) = venv.base.minor.and_then(|minor| self.now.get(minor)) else {
             let because = format!("{} is not installed", printable(&venv.base.path));
-            return Done::unchanged(because).into();
+            return Err(Done::unchanged(because));
         };
         self.progress.step("refreshing its interpreter");
         let owner = owner(self.context, venv);
-        if let Err(error) = pin::refresh(self.context.root, &owner, venv, interpreter) {
+        pin::refresh(self.context.root, &owner, venv, interpreter).map_err(|error| {
             let because = format!("cannot refresh its interpreter: {error}");
-            return Done::Unfinished { because }.into();
-        }
-        match self.restart() {
+            Done::Unfinished { because }
+        })
+    }
+
+    pub(super) fn refreshed(restarted: Result<Restarted, String>) -> RepairResult {
+        match restarted {
             Ok(restarted) => RepairResult::with(Done::Refreshed, restarted),
             Err(because) => {
                 let state =
@@ -261,7 +299,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    fn rebuild(&self, target: Target) -> RepairResult {
+    fn rebuild(&self, target: Target) -> Ready {
         let job = self.job;
         let runs_another = job.venv.base.link == BaseLink::Followed
             && plan::fallback(&job.venv, job.decision.follows, self.now) == Some(Fallback::Pin);
@@ -281,111 +319,35 @@ impl Repair<'_, '_> {
         self.progress.step(&format!("building for {}", target.minor));
         let Some(limit) = self.recorder.time_left(job.venv.uid) else {
             let because = "no time is left in this run for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); `venvguard rebuild` has its own";
-            return self.fall_back(because.into(), RestartScope::Stopped);
+            return Ready::Ended(self.fall_back(because.into(), RestartScope::Stopped));
         };
         self.users();
-        match self.build_and_swap(target, Deadline::after(limit)) {
-            Ok(Rebuilt { swap, notes }) => self.prove(swap, notes),
-            Err(NotRebuilt { because, unfinished: true, .. }) => {
-                Done::Unfinished { because }.into()
-            }
-            Err(NotRebuilt { because, state: Some(state), .. }) => {
+        match self.build(target, limit) {
+            Ok((Build::Beside(prepared), notes)) => Ready::Swap { prepared, notes },
+            Ok((Build::InPlace(work), notes)) => Ready::Ended(match work.in_place(&self.halt) {
+                Ok(built) => self.prove(built.swap, [notes, built.notes].concat(), self.restart()),
+                Err(error) => self.not_rebuilt(error),
+            }),
+            Err(error) => Ready::Ended(self.not_rebuilt(error)),
+        }
+    }
+
+    /// The swap of a tree that is ready, with the time that is left for it.
+    pub(super) fn swap_in(&self, prepared: Prepared) -> SwapIn<'_> {
+        self.progress.step("swapping the new environment in");
+        let limit = self.recorder.time_left(self.job.venv.uid).unwrap_or_default();
+        SwapIn { job: self.job, prepared, deadline: Deadline::after(limit), halt: &self.halt }
+    }
+
+    /// What becomes of a venv that has no new tree in place.
+    pub(super) fn not_rebuilt(&self, error: NotRebuilt) -> RepairResult {
+        match error {
+            NotRebuilt { because, unfinished: true, .. } => Done::Unfinished { because }.into(),
+            NotRebuilt { because, state: Some(state), .. } => {
                 self.recover(&state, &because, Vec::new())
             }
-            Err(NotRebuilt { because, .. }) => self.fall_back(because, RestartScope::Stopped),
+            NotRebuilt { because, .. } => self.fall_back(because, RestartScope::Stopped),
         }
-    }
-
-    /// Builds and checks a new tree, and lets it rest.
-    pub(super) fn prepare_only(&self) -> RepairResult {
-        let (context, job) = (self.context, self.job);
-        let Some(target) = job.decision.target() else { return Done::Nothing.into() };
-        if let Some(unfinished) = self.interrupted() {
-            return unfinished;
-        }
-        self.progress.step(&format!("building for {}", target.minor));
-        let built = self.resting(target).and_then(|(prepared, notes)| {
-            let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
-            let built = match prepared {
-                Some(prepared) => Build::Beside(prepared),
-                None => prepare(context, job, target, Builder::installed(target, self.now), limit)?,
-            };
-            match built {
-                Build::InPlace(work) => Err(work.cannot_rest()),
-                Build::Beside(Prepared { tree, .. }) => {
-                    // What cannot be written down is removed: nobody would know of it.
-                    let saved = context.store.save_prepared(job.id(), &tree);
-                    saved.map_err(|error| NotRebuilt::at(&tree.preparing(), &error.into()))?;
-                    Ok((tree, notes))
-                }
-            }
-        });
-        match built {
-            Ok((tree, notes)) => {
-                let (minor, path) = (target.minor, tree.path().to_path_buf());
-                let notes = [notes, tree.notes].concat();
-                RepairResult { notes, ..Done::Prepared { minor, path }.into() }
-            }
-            Err(NotRebuilt { because, unfinished: true, .. }) => {
-                Done::Unfinished { because }.into()
-            }
-            Err(NotRebuilt { because, state, .. }) => {
-                let removal = match state.as_deref() {
-                    Some(JournalState::Preparing { aside, new: Some(new) }) => {
-                        Some(PendingRemoval::new(&aside.0, *new))
-                    }
-                    _ => None,
-                };
-                RepairResult { pending_removal: removal, ..Done::unchanged(because).into() }
-            }
-        }
-    }
-
-    /// The tree that rests, if it is still what would be built; else it is discarded.
-    fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
-        let (context, job) = (self.context, self.job);
-        let tree = match context.store.prepared(job.id()) {
-            Ok(Some(tree)) => tree,
-            Ok(None) => return Ok((None, Vec::new())),
-            // A record that cannot be read is none: the venv is rebuilt all the same.
-            Err(error) => return Ok((None, vec![format!("no prepared environment: {error}")])),
-        };
-        let builder = Builder::installed(target, self.now);
-        let found = if self.recorder.is_to_be_removed(tree.identity) {
-            Err("it is to be removed".into())
-        } else {
-            rested(context, job, target, &builder, tree.clone())
-        };
-        match found {
-            Ok(prepared) => Ok((Some(prepared), Vec::new())),
-            Err(why) => {
-                let removal = self.recorder.discard_prepared(job.id(), tree)?;
-                self.discarded.borrow_mut().push(removal);
-                Ok((None, vec![format!("the prepared environment was not used: {why}")]))
-            }
-        }
-    }
-
-    /// Swaps in the tree that rests, if it is still right; else builds one.
-    fn build_and_swap(&self, target: Target, deadline: Deadline) -> Result<Rebuilt, NotRebuilt> {
-        let (context, job) = (self.context, self.job);
-        let mut halt = self.halt.borrow_mut();
-        let (resting, notes) = self.resting(target)?;
-        let built = if let Some(prepared) = resting {
-            let preparing = prepared.tree.preparing();
-            job.begin(context, preparing.clone(), &[])?;
-            // From here on the journal knows of it.
-            let forgotten = context.store.forget_prepared(job.id());
-            forgotten.map_err(|error| NotRebuilt::at(&preparing, &error.into()))?;
-            swap_in(context, job, prepared, deadline, &mut halt)
-        } else {
-            let builder = Builder::installed(target, self.now);
-            match prepare(context, job, target, builder, deadline.left())? {
-                Build::Beside(prepared) => swap_in(context, job, prepared, deadline, &mut halt),
-                Build::InPlace(work) => work.in_place(&mut halt),
-            }
-        };
-        built.map(|built| Rebuilt { notes: [notes, built.notes].concat(), ..built })
     }
 
     /// There is no new tree: the venv is made to work with the one it has.
@@ -406,7 +368,7 @@ impl Repair<'_, '_> {
                     let state = JournalState::Refreshing;
                     let _ = self.job.begin(self.context, state, &self.units());
                 }
-                let result = self.refresh(&venv);
+                let result = self.refresh_and_restart(&venv);
                 return RepairResult { done: result.done.instead_of_a_rebuild(because), ..result };
             }
             None => {}
@@ -428,10 +390,6 @@ impl Repair<'_, '_> {
 
     /// Restarts all services.
     pub(super) fn restart(&self) -> Result<Restarted, String> {
-        let names: Vec<String> = self.job.services().iter().map(ToString::to_string).collect();
-        if !names.is_empty() {
-            self.progress.step(&format!("restarting {}", names.join(", ")));
-        }
         self.restart_some(self.job.services())
     }
 
@@ -454,9 +412,17 @@ impl Repair<'_, '_> {
     }
 
     fn restart_some(&self, services: &[Service]) -> Result<Restarted, String> {
-        let (context, job) = (self.context, self.job);
-        let (baseline, users) = (self.baseline(), self.users());
-        prove(context, job, tell(context, services), &self.units(), baseline, users)
+        self.proof().prove(self.context, tell(self.context, services))
+    }
+
+    /// What has to hold once the services were told to restart.
+    pub(super) fn proof(&self) -> Proof<'_> {
+        let names: Vec<String> = self.job.services().iter().map(ToString::to_string).collect();
+        if !names.is_empty() {
+            self.progress.step(&format!("restarting {}", names.join(", ")));
+        }
+        let (baseline, before) = (self.baseline(), self.users());
+        Proof { job: self.job, units: self.units(), baseline, before }
     }
 
     /// The units that were stopped with the services.

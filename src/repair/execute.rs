@@ -1,35 +1,78 @@
 //! The decisions of a plan, carried out and written down.
 
-use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Context;
-use super::adopt::{Repair, RepairResult};
+use super::adopt::{Ready, Repair, RepairResult};
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::record::Recorder;
-use super::together::Together;
+use super::together::{finish, groups};
 use crate::host::clock::Stopwatch;
 use crate::host::parallel;
 use crate::python::Interpreters;
 use crate::store::Registry;
 
-/// Repairs the venvs, `at_once` at a time; each is told and written down as it ends. One
-/// venv's failure, a panic included, stops no other.
+/// Repairs the venvs, `at_once` at a time; each is reported and written down as it ends. What
+/// takes long is done for each venv on its own; those of a group wait for each other before their
+/// services are restarted. One venv's failure, a panic included, stops no other.
 pub(crate) fn execute(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
-    jobs: Vec<Job>,
+    jobs: &[Job],
     at_once: usize,
 ) -> Vec<Outcome> {
-    let together = Together::restart(context, &jobs);
-    run_all(context, registry, now, jobs, at_once, |repair: &Repair| {
-        match together.of(repair.job.id()) {
-            Some(begun) => repair.restarted_together(begun),
-            None => repair.run(),
+    let recorder = Recorder::new(context, registry);
+    let groups = groups(jobs);
+    let is_alone = |group| groups.iter().filter(|other| **other == group).count() == 1;
+    let begun = parallel::map(jobs.iter().zip(&groups), at_once, |(job, group)| {
+        let started = Stopwatch::start();
+        let repair = Repair::new(&recorder, now, job, Halt::default());
+        let ready = catch_unwind(AssertUnwindSafe(|| repair.get_ready()));
+        let ready = ready.unwrap_or_else(|_| Ready::Ended(failed()));
+        recorder.charge(job.venv.uid, started.elapsed());
+        if is_alone(*group) {
+            Begun::Ended(conclude(vec![(repair, ready)], 1))
+        } else {
+            repair.progress.step("waiting for the venvs that share its services");
+            Begun::Waits(Box::new((repair, ready)))
         }
-    })
+    });
+    let mut outcomes = Vec::new();
+    let mut waiting: BTreeMap<usize, Vec<(Repair, Ready)>> = BTreeMap::new();
+    for (begun, group) in begun.into_iter().zip(&groups) {
+        match begun {
+            Begun::Ended(ended) => outcomes.extend(ended),
+            Begun::Waits(one) => waiting.entry(*group).or_default().push(*one),
+        }
+    }
+    let concluded = parallel::map(waiting.into_values(), at_once, |group| conclude(group, at_once));
+    outcomes.extend(concluded.into_iter().flatten());
+    outcomes
+}
+
+/// A repair that ended, or one that waits for the others of its group.
+enum Begun<'a, 'recorder> {
+    Ended(Vec<Outcome>),
+    Waits(Box<(Repair<'a, 'recorder>, Ready)>),
+}
+
+/// Finishes the repairs of a group.
+fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
+    let started = Stopwatch::start();
+    let (repairs, ready): (Vec<Repair>, Vec<Ready>) = repairs.into_iter().unzip();
+    let finished = AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once));
+    let results =
+        catch_unwind(finished).unwrap_or_else(|_| repairs.iter().map(|_| failed()).collect());
+    let outcomes = repairs.iter().zip(results).map(|(repair, result)| record(repair, result));
+    let outcomes = outcomes.collect();
+    let share = started.elapsed() / u32::try_from(repairs.len()).unwrap_or(u32::MAX).max(1);
+    for repair in &repairs {
+        repair.recorder.charge(repair.job.venv.uid, share);
+    }
+    outcomes
 }
 
 /// Builds and checks the new environments that are decided, and lets them rest.
@@ -37,53 +80,50 @@ pub(crate) fn prepare_all(
     context: &Context,
     registry: &mut Registry,
     now: &Interpreters,
-    jobs: Vec<Job>,
+    jobs: &[Job],
     at_once: usize,
-) -> Vec<Outcome> {
-    run_all(context, registry, now, jobs, at_once, |repair: &Repair| repair.prepare_only())
-}
-
-fn run_all(
-    context: &Context,
-    registry: &mut Registry,
-    now: &Interpreters,
-    jobs: Vec<Job>,
-    at_once: usize,
-    run: impl Fn(&Repair) -> RepairResult + Sync,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
-    parallel::map(jobs, at_once, |job| run_and_record(&recorder, now, &job, Halt::default(), &run))
+    parallel::map(jobs, at_once, |job| {
+        run_and_record(&recorder, now, job, Halt::default(), |repair: &Repair| {
+            repair.prepare_only()
+        })
+    })
 }
 
-/// Lets `repair` run, records what came of it, and reports it.
+/// Lets `work` run, records what came of it, and reports it.
 pub(super) fn run_and_record(
     recorder: &Recorder,
     now: &Interpreters,
     job: &Job,
     halt: Halt,
-    repair: impl FnOnce(&Repair) -> RepairResult,
+    work: impl FnOnce(&Repair) -> RepairResult,
 ) -> Outcome {
-    let context = recorder.context;
-    let progress = &context.report.progress(&job.entry.name);
     let started = Stopwatch::start();
-    let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
-    let discarded = RefCell::default();
-    let one = Repair { context, recorder, now, job, progress, baseline, users, halt, discarded };
-    let result = catch_unwind(AssertUnwindSafe(|| repair(&one))).unwrap_or_else(|_| {
-        let because = "venvguard itself failed (this is a bug)".to_string();
-        Done::Unfinished { because }.into()
-    });
-    let started_late = one.halt.borrow().start_what_is_left(context.root);
-    progress.end();
+    let repair = Repair::new(recorder, now, job, halt);
+    let result = catch_unwind(AssertUnwindSafe(|| work(&repair))).unwrap_or_else(|_| failed());
+    let outcome = record(&repair, result);
+    recorder.charge(job.venv.uid, started.elapsed());
+    outcome
+}
+
+/// What becomes of a repair that panicked.
+fn failed() -> RepairResult {
+    Done::Unfinished { because: "venvguard itself failed (this is a bug)".to_string() }.into()
+}
+
+fn record(repair: &Repair, result: RepairResult) -> Outcome {
+    let Repair { context, recorder, job, .. } = *repair;
+    let started_late = repair.halt.borrow().start_what_is_left(context.root);
+    repair.progress.end();
     let notes = [result.notes, started_late].concat();
-    let mut removals = one.discarded.take();
+    let mut removals = repair.discarded.take();
     removals.extend(result.pending_removal);
     let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
     if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
         outcome.done =
             Done::Unfinished { because: format!("what was done cannot be written down: {error}") };
     }
-    recorder.charge(job.venv.uid, started.elapsed());
     if let Some(words) = outcome.in_words() {
         context.report.outcome(&job.entry.name, words, &outcome.notes);
     } else {
@@ -140,9 +180,9 @@ mod tests {
         let report = Report::for_command();
         let context = Context { root: &root, store: &store, config: &config, report: &report };
         let mut registry = Registry::default();
-        let jobs =
-            jobs.iter().map(|(path, units)| restart_of(&mut registry, path, units)).collect();
-        let outcomes = execute(&context, &mut registry, &Interpreters::default(), jobs, 2);
+        let jobs = jobs.iter().map(|(path, units)| restart_of(&mut registry, path, units));
+        let jobs: Vec<Job> = jobs.collect();
+        let outcomes = execute(&context, &mut registry, &Interpreters::default(), &jobs, 2);
         assert!(store.open_journal().is_empty());
         (outcomes, std::fs::read_to_string(dir.path().join("calls")).unwrap())
     }

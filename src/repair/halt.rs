@@ -1,5 +1,8 @@
 //! Keeping the services of a venv down while its trees change places.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use super::Context;
 use super::job::Job;
 use crate::host::Root;
@@ -51,63 +54,84 @@ impl Halt {
         &self.units
     }
 
-    /// Stops the services; then does `work` while none of them runs. Where a socket or a timer
-    /// starts one in between, that is stopped as well and the work is done again. What was
-    /// stopped is in the journal first, at `step`.
-    pub(super) fn while_stopped<E>(
-        &mut self,
-        context: &Context,
-        job: &Job,
-        step: &JournalState,
-        first: Triggers,
-        mut work: impl FnMut() -> Result<(), E>,
-    ) -> Result<(), Halted<E>> {
-        let dependents = service::dependents(context.root, job.services());
-        self.add(dependents.map_err(|error| Halted::Stop(error.to_string()))?);
-        for attempt in 0..ATTEMPTS {
-            if attempt > 0 || first == Triggers::Stopped {
-                let triggers = service::triggers(context.root, job.services());
-                let triggers = triggers.map_err(|error| Halted::Stop(error.to_string()))?;
-                self.add(triggers.clone());
-                self.stop(context, job, step, &triggers)?;
-            } else {
-                self.stop(context, job, step, &[])?;
-            }
-            work().map_err(Halted::Work)?;
-            if service::came_up_again(context.root, job.services()).is_none() {
-                return Ok(());
-            }
-        }
-        let restless = service::came_up_again(context.root, job.services());
-        let name = restless.as_ref().map(Service::to_string).unwrap_or_default();
-        Err(Halted::Stop(format!("{name} is started again whenever it is stopped")))
-    }
-
-    fn stop<E>(
-        &mut self,
-        context: &Context,
-        job: &Job,
-        step: &JournalState,
-        triggers: &[String],
-    ) -> Result<(), Halted<E>> {
-        if job.services().is_empty() {
-            return Ok(());
-        }
-        let failed = |error: &dyn std::fmt::Display| Halted::Stop(error.to_string());
-        job.begin(context, step.clone(), &self.units).map_err(|error| failed(&error))?;
-        service::stop_units(context.root, triggers).map_err(|error| failed(&error))?;
-        self.stopped = job.services().to_vec();
-        for (service, told) in service::stop_all(context.root, job.services()) {
-            told.map_err(|error| Halted::Stop(format!("cannot stop {service}: {error}")))?;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, units: Vec<String>) {
-        self.units.extend(units);
+    fn add(&mut self, units: &[String]) {
+        self.units.extend_from_slice(units);
         self.units.sort();
         self.units.dedup();
     }
+}
+
+/// A venv whose services are stopped.
+pub(super) struct Stopping<'a> {
+    pub(super) job: &'a Job,
+    /// What the journal holds until the trees change places.
+    pub(super) state: &'a JournalState,
+    pub(super) halt: &'a RefCell<Halt>,
+}
+
+/// Stops the services of some venvs; then does `work` while none of them runs. Where a socket or a
+/// timer starts one in between, that is stopped as well and the work is done again. The journal
+/// of each venv names what is stopped before it is.
+pub(super) fn while_stopped<E>(
+    context: &Context,
+    venvs: &[Stopping],
+    first: Triggers,
+    mut work: impl FnMut() -> Result<(), E>,
+) -> Result<(), Halted<E>> {
+    let root = context.root;
+    let services = services_of(venvs.iter().map(|one| one.job));
+    let failed = |error: &dyn std::fmt::Display| Halted::Stop(error.to_string());
+    let units = service::dependents(root, &services).map_err(|error| failed(&error))?;
+    let add = |units: &[String]| {
+        for one in venvs {
+            one.halt.borrow_mut().add(units);
+        }
+    };
+    add(&units);
+    for attempt in 0..ATTEMPTS {
+        let mut triggers = Vec::new();
+        if attempt > 0 || first == Triggers::Stopped {
+            triggers = service::triggers(root, &services).map_err(|error| failed(&error))?;
+            add(&triggers);
+        }
+        stop(context, venvs, &services, &triggers).map_err(Halted::Stop)?;
+        work().map_err(Halted::Work)?;
+        if service::came_up_again(root, &services).is_none() {
+            return Ok(());
+        }
+    }
+    let restless = service::came_up_again(root, &services);
+    let name = restless.as_ref().map(Service::to_string).unwrap_or_default();
+    Err(Halted::Stop(format!("{name} is started again whenever it is stopped")))
+}
+
+fn stop(
+    context: &Context,
+    venvs: &[Stopping],
+    services: &[Service],
+    triggers: &[String],
+) -> Result<(), String> {
+    if services.is_empty() {
+        return Ok(());
+    }
+    for Stopping { job, state, halt } in venvs {
+        let begun = job.begin(context, (*state).clone(), halt.borrow().units());
+        begun.map_err(|error| error.to_string())?;
+    }
+    service::stop_units(context.root, triggers).map_err(|error| error.to_string())?;
+    for Stopping { job, halt, .. } in venvs {
+        halt.borrow_mut().stopped = job.services().to_vec();
+    }
+    for (service, told) in service::stop_all(context.root, services) {
+        told.map_err(|error| format!("cannot stop {service}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The services of some venvs, each once.
+pub(super) fn services_of<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<Service> {
+    let services: BTreeSet<&Service> = jobs.flat_map(Job::services).collect();
+    services.into_iter().cloned().collect()
 }
 
 /// What becomes of the sockets and timers that may start a service in between.

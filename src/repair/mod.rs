@@ -1,8 +1,9 @@
 //! Carrying out what was decided, and undoing what does not hold.
 //!
 //! [`execute()`] takes decisions, one thread a venv; [`adopt`] is the way of one. A rebuild has two
-//! halves: [`prepare`] builds and checks a new tree, which may rest; the other stops the services
-//! and swaps it in ([`swap`]), and keeps it or swaps back. The journal is written before anything
+//! halves: [`prepare`] builds and checks a new tree, which may rest ([`rest`]); the other stops the
+//! services and swaps it in ([`swap`]), and keeps it or swaps back. Venvs that share a service take
+//! the second half together ([`together`]): it is restarted once. The journal is written before anything
 //! is done, [`states`] says what is next in each of its states, and [`recover()`] finishes what was
 //! interrupted by the same table. All effects on venvs are in this module and in `owner`; all of
 //! them are right when done twice.
@@ -25,6 +26,7 @@ mod readiness;
 mod recipes;
 mod record;
 mod recover;
+mod rest;
 mod restart;
 mod rollback;
 mod smoke;

@@ -130,14 +130,15 @@ pub(super) enum Build<'a> {
     InPlace(Box<Work<'a>>),
 }
 
-/// Builds a new tree beside the venv and checks it. The journal is left at
-/// [`JournalState::Preparing`].
+/// Builds a new tree beside the venv and checks it; it is to be swapped in, or `to_rest`. The
+/// journal is left at [`JournalState::Preparing`].
 pub(super) fn prepare<'a>(
     context: &'a Context<'a>,
     job: &'a Job,
     target: Target,
     builder: Builder,
     limit: Duration,
+    to_rest: bool,
 ) -> Result<Build<'a>, NotRebuilt> {
     let Job { entry, venv, .. } = job;
     let owner = owner(context, venv);
@@ -150,7 +151,7 @@ pub(super) fn prepare<'a>(
     let parent = Parent::of(&venv.path)?;
     let old = parent.identity(name_of(&venv.path)).ok_or(RebuildError::Changed)?;
     let path = names::aside(context.root, venv);
-    let preparing = |new| JournalState::Preparing { aside: path.as_path().into(), new };
+    let preparing = |new| JournalState::Preparing { aside: path.as_path().into(), new, to_rest };
     let write = |new| job.begin(context, preparing(new), &[]);
     write(None)?;
     let made = Stage::make(context.root, &parent, &path, venv, &owner);

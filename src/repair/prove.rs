@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use super::account::owner;
 use super::adopt::{Repair, RepairResult, RestartScope};
-use super::halt::{Halted, Triggers};
+use super::halt::{Halted, Stopping, Triggers, while_stopped};
 use super::job::Done;
+use super::restart::Restarted;
 use super::states;
 use super::trees::{Left, Pair};
 use crate::host::user::User;
@@ -13,10 +14,15 @@ use crate::store::{JournalState, Swap};
 use crate::venv;
 
 impl Repair<'_, '_> {
-    /// The new tree is in place; what runs out of it decides whether it stays.
-    pub(super) fn prove(&self, mut swap: Swap, mut notes: Vec<String>) -> RepairResult {
+    /// The new tree is in place; whether its services came up with it decides whether it stays.
+    pub(super) fn prove(
+        &self,
+        mut swap: Swap,
+        mut notes: Vec<String>,
+        restarted: Result<Restarted, String>,
+    ) -> RepairResult {
         let minor = swap.minor;
-        let because = match self.restart() {
+        let because = match restarted {
             Ok(restarted) => {
                 notes.extend(restarted.notes);
                 notes.extend(self.note_late_writes(&mut swap));
@@ -43,9 +49,10 @@ impl Repair<'_, '_> {
         because: String,
     ) -> RepairResult {
         self.progress.step("putting the previous environment back");
-        let (mut halt, mut result, mut notes) = (self.halt.borrow_mut(), None, Vec::new());
+        let (mut result, mut notes) = (None, Vec::new());
         let partial = states::is_partial(state);
-        let stopped = halt.while_stopped(self.context, self.job, state, Triggers::GoOn, || {
+        let stopping = [Stopping { job: self.job, state, halt: &self.halt }];
+        let stopped = while_stopped(self.context, &stopping, Triggers::GoOn, || {
             // Once it is back, there is nothing more to be done in the right order.
             if result.is_none() {
                 result = Some(self.bring_back(swap, partial));
@@ -55,7 +62,6 @@ impl Repair<'_, '_> {
         if let Err(Halted::Stop(error)) = stopped {
             notes.push(format!("not everything was stopped meanwhile: {error}"));
         }
-        drop(halt);
         match result.unwrap_or_else(|| self.bring_back(swap, partial)) {
             Ok((left, more)) => {
                 let result = self.fall_back(because, RestartScope::All);

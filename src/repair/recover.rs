@@ -180,7 +180,7 @@ fn in_words(step: Step) -> &'static str {
         Step::Restart => "restarting its services",
         Step::Refresh => "copying its interpreters again",
         Step::Abandon => "it had not begun",
-        Step::Discard => "removing the unfinished new environment",
+        Step::Discard | Step::Remove => "removing the unfinished new environment",
         Step::KeepPrevious => "the previous environment is in place, removing the new one",
         Step::PutBack | Step::SwapBack => "putting the previous environment back",
         Step::Prove => "the new environment is in place, restarting its services",
@@ -294,13 +294,27 @@ mod tests {
             let step = if swapping {
                 JournalState::Swapping(crash.swap(venv, other))
             } else {
-                JournalState::Preparing { aside: PathText(crash.aside.clone()), new: Some(other) }
+                let aside = PathText(crash.aside.clone());
+                JournalState::Preparing { aside, new: Some(other), to_rest: false }
             };
             crash.recover(step, &[]);
             assert!(crash.is_ended());
             assert_eq!(identity(&crash.venv), Some(venv));
             assert!(!exists(&crash.aside));
         }
+    }
+
+    #[test]
+    fn a_killed_preparation_leaves_the_venv_alone() {
+        let mut crash = Crash::new();
+        let [venv, other] = crash.identities();
+        let aside = PathText(crash.aside.clone());
+        let step = JournalState::Preparing { aside, new: Some(other), to_rest: true };
+        assert!(crash.recover(step, &["systemd:no-such-unit-of-venvguard.service"]));
+        assert!(crash.is_ended());
+        assert_eq!(identity(&crash.venv), Some(venv));
+        assert!(!exists(&crash.aside));
+        assert_eq!(crash.store.history().unwrap().events, [], "nothing was repaired");
     }
 
     #[test]
@@ -454,7 +468,7 @@ mod tests {
         let (root, store) = (&crash.root, &crash.store);
         let context = Context { root, store, config: &config, report: &report };
         let now = Interpreters::default();
-        let outcomes = crate::repair::execute(&context, &mut crash.registry, &now, vec![job], 1);
+        let outcomes = crate::repair::execute(&context, &mut crash.registry, &now, &[job], 1);
         assert!(matches!(outcomes[0].done, Done::Unfinished { .. }), "{outcomes:?}");
         assert!(!crash.is_ended());
         assert_eq!(crash.identities(), before);
@@ -499,7 +513,8 @@ mod tests {
     fn a_directory_that_was_only_named_is_not_taken_for_ours() {
         let mut crash = Crash::new();
         let before = crash.identities();
-        let step = JournalState::Preparing { aside: PathText(crash.aside.clone()), new: None };
+        let aside = PathText(crash.aside.clone());
+        let step = JournalState::Preparing { aside, new: None, to_rest: false };
         assert!(crash.recover(step, &[]));
         assert!(crash.is_ended());
         assert_eq!(crash.identities(), before);

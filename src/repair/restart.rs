@@ -69,79 +69,84 @@ pub(super) fn tell(context: &Context, services: &[Service]) -> Told {
     results.map(|(service, told)| (service, told.map_err(|error| error.to_string()))).collect()
 }
 
-/// Starts the `units` that were stopped with the services of a venv, and waits until all that were
-/// told to restart are up, the check passes, and no process that was there `before` is left. The
-/// error says which of these does not hold, and why; what did not hold earlier either is a note.
-pub(super) fn prove(
-    context: &Context,
-    job: &Job,
-    told: Told,
-    units: &[String],
-    baseline: &Baseline,
-    before: &VenvUsage,
-) -> Result<Restarted, String> {
-    let mut result = Restarted::default();
-    if told.is_empty() && units.is_empty() && job.entry.check.is_empty() {
-        return Ok(result);
-    }
-    let path = job.entry.path();
-    // One that fails stops none of the others: the venv serves them all.
-    let mut failures = Vec::new();
-    let mut as_before = Vec::new();
-    let mut failed = |service: &Service, error: String| {
-        if baseline.failing.contains(service) {
-            as_before.push(format!("it failed before, and still does: {error}"));
-        } else {
-            failures.push(error);
+/// What has to hold once the services of a venv were told to restart.
+pub(super) struct Proof<'a> {
+    pub(super) job: &'a Job,
+    /// What was stopped with the services, and is started with them.
+    pub(super) units: Vec<String>,
+    pub(super) baseline: &'a Baseline,
+    pub(super) before: &'a VenvUsage,
+}
+
+impl Proof<'_> {
+    /// Starts the units, and waits until all that were told to restart are up, the check passes,
+    /// and no process that was there before is left. The error says which of these does not hold,
+    /// and why; what did not hold earlier either is a note.
+    pub(super) fn prove(self, context: &Context, told: Told) -> Result<Restarted, String> {
+        let Proof { job, units, baseline, before } = self;
+        let mut result = Restarted::default();
+        if told.is_empty() && units.is_empty() && job.entry.check.is_empty() {
+            return Ok(result);
         }
-    };
-    let mut restarted = BTreeSet::new();
-    for (service, told) in told {
-        let detail = match &told {
-            Ok(Outcome::Done) => service.to_string(),
-            Ok(Outcome::LeftAlone(why)) => format!("{service} is left alone: {why}"),
-            Err(error) => format!("{service}: {error}"),
+        let path = job.entry.path();
+        // One that fails stops none of the others: the venv serves them all.
+        let mut failures = Vec::new();
+        let mut as_before = Vec::new();
+        let mut failed = |service: &Service, error: String| {
+            if baseline.failing.contains(service) {
+                as_before.push(format!("it failed before, and still does: {error}"));
+            } else {
+                failures.push(error);
+            }
         };
-        context.store.audit(&Event::new(&job.entry.name, path, "restart", detail.clone()));
-        match told {
-            Ok(Outcome::Done) => drop(restarted.insert(service)),
-            // A oneshot is neither started twice nor waited for.
-            Ok(Outcome::LeftAlone(_)) => result.notes.push(detail),
-            Err(error) => failed(&service, error),
+        let mut restarted = BTreeSet::new();
+        for (service, told) in told {
+            let detail = match &told {
+                Ok(Outcome::Done) => service.to_string(),
+                Ok(Outcome::LeftAlone(why)) => format!("{service} is left alone: {why}"),
+                Err(error) => format!("{service}: {error}"),
+            };
+            context.store.audit(&Event::new(&job.entry.name, path, "restart", detail.clone()));
+            match told {
+                Ok(Outcome::Done) => drop(restarted.insert(service)),
+                // A oneshot is neither started twice nor waited for.
+                Ok(Outcome::LeftAlone(_)) => result.notes.push(detail),
+                Err(error) => failed(&service, error),
+            }
         }
-    }
-    if let Err(error) = service::start_units(context.root, units) {
-        result.notes.push(format!("cannot start {} again: {error}", units.join(", ")));
-    }
-    let patience = Duration::from_secs(context.config.service_timeout);
-    let stable = Duration::from_secs(context.config.stable_for);
-    for service in &restarted {
-        if let Err(error) = service::await_up(context.root, service, patience, stable) {
-            failed(service, error.to_string());
+        if let Err(error) = service::start_units(context.root, &units) {
+            result.notes.push(format!("cannot start {} again: {error}", units.join(", ")));
         }
-    }
-    if !failures.is_empty() {
-        return Err(failures.join("\n"));
-    }
-    result.notes.extend(as_before);
-    let checked =
-        check_of(context, job).map_or(Ok(()), |check| check.await_passing(context.root, patience));
-    match checked {
-        Err(error) if baseline.check_fails => {
-            result.notes.push(format!("its check failed before, and still does: {error}"));
+        let patience = Duration::from_secs(context.config.service_timeout);
+        let stable = Duration::from_secs(context.config.stable_for);
+        for service in &restarted {
+            if let Err(error) = service::await_up(context.root, service, patience, stable) {
+                failed(service, error.to_string());
+            }
         }
-        Err(error) => return Err(format!("its check fails: {error}")),
-        Ok(()) => {}
+        if !failures.is_empty() {
+            return Err(failures.join("\n"));
+        }
+        result.notes.extend(as_before);
+        let checked = check_of(context, job)
+            .map_or(Ok(()), |check| check.await_passing(context.root, patience));
+        match checked {
+            Err(error) if baseline.check_fails => {
+                result.notes.push(format!("its check failed before, and still does: {error}"));
+            }
+            Err(error) => return Err(format!("its check fails: {error}")),
+            Ok(()) => {}
+        }
+        let before: Vec<ProcessId> =
+            before.processes_of(&restarted).map(|process| process.id).collect();
+        let left = service::await_gone(context.root, &before, GOING);
+        if left.is_empty() {
+            result.services = restarted.into_iter().collect();
+            return Ok(result);
+        }
+        let pids: Vec<String> = left.iter().map(|id| id.pid.to_string()).collect();
+        Err(format!("processes from before the restart still run: {}", pids.join(", ")))
     }
-    let before: Vec<ProcessId> =
-        before.processes_of(&restarted).map(|process| process.id).collect();
-    let left = service::await_gone(context.root, &before, GOING);
-    if left.is_empty() {
-        result.services = restarted.into_iter().collect();
-        return Ok(result);
-    }
-    let pids: Vec<String> = left.iter().map(|id| id.pid.to_string()).collect();
-    Err(format!("processes from before the restart still run: {}", pids.join(", ")))
 }
 
 /// The check of the venv, where it has one.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::account::owner;
 use super::adopt::{Repair, RepairResult};
-use super::halt::{Halted, Triggers};
+use super::halt::{Halted, Stopping, Triggers, while_stopped};
 use super::job::Done;
 use super::names::{from_beside, name_of};
 use super::restart::Restarted;
@@ -169,14 +169,13 @@ impl Repair<'_, '_> {
         let pass = Pass::Back { partial: false };
         let pair = Pair::new(&job.venv, &owner, &place, swap.minor);
         let pair = site.map(|site| Pair { in_place: site, ..pair });
-        let mut halt = self.halt.borrow_mut();
-        let stopped = halt.while_stopped(context, job, &step, Triggers::GoOn, || {
+        let stopping = [Stopping { job, state: &step, halt: &self.halt }];
+        let stopped = while_stopped(context, &stopping, Triggers::GoOn, || {
             if let Some(pair) = &pair {
                 carried = pair.carry(context.root, pass.clone(), LOOK_LIMIT)?;
             }
             Ok::<_, io::Error>(())
         });
-        drop(halt);
         let mut notes: Vec<String> = carried.notes.into_lines();
         swap.previous.holds_files |= !carried.left.is_empty();
         notes.extend(left_behind(carried.left));

@@ -7,6 +7,7 @@
 //! refreshing             refresh             -              -            -
 //! preparing, not made    abandon             -              -            -
 //! preparing              discard             -              -            -
+//! preparing, to rest     remove              -              -            -
 //! building in place      keep previous       swap back      leave alone  put back
 //! swapping               keep previous       prove          leave alone  put back
 //! returning              keep previous       swap back      leave alone  put back
@@ -38,6 +39,8 @@ pub(super) enum Step {
     Abandon,
     /// Remove the unfinished tree, and make the venv work with the one it has.
     Discard,
+    /// Remove the unfinished tree: nothing else was to be done.
+    Remove,
     /// The previous environment is in place, and stays. Ask the other tree what is only in it.
     KeepPrevious,
     /// Put the previous environment back where nothing is, then as above.
@@ -62,7 +65,8 @@ pub(super) fn next(state: &JournalState, standing: Standing) -> Step {
         (State::Restarting, _) => Step::Restart,
         (State::Refreshing, _) => Step::Refresh,
         (State::Preparing { new: None, .. }, _) => Step::Abandon,
-        (State::Preparing { new: Some(_), .. }, _) => Step::Discard,
+        (State::Preparing { to_rest: true, .. }, _) => Step::Remove,
+        (State::Preparing { .. }, _) => Step::Discard,
         (_, Standing::Neither) => Step::LeaveAlone,
         (State::Restoring(_), Standing::Previous) => Step::NotRestored,
         (State::Restoring(_), Standing::New) => Step::Restored,
@@ -97,15 +101,18 @@ mod tests {
     fn each_state_has_its_next_step_wherever_the_trees_are() {
         use Step::{
             Abandon, Discard, KeepPrevious, LeaveAlone, NotRestored, Prove, PutBack, Refresh,
-            Restart, Restored, Stop, SwapBack,
+            Remove, Restart, Restored, Stop, SwapBack,
         };
         let aside = Path::new("/srv/.venv.venvguard-x");
-        let preparing = |new| JournalState::Preparing { aside: aside.into(), new };
+        let preparing =
+            |new, to_rest| JournalState::Preparing { aside: aside.into(), new, to_rest };
         let table = [
             (JournalState::Restarting, [Restart; 4]),
             (JournalState::Refreshing, [Refresh; 4]),
-            (preparing(None), [Abandon; 4]),
-            (preparing(Some((2, 2))), [Discard; 4]),
+            (preparing(None, false), [Abandon; 4]),
+            (preparing(None, true), [Abandon; 4]),
+            (preparing(Some((2, 2)), false), [Discard; 4]),
+            (preparing(Some((2, 2)), true), [Remove; 4]),
             (JournalState::BuildingInPlace(swap()), [KeepPrevious, SwapBack, LeaveAlone, PutBack]),
             (JournalState::Swapping(swap()), [KeepPrevious, Prove, LeaveAlone, PutBack]),
             (JournalState::Returning(swap()), [KeepPrevious, SwapBack, LeaveAlone, PutBack]),

@@ -1,17 +1,23 @@
 //! The second half of a rebuild, as far as the swap: the services are stopped, what was written
 //! and deleted meanwhile is carried over, and the two trees change places in one system call.
 
+use std::cell::RefCell;
+use std::path::PathBuf;
+
 use super::Context;
 use super::account::owner;
-use super::halt::{Halt, Triggers};
+use super::halt::{Halt, Halted, Stopping, Triggers, while_stopped};
 use super::install_spec::Installed;
 use super::job::Job;
 use super::names::{self, name_of};
 use super::prepare::{NotRebuilt, Prepared, RebuildError, Work, swap_of};
 use super::trees::{Pair, left_behind};
+use crate::host::Root;
 use crate::host::clock::Deadline;
 use crate::host::tree::Parent;
+use crate::host::user::User;
 use crate::owner::{Carried, Pass};
+use crate::python::Minor;
 use crate::service;
 use crate::store::{JournalState, Swap};
 
@@ -23,50 +29,125 @@ pub(super) struct Rebuilt {
     pub(super) notes: Vec<String>,
 }
 
-/// Swaps a prepared tree in.
-pub(super) fn swap_in(
-    context: &Context,
-    job: &Job,
-    prepared: Prepared,
+/// A prepared tree that is to be swapped in.
+pub(super) struct SwapIn<'a> {
+    pub(super) job: &'a Job,
+    pub(super) prepared: Prepared,
+    pub(super) deadline: Deadline,
+    pub(super) halt: &'a RefCell<Halt>,
+}
+
+/// Swaps prepared trees in; services that the venvs share are stopped once. Nothing is started.
+pub(super) fn swap_in(context: &Context, waiting: Vec<SwapIn>) -> Vec<Result<Rebuilt, NotRebuilt>> {
+    let mut swaps: Vec<_> = waiting.into_iter().map(|one| PendingSwap::new(context, one)).collect();
+    let open: Vec<&mut PendingSwap> = swaps.iter_mut().flatten().collect();
+    let (stopping, mut copies): (Vec<Stopping>, Vec<&mut LastCopy>) = open
+        .into_iter()
+        .map(|PendingSwap { job, halt, preparing, copy, .. }| {
+            (Stopping { job, state: preparing, halt }, copy)
+        })
+        .unzip();
+    let stopped = if stopping.is_empty() {
+        Ok(())
+    } else {
+        while_stopped(context, &stopping, Triggers::GoOn, || {
+            for copy in &mut copies {
+                copy.run(context.root);
+            }
+            let is_any_good = copies.iter().any(|copy| copy.carried.is_ok());
+            if is_any_good { Ok(()) } else { Err(()) }
+        })
+    };
+    let not_stopped = match stopped {
+        Err(Halted::Stop(because)) => Some(because),
+        Err(Halted::Work(())) | Ok(()) => None,
+    };
+    swaps.into_iter().map(|one| one?.finish(context, not_stopped.as_deref())).collect()
+}
+
+/// A swap up to the last copy.
+struct PendingSwap<'a> {
+    job: &'a Job,
+    halt: &'a RefCell<Halt>,
+    parent: Parent,
+    swap: Swap,
+    preparing: JournalState,
+    notes: Vec<String>,
+    copy: LastCopy<'a>,
+}
+
+/// What is copied while the services are stopped.
+struct LastCopy<'a> {
+    job: &'a Job,
+    owner: User,
+    aside: PathBuf,
+    minor: Minor,
+    installed: Installed,
     deadline: Deadline,
-    halt: &mut Halt,
-) -> Result<Rebuilt, NotRebuilt> {
-    let Prepared { tree, installed, rested } = prepared;
-    let (root, owner) = (context.root, owner(context, &job.venv));
-    let parent = Parent::of(&job.venv.path)?;
-    let mut swap = swap_of(job, &tree);
-    let preparing = tree.preparing();
-    let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
-    let pair = Pair::new(&job.venv, &owner, tree.path(), swap.minor);
-    if rested {
-        // What takes long is done while the services still run.
-        let all = pair.carry(root, Pass::All, deadline.left());
-        all.map_err(|error| failed(RebuildError::Carry(error)))?;
-        parent.sync_all().map_err(|error| failed(error.into()))?;
+    carried: Result<Carried, RebuildError>,
+}
+
+impl<'a> PendingSwap<'a> {
+    fn new(context: &Context, one: SwapIn<'a>) -> Result<Self, NotRebuilt> {
+        let SwapIn { job, prepared: Prepared { tree, installed, rested }, deadline, halt } = one;
+        let preparing = tree.preparing();
+        let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
+        let parent = Parent::of(&job.venv.path).map_err(|error| failed(error.into()))?;
+        let (owner, aside) = (owner(context, &job.venv), tree.path().to_path_buf());
+        let swap = swap_of(job, &tree);
+        let (minor, carried) = (swap.minor, Ok(Carried::default()));
+        let copy = LastCopy { job, owner, aside, minor, installed, deadline, carried };
+        if rested {
+            // What takes long is done while the services still run.
+            let all = copy.pair().carry(context.root, Pass::All, deadline.left());
+            all.map_err(|error| failed(RebuildError::Carry(error)))?;
+            parent.sync_all().map_err(|error| failed(error.into()))?;
+        }
+        Ok(Self { job, halt, parent, swap, preparing, notes: tree.notes, copy })
     }
-    let mut carried = Carried::default();
-    let stopped = halt.while_stopped(context, job, &preparing, Triggers::GoOn, || {
-        carried = pair.carry(root, Pass::Last, deadline.left()).map_err(RebuildError::Carry)?;
-        let is_same = Installed::of(root, &job.venv) == installed;
-        is_same.then_some(()).ok_or(RebuildError::Changed)
-    });
-    stopped.map_err(|halted| failed(halted.into()))?;
-    if parent.identity(name_of(&job.venv.path)) != Some(swap.previous.identity) {
-        return Err(failed(RebuildError::Changed));
+
+    fn finish(self, context: &Context, not_stopped: Option<&str>) -> Result<Rebuilt, NotRebuilt> {
+        let Self { job, halt, parent, mut swap, preparing, mut notes, copy } = self;
+        let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
+        if let Some(because) = not_stopped {
+            return Err(failed(RebuildError::Halt(because.to_string())));
+        }
+        let carried = copy.carried.map_err(failed)?;
+        if parent.identity(name_of(&job.venv.path)) != Some(swap.previous.identity) {
+            return Err(failed(RebuildError::Changed));
+        }
+        swap.previous.holds_files |= !carried.left.is_empty();
+        notes.extend(carried.notes.into_lines());
+        notes.extend(left_behind(carried.left));
+        let halt = halt.borrow();
+        let swapping = JournalState::Swapping(swap.clone());
+        job.begin(context, swapping, halt.units()).map_err(|error| failed(error.into()))?;
+        exchange(&parent, job, &swap).map_err(|error| {
+            // It may be done, and not on the disk: what failed is not to be proved.
+            let returning = JournalState::Returning(swap.clone());
+            let _ = job.begin(context, returning.clone(), halt.units());
+            NotRebuilt::at(&returning, &error)
+        })?;
+        Ok(Rebuilt { swap, notes })
     }
-    let mut notes = tree.notes.clone();
-    swap.previous.holds_files |= !carried.left.is_empty();
-    notes.extend(carried.notes.into_lines());
-    notes.extend(left_behind(carried.left));
-    let swapping = JournalState::Swapping(swap.clone());
-    job.begin(context, swapping, halt.units()).map_err(|error| failed(error.into()))?;
-    exchange(&parent, job, &swap).map_err(|error| {
-        // It may be done, and not on the disk: what failed is not to be proved.
-        let returning = JournalState::Returning(swap.clone());
-        let _ = job.begin(context, returning.clone(), halt.units());
-        NotRebuilt::at(&returning, &error)
-    })?;
-    Ok(Rebuilt { swap, notes })
+}
+
+impl LastCopy<'_> {
+    fn pair(&self) -> Pair<'_> {
+        Pair::new(&self.job.venv, &self.owner, &self.aside, self.minor)
+    }
+
+    /// What was written and deleted meanwhile, unless an earlier copy failed.
+    fn run(&mut self, root: &Root) {
+        if self.carried.is_err() {
+            return;
+        }
+        let carried = self.pair().carry(root, Pass::Last, self.deadline.left());
+        self.carried = carried.map_err(RebuildError::Carry).and_then(|carried| {
+            let is_same = Installed::of(root, &self.job.venv) == self.installed;
+            is_same.then_some(carried).ok_or(RebuildError::Changed)
+        });
+    }
 }
 
 fn exchange(parent: &Parent, job: &Job, swap: &Swap) -> Result<(), RebuildError> {
@@ -81,7 +162,7 @@ fn exchange(parent: &Parent, job: &Job, swap: &Swap) -> Result<(), RebuildError>
 impl Work<'_> {
     /// Where no mount namespace can be had: the venv is away while it is built, and its services
     /// are down.
-    pub(super) fn in_place(mut self, halt: &mut Halt) -> Result<Rebuilt, NotRebuilt> {
+    pub(super) fn in_place(mut self, halt: &RefCell<Halt>) -> Result<Rebuilt, NotRebuilt> {
         let mut state = self.tree.preparing();
         match self.swap_and_build(halt, &mut state) {
             Ok(()) => Ok(Rebuilt { swap: self.swap(), notes: self.tree.notes }),
@@ -91,15 +172,16 @@ impl Work<'_> {
 
     fn swap_and_build(
         &mut self,
-        halt: &mut Halt,
+        halt: &RefCell<Halt>,
         state: &mut JournalState,
     ) -> Result<(), RebuildError> {
         let before = self.smoke(&[]);
         let in_place = JournalState::BuildingInPlace(self.swap());
         let (context, job) = (self.context, self.job);
-        halt.while_stopped(context, job, &in_place, Triggers::Stopped, || Ok(()))
+        let stopping = [Stopping { job, state: &in_place, halt }];
+        while_stopped(context, &stopping, Triggers::Stopped, || Ok(()))
             .map_err(RebuildError::from)?;
-        job.begin(context, in_place.clone(), halt.units())?;
+        job.begin(context, in_place.clone(), halt.borrow().units())?;
         *state = in_place;
         exchange(&self.parent, job, &self.swap())?;
         let (owner, aside) = (self.owner.clone(), self.tree.path().to_path_buf());
@@ -116,7 +198,7 @@ impl Work<'_> {
         self.note(carried.map_err(RebuildError::Carry)?);
         self.parent.sync_all()?;
         let swapping = JournalState::Swapping(self.swap());
-        job.begin(context, swapping.clone(), halt.units())?;
+        job.begin(context, swapping.clone(), halt.borrow().units())?;
         *state = swapping;
         Ok(())
     }

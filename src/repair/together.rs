@@ -1,67 +1,197 @@
-//! Restarts that are planned for a whole run: the venvs that only need their services restarted
-//! share one call for each manager, so that systemd makes one transaction of it, in its own
-//! order, and restarts each unit once.
+//! Venvs whose services are stopped and restarted together: those that share a service, so that
+//! it is restarted once for all of them; and those that only need a restart, so that systemd makes
+//! one transaction of it, in its own order.
 
 use std::collections::BTreeMap;
 
 use super::Context;
+use super::adopt::{Ready, Repair, RepairResult};
+use super::halt::services_of;
 use super::job::Job;
-use super::restart::{Baseline, Told, tell};
+use super::prepare::NotRebuilt;
+use super::restart::{Proof, Restarted, tell};
+use super::swap::{Rebuilt, swap_in};
+use crate::host::parallel;
 use crate::plan::Remedy;
-use crate::service::{Processes, Service, ServiceMap, VenvUsage};
-use crate::store::JournalState;
+use crate::service::{Processes, Service, ServiceMap};
 
-/// What was restarted at once, by the venvs' ids.
-#[derive(Debug, Default)]
-pub(super) struct Together(BTreeMap<String, Begun>);
-
-/// A venv whose services were told to restart, and how it was before.
-#[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) baseline: Baseline,
-    pub(super) usage: VenvUsage,
-    pub(super) told: Told,
+/// Numbers the groups of venvs that go together: one number for each job, in their order.
+pub(super) fn groups(jobs: &[Job]) -> Vec<usize> {
+    let mut groups: Vec<usize> = (0..jobs.len()).collect();
+    let join = |groups: &mut [usize], one: usize, other: usize| {
+        let (to, from) = (one.min(other), one.max(other));
+        groups.iter_mut().filter(|group| **group == from).for_each(|group| *group = to);
+    };
+    let mut first_with: BTreeMap<&Service, usize> = BTreeMap::new();
+    for (index, job) in jobs.iter().enumerate().filter(|(_, job)| is_restarted(job)) {
+        for service in job.services() {
+            let first = *first_with.entry(service).or_insert(index);
+            let (one, other) = (groups[first], groups[index]);
+            join(&mut groups, one, other);
+        }
+    }
+    let mut only_restarts: BTreeMap<usize, bool> = BTreeMap::new();
+    for (job, group) in jobs.iter().zip(&groups) {
+        let is_restart = job.decision.remedy == Remedy::Restart && !job.services().is_empty();
+        *only_restarts.entry(*group).or_insert(true) &= is_restart;
+    }
+    let only_restarts: Vec<usize> =
+        only_restarts.into_iter().filter_map(|(group, only)| only.then_some(group)).collect();
+    for other in only_restarts.iter().skip(1) {
+        join(&mut groups, only_restarts[0], *other);
+    }
+    groups
 }
 
-impl Together {
-    /// Restarts the services of those jobs that ask for nothing else. Each is in the journal
-    /// first. A single one needs no plan.
-    pub(super) fn restart(context: &Context, jobs: &[Job]) -> Self {
-        let is_meant = |job: &&Job| {
-            job.decision.remedy == Remedy::Restart
-                && !job.services().is_empty()
-                && !context.store.has_journal(job.id())
+/// Whether the services of a venv are restarted once its repair is ready.
+fn is_restarted(job: &Job) -> bool {
+    matches!(job.decision.remedy, Remedy::Restart | Remedy::Refresh | Remedy::Rebuild { .. })
+}
+
+/// What a repair waits for, once the trees have changed places.
+enum Waiting {
+    Ended(RepairResult),
+    Restart,
+    Refreshed,
+    Swapped(Rebuilt),
+    NotSwapped(NotRebuilt),
+}
+
+/// Finishes repairs that are ready: swaps in what is to be swapped in while the services are
+/// stopped, restarts the services of all, and lets each venv prove itself, `at_once` at a time.
+pub(super) fn finish(repairs: Vec<(&Repair, Ready)>, at_once: usize) -> Vec<RepairResult> {
+    let Some(context) = repairs.first().map(|(repair, _)| repair.context) else {
+        return Vec::new();
+    };
+    look_at_users(&repairs);
+    let waiting = swap(context, repairs);
+    let proofs = restart(context, &waiting, at_once);
+    let mut goes_back = false;
+    // A venv that goes back restarts what it shares: those that follow are asked anew.
+    let mut proved = |repair: &Repair, swapped: Rebuilt, proof| {
+        let proof = if goes_back { repair.restart() } else { proof };
+        let result = repair.prove(swapped.swap, swapped.notes, proof);
+        goes_back |= !result.done.is_good();
+        result
+    };
+    let results = waiting.into_iter().zip(proofs).map(|((repair, one), proof)| {
+        let proof = proof.unwrap_or_else(|| Ok(Restarted::default()));
+        let result = match one {
+            Waiting::Ended(result) => result,
+            Waiting::Restart => Repair::restarted(proof),
+            Waiting::Refreshed => Repair::refreshed(proof),
+            Waiting::Swapped(built) => proved(repair, built, proof),
+            Waiting::NotSwapped(error) => repair.not_rebuilt(error),
         };
-        let jobs: Vec<&Job> = jobs.iter().filter(is_meant).collect();
-        if jobs.len() < 2 {
-            return Self::default();
-        }
-        let paths = jobs.iter().map(|job| job.entry.path());
-        let map = ServiceMap::build(context.root, paths, &Processes::look(context.root));
-        let mut begun = BTreeMap::new();
-        let mut services: Vec<Service> = Vec::new();
-        for job in jobs {
-            let baseline = Baseline::of_services(context, job);
-            // One that cannot be written down goes its own way, which reports that.
-            if job.begin(context, JournalState::Restarting, &[]).is_ok() {
-                let usage = map.of(job.entry.path()).clone();
-                services.extend_from_slice(job.services());
-                begun.insert(job.id().to_string(), (baseline, usage, job.services()));
-            }
-        }
-        services.sort();
-        services.dedup();
-        let told = tell(context, &services);
-        let of = |own: &[Service]| -> Told {
-            told.iter().filter(|(service, _)| own.contains(service)).cloned().collect()
-        };
-        let begun = begun
-            .into_iter()
-            .map(|(id, (baseline, usage, own))| (id, Begun { baseline, usage, told: of(own) }));
-        Self(begun.collect())
+        repair.with_left_alone(result)
+    });
+    results.collect()
+}
+
+/// Restarts the services of all that wait for it, each once, and waits until they are up. The
+/// result has a place for each repair.
+fn restart(
+    context: &Context,
+    waiting: &[(&Repair, Waiting)],
+    at_once: usize,
+) -> Vec<Option<Result<Restarted, String>>> {
+    let is_waiting = |one: &Waiting| !matches!(one, Waiting::Ended(_) | Waiting::NotSwapped(_));
+    let to_prove: Vec<Option<Proof>> =
+        waiting.iter().map(|(repair, one)| is_waiting(one).then(|| repair.proof())).collect();
+    let told = tell(context, &services_of(to_prove.iter().flatten().map(|one| one.job)));
+    let prove = |one: Proof| {
+        let own = |(service, _): &&(Service, _)| one.job.services().contains(service);
+        one.prove(context, told.iter().filter(own).cloned().collect())
+    };
+    parallel::map(to_prove, at_once, |one| one.map(prove))
+}
+
+/// Looks at all processes once for the venvs of which it is not known yet what runs out of them.
+fn look_at_users(repairs: &[(&Repair, Ready)]) {
+    let unknown = |(repair, ready): &&(&Repair, Ready)| {
+        !matches!(ready, Ready::Ended(_)) && repair.users.get().is_none()
+    };
+    let unknown: Vec<&Repair> = repairs.iter().filter(unknown).map(|(repair, _)| *repair).collect();
+    let Some(root) = unknown.first().map(|repair| repair.context.root) else { return };
+    let paths = unknown.iter().map(|repair| repair.job.entry.path());
+    let map = ServiceMap::build(root, paths, &Processes::look(root));
+    for repair in unknown {
+        let _ = repair.users.set(map.of(repair.job.entry.path()).clone());
+    }
+}
+
+fn swap<'w, 'a, 'r>(
+    context: &Context,
+    repairs: Vec<(&'w Repair<'a, 'r>, Ready)>,
+) -> Vec<(&'w Repair<'a, 'r>, Waiting)> {
+    let (mut swaps, mut notes) = (Vec::new(), Vec::new());
+    let waiting: Vec<_> = repairs
+        .into_iter()
+        .map(|(repair, ready)| {
+            let one = match ready {
+                Ready::Ended(result) => Some(Waiting::Ended(result)),
+                Ready::Restart => Some(Waiting::Restart),
+                Ready::Refreshed => Some(Waiting::Refreshed),
+                Ready::Swap { prepared, notes: own } => {
+                    swaps.push(repair.swap_in(prepared));
+                    notes.push(own);
+                    None
+                }
+            };
+            (repair, one)
+        })
+        .collect();
+    let mut swapped = swap_in(context, swaps).into_iter().zip(notes).map(|(result, notes)| {
+        result.map_or_else(Waiting::NotSwapped, |built| {
+            Waiting::Swapped(Rebuilt { notes: [notes, built.notes].concat(), ..built })
+        })
+    });
+    let waiting = waiting.into_iter();
+    waiting.filter_map(|(repair, one)| Some((repair, one.or_else(|| swapped.next())?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Decision, Policy, Target, samples};
+    use crate::python::Minor;
+    use crate::store::Registry;
+    use crate::venv::BaseLink;
+
+    fn job(remedy: Remedy, services: &[&str]) -> Job {
+        let venv = samples::subject(BaseLink::Followed, Minor::new(3, 11)).venv;
+        let mut registry = Registry::default();
+        let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
+        let services = services.iter().map(|name| name.parse().unwrap()).collect();
+        Job { decision: Decision { remedy, services, ..samples::decision() }, entry, venv }
     }
 
-    pub(super) fn of(&self, id: &str) -> Option<&Begun> {
-        self.0.get(id)
+    #[test]
+    fn venvs_that_share_a_service_form_a_group_and_so_do_those_that_are_only_restarted() {
+        let target = Target { minor: Minor::new(3, 13), follows: true, copies: false };
+        let rebuild = || Remedy::Rebuild { target, relax: None };
+        let jobs = [
+            job(Remedy::Restart, &["systemd:a"]),
+            job(rebuild(), &["systemd:web", "systemd:apache2"]),
+            job(Remedy::Restart, &["systemd:b"]),
+            job(Remedy::Refresh, &["systemd:apache2"]),
+            job(rebuild(), &["systemd:alone"]),
+            job(Remedy::Restart, &["systemd:web"]),
+            job(rebuild(), &[]),
+            job(Remedy::Restart, &[]),
+            job(Remedy::None, &["systemd:alone"]),
+        ];
+        assert_eq!(groups(&jobs), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
+        assert_eq!(groups(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_later_service_joins_two_groups() {
+        let jobs = [
+            job(Remedy::Refresh, &["systemd:a"]),
+            job(Remedy::Refresh, &["systemd:b"]),
+            job(Remedy::Refresh, &["systemd:b", "systemd:a"]),
+        ];
+        assert_eq!(groups(&jobs), [0, 0, 0]);
     }
 }

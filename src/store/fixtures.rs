@@ -151,12 +151,16 @@ mod journal {
             (JournalState::Restarting, json!("restarting")),
             (JournalState::Refreshing, json!("refreshing")),
             (
-                JournalState::Preparing { aside: aside.clone(), new: None },
+                JournalState::Preparing { aside: aside.clone(), new: None, to_rest: false },
                 json!({"preparing": {"aside": path, "new": null}}),
             ),
             (
-                JournalState::Preparing { aside, new: Some((1, 3)) },
+                JournalState::Preparing { aside: aside.clone(), new: Some((1, 3)), to_rest: false },
                 json!({"preparing": {"aside": path, "new": [1, 3]}}),
+            ),
+            (
+                JournalState::Preparing { aside, new: Some((1, 3)), to_rest: true },
+                json!({"preparing": {"aside": path, "new": [1, 3], "to_rest": true}}),
             ),
             (JournalState::BuildingInPlace(swap()), json!({"building-in-place": stored})),
             (JournalState::Swapping(swap()), json!({"swapping": stored})),

@@ -42,8 +42,13 @@ pub(crate) enum JournalState {
     /// Interpreters in `bin` are being replaced one by one: doing it again is right.
     Refreshing,
     /// A new tree is built beside the venv, which is untouched. Its identity is known once its
-    /// directory exists.
-    Preparing { aside: PathText, new: Option<tree::Identity> },
+    /// directory exists. One that is `to_rest` is not swapped in by this repair.
+    Preparing {
+        aside: PathText,
+        new: Option<tree::Identity>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        to_rest: bool,
+    },
     /// The new tree is built at the venv's path, because it cannot be bound over it.
     BuildingInPlace(Swap),
     /// The new tree is swapped in, and its services have to prove it.
@@ -195,7 +200,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
         let aside = PathText("/srv/shop/.venv.aside".into());
-        let state = JournalState::Preparing { aside, new: None };
+        let state = JournalState::Preparing { aside, new: None, to_rest: false };
         let mut entry = JournalEntry::new(&crate::plan::samples::decision(), state, &[]);
         store.write_journal(&entry).unwrap();
         entry.state = JournalState::Restarting;

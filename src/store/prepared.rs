@@ -73,7 +73,8 @@ impl PreparedTree {
 
     /// The state in the journal of a repair that has built this tree and not swapped it in.
     pub(crate) fn preparing(&self) -> JournalState {
-        JournalState::Preparing { aside: self.path.clone(), new: Some(self.identity) }
+        let (aside, new) = (self.path.clone(), Some(self.identity));
+        JournalState::Preparing { aside, new, to_rest: false }
     }
 
     pub(crate) fn into_removal(self) -> PendingRemoval {

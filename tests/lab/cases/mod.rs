@@ -15,6 +15,7 @@ mod minor;
 mod power;
 mod runit;
 mod running;
+mod shared;
 mod users;
 
 use anyhow::Result;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         copied::cases(),
         running::cases(),
+        shared::cases(),
         runit::cases(),
         minor::cases(),
         downtime::cases(),

@@ -1,0 +1,105 @@
+//! Prepared trees that rest: built for later, taken up again while nothing that they were built
+//! for has changed, or discarded.
+
+use std::time::Duration;
+
+use super::adopt::{Repair, RepairResult};
+use super::builder::Builder;
+use super::job::Done;
+use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
+use crate::plan::Target;
+use crate::store::{JournalState, PendingRemoval};
+
+impl Repair<'_, '_> {
+    /// Builds and checks a new tree, and lets it rest.
+    pub(super) fn prepare_only(&self) -> RepairResult {
+        let (context, job) = (self.context, self.job);
+        let Some(target) = job.decision.target() else { return Done::Nothing.into() };
+        if let Some(unfinished) = self.interrupted() {
+            return unfinished;
+        }
+        self.progress.step(&format!("building for {}", target.minor));
+        let built = self.resting(target).and_then(|(prepared, notes)| {
+            let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
+            let built = if let Some(prepared) = prepared {
+                Build::Beside(prepared)
+            } else {
+                let builder = Builder::installed(target, self.now);
+                prepare(context, job, target, builder, limit, true)?
+            };
+            match built {
+                Build::InPlace(work) => Err(work.cannot_rest()),
+                Build::Beside(Prepared { tree, .. }) => {
+                    // What cannot be written down is removed: nobody would know of it.
+                    let saved = context.store.save_prepared(job.id(), &tree);
+                    saved.map_err(|error| NotRebuilt::at(&tree.preparing(), &error.into()))?;
+                    Ok((tree, notes))
+                }
+            }
+        });
+        match built {
+            Ok((tree, notes)) => {
+                let (minor, path) = (target.minor, tree.path().to_path_buf());
+                let notes = [notes, tree.notes].concat();
+                RepairResult { notes, ..Done::Prepared { minor, path }.into() }
+            }
+            Err(NotRebuilt { because, unfinished: true, .. }) => {
+                Done::Unfinished { because }.into()
+            }
+            Err(NotRebuilt { because, state, .. }) => {
+                let removal = match state.as_deref() {
+                    Some(JournalState::Preparing { aside, new: Some(new), .. }) => {
+                        Some(PendingRemoval::new(&aside.0, *new))
+                    }
+                    _ => None,
+                };
+                RepairResult { pending_removal: removal, ..Done::unchanged(because).into() }
+            }
+        }
+    }
+
+    /// The tree that rests, if it is still what would be built; else it is discarded.
+    fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
+        let (context, job) = (self.context, self.job);
+        let tree = match context.store.prepared(job.id()) {
+            Ok(Some(tree)) => tree,
+            Ok(None) => return Ok((None, Vec::new())),
+            // A record that cannot be read is none: the venv is rebuilt all the same.
+            Err(error) => return Ok((None, vec![format!("no prepared environment: {error}")])),
+        };
+        let builder = Builder::installed(target, self.now);
+        let found = if self.recorder.is_to_be_removed(tree.identity) {
+            Err("it is to be removed".into())
+        } else {
+            rested(context, job, target, &builder, tree.clone())
+        };
+        match found {
+            Ok(prepared) => Ok((Some(prepared), Vec::new())),
+            Err(why) => {
+                let removal = self.recorder.discard_prepared(job.id(), tree)?;
+                self.discarded.borrow_mut().push(removal);
+                Ok((None, vec![format!("the prepared environment was not used: {why}")]))
+            }
+        }
+    }
+
+    /// Takes the tree that rests, if it is still right; else builds one.
+    pub(super) fn build(
+        &self,
+        target: Target,
+        limit: Duration,
+    ) -> Result<(Build<'_>, Vec<String>), NotRebuilt> {
+        let (context, job) = (self.context, self.job);
+        let (resting, notes) = self.resting(target)?;
+        let Some(prepared) = resting else {
+            let builder = Builder::installed(target, self.now);
+            return Ok((prepare(context, job, target, builder, limit, false)?, notes));
+        };
+        let preparing = prepared.tree.preparing();
+        job.begin(context, preparing.clone(), &[])?;
+        // From here on the journal knows of it.
+        let forgotten = context.store.forget_prepared(job.id());
+        forgotten.map_err(|error| NotRebuilt::at(&preparing, &error.into()))?;
+        Ok((Build::Beside(prepared), notes))
+    }
+}

@@ -1,0 +1,104 @@
+//! Venvs that share a service: a run restarts it once for all of them, and each venv is judged by itself.
+
+use anyhow::{Result, ensure};
+
+use super::Case;
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+
+/// Between two kills, in effects.
+const STRIDE: usize = 9;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case::guarded("shared_service", Kind::TrixieMinor, &[], shared)]
+}
+
+fn shared(machine: &Machine) -> Result<()> {
+    for venv in ["one", "two"] {
+        machine.must(&format!(
+            "install -d -o app /srv/{venv}; su app -c '/usr/bin/python3 -m venv --without-pip /srv/{venv}/venv'"
+        ))?;
+    }
+    machine.must(
+        "printf '#!/bin/sh\\n/srv/one/venv/bin/python -c \"import time; time.sleep(9000)\" &\\n\
+         exec /srv/two/venv/bin/python -c \"import time; time.sleep(9000)\"\\n' >/srv/pair
+         chmod 755 /srv/pair
+         printf '[Service]\\nUser=app\\nExecStartPre=+/bin/sh -c \"echo started >>/run/starts\"\\nExecStart=/srv/pair\\n' \
+             >/etc/systemd/system/pair.service
+         systemctl daemon-reload; systemctl start pair",
+    )?;
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine
+        .must("mkdir -p /etc/venvguard; printf 'stable-for = 1\\n' >/etc/venvguard/config.toml")?;
+    machine.must("venvguard register /srv/one/venv --name one")?;
+    // It is content with the old interpreter only.
+    let old = &machine.upgrade.about.from.minor;
+    machine.must(&format!(
+        "venvguard register /srv/two/venv --name two \
+         --check \"/srv/two/venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != ({}))'\"",
+        old.replace('.', ", ")
+    ))?;
+    ensure!(starts(machine)? == 1, "before");
+
+    let said = machine.must_upgrade_python()?;
+    // Once for both, and once more for the one that goes back.
+    ensure!(starts(machine)? == 3, "{} starts\n{}", starts(machine)?, said.text);
+    let new = &machine.upgrade.about.to.minor;
+    ensure!(runs(machine, "one")? == *new, "one was not rebuilt\n{}", said.text);
+    ensure!(runs(machine, "two")? == *old, "two did not go back\n{}", said.text);
+    ensure!(
+        machine.run("venvguard status --check")?.code == 0 || said.text.contains("two"),
+        "{said:?}"
+    );
+
+    // Now it is content with any.
+    machine.must("venvguard register /srv/two/venv --check /bin/true && venvguard rebuild two")?;
+    ensure!(runs(machine, "two")? == *new, "two was not rebuilt");
+    ensure!(starts(machine)? == 4, "two alone");
+    machine.must("venvguard rebuild one two")?;
+    ensure!(starts(machine)? == 5, "{} starts after both were rebuilt", starts(machine)?);
+    machine.must("venvguard rebuild --prepare one two")?;
+    ensure!(starts(machine)? == 5, "a preparation restarted the service");
+    machine.must("venvguard rebuild one two")?;
+    ensure!(starts(machine)? == 6, "{} starts after both were swapped in", starts(machine)?);
+    is_well(machine)?;
+    storm(machine)
+}
+
+/// Kills a rebuild of both at many of its effects.
+fn storm(machine: &Machine) -> Result<()> {
+    machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
+    for (kills, effect) in (1..2000).step_by(STRIDE).enumerate() {
+        let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild one two"))?;
+        if killed.code != 137 {
+            ensure!(killed.code == 0, "{killed:?}");
+            println!("shared_service: a rebuild of two venvs was killed {kills} times");
+            ensure!(kills > 5, "{kills} kills only");
+            return is_well(machine);
+        }
+        machine.must("venvguard resume")?;
+        is_well(machine)?;
+    }
+    anyhow::bail!("the rebuild has no end")
+}
+
+/// Both work, the service is up, and nothing is left to do.
+fn is_well(machine: &Machine) -> Result<()> {
+    let new = &machine.upgrade.about.to.minor;
+    for venv in ["one", "two"] {
+        ensure!(runs(machine, venv)? == *new, "{venv}");
+    }
+    machine.must("systemctl is-active pair; test -z \"$(ls /var/lib/venvguard/journal)\"")?;
+    let status = machine.must("venvguard status")?;
+    ensure!(!status.contains("restart"), "{status}");
+    Ok(())
+}
+
+fn starts(machine: &Machine) -> Result<usize> {
+    Ok(machine.must("cat /run/starts")?.lines().count())
+}
+
+fn runs(machine: &Machine, venv: &str) -> Result<String> {
+    let version = "import sys; print(\"%d.%d\" % sys.version_info[:2])";
+    Ok(machine.must(&format!("/srv/{venv}/venv/bin/python -c '{version}'"))?.trim().to_string())
+}
