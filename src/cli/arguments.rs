@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use super::faults::Faults;
@@ -42,6 +43,7 @@ pub(super) enum Command {
         venvs: Vec<String>,
     },
     /// Take venvs out of guard; nothing in them is changed
+    #[command(visible_alias = "remove")]
     Unregister {
         /// Names, paths, ids or globs
         #[arg(required = true)]
@@ -91,7 +93,8 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Make venvs again for the interpreter that is there now
+    /// Rebuild venvs for the interpreter that is installed now
+    #[command(visible_alias = "upgrade")]
     Rebuild(Rebuild),
     /// Restore the environment from before the last rebuild
     Rollback(Rollback),
@@ -127,6 +130,11 @@ pub(super) enum Command {
     SettleOwn,
 }
 
+/// A file's name, or an empty one that takes back what was set.
+fn file_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 const JSON_HELP: &str = "Print one JSON object, with a schema_version";
 
 #[derive(Debug, Args)]
@@ -141,19 +149,20 @@ pub(super) struct Register {
     /// manager (default: found at each upgrade)
     #[arg(long = "service", value_name = "SERVICE")]
     pub(super) services: Vec<Service>,
-    /// A command that tells whether the app works; run as the venv's owner, without a shell
+    /// A command that tells whether the app works; run as the venv's owner, without a shell;
+    /// an empty one removes it
     #[arg(long, value_name = "COMMAND")]
     pub(super) check: Option<String>,
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
-    /// What a rebuild installs (default: exactly what is installed now)
-    #[arg(long, value_name = "FILE")]
+    /// What a rebuild installs (default, and with an empty name: exactly what is installed now)
+    #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]
     pub(super) requirements: Option<PathBuf>,
     /// The lock whose versions and hashes a rebuild installs (default: the project's own gives
     /// hashes to what is installed): uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml
-    /// or requirements with hashes
-    #[arg(long, value_name = "FILE", conflicts_with = "requirements")]
+    /// or requirements with hashes; an empty name removes it
+    #[arg(long, value_name = "FILE", conflicts_with = "requirements", value_parser = file_or_nothing())]
     pub(super) lock: Option<PathBuf>,
     /// How far a distribution may move that cannot be had in its version for a new Python
     /// (default: not at all)

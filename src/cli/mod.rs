@@ -60,17 +60,32 @@ pub fn main() -> ExitCode {
     } else {
         Root::of_caller(arguments.root)
     };
-    match run(root.clone(), report, arguments.command) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            let report = Report::for_command();
-            report.error(&format!("{error:#}"));
-            if let Some(advice) = advice(&root, &error) {
-                report.hint(&advice);
-            }
-            Exit::Failed.into()
+    let exit = run(root.clone(), report.clone(), arguments.command).unwrap_or_else(|error| {
+        let report = Report::for_command();
+        report.error(&in_words(&error));
+        if let Some(advice) = advice(&root, &error) {
+            report.hint(&advice);
+        }
+        Exit::Failed
+    });
+    if let Some(error) = report.lost_output() {
+        Report::for_command().error(&format!("cannot write to standard output: {error}"));
+        return Exit::Failed.into();
+    }
+    exit.into()
+}
+
+/// An error with its causes. Some name their cause themselves: it is not repeated.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
     }
+    text
 }
 
 /// Whether a command is about the whole machine, whoever calls it.

@@ -18,13 +18,19 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         lock: wanted.lock.as_deref(),
         relax: wanted.relax,
     })?;
+    let mut exit = Exit::Done;
     for one in registered {
-        print_registered(&guard.report, &one?);
+        let one = one?;
+        print_registered(&guard.report, &one);
+        if one.check_fails.is_some() {
+            exit = Exit::Attention;
+        }
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
-fn print_registered(report: &Report, Registered { entry, venv, not_exact }: &Registered) {
+fn print_registered(report: &Report, one: &Registered) {
+    let Registered { entry, venv, not_exact, check_fails } = one;
     report.data(format!(
         "{}: {}, {} by {}, Python {}",
         entry.name,
@@ -35,6 +41,10 @@ fn print_registered(report: &Report, Registered { entry, venv, not_exact }: &Reg
     ));
     for reason in not_exact {
         report.note(&format!("{}: {reason}", entry.name));
+    }
+    if let Some(error) = check_fails {
+        report.note(&format!("{}: its check fails now: {error}", entry.name));
+        report.hint("correct it; until it passes, venvguard blames no upgrade for its failure");
     }
     if !venv.base.is_debian {
         report.note(&format!(

@@ -25,7 +25,8 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     for ((entry, venv), health) in inventory.entries().zip(healths) {
         let name = &entry.name;
         let fix = match health.state {
-            State::Healthy => None,
+            // An open journal is a finding of its own.
+            State::Healthy | State::Unfinished => None,
             State::Missing => {
                 Some(format!("have it made again, or forget it: `venvguard unregister {name}`"))
             }

@@ -1,5 +1,6 @@
 //! Whether something may be done that somebody asks for, and why it was not.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::Guard;
@@ -24,6 +25,8 @@ pub(crate) enum AskError {
     NotAllowed,
     #[error("apt or dpkg is at work; nothing was changed (try again when it has ended)")]
     AptAtWork,
+    #[error("cannot scan {}: {source}", printable(.path))]
+    NotScanned { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Choice(#[from] ChoiceError),
     #[error("Python {0} is not installed by Debian here; nothing was changed")]

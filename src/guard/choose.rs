@@ -8,8 +8,8 @@ use crate::store::{Registry, RegistryEntry};
 /// Why it is not known which venvs are meant.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChoiceError {
-    #[error("no registered venv is called {0:?}, or lies there (see `venvguard list`)")]
-    Nothing(String),
+    #[error("no registered venv has the name or path {word:?} {hint}", hint = hint(.meant.as_ref()))]
+    Nothing { word: String, meant: Option<String> },
     #[error("{word:?} is no name, path or glob: {error}")]
     Malformed { word: String, error: glob::PatternError },
     #[error(transparent)]
@@ -25,7 +25,8 @@ pub(super) fn chosen<'a>(
     for word in wanted {
         let found = matching(registry, word)?;
         if found.is_empty() {
-            return Err(ChoiceError::Nothing(word.clone()));
+            let (word, meant) = (word.clone(), nearest(registry, word));
+            return Err(ChoiceError::Nothing { word, meant });
         }
         for entry in found {
             if !entries.iter().any(|known| known.id == entry.id) {
@@ -34,6 +35,23 @@ pub(super) fn chosen<'a>(
         }
     }
     Ok(entries)
+}
+
+/// The name that may have been meant.
+fn nearest(registry: &Registry, word: &str) -> Option<String> {
+    let likeness = |entry: &RegistryEntry| strsim::jaro_winkler(word, &entry.name);
+    let known = registry.venvs.iter().map(|entry| (likeness(entry), &entry.name));
+    let (_, name) = known
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    Some(name.clone())
+}
+
+fn hint(meant: Option<&String>) -> String {
+    meant.map_or_else(
+        || "(see `venvguard list`)".to_string(),
+        |name| format!("(did you mean {name:?}?)"),
+    )
 }
 
 fn matching<'a>(registry: &'a Registry, word: &str) -> Result<Vec<&'a RegistryEntry>, ChoiceError> {

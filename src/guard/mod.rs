@@ -82,10 +82,11 @@ impl Guard {
         let (store, report) = (self.store.clone(), self.report.clone());
         let is_users = self.root.user().is_some();
         let tell = move || {
+            report.clear_progress();
             report.note(match (store.has_work(), is_users) {
-                (true, false) => "interrupted: what was begun is written down, `venvguard resume` ends it (the system does in a few minutes)",
-                (true, true) => "interrupted: what was begun is written down, `venvguard resume` ends it",
-                (false, _) => "interrupted: nothing is left half done",
+                (true, false) => "interrupted; run `venvguard resume` to finish the recorded work (the system does so in a few minutes)",
+                (true, true) => "interrupted; run `venvguard resume` to finish the recorded work",
+                (false, _) => "interrupted; nothing is left half done",
             });
         };
         // Where that cannot be had, an interruption is none the worse.
@@ -136,8 +137,9 @@ impl Guard {
     /// Removes the previous environments that are too many or too old, all those of the
     /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
     /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
-    /// that a clock that is set meanwhile makes none of them too old.
-    fn prune(&self, registry: &mut Registry, named: &[String]) {
+    /// that a clock that is set meanwhile makes none of them too old. Returns whether there was
+    /// anything to remove.
+    fn prune(&self, registry: &mut Registry, named: &[String]) -> bool {
         let before = registry.clone();
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
         let oldest = clock::now().checked_sub(limit).unwrap_or(jiff::Timestamp::MIN);
@@ -177,11 +179,13 @@ impl Guard {
             if let Err(error) = self.store.save_registry(registry) {
                 self.report.error(&error.to_string());
                 *registry = before;
-                return;
+                return true;
             }
         }
+        let was_needed = !registry.pending_removals.is_empty();
         repair::sweep(&self.context(), registry);
         repair::prune_archives(&self.context(), registry, oldest);
+        was_needed
     }
 }
 

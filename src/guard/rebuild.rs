@@ -71,6 +71,9 @@ impl Guard {
         let inventory = self.inventory_of(registry);
         let is_any_registered = inventory.entries().next().is_some();
         let mut needs_attention = !recovered | self.report_no_venvs(&inventory, wanted);
+        if decides_only {
+            needs_attention |= self.report_unfinished(&inventory);
+        }
         let decisions = self.decide(&inventory, &now, wanted)?;
         needs_attention |= self.report_impossible(&decisions);
         let decisions: Vec<Decision> = decisions.into_iter().filter(Decision::acts).collect();
@@ -122,7 +125,9 @@ impl Guard {
         self.recover(&mut registry, &self.interpreters()?);
         let chosen = chosen(&registry, wanted)?;
         let ids: Vec<String> = chosen.iter().map(|entry| entry.id.clone()).collect();
-        self.prune(&mut registry, &ids);
+        if !self.prune(&mut registry, &ids) {
+            self.report.note("nothing to remove");
+        }
         Ok(registry.pending_removals.is_empty())
     }
 
@@ -189,6 +194,18 @@ impl Guard {
             }
         }
         found
+    }
+
+    /// Names the venvs whose repair has to be finished first. Returns whether there is any.
+    fn report_unfinished(&self, inventory: &Inventory) -> bool {
+        let is_open = |entry: &&RegistryEntry| self.store.has_journal(&entry.id);
+        let open = inventory.entries().map(|(entry, _)| entry).filter(is_open);
+        open.map(|entry| {
+            let name = &entry.name;
+            self.report.note(&format!("{name}: its interrupted repair is finished first"));
+        })
+        .count()
+            > 0
     }
 
     /// Why nothing is rebuilt where there is no venv, and what to do.

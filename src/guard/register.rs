@@ -10,9 +10,9 @@ use crate::host::file::printable;
 use crate::inventory::refusal;
 use crate::plan::{Policy, Relax};
 use crate::repair;
-use crate::service::Service;
+use crate::service::{self, Processes, Service, ServiceMap};
 use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, StoreError};
-use crate::venv::{self, LockError, NotAVenv, ProjectLock, Venv};
+use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
 /// What somebody wants to be put under guard, or to be known of it.
 #[derive(Debug)]
@@ -20,7 +20,8 @@ pub(crate) struct Registration<'a> {
     pub(crate) paths: &'a [PathBuf],
     pub(crate) name: Option<&'a str>,
     pub(crate) services: &'a [Service],
-    /// A command, as a shell would split it.
+    /// A command, as a shell would split it; an empty one clears it, and so does an empty path
+    /// below.
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
     pub(crate) requirements: Option<&'a Path>,
@@ -36,6 +37,8 @@ pub(crate) struct Registered {
     /// Why a rebuild may not install some distributions as they are, while somebody can still do
     /// something about it.
     pub(crate) not_exact: Vec<String>,
+    /// Why its check does not pass now, where it has a new one.
+    pub(crate) check_fails: Option<String>,
 }
 
 /// Why nothing was registered, or a venv stays so.
@@ -47,6 +50,10 @@ pub(crate) enum RegisterError {
     File { path: PathBuf, source: io::Error },
     #[error("nothing was registered")]
     Lock(#[from] LockError),
+    #[error("nothing was registered")]
+    Requirements(#[from] RequirementsError),
+    #[error("{service} is unknown to its manager{found}; nothing was registered")]
+    NoSuchService { service: Service, found: String },
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error("cannot register {}; nothing was registered", printable(.path))]
@@ -77,8 +84,6 @@ pub(crate) enum VenvError {
 pub(crate) enum CheckError {
     #[error("the check {0:?} has a quote without its partner")]
     Quote(String),
-    #[error("the check is empty")]
-    Empty,
     #[error(
         "the check is run without a shell, {0:?} means nothing there (put it into a script, or use `sh -c '…'`)"
     )]
@@ -90,9 +95,12 @@ pub(crate) enum CheckError {
 /// What is said of a venv beside its path, read before anything is registered.
 struct Known {
     check: Option<Vec<String>>,
-    requirements: Option<PathBuf>,
-    lock: Option<PathBuf>,
+    requirements: Option<Setting>,
+    lock: Option<Setting>,
 }
+
+/// A file that is set, or cleared.
+type Setting = Option<PathBuf>;
 
 impl Guard {
     /// Registers venvs: all of them, or none. A recipe that cannot be kept does not undo that.
@@ -120,15 +128,19 @@ impl Guard {
             );
         }
         let entries = added.into_iter().filter_map(|(id, venv)| Some((registry.get(&id)?, venv)));
-        Ok(entries.map(|(entry, venv)| self.registered(entry, venv)).collect())
+        let is_new = known.check.is_some();
+        Ok(entries.map(|(entry, venv)| self.registered(entry, venv, is_new)).collect())
     }
 
     fn known(&self, wanted: &Registration) -> Result<Known, RegisterError> {
         let check = wanted.check.map(check).transpose()?;
-        let requirements = wanted.requirements.map(file).transpose()?;
-        let lock = wanted.lock.map(file).transpose()?;
-        if let Some(path) = &lock {
+        let requirements = wanted.requirements.map(setting).transpose()?;
+        let lock = wanted.lock.map(setting).transpose()?;
+        if let Some(Some(path)) = &lock {
             ProjectLock::read(&self.root, path)?;
+        }
+        if let Some(Some(path)) = &requirements {
+            venv::require_requirements(path)?;
         }
         Ok(Known { check, requirements, lock })
     }
@@ -149,16 +161,21 @@ impl Guard {
             entry.policy = policy;
         }
         if !wanted.services.is_empty() {
+            self.require_known(wanted.services, &venv.path)?;
             entry.services = wanted.services.to_vec();
         }
         if let Some(check) = &known.check {
             entry.check.clone_from(check);
         }
-        if let Some(path) = &known.requirements {
-            entry.set_requirements(path);
+        match &known.requirements {
+            Some(Some(path)) => entry.set_requirements(path),
+            Some(None) => entry.clear_requirements(),
+            None => {}
         }
-        if let Some(path) = &known.lock {
-            entry.set_lock(path);
+        match &known.lock {
+            Some(Some(path)) => entry.set_lock(path),
+            Some(None) => entry.clear_lock(),
+            None => {}
         }
         if wanted.relax.is_some() {
             entry.relax = wanted.relax;
@@ -167,6 +184,31 @@ impl Guard {
             Some(why) => Err(RegisterError::Refused { path: path.to_path_buf(), why }),
             None => Ok((entry.id.clone(), venv)),
         }
+    }
+
+    /// Refuses a service that its manager does not know: it would never be restarted. One whose
+    /// manager does not answer is noted.
+    fn require_known(&self, services: &[Service], venv: &Path) -> Result<(), RegisterError> {
+        for service in services {
+            match service::condition(&self.root, service) {
+                Ok(condition) if condition.is_unknown() => {
+                    let processes = Processes::look(&self.root);
+                    let map = ServiceMap::build(&self.root, [venv], &processes);
+                    let found: Vec<String> =
+                        map.of(venv).services.iter().map(ToString::to_string).collect();
+                    let found = match found.as_slice() {
+                        [] => String::new(),
+                        found => format!(" (out of the venv runs {})", found.join(", ")),
+                    };
+                    return Err(RegisterError::NoSuchService { service: service.clone(), found });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.report.note(&format!("cannot ask whether {service} is known: {error}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn add_as<'r>(
@@ -199,10 +241,17 @@ impl Guard {
         Ok(())
     }
 
-    fn registered(&self, entry: &RegistryEntry, venv: Venv) -> Result<Registered, StoreError> {
+    fn registered(
+        &self,
+        entry: &RegistryEntry,
+        venv: Venv,
+        has_new_check: bool,
+    ) -> Result<Registered, StoreError> {
         repair::keep_recipe(&self.context(), entry, &venv)?;
         let not_exact = repair::not_exact(&self.context(), entry, &venv);
-        Ok(Registered { entry: entry.clone(), venv, not_exact })
+        let check = has_new_check.then(|| repair::check_once(&self.context(), entry, &venv));
+        let check_fails = check.and_then(Result::err);
+        Ok(Registered { entry: entry.clone(), venv, not_exact, check_fails })
     }
 
     /// Takes venvs out of guard, and returns what was known of them.
@@ -253,18 +302,22 @@ impl Guard {
     }
 }
 
+fn setting(path: &Path) -> Result<Setting, RegisterError> {
+    if path.as_os_str().is_empty() { Ok(None) } else { file(path).map(Some) }
+}
+
 /// A file that a person names, wherever its path leads today.
 fn file(path: &Path) -> Result<PathBuf, RegisterError> {
     path.canonicalize().map_err(|source| RegisterError::File { path: path.to_path_buf(), source })
 }
 
-/// The check's words. It is run without a shell: what looks like shell is refused here,
+/// The check's words; none for no check. It is run without a shell: what looks like shell is refused here,
 /// and not found out at the next upgrade.
 fn check(command: &str) -> Result<Vec<String>, CheckError> {
     let mut words = shlex::split(command).ok_or_else(|| CheckError::Quote(command.to_string()))?;
     let is_shell = |word: &&String| matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<");
     let shell = words.iter().find(is_shell).cloned();
-    let program = words.first_mut().ok_or(CheckError::Empty)?;
+    let Some(program) = words.first_mut() else { return Ok(words) };
     if let Some(word) = shell {
         return Err(CheckError::Shell(word));
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{AskError, Guard};
 use crate::host::file::printable;
+use crate::host::root::normal;
 use crate::host::user;
 use crate::repair;
 use crate::store::{Registry, RegistryEntry, StoreError};
@@ -19,7 +20,7 @@ pub(crate) struct Found {
 impl Guard {
     /// The venvs below some directories, or where venvs usually are.
     pub(crate) fn scan(&self, dirs: &[PathBuf]) -> Result<Vec<Found>, AskError> {
-        Ok(found(&self.registry()?, self.venvs_below(dirs)))
+        Ok(found(&self.registry()?, self.venvs_below(dirs)?))
     }
 
     /// The same, and registers those that can be guarded. One that cannot be registered is
@@ -29,7 +30,7 @@ impl Guard {
         self.require_allowed()?;
         let _lock = self.lock()?;
         let mut registry = self.registry()?;
-        let venvs = self.venvs_below(dirs);
+        let venvs = self.venvs_below(dirs)?;
         let is_own = |venv: &Venv| self.root.user().is_none_or(|uid| uid == venv.uid);
         for venv in venvs.iter().filter(|venv| venv.base.is_debian && is_own(venv)) {
             self.register_found(&mut registry, venv)?;
@@ -38,13 +39,17 @@ impl Guard {
         Ok(found(&registry, venvs))
     }
 
-    fn venvs_below(&self, dirs: &[PathBuf]) -> Vec<Venv> {
+    fn venvs_below(&self, dirs: &[PathBuf]) -> Result<Vec<Venv>, AskError> {
+        for dir in dirs {
+            let is_readable = std::fs::read_dir(self.root.at(normal(dir))).map(drop);
+            is_readable.map_err(|source| AskError::NotScanned { path: dir.clone(), source })?;
+        }
         // An ordinary user's venvs are in their home.
         let home = self.root.user().map(|uid| vec![user::own_home(&self.root, uid)]);
         let dirs = home.as_deref().filter(|_| dirs.is_empty()).unwrap_or(dirs);
         let found = venv::scan(&self.root, dirs).found.into_iter();
         let venvs = found.filter_map(|one| venv::inspect(&self.root, &one.path).ok());
-        venvs.filter(|venv| !repair::is_ours_to_keep(&venv.path)).collect()
+        Ok(venvs.filter(|venv| !repair::is_ours_to_keep(&venv.path)).collect())
     }
 
     fn register_found(&self, registry: &mut Registry, venv: &Venv) -> Result<(), StoreError> {

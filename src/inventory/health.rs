@@ -9,6 +9,8 @@ use crate::service::{Processes, ServiceMap, needs_restart};
 use crate::store::RegistryEntry;
 use crate::venv::{NotAVenv, Venv};
 
+const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishes it";
+
 /// The state of every venv, in the order of the registry.
 pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interpreters) -> Vec<Health> {
     let processes = Processes::look(context.root);
@@ -30,6 +32,10 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
                 }
                 Err(error) => Health::new(State::Broken, error.to_string()),
             };
+            if context.store.has_journal(&entry.id) {
+                health.state = health.state.max(State::Unfinished);
+                health.reasons.insert(0, UNFINISHED.to_string());
+            }
             health.reasons.extend(pinned(entry));
             health
         })

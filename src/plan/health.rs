@@ -14,6 +14,8 @@ pub(crate) enum State {
     Stale,
     Orphaned,
     Stranded,
+    /// A repair was interrupted, and is not finished yet.
+    Unfinished,
     Broken,
     Missing,
 }

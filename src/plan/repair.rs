@@ -56,7 +56,7 @@ pub(crate) fn repair(
 ) -> Option<Decision> {
     let kind = mends(subject, state, whom)?;
     let effect = match state {
-        State::Healthy | State::Missing | State::Broken => Effect::None,
+        State::Healthy | State::Unfinished | State::Missing | State::Broken => Effect::None,
         State::RestartNeeded => Effect::RestartOnly,
         State::Stale => Effect::Stale,
         State::Orphaned => Effect::Orphaned,
@@ -128,7 +128,7 @@ fn mends(subject: &Subject, state: State, whom: RepairFor) -> Option<Mends> {
     }
     match state {
         State::Healthy if subject.pinned && !stays => Some(Mends::Rebuild),
-        State::Healthy | State::Missing | State::Broken => None,
+        State::Healthy | State::Unfinished | State::Missing | State::Broken => None,
         State::RestartNeeded => Some(Mends::Restart),
         State::Stale => Some(Mends::Refresh),
         State::Orphaned if stays => Some(Mends::Pin),

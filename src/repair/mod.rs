@@ -45,6 +45,7 @@ pub(crate) use readiness::{additions, readiness};
 pub(crate) use recipes::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
 pub(crate) use record::sweep;
 pub(crate) use recover::recover;
+pub(crate) use restart::check_once;
 pub(crate) use rollback::{RollbackError, previous_environment};
 pub(crate) use stage::{look_at, look_through};
 

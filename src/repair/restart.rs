@@ -7,7 +7,8 @@ use super::Context;
 use super::account::owner;
 use super::job::Job;
 use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
-use crate::store::Event;
+use crate::store::{Event, RegistryEntry};
+use crate::venv::Venv;
 
 /// How long a process may take to go after its service was restarted.
 const GOING: Duration = Duration::from_secs(5);
@@ -147,6 +148,16 @@ impl Proof<'_> {
         let pids: Vec<String> = left.iter().map(|id| id.pid.to_string()).collect();
         Err(format!("processes from before the restart still run: {}", pids.join(", ")))
     }
+}
+
+/// Runs the check of a venv once, where it has one. The error says why it fails.
+pub(crate) fn check_once(
+    context: &Context,
+    entry: &RegistryEntry,
+    venv: &Venv,
+) -> Result<(), String> {
+    let check = Check::new(&entry.check, owner(context, venv));
+    check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
 /// The check of the venv, where it has one.

@@ -8,7 +8,8 @@ mod progress;
 mod words;
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use json::{DecisionsJson, HistoryJson, ListJson, PlanJson, ScanJson, VenvJson};
 pub(crate) use progress::Progress;
@@ -27,13 +28,15 @@ pub(crate) struct Report {
     /// Before each message: within apt's output it has to be told who speaks.
     prefix: &'static str,
     bars: Option<indicatif::MultiProgress>,
+    /// Why data could not be written, the first time.
+    lost: Arc<OnceLock<io::Error>>,
 }
 
 impl Report {
     /// For a command that a person or a script called.
     pub(crate) fn for_command() -> Self {
         let bars = std::io::stderr().is_terminal().then(indicatif::MultiProgress::new);
-        Self { prefix: "", bars }
+        Self { prefix: "", bars, lost: Arc::default() }
     }
 
     /// For a hook, whose messages stand among apt's.
@@ -42,19 +45,28 @@ impl Report {
     }
 
     /// A line of data.
-    #[expect(
-        clippy::unused_self,
-        reason = "who prints has a report at hand; nobody prints without one"
-    )]
     pub(crate) fn data(&self, line: impl Display) {
-        // A reader that has gone (`| head`) is no fault.
-        let _ = writeln!(std::io::stdout().lock(), "{}", words::lines(&line.to_string()));
+        self.print(&words::lines(&line.to_string()));
+    }
+
+    fn print(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+            // A reader that has gone (`| head`) is no fault.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => drop(self.lost.set(error)),
+            _ => {}
+        }
+    }
+
+    /// Why data that a command printed was lost, if any was.
+    pub(crate) fn lost_output(&self) -> Option<&io::Error> {
+        self.lost.get()
     }
 
     pub(crate) fn json(&self, value: &impl serde::Serialize) {
         match serde_json::to_string_pretty(value) {
             // Which has its own way to write control characters.
-            Ok(text) => drop(writeln!(std::io::stdout().lock(), "{text}")),
+            Ok(text) => self.print(&text),
             Err(error) => self.error(&format!("cannot write JSON: {error}")),
         }
     }
@@ -77,6 +89,14 @@ impl Report {
 
     pub(crate) fn hint(&self, message: &str) {
         self.note(&format!("hint: {message}"));
+    }
+
+    /// Takes the lines of venvs at work off the screen, for good.
+    pub(crate) fn clear_progress(&self) {
+        if let Some(bars) = &self.bars {
+            let _ = bars.clear();
+            bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
     }
 
     /// A line for one venv at work.

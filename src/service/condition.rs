@@ -39,6 +39,11 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// Whether its manager has never heard of it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.state == "not-found"
+    }
+
     /// Whether something of it runs, or is about to.
     pub(crate) fn is_at_work(&self) -> bool {
         self.up || !self.at_rest

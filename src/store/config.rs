@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use super::StoreError;
 use crate::host::toml::{self, TomlError};
@@ -35,10 +35,16 @@ pub(crate) struct Config {
     /// Seconds for which a service has to stay up.
     pub(crate) stable_for: u64,
     /// How many previous environments are kept of each venv.
+    #[serde(deserialize_with = "at_least_one")]
     pub(crate) keep_trees: NonZeroUsize,
     /// Days for which each of them is kept.
     pub(crate) keep_days: u32,
     pub(crate) users: UserSettings,
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {
+    let number = usize::deserialize(deserializer)?;
+    NonZeroUsize::new(number).ok_or_else(|| serde::de::Error::custom("it is 1 at least, not 0"))
 }
 
 impl Config {

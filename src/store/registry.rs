@@ -1,5 +1,6 @@
 //! The registered venvs.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -143,6 +144,15 @@ impl RegistryEntry {
     pub(crate) fn set_requirements(&mut self, path: &Path) {
         (self.requirements, self.lock) = (Some(path.into()), None);
     }
+
+    /// A rebuild installs what is installed again.
+    pub(crate) fn clear_requirements(&mut self) {
+        self.requirements = None;
+    }
+
+    pub(crate) fn clear_lock(&mut self) {
+        self.lock = None;
+    }
 }
 
 impl Default for Registry {
@@ -262,12 +272,9 @@ impl Registry {
 
     /// A name made from the path: the venv's own, or its project's where that says more.
     fn unused_name(&self, path: &Path) -> String {
-        const SAYS_LITTLE: [&str; 7] =
-            ["venv", ".venv", "env", ".env", "virtualenv", "current", "python"];
-        let mut words = path.iter().rev().map(|part| part.to_string_lossy().into_owned());
-        let own = words.next().unwrap_or_default();
-        let word =
-            if SAYS_LITTLE.contains(&own.as_str()) { words.next().unwrap_or(own) } else { own };
+        let words: Vec<_> = path.iter().rev().map(OsStr::to_string_lossy).collect();
+        let word = words.iter().find(|word| says_much(word)).or(words.first());
+        let word = word.map(ToString::to_string).unwrap_or_default();
         let word: String =
             word.chars().map(|c| if is_name_character(c) { c } else { '-' }).collect();
         let base = word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -280,6 +287,30 @@ impl Registry {
         }
         name
     }
+}
+
+/// Whether a directory's name tells venvs apart: neither the usual name of a venv, nor that of
+/// one release among others (a number, a version, a date, a hash).
+fn says_much(word: &str) -> bool {
+    const USUAL: [&str; 11] = [
+        "venv",
+        ".venv",
+        "env",
+        ".env",
+        "venvs",
+        "virtualenv",
+        "current",
+        "python",
+        "release",
+        "releases",
+        "versions",
+    ];
+    let is_number = |c: char| c.is_ascii_digit() || ".-_T:".contains(c);
+    let is_release = word.strip_prefix('v').unwrap_or(word).chars().all(is_number);
+    let is_hash = word.len() >= 7
+        && word.chars().all(|c| c.is_ascii_hexdigit())
+        && word.contains(|c: char| c.is_ascii_digit());
+    !USUAL.contains(&word) && !is_release && !is_hash && word != "/"
 }
 
 /// An id as it is stored.
@@ -436,9 +467,22 @@ mod tests {
 
     #[test]
     fn names_come_from_the_path_and_are_unique() {
-        let registry = with(&["/srv/shop/venv", "/opt/shop", "/srv/a b/.venv", "/venv"]);
+        let registry = with(&[
+            "/srv/shop/venv",
+            "/opt/shop",
+            "/srv/a b/.venv",
+            "/venv",
+            "/srv/cap/releases/1/venv",
+            "/srv/app/v1.20.3/env",
+            "/srv/git/9fceb02d0ae598e95dc970b74767f19372d61af8/.venv",
+            "/srv/deadbeef/venv",
+            "/1/venv",
+        ]);
         let names: Vec<_> = registry.venvs.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(names, ["shop", "shop-2", "a-b", "venv"]);
+        assert_eq!(
+            names,
+            ["shop", "shop-2", "a-b", "venv", "cap", "app", "git", "deadbeef", "venv-2"]
+        );
     }
 
     #[test]

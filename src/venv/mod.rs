@@ -16,6 +16,7 @@ mod origin;
 mod recipe;
 mod record;
 mod relax;
+mod requirements;
 mod scan;
 mod text;
 
@@ -38,6 +39,7 @@ pub(crate) use modified::{has_hash, isolated_programs, modified_files};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{Exact, Recipe, RecipeError, Source, Unreproducible};
 pub(crate) use relax::{Nearest, Relax, nearest};
+pub(crate) use requirements::{RequirementsError, require_requirements};
 pub(crate) use scan::scan;
 
 use crate::host::path_text::PathText;

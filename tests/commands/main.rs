@@ -5,6 +5,7 @@
 mod confinement;
 mod damage;
 mod declared;
+mod first_hour;
 mod system;
 mod users;
 
@@ -148,7 +149,11 @@ fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
     let said = system.run(&["rebuild", "--all"]).expect(0);
     assert!(said.stderr.contains("no venv is registered"), "{}", said.stderr);
     let said = system.run(&["unregister", "shop"]).expect(1);
-    assert!(said.stderr.contains("no registered venv is called \"shop\""), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("no registered venv has the name or path \"shop\""),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
@@ -198,7 +203,11 @@ fn there_is_nothing_to_prune_where_nothing_was_rebuilt() {
     system.run(&["prune"]).expect(0);
     system.run(&["prune", "shop"]).expect(0);
     let said = system.run(&["prune", "other"]).expect(1);
-    assert!(said.stderr.contains("no registered venv is called \"other\""), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("no registered venv has the name or path \"other\""),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]

@@ -198,16 +198,20 @@ impl System {
         self.start(&["hook", moment], fs::File::open(path).unwrap().into())
     }
 
+    /// Runs the program with its output to somewhere else.
+    pub(crate) fn run_into(&self, arguments: &[&str], output: Stdio) -> Said {
+        let child = self.program(arguments).stdout(output).stderr(Stdio::piped()).spawn();
+        Said::of(&child.unwrap().wait_with_output().unwrap())
+    }
+
     fn start(&self, arguments: &[&str], input: Stdio) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_venvguard"))
-            .arg("--root")
-            .arg(self.at("/"))
-            .args(arguments)
-            .env_clear()
-            .stdin(input)
-            .output()
-            .unwrap();
-        Said::of(&output)
+        Said::of(&self.program(arguments).stdin(input).output().unwrap())
+    }
+
+    fn program(&self, arguments: &[&str]) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_venvguard"));
+        program.arg("--root").arg(self.at("/")).args(arguments).env_clear().stdin(Stdio::null());
+        program
     }
 
     /// All that venvguard keeps, with its content.

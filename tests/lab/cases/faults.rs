@@ -236,7 +236,10 @@ fn interrupted_apt(machine: &Machine) -> Result<()> {
          wait $apt",
         until_stopped("$hook")
     ))?;
-    ensure!(said.text.contains("interrupted: what was begun is written down"), "{said:?}");
+    ensure!(
+        said.text.contains("interrupted; run `venvguard resume` to finish the recorded work"),
+        "{said:?}"
+    );
     ensure!(machine.must("dpkg --audit")?.is_empty(), "dpkg was interrupted: {said:?}");
     machine.must(&format!("{VENV}/bin/python -c 'import asyncio, ctypes, email'"))?;
     storm.holds_all()?;

@@ -1,0 +1,137 @@
+//! What a new user tries in the first hour, and gets wrong.
+
+use std::fs::File;
+
+use super::system;
+use super::system::System;
+
+#[test]
+fn lost_output_is_a_failure() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    for command in [&["status"][..], &["status", "--json"], &["list"], &["history", "--json"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let said = system.run_into(command, full.into()).expect(1);
+        assert!(said.stderr.contains("cannot write to standard output"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_not_scanned() {
+    let said = system().run(&["scan", "/srv", "/nowhere"]).expect(1);
+    assert!(said.stderr.contains("cannot scan /nowhere: No such file"), "{}", said.stderr);
+}
+
+#[test]
+fn a_cause_is_named_once() {
+    let system = system();
+    for command in [&["plan", "--from", "/nowhere"][..], &["scan", "/nowhere"]] {
+        let said = system.run(command).expect(1);
+        assert_eq!(said.stderr.matches("os error 2").count(), 1, "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_mistyped_name_is_answered_with_the_one_that_was_meant() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let said = system.run(&["show", "shopp"]).expect(1);
+    assert!(said.stderr.contains("did you mean \"shop\"?"), "{}", said.stderr);
+    let said = system.run(&["show", "/srv/other"]).expect(1);
+    assert!(said.stderr.contains("see `venvguard list`"), "{}", said.stderr);
+}
+
+#[test]
+fn other_programs_words_for_a_command_are_understood() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    system.run(&["upgrade", "--all", "--dry-run"]).expect(0);
+    system.run(&["remove", "shop"]).expect(0);
+    assert!(system.run(&["list"]).expect(0).stderr.contains("no venv is registered"));
+}
+
+#[test]
+fn pruning_nothing_says_so() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    assert_eq!(system.run(&["prune", "shop"]).expect(0).stderr, "nothing to remove\n");
+}
+
+#[test]
+fn a_number_that_is_too_small_is_named_in_words() {
+    let system = system();
+    system.write("/etc/venvguard/config.toml", "keep-trees = 0\n");
+    let said = system.run(&["status"]).expect(1);
+    assert!(said.stderr.contains("line 1: keep-trees: it is 1 at least, not 0"), "{}", said.stderr);
+}
+
+#[test]
+fn a_check_is_tried_when_it_is_registered() {
+    let system = system();
+    let said = system.run(&["register", "/srv/shop/venv", "--check", "false"]).expect(3);
+    assert!(said.stderr.contains("shop: its check fails now"), "{}", said.stderr);
+    let said = system.run(&["register", "/srv/shop/venv", "--check", "true"]).expect(0);
+    assert_eq!(said.stderr, "");
+}
+
+#[test]
+fn an_empty_value_takes_back_what_was_set() {
+    let system = system();
+    let requirements = system.list(&[]).replace("list", "requirements.txt");
+    system.write("/requirements.txt", "flask==3.0\n");
+    let register = |option: &str, value: &str| {
+        system.run(&["register", "/srv/shop/venv", option, value]).expect(0);
+        system.state().into_iter().find(|(path, _)| path.ends_with("registry.json")).unwrap().1
+    };
+    assert!(register("--check", "true").contains("bin/true"));
+    assert!(!register("--check", "").contains("bin/true"));
+    assert!(register("--requirements", &requirements).contains("requirements.txt"));
+    assert!(!register("--requirements", "").contains("requirements.txt"));
+    assert!(!register("--lock", "").contains("uv.lock"));
+}
+
+#[test]
+fn a_file_that_holds_no_requirements_is_refused() {
+    let system = system();
+    let project = system.list(&[]).replace("list", "pyproject.toml");
+    system.write("/pyproject.toml", "[project]\nname = \"shop\"\n");
+    let said =
+        system.run(&["register", "/srv/shop/venv", "--requirements", &project]).expect(1).stderr;
+    assert!(said.contains("line 1 is \"[project]\""), "{said}");
+    assert!(said.contains("nothing was registered"), "{said}");
+    assert!(system.run(&["list"]).expect(0).stderr.contains("no venv is registered"));
+}
+
+#[test]
+fn a_service_that_its_manager_does_not_know_is_refused() {
+    let system = with_systemd("LoadState=not-found\\nActiveState=inactive\\nSubState=dead\\n");
+    let said = system.run(&["register", "/srv/shop/venv", "--service", "systemd:nope"]).expect(1);
+    assert!(said.stderr.contains("systemd:nope.service is unknown"), "{}", said.stderr);
+    assert!(system.run(&["list"]).expect(0).stderr.contains("no venv is registered"));
+    let system = with_systemd("LoadState=loaded\\nActiveState=inactive\\nSubState=dead\\n");
+    let said = system.run(&["register", "/srv/shop/venv", "--service", "systemd:web"]).expect(0);
+    assert_eq!(said.stderr, "");
+}
+
+/// A system whose systemd says the same of each unit.
+fn with_systemd(shown: &str) -> System {
+    let system = system();
+    system.make_dir("/run/systemd/system");
+    system.write("/usr/bin/systemctl", &format!("#!/bin/sh\nprintf '{shown}'\n"));
+    system.set_mode("/usr/bin/systemctl", 0o755);
+    system
+}
+
+#[test]
+fn an_interrupted_repair_is_part_of_the_status() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let registry = system.run(&["list", "--json"]).expect(0).json();
+    let id = registry["venvs"][0]["id"].as_str().unwrap().to_string();
+    system.write(&format!("/var/lib/venvguard/journal/{id}.json"), "{}");
+    let said = system.run(&["status"]).expect(3);
+    assert!(said.stdout.contains("unfinished"), "{}", said.stdout);
+    assert!(said.stdout.contains("venvguard resume"), "{}", said.stdout);
+    let said = system.run(&["rebuild", "--all", "--dry-run"]).expect(3);
+    assert!(said.stderr.contains("interrupted repair is finished first"), "{}", said.stderr);
+}
