@@ -32,7 +32,8 @@ pub(crate) enum ChangeKind {
     Minor,
     /// Another upstream version of the same minor version.
     Patch,
-    /// The same upstream version, another Debian revision (or another build of it).
+    /// The same upstream version, another Debian revision (or another build of it, or the same
+    /// one installed again).
     Revision,
     Removed,
     Appeared,
@@ -76,7 +77,8 @@ fn of(minor: Minor, before: Option<&Interpreter>, after: Option<&Interpreter>) -
         (Some(before), Some(after)) if before.version != after.version => ChangeKind::Patch,
         (Some(before), Some(after)) => {
             let rebuilt = matches!((&before.build_id, &after.build_id), (Some(one), Some(other)) if one != other);
-            if before.package.version == after.package.version && !rebuilt {
+            let is_same = before.package.version == after.package.version;
+            if is_same && !rebuilt && !is_another_file(before, after) {
                 return None;
             }
             ChangeKind::Revision
@@ -88,6 +90,16 @@ fn of(minor: Minor, before: Option<&Interpreter>, after: Option<&Interpreter>) -
         from: before.map(Build::from),
         to: after.map(Build::from),
     })
+}
+
+/// Whether the interpreter is another file than before, or is going to be one. A device may have
+/// another number after a reboot: across devices nothing is known.
+fn is_another_file(before: &Interpreter, after: &Interpreter) -> bool {
+    match (before.identity, after.identity) {
+        (Some(before), Some(after)) => before.device == after.device && before.inode != after.inode,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
 }
 
 impl fmt::Display for ChangeKind {
@@ -106,6 +118,9 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.interpreter.display())?;
         match (&self.from, &self.to) {
+            (Some(from), Some(to)) if self.kind == ChangeKind::Revision && from == to => {
+                write!(f, "{} is reinstalled", to.package_version)
+            }
             (Some(from), Some(to)) if self.kind == ChangeKind::Revision => {
                 write!(f, "{} → {}", from.package_version, to.package_version)
             }
@@ -147,12 +162,28 @@ pub(crate) mod samples {
 mod tests {
     use super::samples::system;
     use super::*;
+    use crate::host::FileIdentity;
 
     fn kinds(before: &[&str], after: &[&str]) -> Vec<(String, ChangeKind)> {
         changes(&system(before), &system(after))
             .into_iter()
             .map(|change| (change.interpreter.display().to_string(), change.kind))
             .collect()
+    }
+
+    #[test]
+    fn an_interpreter_in_another_file_is_reinstalled_unless_the_device_is_another() {
+        let with = |device, inode| {
+            let mut system = system(&["3.13.5-2"]);
+            let file = FileIdentity { device, inode, size: 1, changed: 1 };
+            system.installed.get_mut(&Minor::new(3, 13)).unwrap().identity = Some(file);
+            system
+        };
+        let found = changes(&with(1, 1), &with(1, 2));
+        assert_eq!(found[0].kind, ChangeKind::Revision);
+        assert_eq!(found[0].to_string(), "/usr/bin/python3.13 3.13.5-2 is reinstalled");
+        assert_eq!(changes(&with(1, 1), &with(2, 2)), [], "after a reboot");
+        assert_eq!(changes(&with(1, 1), &with(1, 1)), []);
     }
 
     #[test]

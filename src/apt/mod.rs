@@ -5,6 +5,7 @@ mod change;
 mod hooks;
 #[cfg(test)]
 mod input;
+mod lists;
 pub(crate) mod marks;
 mod predict;
 mod protocol;
@@ -14,6 +15,7 @@ mod simulate;
 pub(crate) use change::samples;
 pub(crate) use change::{Build, Change, ChangeKind, changes};
 pub(crate) use hooks::Hooks;
+pub(crate) use lists::Lists;
 pub(crate) use predict::predict;
 pub(crate) use protocol::{Action, ProtocolError, Transaction, concerns_python};
 pub(crate) use simulate::pending_upgrade;

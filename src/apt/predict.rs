@@ -25,7 +25,12 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
                 None => {
                     after.installed.remove(&minor);
                 }
-                Some((debian, _)) if is_installed(&after, minor, debian) => {}
+                Some((debian, _)) if is_installed(&after, minor, debian) => {
+                    if let Some(same) = after.installed.get_mut(&minor) {
+                        // The same build in another file: what runs it keeps the old one.
+                        same.identity = same.identity.filter(|_| !action.unpacks);
+                    }
+                }
                 Some((debian, Ok(version))) => {
                     let package =
                         Package { name: action.package.clone(), version: debian.to_string() };
@@ -41,8 +46,8 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     after
 }
 
-/// Whether a version is installed already: then a reinstallation or a configuration brings no
-/// other build. dpkg wrote both versions in the same spelling, so that equal texts are enough.
+/// Whether a version is installed already: then a reinstallation or a configuration brings the
+/// same build. dpkg wrote both versions in the same spelling, so that equal texts are enough.
 fn is_installed(interpreters: &Interpreters, minor: Minor, version: &str) -> bool {
     interpreters.get(minor).is_some_and(|interpreter| interpreter.package.version == version)
 }
@@ -50,10 +55,14 @@ fn is_installed(interpreters: &Interpreters, minor: Minor, version: &str) -> boo
 #[cfg(test)]
 mod tests {
     use super::super::change::samples::system;
+    use super::super::{ChangeKind, changes};
     use super::*;
+    use crate::host::FileIdentity;
 
     fn action(package: &str, from: Option<&str>, to: Option<&str>) -> Action {
-        Action { package: package.into(), from: from.map(Into::into), to: to.map(Into::into) }
+        let unpacks = to.is_some();
+        let [from, to] = [from, to].map(|version| version.map(Into::into));
+        Action { package: package.into(), from, to, unpacks }
     }
 
     #[test]
@@ -71,12 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reinstallation_changes_nothing() {
-        let now = system(&["3.13.5-2"]);
-        assert_eq!(
-            predict(&now, &[action("python3.13-minimal", Some("3.13.5-2"), Some("3.13.5-2"))]),
-            now
-        );
+    fn a_reinstallation_is_a_revision_and_a_configuration_changes_nothing() {
+        let mut now = system(&["3.13.5-2"]);
+        let file = FileIdentity { device: 1, inode: 1, size: 1, changed: 1 };
+        now.installed.get_mut(&Minor::new(3, 13)).unwrap().identity = Some(file);
+        let again = action("python3.13-minimal", Some("3.13.5-2"), Some("3.13.5-2"));
+        let found = changes(&now, &predict(&now, std::slice::from_ref(&again)));
+        assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [ChangeKind::Revision]);
+        assert_eq!(predict(&now, &[Action { unpacks: false, ..again }]), now);
     }
 
     #[test]

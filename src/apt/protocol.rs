@@ -20,6 +20,8 @@ pub(crate) struct Action {
     pub(crate) from: Option<String>,
     /// The Debian version that will be installed; none for a removal.
     pub(crate) to: Option<String>,
+    /// Its files are unpacked, also over the same version; else it is only configured.
+    pub(crate) unpacks: bool,
 }
 
 /// apt's list, as far as it is about Python.
@@ -117,12 +119,14 @@ impl Transaction {
                     package: (*name).to_string(),
                     from: version(old),
                     to: None,
+                    unpacks: false,
                 });
             }
             _ => self.actions.push(Action {
                 package: (*name).to_string(),
                 from: version(old),
                 to: Some(version(new).ok_or_else(malformed)?),
+                unpacks: *action != "**CONFIGURE**",
             }),
         }
         Ok(())
@@ -213,6 +217,7 @@ mod tests {
             package: package.into(),
             from: from.map(Into::into),
             to: to.map(Into::into),
+            unpacks: to.is_some(),
         };
         assert_eq!(
             read(&list).unwrap(),
@@ -221,7 +226,10 @@ mod tests {
                     action("python3-minimal", Some("3.11.2-1+b1"), Some("3.13.5-1")),
                     action("python3.13-minimal", None, Some("3.13.5-2")),
                     action("python3.11-minimal", Some("3.11.2-6"), None),
-                    action("python3.13-minimal", None, Some("3.13.5-2")),
+                    Action {
+                        unpacks: false,
+                        ..action("python3.13-minimal", None, Some("3.13.5-2"))
+                    },
                 ],
                 dry_run: false,
             }

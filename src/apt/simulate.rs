@@ -48,8 +48,8 @@ fn action(line: &str) -> Option<Action> {
         }
     }
     match verb {
-        "Inst" => Some(Action { package, from, to: Some(to?) }),
-        "Remv" | "Purg" => Some(Action { package, from, to: None }),
+        "Inst" => Some(Action { package, from, to: Some(to?), unpacks: true }),
+        "Remv" | "Purg" => Some(Action { package, from, to: None, unpacks: false }),
         _ => None,
     }
 }
@@ -71,6 +71,7 @@ mod tests {
             package: package.into(),
             from: from.map(Into::into),
             to: to.map(Into::into),
+            unpacks: to.is_some(),
         };
         assert_eq!(
             simulated(output),

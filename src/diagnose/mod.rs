@@ -53,6 +53,11 @@ impl Finding {
     }
 }
 
+/// Whether the caller can read what root guards: to anybody else much of it looks broken.
+fn sees_all(root: &Root) -> bool {
+    !root.is_system() || rustix::process::geteuid().is_root()
+}
+
 /// All findings: about apt, the machine, what venvguard has stored, and each registered venv.
 pub(crate) fn findings(root: &Root, report: &Report) -> Vec<Finding> {
     let mut findings = apt::findings(root);
@@ -60,6 +65,9 @@ pub(crate) fn findings(root: &Root, report: &Report) -> Vec<Finding> {
     let store = Store::new(root);
     findings.extend(state::findings(&store));
     match store.config() {
+        Ok(_) if !sees_all(root) => findings.push(Finding::note(
+            "the venvs were not checked, which takes root (`sudo venvguard doctor`)",
+        )),
         Ok(config) => {
             let context = Context { root, store: &store, config: &config, report };
             findings.extend(venvs::findings(&context));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{AskError, Guard};
-use crate::apt::{Action, ProtocolError, Transaction, pending_upgrade, predict};
+use crate::apt::{Action, Lists, ProtocolError, Transaction, pending_upgrade, predict};
 use crate::host::ReadError;
 use crate::host::command::CommandError;
 use crate::host::file::{open_untrusted, printable};
@@ -27,6 +27,8 @@ pub(crate) enum ForeseeError {
 #[derive(Debug)]
 pub(crate) struct Foreseen<'a> {
     pub(crate) plan: Plan,
+    /// Whether apt knows what is pending, where apt was asked.
+    pub(crate) lists: Option<Lists>,
     inventory: Inventory,
     context: Context<'a>,
 }
@@ -43,14 +45,15 @@ impl Foreseen<'_> {
 impl Guard {
     /// What the pending upgrade would do to the venvs, or one whose list is in a file.
     pub(crate) fn foresee(&self, list: Option<&Path>) -> Result<Foreseen<'_>, AskError> {
-        let actions = actions(list)?;
+        let lists = list.is_none().then(|| Lists::look(&self.root));
+        let actions = if lists == Some(Lists::Empty) { Vec::new() } else { actions(list)? };
         let now = self.interpreters()?;
         let after = predict(&now, &actions);
         let inventory = self.inventory()?;
         let known = self.store.transaction()?;
         let plan =
             self.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
-        Ok(Foreseen { plan, inventory, context: self.context() })
+        Ok(Foreseen { plan, lists, inventory, context: self.context() })
     }
 }
 

@@ -135,3 +135,27 @@ fn an_interrupted_repair_is_part_of_the_status() {
     let said = system.run(&["rebuild", "--all", "--dry-run"]).expect(3);
     assert!(said.stderr.contains("interrupted repair is finished first"), "{}", said.stderr);
 }
+
+#[test]
+fn without_package_lists_nothing_is_known_of_an_upgrade() {
+    let system = system();
+    for command in [&["plan"][..], &["plan", "--json"]] {
+        let said = system.run(command).expect(3);
+        assert!(said.stderr.contains("apt has no package lists"), "{}", said.stderr);
+        assert!(said.stderr.contains("hint: apt update && venvguard plan"), "{}", said.stderr);
+        assert_eq!(said.stdout, "");
+    }
+}
+
+#[test]
+fn a_reinstallation_is_planned_as_a_revision() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let again = "python3.11-minimal 3.11.2-6 amd64 allowed = 3.11.2-6 amd64 allowed";
+    let list = system.list(&[&format!("{again} /x.deb")]);
+    let said = system.run(&["plan", "--from", &list]).expect(0);
+    assert!(said.stdout.contains("python3.11 3.11.2-6 is reinstalled"), "{}", said.stdout);
+    let list = system.list(&[&format!("{again} **CONFIGURE**")]);
+    let said = system.run(&["plan", "--from", &list]).expect(0);
+    assert!(said.stdout.contains("no interpreter changes"), "{}", said.stdout);
+}

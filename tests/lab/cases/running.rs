@@ -27,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(patch, Half::Guarded, Kind::RealPatch, guarded),
         case(revision, Half::Unguarded, Kind::Revision, revision_unguarded),
         case(revision, Half::Guarded, Kind::Revision, guarded),
+        case("running_process_reinstalled", Half::Guarded, Kind::Revision, reinstalled),
         case("running_process_told_of", Half::Guarded, Kind::Revision, told_of),
     ]
 }
@@ -62,6 +63,26 @@ fn revision_unguarded(machine: &Machine) -> Result<()> {
     let name = if machine.upgrade.about.repackaged { "'LabError'" } else { "'HeaderWriteError'" };
     assert_stale_name(machine, &service, "/mail", &format!("{name} from 'email.errors'"))?;
     assert_cured_by_a_restart(machine, &service)
+}
+
+/// The same version in other files: it is a revision as well.
+fn reinstalled(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    machine.must_upgrade_python()?;
+    let venv = Site::Followed.venv();
+    let before = machine.pids_of(&venv)?;
+    let said = machine.apt(&format!(
+        "install --reinstall --yes python{}-minimal",
+        machine.upgrade.about.to.minor
+    ))?;
+    ensure!(said.code == 0 && said.text.contains("is reinstalled"), "{said:?}");
+    let after = machine.pids_of(&venv)?;
+    ensure!(before.iter().all(|pid| !after.contains(pid)), "not restarted: {}", said.text);
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    // Nothing changes, and nothing is restarted.
+    machine.must("dpkg-reconfigure -fnoninteractive python3; venvguard resume")?;
+    ensure!(machine.pids_of(&venv)? == after, "restarted for nothing");
+    Ok(())
 }
 
 /// The process fails to import a name that only the new files have.
