@@ -1,10 +1,14 @@
 //! `list` and `status`.
 
+use std::collections::BTreeMap;
+
 use super::{Exit, no_venv};
 use crate::guard::Guard;
+use crate::guard::Looked;
 use crate::host::file::printable;
 use crate::plan::State;
-use crate::report::{ListJson, VenvJson, table};
+use crate::python::Minor;
+use crate::report::{ListJson, Report, Row, Tone, VenvJson};
 
 pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
     let inventory = guard.inventory()?;
@@ -15,7 +19,7 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
         guard.report.json(&ListJson::new(venvs));
         return Ok(Exit::Done);
     }
-    let rows: Vec<Vec<String>> = inventory
+    let rows: Vec<Row> = inventory
         .entries()
         .map(|(entry, venv)| {
             let about = match venv {
@@ -27,23 +31,22 @@ pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
                 Err(_) => ["-", "-", "-"].map(String::from),
             };
             let [flavour, link, python] = about;
-            vec![
+            Row::new([
                 entry.name.clone(),
                 python,
                 link,
                 flavour,
                 entry.policy.to_string(),
                 printable(entry.path()),
-            ]
+            ])
         })
         .collect();
     if rows.is_empty() {
         no_venv(guard);
         return Ok(Exit::Done);
     }
-    guard
-        .report
-        .data(table(&["NAME", "PYTHON", "INTERPRETER", "MADE BY", "POLICY", "PATH"], &rows));
+    let head = ["NAME", "PYTHON", "INTERPRETER", "CREATED BY", "POLICY", "PATH"];
+    guard.report.table(&head, &rows);
     Ok(Exit::Done)
 }
 
@@ -59,24 +62,65 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     } else if looked.is_empty() {
         no_venv(guard);
     } else {
-        let rows: Vec<Vec<String>> = looked
-            .iter()
-            .map(|one| {
-                let python = one.venv.as_ref().map_or("-".into(), |venv| venv.site.to_string());
-                vec![
-                    one.entry.name.clone(),
-                    one.health.state.to_string(),
-                    python,
-                    one.entry.previous_trees.len().to_string(),
-                    printable(one.entry.path()),
-                    one.health.reasons.first().cloned().unwrap_or_default(),
-                ]
-            })
-            .collect();
-        guard.report.data(table(&["NAME", "STATE", "PYTHON", "KEPT", "PATH", ""], &rows));
-        if worst != State::Healthy {
-            guard.report.hint("`venvguard rebuild --all --dry-run` says what would mend this");
-        }
+        print_status(&guard.report, looked);
     }
     Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
+}
+
+/// The venvs by what is to be done about them, and a line that counts them.
+fn print_status(report: &Report, mut looked: Vec<Looked>) {
+    looked.sort_by_key(|one| std::cmp::Reverse(one.health.state));
+    let rows: Vec<Row> = looked.iter().map(status_row).collect();
+    report.table(&["NAME", "STATE", "PYTHON", "BACKUPS", "PATH"], &rows);
+    report.note(&summary(&looked));
+    let has = |states: &[State]| looked.iter().any(|one| states.contains(&one.health.state));
+    if has(&[State::Missing, State::Broken]) {
+        report.hint("`venvguard doctor` says what to do about missing and broken venvs");
+    }
+    if has(&[State::Unfinished]) {
+        report.hint("`venvguard resume` finishes interrupted repairs");
+    }
+    if has(&[State::Stranded, State::Orphaned, State::Stale, State::RestartNeeded]) {
+        report.hint("`venvguard rebuild --all` repairs these; with `--dry-run` it says how");
+    }
+}
+
+fn status_row(one: &Looked) -> Row {
+    let Looked { entry, venv, health } = one;
+    let python = venv.as_ref().map_or("-".into(), |venv| venv.site.to_string());
+    let tone = match health.state {
+        State::Healthy => Tone::Good,
+        State::RestartNeeded | State::Stale | State::Unfinished => Tone::Attention,
+        State::Orphaned | State::Stranded | State::Broken | State::Missing => Tone::Bad,
+    };
+    let backups = entry.previous_trees.len().to_string();
+    Row::new([
+        entry.name.clone(),
+        health.state.to_string(),
+        python,
+        backups,
+        printable(entry.path()),
+    ])
+    .toned(1, tone)
+    .with_detail(health.reasons.first().map(String::as_str))
+}
+
+/// `12 venvs: 1 stale, 11 healthy, 1 pinned to 3.11`
+fn summary(looked: &[Looked]) -> String {
+    let mut states: Vec<(State, usize)> = Vec::new();
+    for one in looked {
+        match states.last_mut() {
+            Some((state, count)) if *state == one.health.state => *count += 1,
+            _ => states.push((one.health.state, 1)),
+        }
+    }
+    let mut parts: Vec<String> =
+        states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let mut pins: BTreeMap<Minor, usize> = BTreeMap::new();
+    for pin in looked.iter().filter_map(|one| one.entry.pin.as_ref()) {
+        *pins.entry(pin.to).or_default() += 1;
+    }
+    parts.extend(pins.iter().map(|(minor, count)| format!("{count} pinned to {minor}")));
+    let venvs = if looked.len() == 1 { "venv" } else { "venvs" };
+    format!("{} {venvs}: {}", looked.len(), parts.join(", "))
 }

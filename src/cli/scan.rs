@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Exit;
 use crate::guard::{Found, Guard};
 use crate::host::file::printable;
-use crate::report::{ScanJson, table};
+use crate::report::{Row, ScanJson};
 
 pub(super) fn scan(
     guard: &Guard,
@@ -22,25 +22,25 @@ pub(super) fn scan(
         guard.report.note("no venv was found");
         return Ok(Exit::Done);
     }
-    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-    guard.report.data(table(&["PATH", "PYTHON", "INTERPRETER", "MADE BY", "GUARD"], &rows));
+    let rows: Vec<Row> = found.iter().map(row).collect();
+    guard.report.table(&["PATH", "PYTHON", "INTERPRETER", "CREATED BY", "GUARD"], &rows);
     if found.iter().any(|one| one.venv.base.is_debian && !one.is_registered) {
         guard.report.hint("`venvguard scan --register` puts them under guard");
     }
     Ok(Exit::Done)
 }
 
-fn row(Found { venv, is_registered }: &Found) -> Vec<String> {
+fn row(Found { venv, is_registered }: &Found) -> Row {
     let guarded = match (venv.base.is_debian, is_registered) {
         (_, true) => "registered",
         (true, false) => "not registered",
         (false, false) => "not Debian's Python",
     };
-    vec![
+    Row::new([
         printable(&venv.path),
         venv.site.to_string(),
         format!("{} {}", venv.base.link, printable(&venv.base.path)),
         venv.flavour.to_string(),
         guarded.to_string(),
-    ]
+    ])
 }

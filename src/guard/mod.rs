@@ -28,7 +28,7 @@ pub(crate) use register::{Registered, Registration};
 pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};
-pub(crate) use status::Details;
+pub(crate) use status::{Details, Looked};
 
 use crate::host::file::printable;
 use crate::host::lock::{self, LockFile};

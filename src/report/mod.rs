@@ -5,6 +5,7 @@
 
 mod json;
 mod progress;
+mod table;
 mod words;
 
 use std::fmt::Display;
@@ -13,8 +14,9 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) use json::{DecisionsJson, HistoryJson, ListJson, PlanJson, ScanJson, VenvJson};
 pub(crate) use progress::Progress;
+pub(crate) use table::{Row, Tone};
 pub(crate) use words::{
-    decision as decision_in_words, pin as pin_in_words, reasons as reasons_in_words, table,
+    decision as decision_in_words, pin as pin_in_words, reasons as reasons_in_words,
     until as until_in_words,
 };
 
@@ -47,6 +49,10 @@ impl Report {
     /// A line of data.
     pub(crate) fn data(&self, line: impl Display) {
         self.print(&words::lines(&line.to_string()));
+    }
+
+    pub(crate) fn table(&self, head: &[&str], rows: &[Row]) {
+        self.print(&table::render(head, rows, table::Terminal::of_stdout()));
     }
 
     fn print(&self, text: &str) {

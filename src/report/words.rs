@@ -227,26 +227,6 @@ fn paths(decisions: &[&Decision]) -> String {
     decisions.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Columns as wide as they have to be.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|word| word.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut text = String::new();
-        for (cell, width) in cells.zip(&widths) {
-            let _ = write!(text, "{cell:<width$}  ");
-        }
-        text.trim_end().to_string()
-    };
-    let mut lines = vec![line(&mut head.iter().copied())];
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
-    lines.join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -315,12 +295,5 @@ mod tests {
             "fix the cause above and run apt again\n\
              or keep the interpreter: `apt-mark manual python3.11 python3.11-minimal`"
         );
-    }
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows =
-            [vec!["shop".to_string(), "healthy".to_string()], vec!["x".into(), String::new()]];
-        assert_eq!(table(&["NAME", ""], &rows), "NAME\nshop  healthy\nx");
     }
 }

@@ -159,3 +159,19 @@ fn a_reinstallation_is_planned_as_a_revision() {
     let said = system.run(&["plan", "--from", &list]).expect(0);
     assert!(said.stdout.contains("no interpreter changes"), "{}", said.stdout);
 }
+
+#[test]
+fn status_puts_first_what_needs_something_and_counts_the_venvs() {
+    let system = system();
+    system.make_venv("/srv/blog/venv", "3.11", "/usr/bin/python3");
+    system.make_venv("/srv/old/venv", "3.9", "/usr/bin/python3.9");
+    for venv in ["/srv/shop/venv", "/srv/old/venv", "/srv/blog/venv"] {
+        system.run(&["register", venv]).expect(0);
+    }
+    let said = system.run(&["status"]).expect(3);
+    let names: Vec<&str> =
+        said.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["NAME", "old", "shop", "blog"], "{}", said.stdout);
+    assert!(said.stderr.starts_with("3 venvs: 1 stranded, 2 healthy\n"), "{}", said.stderr);
+    assert!(said.stderr.contains("`venvguard rebuild --all` repairs these"), "{}", said.stderr);
+}
