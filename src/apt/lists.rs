@@ -22,7 +22,7 @@ const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lists {
     Empty,
-    /// When they were updated is so long ago; it is not known of lists from the future.
+    /// How long ago, where that is known.
     Updated(Option<Duration>),
 }
 
@@ -36,7 +36,8 @@ impl Lists {
         let changed = |path: &&str| std::fs::metadata(root.at(path)).ok()?.modified().ok();
         let latest = UPDATED.iter().filter_map(changed).max();
         let at = latest.and_then(|at| Timestamp::try_from(at).ok());
-        Self::Updated(at.and_then(|at| clock::now().duration_since(at).try_into().ok()))
+        // The clock counts seconds: what was updated in this one is not from the future.
+        Self::Updated(at.map(|at| clock::now().duration_since(at).try_into().unwrap_or_default()))
     }
 
     /// The age in whole days of lists that are too old.

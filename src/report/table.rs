@@ -36,6 +36,9 @@ impl Row {
     }
 }
 
+/// How wide a terminal is that does not say so.
+const USUAL_WIDTH: usize = 80;
+
 /// Where a table is printed, if that is a terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terminal {
@@ -46,8 +49,8 @@ pub(super) struct Terminal {
 impl Terminal {
     pub(super) fn of_stdout() -> Option<Self> {
         let terminal = console::Term::stdout();
-        let width = usize::from(terminal.size_checked()?.1);
-        Some(Self { width, has_colours: console::colors_enabled() })
+        let width = terminal.size_checked().map_or(USUAL_WIDTH, |(_, width)| width.into());
+        terminal.is_term().then(|| Self { width, has_colours: console::colors_enabled() })
     }
 
     fn paint(self, style: &Style, text: &str) -> String {
