@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 
+use super::candidates;
 use super::faults::Faults;
 use crate::plan::{Policy, Relax};
 use crate::python::Minor;
@@ -40,13 +42,14 @@ pub(super) enum Command {
     /// Remove previous environments: those that are too many or too old, or all of some venvs
     Prune {
         /// Names, paths, ids or globs; what is kept of them is removed now
+        #[arg(add = ArgValueCandidates::new(candidates::venvs))]
         venvs: Vec<String>,
     },
-    /// Take venvs out of guard; nothing in them is changed
-    #[command(visible_alias = "remove")]
+    /// Stop guarding venvs (also: remove); nothing in them is changed
+    #[command(alias = "remove")]
     Unregister {
         /// Names, paths, ids or globs
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(candidates::venvs))]
         venvs: Vec<String>,
     },
     /// List the registered venvs
@@ -57,7 +60,7 @@ pub(super) enum Command {
     /// Show all that is known of some venvs
     Show {
         /// Names, paths, ids or globs
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCandidates::new(candidates::venvs))]
         venvs: Vec<String>,
         #[arg(long, help = JSON_HELP)]
         json: bool,
@@ -75,6 +78,7 @@ pub(super) enum Command {
     /// Tell how the venvs are now; exit status 3 if one is not healthy
     Status {
         /// Names, paths, ids or globs (default: all)
+        #[arg(add = ArgValueCandidates::new(candidates::venvs))]
         venvs: Vec<String>,
         #[arg(long, help = JSON_HELP)]
         json: bool,
@@ -93,8 +97,8 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Rebuild venvs for the interpreter that is installed now
-    #[command(visible_alias = "upgrade")]
+    /// Rebuild venvs for the interpreter that is installed now (also: upgrade)
+    #[command(alias = "upgrade")]
     Rebuild(Rebuild),
     /// Restore the environment from before the last rebuild
     Rollback(Rollback),
@@ -174,7 +178,11 @@ pub(super) struct Register {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Rebuild {
     /// Names, paths, ids or globs
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        add = ArgValueCandidates::new(candidates::venvs)
+    )]
     pub(super) venvs: Vec<String>,
     /// Every venv that is not healthy
     #[arg(long)]
@@ -204,9 +212,10 @@ pub(super) struct Rebuild {
 #[derive(Debug, Args)]
 pub(super) struct Rollback {
     /// Name, path or id
+    #[arg(add = ArgValueCandidates::new(candidates::venvs))]
     pub(super) venv: String,
     /// The previous environment to go back to, as `show` names it (default: the latest)
-    #[arg(long, value_name = "TREE")]
+    #[arg(long, value_name = "TREE", add = ArgValueCandidates::new(candidates::previous_trees))]
     pub(super) to: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]

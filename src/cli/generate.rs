@@ -6,6 +6,7 @@ use clap::{Arg, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::arguments::{Arguments, Generated};
+use super::complete;
 
 /// What the arguments do not say: policies, files, JSON, exit codes.
 const MANUAL: &str = include_str!("manual.roff");
@@ -14,15 +15,12 @@ const MANUAL: &str = include_str!("manual.roff");
 const APT_HOOK: &[u8] = include_bytes!("../../hooks/50venvguard");
 
 pub(super) fn run(what: Generated) -> anyhow::Result<()> {
-    let mut command = Arguments::command();
     // Gathered first: a reader that goes away half-way is no panic of clap's.
     let mut output = Vec::new();
     match what {
-        Generated::Man => man(command, &mut output)?,
+        Generated::Man => man(Arguments::command(), &mut output)?,
         Generated::AptHook => output.extend_from_slice(APT_HOOK),
-        Generated::Completions { shell } => {
-            clap_complete::generate(shell, &mut command, "venvguard", &mut output);
-        }
+        Generated::Completions { shell } => complete::script(shell, &mut output)?,
     }
     io::stdout().lock().write_all(&output)?;
     Ok(())

@@ -1,6 +1,8 @@
 //! Arguments and one file a command: ask, then print.
 
 mod arguments;
+mod candidates;
+mod complete;
 mod doctor;
 mod faults;
 mod generate;
@@ -48,6 +50,7 @@ impl From<Exit> for ExitCode {
 pub fn main() -> ExitCode {
     // What root keeps is readable, and written by nobody else, whoever started us.
     crate::host::file::usual_umask();
+    complete::answer();
     let arguments = Arguments::parse();
     arguments.faults.arm();
     let report = if matches!(arguments.command, Command::Hook { .. }) {

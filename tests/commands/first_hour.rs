@@ -175,3 +175,22 @@ fn status_puts_first_what_needs_something_and_counts_the_venvs() {
     assert!(said.stderr.starts_with("3 venvs: 1 stranded, 2 healthy\n"), "{}", said.stderr);
     assert!(said.stderr.contains("`venvguard rebuild --all` repairs these"), "{}", said.stderr);
 }
+
+#[test]
+fn completions_offer_commands_and_no_hidden_ones_and_hooks_never_complete() {
+    let system = system();
+    let offered = system.run_with(&[("COMPLETE", "fish")], &["--", "venvguard", ""]).expect(0);
+    let names: Vec<&str> =
+        offered.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"register") && names.contains(&"status"), "{names:?}");
+    for hidden in ["confine", "own", "settle-own", "generate"] {
+        assert!(!names.contains(&hidden), "{hidden}");
+    }
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let said = system.run_with(&[("COMPLETE", "bash")], &["status"]).expect(0);
+    assert!(said.stdout.contains("healthy"), "{}", said.stdout);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = system.run(&["generate", "completions", shell]).expect(0).stdout;
+        assert!(script.contains("COMPLETE"), "{shell}: {script}");
+    }
+}

@@ -469,9 +469,10 @@ fn faults_of_ours_never_stop_apt() {
 fn the_man_page_and_the_completions_name_every_command() {
     let system = system();
     let man = system.run(&["generate", "man"]).expect(0).stdout;
-    let completions = system.run(&["generate", "completions", "bash"]).expect(0).stdout;
+    let asked = system.run_with(&[("COMPLETE", "fish")], &["--", "venvguard", ""]);
+    let completions = asked.expect(0).stdout;
     for command in
-        ["register", "scan", "status", "plan", "rebuild", "rollback", "history", "resume"]
+        ["register", "unregister", "scan", "status", "plan", "rebuild", "rollback", "resume"]
     {
         assert!(man.contains(command) && completions.contains(command), "{command}");
     }

@@ -198,6 +198,19 @@ impl System {
         self.start(&["hook", moment], fs::File::open(path).unwrap().into())
     }
 
+    /// Runs the program as it stands, with these variables.
+    pub(crate) fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Said {
+        let mut program = match arguments {
+            ["--", ..] => {
+                let mut program = Command::new(env!("CARGO_BIN_EXE_venvguard"));
+                program.args(arguments).env_clear();
+                program
+            }
+            _ => self.program(arguments),
+        };
+        Said::of(&program.envs(variables.iter().copied()).output().unwrap())
+    }
+
     /// Runs the program with its output to somewhere else.
     pub(crate) fn run_into(&self, arguments: &[&str], output: Stdio) -> Said {
         let child = self.program(arguments).stdout(output).stderr(Stdio::piped()).spawn();
