@@ -1,4 +1,4 @@
-//! What can be said to the program.
+//! The command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,18 +13,18 @@ use crate::plan::{Policy, Relax};
 use crate::python::Minor;
 use crate::service::Service;
 
-/// Keeps Python virtualenvs working across apt upgrades of Python.
+/// keep Python virtualenvs working across apt upgrades of Python
 ///
-/// venvguard runs inside every apt transaction. Before dpkg it knows what will change and
-/// what that does to every registered venv; after dpkg it repairs them, restarts their
-/// services, checks them, and rolls back what does not come up.
+/// venvguard runs inside every apt transaction. Before dpkg runs, it predicts which interpreters
+/// change and what that does to each registered venv. Afterwards it repairs the venvs, restarts
+/// and checks their services, and rolls back a venv whose services fail.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(super) struct Arguments {
-    /// A directory that stands for the whole system.
+    /// Use this directory as the root of the system.
     #[arg(long, hide = true, default_value = "/", global = true)]
     pub(super) root: PathBuf,
-    /// What root keeps, instead of your own
+    /// Use root's registry instead of your own
     #[arg(long, global = true)]
     pub(super) system: bool,
     #[command(flatten)]
@@ -37,11 +37,11 @@ const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the comm
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Put venvs under guard, or change what is known of them
+    /// Register venvs, or change their settings
     Register(Register),
-    /// Remove previous environments: those that are too many or too old, or all of some venvs
+    /// Remove previous environments: all of the named venvs, or those beyond the limits
     Prune {
-        /// Names, paths, ids or globs; what is kept of them is removed now
+        /// Names, paths, ids or globs (default: only what exceeds keep-trees and keep-days)
         #[arg(add = ArgValueCandidates::new(candidates::venvs))]
         venvs: Vec<String>,
     },
@@ -57,7 +57,7 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Show all that is known of some venvs
+    /// Show everything about some venvs
     Show {
         /// Names, paths, ids or globs
         #[arg(required = true, add = ArgValueCandidates::new(candidates::venvs))]
@@ -67,15 +67,15 @@ pub(super) enum Command {
     },
     /// Find venvs below some directories
     Scan {
-        /// Where to look (default: where venvs usually are)
+        /// Directories to search (default: the usual places of venvs)
         dirs: Vec<PathBuf>,
-        /// Register what is found
+        /// Register the venvs that were found
         #[arg(long)]
         register: bool,
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Tell how the venvs are now; exit status 3 if one is not healthy
+    /// Show the state of each venv; exit status 3 if one is not healthy
     Status {
         /// Names, paths, ids or globs (default: all)
         #[arg(add = ArgValueCandidates::new(candidates::venvs))]
@@ -83,16 +83,15 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Tell what the pending upgrade would do to the venvs, and what would be done about it
+    /// Show what the pending upgrade does to the venvs, and how venvguard repairs them
     Plan {
-        /// A list as apt hands it to its hooks (version 3), instead of a simulated dist-upgrade
+        /// Read a list in the format of apt's hooks (version 3) instead of simulating dist-upgrade
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Report what keeps venvguard from its work here, and what fixes it; exit status 3 if
-    /// something does
+    /// Check this machine for problems and suggest fixes; exit status 3 if there is a problem
     Doctor {
         #[arg(long, help = JSON_HELP)]
         json: bool,
@@ -102,12 +101,12 @@ pub(super) enum Command {
     Rebuild(Rebuild),
     /// Restore the environment from before the last rebuild
     Rollback(Rollback),
-    /// Tell what was done
+    /// Show what venvguard did
     History {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// End what an interruption left: repairs, and upgrades made without apt
+    /// Finish interrupted repairs, and repair venvs after an upgrade without apt
     Resume,
     /// Called by apt and dpkg
     Hook {
@@ -126,10 +125,10 @@ pub(super) enum Command {
         #[arg(last = true, required = true)]
         program: Vec<OsString>,
     },
-    /// Does a piece of work in a tree, as its owner
+    /// Do one task in a tree, as its owner
     #[command(hide = true)]
     Own { task: String },
-    /// Called by the hook, as an ordinary user
+    /// Repair the venvs of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     SettleOwn,
 }
@@ -143,33 +142,34 @@ const JSON_HELP: &str = "Print one JSON object, with a schema_version";
 
 #[derive(Debug, Args)]
 pub(super) struct Register {
-    /// The venvs' directories
+    /// The directories of the venvs
     #[arg(required = true)]
     pub(super) paths: Vec<PathBuf>,
-    /// A name for it (default: made from the path)
+    /// The name of the venv (default: derived from its path)
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// What runs out of it: systemd:UNIT, supervisord:PROGRAM, runit:NAME, or user:UNIT of your own
-    /// manager (default: found at each upgrade)
+    /// A service that runs from the venv: systemd:UNIT, supervisord:PROGRAM, runit:NAME, or user:UNIT
+    /// of your own systemd manager (default: discovered at each upgrade)
     #[arg(long = "service", value_name = "SERVICE")]
     pub(super) services: Vec<Service>,
-    /// A command that tells whether the app works; run as the venv's owner, without a shell;
-    /// an empty one removes it
+    /// A command that exits 0 if the application works; runs as the owner of the venv, without a
+    /// shell; an empty one clears the setting
     #[arg(long, value_name = "COMMAND")]
     pub(super) check: Option<String>,
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
-    /// What a rebuild installs (default, and with an empty name: exactly what is installed now)
+    /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
+    /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]
     pub(super) requirements: Option<PathBuf>,
-    /// The lock whose versions and hashes a rebuild installs (default: the project's own gives
-    /// hashes to what is installed): uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml
-    /// or requirements with hashes; an empty name removes it
+    /// A lock file whose versions and hashes a rebuild installs: uv.lock, poetry.lock, pdm.lock,
+    /// Pipfile.lock, pylock.toml, or requirements with hashes (default: the hashes in the lock of the
+    /// project); an empty name clears the setting
     #[arg(long, value_name = "FILE", conflicts_with = "requirements", value_parser = file_or_nothing())]
     pub(super) lock: Option<PathBuf>,
-    /// How far a distribution may move that cannot be had in its version for a new Python
-    /// (default: not at all)
+    /// How far a distribution may move if its version has no file for a new Python (default: not at
+    /// all)
     #[arg(long, value_enum)]
     pub(super) relax: Option<Relax>,
 }
@@ -184,25 +184,25 @@ pub(super) struct Rebuild {
         add = ArgValueCandidates::new(candidates::venvs)
     )]
     pub(super) venvs: Vec<String>,
-    /// Every venv that is not healthy
+    /// Repair every venv that is not healthy
     #[arg(long)]
     pub(super) all: bool,
-    /// Print what would be done, and do nothing
+    /// Print what a rebuild does, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Build and check the new environments, and swap none of them in: the next rebuild does,
-    /// unless the interpreter or what is installed has changed by then
+    /// Build and check the new environments without swapping them in; the next rebuild does that,
+    /// unless the interpreter or the installed distributions have changed
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) prepare: bool,
-    /// How many at once (default: the number of cores, at most 4)
+    /// How many venvs to rebuild in parallel (default: the number of cores, at most 4)
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
-    /// Rebuild for this minor version, as 3.13 (default: the default interpreter's for
-    /// venvs that follow it or have lost theirs, their own for the others)
+    /// Rebuild for this minor version, for example 3.13 (default: that of /usr/bin/python3 for venvs
+    /// that follow it or have lost their interpreter, their own for the others)
     #[arg(long, value_name = "X.Y")]
     pub(super) python: Option<Minor>,
-    /// How far a distribution may move that cannot be had in its version for that Python
-    /// (default: what was said at `register`)
+    /// How far a distribution may move if its version has no file for that Python (default: as
+    /// registered)
     #[arg(long, value_enum)]
     pub(super) relax: Option<Relax>,
     #[arg(long, requires = "dry_run", help = JSON_HELP)]
@@ -214,10 +214,10 @@ pub(super) struct Rollback {
     /// Name, path or id
     #[arg(add = ArgValueCandidates::new(candidates::venvs))]
     pub(super) venv: String,
-    /// The previous environment to go back to, as `show` names it (default: the latest)
+    /// The previous environment to restore, as `show` names it (default: the latest)
     #[arg(long, value_name = "TREE", add = ArgValueCandidates::new(candidates::previous_trees))]
     pub(super) to: Option<PathBuf>,
-    /// Print what would be done, and do nothing
+    /// Print what the rollback does, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
     #[arg(long, requires = "dry_run", help = JSON_HELP)]
@@ -233,7 +233,7 @@ pub(super) enum HookEvent {
     PreInstall,
     /// `DPkg::Post-Invoke`
     PostInvoke,
-    /// A dpkg trigger or an rtupdate script: only marks work
+    /// A dpkg trigger or an rtupdate script: only records that there is work
     Trigger,
 }
 

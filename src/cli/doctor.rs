@@ -1,5 +1,5 @@
-//! `doctor`: whether venvguard can do its work on this machine, and the command that fixes
-//! what keeps it from that. It changes nothing.
+//! `doctor`: whether venvguard can work on this machine, and commands that fix what prevents it. It
+//! changes nothing.
 
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ pub(super) fn doctor(root: &Root, report: &Report, json: bool) -> Exit {
             }
         }
         if is_well {
-            report.data("venvguard can do its work here");
+            report.data("no problem was found");
         }
     }
     if is_well { Exit::Done } else { Exit::Attention }

@@ -6,23 +6,23 @@ use crate::host::fault::{Fault, Weakness};
 
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Faults {
-    /// Be killed at this point
+    /// Kill the program at this point
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true, default_value_t = 0)]
     die_at: usize,
-    /// Let this point fail, as on a full disk
+    /// Fail at this point, as on a full disk
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true, default_value_t = 0)]
     fail_at: usize,
-    /// Stop at this point until a test lets us go on, which meanwhile does what it likes
+    /// Stop at this point until a test continues the program
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true, default_value_t = 0)]
     stop_at: usize,
-    /// At each look the wall clock has been set by that many seconds more
+    /// Advance the wall clock by so many seconds each time it is read
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true, default_value_t = 0, allow_hyphen_values = true)]
     step_clock: i64,
-    /// Leave out this guard
+    /// Leave out this safeguard
     #[cfg(feature = "faults")]
     #[arg(long, hide = true, global = true)]
     weaken: Option<Weakness>,

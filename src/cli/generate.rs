@@ -8,14 +8,14 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use super::arguments::{Arguments, Generated};
 use super::complete;
 
-/// What the arguments do not say: policies, files, JSON, exit codes.
+/// The part of the page that the arguments do not give: concepts, files, JSON, examples.
 const MANUAL: &str = include_str!("manual.roff");
 
-/// As the package installs it: for the day on which it was changed or removed.
+/// As the package installs it, for a machine on which it was changed or removed.
 const APT_HOOK: &[u8] = include_bytes!("../../hooks/50venvguard");
 
 pub(super) fn run(what: Generated) -> anyhow::Result<()> {
-    // Gathered first: a reader that goes away half-way is no panic of clap's.
+    // Collected first: clap panics if a reader closes the pipe halfway.
     let mut output = Vec::new();
     match what {
         Generated::Man => man(Arguments::command(), &mut output)?,
@@ -26,7 +26,7 @@ pub(super) fn run(what: Generated) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One page for all commands: `man venvguard` answers every question.
+/// One page for all commands.
 fn man(mut command: Command, output: &mut Vec<u8>) -> io::Result<()> {
     command.build();
     let page = clap_mangen::Man::new(command.clone())

@@ -9,14 +9,14 @@ use crate::store::History;
 pub(super) fn history(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
     let History { events, damaged } = guard.store.history()?;
     for line in damaged {
-        guard.report.note(&format!("line {line} of the history cannot be read and is passed over"));
+        guard.report.note(&format!("line {line} of the history cannot be read and is skipped"));
     }
     if json {
         guard.report.json(&HistoryJson::new(&events));
         return Ok(Exit::Done);
     }
     if events.is_empty() {
-        guard.report.note("nothing has been done yet");
+        guard.report.note("the history is empty");
     }
     for event in events {
         let mut lines = event.detail.lines().map(printable);

@@ -1,5 +1,5 @@
-//! What apt calls. Only a verdict blocks: whatever goes wrong with venvguard itself is
-//! said, and lets apt go on.
+//! The hooks that apt calls. Only a verdict blocks apt: a failure of venvguard itself is reported,
+//! and apt continues.
 
 use std::fs::File;
 use std::io;
@@ -22,10 +22,10 @@ pub(super) fn run(root: &Root, report: Report, event: HookEvent) -> Exit {
         Ok(Err(error)) => {
             let (consequence, remedy) = match event {
                 HookEvent::PostInvoke => (
-                    "the venvs are as this run left them",
+                    "the venvs stay as this run left them",
                     Some("see `venvguard status`, then `venvguard resume`".to_string()),
                 ),
-                _ => ("this run goes on without the guard", None),
+                _ => ("apt continues without venvguard", None),
             };
             report.error(&format!("{consequence}: {error}"));
             let advice = match &error {
@@ -38,7 +38,7 @@ pub(super) fn run(root: &Root, report: Report, event: HookEvent) -> Exit {
             Exit::Done
         }
         Err(_) => {
-            report.error("internal error; apt goes on without the guard");
+            report.error("internal error; apt continues without venvguard");
             Exit::Done
         }
     }
@@ -68,13 +68,13 @@ fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardErro
     Ok(Exit::Done)
 }
 
-/// apt's list: on the descriptor that apt names, or on standard input for an apt that
-/// knows no `InfoFD`.
+/// apt's list: on the descriptor that apt names, or on standard input for an apt without
+/// `InfoFD`.
 fn list() -> Result<File, ProtocolError> {
     let number = match std::env::var("APT_HOOK_INFO_FD") {
-        Ok(text) => text
-            .parse::<u32>()
-            .map_err(|_| io::Error::other(format!("APT_HOOK_INFO_FD is {text:?} and no number")))?,
+        Ok(text) => text.parse::<u32>().map_err(|_| {
+            io::Error::other(format!("APT_HOOK_INFO_FD is {text:?}, which is not a number"))
+        })?,
         Err(_) => 0,
     };
     Ok(File::open(format!("/proc/self/fd/{number}"))?)

@@ -67,7 +67,7 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
 }
 
-/// The venvs by what is to be done about them, and a line that counts them.
+/// The venvs, those that need attention first, and a summary.
 fn print_status(report: &Report, mut looked: Vec<Looked>) {
     looked.sort_by_key(|one| std::cmp::Reverse(one.health.state));
     let rows: Vec<Row> = looked.iter().map(status_row).collect();
@@ -75,13 +75,13 @@ fn print_status(report: &Report, mut looked: Vec<Looked>) {
     report.note(&summary(&looked));
     let has = |states: &[State]| looked.iter().any(|one| states.contains(&one.health.state));
     if has(&[State::Missing, State::Broken]) {
-        report.hint("`venvguard doctor` says what to do about missing and broken venvs");
+        report.hint("`venvguard doctor` suggests fixes for missing and broken venvs");
     }
     if has(&[State::Unfinished]) {
         report.hint("`venvguard resume` finishes interrupted repairs");
     }
     if has(&[State::Stranded, State::Orphaned, State::Stale, State::RestartNeeded]) {
-        report.hint("`venvguard rebuild --all` repairs these; with `--dry-run` it says how");
+        report.hint("`venvguard rebuild --all` repairs these; add `--dry-run` to see how");
     }
 }
 

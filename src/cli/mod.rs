@@ -1,4 +1,4 @@
-//! Arguments and one file a command: ask, then print.
+//! The command line: each command asks `guard`, then prints.
 
 mod arguments;
 mod candidates;
@@ -32,11 +32,11 @@ use arguments::{Arguments, Command};
 pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
-    /// The command worked, and found something that needs a person.
+    /// The command worked, and found something that needs attention.
     Attention = 3,
-    /// A transaction must not go on.
+    /// The transaction is blocked.
     Blocked = 10,
-    /// The launcher could not do its part, the program was not started.
+    /// The launcher failed, and did not start the program.
     NotLaunched = confine::LAUNCHER_FAILED as isize,
 }
 
@@ -48,16 +48,13 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    // What root keeps is readable, and written by nobody else, whoever started us.
+    // Files of root are readable and writable by nobody else, whatever umask the caller has.
     crate::host::file::usual_umask();
     complete::answer();
     let arguments = Arguments::parse();
     arguments.faults.arm();
-    let report = if matches!(arguments.command, Command::Hook { .. }) {
-        Report::for_apt()
-    } else {
-        Report::for_command()
-    };
+    let is_hook = matches!(arguments.command, Command::Hook { .. });
+    let report = if is_hook { Report::for_apt() } else { Report::for_command() };
     let root = if arguments.system || is_the_systems(&arguments.command) {
         Root::new(arguments.root)
     } else {
@@ -71,14 +68,14 @@ pub fn main() -> ExitCode {
         }
         Exit::Failed
     });
-    if let Some(error) = report.lost_output() {
+    if let Some(error) = report.lost_output().filter(|_| !is_hook) {
         Report::for_command().error(&format!("cannot write to standard output: {error}"));
         return Exit::Failed.into();
     }
     exit.into()
 }
 
-/// An error with its causes. Some name their cause themselves: it is not repeated.
+/// An error with its causes, each once: some errors name their cause themselves.
 fn in_words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -91,12 +88,12 @@ fn in_words(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether a command is about the whole machine, whoever calls it.
+/// Whether a command concerns the whole machine, for ordinary users as well.
 fn is_the_systems(command: &Command) -> bool {
     matches!(command, Command::Hook { .. } | Command::Doctor { .. })
 }
 
-/// What can be done about an error of the store's.
+/// What to do about an error of the store.
 fn advice(root: &Root, error: &anyhow::Error) -> Option<String> {
     let error = match (error.downcast_ref(), error.downcast_ref()) {
         (Some(GuardError::Store(error)), _) | (_, Some(AskError::Store(error))) => error,
@@ -107,7 +104,7 @@ fn advice(root: &Root, error: &anyhow::Error) -> Option<String> {
 
 fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
     match command {
-        // What needs nothing of ours, and must work when all of ours is broken.
+        // These must work when venvguard's configuration or state is broken.
         Command::Doctor { json } => return Ok(doctor::doctor(&root, &report, json)),
         Command::Hook { event } => return Ok(hook::run(&root, report, event)),
         Command::Confine { specification, program } => {
@@ -143,12 +140,12 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
     }
 }
 
-/// Ends what a crash, a kill or a missing Post-Invoke left.
+/// Finishes what a crash, a kill or a missing Post-Invoke left.
 fn resume(guard: &Guard) -> anyhow::Result<Exit> {
     guard.require_root()?;
     Ok(match guard.resume()? {
         Settled::Nothing => {
-            guard.report.note("nothing was left to do");
+            guard.report.note("nothing to do");
             Exit::Done
         }
         Settled::Done => Exit::Done,
@@ -156,10 +153,10 @@ fn resume(guard: &Guard) -> anyhow::Result<Exit> {
     })
 }
 
-/// What apt's hook has done for an ordinary user, as them and after everything else.
+/// Repairs the venvs of an ordinary user, as that user, at the end of an apt run.
 fn settle_own(guard: &Guard) -> anyhow::Result<Exit> {
     if guard.root.user().is_none() {
-        anyhow::bail!("this is done for ordinary users only");
+        anyhow::bail!("settle-own runs for ordinary users only");
     }
     if !guard.store.is_used() {
         return Ok(Exit::Done);
@@ -180,10 +177,10 @@ fn confined(report: &Report, specification: &str, program: &[std::ffi::OsString]
     Exit::NotLaunched
 }
 
-/// Says that there is nothing, and where there may be something.
+/// Reports that no venv is registered, and where there may be some.
 fn no_venv(guard: &Guard) {
-    guard.report.note("no venv is registered (see `venvguard scan`)");
+    guard.report.note("no venv is registered (`venvguard scan` finds some)");
     if guard.root.user().is_some() {
-        guard.report.hint("`--system` shows those that root has registered");
+        guard.report.hint("`--system` shows the venvs that root has registered");
     }
 }

@@ -1,4 +1,4 @@
-//! `plan`: the decision, before anything happens.
+//! `plan`: the decisions about the pending upgrade.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
     let foreseen = guard.foresee(from)?;
     let plan = &foreseen.plan;
     if foreseen.lists == Some(Lists::Empty) {
-        guard.report.error("apt has no package lists: what an upgrade would do is not known");
+        guard.report.error("apt has no package lists, so the pending upgrade is unknown");
         guard.report.hint("apt update && venvguard plan");
         return Ok(Exit::Attention);
     }
@@ -24,7 +24,7 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
     let days = foreseen.lists.and_then(Lists::days_too_old);
     if let Some(days) = days {
         guard.report.note(&format!(
-            "apt's package lists are {days} days old: an upgrade may do more than this"
+            "apt's package lists are {days} days old: an upgrade may change more than this"
         ));
         guard.report.hint("apt update && venvguard plan");
     }

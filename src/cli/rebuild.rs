@@ -1,4 +1,4 @@
-//! `rebuild`, `rollback` and `prune`: what somebody asks for.
+//! `rebuild`, `rollback` and `prune`.
 
 use super::arguments::{Rebuild, Rollback};
 use super::{Exit, no_venv};

@@ -44,11 +44,13 @@ fn print_registered(report: &Report, one: &Registered) {
     }
     if let Some(error) = check_fails {
         report.note(&format!("{}: its check fails now: {error}", entry.name));
-        report.hint("correct it; until it passes, venvguard blames no upgrade for its failure");
+        report.hint(
+            "correct it: while it fails, it cannot detect that an upgrade breaks the application",
+        );
     }
     if !venv.base.is_debian {
         report.note(&format!(
-            "{}: its base interpreter {} is not Debian's: no upgrade changes it, venvguard leaves it alone",
+            "{}: its base interpreter {} does not belong to Debian: no upgrade changes it, and venvguard leaves the venv alone",
             entry.name,
             printable(&venv.base.path)
         ));
@@ -63,21 +65,13 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
 }
 
 fn print_unregistered(report: &Report, entry: &RegistryEntry) {
-    report.data(format!(
-        "{}: no longer guarded; {} is as it was",
-        entry.name,
-        printable(entry.path())
-    ));
+    report.data(format!("{}: unregistered; {} is unchanged", entry.name, printable(entry.path())));
     if let Some(pinned) = &entry.pin {
-        report.note(&format!(
-            "it was pinned to Python {} by venvguard, and stays so ({})",
-            pinned.to,
-            pin_in_words(pinned)
-        ));
+        report.note(&format!("it stays pinned to Python {} ({})", pinned.to, pin_in_words(pinned)));
     }
     for kept in entry.previous_trees.latest_first() {
         report.note(&format!(
-            "the previous environment stays at {}: it is yours to remove",
+            "the previous environment stays at {}; remove it when you no longer need it",
             printable(kept.path())
         ));
     }

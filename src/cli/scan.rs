@@ -25,7 +25,7 @@ pub(super) fn scan(
     let rows: Vec<Row> = found.iter().map(row).collect();
     guard.report.table(&["PATH", "PYTHON", "INTERPRETER", "CREATED BY", "GUARD"], &rows);
     if found.iter().any(|one| one.venv.base.is_debian && !one.is_registered) {
-        guard.report.hint("`venvguard scan --register` puts them under guard");
+        guard.report.hint("`venvguard scan --register` registers them");
     }
     Ok(Exit::Done)
 }
@@ -34,7 +34,7 @@ fn row(Found { venv, is_registered }: &Found) -> Row {
     let guarded = match (venv.base.is_debian, is_registered) {
         (_, true) => "registered",
         (true, false) => "not registered",
-        (false, false) => "not Debian's Python",
+        (false, false) => "not a Debian Python",
     };
     Row::new([
         printable(&venv.path),

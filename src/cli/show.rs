@@ -31,7 +31,7 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         }
         match one.contents.as_ref().map(|contents| &contents.additions) {
             Some(Ok(found)) => guard.report.additions(found),
-            Some(Err(error)) => line(&guard.report, "foreign files", format!("not known: {error}")),
+            Some(Err(error)) => line(&guard.report, "user files", format!("not known: {error}")),
             None => {}
         }
         guard.report.data("");
@@ -67,7 +67,7 @@ fn print_venv(report: &Report, Shown { looked, contents, .. }: &Shown, details: 
         line(report, "declared in", printable(file));
     }
     let (Ok(venv), Some(contents)) = (&looked.venv, contents) else { return };
-    line(report, "made by", venv.flavour);
+    line(report, "created by", venv.flavour);
     line(report, "interpreter", format!("{} ({})", printable(&venv.base.path), venv.base.link));
     line(report, "python", venv.site);
     line(report, "owner", details.owner(venv));
@@ -88,7 +88,7 @@ fn print_services(report: &Report, shown: &Shown) {
     }
 }
 
-/// What was said at `register`.
+/// What was set at `register`.
 fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if !entry.check.is_empty() {
         line(report, "check", printable(redacted(&entry.check.join(" "))));
@@ -111,10 +111,10 @@ fn previous_in_words(kept: &PreviousTree, state: &PreviousState) -> String {
                 Ok(venv) => format!("Python {}", venv.site),
                 Err(error) => error.to_string(),
             };
-            let holds = if kept.holds_files { ", holds files that are nowhere else" } else { "" };
+            let holds = if kept.holds_files { ", holds files that exist nowhere else" } else { "" };
             format!("{python}, since {:.0}{holds}", kept.at)
         }
-        PreviousState::Gone => "not there any more".into(),
+        PreviousState::Gone => "gone".into(),
     };
     format!("{} ({state})", printable(kept.path()))
 }

@@ -1,4 +1,4 @@
-//! The words that stand for options' values, and what is said about each.
+//! The values of options, and the help for each.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -12,19 +12,20 @@ impl ValueEnum for Policy {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (word, help) = match self {
-            Self::Auto => (
-                "auto",
-                "Repair whatever can be repaired; keep the old minor version where a rebuild is not ready",
-            ),
-            Self::Block => ("block", "Let no transaction change this venv's interpreter"),
+            Self::Auto => {
+                ("auto", "Repair the venv; keep the old minor version if a rebuild is not ready")
+            }
+            Self::Block => {
+                ("block", "Block every transaction that changes the interpreter of the venv")
+            }
             Self::Rebuild => {
-                ("rebuild", "As auto, and rebuild instead of refreshing a copied interpreter")
+                ("rebuild", "Like auto, but rebuild instead of refreshing a copied interpreter")
             }
             Self::Pin => {
                 ("pin", "Keep the minor version: pin to the old interpreter instead of rebuilding")
             }
-            Self::Warn => ("warn", "Say what happens to the venv, and leave it alone"),
-            Self::Ignore => ("ignore", "Leave it alone silently"),
+            Self::Warn => ("warn", "Report what happens to the venv, and leave it alone"),
+            Self::Ignore => ("ignore", "Leave the venv alone silently"),
         };
         Some(PossibleValue::new(word).help(help))
     }
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_said_as_it_is_stored() {
+    fn values_are_spelled_as_they_are_stored() {
         fn words<T: ValueEnum + ToString>() {
             for value in T::value_variants() {
                 let word = value.to_possible_value().unwrap();

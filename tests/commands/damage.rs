@@ -39,10 +39,7 @@ fn a_damaged_registry_is_told_with_its_line_and_the_copy_to_go_back_to() {
         assert!(!said.stderr.contains('\u{1b}'), "{}", said.stderr);
         let said = system.hook("pre-install", MINOR_UPGRADE).expect(0);
         let told = said.stderr.lines().next().unwrap();
-        assert!(
-            told.starts_with("venvguard: error: this run goes on without the guard: "),
-            "{told}"
-        );
+        assert!(told.starts_with("venvguard: error: apt continues without venvguard: "), "{told}");
         assert!(told.contains(why), "{told}");
         assert_eq!(system.read(REGISTRY), content, "it is left for whoever looks at it");
     }
@@ -119,7 +116,7 @@ fn a_registry_or_a_configuration_that_others_can_write_is_refused() {
             assert!(said.stderr.contains(word), "{word}: {}", said.stderr);
         }
         let said = system.hook("pre-install", MINOR_UPGRADE).expect(0);
-        assert!(said.stderr.contains("without the guard"), "{}", said.stderr);
+        assert!(said.stderr.contains("without venvguard"), "{}", said.stderr);
         system.set_mode(path, good);
     }
     system.run(&["status"]).expect(0);

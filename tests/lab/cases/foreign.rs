@@ -90,7 +90,7 @@ fn others(machine: &Machine) -> Result<()> {
         "test $(stat -c %U {venv}/config) = app; test ! -e {venv}/secret; test -e {venv}/var/upload"
     ))?;
     let shown = machine.must(&format!("venvguard show {venv}"))?;
-    ensure!(shown.contains("holds files that are nowhere else"), "{shown}");
+    ensure!(shown.contains("holds files that exist nowhere else"), "{shown}");
     machine.must(&format!("test $(stat -c %U {venv}/../.*.venvguard-*/secret) = root"))?;
     Ok(())
 }
