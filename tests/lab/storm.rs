@@ -209,7 +209,7 @@ impl<'a> Storm<'a> {
             machine.must(&format!("venvguard {}", command.line))?;
         }
         let again = machine.venvguard("resume")?;
-        let is_idle = again.code == 0 && again.text.contains("nothing was left");
+        let is_idle = again.code == 0 && again.text.contains("nothing to do");
         ensure!(is_idle, "resume: {resumed:?}\nagain: {again:?}");
         self.is_well().with_context(|| format!("--- resume said\n{}", resumed.text))
     }

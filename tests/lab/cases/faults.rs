@@ -115,7 +115,7 @@ while True:
 
 fn nothing_is_left(machine: &Machine) -> Result<()> {
     let said = machine.venvguard("resume")?;
-    ensure!(said.code == 0 && said.text.contains("nothing was left"), "resume: {said:?}");
+    ensure!(said.code == 0 && said.text.contains("nothing to do"), "resume: {said:?}");
     Ok(())
 }
 

@@ -141,7 +141,7 @@ impl<'a> Live<'a> {
         let (_, status) = self.machine.venvguard_json("status")?;
         ensure!(status["venvs"][0]["state"] == "healthy", "status: {status}");
         let again = self.machine.venvguard("resume")?;
-        ensure!(again.code == 0 && again.text.contains("nothing was left"), "resume: {again:?}");
+        ensure!(again.code == 0 && again.text.contains("nothing to do"), "resume: {again:?}");
         self.holds_all(whereabouts)
     }
 
