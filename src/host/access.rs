@@ -14,7 +14,7 @@ use super::{descriptor, xattr};
 
 /// What the kernel stores for a file or a directory itself.
 const ACCESS: &str = "system.posix_acl_access";
-/// What a directory hands down to everything that is made in it.
+/// The list that a directory hands down to everything made in it.
 const DEFAULT: &str = "system.posix_acl_default";
 
 /// The version in front of a list, and the length of one entry (`linux/posix_acl_xattr.h`).
@@ -24,7 +24,7 @@ const ENTRY_LENGTH: usize = 8;
 /// `w` in the permissions of an entry.
 const WRITE: u16 = 0o2;
 
-/// Whom an entry of a list is about.
+/// The user or group that an entry of a list names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Owner,
@@ -39,7 +39,7 @@ enum Subject {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AccessList(Vec<(Subject, bool)>);
 
-/// An access list that no kernel wrote.
+/// An access list that cannot come from a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its access list cannot be read")]
 pub(crate) struct Malformed;
@@ -57,8 +57,8 @@ impl AccessList {
         entries.chunks_exact(ENTRY_LENGTH).map(entry).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The first for whom an entry holds `w`, after the mask. The owner is judged by the
-    /// caller: they can change every list.
+    /// The first one to whom an entry gives `w` after the mask is applied. The caller judges the
+    /// owner, who can change every list.
     fn writer(&self, group: u32, trusted: Trusted) -> Option<Writer> {
         let mask = self.0.iter().find(|(subject, _)| *subject == Subject::Mask);
         let masked = mask.is_some_and(|(_, may_write)| !may_write);
@@ -111,10 +111,10 @@ impl Trusted<'_> {
     }
 }
 
-/// Somebody who can write and is not trusted.
+/// An untrusted user or group that can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
-    /// As the owner, who can give themselves every right.
+    /// The owner, who can give themselves every right.
     Owner(u32),
     User(u32),
     Group(u32),
@@ -132,7 +132,7 @@ impl fmt::Display for Writer {
     }
 }
 
-/// What decides who can write to a file or a directory.
+/// Everything that decides who can write to a file or a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Access {
     pub(crate) uid: u32,
@@ -146,13 +146,13 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Of a path; a link is not followed.
+    /// Reads it from a path; a link is not followed.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Self::of(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
-    /// Of what is open.
+    /// Reads it from an open file.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         // fgetxattr(2) refuses a descriptor that was opened as a path. Its name in /proc leads to
         // the very same file.
@@ -166,7 +166,7 @@ impl Access {
         Self::with(&rustix::fs::fstat(file)?, attribute)
     }
 
-    /// Of a name in an open directory, for which `stat` was just asked; a link is not followed.
+    /// Reads it for a name in an open directory whose `stat` is fresh; a link is not followed.
     pub(super) fn of_name(
         dir: &impl AsRawFd,
         name: &OsStr,
@@ -184,7 +184,7 @@ impl Access {
             let bytes = if is_wanted { attribute(key)? } else { Vec::new() };
             AccessList::parse(&bytes).map_err(io::Error::other)
         };
-        // Without `w` in its mask, a list lets nobody write who is named in it.
+        // Without `w` in its mask, a list lets nobody named in it write.
         let may_name_writers = stat.st_mode & 0o020 != 0;
         Ok(Self {
             uid: stat.st_uid,
@@ -195,7 +195,7 @@ impl Access {
         })
     }
 
-    /// The first who can write to it, or owns it, and is not trusted.
+    /// The first untrusted user or group that can write to it or owns it.
     pub(crate) fn writer(&self, trusted: Trusted) -> Option<Writer> {
         if !trusted.has_user(self.uid) {
             return Some(Writer::Owner(self.uid));
@@ -210,8 +210,8 @@ impl Access {
         by_group.then_some(Writer::Group(self.gid))
     }
 
-    /// The first who can write to what is made in this directory, without having made it. That
-    /// a directory is sticky does not keep them from it.
+    /// The first untrusted user or group that can write to files made in this directory by others.
+    /// The sticky bit does not prevent that.
     pub(crate) fn heir(&self, trusted: Trusted) -> Option<Writer> {
         self.inherited.writer(self.gid, trusted)
     }
@@ -221,7 +221,7 @@ impl Access {
         !self.own.0.is_empty() || !self.inherited.0.is_empty()
     }
 
-    /// The first of either kind.
+    /// The first writer or heir.
     pub(crate) fn other(&self, trusted: Trusted) -> Option<Writer> {
         self.writer(trusted).or_else(|| self.heir(trusted))
     }

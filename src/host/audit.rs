@@ -1,5 +1,5 @@
-//! Lines in systemd's journal: one for each decision, and for each act on somebody's venv or
-//! service, with fields that can be asked for (`journalctl -t venvguard VENVGUARD_VENV=shop`).
+//! Lines in systemd's journal: one for each decision, and one for each act on a venv or a
+//! service, with fields to filter by (`journalctl -t venvguard VENVGUARD_VENV=shop`).
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
@@ -11,29 +11,29 @@ use super::Root;
 /// Where the journal listens, for its own protocol (`systemd.io/JOURNAL_NATIVE_PROTOCOL`).
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// What all of our lines have in common.
+/// Shared by all lines of venvguard.
 const MESSAGE_ID: &str = "6ee1aa8d7ad84b6f9d2b5c0c1f4f7e93";
 
-/// A journal that has no room for so long has it no more, and apt does not wait for it.
+/// A journal that has been full for this long stays full, and apt must not wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Of each field. A line has to fit into one datagram.
+/// The limit of each field. A line must fit into one datagram.
 const LIMIT: usize = 32 << 10;
 
 /// One decision or act.
 #[derive(Debug, Default)]
 pub(crate) struct Line<'a> {
-    /// One word for it.
+    /// The action in one word.
     pub(crate) action: &'a str,
-    /// The name of the venv that it is about.
+    /// The name of the venv concerned.
     pub(crate) venv: Option<&'a str>,
     pub(crate) path: Option<&'a Path>,
     pub(crate) message: &'a str,
 }
 
 impl Line<'_> {
-    /// Hands it to the journal. Where there is none nothing is said, and a line that is lost
-    /// fails nothing.
+    /// Sends the line to the journal. Without a journal nothing happens, and a lost line is not
+    /// an error.
     pub(crate) fn write(&self, root: &Root) {
         let Ok(socket) = UnixDatagram::unbound() else { return };
         let _ = socket.set_write_timeout(Some(PATIENCE));
@@ -72,11 +72,11 @@ impl Line<'_> {
     }
 }
 
-/// The beginning of a value. A character that is cut in two would make all of it binary.
+/// The beginning of a value. A character cut in two would make the whole value binary.
 fn within(value: &[u8], limit: usize) -> &[u8] {
     let is_inside = |end: usize| value.get(end).is_some_and(|byte| byte & 0xc0 == 0x80);
     let is_end = |end: &usize| *end == 0 || !is_inside(*end);
-    // No character has more than four bytes; what has is none, and is cut anywhere.
+    // No character has more than four bytes; anything longer is not text and is cut anywhere.
     let end = (limit.saturating_sub(3)..=limit).rev().find(is_end).unwrap_or(limit);
     value.get(..end).unwrap_or(value)
 }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_several_lines_is_one_field_and_forges_no_other() {
+    fn a_value_of_several_lines_stays_one_field() {
         let line = Line {
             action: "failed",
             venv: Some("shop"),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_journal_nothing_is_said() {
+    fn a_missing_journal_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         Line { action: "allowed", message: "x", ..Line::default() }.write(&Root::new(dir.path()));
     }

@@ -1,4 +1,4 @@
-//! Time, asked here only, so that what depends on it can be handed in.
+//! Time. Only this module reads a clock, so that tests can pass in any time.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -6,23 +6,23 @@ use jiff::Timestamp;
 
 use super::fault;
 
-/// The wall clock, to the second: what the records and the people get.
+/// The wall clock to the second, for records and messages.
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     let now = now.checked_add(fault::step_of_the_clock()).unwrap_or(now);
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// A moment as the times of files are given. On Linux every `Timestamp` is one; were it not,
-/// the epoch is what makes no file look old.
+/// A timestamp as a file time. On Linux every `Timestamp` has one; the fallback, the epoch,
+/// makes no file look old.
 pub(crate) fn system_time(of: Timestamp) -> SystemTime {
     SystemTime::try_from(of).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// No limit is longer: what is handed in may be any number, and the sum of any is none.
+/// The longest limit. A caller may pass any number, and adding it to the clock must not overflow.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// A point in time by which something has to be done; steps of the wall clock do not move it.
+/// A point in time by which something must be done; steps of the wall clock do not move it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(Instant);
 
@@ -40,7 +40,7 @@ impl Deadline {
     }
 }
 
-/// How long something takes; steps of the wall clock do not count.
+/// Measures how long something takes, regardless of steps of the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 
@@ -54,7 +54,7 @@ impl Stopwatch {
     }
 }
 
-/// Asks `condition` again and again until it holds or the deadline has passed.
+/// Polls `condition` until it holds or the deadline has passed.
 pub(crate) fn wait_until(
     deadline: Deadline,
     every: Duration,

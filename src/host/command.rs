@@ -18,28 +18,28 @@ use super::file::Sparse;
 use super::file::printable_within;
 use super::{Root, descriptor};
 
-/// What of a program's output is kept; more is read and dropped.
+/// How much of a program's output is kept; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 32 << 20;
 
-/// Of what a program complained, so many lines are shown, and so many bytes of each: what it
-/// prints becomes a part of messages, of the history and of the registry.
+/// How many lines of a program's complaint are shown, and how many bytes of each: they become
+/// part of messages, of the history and of the registry.
 const COMPLAINT_LINES: usize = 6;
 const COMPLAINT_LINE: usize = 512;
 
-/// Its last lines are looked for in so much of it.
+/// How much of the complaint is searched for its last lines.
 const COMPLAINT_TAIL: usize = 64 << 10;
 
-/// How long the output is waited for once the program itself has ended, for a grandchild may
-/// hold the pipe open for ever; and how long the end of a program that was killed.
+/// How long to wait for the output after the program has ended (a grandchild may hold the pipe
+/// open for ever), and for the end of a program that was killed.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// The system's own programs answer within this, or something is very wrong.
+/// The system's own programs answer within this time unless something is very wrong.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The only search path a child gets.
 pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where the system has a program of this name.
+/// Finds the system's program of this name.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     if name.starts_with('/') {
         return Some(PathBuf::from(name)).filter(|path| path.is_file());
@@ -55,15 +55,15 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     path: PathBuf,
-    /// What it is called in messages, where its path does not tell.
+    /// Its name in messages, where the file name of its path is not enough.
     name: String,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
-    /// The file to which its standard output is written, and how much of it.
+    /// The file that receives its standard output, and the limit.
     output: Option<(Arc<File>, u64)>,
     limit: Duration,
-    /// What a confined run may use of memory, where that is less than usual.
+    /// How much memory a confined run may use, if less than usual.
     memory_limit: Option<u64>,
     changes: bool,
 }
@@ -81,7 +81,7 @@ impl Finished {
         String::from_utf8_lossy(&self.output).into_owned()
     }
 
-    /// The last lines of what went wrong, for an error message: printable, and never more than
+    /// The last lines of the program's complaint, for an error message: printable, and at most
     /// [`COMPLAINT_LINES`] of [`COMPLAINT_LINE`] bytes.
     pub(crate) fn complaint(&self) -> String {
         let is_silent = self.errors.iter().all(u8::is_ascii_whitespace);
@@ -92,7 +92,7 @@ impl Finished {
         let text = String::from_utf8_lossy(tail.get(start..).unwrap_or_default());
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let kept = lines.len().saturating_sub(COMPLAINT_LINES);
-        // Before anything is cut: half a URL is not known for one.
+        // Redact before cutting: half a URL is no longer recognizable.
         let shown = lines
             .iter()
             .skip(kept)
@@ -105,16 +105,16 @@ impl Finished {
 pub(crate) enum CommandError {
     #[error("cannot run {program}: {source}")]
     Start { program: String, source: std::io::Error },
-    #[error("{program} did not end within {} s and was killed", .limit.as_secs())]
+    #[error("{program} did not finish within {} s and was killed", .limit.as_secs())]
     TimedOut { program: String, limit: Duration },
-    #[error("{program} did not end within {} s, cannot be killed, and was left behind as pid {pid}", .limit.as_secs())]
+    #[error("{program} did not finish within {} s and cannot be killed: leaving it behind as pid {pid}", .limit.as_secs())]
     Unkillable { program: String, limit: Duration, pid: u32 },
     #[error("{program} {status}{}", indent(.complaint))]
     Failed {
         program: String,
         status: ExitDescription,
         complaint: String,
-        /// All that it wrote to stderr: to look something up in, never to show.
+        /// The whole of stderr: to search, never to show.
         errors: Vec<u8>,
     },
 }
@@ -181,7 +181,7 @@ impl Program {
         self
     }
 
-    /// It changes nothing.
+    /// Marks a program that changes nothing.
     pub(crate) fn read_only(mut self) -> Self {
         self.changes = false;
         self
@@ -192,7 +192,7 @@ impl Program {
         self
     }
 
-    /// Its standard output is written to a file, as far as `limit`, and not kept.
+    /// Writes its standard output to a file, at most `limit` bytes, instead of keeping it.
     pub(crate) fn output_to(mut self, file: File, limit: u64) -> Self {
         self.output = Some((Arc::new(file), limit));
         self
@@ -203,18 +203,18 @@ impl Program {
         self
     }
 
-    /// What it is called in messages.
+    /// Sets its name in messages.
     pub(crate) fn called(mut self, name: String) -> Self {
         self.name = name;
         self
     }
 
-    /// What was said of memory.
+    /// The memory limit, if one was set.
     pub(super) fn memory(&self) -> Option<u64> {
         self.memory_limit
     }
 
-    /// The program's own name, as it stands in messages.
+    /// The program's own name, as messages show it.
     pub(crate) fn name(&self) -> String {
         if self.name.is_empty() {
             return super::file::printable(self.path.file_name().unwrap_or(self.path.as_os_str()));
@@ -222,7 +222,7 @@ impl Program {
         self.name.clone()
     }
 
-    /// The same program with `launcher` in front: what a confined run is.
+    /// The same program started by `launcher`, as in a confined run.
     pub(crate) fn launched_by(
         self,
         launcher: impl Into<PathBuf>,
@@ -235,7 +235,7 @@ impl Program {
         Self { path: launcher.into(), arguments: all, name, ..self }
     }
 
-    /// Runs it and wants exit 0.
+    /// Runs it; any exit status but 0 is an error.
     pub(crate) fn run(self) -> Result<Finished, CommandError> {
         let program = self.name();
         let finished = self.finish()?;
@@ -247,7 +247,7 @@ impl Program {
         Err(CommandError::Failed { program, status: ExitDescription(status), complaint, errors })
     }
 
-    /// Runs it to its end, whatever the exit status is.
+    /// Runs it to its end, whatever its exit status.
     pub(crate) fn finish(self) -> Result<Finished, CommandError> {
         descriptor::keep_from_children();
         let program = self.name();
@@ -277,13 +277,13 @@ impl Program {
         let errors = child.stderr.take().map(|errors| Stream::collect(errors, None));
         let group = Pid::from_child(&child);
         let ended = await_end(&mut child, self.limit);
-        // Whatever the program left behind in its group goes with it.
+        // Kill whatever the program left behind in its group.
         if !weakened(Weakness::KeepGroup) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         if !ended && !await_end(&mut child, DRAIN) {
-            // It reads from a file system that does not answer: what waits for that cannot be
-            // killed. Somebody else's may never answer, so it is left behind.
+            // A process that waits for an unresponsive file system cannot be killed. A user's
+            // file system may never respond, so leave the process behind.
             return Err(CommandError::Unkillable { program, limit: self.limit, pid: child.id() });
         }
         let status = child.wait().map_err(start)?;
@@ -298,13 +298,13 @@ impl Program {
     }
 }
 
-/// Waits for the child's end, but not longer than `limit`. It stays a zombie, so that its
-/// process group still is its own when it is killed.
+/// Waits for the child's end, at most for `limit`. The child stays a zombie, so that its
+/// process group is still its own when the group is killed.
 fn await_end(child: &mut Child, limit: Duration) -> bool {
     let for_ever = Duration::from_secs(u32::MAX.into());
     let deadline = Deadline::after(if weakened(Weakness::WaitForEver) { for_ever } else { limit });
     let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
-        // A kernel before 5.3: ask now and then.
+        // A kernel before 5.3: poll.
         return super::clock::wait_until(deadline, Duration::from_millis(10), || {
             matches!(child.try_wait(), Ok(Some(_)) | Err(_))
         });
@@ -321,10 +321,10 @@ fn await_end(child: &mut Child, limit: Duration) -> bool {
     }
 }
 
-/// What came out of a stream, of which a thread of its own reads the rest.
+/// The output read so far from a stream; a thread reads the rest.
 struct Stream {
     kept: Arc<Mutex<Vec<u8>>>,
-    /// Nothing comes of it but its end.
+    /// Closes when the stream ends; carries no data.
     end: Receiver<()>,
 }
 
@@ -345,13 +345,13 @@ impl Stream {
                 let read = read.min(most.saturating_sub(kept.len()));
                 kept.extend_from_slice(chunk.get(..read).unwrap_or_default());
             }
-            // Who waits for the end of the stream waits for the end of the sender.
+            // Dropping the sender signals the end of the stream.
             drop(sender);
         });
         Self { kept, end }
     }
 
-    /// All of it, or what has come by then.
+    /// All of the output, or what has arrived by the deadline.
     fn until(self, deadline: Deadline) -> Vec<u8> {
         let _ = self.end.recv_timeout(deadline.left());
         std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn output_input_and_environment_are_what_was_asked_for() {
+    fn output_input_and_environment_are_as_requested() {
         let finished = shell("cat; env").env("A", "b").input("hello\n").run().unwrap();
         let text = finished.text();
         assert!(text.starts_with("hello\n"), "{text}");
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_tells_the_status_and_the_last_words() {
+    fn a_failure_reports_the_status_and_the_last_lines() {
         let error = shell("echo no such luck >&2; exit 3").run().unwrap_err().to_string();
         assert_eq!(error, "sh exited 3\n    no such luck");
     }
@@ -384,9 +384,9 @@ mod tests {
     #[test]
     fn a_complaint_is_cut_short() {
         for flood in [
-            // One line without an end, of what is escaped.
+            // One endless line of bytes that are escaped.
             "head -c 33554432 /dev/zero | tr '\\0' '\\033' >&2; exit 1",
-            // Characters of two bytes, of which the kept tail cuts one.
+            // Characters of two bytes, one of which is cut by the kept tail.
             "echo >&2; yes | head -c 200000 | tr -d '\\n' | sed 's/y/é/g' >&2; exit 1",
             "yes | head -n 1000000; exit 1",
         ] {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_of_a_url_has_no_password() {
+    fn passwords_in_urls_are_masked_in_complaints() {
         let error = shell("echo no answer from https://u:secret@x.org/simple; exit 1").run();
         let error = error.unwrap_err().to_string();
         assert_eq!(error, "sh exited 1\n    no answer from https://u:****@x.org/simple");
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_flood_the_beginning_is_kept() {
+    fn only_the_beginning_of_a_flood_is_kept() {
         let finished = shell("echo begin; head -c 40000000 /dev/zero").run().unwrap();
         assert!(finished.output.starts_with(b"begin\n"));
         assert_eq!(finished.output.len(), OUTPUT_LIMIT);

@@ -1,7 +1,7 @@
-//! Running what belongs to somebody else: as him, and with nothing of ours.
+//! Running a program on behalf of another user: as that user, and with nothing inherited from us.
 //!
 //! The parent never forks with threads around it: it starts this same program again
-//! (`venvguard confine SPECIFICATION -- PROGRAM…`), which lays down its rights one after
+//! (`venvguard confine SPECIFICATION -- PROGRAM…`), which gives up its rights one after
 //! the other and then becomes the program.
 
 use std::collections::BTreeMap;
@@ -24,24 +24,25 @@ use super::path_text::PathText;
 use super::user::User;
 use super::{Program, Root, descriptor, dir, tree, user};
 
-/// The exit code by which the launcher says that it could not do its part. The program
-/// itself was not started then.
+/// The exit code with which the launcher reports that it failed. The program itself was not
+/// started then.
 pub(crate) const LAUNCHER_FAILED: i32 = 126;
 
-/// What the launcher says first when the kernel or a container forbids mount namespaces.
+/// The beginning of the launcher's message when the kernel or a container forbids mount
+/// namespaces.
 pub(crate) const NO_NAMESPACE: &str = "cannot make a private mount namespace";
 
-/// Who a program is run as, and what it sees in place of what.
+/// The user that a program runs as, and the directories that it sees in place of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Confinement {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// Directories that the program sees at the place of others, laid one after the other.
+    /// Directories that the program sees in place of others, mounted in this order.
     overlays: Vec<Overlay>,
     dir: PathText,
-    /// The files and directories it may write below, if not all that its user may.
+    /// The files and directories below which it may write; `None` means wherever its user may.
     writes: Option<Vec<PathText>>,
     /// How many processes and threads its user may have.
     processes: u64,
@@ -49,8 +50,8 @@ pub(crate) struct Confinement {
     memory: u64,
 }
 
-/// `from` is seen at `to`. It is known by more than its name, so that a directory put in its
-/// place meanwhile is noticed.
+/// Shows `from` at `to`. `from` is identified by more than its name, so that a directory put in
+/// its place is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Overlay {
@@ -70,8 +71,8 @@ pub(crate) fn confined(
     launched(root, program, owner, overlays, dir, None)
 }
 
-/// The same, and where the kernel has Landlock, it writes only below `writes`, in caches and
-/// temporary directories: what an installer runs are the build scripts of strangers.
+/// Like [`confined`]; and where the kernel has Landlock, the program writes only below `writes`
+/// and in caches and temporary directories, because an installer runs build scripts of strangers.
 pub(crate) fn confined_to(
     root: &Root,
     program: Program,
@@ -85,11 +86,11 @@ pub(crate) fn confined_to(
     launched(root, program, owner, overlays, dir, Some(writes))
 }
 
-/// Where everybody keeps what he does not need for long.
+/// The directories for temporary files, shared by all users.
 pub(crate) const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Where any program may write. Of the devices those that keep nothing: root's own venvs are
-/// built by root, who could write to a disk else.
+/// Where any program may write. These devices store nothing: root's own venvs are built as
+/// root, who could otherwise write to a disk.
 const ANYBODYS: [&str; 9] = [
     "/dev/full",
     "/dev/null",
@@ -102,17 +103,17 @@ const ANYBODYS: [&str; 9] = [
     "/proc/self/fd",
 ];
 
-/// Where installers and the compilers they run keep what they fetch, in somebody's home.
+/// Where installers and the compilers they run keep downloads in a user's home.
 const CACHES: [&str; 2] = [".cache", ".cargo"];
 
-/// No file that an installer writes is longer.
+/// The size of one file; no installer writes a longer one.
 const FILE_LIMIT: u64 = 32 << 30;
 
 /// The address space of one process.
 const MEMORY_LIMIT: u64 = 64 << 30;
 
-/// How many processes and threads a user may have besides those that he had when the first of
-/// his programs was started. The kernel holds root to no number.
+/// How many processes and threads a user may have besides those that existed when the first of
+/// their programs was started. The kernel does not limit root.
 const PROCESSES_LIMIT: u64 = 4096;
 
 fn launched(
@@ -133,7 +134,7 @@ fn launched(
         writes: writes.map(|paths| paths.into_iter().map(PathText).collect()),
         processes: processes_for(owner.uid),
     };
-    // Numbers and texts: there is nothing in it that JSON does not have.
+    // Numbers and strings only, so this cannot fail.
     let specification = serde_json::to_string(&confinement).unwrap_or_default();
     let mut arguments = fault::handed_down();
     arguments.extend(["confine", &specification, "--"].map(OsString::from));
@@ -149,7 +150,7 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
     match prepare(confinement) {
         Ok(()) => {
             let Some((path, arguments)) = program.split_first() else {
-                return io::Error::other("no program was named");
+                return io::Error::other("no program was given");
             };
             let error = Command::new(path).args(arguments).exec();
             io::Error::new(error.kind(), format!("{}: {error}", Path::new(path).display()))
@@ -184,28 +185,28 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     let writes = confinement.writes.as_ref().filter(|_| !weakened(Weakness::WriteAnywhere));
     if let Some(writes) = writes {
         if let Some(cache) = writes.iter().find(|path| path.0.ends_with(".cache")) {
-            // It cannot be made once only what is there may be written to.
+            // It cannot be created once writing is restricted to what exists.
             let _ = std::fs::create_dir(&cache.0);
         }
         restrict_writing(writes).map_err(|error| io::Error::other(format!("Landlock: {error}")))?;
     }
-    // With us goes what we started. Set last: a change of user takes it back.
+    // The program dies with venvguard. Set last: a change of user resets it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(io::Error::from)
         .map_err(step("death signal"))?;
-    // As the owner, so that a directory he may not enter is not entered for him.
+    // As the owner, so that a directory they may not enter is not entered for them.
     std::env::set_current_dir(&confinement.dir.0)
         .or_else(|_| std::env::set_current_dir("/"))
         .map_err(step("working directory"))
 }
 
-/// Gives up what root is, for good.
+/// Gives up root's privileges for good.
 fn become_user(confinement: &Confinement) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return if rustix::process::geteuid().as_raw() == confinement.uid {
             Ok(())
         } else {
-            Err(io::Error::other("only root can run a program as somebody else"))
+            Err(io::Error::other("only root can run a program as another user"))
         };
     }
     let groups: Vec<Gid> = confinement.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
@@ -219,26 +220,26 @@ fn become_user(confinement: &Confinement) -> io::Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(io::Error::from).map_err(step("user"))
 }
 
-/// In which step it went wrong.
+/// Adds the failed step to an error.
 fn step(what: &'static str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::other(format!("{what}: {error}"))
 }
 
-/// Lets whatever else runs go first, from now on: ours, and all that we start.
+/// Lowers the priority of this process and of everything it starts from now on.
 pub(crate) fn step_back() {
-    // Where it is forbidden, nothing is lost but time.
+    // If it is forbidden, only time is lost.
     let _ = rustix::process::nice(19);
 }
 
-/// The limit for all programs of a user's: what one leaves behind counts for the next.
+/// The limit for all programs of a user: processes that one leaves behind count for the next.
 fn processes_for(uid: u32) -> u64 {
     static LIMITS: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
     let mut limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
     *limits.entry(uid).or_insert_with(|| tasks_of(uid).saturating_add(PROCESSES_LIMIT))
 }
 
-/// How many processes and threads a user has, as far as can be seen. (Who owns `/proc/PID` does
-/// not tell: that is root's, where a process has changed its user.)
+/// How many visible processes and threads a user has. (The owner of `/proc/PID` does not help:
+/// it is root where a process has changed its user.)
 fn tasks_of(uid: u32) -> u64 {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let statuses = processes.filter_map(|one| std::fs::read(one.path().join("status")).ok());
@@ -253,7 +254,7 @@ fn tasks_of(uid: u32) -> u64 {
     statuses.filter_map(tasks).sum()
 }
 
-/// Lowers a limit; one that is lower already stays.
+/// Lowers a limit; a lower one stays.
 fn limit(resource: Resource, most: u64) -> io::Result<()> {
     let before = rustix::process::getrlimit(resource);
     let lower = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
@@ -261,8 +262,8 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
     Ok(rustix::process::setrlimit(resource, Rlimit { current, maximum })?)
 }
 
-/// From now on nothing is written, made or removed but below these; those that are not there
-/// are passed over. A kernel that knows less of it, or nothing, forbids less.
+/// From now on files are written, created and removed only below these paths; missing ones are
+/// skipped. A kernel with less Landlock, or none, forbids less.
 fn restrict_writing(below: &[PathText]) -> Result<(), landlock::RulesetError> {
     let writing = AccessFs::from_write(ABI::V5);
     Ruleset::default()
@@ -273,7 +274,7 @@ fn restrict_writing(below: &[PathText]) -> Result<(), landlock::RulesetError> {
     Ok(())
 }
 
-/// Whether this kernel forbids what [`confined_to`] wants forbidden.
+/// Whether this kernel can enforce the write restrictions of [`confined_to`].
 pub(crate) fn knows_landlock() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -283,7 +284,7 @@ pub(crate) fn knows_landlock() -> bool {
 }
 
 /// Makes the pipe on standard input the program's own, so that it can open it by name too
-/// (`/dev/stdin`). A pipe belongs to who made it, and that was root.
+/// (`/dev/stdin`). A pipe belongs to the user that created it: root.
 fn give_input_to(uid: Uid, gid: Gid) -> io::Result<()> {
     let input = rustix::stdio::stdin();
     let is_pipe = FileType::from_raw_mode(rustix::fs::fstat(input)?.st_mode) == FileType::Fifo;
@@ -293,8 +294,8 @@ fn give_input_to(uid: Uid, gid: Gid) -> io::Result<()> {
     Ok(())
 }
 
-/// The process is its group's leader when it is started: a session of its own is then
-/// refused and not needed, the group is killed as a whole.
+/// The process already leads its group when it starts. A session of its own is then refused,
+/// and not needed: the group is killed as a whole.
 fn already_leader(error: io::Error) -> io::Result<Pid> {
     if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) {
         return Ok(rustix::process::getpid());
@@ -302,7 +303,7 @@ fn already_leader(error: io::Error) -> io::Result<Pid> {
     Err(error)
 }
 
-/// In a mount namespace of our own, puts each `from` over its `to`.
+/// Mounts each `from` over its `to`, in a private mount namespace.
 fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
     if overlays.is_empty() {
         return Ok(());
@@ -315,7 +316,7 @@ fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
     for Overlay { from: path, to, from_identity } in overlays {
         let from = tree::open_nofollow(&path.0, OFlags::PATH, *from_identity)?;
         let to = dir::open_nofollow(&to.0, OFlags::PATH)?;
-        // By descriptor: no name on the way can be exchanged between the look and the mount.
+        // By descriptor: no name on the way can be exchanged between the check and the mount.
         rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
             .map_err(io::Error::from)
             .map_err(forbidden)?;
@@ -323,8 +324,8 @@ fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
     Ok(())
 }
 
-/// Root's right to mount is an ordinary user's too in a user namespace, in which he is
-/// himself and nobody else is anybody. What is run next has it no more.
+/// In a user namespace, an ordinary user may mount as root may; only their own id is mapped
+/// there. The program that runs next loses that right.
 fn unshare_mounts() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {
@@ -337,7 +338,7 @@ fn unshare_mounts() -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-#[expect(unsafe_code, reason = "namespaces share no memory or descriptors anew")]
+#[expect(unsafe_code, reason = "unsharing namespaces affects neither memory nor descriptors")]
 fn unshare(what: UnshareFlags) -> rustix::io::Result<()> {
     // SAFETY: only namespaces are unshared; the launcher has a single thread.
     unsafe { rustix::thread::unshare_unsafe(what) }
@@ -359,12 +360,12 @@ mod tests {
             waits.wait();
             assert!(tasks > 64, "{tasks}");
         });
-        // Nobody has the last number.
+        // The last uid belongs to nobody.
         assert_eq!(tasks_of(u32::MAX), 0);
     }
 
     #[test]
-    fn a_path_of_any_bytes_comes_to_the_launcher_as_it_is() {
+    fn a_path_of_any_bytes_reaches_the_launcher_unchanged() {
         use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
         let odd = Path::new(OsStr::from_bytes(b"/srv/\xff\n/venv"));

@@ -1,4 +1,4 @@
-//! Open descriptors: those of before we started, and the names of ours.
+//! Open descriptors: keeping inherited ones from children, and naming our own.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(crate) fn keep_from_children() {
             .filter(|descriptor| *descriptor > 2)
             .collect();
         for descriptor in open {
-            // The listing's own descriptor is closed by now: the call then fails, and may.
+            // The listing's own descriptor is closed by now; the failure of its call is harmless.
             let borrowed = borrow(descriptor);
             let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
         }
@@ -38,6 +38,6 @@ pub(crate) fn keep_from_children() {
 #[expect(unsafe_code, reason = "only a number is passed to fcntl(2); a closed one gives EBADF")]
 fn borrow(descriptor: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the borrow does not outlive the call it is made for, and fcntl(F_SETFD) on a
-    // descriptor that was closed meanwhile is an error and nothing else.
+    // closed descriptor only returns an error.
     unsafe { BorrowedFd::borrow_raw(descriptor) }
 }

@@ -1,5 +1,5 @@
-//! A directory of somebody we need not trust, held open: names in it are looked up one at a
-//! time and links are never followed, so that nothing leads out of it.
+//! An untrusted user's directory, held open: names in it are looked up one at a time and links
+//! are never followed, so that nothing leads out of it.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
@@ -16,10 +16,10 @@ use super::access::{Access, Trusted};
 use super::fault::{Weakness, weakened};
 use super::{ReadError, file};
 
-/// No directory of a venv has more names; the largest known has some ten thousand.
+/// No directory of a venv has more names; the largest known has about ten thousand.
 const ENTRIES_LIMIT: usize = 1 << 20;
 
-/// Directories deeper than this were made to be. Each level holds a descriptor open.
+/// Directories deeper than this are deliberate. Each level holds a descriptor open.
 pub(crate) const DEPTH_LIMIT: usize = 128;
 
 /// An open directory.
@@ -29,21 +29,21 @@ pub(crate) struct Dir {
     path: PathBuf,
 }
 
-/// A name in a directory, and what stands there.
+/// A name in a directory, and the kind of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DirEntry {
     pub(crate) name: OsString,
     pub(crate) kind: FileType,
 }
 
-/// How a directory is opened.
+/// The flags for opening a directory.
 fn dir_flags() -> OFlags {
     let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     flags.set(OFlags::NOFOLLOW, !weakened(Weakness::FollowDirectories));
     flags
 }
 
-/// Opens a directory to which no link leads: no name in its path is one.
+/// Opens a directory whose path contains no link.
 pub(crate) fn open_nofollow(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
     let resolve = if weakened(Weakness::FollowDirectories) {
         ResolveFlags::empty()
@@ -58,20 +58,19 @@ pub(crate) fn open_nofollow(path: &Path, access: OFlags) -> io::Result<OwnedFd> 
 }
 
 impl Dir {
-    /// Opens a directory to which no link leads.
+    /// Opens a directory whose path contains no link.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let descriptor = open_nofollow(path, OFlags::RDONLY)?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 
-    /// Opens a directory that is looked at and nothing more. The last name must not be a link; the
-    /// way to it may have some.
+    /// Opens a directory only to read it. The last name must not be a link; earlier ones may be.
     pub(crate) fn open_to_look(path: &Path) -> io::Result<Self> {
         let descriptor = rustix::fs::open(path, dir_flags(), Mode::empty())?;
         Ok(Self { descriptor, path: path.to_path_buf() })
     }
 
-    /// This directory once more.
+    /// A second handle to this directory.
     pub(crate) fn dir_itself(&self) -> io::Result<Self> {
         Ok(Self { descriptor: self.descriptor.try_clone()?, path: self.path.clone() })
     }
@@ -83,12 +82,12 @@ impl Dir {
         Ok(Self { descriptor, path: self.path.join(name) })
     }
 
-    /// The directory at a path of several names; none is a link.
+    /// Opens the directory at a path of several names, none of them a link.
     pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
         path.iter().try_fold(self.dir_itself()?, |dir, name| dir.dir(name))
     }
 
-    /// Gives what has a name here a name in another directory too, where nothing has that name.
+    /// Hard-links a file here to an unused name in another directory.
     pub(crate) fn link(&self, name: &Path, to: &Self, new: &Path) -> io::Result<()> {
         let (name, new) = (single(name)?, single(new)?);
         Ok(rustix::fs::linkat(&self.descriptor, name, &to.descriptor, new, AtFlags::empty())?)
@@ -99,13 +98,13 @@ impl Dir {
         self.descriptor.as_fd()
     }
 
-    /// What a link contains.
+    /// The target of a link.
     pub(crate) fn read_link(&self, name: &Path) -> io::Result<PathBuf> {
         let text = rustix::fs::readlinkat(&self.descriptor, single(name)?, Vec::new())?;
         Ok(OsStr::from_bytes(text.as_bytes()).into())
     }
 
-    /// Removes a name that is no directory's; one that is not there is as good.
+    /// Removes a name that is not a directory; a missing name is no error.
     pub(crate) fn unlink(&self, name: &Path) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.descriptor, single(name)?, AtFlags::empty()) {
             Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -118,17 +117,17 @@ impl Dir {
         Ok(rustix::fs::unlinkat(&self.descriptor, single(name)?, AtFlags::REMOVEDIR)?)
     }
 
-    /// Makes what was done to the names in it survive a power loss.
+    /// Makes changes to the names in it survive a power loss.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.descriptor)?)
     }
 
-    /// Gives what is here another name that nothing has.
+    /// Renames a file here to an unused name.
     pub(crate) fn rename_to_free(&self, name: &Path, new: &Path) -> io::Result<()> {
         let (name, new) = (single(name)?, single(new)?);
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.descriptor, name, &self.descriptor, new, flags) {
-            // Not every file system can; there a link refuses a name that is taken.
+            // Not every file system supports that; there, a link refuses a name that is taken.
             Err(rustix::io::Errno::INVAL) => {
                 self.link(name, self, new)?;
                 self.unlink(name)
@@ -137,14 +136,14 @@ impl Dir {
         }
     }
 
-    /// Gives what is here another name, instead of what had that name.
+    /// Renames a file here, replacing whatever had the new name.
     pub(crate) fn rename(&self, name: &Path, new: &Path) -> io::Result<()> {
         let (name, new) = (single(name)?, single(new)?);
         Ok(rustix::fs::renameat(&self.descriptor, name, &self.descriptor, new)?)
     }
 
-    /// Opens a regular file that `uid` may read, as far as modes tell: it is his, or anybody's
-    /// with all the directories above it. Nothing on the way to it is a link.
+    /// Opens a regular file that `uid` may read according to its mode: it belongs to them, or
+    /// everybody may read it and enter the directories above it. No name in its path is a link.
     pub(crate) fn readable_file(uid: u32, path: &Path) -> Result<File, ReadError> {
         let io = |source| ReadError::Io { path: path.to_path_buf(), source };
         let denied = || io(io::ErrorKind::PermissionDenied.into());
@@ -160,23 +159,23 @@ impl Dir {
         if uid == 0 || stat.st_uid == uid || is_anybodys { Ok(file) } else { Err(denied()) }
     }
 
-    /// The path it was opened by: for messages.
+    /// The path it was opened by, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the directory itself is.
+    /// The `stat` of the directory itself.
     pub(crate) fn own_stat(&self) -> io::Result<Stat> {
         Ok(rustix::fs::fstat(&self.descriptor)?)
     }
 
-    /// What stands at a name; of a link, the link.
+    /// The `stat` of a name; of a link, that of the link.
     pub(crate) fn stat(&self, name: impl AsRef<Path>) -> io::Result<Stat> {
         let name = single(name.as_ref())?;
         Ok(rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The kind of what stands at a name, if anything does.
+    /// The kind of the file at a name, if there is one.
     pub(crate) fn kind(&self, name: impl AsRef<Path>) -> Option<FileType> {
         Some(FileType::from_raw_mode(self.stat(name).ok()?.st_mode))
     }
@@ -215,19 +214,19 @@ impl Dir {
         if size > limit {
             return Err(ReadError::TooLarge { path: path(), limit });
         }
-        // One more, so that the end is seen without growing.
+        // One more byte, so that the end is seen without growing the buffer.
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
         file.take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(|source| ReadError::Io { path: path(), source })?;
-        // It may have grown meanwhile.
+        // It may have grown in between.
         if bytes.len() as u64 > limit {
             return Err(ReadError::TooLarge { path: path(), limit });
         }
         Ok(bytes)
     }
 
-    /// Every name in it, in no order. A directory with too many names is an error.
+    /// Every name in it, in no particular order. A directory with too many names is an error.
     pub(crate) fn entries(&self) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
         for entry in RawDir::read_from(&self.descriptor)? {
@@ -252,7 +251,8 @@ impl Dir {
         Ok(entries)
     }
 
-    /// The first file or directory in it that others than root may write to, by its path in it.
+    /// The first file or directory in it that users other than root may write to; its path is
+    /// relative to this directory.
     pub(crate) fn writable_by_others(&self) -> io::Result<Option<PathBuf>> {
         self.writable_by_others_below(0)
     }
@@ -277,7 +277,7 @@ impl Dir {
         Ok(None)
     }
 
-    /// For file systems that do not tell the kind with the name.
+    /// For file systems that do not report the kind with the name.
     fn kind_of(&self, name: &CStr) -> FileType {
         rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_told_with_its_kind() {
+    fn every_name_is_listed_with_its_kind() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
         fs::write(dir.path().join("b"), "").unwrap();
@@ -343,6 +343,6 @@ mod tests {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds, [FileType::Directory, FileType::RegularFile, FileType::Symlink]);
-        assert_eq!(open.entries().unwrap().len(), 3, "it can be asked again");
+        assert_eq!(open.entries().unwrap().len(), 3, "it can be listed again");
     }
 }

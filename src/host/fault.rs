@@ -1,14 +1,14 @@
 //! The points at which a crash or an error makes a difference: one before each effect on the
 //! system. A build with the feature `faults`, which only the tests make, can end, fail or wait
-//! there; any other build knows nothing of them. The same build can leave out one of the guards
-//! against hostile users, so that the suite of attacks is seen to notice it.
+//! there; any other build does not contain them. The same build can leave out one of the guards
+//! against hostile users, to prove that the suite of attacks notices.
 
 use std::ffi::OsString;
 use std::io;
 
 use jiff::SignedDuration;
 
-/// A guard that can be left out, named for what is done then.
+/// A guard that can be left out, named after what happens then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
     feature = "faults",
@@ -16,19 +16,19 @@ use jiff::SignedDuration;
     serde(rename_all = "kebab-case")
 )]
 pub(crate) enum Weakness {
-    /// A link that stands for a file is followed.
+    /// A link in place of a file is followed.
     FollowLinks,
-    /// And one that stands for a directory, wherever in a path.
+    /// A link in place of a directory is followed, anywhere in a path.
     FollowDirectories,
     /// A FIFO or a device is read like a file.
     ReadAnything,
-    /// However long it is.
+    /// A file is read however long it is.
     ReadWithoutEnd,
-    /// What somebody else could have written is obeyed.
+    /// A file that another user could have written is obeyed.
     ObeyAnybody,
-    /// A directory is taken for the one that had its name before.
+    /// A directory is mistaken for the one that had its name before.
     TakeAnyDirectory,
-    /// What a child is to run as its owner it runs as root.
+    /// A child that should run as the owner runs as root.
     StayRoot,
     /// A child gains privileges by a setuid program.
     GainPrivileges,
@@ -42,15 +42,15 @@ pub(crate) enum Weakness {
     KeepEnvironment,
     /// A child inherits our descriptors.
     KeepDescriptors,
-    /// What a child leaves behind in its group lives on.
+    /// Processes that a child leaves behind in its group live on.
     KeepGroup,
     /// A child is waited for as long as it takes.
     WaitForEver,
-    /// And so is a process that does not let itself be looked at.
+    /// A process that cannot be inspected is waited for as long as it takes.
     WaitForProcesses,
-    /// Names reach the terminal as they are.
+    /// Names reach the terminal unescaped.
     PrintRaw,
-    /// Whoever listens on a supervisord's socket is believed.
+    /// Any listener on a supervisord's socket is believed.
     BelieveAnyListener,
 }
 
@@ -100,9 +100,9 @@ mod plan {
         pub(crate) die_at: usize,
         /// This point fails, as on a full disk.
         pub(crate) fail_at: usize,
-        /// We stop at this point until a test lets us go on.
+        /// We stop at this point until a test lets us continue.
         pub(crate) stop_at: usize,
-        /// At each look the wall clock has been set by that many seconds more.
+        /// Each time the wall clock is read, it has advanced by that many more seconds.
         pub(crate) step_clock: i64,
         /// This guard is left out.
         pub(crate) weaken: Option<Weakness>,
@@ -133,7 +133,7 @@ mod plan {
         if reached == fault.stop_at {
             eprintln!("fault: stopped before: {name}");
             let _ = send(Signal::STOP);
-            // Which of our threads is told first is the kernel's choice.
+            // The kernel chooses which of our threads gets the signal first.
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         if reached == fault.fail_at {
@@ -154,7 +154,7 @@ mod plan {
         ARMED.get().is_some_and(|fault| fault.weaken == Some(guard))
     }
 
-    /// What tells a launcher of ours which guard it has to leave out.
+    /// The arguments that tell our launcher which guard to leave out.
     pub(crate) fn handed_down() -> Vec<OsString> {
         let weakness = ARMED.get().and_then(|fault| serde_json::to_value(fault.weaken?).ok());
         let name = weakness.as_ref().and_then(|name| name.as_str());

@@ -1,4 +1,4 @@
-//! Reading what others wrote, and writing so that a crash leaves the old or the new.
+//! Reading files that others wrote, and writing so that a crash leaves the old or the new file.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{Access, Trusted, Writer};
 use super::fault::{self, Weakness, weakened};
 
-/// What tells one file from another at the same path, without reading it.
+/// Distinguishes one file from another at the same path, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct FileIdentity {
@@ -69,8 +69,8 @@ impl ReadError {
     }
 }
 
-/// Opens a regular file of someone we need not trust: the last name is not followed
-/// if it is a link, and a FIFO or a device neither blocks nor is read.
+/// Opens a regular file of an untrusted user: the last name is not followed if it is a link,
+/// and a FIFO or a device neither blocks nor is read.
 pub(crate) fn open_untrusted(path: &Path) -> Result<File, ReadError> {
     let io = |source| ReadError::Io { path: path.to_path_buf(), source };
     let opened =
@@ -88,7 +88,7 @@ pub(crate) fn open_untrusted(path: &Path) -> Result<File, ReadError> {
     }
 }
 
-/// How a file of someone we need not trust is opened.
+/// The flags for opening an untrusted user's file.
 pub(super) fn untrusted() -> OFlags {
     let mut flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     flags.set(OFlags::NOFOLLOW, !weakened(Weakness::FollowLinks));
@@ -101,8 +101,8 @@ pub(crate) fn read_untrusted(path: &Path, limit: u64) -> Result<Vec<u8>, ReadErr
     read_open(open_untrusted(path)?, path, limit)
 }
 
-/// The same for a file whose word is obeyed: it has to be root's or ours, and so has the
-/// directory it lies in, and nobody else may write to either.
+/// Like [`read_untrusted`], for a file that venvguard obeys: it and its directory must belong
+/// to root or to the current user, and nobody else may write to either.
 pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let io = |path: &Path, source| ReadError::Io { path: path.to_path_buf(), source };
@@ -112,7 +112,8 @@ pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     read_open(file, path, limit)
 }
 
-/// Opens a directory to look at its rights. A user who may not list it opens it as a path.
+/// Opens a directory to check its permissions. If the user may not list it, it is opened with
+/// `O_PATH`.
 fn open_dir(path: &Path) -> io::Result<File> {
     let open = |access| {
         rustix::fs::open(path, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -133,7 +134,7 @@ fn require_trusted(path: &Path, file: &File) -> Result<(), ReadError> {
         (Some(Writer::Owner(owner)), _) => format!("it belongs to user {owner}"),
         _ if weakened(Weakness::ObeyAnybody) => return Ok(()),
         (Some(writer), _) => format!(
-            "others than its owner can write to it ({writer}; its mode is {:o})",
+            "users other than its owner can write to it ({writer}; its mode is {:o})",
             access.mode
         ),
         (None, Some(heir)) => {
@@ -144,10 +145,10 @@ fn require_trusted(path: &Path, file: &File) -> Result<(), ReadError> {
     Err(ReadError::NotOurs { path: path.to_path_buf(), reason })
 }
 
-/// Reads a file that was opened, of at most `limit` bytes.
+/// Reads an open file of at most `limit` bytes.
 pub(crate) fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let limit = at_most(limit);
-    // As much as fits is not read in vain.
+    // Do not read up to the limit only to fail.
     if file.metadata().is_ok_and(|metadata| metadata.len() > limit) {
         return Err(ReadError::TooLarge { path: path.to_path_buf(), limit });
     }
@@ -161,7 +162,7 @@ pub(crate) fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// How much of a file is read, where `limit` is allowed.
+/// How much of a file to read where `limit` is allowed.
 pub(super) fn at_most(limit: u64) -> u64 {
     if weakened(Weakness::ReadWithoutEnd) { u64::MAX } else { limit }
 }
@@ -173,8 +174,8 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let temporary = dir.join(name);
-    // A leftover of a crashed writer. The callers hold the lock, but for `hook trigger`: of two
-    // that mark at once the slower one fails, and what it marks is marked.
+    // A leftover of a crashed writer. All callers hold the lock except `hook trigger`: if two of
+    // those run at the same time, the slower one fails, but the other has already set the mark.
     remove_if_there(&temporary)?;
     let result = (|| {
         fault::point("write")?;
@@ -191,7 +192,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     result
 }
 
-/// Gives a file the name of another one in the same directory, so that it survives a power loss.
+/// Renames a file within its directory so that the new name survives a power loss.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fault::point("rename")?;
     fs::rename(from, to)?;
@@ -199,7 +200,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_dir(to.parent().unwrap_or(Path::new("/")))
 }
 
-/// Writes to a file, where zeros become a hole, up to a limit: more is an error.
+/// Writes to a file up to a limit; zeros become a hole, and more than the limit is an error.
 #[derive(Debug)]
 pub(crate) struct Sparse<'a> {
     file: &'a File,
@@ -233,24 +234,24 @@ impl io::Write for Sparse<'_> {
 
 impl Drop for Sparse<'_> {
     fn drop(&mut self) {
-        // What ends in zeros is as long as it is. A file that is not is noticed by who wanted it.
+        // Trailing zeros count as well. If this fails, the reader notices the short file.
         let _ = self.file.set_len(self.at);
     }
 }
 
-/// Gives a file a second name, instead of what had that name. The file stays as it is when
-/// another one takes its first name.
+/// Gives a file a second name, replacing whatever had that name. The file is kept when another
+/// one takes its first name.
 pub(crate) fn keep(path: &Path, second: &Path) -> io::Result<()> {
     let temporary = second.with_extension("new");
     remove_if_there(&temporary)?;
     fault::point("link")?;
     fs::hard_link(path, &temporary)?;
     fs::rename(&temporary, second)?;
-    // Where both are names of one file already, a rename does nothing.
+    // If both already name the same file, a rename does nothing.
     remove_if_there(&temporary)
 }
 
-/// Sets the time of a file to now; it is made if it is not there, and not synced.
+/// Sets the time of a file to now, creating it if necessary. It is not synced.
 pub(crate) fn touch(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -258,7 +259,7 @@ pub(crate) fn touch(path: &Path) -> io::Result<()> {
     file.set_modified(super::clock::system_time(super::clock::now()))
 }
 
-/// From now on, what is made is writable by its owner alone, unless it says otherwise.
+/// Makes new files writable only by their owner by default.
 pub(crate) fn usual_umask() {
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
@@ -268,7 +269,7 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Removes a file; one that is not there is as good.
+/// Removes a file; a missing file is no error.
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     fault::point("remove")?;
     match fs::remove_file(path) {
@@ -277,7 +278,7 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A name as it may be shown to a person: control bytes and bad UTF-8 are escaped.
+/// A name that is safe to show: control characters and invalid UTF-8 are escaped.
 pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
     let mut shown = String::new();
     for chunk in name.as_ref().as_bytes().utf8_chunks() {
@@ -296,8 +297,8 @@ pub(crate) fn printable(name: impl AsRef<std::ffi::OsStr>) -> String {
     shown
 }
 
-/// The same of the beginning of a text: at most `limit` bytes as shown, and no escape is cut in
-/// two. What a child prints, or somebody's file says, has no end of its own.
+/// Like [`printable`], for the beginning of a text: at most `limit` bytes as shown, and no escape
+/// is cut in two. The output of a child or the content of a file may be endless.
 pub(crate) fn printable_within(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     let mut buffer = [0; 4];
@@ -311,7 +312,7 @@ pub(crate) fn printable_within(text: &str, limit: usize) -> String {
     shown
 }
 
-/// The beginning of a text that is kept, of at most `limit` bytes.
+/// The beginning of a text, at most `limit` bytes.
 pub(crate) fn within(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_string();
@@ -326,7 +327,7 @@ pub(crate) fn within(text: &str, limit: usize) -> String {
 /// Marks the place where a text was cut short.
 const CUT: &str = "…";
 
-/// Characters that reorder or break a line on the terminal and so could forge one.
+/// Characters that reorder or break a line on the terminal and could forge a message.
 fn is_bidirectional(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_one_identity_however_it_is_looked_at() {
+    fn stat_and_metadata_give_the_same_identity() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "12345").unwrap();
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_access_list_lets_others_write_is_not_obeyed() {
+    fn a_file_that_an_access_list_lets_others_write_is_not_obeyed() {
         use super::super::access::samples::{give_access, give_default, naming};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");

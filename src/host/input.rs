@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_writes_by_a_list_whom_the_kernel_would_not_let(
+    fn a_list_grants_writing_to_the_same_users_as_in_the_kernel(
         entries in vec(list_entry(), 0..8), gid in 0..5_u32, mode in 0..0o1000_u32,
     ) {
         let list = access::AccessList::parse(&access::samples::list(&entries)).unwrap();
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_printed(bytes in near(NAMES, NAME_WORDS)) {
+    fn printed_names(bytes in near(NAMES, NAME_WORDS)) {
         let shown = printable(OsStr::from_bytes(&bytes));
         prop_assert!(is_harmless(&shown), "{:?}", shown);
         prop_assert_eq!(printable(&shown), shown.as_str(), "what is harmless stays as it is");

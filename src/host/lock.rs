@@ -1,7 +1,7 @@
-//! One venvguard at a time.
+//! The lock that lets only one venvguard run at a time.
 //!
-//! It is `flock`: dpkg's own locks are `fcntl` locks and are not seen by it. The pre and
-//! the post hook of one apt run are two processes; what spans them is the journal.
+//! It is a `flock` lock, which does not interact with dpkg's own `fcntl` locks. The pre and the
+//! post hook of one apt run are two processes; the journal connects them, not the lock.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::clock::{Deadline, wait_until};
 
-/// How often a held lock is tried again: below what a person notices.
+/// How often a held lock is tried again: too short for a person to notice.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Held as long as it lives.
+/// The lock, held as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     _file: File,
@@ -22,7 +22,7 @@ pub(crate) struct LockFile {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    #[error("another venvguard is at work (lock {path})", path = .0.display())]
+    #[error("another venvguard is running (lock {path})", path = .0.display())]
     Held(PathBuf),
     #[error("cannot lock {path}: {source}", path = .path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -64,7 +64,7 @@ pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<LockFile, LockE
     }
 }
 
-/// Whether apt or dpkg is at work: somebody holds dpkg's frontend lock, an `fcntl` lock.
+/// Whether apt or dpkg is running: a process holds dpkg's frontend lock, an `fcntl` lock.
 pub(crate) fn is_dpkg_running() -> bool {
     const FRONTEND: &str = "/var/lib/dpkg/lock-frontend";
     let Ok(file) = File::open(FRONTEND) else { return is_in_kernels_list(Path::new(FRONTEND)) };
@@ -72,8 +72,8 @@ pub(crate) fn is_dpkg_running() -> bool {
     rustix::process::fcntl_getlk(&file, &whole).is_ok_and(|holder| holder.is_some())
 }
 
-/// Whether somebody has an `fcntl` lock on a file that we may not open: the sixth field of
-/// its line in `/proc/locks` is device and inode.
+/// Whether a process holds an `fcntl` lock on a file that we may not open: the sixth field of
+/// the lock's line in `/proc/locks` is the device and inode.
 fn is_in_kernels_list(path: &Path) -> bool {
     let Ok(metadata) = path.metadata() else { return false };
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_taker_is_told_that_the_lock_is_held() {
+    fn a_held_lock_is_refused_to_a_second_taker() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/lock");
         let first = acquire(&path, Duration::ZERO).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_of_dpkgs_kind_is_seen_without_opening_its_file() {
+    fn an_fcntl_lock_is_seen_without_opening_its_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(!is_in_kernels_list(file.path()));
         rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();

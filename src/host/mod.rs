@@ -1,12 +1,12 @@
-//! The only door to the system: rooted paths, files, commands, users, time.
+//! The only access to the system: rooted paths, files, commands, users, time.
 //!
-//! Nothing outside this module starts a process, asks a clock or makes a
-//! privileged system call; `.clippy.toml` holds the rest of the crate to it.
+//! Nothing outside this module starts a process, reads a clock or makes a
+//! privileged system call; `.clippy.toml` enforces that.
 
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "this is the module that the ban leads to"
+    reason = "the rest of the crate has to use this module instead"
 )]
 
 pub(crate) mod access;

@@ -1,4 +1,4 @@
-//! What is mounted where.
+//! The table of mounts.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,7 +12,7 @@ pub(crate) fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(points(&std::fs::read(TABLE)?).filter(|point| point.starts_with(path)).collect())
 }
 
-/// The fifth field of each line, where the kernel writes blanks and backslashes as octal
+/// The fifth field of each line, in which the kernel escapes blanks and backslashes as octal
 /// numbers (see `proc_pid_mountinfo(5)`).
 pub(super) fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     table

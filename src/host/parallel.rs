@@ -1,10 +1,10 @@
-//! The same work for many things, some at once.
+//! Runs the same work for many items in parallel.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
 
 /// Does `work` for each item, at most `at_once` at a time, and returns the results in the order
-/// of the items. A panic stops no other item; the caller panics once all are done.
+/// of the items. A panic does not stop the other items; the caller panics once all are done.
 pub(crate) fn map<T: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     at_once: usize,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_in_the_order_of_the_items_whatever_ends_first() {
+    fn results_are_in_the_order_of_the_items() {
         for at_once in [0, 1, 2, 7, 100] {
             let results = map(0..50_u64, at_once, |item| {
                 (0..(50 - item) * 100).for_each(|step| {
@@ -60,9 +60,9 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_at_work_at_once_and_no_more() {
+    fn at_most_the_given_number_run_at_a_time() {
         let (at_work, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        // Each waits for two others: with fewer than three at once it would wait for ever.
+        // Each waits for two others: with fewer than three in parallel it would wait for ever.
         let three = Barrier::new(3);
         map(0..30, 3, |_| {
             most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -80,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_stops_no_other_and_reaches_the_caller() {
+    fn a_panic_does_not_stop_other_items_and_reaches_the_caller() {
         for at_once in [1, 4] {
             let done = Mutex::new(Vec::new());
             let result = catch_unwind(AssertUnwindSafe(|| {
                 map(0..40, at_once, |item| {
-                    assert_ne!(item % 4, 3, "more often than there are threads");
+                    assert_ne!(item % 4, 3, "it panics more often than there are threads");
                     done.lock().unwrap().push(item);
                 })
             }));

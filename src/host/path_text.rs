@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for PathText {
     }
 }
 
-/// A path that has to name one place: absolute, without `..`.
+/// A path that must name one place: absolute, without `..`.
 pub(crate) fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathText, D::Error> {
     let path = PathText::deserialize(deserializer)?;
     let names_one_place = path.0.is_absolute()
@@ -60,7 +60,7 @@ pub(crate) fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pat
         && !path.0.components().any(|part| part == Component::ParentDir);
     names_one_place
         .then_some(path)
-        .ok_or_else(|| serde::de::Error::custom("a path has to be absolute and without `..`"))
+        .ok_or_else(|| serde::de::Error::custom("a path must be absolute and contain no `..`"))
 }
 
 impl From<&std::path::Path> for PathText {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_bytes_survive() {
+    fn a_path_of_any_bytes_survives() {
         for bytes in [&b"/srv/shop"[..], b"/srv/\xff\xfe/venv", "/srv/ü\n".as_bytes()] {
             let path = PathText(PathBuf::from(OsString::from_vec(bytes.to_vec())));
             let json = serde_json::to_string(&path).unwrap();

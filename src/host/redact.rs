@@ -1,13 +1,13 @@
-//! Credentials in URLs, taken out of what others may read: messages, the registry, the
-//! history and systemd's journal. They look as pip shows them.
+//! Masks credentials in URLs wherever others may read them: in messages, the registry, the
+//! history and systemd's journal. The result looks like pip's.
 
 /// What replaces a secret.
 const MASK: &str = "****";
 
-/// No password is longer than this, and a text of many colons costs no more than it is worth.
+/// The longest password. The limit also bounds the cost of a text with many colons.
 const SECRET_LIMIT: usize = 512;
 
-/// A text in which no URL has a password or a token in front of its host.
+/// The text with the password or token in front of each URL's host masked.
 pub(crate) fn redacted(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -16,7 +16,7 @@ pub(crate) fn redacted(text: &str) -> String {
         result.push_str("://");
         rest = after;
         if let Some((credentials, host)) = split_credentials(after) {
-            // A name alone may be a token.
+            // A lone name may be a token.
             match credentials.split_once(':') {
                 Some((name, _)) => result.extend([name, ":", MASK, "@"]),
                 None => result.extend([MASK, "@"]),
@@ -28,12 +28,13 @@ pub(crate) fn redacted(text: &str) -> String {
     result
 }
 
-/// The part of a URL in front of its host and the rest of the text, where it has such a part.
+/// Splits a URL into the credentials in front of its host and the rest of the text, if it has
+/// credentials.
 fn split_credentials(url: &str) -> Option<(&str, &str)> {
     let ends = |character: char| character.is_whitespace() || "/?#".contains(character);
     let authority = url.get(..url.find(ends).unwrap_or(url.len()))?;
     let end = authority.rfind('@').or_else(|| {
-        // A password with a slash that nobody encoded: no port looks like what is before it.
+        // A password with an unencoded slash: the text before the slash does not look like a port.
         let (_, port) = authority.rsplit_once(':')?;
         let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) || port.contains(']');
         let mut rest =
@@ -41,7 +42,7 @@ fn split_credentials(url: &str) -> Option<(&str, &str)> {
         if is_port { None } else { rest.position(|byte| byte == b'@') }
     })?;
     let (credentials, host) = (url.get(..end)?, url.get(end + 1..)?);
-    // Where another URL begins, the `@` is that one's.
+    // If another URL begins in between, the `@` belongs to that one.
     (!credentials.contains("://")).then_some((credentials, host))
 }
 
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lets_somebody_in_is_masked_as_pip_does() {
+    fn credentials_are_masked_as_pip_does() {
         for (text, shown) in [
             ("https://user:pass@x.org/a.whl", "https://user:****@x.org/a.whl"),
             ("https://token@x.org/a", "https://****@x.org/a"),
@@ -68,12 +69,12 @@ mod tests {
             ),
         ] {
             assert_eq!(redacted(text), shown);
-            assert_eq!(redacted(shown), shown, "what is masked stays so");
+            assert_eq!(redacted(shown), shown, "masking twice changes nothing");
         }
     }
 
     #[test]
-    fn what_lets_nobody_in_is_left() {
+    fn text_without_credentials_is_unchanged() {
         for text in [
             "",
             "no URL, mail@example.org",

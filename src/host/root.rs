@@ -1,4 +1,4 @@
-//! Paths below a root prefix, so that a test is a directory of files.
+//! Paths below a root prefix, so that a test can use a directory as its system.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 /// How many links are followed before a chain counts as a loop (the kernel's own limit).
 const MAX_LINKS: usize = 40;
 
-/// The directory that stands for `/`, and whose things in it are meant. Every system path is
-/// looked up below it.
+/// The directory that stands for `/`, and the user whose files in it are meant. Every system path
+/// is looked up below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Root {
     prefix: PathBuf,
@@ -15,13 +15,13 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// The system itself, as root keeps it.
+    /// The system itself, from root's point of view.
     pub(crate) fn new(prefix: impl Into<PathBuf>) -> Self {
         Self { prefix: prefix.into(), user: None }
     }
 
-    /// What is the caller's to keep: the system's things for root, his own for anybody else.
-    /// A directory that stands for a system is the caller's as a whole.
+    /// What the caller administers: the system for root, their own files for anybody else. A
+    /// directory that stands for a system belongs to the caller as a whole.
     pub(crate) fn of_caller(prefix: impl Into<PathBuf>) -> Self {
         let root = Self::new(prefix);
         let caller = rustix::process::geteuid();
@@ -29,7 +29,7 @@ impl Root {
         Self { user, ..root }
     }
 
-    /// The ordinary user whose own things are meant, and nobody else's.
+    /// The ordinary user whose files alone are meant, if any.
     pub(crate) fn user(&self) -> Option<u32> {
         self.user
     }
@@ -39,8 +39,8 @@ impl Root {
         self.prefix == Path::new("/")
     }
 
-    /// Where `path` really lies. An absolute path stays below the prefix
-    /// (`Path::join` alone would silently drop it).
+    /// The real location of `path`. An absolute path stays below the prefix
+    /// (`Path::join` alone would silently drop the prefix).
     pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         if self.is_system() {
             return Path::new("/").join(path);
@@ -57,8 +57,8 @@ impl Root {
     }
 
     /// Follows the links at the end of `path`, one name after the other. The last
-    /// element is no link: a file, a directory, or a name where nothing stands.
-    /// Links among the directories on the way are the kernel's business.
+    /// element is not a link: it is a file, a directory, or a missing name.
+    /// The kernel resolves links among the directories on the way.
     pub(crate) fn follow(&self, path: &Path) -> std::io::Result<Vec<PathBuf>> {
         let mut chain = vec![path.to_path_buf()];
         let mut here = path.to_path_buf();
@@ -84,7 +84,7 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// `path` without `.` and `..`, by its text alone.
+/// `path` without `.` and `..`, without looking at the file system.
 pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut result = PathBuf::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! Being asked to stop: by Ctrl-C, by a terminal that closes, by `kill`, by systemd.
+//! Signals that ask venvguard to stop: from Ctrl-C, a closing terminal, `kill` or systemd.
 
 use std::io;
 
@@ -6,9 +6,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// Lets the first such signal be answered by `tell` and then end the program, as it does where
-/// nobody minds it: its children die with it, and what was begun is in the journal. There is
-/// no second way to stop that would have to be proven beside the crash.
+/// Calls `tell` on the first such signal, then lets the signal end the program as it would by
+/// default: the children die with it, and the journal records the unfinished work. So stopping
+/// is a crash, and only crashes have to be tested.
 pub(crate) fn tell_of_interruption(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let ignored = ignored();
     let heeded = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_in(ignored, *signal));
@@ -22,7 +22,7 @@ pub(crate) fn tell_of_interruption(tell: impl FnOnce() + Send + 'static) -> io::
     Ok(())
 }
 
-/// The signals that whoever started us wants ignored (`nohup`), a bit each.
+/// The signals that our parent wants ignored (`nohup`), one bit each.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ignored_signal_is_known_by_its_bit() {
+    fn an_ignored_signal_is_recognized_by_its_bit() {
         assert!(is_in(0b1, SIGHUP) && !is_in(0b1, SIGINT) && is_in(0b10, SIGINT));
         assert!(!is_in(0, SIGTERM) && is_in(1 << 14, SIGTERM));
     }

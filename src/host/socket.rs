@@ -1,4 +1,4 @@
-//! Unix sockets: connected to without ever being stuck, and knowing who listens.
+//! Connections to Unix sockets that never hang and that know the listener's user.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use super::clock::{Deadline, wait_until};
 /// How often a listener whose queue is full is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// A connection whose every step ends by a deadline.
+/// A connection on which every step ends by a deadline.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
@@ -38,7 +38,7 @@ impl Connection {
         Ok(Self { stream, deadline })
     }
 
-    /// The user on whose behalf the other side listens: the kernel's word.
+    /// The user that the other side runs as, according to the kernel.
     pub(crate) fn peer(&self) -> io::Result<u32> {
         Ok(rustix::net::sockopt::socket_peercred(&self.stream)?.uid.as_raw())
     }
@@ -53,7 +53,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What has arrived; nothing once the other side is through.
+    /// The bytes that have arrived; empty once the other side has closed the connection.
     pub(crate) fn receive(&mut self) -> io::Result<Vec<u8>> {
         self.stream.set_read_timeout(Some(self.left()?))?;
         let mut bytes = vec![0; 16 << 10];
@@ -63,7 +63,7 @@ impl Connection {
     }
 
     fn left(&self) -> io::Result<Duration> {
-        // A time-out of zero would mean none at all.
+        // A timeout of zero would mean no timeout.
         let left = self.deadline.left();
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
@@ -75,7 +75,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn the_listener_is_known_by_its_user() {
+    fn the_listeners_user_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _listener = UnixListener::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! TOML, whoever has written it.
+//! Reading TOML from any source, however deeply it is nested.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -12,11 +12,11 @@ pub(crate) struct TomlError {
     pub(crate) message: String,
 }
 
-/// What the parser needs to go down as deep as it goes: to 80 tables in one another, each of
-/// which stands at the end of a key of 80 names. Of that only what is used is had.
+/// The stack that the parser needs at its maximum depth: 80 nested tables, each at the end of a
+/// key of 80 names. The kernel only allocates the part that is used.
 const STACK: usize = 64 << 20;
 
-/// Reads a text, however deep it is.
+/// Reads a text of any depth.
 pub(crate) fn read<T: DeserializeOwned + Send>(text: &str) -> Result<T, TomlError> {
     let read = || toml::from_str(text).map_err(|error| TomlError::of(text, &error));
     thread::scope(|scope| {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deepest_text_there_is_does_no_harm() {
+    fn the_deepest_text_does_no_harm() {
         let key = vec!["a"; 79].join(".");
         let deep = |times: usize| {
             let values = format!("{{{key}=").repeat(times) + "1" + &"}".repeat(times);
@@ -55,12 +55,12 @@ mod tests {
         }
         assert!(
             read::<serde::de::IgnoredAny>(&deep(70)).is_ok(),
-            "it is not the limit that saves us"
+            "the depth limit alone must not be what prevents the overflow"
         );
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line() {
+    fn a_mistake_is_reported_with_its_line() {
         let error = read::<serde::de::IgnoredAny>("a = 1\nb =\n").unwrap_err();
         assert_eq!(error.line, 2, "{error:?}");
     }

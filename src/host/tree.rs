@@ -1,4 +1,4 @@
-//! Directories made, exchanged and removed as a whole.
+//! Creating, exchanging and removing whole directories.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,29 +9,30 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Statx, 
 use super::dir;
 use super::fault::{self, Weakness, weakened};
 
-/// Which directory it is, whatever its name is: inode and birth time in nanoseconds (0 where
-/// the file system tells none). It is written down and read after a reboot, when the device
-/// may have another number: both directories of an exchange lie in one directory anyway.
+/// Identifies a directory regardless of its name: inode and birth time in nanoseconds (0 where
+/// the file system has none). It is stored and read after a reboot, when the device may have
+/// another number; both directories of an exchange lie in one directory anyway.
 pub(crate) type Identity = (u64, u64);
 
-/// Which directory stands at `path`, if one does. A link to one does not count, nor does one
-/// that is on another file system than the directory it lies in.
+/// The identity of the directory at `path`, if there is one. A link to a directory does not
+/// count, nor does a directory on another file system than its parent.
 pub(crate) fn identity(path: &Path) -> Option<Identity> {
     Parent::of(path).ok()?.identity(Path::new(path.file_name()?))
 }
 
-/// Whether it is this directory that stands at `path`.
+/// Whether this directory is at `path`.
 pub(crate) fn is_at(path: &Path, which: Identity) -> bool {
     let found = identity(path);
     found == Some(which) || found.is_some() && weakened(Weakness::TakeAnyDirectory)
 }
 
-/// Which directory is open.
+/// The identity of an open directory.
 pub(crate) fn identity_of_open(dir: impl AsFd) -> rustix::io::Result<Identity> {
     look(dir, Path::new("")).map(|stat| identity_in(&stat))
 }
 
-/// Opens this directory; no link on the way is followed, and another one at its path is none.
+/// Opens this directory. No link on the way is followed, and another directory at its path is an
+/// error.
 pub(crate) fn open_nofollow(path: &Path, access: OFlags, which: Identity) -> io::Result<OwnedFd> {
     let dir = dir::open_nofollow(path, access)?;
     if identity_of_open(&dir)? != which && !weakened(Weakness::TakeAnyDirectory) {
@@ -41,7 +42,7 @@ pub(crate) fn open_nofollow(path: &Path, access: OFlags, which: Identity) -> io:
     Ok(dir)
 }
 
-/// What stands at a name in a directory; the directory itself, where there is no name.
+/// The `statx` of a name in a directory, or of the directory itself for an empty name.
 fn look(dir: impl AsFd, name: &Path) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
@@ -53,8 +54,8 @@ fn identity_in(stat: &Statx) -> Identity {
     (stat.stx_ino, u64::try_from(born).unwrap_or(0))
 }
 
-/// A directory held open, in which names are made and exchanged without its path being
-/// walked again. A name may be one of the directory above it, `../NAME`.
+/// A directory held open, in which names are created and exchanged without resolving its path
+/// again. A name may also be in the directory above it, `../NAME`.
 #[derive(Debug)]
 pub(crate) struct Parent {
     dir: OwnedFd,
@@ -69,14 +70,14 @@ impl Parent {
         Ok(Self { dir, path: parent.to_path_buf() })
     }
 
-    /// Opens a directory itself, if it is this one.
+    /// Opens a directory itself, if its identity is `which`.
     pub(crate) fn known(path: &Path, which: Identity) -> io::Result<Self> {
         fault::point("come back to a directory")?;
         let dir = open_nofollow(path, OFlags::RDONLY, which)?;
         Ok(Self { dir, path: path.to_path_buf() })
     }
 
-    /// Makes an empty directory for an owner and returns which one it is.
+    /// Creates an empty directory for an owner and returns its identity.
     pub(crate) fn make(&self, name: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<Identity> {
         let path = self.path.join(name);
         fault::point("make a directory")?;
@@ -96,7 +97,7 @@ impl Parent {
         })
     }
 
-    /// Which directory has this name.
+    /// The identity of the directory of this name.
     pub(crate) fn identity(&self, name: &Path) -> Option<Identity> {
         let (own, stat) = (look(&self.dir, Path::new("")).ok()?, look(&self.dir, name).ok()?);
         let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
@@ -104,7 +105,7 @@ impl Parent {
         (is_dir && device(&own) == device(&stat)).then(|| identity_in(&stat))
     }
 
-    /// Exchanges two names in one step: each path holds a whole directory at every instant.
+    /// Exchanges two names in one step: each path names a complete directory at every instant.
     pub(crate) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         fault::point("exchange")?;
         rustix::fs::renameat_with(&self.dir, one, &self.dir, other, RenameFlags::EXCHANGE)
@@ -112,7 +113,7 @@ impl Parent {
         self.sync_of(&[one, other])
     }
 
-    /// Gives a name to a directory, unless something has that name already.
+    /// Renames a directory, unless the new name is taken.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fault::point("rename a directory")?;
         rustix::fs::renameat_with(&self.dir, from, &self.dir, to, RenameFlags::NOREPLACE)
@@ -120,7 +121,7 @@ impl Parent {
         self.sync_of(&[from, to])
     }
 
-    /// Whose directory has this name, by user and group; nobody's, where none has it.
+    /// The user and group of the directory of this name; `None` if there is no such directory.
     pub(crate) fn owner(&self, name: &Path) -> io::Result<Option<(u32, u32)>> {
         match look(&self.dir, name) {
             Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()).is_dir() => {
@@ -132,13 +133,13 @@ impl Parent {
         }
     }
 
-    /// Removes a directory that has nothing in it, if it is this one.
+    /// Removes an empty directory, if its identity is `which`.
     pub(crate) fn remove_empty(&self, name: &Path, which: Identity) -> io::Result<()> {
         let path = self.path.join(name);
         let found = self.identity(name);
         if found.is_some_and(|found| found != which) && !weakened(Weakness::TakeAnyDirectory) {
             let shown = super::file::printable(&path);
-            return Err(io::Error::other(format!("{shown} is another directory than it was")));
+            return Err(io::Error::other(format!("{shown} was replaced by another directory")));
         }
         fault::point("remove a directory")?;
         match rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR) {
@@ -147,13 +148,13 @@ impl Parent {
         }
     }
 
-    /// Removes a directory that was just made, unless something is in it; any other is left alone.
+    /// Removes a directory that was just created, unless it has become non-empty.
     pub(crate) fn remove_if_empty(&self, name: &Path) -> io::Result<()> {
         let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
         self.sync_of(&[name])
     }
 
-    /// The directories that these names are in.
+    /// Syncs the directories that contain these names.
     fn sync_of(&self, names: &[&Path]) -> io::Result<()> {
         if names.iter().any(|name| name.starts_with("..")) {
             let above = open_child(&self.dir, Path::new(".."));
@@ -167,27 +168,27 @@ impl Parent {
         rustix::fs::fsync(&self.dir).map_err(|error| at(&self.path, error))
     }
 
-    /// How much can be written to this directory's file system, in bytes.
+    /// The free space of this directory's file system, in bytes.
     pub(crate) fn free(&self) -> io::Result<u64> {
         let found = rustix::fs::fstatvfs(&self.dir).map_err(|error| at(&self.path, error))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// All that was written to this directory's file system reaches the disk.
+    /// Syncs the whole file system of this directory.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         fault::point("sync a file system")?;
         rustix::fs::syncfs(&self.dir).map_err(|error| at(&self.path, error))
     }
 }
 
-/// Opens the directory of this name; a link to one is none.
+/// Opens the directory of this name; a link is refused.
 fn open_child(parent: &OwnedFd, name: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// A directory that we have just made is ours and empty. Whoever owns the directory that it lies in
-/// may have put another one in its place meanwhile.
+/// Checks that a directory is the one we have just created, ours and empty: the owner of the
+/// directory above it may have replaced it.
 fn must_be_new(dir: &OwnedFd) -> rustix::io::Result<()> {
     let stat = rustix::fs::fstat(dir)?;
     let is_ours =
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_is_removed_if_it_is_the_one_that_is_meant() {
+    fn an_empty_directory_is_removed_only_if_its_identity_matches() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         for name in ["old/full", "other"] {

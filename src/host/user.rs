@@ -13,7 +13,7 @@ const LIMIT: u64 = 64 << 20;
 /// How long a directory service may take to answer.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Somebody on whose behalf a program is run.
+/// A user on whose behalf a program runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
@@ -37,7 +37,7 @@ fn find(root: &Root, key: &str, is_meant: impl Fn(&User) -> bool) -> Option<User
     first(&text(root, "/etc/passwd")).or_else(|| first(&asked(root, &["passwd", "--", key])))
 }
 
-/// The accounts of people and not of programs, by their numbers (`login.defs(5)`).
+/// The accounts of people rather than of programs, by their numbers (`login.defs(5)`).
 pub(crate) fn people(root: &Root) -> Vec<User> {
     let definitions = text(root, "/etc/login.defs");
     let number = |key: &str| {
@@ -51,13 +51,13 @@ pub(crate) fn people(root: &Root) -> Vec<User> {
     known.lines().filter_map(entry).filter(|user| range.contains(&user.uid)).collect()
 }
 
-/// A file of the system's; nothing where it cannot be read.
+/// The text of a system file; empty if it cannot be read.
 fn text(root: &Root, path: &str) -> String {
     let bytes = file::read_untrusted(&root.at(path), LIMIT).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What the system answers that may look elsewhere than in files.
+/// The answer of the system's name service, which may look beyond files.
 fn asked(root: &Root, words: &[&str]) -> String {
     if !root.is_system() {
         return String::new();
@@ -77,17 +77,17 @@ pub(crate) fn own_home(root: &Root, uid: u32) -> PathBuf {
     absolute("HOME").or_else(known).unwrap_or_else(|| "/nonexistent".into())
 }
 
-/// Where the user who runs us wants programs to keep what they know.
+/// Where the user who runs us wants programs to keep their state.
 pub(crate) fn own_state(root: &Root, uid: u32) -> PathBuf {
     absolute("XDG_STATE_HOME").unwrap_or_else(|| usual_state(&own_home(root, uid)))
 }
 
-/// Where they keep it unless he says otherwise.
+/// Where programs keep their state by default.
 pub(crate) fn usual_state(home: &Path) -> PathBuf {
     home.join(".local/state")
 }
 
-/// Where a user's manager and his session have their sockets.
+/// Where a user's service manager and session have their sockets.
 pub(crate) fn runtime(uid: u32) -> PathBuf {
     PathBuf::from(format!("/run/user/{uid}"))
 }
@@ -96,8 +96,8 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The groups a user is in, besides their own: as the system itself would give them at a login,
-/// or as a directory that stands for a system says.
+/// The groups a user is in, besides their own: those that a login would give, or those recorded
+/// in a directory that stands for a system.
 pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
     // Each program that runs as the user asks for them, and a directory service may be slow.
     static KNOWN: Mutex<BTreeMap<u32, Vec<u32>>> = Mutex::new(BTreeMap::new());
@@ -107,7 +107,7 @@ pub(crate) fn groups(root: &Root, user: &User) -> Vec<u32> {
             return groups.clone();
         }
     }
-    // A number that has no account may be the name of one that is another's.
+    // The number of a user without an account may be the name of another user's account.
     let is_account = by_name(root, &user.name).is_some_and(|found| found.uid == user.uid);
     let groups = if is_account { looked_up(root, user) } else { Vec::new() };
     if root.is_system() {
@@ -138,7 +138,7 @@ fn given(answer: &str, user: &User) -> Option<Vec<u32>> {
     Some(groups.ok()?.into_iter().filter(|gid| *gid != user.gid).collect())
 }
 
-/// Whether somebody is in a group, by his own or as a member.
+/// Whether a user is in a group, as their primary group or as a member.
 pub(crate) fn is_in_group(root: &Root, user: &User, group: &str) -> bool {
     let has_him = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_those_that_the_system_gives_wherever_it_keeps_them() {
+    fn groups_are_those_of_the_systems_name_service() {
         let user = User { name: "DOM\\ann b".into(), uid: 7, gid: 70, home: "/".into() };
         assert_eq!(
             given("DOM\\ann b             70 71 4294967294\n", &user),

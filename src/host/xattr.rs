@@ -1,4 +1,4 @@
-//! Extended attributes, and with them the access lists.
+//! Extended attributes, including access lists.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,11 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::XattrFlags;
 
-/// What the kernel takes at most, for a list of names and for a value.
+/// The kernel's limit for a list of names and for a value.
 const SIZE_LIMIT: usize = 64 << 10;
 
-/// The value of an attribute that is asked for by `get`. Where there is none, and on a file
-/// system that knows none, it is empty.
+/// The value of the attribute that `get` reads. It is empty if there is none or if the file
+/// system does not support attributes.
 pub(super) fn value(
     get: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<Vec<u8>> {
@@ -24,8 +24,8 @@ pub(super) fn value(
     Ok(value)
 }
 
-/// Gives `to` those attributes of `from` that are an owner's to give; the others are root's
-/// or the kernel's.
+/// Copies the attributes that an owner can set from `from` to `to`; the others belong to root
+/// or to the kernel.
 pub(crate) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let mut names = vec![0; SIZE_LIMIT];
     let length = match rustix::fs::flistxattr(&from, &mut names) {
@@ -45,7 +45,7 @@ pub(crate) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets one more user read a file that nobody but its owner may read.
+/// Lets one more user read a file that only its owner may read.
 pub(crate) fn let_read(file: impl AsFd, uid: u32) -> io::Result<()> {
     const READ: u16 = 4;
     const NOBODY: u32 = u32::MAX;
