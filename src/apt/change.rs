@@ -126,7 +126,7 @@ impl fmt::Display for Change {
             }
             (Some(from), Some(to)) => write!(f, "{} → {}", from.version, to.version),
             (Some(from), None) => write!(f, "{} is removed", from.version),
-            (None, Some(to)) => write!(f, "{} appears", to.version),
+            (None, Some(to)) => write!(f, "{} is installed", to.version),
             (None, None) => write!(f, "changes"),
         }
     }

@@ -38,10 +38,10 @@ pub(crate) enum ProtocolError {
     #[error("cannot read apt's list: {0}")]
     Io(#[from] std::io::Error),
     #[error(
-        "apt's list begins with {0:?} and not with \"VERSION 3\" (is DPkg::Tools::Options set for this hook?)"
+        "apt's list begins with {0:?} instead of \"VERSION 3\" (is DPkg::Tools::Options set for this hook?)"
     )]
     Version(String),
-    #[error("line {line} of apt's list is no action: {text:?}")]
+    #[error("line {line} of apt's list is not an action: {text:?}")]
     Action { line: usize, text: String },
     #[error("apt's list is larger than {LIMIT} bytes")]
     TooLarge,

@@ -22,7 +22,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     let mut findings = match Hooks::configured() {
         Ok(hooks) => of_hooks(&hooks),
         Err(error) => vec![Finding::fault(
-            format!("apt's configuration cannot be read: {error}"),
+            format!("cannot read apt's configuration: {error}"),
             "fix what `apt-config dump` complains about",
         )],
     };
@@ -60,13 +60,13 @@ fn of_program() -> Option<Finding> {
     let path = "/usr/sbin/venvguard";
     let Ok(access) = std::fs::File::open(path).and_then(|program| Access::of(&program)) else {
         return Some(Finding::fault(
-            format!("{path}, which apt calls, is not there"),
-            "install the package again",
+            format!("{path}, which apt calls, does not exist"),
+            "reinstall the package",
         ));
     };
     access.writer(Trusted::ROOT_ALONE).map(|_| {
         Finding::fault(
-            format!("others than root can change {path}, which root runs"),
+            format!("users other than root can change {path}, which root runs"),
             format!("`chown root:root {path} && chmod 755 {path}`"),
         )
     })
@@ -80,7 +80,7 @@ fn of_trigger(root: &Root) -> Option<Finding> {
         triggers.lines().any(|line| line.ends_with(" venvguard") || line.contains(" venvguard/"));
     (!is_there).then(|| {
         Finding::note(
-            "dpkg does not tell venvguard of an upgrade that was made without apt (it is not installed as a package)",
+            "dpkg does not notify venvguard of upgrades made without apt (venvguard is not installed as a package)",
         )
     })
 }
@@ -89,7 +89,7 @@ fn of_holds() -> Option<Finding> {
     let mut held = marks::held().ok()?;
     held.retain(|name| name.contains("python3"));
     (!held.is_empty()).then(|| {
-        Finding::note(format!("on hold, so that no upgrade changes it: {}", held.join(" ")))
+        Finding::note(format!("packages on hold, which no upgrade changes: {}", held.join(" ")))
     })
 }
 

@@ -13,8 +13,8 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     ];
     let journal = store.open_journal();
     let called = match store.last_call() {
-        Some(at) => format!("apt called venvguard last at {at:.0}"),
-        None => "apt has not called venvguard since the machine was started".to_string(),
+        Some(at) => format!("apt last called venvguard at {at:.0}"),
+        None => "apt has not called venvguard since the machine booted".to_string(),
     };
     let mut findings: Vec<Finding> =
         read.iter().flatten().map(|error| finding(store, error)).collect();
@@ -23,7 +23,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     for entry in journal {
         findings.push(match entry {
             Ok(entry) => Finding::fault(
-                format!("an interrupted repair of {} is not ended", printable(entry.name())),
+                format!("an interrupted repair of {} is unfinished", printable(entry.name())),
                 "`venvguard resume`",
             ),
             Err(error) => finding(store, &error),
@@ -31,14 +31,14 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     }
     if findings.is_empty() && store.has_work() {
         findings.push(Finding::fault(
-            "an upgrade changed Python, and the venvs are not yet brought in line",
+            "an upgrade changed Python, but the venvs have not been adapted yet",
             "`venvguard resume`",
         ));
     }
     if let Ok(history) = store.history() {
         if !history.damaged.is_empty() {
             let count = history.damaged.len();
-            findings.push(Finding::note(format!("{count} lines of the history cannot be read")));
+            findings.push(Finding::note(format!("cannot read {count} lines of the history")));
         }
     }
     findings.push(Finding::note(called));

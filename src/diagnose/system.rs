@@ -19,7 +19,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
             ));
         }
         Err(error) => findings.push(Finding::fault(
-            format!("dpkg's database cannot be read: {error}"),
+            format!("cannot read dpkg's database: {error}"),
             "fix what `dpkg --audit` complains about",
         )),
     }
@@ -27,8 +27,8 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < ROOM {
             findings.push(Finding::fault(
-                format!("{} MiB are free below /var/lib", free >> 20),
-                "make room, as by `apt clean`",
+                format!("only {} MiB are free below /var/lib", free >> 20),
+                "free some space, for example with `apt clean`",
             ));
         }
     }
@@ -40,7 +40,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     let unshare = Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).read_only();
     if rustix::process::geteuid().is_root() && unshare.run().is_err() {
         findings.push(Finding::note(
-            "no mount namespace is to be had: venvs are rebuilt in place, away meanwhile, and share /tmp",
+            "mount namespaces are unavailable: venvs are missing while they are rebuilt, and builds share /tmp",
         ));
     }
     if !confine::knows_landlock() {
@@ -55,7 +55,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
 fn of_unit() -> Option<Finding> {
     if !std::path::Path::new("/run/systemd/system").is_dir() {
         return Some(Finding::note(
-            "systemd does not run: `venvguard resume` has to be called after an interruption",
+            "systemd is not running: run `venvguard resume` after an interruption",
         ));
     }
     let is_active = Program::new("/usr/bin/systemctl")
@@ -64,7 +64,7 @@ fn of_unit() -> Option<Finding> {
         .run();
     is_active.err().map(|_| {
         Finding::fault(
-            "venvguard-resume.path does not run: work that was left stays undone",
+            "venvguard-resume.path is not active: interrupted work stays unfinished",
             "`systemctl unmask venvguard-resume.path && systemctl enable --now venvguard-resume.path`",
         )
     })

@@ -19,7 +19,8 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     let mut findings = vec![of_users(context)];
     let stands = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
     findings.extend(inventory.registry.pending_removals.iter().filter(stands).map(|one| {
-        let what = format!("{} is left of a repair and needed by nobody", printable(one.path()));
+        let what =
+            format!("{} is left over from a repair and no longer needed", printable(one.path()));
         Finding::fault(what, "`venvguard resume`")
     }));
     for ((entry, venv), health) in inventory.entries().zip(healths) {
@@ -28,9 +29,9 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
             // An open journal is a finding of its own.
             State::Healthy | State::Unfinished => None,
             State::Missing => {
-                Some(format!("have it made again, or forget it: `venvguard unregister {name}`"))
+                Some(format!("create it again, or unregister it: `venvguard unregister {name}`"))
             }
-            State::Broken => Some("make it again with what made it".to_string()),
+            State::Broken => Some("create it again with the tool that created it".to_string()),
             _ => Some("`venvguard rebuild --all`".to_string()),
         };
         if let Some(fix) = fix {
@@ -52,7 +53,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
                 findings.push(Finding::fault(
                     format!("{name} could not be rebuilt: {}", reasons.join("; ")),
                     format!(
-                        "fix that, or let it stay with its Python: `venvguard register {} --policy pin`",
+                        "fix that, or pin it to its Python: `venvguard register {} --policy pin`",
                         printable(entry.path())
                     ),
                 ));
@@ -68,10 +69,13 @@ fn of_users(context: &Context) -> Finding {
     Finding::note(match &users.allow {
         _ if !users.enabled => "users' own venvs are not guarded (users.enabled)".to_string(),
         None => {
-            format!("users' own venvs are repaired as their users, each in {} s", users.time_limit)
+            format!(
+                "users' own venvs are repaired as their users, within {} s each",
+                users.time_limit
+            )
         }
         Some(allow) => format!(
-            "the own venvs of {} are repaired as their users, each in {} s",
+            "the venvs of {} are repaired as their users, within {} s each",
             printable(allow.join(", ")),
             users.time_limit
         ),
@@ -85,16 +89,16 @@ fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
     if let Some(program) = entry.check.first() {
         if command::find(program).is_none() {
             findings.push(Finding::fault(
-                format!("the check of {name} is not there any more: {}", printable(program)),
-                format!("name another: `venvguard register {path} --check true`"),
+                format!("the check of {name} no longer exists: {}", printable(program)),
+                format!("set another one: `venvguard register {path} --check true`"),
             ));
         }
     }
     for (what, file) in [("requirements", entry.requirements()), ("lock", entry.lock())] {
         if let Some(file) = file.filter(|file| !file.is_file()) {
             findings.push(Finding::fault(
-                format!("the {what} file of {name} is not there any more: {}", printable(file)),
-                format!("name the file that is: `venvguard register {path} --{what} FILE`"),
+                format!("the {what} file of {name} no longer exists: {}", printable(file)),
+                format!("set one that exists: `venvguard register {path} --{what} FILE`"),
             ));
         }
     }
@@ -112,7 +116,7 @@ fn of_pin(context: &Context, entry: &RegistryEntry) -> Option<Finding> {
     (!automatic.is_empty()).then(|| {
         let name = &entry.name;
         Finding::fault(
-            format!("`apt autoremove` may take {}, which {name} needs", minor.program()),
+            format!("`apt autoremove` may remove {}, which {name} needs", minor.program()),
             format!("`apt-mark manual {}`", packages.join(" ")),
         )
     })

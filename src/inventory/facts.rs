@@ -82,7 +82,7 @@ fn services_of(
     let paths: Vec<PathBuf> = venvs.iter().map(|(_, venv)| venv.path.clone()).collect();
     let map = ServiceMap::build(context.root, paths, &processes);
     for gap in &map.gaps {
-        context.report.note(&format!("some services may be overlooked: {gap}"));
+        context.report.note(&format!("some services may be missed: {gap}"));
     }
     venvs
         .iter()

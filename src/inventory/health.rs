@@ -69,7 +69,9 @@ pub(crate) fn report_unmanaged(
     for (entry, venv) in chosen {
         let interpreter = venv.runs(now).map(python::path_of);
         for process in map.of(&venv.path).unmanaged(interpreter.as_deref()) {
-            context.report.note(&format!("{}: restart this yourself: {process}", entry.name));
+            context
+                .report
+                .note(&format!("{}: restart this process yourself: {process}", entry.name));
             count += 1;
         }
     }

@@ -92,9 +92,7 @@ pub(crate) fn refusal(context: &Context, entry: &RegistryEntry, venv: &Venv) -> 
     let root = context.root;
     if root.user().is_some_and(|uid| uid != venv.uid) {
         let owner = user::name(root, venv.uid);
-        return Some(format!(
-            "it belongs to {owner}, and only its owner or root can have it guarded"
-        ));
+        return Some(format!("it belongs to {owner}; only its owner or root can register it"));
     }
     let refused = |service| service::require_trusted(root, service).err();
     entry.services.iter().find_map(refused).map(|error| error.to_string())

@@ -42,7 +42,7 @@ impl Task for Digest {
             let read = file.read(&mut chunk)?;
             let read = usize::try_from(left).map_or(read, |left| read.min(left));
             if read == 0 || deadline.has_passed() {
-                return Err(io::Error::other("it became shorter, or takes too long to read"));
+                return Err(io::Error::other("it became shorter or takes too long to read"));
             }
             digest.update(chunk.get(..read).unwrap_or_default());
             left = left.saturating_sub(read as u64);
@@ -93,7 +93,7 @@ fn open(path: &Path, limit: u64) -> io::Result<(File, u64)> {
     let file = file::open_untrusted(path).map_err(io::Error::other)?;
     let kind = rustix::fs::fstatfs(&file)?.f_type;
     if [PROC, SYS].contains(&kind) {
-        return Err(io::Error::other(format!("{} is no archive", printable(path))));
+        return Err(io::Error::other(format!("{} is not an archive", printable(path))));
     }
     let length = file.metadata()?.len();
     if length > limit {

@@ -261,7 +261,7 @@ impl Work<'_> {
             (there.st_mtime, there.st_mtime_nsec) > (here.st_mtime, here.st_mtime_nsec)
         };
         if matches!(self.task.pass, Pass::Late { .. }) && there.as_ref().is_some_and(is_newer) {
-            return self.left(path, &io::Error::other("the other environment has a newer one"));
+            return self.left(path, &io::Error::other("the other environment has a newer version"));
         }
         match copier.copy(path, &target, there.is_some(), text.as_deref()) {
             Ok(()) => {
@@ -333,7 +333,7 @@ impl Work<'_> {
             let text = read_link(self.from, path).unwrap_or_default();
             let leads = text.iter().any(|part| part == old.as_str());
             if leads && self.link_text(path, here).is_none() {
-                self.note(path, &format!("leads to {}", printable(text)));
+                self.note(path, &format!("points to {}", printable(text)));
             }
             return;
         }
@@ -374,7 +374,7 @@ impl Work<'_> {
                 }
             } else if self.is_same_file(&one.path, &target) {
             } else if self.task.is_back() {
-                self.left(&one.path, &io::Error::other("it was changed since it was installed"));
+                self.left(&one.path, &io::Error::other("it was changed after it was installed"));
             } else {
                 self.keep_beside(copier, &one.path, &target);
             }
@@ -409,7 +409,7 @@ impl Work<'_> {
             Ok(()) => {
                 self.carried.notes.push(|| {
                     format!(
-                        "conflict: {} was changed after it was installed, and the new environment has another one or none: it is kept as {}",
+                        "conflict: {} was changed after it was installed, but the new environment has a different file or none; keeping it as {}",
                         printable(path),
                         printable(&name)
                     )
@@ -458,9 +458,9 @@ impl Work<'_> {
 
     fn note(&mut self, path: &Path, what: &str) {
         let old = self.task.from.site;
-        self.carried
-            .notes
-            .push(|| format!("{} {what}, of Python {old}: change it", printable(path)));
+        self.carried.notes.push(|| {
+            format!("{} {what}, which belongs to Python {old}; change it by hand", printable(path))
+        });
     }
 }
 

@@ -207,7 +207,7 @@ fn give(made: impl AsFd, stat: &Stat, found: &Stat) -> io::Result<()> {
         // Its owner is no member of that group: it matters where the group may do more than others.
         Err(rustix::io::Errno::PERM) if !group_matters(stat) => Ok(()),
         Err(rustix::io::Errno::PERM) => {
-            Err(io::Error::other(format!("its owner is no member of its group {}", stat.st_gid)))
+            Err(io::Error::other(format!("its owner is not a member of its group {}", stat.st_gid)))
         }
         other => Ok(other?),
     }

@@ -79,12 +79,12 @@ impl Own {
         let (owner, group) = ((stat.st_mode >> 6) & 0o7, (stat.st_mode >> 3) & 0o7);
         if stat.st_uid != self.uid && stat.st_uid != 0 && owner & !group != 0 {
             let user = stat.st_uid;
-            return Some(format!("it belongs to user {user}, and a copy would not"));
+            return Some(format!("it belongs to user {user}; a copy would not"));
         }
         (!self.groups.contains(&stat.st_gid) && stat.st_gid != 0 && group_matters(stat)).then(
             || {
                 let group = stat.st_gid;
-                format!("it is for group {group}, of which the venv's owner is no member")
+                format!("its group is {group}, and the venv's owner is not a member of it")
             },
         )
     }

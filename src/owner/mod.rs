@@ -85,7 +85,7 @@ pub(crate) fn run_all<T: Task>(
         .map_err(io::Error::other)?;
     let answers: Vec<Answer<T::Answer>> = serde_json::from_slice(&finished.output)?;
     if answers.len() != tasks.len() {
-        return Err(io::Error::other("it answered something else than it was asked"));
+        return Err(io::Error::other("the number of answers differs from the number of tasks"));
     }
     let results = answers.into_iter().map(|answer| match answer {
         Answer::Done(answer) => Ok(answer),
@@ -139,7 +139,7 @@ pub(crate) fn perform(
         Remove::NAME => answer::<Remove>(root, &bytes, output),
         // Its answer is the archive itself.
         Send::NAME => serde_json::from_slice::<Send>(&bytes)?.copy(root, output),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "no such task")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "unknown task")),
     }
 }
 

@@ -105,7 +105,7 @@ fn empty(dir: &Dir, removed: &mut Removed, deadline: Deadline, depth: usize) -> 
         let result = if !entry.kind.is_dir() {
             dir.unlink(name)
         } else if depth == DEPTH_LIMIT {
-            Err(io::Error::other("it is too deep"))
+            Err(io::Error::other("it is nested too deeply"))
         } else {
             dir.dir(name).and_then(|inner| {
                 empty(&inner, removed, deadline, depth + 1)?;

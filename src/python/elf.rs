@@ -44,7 +44,7 @@ pub(crate) struct Binary {
 pub(crate) enum ElfError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("{path} is no ELF program", path = .path.display())]
+    #[error("{path} is not an ELF program", path = .path.display())]
     NotElf { path: PathBuf },
     #[error("{path} is a damaged ELF program: {detail}", path = .path.display())]
     Damaged { path: PathBuf, detail: object::read::Error },

@@ -39,7 +39,7 @@ impl fmt::Display for Minor {
 
 /// A text that is no version of Python.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no Python version")]
+#[error("{0:?} is not a Python version")]
 pub(crate) struct VersionError(pub(crate) String);
 
 impl FromStr for Minor {

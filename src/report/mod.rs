@@ -128,7 +128,7 @@ impl Report {
     /// The gate's answer, in the middle of apt's output.
     pub(crate) fn plan_for_apt(&self, plan: &Plan) {
         if plan.verdict() == Verdict::Block {
-            self.note("this run is blocked, nothing was changed");
+            self.note("this run is blocked; nothing was changed");
             for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
                 self.note(&words::block(decision));
             }
@@ -163,8 +163,8 @@ impl Report {
                 "no interpreter changes: nothing to do for the venvs"
             }
             Verdict::Allow => "allow: no registered venv is affected",
-            Verdict::Repair => "repair: the upgrade goes on, the venvs are repaired as above",
-            Verdict::Block => "block: the upgrade does not go on",
+            Verdict::Repair => "repair: the upgrade proceeds, and the venvs are repaired as above",
+            Verdict::Block => "block: the upgrade does not proceed",
         };
         self.data(verdict);
         if plan.verdict() == Verdict::Block {
@@ -184,7 +184,7 @@ impl Report {
         let failed = plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str()));
         let names: Vec<&str> = failed.map(|decision| decision.name.as_str()).collect();
         self.note(&format!(
-            "this run is blocked, dpkg was not started: {} cannot be moved to the interpreter that stays",
+            "this run is blocked, and dpkg was not started: {} cannot be moved to the interpreter that remains",
             names.join(", ")
         ));
         self.hint(&words::way_to_keep(plan, ids));

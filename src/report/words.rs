@@ -64,7 +64,7 @@ pub(crate) fn decision(decision: &Decision) -> String {
 
 fn services(decision: &Decision) -> String {
     if decision.services.is_empty() {
-        return "; no service was found that runs out of it".into();
+        return "; no service was found that uses it".into();
     }
     let names: Vec<String> = decision.services.iter().map(ToString::to_string).collect();
     match decision.remedy {
@@ -84,9 +84,9 @@ fn reason(reason: &Reason) -> String {
             format!("its base interpreter {} is not Debian's", printable(&path.0))
         }
         Reason::BrokenBefore => "it was broken before this change".into(),
-        Reason::Mended => "it was broken before this change, which mends it".into(),
+        Reason::Mended => "it was broken before this change, which repairs it".into(),
         Reason::DefaultMoves { to, site } => {
-            format!("{DEFAULT} will run {to}, its packages are for {site}")
+            format!("{DEFAULT} will run Python {to}, but its packages are for {site}")
         }
         Reason::DefaultRemoved => format!("{DEFAULT} is removed"),
         Reason::Removed(minor) => format!("{} is removed", path_of(*minor).display()),
@@ -96,17 +96,17 @@ fn reason(reason: &Reason) -> String {
                 .into()
         }
         Reason::CopyOutdated { breaks: false } => {
-            "its copied interpreter does not match the new library: it misses the new one's fixes"
+            "its copied interpreter does not match the new library: it lacks the fixes of the new interpreter"
                 .into()
         }
         Reason::PolicyBlocks => "its policy is \"block\"".into(),
         Reason::UvCompares => {
-            "uv recreates a venv whose pyvenv.cfg names another version than its interpreter's"
+            "uv recreates a venv if the version in its pyvenv.cfg differs from its interpreter's"
                 .into()
         }
-        Reason::NoWayBack => "its old interpreter is removed in the same transaction, so that a failing rebuild would leave it dead".into(),
+        Reason::NoWayBack => "its old interpreter is removed in the same transaction, so a failed rebuild would leave it broken".into(),
         Reason::NoOtherInterpreter => {
-            "no other interpreter is installed that it could be rebuilt for".into()
+            "no other interpreter is installed to rebuild it for".into()
         }
         Reason::NotReady(why) => why.clone(),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
@@ -116,7 +116,7 @@ fn reason(reason: &Reason) -> String {
 /// How long a venv stays pinned, and why.
 pub(crate) fn until(until: Until, because: Option<&str>) -> String {
     let why = match until {
-        Until::Transaction => "for the apt run that is going on",
+        Until::Transaction => "for the current apt run",
         Until::Rebuilt => "until it is rebuilt",
         Until::Policy => "its policy is \"pin\"",
         Until::Asked => "it was rolled back",

@@ -67,7 +67,7 @@ impl Condition {
 pub(crate) enum NotUp {
     #[error("{service} is {state}{}", quoted(.words))]
     Down { service: String, state: String, words: Vec<String> },
-    #[error("{service} did not stay up: {state}, restarted {restarts} times while it was watched{}", quoted(.words))]
+    #[error("{service} did not stay up: {state}, restarted {restarts} times while venvguard watched{}", quoted(.words))]
     Unsteady { service: String, state: String, restarts: u32, words: Vec<String> },
     #[error(transparent)]
     Unknown(#[from] ServiceError),

@@ -141,8 +141,8 @@ mod tests {
             };
             outcomes.into_iter().map(one).collect()
         };
-        let refused = "user:own.service is a unit of some user's own manager: \
-                       he registers the venv himself";
+        let refused = "user:own.service is a unit of a user's own service manager: \
+                       that user must register the venv";
         let expected = ["supervisord:pair:dj: done", refused, "supervisord:old: it has ended"];
         assert_eq!(shown(restart_all(&fake.root(), &services)), expected);
         assert_eq!(fake.told(), ["stopProcess pair:dj", "startProcess pair:dj"]);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 /// Why a manager was not asked, or did not do what it was told.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ServiceError {
-    #[error("{0} is not a unit of your own manager")]
+    #[error("{0} is not a unit of your own service manager")]
     NotOwn(String),
-    #[error("{0} is a unit of some user's own manager: he registers the venv himself")]
+    #[error("{0} is a unit of a user's own service manager: that user must register the venv")]
     NotTheSystems(String),
     /// In the words of its manager; shared where several services were told at once.
     #[error(transparent)]

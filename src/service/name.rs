@@ -30,7 +30,7 @@ struct Written {
 /// Why a text names no service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ServiceNameError {
-    #[error("{0:?} names no service manager (write {forms})", forms = forms())]
+    #[error("{0:?} does not name a service manager (write {forms})", forms = forms())]
     NoManager(String),
     #[error(transparent)]
     Name(#[from] NameError),
@@ -167,27 +167,27 @@ mod tests {
     #[test]
     fn what_names_no_service_is_refused_and_told_why() {
         for (written, why) in [
-            ("web.service", "names no service manager"),
-            ("docker:web", "names no service manager"),
+            ("web.service", "does not name a service manager"),
+            ("docker:web", "does not name a service manager"),
             ("web", "write systemd:UNIT, user:UNIT, supervisord:PROGRAM or runit:NAME"),
-            ("runit:../web", "is no name of a runit service"),
-            ("systemd:", "is no name of a systemd unit"),
-            ("systemd:-H.service", "is no name of a systemd unit"),
-            ("systemd:--help", "is no name of a systemd unit"),
-            ("systemd:@x.service", "is no name of a systemd unit"),
-            ("systemd:we b", "is no name of a systemd unit"),
-            ("systemd:web\n", "is no name of a systemd unit"),
-            ("systemd:../web", "is no name of a systemd unit"),
-            ("systemd:web*", "is no name of a systemd unit"),
+            ("runit:../web", "is not the name of a runit service"),
+            ("systemd:", "is not the name of a systemd unit"),
+            ("systemd:-H.service", "is not the name of a systemd unit"),
+            ("systemd:--help", "is not the name of a systemd unit"),
+            ("systemd:@x.service", "is not the name of a systemd unit"),
+            ("systemd:we b", "is not the name of a systemd unit"),
+            ("systemd:web\n", "is not the name of a systemd unit"),
+            ("systemd:../web", "is not the name of a systemd unit"),
+            ("systemd:web*", "is not the name of a systemd unit"),
             ("systemd:web.timer", "only services"),
             ("systemd:web@.service", "is a template"),
             ("user:web.timer", "only services"),
-            ("supervisord:", "is no name of a supervisord program"),
-            ("supervisord:pair:*", "is no name of a supervisord program"),
-            ("supervisord:a:b:c", "is no name of a supervisord program"),
-            ("supervisord:-a", "is no name of a supervisord program"),
-            ("supervisord:a\u{202e}b", "is no name of a supervisord program"),
-            ("supervisord:a\u{1b}[2J", "is no name of a supervisord program"),
+            ("supervisord:", "is not the name of a supervisord program"),
+            ("supervisord:pair:*", "is not the name of a supervisord program"),
+            ("supervisord:a:b:c", "is not the name of a supervisord program"),
+            ("supervisord:-a", "is not the name of a supervisord program"),
+            ("supervisord:a\u{202e}b", "is not the name of a supervisord program"),
+            ("supervisord:a\u{1b}[2J", "is not the name of a supervisord program"),
         ] {
             let error = written.parse::<Service>().unwrap_err().to_string();
             assert!(error.contains(why), "{written:?}: {error}");

@@ -12,7 +12,9 @@ impl Store {
     pub(crate) fn advice(&self, error: &StoreError) -> Option<String> {
         let path = match error {
             StoreError::Newer { .. } => {
-                return Some("install the venvguard that wrote it, or a newer one".to_string());
+                return Some(
+                    "install the version of venvguard that wrote it, or a newer one".to_string(),
+                );
             }
             StoreError::Read(ReadError::NotOurs { path, .. }) => {
                 let mode = if path.is_dir() { "755" } else { "644" };
@@ -22,7 +24,7 @@ impl Store {
                 let lists =
                     if has_list { format!("setfacl -bk '{path}' && ") } else { String::new() };
                 return Some(format!(
-                    "find out who wrote there and look at what it says, then `{lists}chown {owner} '{path}' && chmod {mode} '{path}'`"
+                    "find out who wrote there and check its contents, then run `{lists}chown {owner} '{path}' && chmod {mode} '{path}'`"
                 ));
             }
             StoreError::Damaged { path, .. }
@@ -35,19 +37,21 @@ impl Store {
         if path.parent() != Some(self.dir()) {
             return Some(if path.starts_with(self.dir()) {
                 format!(
-                    "its venv is whole, as it was or as it was to be: look at it by `venvguard status`, then `mv '{shown}' '{shown}.damaged'`"
+                    "its venv is complete, either old or new: check it with `venvguard status`, then run `mv '{shown}' '{shown}.damaged'`"
                 )
             } else {
                 format!(
-                    "the settings and their values are in `man venvguard`; without the file the defaults hold: `mv '{shown}' '{shown}.damaged'`"
+                    "`man venvguard` lists the settings and their values; to use the defaults, move the file away: `mv '{shown}' '{shown}.damaged'`"
                 )
             });
         }
         Some(match path.file_name()?.to_str()? {
             REGISTRY => self.advice_on_registry(path),
-            "history.jsonl" => format!("begin a new one: `mv '{shown}' '{shown}.old'`"),
+            "history.jsonl" => format!("start a new one: `mv '{shown}' '{shown}.old'`"),
             // Found anew from what is installed.
-            _ => format!("do without it: `mv '{shown}' '{shown}.damaged' && venvguard resume`"),
+            _ => {
+                format!("continue without it: `mv '{shown}' '{shown}.damaged' && venvguard resume`")
+            }
         })
     }
 
@@ -60,11 +64,11 @@ impl Store {
             let count = registry.venvs.len();
             let venvs = if count == 1 { "1 venv".to_string() } else { format!("{count} venvs") };
             format!(
-                "go back to the registry as it was before its last change, with {venvs}: `{aside} && cp '{copy}' '{path}'`"
+                "restore the registry from before its last change, with {venvs}: `{aside} && cp '{copy}' '{path}'`"
             )
         } else {
             format!(
-                "no earlier copy is there; register the venvs anew: `{aside} && venvguard scan --register`"
+                "there is no earlier copy; register the venvs again: `{aside} && venvguard scan --register`"
             )
         }
     }

@@ -55,7 +55,7 @@ impl Store {
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             send(&file)?;
             if file.metadata()?.len() != length {
-                return Err(io::Error::other("it was changed while it was copied"));
+                return Err(io::Error::other("it changed while it was being copied"));
             }
             file.set_permissions(Permissions::from_mode(0o400))?;
             // The file stays root's: an owner could make it longer.

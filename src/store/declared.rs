@@ -70,7 +70,7 @@ impl Store {
     fn read_declaration(&self, path: &Path) -> Result<Declaration, StoreError> {
         let declaration: Declaration = config::parse(path, &file::read_own(path, LIMIT)?)?;
         if declaration.name.is_some() && declaration.path.iter().any(|part| !is_literal(part)) {
-            let reason = "`name` is for one venv, and `path` is a pattern".to_string();
+            let reason = "`name` names a single venv, but `path` is a pattern".to_string();
             return Err(StoreError::Damaged { path: path.to_path_buf(), line: 1, reason });
         }
         Ok(Declaration { file: self.root.logical(path), ..declaration })
@@ -134,16 +134,16 @@ fn is_literal(part: &Pattern) -> bool {
 fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pattern>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let wrong = |why: &str| serde::de::Error::custom(format!("{text:?} {why}"));
-    let parts = text.strip_prefix('/').ok_or_else(|| wrong("has to begin with `/`"))?;
+    let parts = text.strip_prefix('/').ok_or_else(|| wrong("must begin with `/`"))?;
     let parts = parts.split('/').filter(|part| !matches!(*part, "" | "."));
     let part = |part: &str| {
         if matches!(part, ".." | "**") || part.contains('\0') {
-            return Err(wrong("has a part that stands for no directory there"));
+            return Err(wrong("has a part that cannot name a directory"));
         }
-        Pattern::new(part).map_err(|error| wrong(&format!("is no pattern: {error}")))
+        Pattern::new(part).map_err(|error| wrong(&format!("is not a valid pattern: {error}")))
     };
     let parts = parts.map(part).collect::<Result<Vec<_>, _>>()?;
-    if parts.is_empty() { Err(wrong("is no venv")) } else { Ok(parts) }
+    if parts.is_empty() { Err(wrong("cannot be a venv")) } else { Ok(parts) }
 }
 
 fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, D::Error> {
@@ -154,9 +154,7 @@ fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, 
 fn check<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let words = Vec::<String>::deserialize(deserializer)?;
     if words.first().is_some_and(|program| !program.starts_with('/')) {
-        return Err(serde::de::Error::custom(
-            "the check's program has to be named by its whole path",
-        ));
+        return Err(serde::de::Error::custom("the program of the check must be an absolute path"));
     }
     Ok(words)
 }
@@ -225,16 +223,16 @@ mod tests {
             ("name = \"x\"\n", "missing field `path`"),
             ("path = \"/srv/a\"\npolicy = \"blok\"\n", "bad.toml, line 2: policy"),
             ("path = \"/srv/a\"\n\nservces = []\n", "line 3: unknown field `servces`"),
-            ("path = \"srv/a\"\n", "has to begin with `/`"),
-            ("path = \"/srv/../a\"\n", "stands for no directory"),
-            ("path = \"/srv/**/venv\"\n", "stands for no directory"),
-            ("path = \"/srv/[a/venv\"\n", "is no pattern"),
-            ("path = \"/\"\n", "is no venv"),
+            ("path = \"srv/a\"\n", "must begin with `/`"),
+            ("path = \"/srv/../a\"\n", "cannot name a directory"),
+            ("path = \"/srv/**/venv\"\n", "cannot name a directory"),
+            ("path = \"/srv/[a/venv\"\n", "is not a valid pattern"),
+            ("path = \"/\"\n", "cannot be a venv"),
             (
                 "path = \"/srv/a\"\nservices = [\"web\"]\n",
-                "line 2: services: \"web\" names no service",
+                "line 2: services: \"web\" does not name a service",
             ),
-            ("path = \"/srv/a\"\ncheck = [\"curl\"]\n", "line 2: check: the check's program"),
+            ("path = \"/srv/a\"\ncheck = [\"curl\"]\n", "line 2: check: the program of the check"),
             ("path = \"/srv/*/venv\"\nname = \"a\"\n", "`path` is a pattern"),
         ] {
             system.write("etc/venvguard/venvs.d/bad.toml", text);

@@ -89,7 +89,7 @@ pub(super) fn assert_is_newer(error: &StoreError, name: &str, known: u64) {
         )
     );
     let advice = Store::new(&Root::new("/nonexistent")).advice(error).unwrap();
-    assert_eq!(advice, "install the venvguard that wrote it, or a newer one");
+    assert_eq!(advice, "install the version of venvguard that wrote it, or a newer one");
 }
 
 /// The document with a field more, once for each object in it.

@@ -74,7 +74,7 @@ impl JournalState {
     /// What is begun, for the system's journal; nothing for what only gets ready.
     fn in_words(&self) -> Option<(&'static str, String)> {
         let trees = |swap: &Swap| {
-            format!("the environment in place moves to {}", printable(swap.previous.path()))
+            format!("the current environment moves to {}", printable(swap.previous.path()))
         };
         Some(match self {
             Self::Preparing { new: None, .. } => return None,
@@ -172,7 +172,7 @@ impl Store {
                 return Ok(entry);
             }
             let reason =
-                format!("it is about the venv {:?}, whose journal has another name", entry.id());
+                format!("it describes the venv {:?}, whose journal has another name", entry.id());
             Err(StoreError::Damaged { path: path.clone(), line: 1, reason })
         };
         self.journal_files().iter().map(read).collect()

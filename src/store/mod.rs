@@ -254,7 +254,7 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T
         return Err(StoreError::Damaged {
             path: path.to_path_buf(),
             line: 1,
-            reason: format!("schema {} is not read (only {known})", head.schema_version),
+            reason: format!("schema {} is not supported (only {known})", head.schema_version),
         });
     }
     serde_json::from_slice(bytes).map_err(|error| damaged(&error))
@@ -265,9 +265,9 @@ fn damage(bytes: &[u8], error: &serde_json::Error) -> String {
     if bytes.trim_ascii().is_empty() {
         "it is empty".to_string()
     } else if bytes.iter().all(|byte| *byte == 0) {
-        "it holds nothing but zeros, as a power loss leaves it".to_string()
+        "it contains nothing but zeros, as after a power loss".to_string()
     } else if error.is_eof() {
-        "it ends too early".to_string()
+        "it is truncated".to_string()
     } else {
         let text = error.to_string();
         // The line is told already.

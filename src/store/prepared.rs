@@ -47,13 +47,13 @@ impl BuiltFor {
     /// What has changed since, if anything has.
     pub(crate) fn difference(&self, now: &Self) -> Option<&'static str> {
         if self.venv != now.venv {
-            Some("another environment is in place")
+            Some("the venv has been replaced")
         } else if self.target != now.target {
             Some("it was built for another interpreter")
         } else if self.interpreter.is_none() || self.interpreter != now.interpreter {
             Some("the interpreter has changed")
         } else if self.recipe != now.recipe {
-            Some("what is installed has changed")
+            Some("the installed distributions have changed")
         } else {
             None
         }

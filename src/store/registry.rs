@@ -99,16 +99,16 @@ pub(crate) enum NameError {
     #[error("the name {name:?} is taken by {path}", path = crate::host::file::printable(.path))]
     Taken { name: String, path: PathBuf },
     #[error(
-        "{name:?} cannot be a name: use letters, digits and any of . _ + -, and begin with a letter or digit"
+        "{name:?} is not a valid name: use letters, digits and any of . _ + -, and begin with a letter or digit"
     )]
     Malformed { name: String },
     #[error(
-        "it lies below {outer}, which is registered already",
+        "it is inside {outer}, which is already registered",
         outer = crate::host::file::printable(.outer)
     )]
     Below { outer: PathBuf },
     #[error(
-        "{inner}, which lies in it, is registered already",
+        "it contains {inner}, which is already registered",
         inner = crate::host::file::printable(.inner)
     )]
     Around { inner: PathBuf },
@@ -340,7 +340,7 @@ pub(super) fn check(id: &str, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-const MALFORMED_ID: &str = "an id is made of letters and digits";
+const MALFORMED_ID: &str = "an id consists of letters and digits";
 
 fn is_id(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric())

@@ -152,7 +152,7 @@ impl fmt::Display for Uncertain {
             ),
             Self::Directory { name, path } => write!(
                 f,
-                "{name} was built from {}: a rebuild builds what that directory holds then",
+                "{name} was built from {}: a rebuild builds whatever that directory contains then",
                 printable(path)
             ),
         }
@@ -178,7 +178,7 @@ impl fmt::Display for Difference {
             }
             Kind::Computed { installed } => write!(
                 f,
-                " calls itself {} now (the same sources, a version that their build computes)",
+                " is now called {} (same sources; their build computes the version)",
                 printable(installed)
             ),
         }
@@ -317,10 +317,10 @@ mod tests {
     fn a_version_that_its_build_computes_fails_nothing() {
         for origin in [checkout(), hashed(), directory(true)] {
             let told = note(("1.2", origin), "0.1.dev1+g4f2a");
-            assert!(told.starts_with("a 1.2 calls itself 0.1.dev1+g4f2a now"), "{told}");
+            assert!(told.starts_with("a 1.2 is now called 0.1.dev1+g4f2a ("), "{told}");
         }
         let dated = ("1.0.dev3+g1.d20250101", directory(false));
-        assert!(note(dated, "1.0.dev3+g1.d20261129").contains("calls itself"));
+        assert!(note(dated, "1.0.dev3+g1.d20261129").contains("is now called"));
     }
 
     #[test]
@@ -336,7 +336,7 @@ mod tests {
         );
         assert_eq!(
             of(directory(false)),
-            ["a was built from /srv/app: a rebuild builds what that directory holds then"]
+            ["a was built from /srv/app: a rebuild builds whatever that directory contains then"]
         );
         for origin in [Origin::Index, hashed(), checkout(), directory(true)] {
             assert!(of(origin.clone()).is_empty(), "{origin:?}");

@@ -256,7 +256,7 @@ fn developed(site: &Dir, stem: &str, info: PathBuf) -> Option<Distribution> {
     let origin = if path.is_absolute() {
         Origin::Directory { path, editable: true }
     } else {
-        Origin::Unknown { reason: format!("{} names no absolute path", info.display()) }
+        Origin::Unknown { reason: format!("{} does not contain an absolute path", info.display()) }
     };
     Some(Distribution { version: None, origin, ..plain(Headers::default(), stem, info) })
 }

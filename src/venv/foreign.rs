@@ -169,7 +169,7 @@ impl Walk {
 
     fn dir_in(&mut self, dir: &Dir, name: &OsStr, path: PathBuf, depth: usize) -> io::Result<bool> {
         if depth == DEPTH_LIMIT {
-            return Err(io::Error::other("directories in directories without end"));
+            return Err(io::Error::other("its directories are nested too deeply"));
         }
         // A directory that may be read and not searched lists nothing either.
         let opened = dir.dir(name).and_then(|opened| opened.entries().map(|_| opened));
@@ -208,11 +208,11 @@ impl Walk {
         self.bytes = self.bytes.saturating_add(length);
         if length > PATH_LIMIT {
             return Err(io::Error::other(format!(
-                "a path in it is longer than {PATH_LIMIT} bytes"
+                "it contains a path longer than {PATH_LIMIT} bytes"
             )));
         }
         if self.found.len() == FILES_LIMIT || self.bytes > PATHS_LIMIT {
-            return Err(io::Error::other("it has too many files that no installer wrote"));
+            return Err(io::Error::other("it contains too many user files"));
         }
         self.found.push(ForeignFile { path, kind });
         Ok(())

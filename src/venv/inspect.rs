@@ -34,15 +34,15 @@ pub(crate) enum NotAVenv {
     Link { path: PathBuf, target: PathBuf },
     #[error("{} is a conda environment, which has an interpreter of its own", printable(.0))]
     Conda(PathBuf),
-    #[error("{} holds neither a pyvenv.cfg nor the orig-prefix.txt of an old virtualenv", printable(.0))]
+    #[error("{} contains neither a pyvenv.cfg nor the orig-prefix.txt of an old virtualenv", printable(.0))]
     NoConfiguration(PathBuf),
-    #[error("{} holds a pyvenv.cfg, but neither an interpreter nor a library", printable(.0))]
+    #[error("{} contains a pyvenv.cfg, but neither an interpreter nor a library", printable(.0))]
     Remains(PathBuf),
     #[error("cannot read its configuration: {0}")]
     Configuration(ReadError),
     #[error("it is refused: {0}")]
     Refused(String),
-    #[error("cannot look into {}: {source}", printable(.path))]
+    #[error("cannot inspect {}: {source}", printable(.path))]
     Io { path: PathBuf, source: io::Error },
 }
 

@@ -103,9 +103,9 @@ fn takes(minor: Minor, python: &str, abi: &str) -> bool {
 pub(crate) enum LockError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("{}, line {line}: it cannot be read as such a lock", printable(.path))]
+    #[error("{}, line {line}: not a valid lock file of this kind", printable(.path))]
     Damaged { path: PathBuf, line: usize },
-    #[error("{}: no lock is called so (known: uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml, and requirements with hashes as .txt)", printable(.path))]
+    #[error("{}: not the name of a lock file (known: uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml, and requirements with hashes as .txt)", printable(.path))]
     Unknown { path: PathBuf },
 }
 

@@ -98,12 +98,12 @@ impl Origin {
                     path: below(path, subdirectory.as_deref()),
                     editable: dir.editable.unwrap_or(false),
                 },
-                None => {
-                    Self::Unknown { reason: format!("direct_url.json: no local directory: {url}") }
-                }
+                None => Self::Unknown {
+                    reason: format!("direct_url.json: not a local directory: {url}"),
+                },
             },
             _ => {
-                Self::Unknown { reason: "direct_url.json tells no or several origins".to_string() }
+                Self::Unknown { reason: "direct_url.json names no origin, or several".to_string() }
             }
         }
     }

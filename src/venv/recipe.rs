@@ -133,11 +133,11 @@ pub(crate) enum Reason {
     NoVersion,
     #[error(transparent)]
     UnsafeText(#[from] UnsafeText),
-    #[error("it was checked out by {:?}", redacted(.0))]
+    #[error("it was checked out with {:?}", redacted(.0))]
     UnknownVcs(String),
-    #[error("where it came from cannot be read: {}", printable(redacted(.0)))]
+    #[error("its origin cannot be read: {}", printable(redacted(.0)))]
     UnknownOrigin(String),
-    #[error("it was installed from {}, which is gone", printable(.0))]
+    #[error("it was installed from {}, which no longer exists", printable(.0))]
     Gone(PathBuf),
 }
 
@@ -222,13 +222,16 @@ impl Recipe {
             if let Some(same) = locked.iter().find(|one| one.version == *version) {
                 files.clone_from(&same.files);
             } else if let (true, [only]) = (decides, locked) {
-                differing.push(format!("{name} {version}, and {} is locked", only.version));
+                differing
+                    .push(format!("{name} {version} is installed, but {} is locked", only.version));
                 (*version, *files) = (only.version.clone(), only.files.clone());
             } else if !locked.is_empty() {
                 let versions: Vec<String> =
                     locked.iter().map(|one| one.version.to_string()).collect();
-                differing
-                    .push(format!("{name} {version}, and {} is locked", versions.join(" or ")));
+                differing.push(format!(
+                    "{name} {version} is installed, but {} is locked",
+                    versions.join(" or ")
+                ));
             }
         }
         differing

@@ -13,7 +13,7 @@ use crate::host::redacted;
 
 /// A text that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{:?} cannot stand in a requirement", redacted(.0))]
+#[error("{:?} is not allowed in a requirement", redacted(.0))]
 pub(crate) struct UnsafeText(pub(crate) String);
 
 macro_rules! texts {

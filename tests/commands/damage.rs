@@ -21,19 +21,23 @@ fn a_damaged_registry_is_told_with_its_line_and_the_copy_to_go_back_to() {
     let cut = good[..good.len() / 2].to_string();
     for (content, why) in [
         ("", "line 1: it is empty"),
-        ("\0\0\0\0\0\0\0\0", "line 1: it holds nothing but zeros, as a power loss leaves it"),
-        (cut.as_str(), "it ends too early"),
+        ("\0\0\0\0\0\0\0\0", "line 1: it contains nothing but zeros, as after a power loss"),
+        (cut.as_str(), "it is truncated"),
         ("{\n\"schema_version\": 1,\n \u{1b}oops", "line 3: "),
         ("{\"schema_version\": 1,\n\"venvs\": [], \"x\": 1}", "line 2: unknown field `x`"),
-        (&good.replace("\"shop\"", "\"-x\""), "\"-x\" cannot be a name"),
-        (&good.replace("/srv/shop/venv", "/srv/../etc"), "absolute and without `..`"),
+        (&good.replace("\"shop\"", "\"-x\""), "\"-x\" is not a valid name"),
+        (&good.replace("/srv/shop/venv", "/srv/../etc"), "absolute and contain no `..`"),
     ] {
         let system = registered();
         system.write(REGISTRY, content);
         let said = system.run(&["status"]).expect(1);
-        for word in
-            ["registry.json, line ", why, "hint: go back to", "with 1 venv: `mv '", "&& cp '"]
-        {
+        for word in [
+            "registry.json, line ",
+            why,
+            "hint: restore the registry",
+            "with 1 venv: `mv '",
+            "&& cp '",
+        ] {
             assert!(said.stderr.contains(word), "{word}: {}", said.stderr);
         }
         assert!(!said.stderr.contains('\u{1b}'), "{}", said.stderr);
@@ -93,7 +97,7 @@ fn doctor_names_each_file_of_a_newer_venvguard_and_what_to_do() {
         let what = found["what"].as_str().unwrap();
         let newer = "was written by a newer venvguard (schema 99; this one knows 1)";
         assert!(what.contains(&path) && what.contains(newer), "{found}");
-        assert_eq!(found["fix"], "install the venvguard that wrote it, or a newer one");
+        assert_eq!(found["fix"], "install the version of venvguard that wrote it, or a newer one");
         let note = findings.iter().find(|one| one["severity"] == "note").unwrap();
         assert!(note.get("fix").is_none(), "{note}");
     }
@@ -110,9 +114,12 @@ fn a_registry_or_a_configuration_that_others_can_write_is_refused() {
     ] {
         system.set_mode(path, bad);
         let said = system.run(&["status"]).expect(1);
-        for word in
-            [path, "cannot be trusted: others than its owner can write to it", "hint: ", "chmod"]
-        {
+        for word in [
+            path,
+            "cannot be trusted: users other than its owner can write to it",
+            "hint: ",
+            "chmod",
+        ] {
             assert!(said.stderr.contains(word), "{word}: {}", said.stderr);
         }
         let said = system.hook("pre-install", MINOR_UPGRADE).expect(0);

@@ -117,8 +117,8 @@ fn what_is_not_his_is_refused_by_name_and_nothing_is_registered() {
     let venv = person.make_venv("home/shop/venv");
     let theirs = person.make_venv("theirs/venv");
     let mut attempts = vec![
-        (&venv, "systemd:ssh", "systemd:ssh.service is not a unit of your own manager"),
-        (&venv, "supervisord:web", "supervisord:web is not a unit of your own manager"),
+        (&venv, "systemd:ssh", "systemd:ssh.service is not a unit of your own service manager"),
+        (&venv, "supervisord:web", "supervisord:web is not a unit of your own service manager"),
     ];
     if rustix::process::geteuid().is_root() {
         chown(&theirs, Some(0), Some(0)).unwrap();

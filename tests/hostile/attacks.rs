@@ -63,7 +63,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "startup_code_reads_what_never_comes",
         commands: REBUILD,
-        says: "did not end within",
+        says: "did not finish within",
         runs: &["startup"],
         is_metered: false,
     },
@@ -77,7 +77,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             // Else nobody could look whether he has won.
             "root: kill -KILL $(cat /home/mallory/never.pid)",
         ],
-        says: "does not let itself be looked at",
+        says: "cannot inspect pid",
         runs: &[],
         is_metered: false,
     },
@@ -86,14 +86,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "backend_hangs",
         commands: REBUILD,
-        says: "did not end within",
+        says: "did not finish within",
         runs: &["backend"],
         is_metered: false,
     },
     Attack {
         name: "backend_forks",
         commands: REBUILD,
-        says: "did not end within",
+        says: "did not finish within",
         runs: &["backend"],
         is_metered: false,
     },
@@ -189,7 +189,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "others_can_write_the_configuration",
         commands: &["status", "rebuild prey", "hook pre-invoke"],
-        says: "others than its owner can write to it",
+        says: "users other than its owner can write to it",
         runs: &[],
         is_metered: false,
     },

@@ -196,7 +196,7 @@ fn the_way_back_brings_what_was_written_and_deleted_since() {
     let left = trees.carry(("/srv/new", NEW), ("/srv/venv", OLD), late).left.into_lines();
     assert_eq!(trees.read("/srv/venv/written"), "4");
     assert_eq!(trees.read("/srv/venv/kept"), "newer");
-    assert!(left.len() == 1 && left[0].contains("has a newer one"), "{left:?}");
+    assert!(left.len() == 1 && left[0].contains("has a newer version"), "{left:?}");
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn links_into_the_old_library_lead_into_the_new_one_where_it_has_the_same() {
     assert_eq!(text("static"), Path::new("lib/python3.13/site-packages/app/static"));
     assert_eq!(text("app"), Path::new("/srv/venv/lib/python3.13/site-packages/app"));
     assert_eq!(text("gone"), Path::new("lib/python3.11/site-packages/gone"));
-    let named = ["bin/script names", "gone leads to", "my.pth names"];
+    let named = ["bin/script names", "gone points to", "my.pth names"];
     assert_eq!(notes.len(), named.len(), "{notes:?}");
     assert!(named.iter().all(|name| notes.iter().any(|note| note.contains(name))), "{notes:?}");
     assert_eq!(trees.ahead(Pass::Last), Carried::default());

@@ -142,9 +142,9 @@ impl Processes {
         let (first, others) = self.unreadable.split_first()?;
         let others = match others.len() {
             0 => String::new(),
-            count => format!(" (and so {count} more were left out)"),
+            count => format!(" ({count} more processes skipped)"),
         };
-        Some(format!("pid {first} does not let itself be looked at{others}"))
+        Some(format!("cannot inspect pid {first}{others}"))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Process> {

@@ -17,18 +17,18 @@ impl Process {
     pub(crate) fn stale(&self, interpreter: Option<&Path>) -> Option<String> {
         let images = || self.exe.iter().chain(&self.mapped);
         if let Some(gone) = images().find(|image| image.deleted && is_python(&image.path)) {
-            return Some(format!("{} was replaced since it was started", shown(gone)));
+            return Some(format!("{} was replaced after the process started", shown(gone)));
         }
         let is_aside =
             |image: &&MappedFile| image.path.ancestors().any(|path| venv_of_aside(path).is_some());
         if let Some(aside) = images().find(is_aside) {
-            return Some(format!("it runs out of a previous environment ({})", shown(aside)));
+            return Some(format!("it runs from a previous environment ({})", shown(aside)));
         }
         // `python3` names no version to compare with.
         let now = interpreter.and_then(|path| version(path.file_name()?.as_bytes()))?;
         let other = images().find(|image| base_version(&image.path).is_some_and(|v| v != now))?;
         Some(format!(
-            "it runs on {}, the venv is on python{} now",
+            "it runs on {}, but the venv now uses python{}",
             shown(other),
             String::from_utf8_lossy(now)
         ))
@@ -110,7 +110,7 @@ mod tests {
             ("/opt/v/dj/bin/uwsgi", dynload),
         ] {
             let reason = stale(exe, &[mapped], "/usr/bin/python3.13").unwrap_or_default();
-            assert!(reason.ends_with(" was replaced since it was started"), "{exe}: {reason}");
+            assert!(reason.ends_with(" was replaced after the process started"), "{exe}: {reason}");
             assert!(!reason.contains("(deleted)"), "{reason}");
         }
     }
@@ -119,7 +119,7 @@ mod tests {
     fn another_minor_version_than_the_venvs_is_stale() {
         assert_eq!(
             stale("/usr/bin/python3.11", &[], "/usr/bin/python3.13").unwrap(),
-            "it runs on /usr/bin/python3.11, the venv is on python3.13 now"
+            "it runs on /usr/bin/python3.11, but the venv now uses python3.13"
         );
         let library = "/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0";
         assert!(stale("/usr/bin/uwsgi-core", &[library], "/usr/bin/python3.13").is_some());

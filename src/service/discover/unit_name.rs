@@ -15,7 +15,7 @@ pub(crate) fn service_unit(name: &str) -> Result<String, NameError> {
         .iter()
         .any(|kind| name.strip_suffix(kind).is_some_and(|front| front.ends_with('.')))
     {
-        return Err(NameError::new(name, "is no service: only services can be restarted"));
+        return Err(NameError::new(name, "is not a service: only services can be restarted"));
     }
     let name = if is_service(name) { name.to_string() } else { format!("{name}.service") };
     let stem = name.strip_suffix(".service").unwrap_or_default();
@@ -27,7 +27,7 @@ pub(crate) fn service_unit(name: &str) -> Result<String, NameError> {
         // `-.slice`, and a dash is never needed at the front of a service's name.
         && !stem.starts_with(['-', '@']);
     if !fits {
-        return Err(NameError::new(name, "is no name of a systemd unit"));
+        return Err(NameError::new(name, "is not the name of a systemd unit"));
     }
     if stem.ends_with('@') {
         let problem = "is a template: name one of its instances (NAME@INSTANCE.service)";

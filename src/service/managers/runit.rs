@@ -48,7 +48,7 @@ const TEXT: usize = 400;
 enum RunitError {
     #[error("runit knows no service {0}")]
     UnknownService(String),
-    #[error("sv does not tell how {name} is: {}", file::printable_within(.answer, TEXT))]
+    #[error("sv does not report the state of {name}: {}", file::printable_within(.answer, TEXT))]
     Unintelligible { name: String, answer: String },
     #[error("{name} did not stop within {} s (it is {state})", .limit.as_secs())]
     DoesNotStop { name: String, state: String, limit: Duration },
@@ -87,7 +87,7 @@ impl Manager for Runit {
         if fits {
             Ok(name.to_string())
         } else {
-            Err(NameError::new(name, "is no name of a runit service"))
+            Err(NameError::new(name, "is not the name of a runit service"))
         }
     }
 
@@ -435,7 +435,9 @@ mod tests {
         let error = |name| Runit.condition(&root, name).unwrap_err().to_string();
         assert_eq!(error("api"), "runit knows no service api");
         machine.write("state/web", "run: web: (pid 7) \u{1b}[2J\n");
-        assert!(error("web").starts_with("sv does not tell how web is: run: web: (pid 7) "));
+        assert!(
+            error("web").starts_with("sv does not report the state of web: run: web: (pid 7) ")
+        );
         assert!(!error("web").contains('\u{1b}'));
     }
 
@@ -543,7 +545,7 @@ mod tests {
         }
         for name in ["", "-x", ".x", "..", "a/b", "a b", "a\n", "*", "a\u{202e}b"] {
             let error = Runit.parse(name).unwrap_err().to_string();
-            assert!(error.ends_with("is no name of a runit service"), "{error}");
+            assert!(error.ends_with("is not the name of a runit service"), "{error}");
         }
         assert!(Runit.parse(&"a".repeat(256)).is_err());
     }

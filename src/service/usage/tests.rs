@@ -208,8 +208,8 @@ fn what_needs_a_restart_is_said_once_a_service() {
     assert_eq!(
         reasons,
         [
-            "pid 8 (/opt/v/web/bin/python3 x): it runs on /usr/bin/python3.11, the venv is on python3.13 now",
-            "systemd:web.service (pids 5, 6): /usr/bin/python3.13 was replaced since it was started",
+            "pid 8 (/opt/v/web/bin/python3 x): it runs on /usr/bin/python3.11, but the venv now uses python3.13",
+            "systemd:web.service (pids 5, 6): /usr/bin/python3.13 was replaced after the process started",
         ]
     );
     let web = BTreeSet::from(["systemd:web".parse().unwrap()]);

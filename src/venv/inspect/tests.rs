@@ -309,7 +309,7 @@ fn what_is_no_venv_is_refused_with_the_reason() {
     let system = System::new();
     assert_eq!(system.refused("/srv/none"), "/srv/none: no such directory");
     assert_eq!(system.refused("/srv/app/pyvenv.cfg"), "/srv/app/pyvenv.cfg is not a directory");
-    assert!(system.refused("/usr").starts_with("/usr holds neither a pyvenv.cfg nor"));
+    assert!(system.refused("/usr").starts_with("/usr contains neither a pyvenv.cfg nor"));
     system.link("srv/link", "app");
     assert_eq!(
         system.refused("/srv/link"),

@@ -159,7 +159,7 @@ fn what_is_no_lock_is_told_with_its_line_and_without_its_words() {
     let error = read("Pipfile.lock", "{\n\"default\": []}").unwrap_err().to_string();
     assert!(error.contains("line 2"), "{error}");
     let error = read("Cargo.lock", "").unwrap_err().to_string();
-    assert!(error.contains("no lock is called so"), "{error}");
+    assert!(error.contains("not the name of a lock file"), "{error}");
     assert!(matches!(read("pylock.a.b.toml", ""), Err(LockError::Unknown { .. })));
 }
 
@@ -174,7 +174,7 @@ fn installed_versions_get_the_hashes_of_the_lock_and_stay() {
     let lock = read("requirements.txt", REQUIREMENTS).unwrap();
     let minor = Minor::new(3, 13);
     let mut recipe = installed();
-    assert_eq!(recipe.follow(&lock, false), ["flask 2.9, and 3.0 is locked"]);
+    assert_eq!(recipe.follow(&lock, false), ["flask 2.9 is installed, but 3.0 is locked"]);
     let Exact { hashed, others, unhashed } = recipe.exact(minor);
     assert_eq!(hashed, "numpy==2.1.0 --hash=sha256:11aa --hash=sha256:22bb\n");
     assert_eq!((others.as_str(), unhashed), ("flask==2.9\nother==1\n", Vec::new()));

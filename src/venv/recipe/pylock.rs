@@ -30,7 +30,7 @@ pub(crate) enum RecipeError {
     Damaged(String),
     #[error(transparent)]
     UnsafeText(#[from] UnsafeText),
-    #[error("the recipe does not say where {0} comes from")]
+    #[error("the recipe does not record the origin of {0}")]
     NoSource(Name),
 }
 

@@ -118,23 +118,23 @@ fn the_resolver_is_told_names_and_never_looks_for_what_came_from_elsewhere() {
 #[test]
 fn what_would_forge_a_requirement_is_refused() {
     let index = |name: &str, version: &str| refused(distribution(name, version, Origin::Index));
-    assert!(index("a\n--index-url=https://evil", "1").contains("cannot stand in a requirement"));
-    assert!(index("a", "1\nevil==1").contains("cannot stand in a requirement"));
-    assert!(index("a", "1 ; python_version>'3'").contains("cannot stand in a requirement"));
+    assert!(index("a\n--index-url=https://evil", "1").contains("is not allowed in a requirement"));
+    assert!(index("a", "1\nevil==1").contains("is not allowed in a requirement"));
+    assert!(index("a", "1 ; python_version>'3'").contains("is not allowed in a requirement"));
     let direct = |origin| refused(distribution("a", "1", origin));
-    assert!(direct(vcs("https://x.org/a b", None)).contains("cannot stand in a requirement"));
+    assert!(direct(vcs("https://x.org/a b", None)).contains("is not allowed in a requirement"));
     assert!(
-        direct(archive("https://${TOKEN}@x.org/a.whl")).contains("cannot stand in a requirement")
+        direct(archive("https://${TOKEN}@x.org/a.whl")).contains("is not allowed in a requirement")
     );
     // Neither pip nor uv decodes it: it is written as it is, or not at all.
     assert!(
-        direct(vcs("https://x.org/a", Some("my py"))).contains("cannot stand in a requirement")
+        direct(vcs("https://x.org/a", Some("my py"))).contains("is not allowed in a requirement")
     );
     let mut evil = vcs("https://x.org/a", None);
     if let Origin::Vcs { commit, .. } = &mut evil {
         *commit = "main\n-e /tmp".into();
     }
-    assert!(direct(evil).contains("cannot stand in a requirement"));
+    assert!(direct(evil).contains("is not allowed in a requirement"));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn what_cannot_be_had_again_is_told_and_all_of_it() {
         told.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
             "a cannot be installed again: it has no version",
-            "b cannot be installed again: where it came from cannot be read: EOF"
+            "b cannot be installed again: its origin cannot be read: EOF"
         ]
     );
 }
@@ -156,7 +156,7 @@ fn what_cannot_be_had_again_is_told_and_all_of_it() {
 fn no_credentials_are_told_of_what_cannot_be_had_again() {
     let secret = "https://user:secret@x.org";
     let unfit = refused(distribution("a", "1", archive(&format!("{secret}/a b"))));
-    assert!(unfit.contains("\"https://user:****@x.org/a b\" cannot stand"), "{unfit}");
+    assert!(unfit.contains("\"https://user:****@x.org/a b\" is not allowed"), "{unfit}");
     for json in [
         format!(r#"{{"url": "{secret}", "dir_info": {{}}}}"#),
         format!(r#"{{"url": "https://x.org", "dir_info": "{secret}"}}"#),
@@ -183,9 +183,9 @@ fn a_local_source_that_is_gone_is_told_and_not_looked_for_elsewhere() {
     assert_eq!(
         gone,
         [
-            "plain cannot be installed again: it was installed from /srv/plain, which is gone",
+            "plain cannot be installed again: it was installed from /srv/plain, which no longer exists",
             "whl cannot be installed again: it was installed from \
-             /srv/wheels/whl-1-py3-none-any.whl, which is gone",
+             /srv/wheels/whl-1-py3-none-any.whl, which no longer exists",
         ]
     );
 }

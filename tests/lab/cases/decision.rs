@@ -124,7 +124,7 @@ fn rests(machine: &Machine) -> Result<()> {
     machine
         .must(&format!("{PREPARE}; touch /srv/bare/venv/lib/python3*/site-packages/*.dist-info"))?;
     let said = machine.must("venvguard rebuild bare")?;
-    ensure!(said.contains("was not used: what is installed has changed"), "{said}");
+    ensure!(said.contains("was not used: the installed distributions have changed"), "{said}");
     machine.must(PREPARE)?;
     machine.must_upgrade_python()?;
     let said = machine.must("venvguard rebuild bare")?;

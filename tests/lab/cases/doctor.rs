@@ -29,9 +29,12 @@ const PLANTED: &[(&str, &str)] = &[
         "echo 'DPkg::Post-Invoke { \"test ! -x /usr/lib/needrestart/apt-pinvoke\"; };' >/etc/apt/apt.conf.d/10needrestart",
         "needrestart restarts services before venvguard",
     ),
-    ("chmod 775 /usr/sbin/venvguard", "others than root can change /usr/sbin/venvguard"),
-    ("systemctl disable --quiet --now venvguard-resume.path", "venvguard-resume.path does not run"),
-    ("systemctl mask --quiet --now venvguard-resume.path", "venvguard-resume.path does not run"),
+    ("chmod 775 /usr/sbin/venvguard", "users other than root can change /usr/sbin/venvguard"),
+    (
+        "systemctl disable --quiet --now venvguard-resume.path",
+        "venvguard-resume.path is not active",
+    ),
+    ("systemctl mask --quiet --now venvguard-resume.path", "venvguard-resume.path is not active"),
     (
         "sed -i '/^Package: python3-minimal$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
         "dpkg has not finished with python3-minimal",
@@ -41,10 +44,10 @@ const PLANTED: &[(&str, &str)] = &[
     ("echo [] >/var/lib/venvguard/transaction.json", "transaction.json, line 1: "),
     (
         "mkdir -p /var/lib/venvguard/journal; printf '{' >/var/lib/venvguard/journal/0.json",
-        "0.json, line 1: it ends too early",
+        "0.json, line 1: it is truncated",
     ),
     ("echo 'enigne = \"pip\"' >>/etc/venvguard/config.toml", "did you mean `engine`?"),
-    ("venvguard-faults --die-at 20 rebuild bare", "an interrupted repair of bare is not ended"),
+    ("venvguard-faults --die-at 20 rebuild bare", "an interrupted repair of bare is unfinished"),
     ("venvguard hook trigger", "an upgrade changed Python"),
     (
         "python3 -m venv --without-pip /srv/gone/venv; venvguard register /srv/gone/venv; rm -r /srv/gone",
@@ -53,12 +56,12 @@ const PLANTED: &[(&str, &str)] = &[
     (
         "echo '#!/bin/true' >/root/check; chmod 755 /root/check
          venvguard register /srv/bare/venv --check /root/check; rm /root/check",
-        "the check of bare is not there any more: /root/check",
+        "the check of bare no longer exists: /root/check",
     ),
     (
         "echo 'flask==3.0 --hash=sha256:ab' >/root/lock.txt
          venvguard register /srv/bare/venv --lock /root/lock.txt; rm /root/lock.txt",
-        "the lock file of bare is not there any more: /root/lock.txt",
+        "the lock file of bare no longer exists: /root/lock.txt",
     ),
     (
         "python3 -m venv --without-pip /srv/odd/venv; venvguard register /srv/odd/venv

@@ -155,7 +155,7 @@ fn told_of(machine: &Machine) -> Result<()> {
     ensure!(status["state"] == "restart-needed", "status: {status}");
     for _ in 0..2 {
         let rebuilt = machine.venvguard("rebuild --all")?;
-        let is_named = rebuilt.text.contains("restart this yourself: pid ");
+        let is_named = rebuilt.text.contains("restart this process yourself: pid ");
         ensure!(rebuilt.code == 3 && is_named, "rebuild --all: {rebuilt:?}");
     }
     machine.must("kill $(cat /root/by-hand)")?;

@@ -98,7 +98,7 @@ const TRICKS: [(&str, &str, &str); 8] = [
         "unit",
         "venvguard register ~/venv --service user:precious
          sed -i s/\\\"user\\\"/\\\"systemd\\\"/ $STATE/registry.json",
-        "user unit: error: unit: it is refused: systemd:precious.service is not a unit of your own manager",
+        "user unit: error: unit: it is refused: systemd:precious.service is not a unit of your own service manager",
     ),
     (
         "command",

@@ -36,7 +36,7 @@ const PLACES: [Place; 13] = {
     [
         place("system", Rebuilt),
         place("outer", Rebuilt),
-        place("nested", Refused("which is registered already")),
+        place("nested", Refused("already registered")),
         place("link", Rebuilt),
         place("mount", Pinned("is a mount point: another tree cannot take its place")),
         place("spaces", Rebuilt),

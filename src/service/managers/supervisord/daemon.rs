@@ -47,7 +47,7 @@ pub(super) enum SupervisordError {
     Absent { socket: PathBuf, source: io::Error },
     #[error("the supervisord at {} cannot be trusted: {reason}", .socket.display())]
     NotTrusted { socket: PathBuf, reason: String },
-    #[error("the supervisord at {} cannot be asked: {source}", .socket.display())]
+    #[error("cannot query the supervisord at {}: {source}", .socket.display())]
     Http { socket: PathBuf, source: HttpError },
     #[error("the supervisord at {} does not understand {method}", .socket.display())]
     Malformed { socket: PathBuf, method: &'static str },
@@ -325,7 +325,7 @@ pub(super) fn program_name(group: &str, name: &str) -> Result<String, NameError>
     if full.len() <= LONGEST_NAME && fits(group) && fits(name) {
         Ok(full)
     } else {
-        let problem = "is no name of a supervisord program (PROGRAM or GROUP:PROGRAM)";
+        let problem = "is not the name of a supervisord program (PROGRAM or GROUP:PROGRAM)";
         Err(NameError::new(full, problem))
     }
 }

@@ -17,11 +17,11 @@ const HEAD_LIMIT: usize = 16 << 10;
 pub(crate) enum HttpError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("it wants a user name and a password that its configuration does not tell")]
+    #[error("it requires a user name and a password, which its configuration does not contain")]
     Unauthorized,
     #[error("it answered with HTTP status {0}")]
     Status(u16),
-    #[error("its answer is no HTTP")]
+    #[error("its answer is not HTTP")]
     Malformed,
     #[error("its answer is larger than {LIMIT} bytes")]
     TooLarge,
@@ -181,14 +181,14 @@ mod tests {
             ("HTTP/1.1 401 Unauthorized\r\n\r\n", "user name"),
             ("HTTP/1.1 500 Oops\r\n\r\n", "status 500"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "unexpected end"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "no HTTP"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "not HTTP"),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
-                "no HTTP",
+                "not HTTP",
             ),
             (&format!("HTTP/1.1 200 OK\r\nContent-Length: {large}\r\n\r\n"), "larger"),
-            ("SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
-            (&"a".repeat(HEAD_LIMIT * 2), "no HTTP"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "not HTTP"),
+            (&"a".repeat(HEAD_LIMIT * 2), "not HTTP"),
         ] {
             let error = read(text, 4096).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");

@@ -276,7 +276,7 @@ mod tests {
             (
                 "app@3-10.0.0.1:80-10.0.0.2:4711.service",
                 "LoadState=loaded\nTriggeredBy=app.socket\nAccept=yes\n",
-                "it serves one connection of app.socket",
+                "it serves a single connection of app.socket",
             ),
         ] {
             let (dir, root) = machine(&format!("{shown}{running}"));
@@ -452,6 +452,6 @@ mod tests {
     fn a_machine_without_systemd_is_a_clear_error() {
         let dir = tempfile::tempdir().unwrap();
         let error = condition(&Root::new(dir.path()), "web.service").unwrap_err();
-        assert_eq!(error.to_string(), "systemd does not run this machine");
+        assert_eq!(error.to_string(), "systemd is not running on this machine");
     }
 }

@@ -15,7 +15,7 @@ pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SystemdError {
-    #[error("systemd does not run this machine")]
+    #[error("systemd is not running on this machine")]
     NoSystemd,
     #[error("systemd cannot {verb} {unit}: the unit is {state}")]
     NotLoaded { verb: &'static str, unit: String, state: String },

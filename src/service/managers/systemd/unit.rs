@@ -137,12 +137,12 @@ impl Unit {
             (load, _) if is_gone => format!("its unit is {}", printable(load)),
             (_, Some(refusal)) => format!("its unit has {refusal}=yes"),
             _ if !connection.is_empty() => {
-                format!("it serves one connection of {}", printable(connection))
+                format!("it serves a single connection of {}", printable(connection))
             }
             _ if self.has_ended() => "it has ended".to_string(),
             _ if self.is_oneshot() && !self.is_active() => {
                 let is_over = matches!(self.get("ActiveState"), "inactive" | "failed");
-                let word = if is_over { "that has ended" } else { "at work" };
+                let word = if is_over { "that has ended" } else { "that is running" };
                 format!("it is a oneshot {word}")
             }
             _ => return None,
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_oneshot_that_failed_is_not_brought_back() {
         let at_work = shown("LoadState=loaded\nActiveState=activating\nType=oneshot\n");
-        assert_eq!(at_work.left_alone.as_deref(), Some("it is a oneshot at work"));
+        assert_eq!(at_work.left_alone.as_deref(), Some("it is a oneshot that is running"));
         let failed =
             shown("LoadState=loaded\nActiveState=failed\nType=oneshot\nResult=exit-code\n");
         assert!(!failed.is_brought_back() && !failed.failed, "{failed:?}");
