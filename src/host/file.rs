@@ -167,7 +167,8 @@ pub(super) fn at_most(limit: u64) -> u64 {
     if weakened(Weakness::ReadWithoutEnd) { u64::MAX } else { limit }
 }
 
-/// Replaces `path` by `bytes`: temporary file in the same directory, sync, rename, sync the directory.
+/// Replaces `path` by `bytes`: temporary file in the same directory, sync, rename, sync the
+/// directory.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let mut name = std::ffi::OsString::from(".");

@@ -1,4 +1,4 @@
-//! The user files and the changed files of a tree, for people to read.
+//! The user files and the modified files of a tree, for display.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Reading an archive of the owner's, so that it can be kept.
+//! Reading an archive of the owner, to keep a copy of it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,8 +15,8 @@ use crate::host::path_text::PathText;
 use crate::host::user::User;
 use crate::host::{Root, confine, hexadecimal};
 
-/// What `statfs(2)` calls `/proc` and `/sys`: their files have no end, and each reader sees
-/// something else in them.
+/// The types of `/proc` and `/sys` in `statfs(2)`: their files have no defined length, and each
+/// reader may see different content.
 const PROC: i64 = 0x9fa0;
 const SYS: i64 = 0x6265_6572;
 
@@ -25,7 +25,7 @@ const SYS: i64 = 0x6265_6572;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Digest {
     pub(crate) path: PathText,
-    /// A longer one is refused.
+    /// The longest archive that is accepted.
     pub(crate) limit: u64,
 }
 
@@ -68,8 +68,8 @@ impl Send {
     }
 }
 
-/// Lets the owner send an archive, and writes it to a file. The file itself is not handed to a
-/// process of the owner's, who could go on writing to it.
+/// Lets the owner send an archive, and writes it to a file. The owner's process does not get the
+/// file itself, because it could continue to write to it.
 pub(crate) fn send(
     root: &Root,
     owner: &User,
@@ -88,7 +88,7 @@ pub(crate) fn send(
         .map_err(io::Error::other)
 }
 
-/// A regular file that says how long it is.
+/// Opens a regular file and returns its length.
 fn open(path: &Path, limit: u64) -> io::Result<(File, u64)> {
     let file = file::open_untrusted(path).map_err(io::Error::other)?;
     let kind = rustix::fs::fstatfs(&file)?.f_type;
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_archive_is_read_and_nothing_else() {
+    fn only_an_archive_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::new("/");
         let path = directory.path().join("a-1-py3-none-any.whl");

@@ -1,10 +1,11 @@
-//! Carries a tree's user files over to the tree that takes its place.
+//! Carries a tree's user files over to the tree that replaces it.
 //!
-//! A rebuild does it in passes. The first two fill the new tree while the services still run and
-//! write; the last one runs when they are stopped, and brings over what changed since, deletions
+//! A rebuild does this in passes. The first two fill the new tree while the services still run and
+//! write; the last one runs after they are stopped, and carries all later changes, deletions
 //! included. A rollback is one such pass in the other direction.
 //!
-//! A pass never overwrites or deletes what no earlier pass put there: a [`Manifest`] names that.
+//! A pass overwrites and deletes only files that an earlier pass carried: a [`Manifest`] lists
+//! them.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -24,13 +25,13 @@ use crate::host::{Dir, FileIdentity, Root};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Layout};
 
-/// What is carried from where to where.
+/// The source and the target of a pass.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Carry {
-    /// The tree as it lies now.
+    /// The tree at its current path.
     pub(crate) from: Layout,
-    /// The other tree, whose `lib/pythonX.Y` is the one of `minor`.
+    /// The other tree, whose `lib/pythonX.Y` belongs to `minor`.
     pub(crate) to: PathText,
     pub(crate) minor: Minor,
     /// The path that both trees have when they are in place.
@@ -42,27 +43,27 @@ pub(crate) struct Carry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Pass {
-    /// What installers need before they run: what lies below these paths, relative to the tree.
+    /// Files that installers need before they run: those below these paths, relative to the tree.
     First(Vec<PathText>),
-    /// All of it.
+    /// All user files.
     All,
-    /// What changed since the first pass. The other tree is about to take this one's place.
+    /// Changes since the first pass. The other tree is about to replace this one.
     Last,
-    /// The same in the other direction: the older tree is about to come back. Of a tree that is
-    /// `partial`, what installers left unfinished does not come with it.
+    /// The same in the other direction: the older tree is about to return. From a `partial` tree,
+    /// the unfinished files of installers are not carried.
     Back { partial: bool },
-    /// What was written meanwhile into the tree that has left its place. What is in place by now
-    /// may be newer: nothing is deleted there, and no newer file is overwritten.
+    /// Files written during the swap into the tree that was swapped out. The files now in place
+    /// may be newer: none is deleted, and no newer one is overwritten.
     Late { partial: bool },
 }
 
-/// What came of it.
+/// The result of a pass.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Carried {
-    /// What is in the first tree alone.
+    /// Files that only the first tree has.
     pub(crate) left: Lines,
-    /// What a person should know.
+    /// Notes for the user.
     pub(crate) notes: Lines,
 }
 
@@ -74,11 +75,11 @@ impl Task for Carry {
         let from = Dir::open(&root.at(self.from.path()))?;
         let to = Dir::open(&root.at(&self.to.0))?;
         if self.is_ahead() {
-            // A page that a program has mapped and not yet written has no new time: on the disk,
-            // the next store gives it one.
+            // A mapped page that a program has modified but that is not yet on disk has no new
+            // time: after this sync, the next store sets one.
             rustix::fs::syncfs(from.descriptor())?;
         }
-        // What changes from now on may not be in this pass's copies.
+        // Later changes may be missing from the copies of this pass.
         let begun = Manifest::now(&to)?;
         let known = self.known(&from, &to);
         let since = known.as_ref().map(|known| known.since);
@@ -99,7 +100,7 @@ impl Task for Carry {
         let here = now.translated(|path| self.origin(path));
         now.write(&to, &from)?;
         if !self.is_ahead() {
-            // Whichever of the two trees is put aside keeps the list for the way back.
+            // Both trees keep the list: whichever is put aside needs it for the way back.
             here.write(&from, &to)?;
             from.sync()?;
             to.sync()?;
@@ -109,7 +110,7 @@ impl Task for Carry {
 }
 
 impl Carry {
-    /// Whether the services still run: what is copied now is copied again when it changes.
+    /// Whether the services still run: files copied now are copied again when they change.
     fn is_ahead(&self) -> bool {
         matches!(self.pass, Pass::First(_) | Pass::All)
     }
@@ -118,7 +119,8 @@ impl Carry {
         matches!(self.pass, Pass::Back { .. } | Pass::Late { .. })
     }
 
-    /// What earlier passes carried, in either direction, by its paths in the other tree.
+    /// The files that earlier passes carried, in either direction, by their paths in the other
+    /// tree.
     fn known(&self, from: &Dir, to: &Dir) -> Option<Manifest> {
         Manifest::read(to, from).or_else(|| {
             let here = Manifest::read(from, to)?;
@@ -130,7 +132,7 @@ impl Carry {
         corresponding(path, self.from.site, self.minor)
     }
 
-    /// Where a path of the other tree is in this one.
+    /// The path in this tree that corresponds to a path in the other one.
     fn origin(&self, path: &Path) -> PathBuf {
         corresponding(path, self.minor, self.from.site)
     }
@@ -142,9 +144,9 @@ struct Work<'a> {
     from: &'a Dir,
     to: &'a Dir,
     deadline: Deadline,
-    /// A file that did not change since then is as an earlier pass copied it.
+    /// A file that has not changed since then is the same as its copy from an earlier pass.
     since: Option<i64>,
-    /// What earlier passes put into the other tree, by its paths there.
+    /// The files that earlier passes put into the other tree, by their paths there.
     known: Manifest,
     /// The same after this pass.
     now: Manifest,
@@ -177,7 +179,7 @@ impl Work<'_> {
                 ForeignKind::Closed => {
                     self.left(&one.path, &io::ErrorKind::PermissionDenied.into());
                 }
-                // A socket or a FIFO is its service's, which makes it again.
+                // A socket or a FIFO belongs to its service, which creates it again.
                 ForeignKind::Other => {}
             }
         }
@@ -197,10 +199,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Deletes in the other tree what an earlier pass put there and is not in this one any more,
-    /// or is something else.
+    /// Deletes from the other tree whatever an earlier pass put there that is gone from this tree
+    /// or has become something else.
     fn delete_what_is_gone(&mut self) -> io::Result<()> {
-        // What lies in a directory comes before it.
+        // The contents of a directory come before it.
         for path in self.known.user.iter().rev() {
             let (Ok(there), parent) = (stat(self.to, path), path.parent()) else { continue };
             let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
@@ -213,7 +215,7 @@ impl Work<'_> {
             let dir = self.to.below(parent.unwrap_or(Path::new("")))?;
             make_writable(&dir)?;
             if is_directory(&there) {
-                // Something that no pass put there may be in it.
+                // It may contain files that no pass put there.
                 let _ = dir.remove_dir(name);
             } else {
                 dir.unlink(name)?;
@@ -237,7 +239,7 @@ impl Work<'_> {
 
     fn file(&mut self, copier: &mut Copier, path: &Path) {
         let target = self.task.target(path);
-        // Such a copy is of no use beside the file that it is a copy of.
+        // Such a copy is of no use beside its original.
         if self.task.is_back() && is_kept_beside(path) {
             return;
         }
@@ -276,7 +278,7 @@ impl Work<'_> {
         }
     }
 
-    /// Whether two entries look the same without being read.
+    /// Whether two entries look the same by their metadata.
     fn is_same(
         &self,
         path: &Path,
@@ -299,8 +301,8 @@ impl Work<'_> {
             && here.st_mode == there.st_mode
     }
 
-    /// What a link contains that leads into the library of the old minor version, by way of the
-    /// new one, where that is there.
+    /// The target of a link into the library of the old minor version, translated to the library of
+    /// the new one, if that target exists.
     fn link_text(&self, path: &Path, here: &Stat) -> Option<PathBuf> {
         if !FileType::from_raw_mode(here.st_mode).is_symlink() {
             return None;
@@ -321,8 +323,8 @@ impl Work<'_> {
         Some(replaced.collect())
     }
 
-    /// Reports user files that name the library or the interpreter of the old minor version: what
-    /// they mean is for their author to say.
+    /// Reports user files that name the library or the interpreter of the old minor version: only
+    /// their author knows how to change them.
     fn note_old_paths(&mut self, path: &Path, here: &Stat) {
         const READ: u64 = 64 << 10;
         let old = self.task.from.site.program();
@@ -352,8 +354,8 @@ impl Work<'_> {
         }
     }
 
-    /// Copies what was changed after it was installed over what the other tree has in its place,
-    /// where that is what it was changed from. Otherwise the copy is kept beside.
+    /// Copies files that were modified after installation over their counterparts in the other
+    /// tree, if those are the unmodified originals. Otherwise the copy is kept beside.
     fn modified(&mut self, copier: &mut Copier, distributions: &[venv::Distribution]) {
         // The first pass does not look at installed files.
         let since = self.since.filter(|_| !self.task.is_ahead() || !self.known.modified.is_empty());
@@ -381,8 +383,8 @@ impl Work<'_> {
         }
     }
 
-    /// Whether a file describes a distribution that the other tree has in another version. A copy
-    /// of it there would be taken for one that is installed.
+    /// Whether a file describes a distribution that the other tree has in another version. With a
+    /// copy of it there, that distribution would seem to be installed.
     fn describes_what_is_gone(&self, target: &Path) -> bool {
         let mut parents = target.ancestors().skip(1);
         let info = parents.find(|path| {
@@ -420,7 +422,7 @@ impl Work<'_> {
         }
     }
 
-    /// Gives directories their rights and times: what is put into one afterwards changes it again.
+    /// Gives directories their permissions and times, last, because adding files changes the times.
     fn settle<'b>(&mut self, directories: impl DoubleEndedIterator<Item = &'b Path>) {
         let both = |path: &Path| {
             Ok::<_, io::Error>((self.from.below(path)?, self.to.below(&self.task.target(path))?))
@@ -431,7 +433,7 @@ impl Work<'_> {
                 failed.push((path, error));
             }
         }
-        // Who may enter the venv and write there is its owner's to say.
+        // The owner decides who may enter the venv and write there.
         let library = Path::new("lib").join(self.task.from.site.program());
         let frame =
             [PathBuf::new(), "bin".into(), "lib".into(), library.join("site-packages"), library];
@@ -464,7 +466,7 @@ impl Work<'_> {
     }
 }
 
-/// What is added to the name of a changed file that is kept beside another version of it.
+/// The suffix of a modified file that is kept beside another version of it.
 const BESIDE: &str = ".venvguard-modified";
 
 fn is_kept_beside(path: &Path) -> bool {
@@ -472,13 +474,13 @@ fn is_kept_beside(path: &Path) -> bool {
     name.trim_end_matches('+').ends_with(BESIDE)
 }
 
-/// Whether installers write there: what an unfinished build left is no user file.
+/// Whether installers write there: the remains of an unfinished build are not user files.
 pub(super) fn is_installers(path: &Path) -> bool {
     let first = path.iter().next().unwrap_or_default();
     ["bin", "include", "lib", "lib64", "share"].iter().any(|name| first == *name)
 }
 
-/// Whether there is nothing at a path, or a directory above it was replaced by something else.
+/// Whether a path does not exist, or a directory above it was replaced by something else.
 fn is_gone(error: &io::Error) -> bool {
     let gone = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
     Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))

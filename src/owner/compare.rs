@@ -1,7 +1,7 @@
-//! What is in one of two trees alone: asked before a tree that was in place is removed.
+//! Finds what only one of two trees contains, before a tree that was in place is removed.
 //!
-//! The other tree is in place by then. Of the lists that a pass has left in both, the one in the
-//! tree that is aside is enough.
+//! The other tree is in place by then. A pass leaves a list in both trees; the one in the tree
+//! that is aside is enough.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,7 +19,7 @@ use crate::host::{Dir, FileIdentity, Root};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Layout};
 
-/// Asks what a tree has that another one has not, or has as it was earlier.
+/// Finds what a tree has that another one lacks, or has in an older state.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Compare {
@@ -27,13 +27,13 @@ pub(crate) struct Compare {
     pub(crate) other: PathText,
     /// The minor version of the other one.
     pub(crate) minor: Minor,
-    /// The tree is half built: what installers left unfinished does not count.
+    /// Whether the tree is half built: unfinished files of installers do not count.
     pub(crate) partial: bool,
 }
 
 impl Task for Compare {
     const NAME: &'static str = "compare";
-    /// What is in the tree alone.
+    /// What only this tree contains.
     type Answer = Lines;
 
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Lines> {
@@ -44,7 +44,7 @@ impl Task for Compare {
         let is_listed = aside.is_some();
         let known = aside.or_else(|| Manifest::read(&other, &tree));
         let since = known.map(|known| known.since);
-        // A tree that is half built may have none.
+        // A half-built tree may have none.
         let site = root.at(self.tree.site_packages());
         let distributions = venv::distributions(&site).unwrap_or_default();
         let is_new = |path: &Path| {
@@ -89,7 +89,7 @@ impl Task for Compare {
 }
 
 impl Compare {
-    /// The distributions that somebody installed by hand since the other tree was built.
+    /// The distributions that were installed by hand since the other tree was built.
     fn installed_since(
         &self,
         root: &Root,

@@ -1,7 +1,7 @@
-//! Copying one entry of a tree into another tree, with all that belongs to it.
+//! Copying one entry of a tree into another tree, with all its metadata.
 //!
-//! Both trees are walked by descriptor and no link in them is followed. A venv of root's may hold
-//! directories of somebody else, who rearranges them meanwhile.
+//! Both trees are walked by descriptor and no link in them is followed. A venv of root may contain
+//! directories of another user, who can rearrange them during the copy.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,18 +15,18 @@ use rustix::fs::{
 
 use crate::host::{Dir, xattr};
 
-/// The name of an entry until it is whole.
+/// The name of an entry until it is complete.
 const TEMPORARY: &str = ".venvguard-new";
 
 /// Copies entries of one tree to another one.
 pub(super) struct Copier<'a> {
     from: &'a Dir,
     to: &'a Dir,
-    /// Each file reaches the disk before the next one is copied.
+    /// Whether each file is synced before the next one is copied.
     durable: bool,
-    /// Where the first name of a file with several names was copied to, by device and inode.
+    /// The target of the first name of a file with several names, by device and inode.
     copied: HashMap<(u64, u64), PathBuf>,
-    /// The directories of the last entry: most have neighbours.
+    /// The directories of the last entry, kept open because the next one is often beside it.
     last: Option<(PathBuf, Dir, Dir)>,
 }
 
@@ -35,8 +35,8 @@ impl<'a> Copier<'a> {
         Self { from, to, durable, copied: HashMap::new(), last: None }
     }
 
-    /// Copies the file or link at `path` to `target`, instead of what has that name if it may be
-    /// `over` it. `text` is what a link contains in the other tree.
+    /// Copies the file or link at `path` to `target`; `over` allows it to replace an existing
+    /// entry. `text` is the target that a link gets in the other tree.
     pub(super) fn copy(
         &mut self,
         path: &Path,
@@ -72,7 +72,7 @@ impl<'a> Copier<'a> {
         if self.durable { to.sync() } else { Ok(()) }
     }
 
-    /// Makes a directory, and those above it, with the rights of those that they correspond to.
+    /// Creates a directory and those above it, with the permissions of their counterparts.
     pub(super) fn make(&mut self, path: &Path, target: &Path) -> io::Result<()> {
         self.last = None;
         enter(self.from, self.to, path, target).map(drop)
@@ -95,7 +95,7 @@ fn name(path: &Path) -> io::Result<&Path> {
     path.file_name().map(Path::new).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Opens two directories that correspond, name by name; those that are missing are made.
+/// Opens two corresponding directories, name by name, creating those that are missing.
 fn enter(from: &Dir, to: &Dir, path: &Path, target: &Path) -> io::Result<(Dir, Dir)> {
     let mut here = (from.dir_itself()?, to.dir_itself()?);
     for (old, new) in path.iter().zip(target.iter()) {
@@ -111,19 +111,19 @@ fn enter(from: &Dir, to: &Dir, path: &Path, target: &Path) -> io::Result<(Dir, D
     Ok(here)
 }
 
-/// Makes a directory that can be written to now, whatever its model allows.
+/// Creates a directory that is writable for now, whatever the mode of its model.
 fn make_like(model: &Dir, parent: &Dir, name: &Path) -> io::Result<Dir> {
     let mode = model.own_stat()?.st_mode & 0o777;
     rustix::fs::mkdirat(parent.descriptor(), name, Mode::from_raw_mode(0o700))?;
     let new = parent.dir(name)?;
-    // A bit that the directory inherited stays.
+    // Keep a bit that the directory inherited.
     let inherited = new.own_stat()?.st_mode & 0o2000;
     rustix::fs::fchmod(new.descriptor(), Mode::from_raw_mode(mode | inherited | 0o700))?;
     Ok(new)
 }
 
-/// Lets its owner write to a directory that an earlier pass has given its final rights. It gets
-/// them again when the pass ends.
+/// Lets its owner write to a directory that already has its final permissions from an earlier
+/// pass. It gets them again at the end of this pass.
 pub(super) fn make_writable(dir: &Dir) -> io::Result<()> {
     let stat = dir.own_stat()?;
     if stat.st_mode & 0o300 == 0o300 || stat.st_uid != rustix::process::geteuid().as_raw() {
@@ -133,12 +133,13 @@ pub(super) fn make_writable(dir: &Dir) -> io::Result<()> {
     Ok(rustix::fs::fchmod(dir.descriptor(), mode)?)
 }
 
-/// Gives a directory the rights, attributes and time of the one that it corresponds to.
+/// Gives a directory the permissions, attributes and time of its counterpart.
 pub(super) fn settle(model: &Dir, made: &Dir, with_time: bool) -> io::Result<()> {
     let (stat, found) = (model.own_stat()?, made.own_stat()?);
     give(made.descriptor(), &stat, &found)?;
     xattr::copy(model.descriptor(), made.descriptor())?;
-    // Setting what is set already would cost a group that its owner is no member of its bit.
+    // Setting an unchanged mode would clear the set-group-ID bit of a directory whose group its
+    // owner is not a member of.
     if (stat.st_mode ^ made.own_stat()?.st_mode) & 0o7777 != 0 {
         rustix::fs::fchmod(made.descriptor(), Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     }
@@ -189,7 +190,7 @@ fn copy_one(
 
 fn fill(old: &File, new: &File, stat: &Stat, durable: bool) -> io::Result<()> {
     copy_content(old, new, u64::try_from(stat.st_size).unwrap_or(0))?;
-    // Both before the mode: it may forbid the one, and the other takes some of it away.
+    // Both before the mode: the mode may forbid one of them, and the other clears some of its bits.
     xattr::copy(old, new)?;
     give(new, stat, &rustix::fs::fstat(new)?)?;
     rustix::fs::fchmod(new, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
@@ -204,7 +205,8 @@ fn give(made: impl AsFd, stat: &Stat, found: &Stat) -> io::Result<()> {
         return Ok(());
     }
     match rustix::fs::fchown(made, uid, gid) {
-        // Its owner is no member of that group: it matters where the group may do more than others.
+        // Its owner is not a member of that group, which matters only if the group may do more than
+        // others.
         Err(rustix::io::Errno::PERM) if !group_matters(stat) => Ok(()),
         Err(rustix::io::Errno::PERM) => {
             Err(io::Error::other(format!("its owner is not a member of its group {}", stat.st_gid)))
@@ -213,7 +215,7 @@ fn give(made: impl AsFd, stat: &Stat, found: &Stat) -> io::Result<()> {
     }
 }
 
-/// Whose the copy has to become, if it is not. An ordinary user's copies are theirs.
+/// The owner and group that the copy still needs. An ordinary user's copies belong to them.
 fn wanted(stat: &Stat, made: &Stat) -> (Option<Uid>, Option<Gid>) {
     let may_give = rustix::process::geteuid().is_root() && made.st_uid != stat.st_uid;
     let uid = may_give.then(|| Uid::from_raw(stat.st_uid));
@@ -221,7 +223,7 @@ fn wanted(stat: &Stat, made: &Stat) -> (Option<Uid>, Option<Gid>) {
     (uid, gid)
 }
 
-/// Whether the members of its group may do more with a file than everybody.
+/// Whether the members of its group may do more with a file than everybody else.
 pub(super) fn group_matters(stat: &Stat) -> bool {
     let (group, others) = ((stat.st_mode >> 3) & 0o7, stat.st_mode & 0o7);
     group & !others != 0
@@ -237,8 +239,9 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// What is a hole stays one. The standard library copies by reference where the file system
-/// can. A file that grows meanwhile is copied as long as it was: its program goes on writing.
+/// Copies the content; holes stay holes. The standard library copies by reference where the file
+/// system can. A file that grows during the copy gets its initial length: its program keeps
+/// writing.
 fn copy_content(mut from: &File, mut to: &File, size: u64) -> io::Result<()> {
     let mut end = 0;
     loop {

@@ -2,7 +2,7 @@
 //! refreshed.
 //!
 //! Each is replaced by a rename, so that `bin/python` works at every instant and a running process
-//! keeps the file that it has.
+//! keeps its file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,8 +20,8 @@ use crate::python::{Minor, Version, path_of};
 
 const CFG_LIMIT: u64 = 64 << 10;
 
-/// Lets links in `bin` lead elsewhere. One that leads neither where it did nor where it shall is
-/// somebody's own, and stays.
+/// Changes the targets of links in `bin`. A link with neither the old nor the new target was
+/// made by the user, and stays.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Relink {
@@ -29,7 +29,7 @@ pub(crate) struct Relink {
     pub(crate) names: Vec<RelinkedName>,
 }
 
-/// A link and what it contains, now and afterwards.
+/// A link with its old and its new target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RelinkedName {
@@ -40,7 +40,7 @@ pub(crate) struct RelinkedName {
 
 impl Task for Relink {
     const NAME: &'static str = "relink";
-    /// How many links lead where they shall.
+    /// How many links have the new target.
     type Answer = usize;
 
     fn perform(&self, root: &Root, _: Deadline) -> io::Result<usize> {
@@ -64,7 +64,7 @@ impl Task for Relink {
             rustix::fs::symlinkat(&to.0, bin.descriptor(), &temporary)?;
             let made = bin.stat(&temporary)?;
             if (made.st_uid, made.st_gid) != (stat.st_uid, stat.st_gid) {
-                // Only root can; for others it does not matter whose a link is.
+                // Only root can; for others the owner of a link does not matter.
                 let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
                 let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
                 let _ =
@@ -79,8 +79,8 @@ impl Task for Relink {
     }
 }
 
-/// Replaces copies of an interpreter by the one that is installed now, then the version in
-/// `pyvenv.cfg`.
+/// Replaces copies of an interpreter with the one that is installed now, then updates the version
+/// in `pyvenv.cfg`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Refresh {
@@ -119,7 +119,7 @@ impl Task for Refresh {
     }
 }
 
-/// A directory of the tree that is this process's own: nobody else rearranges it.
+/// Opens a directory of the tree that belongs to this process's user: nobody else changes it.
 fn own_dir(top: &Dir, name: &str) -> io::Result<Dir> {
     let dir = top.dir(name)?;
     if dir.own_stat()?.st_uid == top.own_stat()?.st_uid {
@@ -129,7 +129,7 @@ fn own_dir(top: &Dir, name: &str) -> io::Result<Dir> {
     Err(io::Error::other(format!("{path} does not belong to the venv's owner")))
 }
 
-/// Puts a new file of the same owner and mode in the place of another one.
+/// Replaces a file with a new one of the same owner and mode.
 fn replace(
     dir: &Dir,
     name: &Path,
@@ -146,7 +146,7 @@ fn replace(
     let created = rustix::fs::fstat(&file)?;
     if (created.st_uid, created.st_gid) != (stat.st_uid, stat.st_gid) {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        // Only root can; the owner's own process makes files of theirs.
+        // Only root can; the files of the owner's own process belong to them anyway.
         let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o777))?;

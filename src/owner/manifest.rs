@@ -1,5 +1,5 @@
-//! Which files of a tree its counterpart holds as well: what a later pass may delete here when it
-//! is gone there, and what it may overwrite. It counts for that counterpart alone.
+//! Lists the files of a tree that its counterpart contains as well: a later pass may delete them
+//! here when they are gone there, and may overwrite them. It is valid only for that counterpart.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,18 +15,18 @@ use crate::venv::CARRIED;
 
 const SCHEMA: u64 = 1;
 
-/// Two million paths of some thirty bytes, as in `FILES_LIMIT` of the user files.
+/// Two million paths of about thirty bytes, as in `FILES_LIMIT` of the user files.
 const LIMIT: u64 = 256 << 20;
 
 /// Paths are relative to the tree in which the manifest lies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// A file whose inode has not changed since then (in nanoseconds) is as its counterpart is.
-    /// It is a time of the file system's own clock.
+    /// A file whose inode has not changed since then equals its counterpart. In nanoseconds, by the
+    /// file system's own clock.
     pub(super) since: i64,
     /// User files and directories.
     pub(super) user: BTreeSet<PathBuf>,
-    /// Files that an installer wrote and somebody changed, at their own place.
+    /// Files that an installer wrote and a user modified, at their own path.
     pub(super) modified: BTreeSet<PathBuf>,
     /// Such files that are kept beside another version, by the name of the copy.
     pub(super) beside: BTreeSet<PathBuf>,
@@ -36,7 +36,7 @@ pub(super) struct Manifest {
 #[serde(deny_unknown_fields)]
 struct Stored {
     schema_version: u64,
-    /// Which directory the counterpart is.
+    /// The identity of the counterpart.
     other: tree::Identity,
     since: i64,
     user: Vec<PathText>,
@@ -51,8 +51,8 @@ impl Stored {
 }
 
 impl Manifest {
-    /// The one that lies in a tree and is about this counterpart. One that cannot be read, or that
-    /// a newer venvguard wrote, is none: then nothing is deleted, which is no loss to report.
+    /// Reads the manifest in a tree if it is for this counterpart. One that cannot be read, or that
+    /// a newer venvguard wrote, is ignored: then nothing is deleted, so no report is needed.
     pub(super) fn read(tree: &Dir, other: &Dir) -> Option<Self> {
         let stored = Stored::read(&tree.read(CARRIED, LIMIT).ok()?)?;
         let counts = stored.other == identity(other).ok()?;
@@ -65,14 +65,14 @@ impl Manifest {
         })
     }
 
-    /// What the file system's clock says now.
+    /// The current time by the file system's clock.
     pub(super) fn now(tree: &Dir) -> io::Result<i64> {
         let (_, since) = create(tree)?;
         tree.unlink(&temporary())?;
         Ok(since)
     }
 
-    /// The same, as the counterpart would say it: `path` translates.
+    /// The same manifest from the counterpart's point of view; `path` translates the paths.
     pub(super) fn translated(&self, path: impl Fn(&Path) -> PathBuf) -> Self {
         let all = |paths: &BTreeSet<PathBuf>| paths.iter().map(|one| path(one)).collect();
         let (user, modified) = (all(&self.user), all(&self.modified));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_counts_for_its_counterpart_and_a_newer_one_is_not_obeyed() {
+    fn a_manifest_is_valid_for_its_counterpart_and_a_newer_one_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         let [tree, other, third] = ["tree", "other", "third"].map(|name| {

@@ -1,4 +1,4 @@
-//! What a tree takes on the disk, and whether a process of its owner can carry what is in it.
+//! The disk usage of a tree, and whether a process of its owner can carry its files.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,7 +16,7 @@ use crate::host::file::printable;
 use crate::host::{Dir, Root};
 use crate::venv::{self, ForeignKind, Layout};
 
-/// Asks for it.
+/// Measures a tree.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Measure {
@@ -26,9 +26,9 @@ pub(crate) struct Measure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Measured {
-    /// On the disk. A file of several names counts for each.
+    /// The size on disk. A file with several names counts once for each.
     pub(crate) bytes: u64,
-    /// User files that only another user could carry: a copy would be of no use to them.
+    /// User files that only another user could carry: a copy would be of no use to that user.
     pub(crate) others: Lines,
 }
 
@@ -59,14 +59,14 @@ impl Task for Measure {
     }
 }
 
-/// Who this process is, and which groups its files can get.
+/// The user of this process, and the groups that its files can get.
 struct Own {
     uid: u32,
     groups: BTreeSet<u32>,
 }
 
 impl Own {
-    /// A directory made in the venv's own one may inherit its group.
+    /// A directory created in the venv may inherit the venv's group.
     fn of(top: &Stat) -> io::Result<Self> {
         let mut groups: BTreeSet<u32> =
             rustix::process::getgroups()?.into_iter().map(rustix::process::Gid::as_raw).collect();
@@ -74,7 +74,7 @@ impl Own {
         Ok(Self { uid: rustix::process::geteuid().as_raw(), groups })
     }
 
-    /// Why a copy of a file would not do for everybody who uses it. Root can use any.
+    /// Why a copy of a file would not work for all its users. Root can use any.
     fn why_not(&self, stat: &Stat) -> Option<String> {
         let (owner, group) = ((stat.st_mode >> 6) & 0o7, (stat.st_mode >> 3) & 0o7);
         if stat.st_uid != self.uid && stat.st_uid != 0 && owner & !group != 0 {
@@ -90,7 +90,7 @@ impl Own {
     }
 }
 
-/// What all that is in a directory takes on the disk; but not what this process may not enter.
+/// The disk usage of everything in a directory, except directories this process may not enter.
 fn size(dir: &Dir, deadline: Deadline, depth: usize) -> io::Result<u64> {
     let mut size = 0_u64;
     for entry in dir.entries()? {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_as_large_as_what_is_in_it() {
+    fn a_directory_is_as_large_as_its_contents() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         fs::create_dir_all(base.join("a/b")).unwrap();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_to_do_for_everybody_who_uses_the_file() {
+    fn a_copy_must_work_for_all_users_of_the_file() {
         let file = tempfile::tempfile().unwrap();
         let stat = |uid: u32, gid: u32, mode: u32| {
             let mut stat = rustix::fs::fstat(&file).unwrap();

@@ -1,12 +1,12 @@
-//! What is done inside a venv's tree, by a process of its owner.
+//! Work inside a venv's tree, done by a process of the tree's owner.
 //!
-//! Root must not act on what lies in a directory that somebody else may rearrange meanwhile: it
-//! would delete, read or plant for them what they cannot reach. So whatever is copied, hashed,
-//! listed, pinned, refreshed, archived or removed inside a tree is a [`Task`], and a confined
-//! process of the tree's owner performs it. The kernel then grants it what the owner may do, and
-//! no more. Root itself renames the top of a tree, by descriptor, and nothing below it.
+//! Root must not act on files in a directory that another user can rearrange at the same time: it
+//! would delete, read or plant files for them that they cannot reach. So all copying, hashing,
+//! listing, pinning, refreshing, archiving and removing inside a tree is a [`Task`], performed by
+//! a confined process of the tree's owner. The kernel then allows it what the owner may do, and
+//! no more. Root itself renames only the top of a tree, by descriptor, and nothing below it.
 //!
-//! The owner can stop, trace and kill such a process. Its answer is therefore data of the owner's:
+//! The owner can stop, trace and kill such a process. Its answer is therefore untrusted data:
 //! limited in size, printed with its control characters escaped, and never obeyed.
 
 mod additions;
@@ -41,20 +41,20 @@ use crate::host::{Program, Root, confine, fault};
 /// How many names an answer lists; it counts the others.
 const NAMED: usize = 10;
 
-/// The address space of such a process: it holds the names of a tree, and no file as a whole.
+/// The address space of such a process: it holds the names of a tree, but never a whole file.
 const MEMORY_LIMIT: u64 = 2 << 30;
 
 /// A piece of work in one tree.
 pub(crate) trait Task: Serialize + DeserializeOwned {
-    /// What the hidden command calls it.
+    /// Its name in the hidden command.
     const NAME: &'static str;
     type Answer: Serialize + DeserializeOwned;
 
-    /// Does it, as this process's own user.
+    /// Performs the task as the user of this process.
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Self::Answer>;
 }
 
-/// Lets the owner do it, within `limit`.
+/// Lets the owner perform a task within `limit`.
 pub(crate) fn run<T: Task>(
     root: &Root,
     owner: &User,
@@ -65,9 +65,8 @@ pub(crate) fn run<T: Task>(
     answers.into_iter().next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
 }
 
-/// Lets the owner do several tasks by one process, all within `limit`. Where the owner is the user
-/// who runs venvguard, no other process is needed; nor is one below a directory that stands for a
-/// system.
+/// Lets the owner perform several tasks in one process, all within `limit`. No other process is
+/// needed if the owner runs venvguard themselves, or below a directory that stands for a system.
 pub(crate) fn run_all<T: Task>(
     root: &Root,
     owner: &User,
@@ -94,18 +93,18 @@ pub(crate) fn run_all<T: Task>(
     Ok(results.collect())
 }
 
-/// Whether this process can become anybody.
+/// Whether this process can become any user.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether this very process is one of the owner's.
+/// Whether this process itself may act as the owner.
 fn is_own(root: &Root, uid: u32) -> bool {
     rustix::process::geteuid().as_raw() == uid || !root.is_system()
 }
 
 fn process(name: &str, input: Vec<u8>, limit: Duration) -> Program {
-    // The point at which a test interrupts is passed already.
+    // The fault point of a task is before this call, so this one has none.
     let program = Program::new("/proc/self/exe").args(["own", name]).read_only();
     let program = program.called(format!("venvguard own {name}"));
     program.input(input).limit(limit).memory_limit(MEMORY_LIMIT)
@@ -118,7 +117,7 @@ enum Answer<T> {
     Failed(String),
 }
 
-/// The owner's side: reads tasks that are called `name`, does them, and writes what came of each.
+/// The owner's side: reads tasks of type `name`, performs them, and writes the result of each.
 pub(crate) fn perform(
     root: &Root,
     name: &str,
@@ -155,7 +154,7 @@ fn answer<T: Task>(root: &Root, input: &[u8], mut output: impl Write) -> io::Res
     output.flush()
 }
 
-/// Some lines of which no more than a few are named, and a count of the others.
+/// The first few of some lines, and a count of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lines {
@@ -176,7 +175,7 @@ impl Lines {
         self.named.is_empty()
     }
 
-    /// As a person reads them. The owner may have written any number of them.
+    /// The lines for display. The owner's process may have sent any number of them.
     pub(crate) fn into_lines(self) -> Vec<String> {
         let mut lines = self.named;
         let more = self.more.saturating_add(lines.len().saturating_sub(NAMED));

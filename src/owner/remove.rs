@@ -1,4 +1,4 @@
-//! Making and removing directories in a tree.
+//! Creating and removing directories in a tree.
 
 use std::io;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::{Dir, Root, tree};
 
-/// Makes an empty directory that nobody else may enter.
+/// Creates an empty directory that nobody else may enter.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MakeDirectory {
-    /// In this directory,
+    /// The directory to create it in.
     pub(crate) parent: PathText,
     pub(crate) identity: tree::Identity,
-    /// by this name.
+    /// Its name.
     pub(crate) name: String,
 }
 
@@ -35,11 +35,11 @@ impl Task for MakeDirectory {
     }
 }
 
-/// Removes what is in a directory, and not the directory itself.
+/// Removes the contents of a directory, but not the directory itself.
 ///
-/// Directories that belong to somebody else, and what is in them, are left: who owns the tree may
-/// have moved a directory into it that is not theirs to empty. For an ordinary owner the kernel
-/// would see to that alone; for root's own trees nothing else does.
+/// Directories that belong to another user are left with their contents: the owner of the tree
+/// may have moved a directory into it that they may not empty. For an ordinary owner the kernel
+/// already ensures that; for root's own trees only this check does.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Remove {
@@ -47,17 +47,17 @@ pub(crate) struct Remove {
     pub(crate) identity: tree::Identity,
 }
 
-/// What is left.
+/// The result of a removal.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Removed {
-    /// And why.
+    /// The remaining files and the reasons.
     pub(crate) left: Lines,
     /// Directories of other users, with their numbers.
     pub(crate) others: Vec<(PathText, tree::Identity, u32)>,
 }
 
-/// So many directories of other users are told.
+/// How many directories of other users are reported.
 const OTHERS: usize = 100;
 
 impl Task for Remove {
@@ -72,7 +72,7 @@ impl Task for Remove {
     }
 }
 
-/// Opens this very directory.
+/// Opens the directory with this identity.
 fn known(root: &Root, path: &Path, which: tree::Identity) -> io::Result<Dir> {
     let found = Dir::open(&root.at(path))?;
     if tree::identity_of_open(found.descriptor())? == which {
@@ -94,7 +94,7 @@ fn empty(dir: &Dir, removed: &mut Removed, deadline: Deadline, depth: usize) -> 
         return Ok(());
     }
     if own.st_mode & 0o700 != 0o700 {
-        // Installers make directories that not even their owner may write to.
+        // Installers create directories that not even their owner may write to.
         rustix::fs::fchmod(dir.descriptor(), Mode::from_raw_mode(own.st_mode | 0o700))?;
     }
     for entry in dir.entries()? {
@@ -116,7 +116,7 @@ fn empty(dir: &Dir, removed: &mut Removed, deadline: Deadline, depth: usize) -> 
         match result {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // What keeps it from being empty is listed already.
+            // The remaining files in it are already listed.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
             Err(error) => {

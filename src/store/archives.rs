@@ -1,8 +1,8 @@
 //! Copies of the wheels and source archives of this machine that venvs were installed from:
 //! such a file is often gone on the day on which it is needed.
 //!
-//! A copy lies at `archives/UID/SHA256/NAME`. It is root's, and an access list lets the owner of the
-//! venv read it, who has to for a rebuild. Nobody else may: it may have been theirs alone.
+//! A copy lies at `archives/UID/SHA256/NAME`. It is root's, and an access list lets the owner of
+//! the venv read it, who has to for a rebuild. Nobody else may: it may have been theirs alone.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};

@@ -20,8 +20,8 @@ use crate::host::file::{self, ReadError, printable};
 use crate::host::{Dir, Root};
 use crate::python::Minor;
 
-/// The locks of very large projects have half of this. Each byte may take thirty in memory when it is
-/// read, and root reads it.
+/// The locks of very large projects have half of this. Each byte may take thirty in memory when it
+/// is read, and root reads it.
 const LIMIT: u64 = 6 << 20;
 
 /// Where pipenv notes the project of a venv that lies elsewhere.

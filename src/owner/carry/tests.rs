@@ -57,7 +57,7 @@ impl Trees {
         self.carry(("/srv/venv", OLD), ("/srv/new", NEW), pass)
     }
 
-    /// From the successor, which is in place, to the tree that was the venv.
+    /// From the successor, which is in place, to the tree that was the venv before.
     fn back(&self) -> Carried {
         let pass = Pass::Back { partial: false };
         self.carry(("/srv/venv", NEW), ("/srv/new", OLD), pass)
@@ -69,7 +69,7 @@ impl Trees {
         fs::rename(self.at("/srv/x"), self.at("/srv/new")).unwrap();
     }
 
-    /// What the tree that is aside has alone.
+    /// The files that only the tree that is aside has.
     fn unique(&self, tree: Minor, other: Minor) -> Vec<String> {
         let task = Compare {
             tree: Layout::new(Path::new("/srv/new"), tree, Flavour::Venv),
@@ -82,13 +82,13 @@ impl Trees {
     }
 }
 
-/// Longer than the tick by which a file system tells the time.
+/// Longer than the tick of a file system's clock.
 fn tick() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
 #[test]
-fn what_changes_between_two_passes_is_carried_and_what_is_deleted_is_deleted() {
+fn changes_and_deletions_between_two_passes_are_carried() {
     let trees = Trees::new();
     for (name, text) in [("same", "1"), ("changed", "1"), ("app.db-journal", "1")] {
         trees.write(&format!("/srv/venv/var/{name}"), text);
@@ -111,7 +111,7 @@ fn what_changes_between_two_passes_is_carried_and_what_is_deleted_is_deleted() {
     assert!(!trees.at("/srv/new/var/app.db-journal").exists());
     assert!(!trees.at("/srv/new/spool").exists());
     assert_eq!(fs::metadata(trees.at("/srv/new/var/same")).unwrap().ino(), inode);
-    // The same work once more brings what has changed again.
+    // Repeating the pass carries later changes.
     tick();
     trees.write("/srv/venv/var/changed", "3");
     fs::remove_file(trees.at("/srv/venv/uploads/new")).unwrap();
@@ -143,7 +143,7 @@ fn a_directory_that_became_a_file_or_a_link_takes_the_place_of_its_copy() {
 }
 
 #[test]
-fn a_change_that_leaves_size_and_time_as_they_were_is_carried() {
+fn a_change_that_preserves_size_and_time_is_carried() {
     let trees = Trees::new();
     trees.write("/srv/venv/db", "one");
     trees.ahead(Pass::All);
@@ -160,7 +160,7 @@ fn a_change_that_leaves_size_and_time_as_they_were_is_carried() {
 }
 
 #[test]
-fn the_way_back_brings_what_was_written_and_deleted_since() {
+fn the_way_back_carries_later_writes_and_deletions() {
     let trees = Trees::new();
     for name in ["kept", "deleted", "written"] {
         trees.write(&format!("/srv/venv/{name}"), "1");
@@ -172,20 +172,20 @@ fn the_way_back_brings_what_was_written_and_deleted_since() {
     trees.write("/srv/venv/written", "2");
     trees.write("/srv/venv/uploaded", "1");
     fs::remove_file(trees.at("/srv/venv/deleted")).unwrap();
-    // It was in the old tree alone, and no pass has carried it.
+    // Only the old tree had it, and no pass has carried it.
     trees.write("/srv/new/alone", "1");
     assert_eq!(trees.back(), Carried::default());
     let names = ["kept", "deleted", "written", "uploaded", "alone"];
     let found = names.map(|name| trees.read(&format!("/srv/new/{name}")));
     assert_eq!(found, ["1", "gone", "2", "1", "1"]);
-    // Interrupted, gone on with, and done again.
+    // Interrupted, resumed, and done again.
     tick();
     trees.write("/srv/venv/written", "3");
     fs::remove_file(trees.at("/srv/venv/uploaded")).unwrap();
     assert_eq!(trees.back(), Carried::default());
     assert_eq!(trees.read("/srv/new/written"), "3");
     assert!(!trees.at("/srv/new/uploaded").exists());
-    // The trees change places, and a program that had a file open goes on for a moment.
+    // The trees are swapped, and a program that had a file open runs for another moment.
     trees.swap();
     tick();
     trees.write("/srv/new/written", "4");
@@ -205,7 +205,7 @@ fn a_manifest_about_another_tree_deletes_nothing() {
     trees.write("/srv/venv/.env", "1");
     trees.ahead(Pass::All);
     trees.ahead(Pass::Last);
-    // The successor is given up, and another one is built in place and fails.
+    // The successor is abandoned, and another one is built in place and fails.
     fs::remove_dir_all(trees.at("/srv/new")).unwrap();
     fs::rename(trees.at("/srv/venv"), trees.at("/srv/new")).unwrap();
     trees.write("/srv/venv/var/order", "1");
@@ -216,7 +216,7 @@ fn a_manifest_about_another_tree_deletes_nothing() {
 }
 
 #[test]
-fn what_changes_in_a_half_built_tree_comes_back() {
+fn changes_in_a_half_built_tree_are_carried_back() {
     let trees = Trees::new();
     trees.write("/srv/venv/log", "1\n");
     trees.swap();
@@ -241,7 +241,7 @@ fn a_file_of_the_new_environment_is_not_overwritten() {
 }
 
 #[test]
-fn what_is_in_the_tree_aside_alone_is_named() {
+fn files_only_in_the_tree_aside_are_named() {
     let trees = Trees::new();
     for name in ["same", "both"] {
         trees.write(&format!("/srv/venv/{name}"), "1");
@@ -262,7 +262,7 @@ fn what_is_in_the_tree_aside_alone_is_named() {
 }
 
 #[test]
-fn without_a_manifest_what_is_newer_or_missing_is_named() {
+fn without_a_manifest_newer_and_missing_files_are_named() {
     let trees = Trees::new();
     let write = |path: &str, hour: u64| {
         trees.write(path, "1");
@@ -280,7 +280,7 @@ fn without_a_manifest_what_is_newer_or_missing_is_named() {
 }
 
 #[test]
-fn links_into_the_old_library_lead_into_the_new_one_where_it_has_the_same() {
+fn links_into_the_old_library_are_adapted_if_the_new_one_has_the_target() {
     let trees = Trees::new();
     let link = |text: &str, name: &str| symlink(text, trees.at("/srv/venv").join(name)).unwrap();
     trees.write("/srv/new/lib/python3.13/site-packages/app/static/x", "");
@@ -301,7 +301,7 @@ fn links_into_the_old_library_lead_into_the_new_one_where_it_has_the_same() {
 }
 
 #[test]
-fn a_patched_library_is_carried_where_it_fits_and_kept_beside_where_not() {
+fn a_patched_library_is_carried_if_it_fits_and_kept_beside_if_not() {
     let trees = Trees::new();
     let old = "/srv/venv/lib/python3.11/site-packages";
     let new = "/srv/new/lib/python3.13/site-packages";
@@ -339,7 +339,7 @@ fn a_patched_library_is_carried_where_it_fits_and_kept_beside_where_not() {
 }
 
 #[test]
-fn of_a_half_built_tree_only_what_lies_beside_the_installed_files_comes_back() {
+fn only_files_beside_the_installed_ones_return_from_a_half_built_tree() {
     let trees = Trees::new();
     trees.swap();
     trees.write("/srv/venv/var/order", "1");

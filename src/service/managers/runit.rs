@@ -1,9 +1,9 @@
 //! runit, asked and told by `sv`.
 //!
-//! A service is a directory below `/etc/service`, usually a link to one in `/etc/sv`. A `runsv` of its own
-//! supervises it: the service's process is a child of that one, so that the tree of processes tells which
-//! service a process belongs to. All of runit may be one unit of systemd's, which must not be restarted for
-//! one of its services.
+//! A service is a directory below `/etc/service`, usually a link to one in `/etc/sv`. A `runsv` of
+//! its own supervises it: the service's process is a child of that one, so that the tree of
+//! processes tells which service a process belongs to. All of runit may be one unit of systemd's,
+//! which must not be restarted for one of its services.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -91,8 +91,8 @@ impl Manager for Runit {
         }
     }
 
-    /// The services of another runsvdir, such as a user's own, are nobody's that we could tell: what
-    /// runs there is not part of the service, or of the unit, that runs their runsvdir.
+    /// The services of another runsvdir, such as a user's own, are nobody's that we could tell:
+    /// what runs there is not part of the service, or of the unit, that runs their runsvdir.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
         let services = self.services(root);
         let service_of = |runsv: &Process| {
@@ -256,12 +256,9 @@ fn followed(
 
 /// How a service is, as `sv status` words it:
 ///
-/// ```text
-/// run: /etc/service/web: (pid 123) 45s, normally down, want down, got TERM; run: log: (pid 122) 45s
-/// down: /etc/service/web: 5s, normally up, want up
-/// finish: /etc/service/web: (pid 124) 1s
-/// fail: /etc/service/web: runsv not running
-/// ```
+/// ```text run: /etc/service/web: (pid 123) 45s, normally down, want down, got TERM; run: log: (pid
+/// 122) 45s down: /etc/service/web: 5s, normally up, want up finish: /etc/service/web: (pid 124) 1s
+/// fail: /etc/service/web: runsv not running ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     dir: PathBuf,
