@@ -1,4 +1,4 @@
-//! The difference between the interpreters of two moments.
+//! The difference between the interpreters at two moments.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::python::{self, Interpreter, Interpreters, Minor, Version};
 
-/// What is known of an interpreter before and after.
+/// An interpreter before or after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Build {
@@ -49,7 +49,7 @@ pub(crate) struct Change {
     pub(crate) to: Option<Build>,
 }
 
-/// What differs between `before` and `after`, the default interpreter first.
+/// The changes from `before` to `after`, the default interpreter first.
 pub(crate) fn changes(before: &Interpreters, after: &Interpreters) -> Vec<Change> {
     let default = (before.default != after.default).then(|| Change {
         interpreter: python::DEFAULT.into(),
@@ -132,7 +132,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// What the tests of several modules build their systems from.
+/// Systems for the tests of several modules.
 #[cfg(test)]
 pub(crate) mod samples {
     use super::*;

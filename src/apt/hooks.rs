@@ -1,9 +1,9 @@
-//! What apt's configuration has apt call, and when.
+//! The hooks in apt's configuration.
 
 use crate::host::Program;
 use crate::host::command::CommandError;
 
-/// The commands that apt calls at its events, in their order.
+/// The commands that apt calls at its events, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
     dump: String,
@@ -20,7 +20,7 @@ impl Hooks {
         Self { dump: dump.to_string() }
     }
 
-    /// The place of the first hook of an event that names a command, among those of the event.
+    /// The position, among an event's hooks, of the first one that contains a command.
     pub(crate) fn place(&self, event: &str, command: &str) -> Option<usize> {
         let prefix = format!("{event}::");
         let mut hooks = self.dump.lines().filter(|line| line.starts_with(&prefix));
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_has_its_place_among_those_of_its_event() {
+    fn a_hook_has_a_position_among_those_of_its_event() {
         let hooks = Hooks::of_dump(
             "APT::Architecture \"amd64\";\nDPkg::Post-Invoke \"\";\n\
              DPkg::Pre-Invoke:: \"one\";\nDPkg::Post-Invoke:: \"two\";\n\

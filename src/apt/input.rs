@@ -1,4 +1,4 @@
-//! Properties of what apt says. See `crate::input`.
+//! Properties of apt's output. See `crate::input`.
 
 use proptest::prelude::*;
 
@@ -73,7 +73,7 @@ const VERSION_WORDS: &[&str] = &[
     "3", ".", "13", "0", "~", "rc1", "+", "dfsg", "-", "1", ":", "ubuntu", "deb13u5", "999", "255",
 ];
 
-/// What is kept can be printed and compared, whatever stood in the list.
+/// Kept actions can be printed and compared, whatever the list contained.
 fn assert_kept_is_harmless(actions: &[Action]) {
     for action in actions {
         assert!(concerns_python(action.package.as_bytes()), "{action:?}");
@@ -86,7 +86,7 @@ fn assert_kept_is_harmless(actions: &[Action]) {
     let _ = changes(&Interpreters::default(), &after).iter().map(ToString::to_string).count();
 }
 
-/// Only what is in the alphabet gets as far as a comparison.
+/// Only text in the alphabet gets as far as a comparison.
 fn debian_version() -> impl Strategy<Value = String> {
     near_text(VERSIONS, VERSION_WORDS)
         .prop_map(|text| text.chars().filter(|c| is_debian_version(&c.to_string())).collect())

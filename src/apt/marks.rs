@@ -1,4 +1,4 @@
-//! apt's marks: which packages were installed automatically, which are on hold.
+//! apt's marks: which packages are automatically installed, and which are on hold.
 
 use crate::host::command::CommandError;
 use crate::host::{Program, Root};
@@ -8,13 +8,13 @@ fn apt_mark() -> Program {
     Program::new("/usr/bin/apt-mark")
 }
 
-/// The packages that an interpreter takes: its minimal one has the program.
+/// The packages of an interpreter; the minimal one contains the program.
 pub(crate) fn packages_of(minor: Minor) -> [String; 2] {
     let name = minor.program();
     [name.clone(), format!("{name}-minimal")]
 }
 
-/// Keeps `apt autoremove` from taking an interpreter that a pinned venv needs.
+/// Keeps `apt autoremove` from removing an interpreter that a pinned venv needs.
 pub(crate) fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, CommandError)> {
     let packages: Vec<String> = packages_of(minor)
         .into_iter()
@@ -32,13 +32,13 @@ pub(crate) fn keep_installed(root: &Root, minor: Minor) -> Result<(), (Minor, Co
         .map_err(|error| (minor, error))
 }
 
-/// Those of the packages that `apt autoremove` may take.
+/// Those of the packages that `apt autoremove` may remove.
 pub(crate) fn automatic(packages: &[String]) -> Result<Vec<String>, CommandError> {
     let marked = apt_mark().arg("showauto").args(packages).read_only().run()?;
     Ok(lines(&marked.text()))
 }
 
-/// The packages that no upgrade changes.
+/// The packages on hold, which no upgrade changes.
 pub(crate) fn held() -> Result<Vec<String>, CommandError> {
     Ok(lines(&apt_mark().arg("showhold").read_only().run()?.text()))
 }

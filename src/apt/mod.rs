@@ -1,5 +1,5 @@
-//! What apt is about to do, what it changes about the interpreters, and its marks of
-//! packages. Nothing else calls apt.
+//! What apt is about to do, how that changes the interpreters, and apt's marks on
+//! packages. No other module calls apt.
 
 mod change;
 mod hooks;

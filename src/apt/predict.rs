@@ -1,11 +1,11 @@
-//! The interpreters as a transaction will leave them.
+//! Predicts the interpreters after a transaction.
 
 use crate::python::{Interpreter, Interpreters, Minor, Package, Version};
 
 use super::Action;
 
-/// Applies the actions to the interpreters of now. Debian's `python3.N-minimal` carries
-/// `/usr/bin/python3.N`, and `python3-minimal` of version N carries the link to it.
+/// Applies the actions to the current interpreters. Debian's `python3.N-minimal` contains
+/// `/usr/bin/python3.N`, and `python3-minimal` of version N contains the link to it.
 pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     let mut after = now.clone();
     for action in actions {
@@ -14,8 +14,8 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
             match to.map(Version::of_package) {
                 None => after.default = None,
                 Some(Ok(version)) => after.default = Some(version.minor()),
-                // A vendor's version that is no Python version says nothing about the link:
-                // a removal must not be read out of it.
+                // A vendor's version that is not a Python version says nothing about the link:
+                // it must not be taken for a removal.
                 Some(Err(_)) => {}
             }
         } else if let Some(minor) =
@@ -38,7 +38,7 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
                         Interpreter { version, package, build_id: None, identity: None };
                     after.installed.insert(minor, interpreter);
                 }
-                // A version that is no Python version: what it brings is seen afterwards.
+                // Not a Python version: the result is seen afterwards.
                 Some((_, Err(_))) => {}
             }
         }
@@ -46,8 +46,8 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     after
 }
 
-/// Whether a version is installed already: then a reinstallation or a configuration brings the
-/// same build. dpkg wrote both versions in the same spelling, so that equal texts are enough.
+/// Whether a version is already installed: then a reinstallation or a configuration brings the
+/// same build. dpkg wrote both versions in the same spelling, so comparing text is enough.
 fn is_installed(interpreters: &Interpreters, minor: Minor, version: &str) -> bool {
     interpreters.get(minor).is_some_and(|interpreter| interpreter.package.version == version)
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_takes_the_interpreter_away() {
+    fn a_removal_removes_the_interpreter() {
         let after = predict(
             &system(&["3.13.5-2", "3.11.2-6"]),
             &[action("python3.11-minimal", Some("3.11.2-6"), None)],
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_whose_version_cannot_be_read_stays_what_it_is() {
+    fn a_default_of_unreadable_version_is_kept() {
         use crate::plan::{Phase, samples::subject, upgrade};
         use crate::venv::BaseLink;
         let now = system(&["3.11.2-6"]);
@@ -124,11 +124,11 @@ mod tests {
             assert!(!decision.blocks, "{version}: apt is blocked: {:?}", decision.reasons);
         }
         let after = predict(&now, &[action("python3-minimal", Some("3.11.2-1"), None)]);
-        assert_eq!(after.default, None, "a removal still is one");
+        assert_eq!(after.default, None, "a removal is still a removal");
     }
 
     #[test]
-    fn an_interpreter_whose_version_cannot_be_read_stays_what_it_is() {
+    fn an_interpreter_of_unreadable_version_is_kept() {
         let now = system(&["3.11.2-6"]);
         let upgrade = action("python3.11-minimal", Some("3.11.2-6"), Some("3.11.2.pve1-1"));
         assert_eq!(predict(&now, &[upgrade]), now);

@@ -9,10 +9,10 @@ use std::io::{BufRead, BufReader, Read};
 
 use crate::python::is_debian_version;
 
-/// What all packages of a full upgrade need, many times over.
+/// Many times the size of the list of a full upgrade.
 const LIMIT: u64 = 16 << 20;
 
-/// What is done to one package.
+/// An action on one package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Action {
     pub(crate) package: String,
@@ -24,7 +24,7 @@ pub(crate) struct Action {
     pub(crate) unpacks: bool,
 }
 
-/// apt's list, as far as it is about Python.
+/// The part of apt's list that concerns Python.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Transaction {
     pub(crate) actions: Vec<Action>,
@@ -48,8 +48,8 @@ pub(crate) enum ProtocolError {
 }
 
 impl Transaction {
-    /// Reads the list. Only actions on Python's own packages are kept, and only they are
-    /// looked at closely: no fault in a line about something else is ours to complain about.
+    /// Reads the list. Only actions on Python's own packages are kept and checked: venvguard does
+    /// not complain about faults in other lines.
     pub(crate) fn read(source: impl Read) -> Result<Self, ProtocolError> {
         let mut source = BufReader::with_capacity(64 << 10, source.take(LIMIT));
         let mut transaction = Self::default();
@@ -84,11 +84,11 @@ impl Transaction {
     }
 
     fn read_option(&mut self, text: &[u8]) {
-        // apt looks its options up whatever their case, and prints each as it was first set.
+        // apt ignores the case of its options, and prints each as it was first set.
         let mut halves = text.splitn(2, |byte| *byte == b'=');
         let (Some(key), Some(value)) = (halves.next(), halves.next()) else { return };
         if key.eq_ignore_ascii_case(b"Debug::pkgDPkgPM") {
-            // What is no boolean to apt is what the option is without it: false.
+            // To apt, a value that is not a boolean gives the default: false.
             self.dry_run = truth(value).unwrap_or(false);
         }
     }
@@ -112,7 +112,7 @@ impl Transaction {
             return Err(malformed());
         }
         match *action {
-            // What will be done is not known; what was done is seen afterwards.
+            // The action is unknown; its result is seen afterwards.
             "**ERROR**" => {}
             "**REMOVE**" => {
                 self.actions.push(Action {
@@ -134,7 +134,7 @@ impl Transaction {
 }
 
 /// A boolean as apt reads it (`StringToBool`, apt-pkg/contrib/strutl.cc): a word, or a number
-/// as `strtol` takes it in base 0. Every other text is none.
+/// as `strtol` reads it in base 0. Any other text is not a boolean.
 fn truth(value: &[u8]) -> Option<bool> {
     let text = std::str::from_utf8(value).ok()?;
     let is_one_of = |words: [&str; 5]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
@@ -163,7 +163,7 @@ fn number(text: &str) -> Option<i64> {
         (None, Some(octal)) if !octal.is_empty() => (octal, 8),
         _ => (digits, 10),
     };
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
         return None;
     }
@@ -174,14 +174,14 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned()
 }
 
-/// Whether a text is in the alphabet of Debian's package names (Policy 5.6.1).
+/// Whether a text uses the alphabet of Debian's package names (Policy 5.6.1).
 pub(super) fn is_package_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
     !name.is_empty() && name.bytes().all(fits)
 }
 
-/// Whether a package of this name is a part of Debian's Python itself: `python3`,
-/// `python3-minimal`, `python3-venv`, `python3.13`, `libpython3.13-stdlib` and their like,
+/// Whether a package of this name is part of Debian's Python itself: `python3`,
+/// `python3-minimal`, `python3-venv`, `python3.13`, `libpython3.13-stdlib` and so on,
 /// but not the hundreds of modules packaged as `python3-something`.
 pub(crate) fn concerns_python(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(b"lib").unwrap_or(name).strip_prefix(b"python3") else {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_is_seen_in_every_spelling_that_apt_takes() {
+    fn a_dry_run_is_seen_in_every_spelling_that_apt_accepts() {
         let is_dry = |line: &str| read(&format!("VERSION 3\n{line}\n\n")).unwrap().dry_run;
         for word in ["1", "true", "yes", "on", "with", "enable", "Yes", "TRUE", "01", "0x1", "+1"] {
             assert!(is_dry(&format!("Debug::pkgDPkgPM={word}")), "{word}");
@@ -272,25 +272,25 @@ mod tests {
         ] {
             assert!(!is_dry(&format!("Debug::pkgDPkgPM={word}")), "{word}");
         }
-        // apt's own lookup does not mind the case, and `-o` sets the spelling.
+        // apt's own lookup ignores the case, and `-o` sets the spelling.
         assert!(is_dry("debug::pkgdpkgpm=yes"));
         assert!(!is_dry("Debug::pkgDPkgPM::x=1") && !is_dry("Debug::pkgDPkgPM"));
     }
 
     #[test]
-    fn another_protocol_is_an_error_that_says_so() {
+    fn another_protocol_version_is_reported() {
         assert!(matches!(read("VERSION 2\n\n"), Err(ProtocolError::Version(_))));
         assert!(matches!(read("/var/cache/apt/archives/x.deb\n"), Err(ProtocolError::Version(_))));
         assert!(matches!(read(""), Err(ProtocolError::Version(_))));
     }
 
     #[test]
-    fn a_cut_line_about_python_is_an_error_and_one_about_something_else_is_not() {
+    fn a_cut_line_is_an_error_only_if_it_concerns_python() {
         assert!(read(&format!("{HEAD}hello 1.0\n")).is_ok());
         for line in [
             "python3 3.11 amd64",
             "python3.1\u{1b}[2J 3.11 amd64 none < 3.13 amd64 none /x.deb",
-            // What compares versions would panic.
+            // The comparison of versions would panic.
             "python3 3.11 amd64 none < 3.13\u{fffd} amd64 none /x.deb",
         ] {
             let error = read(&format!("{HEAD}{line}\n")).unwrap_err();

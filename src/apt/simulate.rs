@@ -8,7 +8,7 @@ use crate::host::Program;
 use crate::host::command::CommandError;
 use crate::python::is_debian_version;
 
-/// A simulated dist-upgrade of a large system, on a slow disk.
+/// Enough for a simulated dist-upgrade of a large system on a slow disk.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// What `apt dist-upgrade` would do now.
@@ -41,7 +41,7 @@ fn action(line: &str) -> Option<Action> {
     let mut to = None;
     for word in words {
         if let Some(version) = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')) {
-            // A second pair of brackets names an architecture or what breaks meanwhile.
+            // A second pair of brackets names an architecture or temporarily broken packages.
             from = from.or(if to.is_none() { Some(version.to_string()) } else { None });
         } else if let Some(version) = word.strip_prefix('(') {
             to = to.or(Some(version.to_string()));

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_a_directory_of_somebody_else_is_left() {
+    fn directories_of_other_users_are_left_with_their_contents() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
