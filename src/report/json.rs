@@ -71,7 +71,7 @@ struct ServiceJson {
 struct KeptJson {
     path: String,
     since: Timestamp,
-    /// Some of the user's files are in it alone: it stays until it is pruned by name.
+    /// Some user files exist only in it: it is kept until it is pruned by name.
     holds_files: bool,
 }
 
@@ -88,7 +88,7 @@ impl From<&Service> for ServiceJson {
 }
 
 impl VenvJson {
-    /// `version` is the one of the interpreter that the venv runs now.
+    /// `version` is that of the interpreter that the venv runs now.
     pub(crate) fn new(
         entry: &RegistryEntry,
         venv: Option<(&Venv, String, Option<Version>)>,
@@ -156,7 +156,7 @@ struct FoundJson {
 }
 
 impl ScanJson {
-    /// Venvs, and whether each is registered.
+    /// Takes venvs, and whether each is registered.
     pub(crate) fn new<'a>(found: impl Iterator<Item = (&'a Venv, bool)>) -> Self {
         let venvs = found.map(|(venv, registered)| FoundJson {
             path: printable(&venv.path),
@@ -196,7 +196,7 @@ struct DecisionJson {
     effect: Effect,
     remedy: &'static str,
     phase: Phase,
-    /// What a rebuild is for, what a rollback goes back to, or what a venv is pinned to.
+    /// The minor version that a rebuild is for, a rollback returns to, or a venv is pinned to.
     target: Option<TargetJson>,
     services: Vec<Service>,
     ready: bool,
@@ -297,7 +297,7 @@ struct EventJson {
     path: String,
     what: String,
     detail: String,
-    /// What was decided, where a decision was carried out or blocked the run.
+    /// The decision, if one was carried out or blocked the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<DecisionJson>,
 }

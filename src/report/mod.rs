@@ -1,6 +1,6 @@
-//! The one place that prints: for people, and as JSON.
+//! The only module that prints: for people, and as JSON.
 //!
-//! stdout is data, stderr is messages. Names from the system are escaped before they reach
+//! stdout is for data, stderr for messages. Names from the system are escaped before they reach
 //! a terminal. Nothing here decides or changes anything.
 
 mod json;
@@ -24,10 +24,10 @@ use crate::apt::Change;
 use crate::plan::{Decision, Plan, Verdict};
 use crate::venv::Additions;
 
-/// To whom is spoken, and how.
+/// Where and how messages are printed.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
-    /// Before each message: within apt's output it has to be told who speaks.
+    /// Precedes each message, to mark it as venvguard's within apt's output.
     prefix: &'static str,
     bars: Option<indicatif::MultiProgress>,
     /// Why data could not be written, the first time.
@@ -35,18 +35,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// For a command that a person or a script called.
+    /// For a command that a person or a script runs.
     pub(crate) fn for_command() -> Self {
         let bars = std::io::stderr().is_terminal().then(indicatif::MultiProgress::new);
         Self { prefix: "", bars, lost: Arc::default() }
     }
 
-    /// For a hook, whose messages stand among apt's.
+    /// For a hook, whose messages appear among apt's.
     pub(crate) fn for_apt() -> Self {
         Self { prefix: "venvguard: ", ..Self::for_command() }
     }
 
-    /// A line of data.
+    /// Prints a line of data.
     pub(crate) fn data(&self, line: impl Display) {
         self.print(&words::lines(&line.to_string()));
     }
@@ -58,7 +58,7 @@ impl Report {
     fn print(&self, text: &str) {
         let mut stdout = io::stdout().lock();
         match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-            // A reader that has gone (`| head`) is no fault.
+            // A reader that has gone away (`| head`) is not an error.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => drop(self.lost.set(error)),
             _ => {}
         }
@@ -71,13 +71,13 @@ impl Report {
 
     pub(crate) fn json(&self, value: &impl serde::Serialize) {
         match serde_json::to_string_pretty(value) {
-            // Which has its own way to write control characters.
+            // JSON escapes control characters itself.
             Ok(text) => self.print(&text),
             Err(error) => self.error(&format!("cannot write JSON: {error}")),
         }
     }
 
-    /// A message; the lines after its first are indented.
+    /// Prints a message; the lines after the first are indented.
     pub(crate) fn note(&self, message: &str) {
         let text = format!("{}{}", self.prefix, words::indented(message));
         let write = || {
@@ -97,7 +97,7 @@ impl Report {
         self.note(&format!("hint: {message}"));
     }
 
-    /// Takes the lines of venvs at work off the screen, for good.
+    /// Removes the progress lines from the screen, for good.
     pub(crate) fn clear_progress(&self) {
         if let Some(bars) = &self.bars {
             let _ = bars.clear();
@@ -105,7 +105,7 @@ impl Report {
         }
     }
 
-    /// A line for one venv at work.
+    /// A progress line for one venv.
     pub(crate) fn progress(&self, name: &str) -> Progress {
         Progress::new(name, self.bars.as_ref())
     }
@@ -120,12 +120,12 @@ impl Report {
         self.note(&words::decision(decision));
     }
 
-    /// What a dry run would do to one venv.
+    /// Prints what a dry run would do to one venv.
     pub(crate) fn planned(&self, decision: &Decision) {
         self.data(words::indented(&words::decision(decision)));
     }
 
-    /// The gate's answer, in the middle of apt's output.
+    /// Prints the gate's verdict, in the middle of apt's output.
     pub(crate) fn plan_for_apt(&self, plan: &Plan) {
         if plan.verdict() == Verdict::Block {
             self.note("this run is blocked; nothing was changed");
@@ -140,14 +140,15 @@ impl Report {
         }
     }
 
-    /// A venv's own files, a line each.
+    /// Prints a venv's user files and modified files, one per line.
     pub(crate) fn additions(&self, additions: &Additions) {
         for (what, path) in words::additions(additions) {
             self.data(format!("{what:>14}{} {path}", if what.is_empty() { " " } else { ":" }));
         }
     }
 
-    /// The plan as a command prints it, with what each venv that is rebuilt has of its own.
+    /// Prints the plan for a command, with the user files and modified files of each venv that is
+    /// rebuilt.
     pub(crate) fn plan(&self, plan: &Plan, additions: impl Fn(&Decision) -> Option<Additions>) {
         for change in &plan.changes {
             self.data(change);
@@ -172,7 +173,7 @@ impl Report {
         }
     }
 
-    /// What was done to a venv, by a word and more.
+    /// Reports what was done to a venv: a word and details.
     pub(crate) fn outcome(&self, name: &str, (what, detail): (&str, String), notes: &[String]) {
         self.note(&format!("{name}: {what}: {detail}"));
         for note in notes {

@@ -1,11 +1,11 @@
-//! A line for each venv at work: a spinner on a terminal, nothing elsewhere (where the
-//! outcomes, a plain line each, are all there is to read).
+//! A progress line for each venv: a spinner on a terminal, nothing elsewhere (there, only the
+//! outcomes are printed, one plain line each).
 
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// The line of one venv.
+/// The progress line of one venv.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
@@ -26,14 +26,14 @@ impl Progress {
         Self { bar }
     }
 
-    /// What is done now. Off a terminal the outcome alone is told.
+    /// Shows the current step. Without a terminal only the outcome is reported.
     pub(crate) fn step(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(what.to_string());
         }
     }
 
-    /// The line goes; its outcome is told as a message.
+    /// Removes the line; the outcome is reported as a message.
     pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -9,12 +9,12 @@ use crate::python::{DEFAULT, path_of};
 use crate::store::Pin;
 use crate::venv::Additions;
 
-/// What one message may have: apt's output is no place for all that somebody's venv says.
+/// The limits of one message: a user's venv must not flood apt's output.
 const LINES: usize = 100;
 const LINE: usize = 16 << 10;
 
-/// A message whose further lines are indented below its first. Whatever is in it, to the
-/// terminal it is text, and it has an end.
+/// A message whose further lines are indented below its first. Whatever it contains, it reaches
+/// the terminal as plain text, and its length is limited.
 pub(super) fn indented(message: &str) -> String {
     let mut lines = message.lines();
     let first = printable_within(lines.next().unwrap_or_default(), LINE);
@@ -28,12 +28,13 @@ pub(super) fn indented(message: &str) -> String {
     }
 }
 
-/// Lines of data, of which the same holds.
+/// Lines of data, as plain text.
 pub(super) fn lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// `shop (/srv/shop/venv): rebuild it for Python 3.13`, with which services, and why.
+/// `shop (/srv/shop/venv) is rebuilt for /usr/bin/python3 (Python 3.13)`, with the services and
+/// the reasons.
 pub(crate) fn decision(decision: &Decision) -> String {
     let what = match &decision.remedy {
         Remedy::None if decision.blocks => "blocks".to_string(),
@@ -73,7 +74,7 @@ fn services(decision: &Decision) -> String {
     }
 }
 
-/// Why something is decided.
+/// The reasons of a decision.
 pub(crate) fn reasons(decision: &Decision) -> Vec<String> {
     decision.reasons.iter().map(reason).collect()
 }
@@ -132,10 +133,10 @@ pub(crate) fn pin(pin: &Pin) -> String {
     until(pin.until, pin.because.as_deref())
 }
 
-/// So many of a venv's own files are named.
+/// How many of a venv's own files are named.
 const FILES_NAMED: usize = 10;
 
-/// `foreign file` or `modified file`, and which: some of them, and how many more.
+/// `foreign file` or `modified file` with a path: the first few, and how many more there are.
 pub(super) fn additions(additions: &Additions) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     for (what, paths) in
@@ -152,7 +153,7 @@ pub(super) fn additions(additions: &Additions) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// Why a venv blocks: the venv, the interpreter, from, to.
+/// Why a venv blocks: the venv, and its interpreter before and after.
 pub(super) fn block(decision: &Decision) -> String {
     let mut text = format!("{} ({})", decision.name, printable(&decision.path.0));
     if let Some(change) = &decision.change {
@@ -191,7 +192,7 @@ pub(super) fn remediation(plan: &Plan) -> String {
     ways.join("\nor ")
 }
 
-/// What a person can do where venvs could not be moved to the interpreter that stays.
+/// What a person can do if venvs could not be moved to the interpreter that remains.
 pub(super) fn way_to_keep(plan: &Plan, ids: &[&str]) -> String {
     let failed: Vec<&Decision> =
         plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str())).collect();
@@ -206,16 +207,16 @@ pub(super) fn way_to_keep(plan: &Plan, ids: &[&str]) -> String {
     ways.join("\nor ")
 }
 
-/// The interpreters whose changes are decided about, by their names, each once.
+/// The names of the interpreters whose changes these decisions are about, each once.
 fn programs(decisions: &[&Decision]) -> BTreeSet<String> {
     let changes = decisions.iter().filter_map(|decision| decision.change.as_ref());
     changes.filter_map(|change| Some(change.interpreter.file_name()?.to_str()?.into())).collect()
 }
 
-/// So many venvs are named in a command.
+/// How many venvs are named in a command.
 const VENVS_NAMED: usize = 5;
 
-/// The venvs' paths, as a shell takes them.
+/// The venvs' paths, quoted for a shell.
 fn paths(decisions: &[&Decision]) -> String {
     if decisions.len() > VENVS_NAMED {
         return "PATH...".to_string();
@@ -236,7 +237,7 @@ mod tests {
     use crate::python::Minor;
 
     #[test]
-    fn what_a_venv_says_is_text_and_begins_no_message() {
+    fn output_of_a_venv_is_plain_text_and_forges_no_message() {
         let said = "module x: it\u{1b}]0;x\u{7} says\nvenvguard: forged\u{202e}";
         assert_eq!(
             indented(said),
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_an_end() {
+    fn a_message_is_limited_in_length() {
         let long = indented(&format!("begin\n{}", "x\n".repeat(5000)));
         assert_eq!(long.lines().count(), LINES + 1);
         assert!(long.ends_with("\n    … and 4901 more lines"), "{long}");
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ways_out_name_venvs_and_packages() {
+    fn hints_name_venvs_and_packages() {
         let way = |decisions: &[Decision]| {
             remediation(&Plan { decisions: decisions.to_vec(), ..Plan::default() })
         };
