@@ -1,11 +1,11 @@
-//! Whether apt and dpkg call venvguard, and when.
+//! Checks whether and when apt and dpkg call venvguard.
 
 use super::Finding;
 use crate::apt::{Hooks, marks};
 use crate::host::Root;
 use crate::host::access::{Access, Trusted};
 
-/// What apt is to call, at which event.
+/// The commands that apt must call, with their events.
 const HOOKS: [(&str, &str, &str); 3] = [
     ("DPkg::Pre-Invoke", "venvguard hook pre-invoke", "before dpkg"),
     ("DPkg::Pre-Install-Pkgs", "venvguard hook pre-install", "with its list of packages"),
@@ -55,7 +55,7 @@ fn of_hooks(hooks: &Hooks) -> Vec<Finding> {
     findings
 }
 
-/// Root runs it: nobody else may change it.
+/// Root runs the program, so nobody else may change it.
 fn of_program() -> Option<Finding> {
     let path = "/usr/sbin/venvguard";
     let Ok(access) = std::fs::File::open(path).and_then(|program| Access::of(&program)) else {
@@ -72,7 +72,7 @@ fn of_program() -> Option<Finding> {
     })
 }
 
-/// What lets dpkg tell of an upgrade that apt did not make.
+/// The trigger by which dpkg notifies venvguard of upgrades made without apt.
 fn of_trigger(root: &Root) -> Option<Finding> {
     let triggers =
         std::fs::read_to_string(root.at("/var/lib/dpkg/triggers/File")).unwrap_or_default();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_that_are_not_there_or_come_late_are_found() {
+    fn missing_and_late_hooks_are_found() {
         let (ours, theirs) = ("/usr/sbin/venvguard hook post-invoke", "/usr/lib/needrestart/x");
         assert_eq!(of_hooks(&hooks(&[ours])), []);
         assert_eq!(of_hooks(&hooks(&[ours, theirs])), []);

@@ -1,4 +1,4 @@
-//! What keeps venvguard from its work on this machine, and the command that fixes it. It
+//! Finds what keeps venvguard from working on this machine, and the commands that fix it. It
 //! changes nothing and prints nothing.
 
 mod apt;
@@ -15,12 +15,12 @@ use crate::repair::Context;
 use crate::report::Report;
 use crate::store::Store;
 
-/// Something about this machine that a person should know.
+/// A fact about this machine that a person should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
     pub(crate) what: String,
-    /// What to type, or to do.
+    /// The command to run, or what else to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fix: Option<String>,
 }
@@ -28,9 +28,9 @@ pub(crate) struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Severity {
-    /// Nothing is broken by it.
+    /// Nothing is broken.
     Note,
-    /// venvguard or a venv does not work, or will not.
+    /// venvguard or a venv does not work, or will stop working.
     Fault,
 }
 

@@ -1,4 +1,4 @@
-//! Whether what venvguard keeps can be read, and is nobody else's to write.
+//! Checks that venvguard's stored state can be read and that nobody else can write to it.
 
 use super::Finding;
 use crate::host::file::printable;
@@ -42,7 +42,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
         }
     }
     findings.push(Finding::note(called));
-    // One directory that cannot be trusted is found in each file of it.
+    // An untrusted directory is found once for each file in it.
     findings.dedup();
     findings
 }

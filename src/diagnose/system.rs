@@ -1,10 +1,10 @@
-//! What the machine has: dpkg's state, systemd, kernel, room.
+//! Checks the machine: dpkg's state, systemd, the kernel, free space.
 
 use super::Finding;
 use crate::host::{Program, Root, confine};
 use crate::python;
 
-/// Less is not enough for the state and what dpkg itself needs.
+/// The free space needed for venvguard's state and for dpkg itself.
 const ROOM: u64 = 64 << 20;
 
 pub(super) fn findings(root: &Root) -> Vec<Finding> {
@@ -51,7 +51,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     findings
 }
 
-/// Where systemd runs, it sees to what was left to do.
+/// The unit by which systemd finishes interrupted work.
 fn of_unit() -> Option<Finding> {
     if !std::path::Path::new("/run/systemd/system").is_dir() {
         return Some(Finding::note(

@@ -1,4 +1,4 @@
-//! Whether each registered venv works, and could be made again.
+//! Checks whether each registered venv works and could be rebuilt.
 
 use super::Finding;
 use crate::apt::marks;
@@ -12,7 +12,7 @@ use crate::repair::{self, Context};
 use crate::store::{PendingRemoval, RegistryEntry};
 
 pub(super) fn findings(context: &Context) -> Vec<Finding> {
-    // The state's own faults are told by its own examination.
+    // `state` reports faults of the stored state.
     let Ok(inventory) = Inventory::read(context) else { return Vec::new() };
     let Ok(now) = python::look(context.root) else { return Vec::new() };
     let healths = healths(context, &inventory, &now);
@@ -63,7 +63,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     findings
 }
 
-/// Whether ordinary users may have venvs of their own. How those are is theirs to ask.
+/// Whether ordinary users' own venvs are guarded. Users check the state of those themselves.
 fn of_users(context: &Context) -> Finding {
     let users = &context.config.users;
     Finding::note(match &users.allow {
@@ -82,7 +82,7 @@ fn of_users(context: &Context) -> Finding {
     })
 }
 
-/// What was said at registration, and is not so any more.
+/// Settings from the registration that are no longer valid.
 fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
     let (name, path) = (&entry.name, printable(entry.path()));
     let mut findings = Vec::new();
@@ -105,7 +105,7 @@ fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
     findings
 }
 
-/// What a venv was pinned to must not go by itself.
+/// An interpreter that a venv is pinned to must not be removed automatically.
 fn of_pin(context: &Context, entry: &RegistryEntry) -> Option<Finding> {
     let minor = entry.pin.as_ref()?.to;
     if !context.root.is_system() {

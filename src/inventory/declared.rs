@@ -1,4 +1,4 @@
-//! What is declared in files, beside what was registered by hand.
+//! Adds the venvs declared in files to those registered by hand.
 
 use std::collections::HashSet;
 
@@ -6,8 +6,8 @@ use crate::host::file::printable;
 use crate::repair::Context;
 use crate::store::{Registry, StoreError};
 
-/// The registry, with what is declared now. A file that cannot be read is reported, and the
-/// venvs that it declared stay as they are.
+/// The registry, with the venvs that are declared now. A file that cannot be read is reported,
+/// and the venvs that it declared before stay registered.
 pub(crate) fn registry(context: &Context) -> Result<Registry, StoreError> {
     let Context { root, store, config, report } = *context;
     let mut registry = store.registry()?;
@@ -37,7 +37,7 @@ pub(crate) fn registry(context: &Context) -> Result<Registry, StoreError> {
             }
         }
     }
-    // What a repair has to do with is not forgotten.
+    // Keep venvs that a repair is still concerned with.
     registry.venvs.retain(|entry| {
         let is_free = entry.previous_trees.is_empty()
             && !store.has_journal(&entry.id)

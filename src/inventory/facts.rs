@@ -1,5 +1,5 @@
-//! What a decision asks about a venv, found out: whether it can be rebuilt, and what runs out of
-//! it.
+//! Finds out what a decision needs to know about a venv: whether it can be rebuilt, and which
+//! services use it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::service::{self, Condition, Processes, Service, ServiceMap};
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
 
-/// What is asked about one venv, and for which minor version a rebuild of it would be.
+/// The questions about one venv, and the minor version that a rebuild of it would be for.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) id: String,
@@ -20,7 +20,7 @@ pub(crate) struct Asked {
     pub(crate) target: Option<Minor>,
 }
 
-/// Answers, by the venvs' ids. `record` tells what ran before the transaction.
+/// The answers, by the venvs' ids. `record` lists the services that ran before the transaction.
 pub(crate) fn facts(
     context: &Context,
     inventory: &Inventory,
@@ -53,7 +53,7 @@ pub(crate) fn facts(
     facts
 }
 
-/// The services that are declared for what may be no venv any more.
+/// The services declared for a path that may no longer be a venv.
 pub(crate) fn declared_services(context: &Context, entry: &RegistryEntry) -> Facts {
     let services = entry.services.iter().cloned();
     let services = services.filter_map(|service| with_condition(context, service)).collect();
@@ -70,7 +70,7 @@ fn with_condition(context: &Context, service: Service) -> Option<(Service, Condi
     }
 }
 
-/// The services of some venvs, declared or found, and how each is.
+/// The services of some venvs, declared or found, and the condition of each.
 fn services_of(
     context: &Context,
     venvs: &[(&RegistryEntry, &Venv)],
@@ -88,7 +88,7 @@ fn services_of(
         .iter()
         .map(|(entry, venv)| {
             let mut services: Vec<Service> = entry.services.clone();
-            // What was declared wins: then nothing else is restarted.
+            // Declared services take precedence: then no others are restarted.
             if services.is_empty() {
                 services.extend(map.of(&venv.path).services.iter().cloned());
             }

@@ -53,8 +53,8 @@ fn pinned(entry: &RegistryEntry) -> Option<String> {
     ))
 }
 
-/// Names the processes that still run old code and that no service manager can restart, and
-/// counts them.
+/// Reports the processes that still run old code and that no service manager can restart, and
+/// returns their number.
 pub(crate) fn report_unmanaged(
     context: &Context,
     inventory: &Inventory,

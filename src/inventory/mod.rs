@@ -1,6 +1,6 @@
 //! The registered and declared venvs as they are now.
 //!
-//! Everything here reads. What is found is handed to `plan`, which decides.
+//! This module only reads. It passes its findings to `plan`, which decides.
 
 mod declared;
 mod facts;
@@ -17,7 +17,7 @@ use crate::service;
 use crate::store::{Registry, RegistryEntry, StoreError};
 use crate::venv::{self, NotAVenv, Venv};
 
-/// The registry, and each venv in it as it is on disk, in the same order.
+/// The registry, and the current state on disk of each venv in it, in the same order.
 #[derive(Debug)]
 pub(crate) struct Inventory {
     pub(crate) registry: Registry,
@@ -25,7 +25,7 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
-    /// What is registered and declared now.
+    /// Reads the venvs that are registered and declared now.
     pub(crate) fn read(context: &Context) -> Result<Self, StoreError> {
         Ok(Self::of(context, registry(context)?))
     }
@@ -46,12 +46,12 @@ impl Inventory {
         self.registry.venvs.iter().zip(&self.venvs)
     }
 
-    /// Those that are venvs.
+    /// The entries that are venvs.
     pub(crate) fn present(&self) -> impl Iterator<Item = (&RegistryEntry, &Venv)> {
         self.entries().filter_map(|(entry, venv)| Some((entry, venv.as_ref().ok()?)))
     }
 
-    /// A venv by its id, if it is one.
+    /// The entry with this id, if it is a venv.
     pub(crate) fn get(&self, id: &str) -> Option<(&RegistryEntry, &Venv)> {
         self.present().find(|(entry, _)| entry.id == id)
     }
@@ -73,11 +73,11 @@ pub(crate) fn subject(entry: &RegistryEntry, venv: &Venv) -> Subject {
     }
 }
 
-/// The venvs that one thread inspects before it asks for more.
+/// How many venvs one thread inspects before it takes more.
 const CHUNK: usize = 256;
 
-/// Inspects one registered venv. The registry is checked against it: in their own, an ordinary
-/// user may have written anything.
+/// Inspects one registered venv and checks the registry against it: ordinary users can write
+/// anything to their own registry.
 fn inspect(context: &Context, entry: &RegistryEntry) -> Result<Venv, NotAVenv> {
     let venv = venv::inspect(context.root, entry.path())?;
     match refusal(context, entry, &venv) {
@@ -86,8 +86,8 @@ fn inspect(context: &Context, entry: &RegistryEntry) -> Result<Venv, NotAVenv> {
     }
 }
 
-/// Why a venv cannot be guarded for whom we work. An ordinary user has to own it, and what is
-/// restarted for it has to be theirs.
+/// Why the user we work for cannot have a venv guarded. An ordinary user must own the venv and
+/// the services that are restarted for it.
 pub(crate) fn refusal(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Option<String> {
     let root = context.root;
     if root.user().is_some_and(|uid| uid != venv.uid) {
