@@ -1,4 +1,4 @@
-//! What a person can do about a file that venvguard cannot use.
+//! Advice about files that venvguard cannot use.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::host::access::Access;
 use crate::host::file::printable;
 
 impl Store {
-    /// The way out of an error, with its commands; none where the error says it all.
+    /// How to fix an error, with the commands; `None` if the error says it all.
     pub(crate) fn advice(&self, error: &StoreError) -> Option<String> {
         let path = match error {
             StoreError::Newer { .. } => {
@@ -48,7 +48,7 @@ impl Store {
         Some(match path.file_name()?.to_str()? {
             REGISTRY => self.advice_on_registry(path),
             "history.jsonl" => format!("start a new one: `mv '{shown}' '{shown}.old'`"),
-            // Found anew from what is installed.
+            // It is rebuilt from what is installed.
             _ => {
                 format!("continue without it: `mv '{shown}' '{shown}.damaged' && venvguard resume`")
             }

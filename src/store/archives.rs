@@ -1,5 +1,5 @@
 //! Copies of the wheels and source archives of this machine that venvs were installed from:
-//! such a file is often gone on the day on which it is needed.
+//! such a file is often gone by the time it is needed.
 //!
 //! A copy lies at `archives/UID/SHA256/NAME`. It is root's, and an access list lets the owner of
 //! the venv read it, who has to for a rebuild. Nobody else may: it may have been theirs alone.
@@ -15,16 +15,16 @@ use jiff::Timestamp;
 use super::Store;
 use crate::host::{fault, file, xattr};
 
-/// A larger one is not kept.
+/// Larger archives are not kept.
 pub(crate) const LIMIT: u64 = 512 << 20;
 
-/// How long all archives of one owner may be together. Holes count: root reads them all.
+/// The total length of all archives of one owner. Holes count: root reads them all.
 pub(crate) const QUOTA: u64 = 512 << 20;
 
 const DIR: &str = "archives";
 
 impl Store {
-    /// Keeps an archive of `length` bytes with this hash for an owner: `send` writes it.
+    /// Keeps an archive of `length` bytes with this hash for an owner; `send` writes it.
     pub(crate) fn keep_archive(
         &self,
         uid: u32,
@@ -32,7 +32,7 @@ impl Store {
         name: &str,
         send: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
-        // The hash is the owner's word, and becomes the name of a directory.
+        // The hash comes from the owner and becomes the name of a directory.
         let is_hash = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if hash.len() != 64 || !hash.bytes().all(is_hash) || name.contains('/') {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -58,7 +58,7 @@ impl Store {
                 return Err(io::Error::other("it changed while it was being copied"));
             }
             file.set_permissions(Permissions::from_mode(0o400))?;
-            // The file stays root's: an owner could make it longer.
+            // The file stays root's: its owner could make it longer.
             if rustix::process::geteuid().as_raw() != uid {
                 xattr::let_read(&file, uid)?;
             }
@@ -72,7 +72,7 @@ impl Store {
         file::sync_dir(&own)
     }
 
-    /// Where the copy of an archive is, if there is one.
+    /// The path of the copy of an archive, if there is one.
     pub(crate) fn kept_archive(&self, uid: u32, hash: &str, name: &str) -> Option<PathBuf> {
         let is_hash = hash.bytes().all(|byte| byte.is_ascii_hexdigit()) && !hash.is_empty();
         let path = self.archives_of(uid).join(hash).join(name);
@@ -112,7 +112,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// How long all that is kept for an owner is.
+/// The total length of all copies kept for an owner.
 fn used(own: &Path) -> u64 {
     let files = entries(own).into_iter().flat_map(|dir| entries(&dir));
     files.filter_map(|file| Some(file.symlink_metadata().ok()?.size())).sum()
@@ -127,7 +127,7 @@ mod tests {
     const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_copy_is_its_owners_alone_and_is_removed_when_no_recipe_names_it() {
+    fn a_copy_is_only_for_its_owner_and_is_removed_when_no_recipe_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
         let uid = rustix::process::geteuid().as_raw();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_or_is_not_as_long_as_it_was_is_not_kept() {
+    fn archives_that_are_too_large_or_change_their_length_are_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
         let uid = rustix::process::geteuid().as_raw();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_that_is_none_names_no_directory() {
+    fn an_invalid_hash_names_no_directory() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path().join("system")));
         let elsewhere = dir.path().join("elsewhere");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_stays_roots_and_one_user_may_read_it() {
+    fn a_copy_belongs_to_root_and_one_user_may_read_it() {
         if !rustix::process::geteuid().is_root() {
             return;
         }

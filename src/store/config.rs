@@ -14,15 +14,15 @@ use crate::plan::Policy;
 const PATH: &str = "/etc/venvguard/config.toml";
 const LIMIT: u64 = 1 << 20;
 
-/// What the administrator set, and the defaults for what he did not.
+/// The administrator's settings, and defaults for the others.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Config {
-    /// The policy of a venv that is registered without one.
+    /// The policy of venvs that are registered without one.
     pub(crate) policy: Policy,
-    /// What installs the distributions of a rebuilt venv.
+    /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
-    /// How many venvs are repaired at once; 0: the number of cores, at most 4.
+    /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
     pub(crate) jobs: usize,
     /// Seconds that one rebuild may take.
     pub(crate) rebuild_timeout: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Config {
     pub(crate) owner_timeout: u64,
     /// Seconds that a service may take until it is up and its check passes.
     pub(crate) service_timeout: u64,
-    /// Seconds for which a service has to stay up.
+    /// Seconds for which a service must stay up.
     pub(crate) stable_for: u64,
     /// How many previous environments are kept of each venv.
     #[serde(deserialize_with = "at_least_one")]
@@ -48,7 +48,7 @@ fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsi
 }
 
 impl Config {
-    /// How many venvs are worked on at once.
+    /// How many venvs are worked on in parallel.
     pub(crate) fn at_once(&self, asked: Option<usize>) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = asked.filter(|jobs| *jobs > 0);
@@ -74,17 +74,17 @@ impl Default for Config {
     }
 }
 
-/// What ordinary users may have.
+/// Settings for ordinary users.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct UserSettings {
-    /// Whether they have venvs of their own guarded.
+    /// Whether users' own venvs are guarded.
     pub(crate) enabled: bool,
-    /// Who of them: names, and groups as `@name`; everybody where it is not said.
+    /// The users this applies to: names, and groups as `@name`; everybody by default.
     pub(crate) allow: Option<Vec<String>>,
-    /// Seconds of an apt run that one of them may take.
+    /// Seconds of an apt run that one user may take.
     pub(crate) time_limit: u64,
-    /// Seconds that all of them together may take.
+    /// Seconds that all users together may take.
     pub(crate) total_time_limit: u64,
 }
 
@@ -97,7 +97,7 @@ impl Default for UserSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum EngineChoice {
-    /// uv where it is installed, else pip; pip too where uv failed.
+    /// uv if it is installed, otherwise pip; also pip if uv failed.
     Auto,
     Uv,
     Pip,
@@ -114,7 +114,7 @@ impl Config {
     }
 }
 
-/// Reads what a person wrote; what is wrong is told with its line.
+/// Reads a hand-written file; mistakes are reported with their line.
 pub(super) fn parse<T: DeserializeOwned + Send>(
     path: &Path,
     bytes: &[u8],
@@ -129,7 +129,7 @@ pub(super) fn parse<T: DeserializeOwned + Send>(
         .map_err(|TomlError { line, message }| damaged(line, told(text, line, &message)))
 }
 
-/// What is wrong, with the key that it is about and the name that may have been meant.
+/// Describes a mistake, with its key and the name that may have been meant.
 fn told(text: &str, line: usize, message: &str) -> String {
     let key = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
     let key = key.map_or("", |(key, _)| key.trim());
@@ -139,7 +139,7 @@ fn told(text: &str, line: usize, message: &str) -> String {
     } else {
         format!("{key}: ")
     };
-    // serde puts names in backquotes: the one it found, then those that it expected.
+    // serde puts names in backquotes: the one it found, then the expected ones.
     let mut names = message.split('`').skip(1).step_by(2);
     let found = names.next().unwrap_or_default();
     let likeness = |name: &&str| strsim::jaro_winkler(found, name);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_has_its_default() {
+    fn missing_settings_have_defaults() {
         let config = parse("engine = \"pip\"\njobs = 3\n").unwrap();
         assert_eq!(config, Config { engine: EngineChoice::Pip, jobs: 3, ..Config::default() });
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_with_its_line() {
+    fn a_mistake_is_reported_with_its_line() {
         for (text, line) in [
             ("keep-trees = 0\n", 1),
             ("[users]\nalow = []\n", 2),

@@ -1,7 +1,6 @@
 //! Venvs that are declared in files: `/etc/venvguard/venvs.d/*.toml` by the administrator,
-//! `/usr/share/venvguard/venvs.d/*.toml` by packages. A file in `/etc` takes the place of
-//! the one of the same name that a package brings; an empty one, or a link to `/dev/null`,
-//! takes it away.
+//! `/usr/share/venvguard/venvs.d/*.toml` by packages. A file in `/etc` replaces a package's
+//! file of the same name; an empty one, or a link to `/dev/null`, disables it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,20 +15,20 @@ use crate::host::{Dir, Root, file};
 use crate::plan::Policy;
 use crate::service::Service;
 
-/// The one that wins first.
+/// In order of precedence.
 const DIRS: [&str; 2] = ["/etc/venvguard/venvs.d", "/usr/share/venvguard/venvs.d"];
 
-/// No file that a person wrote is longer.
+/// No hand-written file is longer.
 const LIMIT: u64 = 1 << 20;
 
-/// So many directories are looked into for one pattern.
+/// How many directories are searched for one pattern.
 const MOST: usize = 100_000;
 
-/// What one file says about one venv, or about all that a pattern stands for.
+/// One file's settings for one venv, or for all venvs that match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Declaration {
-    /// Where it is written.
+    /// The file that contains it.
     #[serde(skip)]
     pub(crate) file: PathBuf,
     #[serde(deserialize_with = "pattern")]
@@ -38,13 +37,13 @@ pub(crate) struct Declaration {
     pub(super) policy: Option<Policy>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
-    /// A program by its whole path, and its arguments.
+    /// A program by its absolute path, and its arguments.
     #[serde(default, deserialize_with = "check")]
     pub(super) check: Vec<String>,
 }
 
 impl Store {
-    /// The declarations, file by file: one that is damaged stands in no other's way.
+    /// The declarations, file by file: a damaged one does not affect the others.
     pub(crate) fn declarations(&self) -> Vec<Result<Declaration, (PathBuf, StoreError)>> {
         let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
         for dir in DIRS {
@@ -78,9 +77,9 @@ impl Store {
 }
 
 impl Declaration {
-    /// The venvs that are meant, as far as they are there. Every name is looked up in a directory
-    /// that is held open, and none is followed if it is a link: whoever owns a directory on the
-    /// way cannot lead out of it.
+    /// The existing venvs that the path or pattern means. Every name is looked up in a directory
+    /// that is held open, and links are not followed: the owner of a directory on the way cannot
+    /// lead out of it.
     pub(crate) fn venvs(&self, root: &Root) -> Vec<PathBuf> {
         let mut found = Vec::new();
         if let Ok(top) = Dir::open(&root.at("/")) {
@@ -120,7 +119,7 @@ fn descend(dir: &Dir, path: &Path, parts: &[Pattern], found: &mut Vec<PathBuf>, 
     }
 }
 
-/// As a shell matches names.
+/// Matches names as a shell does.
 const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_administrators_takes_the_place_of_a_packages() {
+    fn a_file_of_the_administrator_replaces_that_of_a_package() {
         let system = System::new();
         for (file, name) in [
             ("usr/share/venvguard/venvs.d/a.toml", "package"),
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_with_file_and_line_and_the_others_hold() {
+    fn a_mistake_is_reported_with_file_and_line_and_other_files_count() {
         let system = System::new();
         system.write(
             "etc/venvguard/venvs.d/good.toml",

@@ -1,4 +1,4 @@
-//! What each version of each stored format looked like: a file in `fixtures`, which is never
+//! An example of each version of each stored format: a file in `fixtures`, which is never
 //! changed again. A new version of a format gets a fixture and a test of its own, of one line:
 //! `fixtures::check("NAME", include_str!("fixtures/NAME.schema-2.json"), SCHEMA, &value)`.
 
@@ -17,8 +17,8 @@ use crate::python::{Minor, Version};
 use crate::service::Service;
 use crate::venv::Relax;
 
-/// Asserts that a fixture is read as `value` and is what `value` is written as, and that the
-/// same file is refused with an unknown field anywhere in it and with a newer version.
+/// Asserts that a fixture is read as `value` and `value` is written as the fixture, and that the
+/// file is refused with an unknown field anywhere in it and with a newer version.
 pub(super) fn check<T>(name: &str, fixture: &str, version: u64, value: &T)
 where
     T: DeserializeOwned + Serialize + PartialEq + Debug,
@@ -41,7 +41,7 @@ where
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
 }
 
-/// A decision, as formats hold it.
+/// A decision for the formats that contain one.
 pub(super) fn decision() -> Decision {
     let minor = |minor| Minor::new(3, minor);
     let build = |version: &str| Build {
@@ -92,7 +92,7 @@ pub(super) fn assert_is_newer(error: &StoreError, name: &str, known: u64) {
     assert_eq!(advice, "install the version of venvguard that wrote it, or a newer one");
 }
 
-/// The document with a field more, once for each object in it.
+/// Copies of the document with one more field, one copy for each object in it.
 pub(super) fn with_an_unknown_field(document: &Value) -> Vec<Value> {
     let mut changed = Vec::new();
     for place in objects(document, String::new()) {

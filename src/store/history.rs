@@ -1,4 +1,4 @@
-//! What was done, a line an event, for people and for `history --json`.
+//! The history of events, one per line, for people and for `history --json`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,15 +17,15 @@ const SCHEMA: u64 = 1;
 const NAME: &str = "history.jsonl";
 const LIMIT: u64 = 64 << 20;
 
-/// What the file may grow to, far below what is read of it; and how much of it, the latest
-/// events, is kept then: hundreds of upgrades of hundreds of venvs.
+/// The size at which the file is shortened, far below the limit for reading it, and how much of
+/// it is kept: the latest events, of hundreds of upgrades of hundreds of venvs.
 const FULL: u64 = 16 << 20;
 const KEPT: usize = 8 << 20;
 
-/// What an event says, in bytes: the last words of some services and of a build fit.
+/// The limit of an event's text in bytes: the last lines of some services and of a build fit.
 const DETAIL: usize = 16 << 10;
 
-/// One thing that happened to a venv, or to a transaction because of it.
+/// One event of a venv, or of a transaction because of a venv.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Event {
@@ -34,10 +34,11 @@ pub(crate) struct Event {
     /// The venv's name.
     pub(crate) venv: String,
     path: PathText,
-    /// What was done: `rebuilt`, `refreshed`, `pinned`, `restarted`, `rolled-back`, `blocked`, `failed`.
+    /// The event: `rebuilt`, `refreshed`, `pinned`, `restarted`, `rolled-back`, `blocked`,
+    /// `failed`.
     pub(crate) what: String,
     pub(crate) detail: String,
-    /// What was decided, where something was done because of a decision.
+    /// The decision that caused the event, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) decision: Option<Box<Decision>>,
 }
@@ -59,13 +60,13 @@ impl Event {
         }
     }
 
-    /// The same, because of a decision.
+    /// Adds the decision that caused the event.
     pub(crate) fn of(self, decision: &Decision) -> Self {
         Self { decision: Some(Box::new(decision.clone())), ..self }
     }
 }
 
-/// All events, oldest first, and the numbers of the lines that are none.
+/// All events, oldest first, and the numbers of the damaged lines.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct History {
     pub(crate) events: Vec<Event>,
@@ -73,8 +74,8 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// A damaged line costs no other. A newer one is refused with all of them: what is left of a
-    /// history without its latest events would mislead.
+    /// A damaged line does not affect the others. A line of a newer schema is an error: a history
+    /// without its latest events would mislead.
     pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let mut history = Self::default();
         for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
@@ -90,14 +91,14 @@ impl History {
 }
 
 impl Store {
-    /// Tells the system's journal.
+    /// Writes the event to the system's journal.
     pub(crate) fn audit(&self, event: &Event) {
         let Event { venv, path, what, detail, .. } = event;
         audit::Line { action: what, venv: Some(venv), path: Some(&path.0), message: detail }
             .write(self.root());
     }
 
-    /// Keeps it in the history, and tells the journal.
+    /// Writes the event to the history and to the system's journal.
     pub(crate) fn record(&self, event: &Event) -> Result<(), StoreError> {
         self.audit(event);
         let path = self.dir().join(NAME);
@@ -114,7 +115,7 @@ impl Store {
             .mode(0o644)
             .open(&path)
             .map_err(io)?;
-        // A line that a crash cut off ends here.
+        // Ends a line that a crash cut off.
         let mut last = *b"\n";
         let length = file.metadata().map_err(io)?.len();
         file.read_at(&mut last, length.saturating_sub(1)).map_err(io)?;
@@ -134,7 +135,7 @@ impl Store {
     }
 }
 
-/// Drops the oldest events where another line would make the file too large.
+/// Drops the oldest events if another line would make the file too large.
 fn make_room(path: &Path, line: usize) -> io::Result<()> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -146,7 +147,7 @@ fn make_room(path: &Path, line: usize) -> io::Result<()> {
     }
     let mut latest = vec![0; KEPT];
     file.read_exact_at(&mut latest, length.saturating_sub(KEPT as u64))?;
-    // The first line is cut.
+    // The first line is incomplete.
     let end = latest.iter().position(|byte| *byte == b'\n').map_or(KEPT, |end| end + 1);
     file::write_atomically(path, latest.get(end..).unwrap_or_default(), 0o644)
 }
@@ -196,21 +197,21 @@ mod tests {
     }
 
     #[test]
-    fn what_an_event_says_is_cut_short() {
+    fn the_text_of_an_event_is_limited() {
         let flood = "é\u{1b}".repeat(32 << 20);
         let event = Event::new("shop", Path::new("/srv/shop"), "failed", flood);
         assert!(event.detail.len() <= DETAIL && event.detail.ends_with('…'));
     }
 
     #[test]
-    fn the_history_never_outgrows_what_is_read_of_it() {
+    fn the_history_stays_below_the_limit_for_reading_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
         let event = |what| Event::new("shop", Path::new("/srv/shop"), what, "x".repeat(1000));
         store.record(&event("first")).unwrap();
         let path = store.dir().join(NAME);
         let line = std::fs::read(&path).unwrap();
-        // As many as an older venvguard may have left, which knew no limit.
+        // As many as an older venvguard without a limit may have left.
         for size in [FULL, LIMIT + line.len() as u64] {
             let lines = usize::try_from(size).unwrap() / line.len();
             std::fs::write(&path, line.repeat(lines)).unwrap();
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_back_in_order_and_a_cut_line_costs_no_other() {
+    fn events_are_read_back_in_order_and_a_cut_line_does_not_affect_others() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
         let events = ["rebuilt", "rolled-back"]

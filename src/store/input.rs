@@ -1,5 +1,5 @@
-//! Properties of what venvguard itself has written down. Root wrote it, but a disk may have
-//! damaged it since. See `crate::input`.
+//! Properties of venvguard's own files. Root wrote them, but a disk may have damaged them since.
+//! See `crate::input`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -88,7 +88,7 @@ const CONFIG_WORDS: &[&str] = &[
     "#",
 ];
 
-/// A damaged file is one, at a line that it has, and the words about it can be printed.
+/// A damaged file is reported as one, at an existing line, in printable words.
 fn assert_told(error: &StoreError, bytes: &[u8]) {
     assert!(is_harmless(&error.to_string()), "{error:?}");
     if let StoreError::Damaged { line, .. } = error {
@@ -125,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_registered_is_read_back(paths in vec(path(), 0..6)) {
+    fn registered_venvs_are_read_back(paths in vec(path(), 0..6)) {
         let mut registry = Registry::default();
         for path in &paths {
             let _ = registry.add(path, None, Policy::Auto);

@@ -1,7 +1,8 @@
-//! What was begun: one file a venv, on disk before each step, gone when all is done.
+//! The journal of unfinished work: one file per venv, written before each step and removed at
+//! the end.
 //!
 //! `repair::recover` reads it after a crash. Each [`JournalState`] says what may have happened
-//! already; it looks at the disk to see what did.
+//! already; recovery looks at the disk to see what did.
 
 use std::path::{Path, PathBuf};
 
@@ -17,31 +18,31 @@ use crate::python::Minor;
 const SCHEMA: u64 = 1;
 const LIMIT: u64 = 4 << 20;
 
-/// The repair of one venv, as far as it has come.
+/// The repair of one venv, at its current step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JournalEntry {
     schema_version: u64,
     pub(crate) begun_at: Timestamp,
     pub(crate) state: JournalState,
-    /// What is carried out. Its services were up and have to be up again.
+    /// The decision being carried out. Its services were up and must be up again.
     #[serde(deserialize_with = "decision")]
     pub(crate) decision: Decision,
-    /// Other units that were stopped with them, and have to be started again.
+    /// Other units that were stopped along with them and must be started again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) units: Vec<String>,
 }
 
-/// What was begun. Which tree is at the venv's path is never written down: the trees' identities
-/// tell. `repair::states` says what is done next in each state.
+/// The step that was begun. Which tree is at the venv's path is never stored: the trees'
+/// identities tell. `repair::states` says what follows each state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum JournalState {
-    /// The services are restarted; the venv is whole.
+    /// The services are being restarted; the venv is complete.
     Restarting,
-    /// Interpreters in `bin` are being replaced one by one: doing it again is right.
+    /// Interpreters in `bin` are being replaced one by one, which may safely be repeated.
     Refreshing,
-    /// A new tree is built beside the venv, which is untouched. Its identity is known once its
+    /// A new tree is being built beside the venv, which is untouched. Its identity is known once its
     /// directory exists. One that is `to_rest` is not swapped in by this repair.
     Preparing {
         aside: PathText,
@@ -49,18 +50,18 @@ pub(crate) enum JournalState {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         to_rest: bool,
     },
-    /// The new tree is built at the venv's path, because it cannot be bound over it.
+    /// The new tree is being built at the venv's path, because it cannot be bind-mounted over it.
     BuildingInPlace(Swap),
-    /// The new tree is swapped in, and its services have to prove it.
+    /// The new tree is being swapped in, and its services must prove that it works.
     Swapping(Swap),
-    /// The new tree did not prove itself: the previous environment is swapped back in.
+    /// The new tree failed its services: the previous environment is being swapped back in.
     Returning(Swap),
-    /// A previous environment is swapped in because somebody asks for it.
+    /// A previous environment is being swapped in on request.
     Restoring(Swap),
 }
 
 impl JournalState {
-    /// The trees that change places.
+    /// The trees being swapped, if any.
     pub(crate) fn swap(&self) -> Option<&Swap> {
         match self {
             Self::BuildingInPlace(swap)
@@ -71,7 +72,7 @@ impl JournalState {
         }
     }
 
-    /// What is begun, for the system's journal; nothing for what only gets ready.
+    /// The step in words for the system's journal; `None` for a step that only prepares.
     fn in_words(&self) -> Option<(&'static str, String)> {
         let trees = |swap: &Swap| {
             format!("the current environment moves to {}", printable(swap.previous.path()))
@@ -100,19 +101,20 @@ impl JournalState {
     }
 }
 
-/// Two trees that change places.
+/// Two trees that are swapped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Swap {
-    /// The one that stood at the venv's path, and where it will be kept.
+    /// The tree that was at the venv's path, and where it will be kept.
     pub(crate) previous: PreviousTree,
-    /// The one that stands there in the end.
+    /// The tree that will be at the venv's path.
     pub(crate) new: tree::Identity,
-    /// The minor version that its packages are for. It may be half built when this is asked.
+    /// The minor version of the new tree's packages; stored because the tree may be half built when
+    /// this is needed.
     pub(crate) minor: Minor,
 }
 
-/// A decision about a venv that can be registered.
+/// Reads a decision and checks that its venv could be registered.
 fn decision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decision, D::Error> {
     let decision = Decision::deserialize(deserializer)?;
     registry::check(&decision.id, &decision.name).map_err(serde::de::Error::custom)?;
@@ -144,7 +146,7 @@ impl JournalEntry {
 }
 
 impl Store {
-    /// Records a step before it is begun.
+    /// Records a step before it begins.
     pub(crate) fn write_journal(&self, entry: &JournalEntry) -> Result<(), StoreError> {
         self.save(&format!("journal/{}.json", entry.id()), entry)?;
         if let Some((action, detail)) = entry.state.in_words() {
@@ -153,18 +155,18 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a repair of this venv was begun and not ended.
+    /// Whether a repair of this venv has begun and not ended.
     pub(crate) fn has_journal(&self, id: &str) -> bool {
         self.dir().join(format!("journal/{id}.json")).symlink_metadata().is_ok()
     }
 
-    /// The repair is over, one way or the other.
+    /// Ends the entry of a repair, whatever its outcome.
     pub(crate) fn close_journal(&self, id: &str) -> Result<(), StoreError> {
         self.remove(&format!("journal/{id}.json"))
     }
 
-    /// What a crash left. An entry that cannot be read is an error of its own and stands in
-    /// no other's way.
+    /// The entries that a crash left. An unreadable entry is an error of its own and does not
+    /// affect the others.
     pub(crate) fn open_journal(&self) -> Vec<Result<JournalEntry, StoreError>> {
         let read = |path: &PathBuf| {
             let entry: JournalEntry = parse(path, &file::read_own(path, LIMIT)?, SCHEMA)?;
@@ -178,7 +180,7 @@ impl Store {
         self.journal_files().iter().map(read).collect()
     }
 
-    /// The files of the journal, without what a crash left of one that was being written.
+    /// The files of the journal, without half-written ones that a crash left.
     pub(super) fn journal_files(&self) -> Vec<PathBuf> {
         let Ok(entries) = self.dir().join("journal").read_dir() else { return Vec::new() };
         let mut paths: Vec<PathBuf> = entries

@@ -1,9 +1,10 @@
-//! What venvguard remembers, below `/var/lib/venvguard`, and what it is told in `/etc/venvguard`.
-//! What it remembers for an ordinary user is in his own `$XDG_STATE_HOME/venvguard`.
+//! venvguard's state below `/var/lib/venvguard`, and its configuration in `/etc/venvguard`.
+//! The state of an ordinary user is in their own `$XDG_STATE_HOME/venvguard`.
 //!
-//! Every file has a `schema_version`, and so has each line of the history: each line outlives
-//! those before it. Unknown fields and newer schemas are refused with the file's name, so that a
-//! downgrade cannot misread what a newer version wrote. Take the lock first, then read.
+//! Every file has a `schema_version`, and so does each line of the history, because lines of
+//! several versions share a file. Unknown fields and newer schemas are refused with the file's
+//! name, so that a downgrade cannot misread what a newer version wrote. Take the lock first, then
+//! read.
 
 mod advice;
 mod archives;
@@ -46,16 +47,16 @@ use crate::host::{Root, file};
 use crate::python::Interpreters;
 use crate::venv::{Recipe, RecipeError};
 
-/// The registered venvs, and the same as they were before they were last saved.
+/// The registered venvs, and the version before the last save.
 const REGISTRY: &str = "registry.json";
 const LAST_GOOD: &str = "registry.last-good.json";
 
-/// Its time is when apt called last.
+/// Its modification time is the time of apt's last call.
 const CALLED: &str = "/run/venvguard/called";
 
 /// The registry of a hundred thousand venvs stays below this.
 const LIMIT: u64 = 256 << 20;
-/// And that of the venvs which one user can have.
+/// The registry of one user's venvs stays below this.
 const USERS_LIMIT: u64 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,7 @@ pub(crate) enum StoreError {
     LockFile(#[from] LockError),
 }
 
-/// Where everything is kept.
+/// The directories of the state and the configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     root: Root,
@@ -87,7 +88,7 @@ impl Store {
         &self.root
     }
 
-    /// The directory for whom it may concern in messages.
+    /// The directory of the state, for messages.
     pub(crate) fn dir(&self) -> &Path {
         &self.state
     }
@@ -100,17 +101,16 @@ impl Store {
         Ok(self.load(REGISTRY, registry::SCHEMA)?.unwrap_or_default())
     }
 
-    /// Keeps the registry that was before. It was read under the lock that its successor is
-    /// saved under, and so it is a good one.
+    /// Saves the registry and keeps the one before it. That one is good, because it was read under
+    /// the same lock.
     pub(crate) fn save_registry(&self, registry: &Registry) -> Result<(), StoreError> {
-        // It is for the day on which something else has failed: that it cannot be kept
-        // fails nothing.
+        // It is only needed after another failure, so failing to keep it is not an error.
         let _ = file::keep(&self.state.join(REGISTRY), &self.state.join(LAST_GOOD));
         self.save(REGISTRY, registry)
     }
 
-    /// The interpreters that the venvs were last brought in line with. A damaged file is as
-    /// good as none: it is made anew from what is installed.
+    /// The interpreters that the venvs were last adapted to. A damaged file counts as missing: it
+    /// is rewritten from what is installed.
     pub(crate) fn interpreters(&self) -> Result<Option<Interpreters>, StoreError> {
         match self.load::<transaction::Snapshot>("interpreters.json", transaction::SCHEMA) {
             Ok(snapshot) => Ok(snapshot.map(|snapshot| snapshot.interpreters)),
@@ -127,7 +127,7 @@ impl Store {
         self.save("interpreters.json", &snapshot)
     }
 
-    /// What the gate of the transaction that is going on found.
+    /// The findings of the gate of the current transaction.
     pub(crate) fn transaction(&self) -> Result<Option<TransactionRecord>, StoreError> {
         self.load("transaction.json", transaction::SCHEMA)
     }
@@ -140,7 +140,7 @@ impl Store {
         self.remove("transaction.json")
     }
 
-    /// What it takes to make a venv again, should it not tell any more.
+    /// The recipe of a venv, for when the venv itself can no longer be read.
     pub(crate) fn recipe(&self, id: &str) -> Result<Option<Recipe>, StoreError> {
         let path = self.recipe_path(id);
         match file::read_own(&path, LIMIT) {
@@ -155,7 +155,7 @@ impl Store {
         }
     }
 
-    /// A URL may hold what lets somebody in: the file is root's alone to read.
+    /// A URL may contain credentials, so only root can read the file.
     pub(crate) fn save_recipe(&self, id: &str, recipe: &Recipe) -> Result<(), StoreError> {
         self.write(&self.recipe_path(id), recipe.to_pylock().as_bytes(), 0o600)
     }
@@ -168,18 +168,18 @@ impl Store {
         self.state.join(format!("recipes/pylock.{id}.toml"))
     }
 
-    /// Notes that apt has called. Nothing depends on it.
+    /// Records that apt has called. Nothing depends on it.
     pub(crate) fn note_call(&self) {
         let _ = file::touch(&self.root.at(CALLED));
     }
 
-    /// When apt called last.
+    /// The time of apt's last call.
     pub(crate) fn last_call(&self) -> Option<Timestamp> {
         let time = std::fs::metadata(self.root.at(CALLED)).ok()?.modified().ok()?;
         Timestamp::try_from(time).ok()
     }
 
-    /// Whether there is something for `resume` to do. A few `stat`s.
+    /// Whether there is work for `resume`. It takes only a few `stat` calls.
     pub(crate) fn has_work(&self) -> bool {
         ["pending", "transaction.json"].iter().any(|name| self.state.join(name).exists())
             || !self.journal_files().is_empty()
@@ -230,7 +230,7 @@ impl Store {
     }
 }
 
-/// Reads a document: first its schema, so that a newer one is called newer and not damaged.
+/// Reads a document, its schema first, so that a newer one is reported as newer, not as damaged.
 fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T, StoreError> {
     #[derive(serde::Deserialize)]
     struct Head {
@@ -260,7 +260,7 @@ fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u64) -> Result<T
     serde_json::from_slice(bytes).map_err(|error| damaged(&error))
 }
 
-/// What is wrong, in words for the usual ends of a file.
+/// Describes the damage, with plain words for the usual kinds.
 fn damage(bytes: &[u8], error: &serde_json::Error) -> String {
     if bytes.trim_ascii().is_empty() {
         "it is empty".to_string()
@@ -270,7 +270,7 @@ fn damage(bytes: &[u8], error: &serde_json::Error) -> String {
         "it is truncated".to_string()
     } else {
         let text = error.to_string();
-        // The line is told already.
+        // The error already names the line.
         text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_string())
     }
 }

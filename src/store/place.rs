@@ -1,4 +1,4 @@
-//! Where things are kept, and the lock on them: the system's, or a user's own.
+//! The directory of the store and its lock: the system's, or a user's own.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::host::{Root, user};
 const STATE: &str = "/var/lib/venvguard";
 const LOCK: &str = "/run/venvguard/lock";
 
-/// What the directory is called among those of a user's other programs.
+/// The name of the directory within a user's state directory.
 const NAME: &str = "venvguard";
 
 impl Store {
-    /// What is kept for root, or for the user whose things are meant.
+    /// The store of the system, or of the user whose files are meant.
     pub(crate) fn new(root: &Root) -> Self {
         let state = match root.user() {
             None => root.at(STATE),
@@ -23,7 +23,7 @@ impl Store {
         Self { root: root.clone(), state }
     }
 
-    /// Keeps every other venvguard out that has to do with the same venvs, waiting for at
+    /// Locks out every other venvguard that works on the same venvs, waiting for at
     /// most `patience`.
     pub(crate) fn lock(&self, patience: Duration) -> Result<LockFile, StoreError> {
         let path = match self.root.user() {
@@ -36,8 +36,8 @@ impl Store {
         Ok(lock::acquire(&path, patience)?)
     }
 
-    /// Makes a user's directory, his alone to read, and leads to it from where apt's hook looks:
-    /// there nobody knows what he has set in his session.
+    /// Creates a user's directory, readable only by them, and links to it from where apt's hook
+    /// looks: the hook does not know the user's session settings.
     fn make_own_dir(&self, uid: u32) -> Result<(), StoreError> {
         let io = |source| StoreError::Io { path: self.state.clone(), source };
         let mut builder = std::fs::DirBuilder::new();

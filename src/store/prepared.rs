@@ -1,4 +1,4 @@
-//! The finished new trees that wait to be swapped in: one file a venv.
+//! Prepared trees, which wait to be swapped in: one file per venv.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use crate::python::BuildId;
 
 const SCHEMA: u64 = 1;
 
-/// A new tree beside its venv, built and checked. It may wait for days and over a reboot, and is
-/// worth nothing once one of the things that it was built for has changed.
+/// A new tree beside its venv, built and checked. It may wait for days and across a reboot, and
+/// becomes useless once anything that it was built for has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PreparedTree {
@@ -24,27 +24,27 @@ pub(crate) struct PreparedTree {
     path: PathText,
     pub(crate) identity: tree::Identity,
     pub(crate) built_for: BuiltFor,
-    /// What the build reported.
+    /// The notes of the build.
     pub(crate) notes: Vec<String>,
-    /// Some of the user's files could not be carried into it.
+    /// Whether some user files could not be carried into it.
     pub(crate) leaves_files: bool,
 }
 
-/// What a new tree was built for.
+/// The conditions that a new tree was built for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BuiltFor {
     /// The tree that it replaces.
     pub(crate) venv: tree::Identity,
     pub(crate) target: Target,
-    /// The build of the interpreter that it runs.
+    /// The build of its interpreter.
     pub(crate) interpreter: Option<BuildId>,
-    /// A hash of what was to be installed, and of what was installed in the venv.
+    /// A hash of what was to be installed and of what was installed in the venv.
     pub(crate) recipe: String,
 }
 
 impl BuiltFor {
-    /// What has changed since, if anything has.
+    /// The first condition that has changed since, if any.
     pub(crate) fn difference(&self, now: &Self) -> Option<&'static str> {
         if self.venv != now.venv {
             Some("the venv has been replaced")
@@ -71,7 +71,7 @@ impl PreparedTree {
         &self.path.0
     }
 
-    /// The state in the journal of a repair that has built this tree and not swapped it in.
+    /// The journal state of a repair that has built this tree but not swapped it in.
     pub(crate) fn preparing(&self) -> JournalState {
         let (aside, new) = (self.path.clone(), Some(self.identity));
         JournalState::Preparing { aside, new, to_rest: false }
@@ -87,7 +87,7 @@ impl Store {
         self.load(&name(id), SCHEMA)
     }
 
-    /// Whether there is one, be it readable or not.
+    /// Whether there is a record, readable or not.
     pub(crate) fn has_prepared(&self, id: &str) -> bool {
         self.dir().join(name(id)).symlink_metadata().is_ok()
     }
@@ -96,8 +96,8 @@ impl Store {
         self.save(&name(id), tree)
     }
 
-    /// Lets a prepared tree that is worth nothing any more be removed. The registry names it
-    /// before its record is gone.
+    /// Schedules the removal of a useless prepared tree. The registry lists it before its record is
+    /// removed.
     pub(crate) fn discard_prepared(
         &self,
         registry: &mut Registry,
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_tree_is_known_until_it_is_forgotten() {
+    fn a_prepared_tree_is_known_until_its_record_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
         assert_eq!(store.prepared("1").unwrap(), None);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_makes_it_worth_nothing() {
+    fn each_change_makes_it_useless() {
         let built = built_for();
         assert_eq!(built.difference(&built), None);
         let other = Target { follows: false, ..built.target };
@@ -179,6 +179,6 @@ mod tests {
             assert!(built.difference(&changed).is_some(), "{changed:?}");
         }
         let unknown = BuiltFor { interpreter: None, ..built };
-        assert!(unknown.difference(&unknown).is_some(), "a build that is not known is no build");
+        assert!(unknown.difference(&unknown).is_some(), "an unknown build never matches");
     }
 }

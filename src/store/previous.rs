@@ -1,4 +1,4 @@
-//! The trees that rebuilds put aside.
+//! The previous environments, which rebuilds put aside.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ use crate::host::path_text;
 use crate::host::{clock, tree};
 use crate::owner::RelinkedName;
 
-/// A tree that was put aside: it waits for a rollback or its end.
+/// A previous environment, kept for a rollback until it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PreviousTree {
     pub(crate) at: Timestamp,
     #[serde(deserialize_with = "path_text::absolute")]
     path: PathText,
-    /// Which directory it is: at its path, or still at the venv's.
+    /// The identity of its directory, which is at its path or still at the venv's.
     pub(crate) identity: tree::Identity,
-    /// It followed the default interpreter, though it may be pinned now.
+    /// Whether it followed the default interpreter; it may be pinned now.
     pub(crate) followed: bool,
-    /// Some of what no installer put there is in it alone: it is not removed unasked.
+    /// Whether some user files exist only in it: then it is removed only on request.
     #[serde(default)]
     pub(crate) holds_files: bool,
     /// The links in its `bin` that were changed to pin it.
@@ -35,7 +35,7 @@ impl PreviousTree {
         Self { at, path, identity, followed, holds_files: false, links }
     }
 
-    /// The same tree, of which it is known whether it holds files of its own.
+    /// The same tree, with the knowledge whether it holds files of its own.
     pub(crate) fn that_holds_files(self, holds_files: bool) -> Self {
         Self { holds_files, ..self }
     }
@@ -49,7 +49,8 @@ impl PreviousTree {
     }
 }
 
-/// What is kept of one venv, the oldest first: as it was put aside, whatever the clock said.
+/// The previous environments of one venv, oldest first: in the order in which they were put aside,
+/// regardless of the clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct PreviousTrees(Vec<PreviousTree>);
@@ -67,7 +68,7 @@ impl PreviousTrees {
         self.0.iter().rev()
     }
 
-    /// The one that somebody names as `show` does, or by its last component.
+    /// The tree with a name as `show` prints it, or with that last component.
     pub(crate) fn named(&self, wanted: &Path) -> Option<&PreviousTree> {
         self.latest_first()
             .find(|one| one.path() == wanted || one.path().file_name() == Some(wanted.as_os_str()))
@@ -77,26 +78,27 @@ impl PreviousTrees {
         self.0.iter_mut().find(|one| one.path() == path)
     }
 
-    /// Adds the latest one. What was known of its path is past: it was exchanged with it.
+    /// Adds the latest one. An entry with its path is outdated, because that tree was swapped with
+    /// it.
     pub(crate) fn put_aside(&mut self, previous: PreviousTree) {
         self.0.retain(|one| one.path() != previous.path());
         self.0.push(previous);
     }
 
-    /// Drops those that somebody removed: they count for nothing.
+    /// Drops trees that were removed by hand.
     pub(crate) fn forget_gone(&mut self) {
-        // Where the directory that it lay in is away too, its file system may not be mounted.
+        // If its parent directory is missing too, its file system may just not be mounted.
         let is_away = |path: &Path| !path.parent().is_some_and(Path::exists);
         self.0.retain(|one| tree::is_at(one.path(), one.identity) || is_away(one.path()));
     }
 
-    /// Takes out what is more than `at_most`; but nothing that holds files of its own.
+    /// Takes out the surplus over `at_most`, except trees that hold files of their own.
     pub(crate) fn take_surplus(&mut self, at_most: usize) -> Vec<PendingRemoval> {
         let surplus = self.0.len().saturating_sub(at_most);
         self.take(|index, one| index < surplus && !one.holds_files)
     }
 
-    /// Takes out what was put aside before a moment; but nothing that holds files of its own.
+    /// Takes out trees put aside before a moment, except those that hold files of their own.
     pub(crate) fn take_older(&mut self, than: Timestamp) -> Vec<PendingRemoval> {
         self.take(|_, one| one.at < than && !one.holds_files)
     }
@@ -118,7 +120,7 @@ impl PreviousTrees {
     }
 }
 
-/// A tree beside a venv that is to be removed.
+/// A tree beside a venv that has to be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PendingRemoval {
@@ -156,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_but_not_with_what_is_in_them_alone() {
+    fn the_oldest_are_taken_first_except_those_with_files_of_their_own() {
         let mut trees = trees(4);
         trees.0[0].holds_files = true;
         let gone: Vec<u64> = trees.take_surplus(2).iter().map(|one| one.identity.0).collect();
         assert_eq!(gone, [2]);
         assert_eq!(numbers(&trees), [1, 3, 4]);
-        assert!(trees.take_surplus(2).is_empty(), "and not one more each time");
+        assert!(trees.take_surplus(2).is_empty(), "a second call takes no more");
         trees.0[1].at = Timestamp::UNIX_EPOCH;
         trees.0[0].at = Timestamp::UNIX_EPOCH;
         assert_eq!(trees.take_older(clock::now()).len(), 1);
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exchanged_with_a_kept_tree_takes_its_place_as_the_latest() {
+    fn a_tree_swapped_with_a_kept_one_replaces_it_as_the_latest() {
         let mut trees = trees(3);
         let back = PreviousTree { identity: (9, 0), ..previous(1) };
         trees.put_aside(back);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_named_by_its_path_or_its_last_component() {
+    fn a_tree_is_named_by_its_path_or_its_last_component() {
         let trees = trees(2);
         for wanted in ["/srv/.venv.venvguard-1", ".venv.venvguard-1"] {
             assert_eq!(trees.named(Path::new(wanted)).map(|one| one.identity.0), Some(1));

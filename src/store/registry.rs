@@ -20,8 +20,8 @@ use crate::venv::Relax;
 
 pub(super) const SCHEMA: u64 = 1;
 
-/// Of why a venv was pinned, in bytes: a user's build can print without end, and the registry
-/// has to stay one that can be read. The history has more of it.
+/// The limit in bytes of the reason for a pin: a user's build can print endlessly, and the
+/// registry must stay readable. The history keeps more of it.
 const REASON: usize = 1 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +29,12 @@ const REASON: usize = 1 << 10;
 pub(crate) struct Registry {
     schema_version: u64,
     pub(crate) venvs: Vec<RegistryEntry>,
-    /// What nobody needs any more, and is still to be removed.
+    /// Trees that are no longer needed and still have to be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) pending_removals: Vec<PendingRemoval>,
 }
 
-/// One registered venv, and what was said about it.
+/// One registered venv and its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistryEntry {
@@ -53,12 +53,12 @@ pub(crate) struct RegistryEntry {
     pub(crate) check: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requirements: Option<PathText>,
-    /// The lock that says which versions to install.
+    /// The lock file that determines the versions to install.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock: Option<PathText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
-    /// The file that declares it, where it was not registered by hand.
+    /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
     pub(crate) registered_at: Timestamp,
@@ -69,8 +69,8 @@ pub(crate) struct RegistryEntry {
     pub(crate) previous_trees: PreviousTrees,
 }
 
-/// A venv that belongs on the default interpreter and was pinned to a minor version by us:
-/// written down before it is pinned, so that no pin of ours is ever taken for its owner's.
+/// Our pin of a venv that otherwise follows the default interpreter. It is stored before the
+/// venv is pinned, so that our pin is never taken for its owner's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pin {
@@ -123,7 +123,7 @@ impl RegistryEntry {
         self.declared.as_ref().map(|file| file.0.as_path())
     }
 
-    /// From now on it is as it is registered, whatever a file declares.
+    /// Makes the registration take precedence over any file that declares the venv.
     pub(crate) fn register_by_hand(&mut self) {
         self.declared = None;
     }
@@ -136,7 +136,7 @@ impl RegistryEntry {
         self.lock.as_ref().map(|path| path.0.as_path())
     }
 
-    /// Another list of what to install takes the place of this one.
+    /// Sets the lock file, which replaces any other list of what to install.
     pub(crate) fn set_lock(&mut self, path: &Path) {
         (self.lock, self.requirements) = (Some(path.into()), None);
     }
@@ -162,7 +162,8 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// The entry for a path, made with `policy` if there is none. `name` renames one that is there.
+    /// The entry for a path, created with `policy` if there is none. `name` renames an existing
+    /// one.
     pub(crate) fn add(
         &mut self,
         path: &Path,
@@ -194,8 +195,8 @@ impl Registry {
         Ok(entry)
     }
 
-    /// The entry for a path that is declared, as it is declared now; one that was registered by
-    /// hand stays as it is.
+    /// The entry for a declared path, updated to its declaration; an entry that was registered by
+    /// hand is unchanged.
     pub(crate) fn declare(
         &mut self,
         path: &Path,
@@ -249,15 +250,15 @@ impl Registry {
         self.venvs.iter_mut().find(|entry| entry.id == id)
     }
 
-    /// Writes down by which links a previous environment is pinned.
+    /// Records the links that pin a previous environment.
     pub(crate) fn set_links(&mut self, id: &str, tree: &Path, links: Vec<RelinkedName>) {
         if let Some(kept) = self.get_mut(id).and_then(|entry| entry.previous_trees.at_mut(tree)) {
             kept.links = links;
         }
     }
 
-    /// Eight hexadecimal digits that no other entry bears: of the path's SHA-256, which is the
-    /// same in every build of venvguard.
+    /// Eight hexadecimal digits that no other entry has, taken from the path's SHA-256, which is
+    /// the same in every build of venvguard.
     fn unused_id(&self, path: &Path) -> String {
         let mut digest = Sha256::new_with_prefix(path.as_os_str().as_bytes());
         loop {
@@ -270,7 +271,7 @@ impl Registry {
         }
     }
 
-    /// A name made from the path: the venv's own, or its project's where that says more.
+    /// A name made from the path: the venv's own, or its project's if that is more telling.
     fn unused_name(&self, path: &Path) -> String {
         let words: Vec<_> = path.iter().rev().map(OsStr::to_string_lossy).collect();
         let word = words.iter().find(|word| says_much(word)).or(words.first());
@@ -313,13 +314,13 @@ fn says_much(word: &str) -> bool {
     !USUAL.contains(&word) && !is_release && !is_hash && word != "/"
 }
 
-/// An id as it is stored.
+/// Reads and checks a stored id.
 fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
     if is_id(&id) { Ok(id) } else { Err(serde::de::Error::custom(MALFORMED_ID)) }
 }
 
-/// A name as it is stored.
+/// Reads and checks a stored name.
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_name(&name) {
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_without_end_is_cut_short() {
+    fn an_endless_reason_is_cut_short() {
         let flood = "\u{1b}é".repeat(1 << 20);
         let pin = Pin::new(Minor::new(3, 11), Until::Rebuilt, Some(&flood));
         let because = pin.because.unwrap();
@@ -450,7 +451,7 @@ mod tests {
         assert_eq!(registry.venvs[0].id, EXPECTED);
         registry.venvs[0].path = Path::new("/srv/other").into();
         registry.add(Path::new("/srv/shop/venv"), None, Policy::Auto).unwrap();
-        assert_ne!(registry.venvs[1].id, EXPECTED, "it is taken");
+        assert_ne!(registry.venvs[1].id, EXPECTED, "that id is taken");
         assert_eq!(registry.venvs[1].id.len(), 8);
     }
 
@@ -494,7 +495,7 @@ mod tests {
             let refused = registry.add(Path::new("/srv/other"), Some(name), Policy::Auto);
             assert!(matches!(refused, Err(NameError::Malformed { .. })), "{name:?}");
         }
-        assert_eq!(registry.venvs.len(), 1, "nothing was registered on the way");
+        assert_eq!(registry.venvs.len(), 1, "a refused name registers nothing");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What spans the two hooks of one apt run, which are two processes.
+//! State shared by the two hooks of one apt run, which are two processes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::service::Service;
 
 pub(super) const SCHEMA: u64 = 1;
 
-/// The interpreters that the venvs were last brought in line with.
+/// The interpreters that the venvs were last adapted to.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Snapshot {
@@ -19,14 +19,14 @@ pub(super) struct Snapshot {
     pub(super) interpreters: Interpreters,
 }
 
-/// What the gate found before dpkg ran.
+/// The findings of the gate before dpkg ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TransactionRecord {
     schema_version: u64,
     pub(crate) begun_at: Timestamp,
-    /// What ran out of each venv that the transaction has an effect on, by the venv's id:
-    /// some of it dies in the middle of an upgrade.
+    /// The services that used each venv affected by the transaction, by the venv's id: some of them
+    /// die in the middle of an upgrade.
     pub(crate) services: BTreeMap<String, Vec<Service>>,
 }
 
@@ -35,13 +35,13 @@ impl TransactionRecord {
         Self { schema_version: SCHEMA, begun_at: clock::now(), services }
     }
 
-    /// What ran out of a venv.
+    /// The services that used a venv.
     pub(crate) fn services_of(&self, id: &str) -> &[Service] {
         self.services.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-/// Work that was marked for `resume`, and by whom.
+/// Work that was marked for `resume`, and what marked it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pending {
