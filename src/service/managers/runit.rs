@@ -254,11 +254,14 @@ fn followed(
     }
 }
 
-/// How a service is, as `sv status` words it:
+/// The state of a service, as `sv status` prints it:
 ///
-/// ```text run: /etc/service/web: (pid 123) 45s, normally down, want down, got TERM; run: log: (pid
-/// 122) 45s down: /etc/service/web: 5s, normally up, want up finish: /etc/service/web: (pid 124) 1s
-/// fail: /etc/service/web: runsv not running ```
+/// ```text
+/// run: /etc/service/web: (pid 123) 45s, normally down, want down, got TERM; run: log: (pid 122) 45s
+/// down: /etc/service/web: 5s, normally up, want up
+/// finish: /etc/service/web: (pid 124) 1s
+/// fail: /etc/service/web: runsv not running
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     dir: PathBuf,
