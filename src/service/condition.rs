@@ -1,8 +1,8 @@
 //! Whether a service is up, and stays up.
 //!
-//! "Active" alone says little: a service whose interpreter is broken is active for the
-//! blink between two attempts, and uWSGI stays up with no application in it. The last is
-//! for a check to find; the first is found here.
+//! "Active" alone says little: a service whose interpreter is broken is active for a
+//! moment between two attempts, and uWSGI stays up with no application in it. This module
+//! detects the former; the latter needs a check.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,53 +10,53 @@ use std::time::Duration;
 use super::error::ServiceError;
 use crate::host::clock::{Deadline, wait_until};
 
-/// How often a manager is asked while we wait; an answer costs it some milliseconds.
+/// How often a manager is polled; an answer costs it some milliseconds.
 const POLL: Duration = Duration::from_millis(150);
 
-/// For how long a service has to be at rest before it counts as down: between the end of
-/// a process and the next attempt some managers show a state of rest.
+/// For how long a service must be at rest before it counts as down: between the end of
+/// a process and the next attempt some managers report a state of rest.
 const AT_REST: Duration = Duration::from_secs(1);
 
-/// How a service is, at one moment.
+/// The condition of a service at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "four questions, each with its own answer")]
 pub(crate) struct Condition {
     pub(crate) up: bool,
-    /// It ran to its end, as it is meant to (a oneshot).
+    /// It ran to its end as intended (a oneshot).
     pub(crate) done: bool,
-    /// It is not up and its manager will not change that by itself.
+    /// It is not up, and its manager will not start it on its own.
     pub(crate) at_rest: bool,
-    /// It went down by itself, is meant to be up, and nobody stopped it.
+    /// It should be up but went down, and nobody stopped it.
     pub(crate) failed: bool,
-    /// Why venvguard never restarts it, where it does not: its run is not ours to repeat, or
-    /// its manager refuses.
+    /// Why venvguard never restarts it, if so: its work must not be repeated, or its manager
+    /// refuses.
     pub(crate) left_alone: Option<String>,
-    /// As the manager words it.
+    /// The state in the manager's words.
     pub(crate) state: String,
     pub(crate) main_pid: Option<u32>,
-    /// How often the manager started it anew by itself.
+    /// How often the manager restarted it on its own.
     pub(crate) restarts: u32,
 }
 
 impl Condition {
-    /// Whether its manager has never heard of it.
+    /// Whether its manager does not know it.
     pub(crate) fn is_unknown(&self) -> bool {
         self.state == "not-found"
     }
 
-    /// Whether something of it runs, or is about to.
+    /// Whether any part of it runs or is about to.
     pub(crate) fn is_at_work(&self) -> bool {
         self.up || !self.at_rest
     }
 
-    /// Whether a restart is ours to make, and the service runs.
+    /// Whether venvguard may restart it, and it runs.
     pub(crate) fn is_restarted(&self) -> bool {
         self.left_alone.is_none() && self.is_at_work()
     }
 
-    /// The same where nothing tells what was up before the upgrade (a bare `dpkg -i`, a
-    /// `rebuild` by hand): a service that failed is started, because the upgrade may be why.
-    /// What somebody stopped stays stopped, and what has ended is not run again.
+    /// The same if it is unknown what was up before the upgrade (a bare `dpkg -i`, a
+    /// `rebuild` by hand): a failed service is started, because the upgrade may be the reason.
+    /// A service stopped by hand stays stopped, and one that has ended is not run again.
     pub(crate) fn is_brought_back(&self) -> bool {
         self.is_restarted() || (self.left_alone.is_none() && self.failed)
     }
@@ -77,18 +77,18 @@ fn quoted(words: &[String]) -> String {
     words.iter().flat_map(|line| ["\n    ", line.as_str()]).collect()
 }
 
-/// What watching a service came to.
+/// The result of watching a service.
 #[derive(Debug)]
 pub(super) enum Watched {
-    /// It is up and stayed so, or it ended as it is meant to.
+    /// It is up and stayed up, or it ended as intended.
     Up,
-    /// How it was at last, and how often its manager had started it anew meanwhile.
+    /// Its last condition, and how often its manager restarted it while it was watched.
     NotUp(Condition, u32),
-    /// Its manager did not tell.
+    /// Its manager did not answer.
     Unknown(ServiceError),
 }
 
-/// Waits until a service is up and stays so, with the same main process, for `stable_for`.
+/// Waits until a service is up and stays up, with the same main process, for `stable_for`.
 pub(super) fn watch(
     mut ask: impl FnMut() -> Result<Condition, ServiceError>,
     patience: Duration,
@@ -120,7 +120,7 @@ pub(super) fn watch(
                 false
             }
         };
-        // Not every manager keeps a count; every process that is seen tells as much.
+        // Not every manager counts restarts; each new process is a restart as well.
         pids.extend(now.main_pid);
         let seen = u32::try_from(pids.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let restarts = now.restarts.saturating_sub(first).max(seen);
@@ -167,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn patience_without_end_is_no_mistake() {
+    fn endless_patience_is_allowed() {
         let answer = watch(|| Ok(condition("active", 7, 0)), Duration::MAX, STABLE);
         assert!(matches!(answer, Watched::Up), "{answer:?}");
     }
 
     #[test]
-    fn a_service_that_starts_again_and_again_is_not_up() {
+    fn a_service_that_keeps_restarting_is_not_up() {
         let mut asked = 0;
         let answer = watch(
             || {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_service_is_not_waited_for_to_the_end() {
+    fn a_failed_service_is_given_up_early() {
         let begin = Deadline::after(LONG);
         let answer = watch(|| Ok(condition("failed", 0, 5)), LONG, STABLE);
         let Watched::NotUp(last, _) = answer else { panic!("{answer:?}") };
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_is_away_for_a_moment_is_asked_again() {
+    fn a_manager_that_is_briefly_unavailable_is_asked_again() {
         let mut asked = 0;
         let answer = watch(
             || {

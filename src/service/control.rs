@@ -1,4 +1,4 @@
-//! Asking services how they are, and telling them what to do: each by its manager.
+//! Queries and controls services through their managers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::error::ServiceError;
 use super::managers::{MANAGERS, Manager, Outcome};
 use crate::host::Root;
 
-/// What came of telling services something, one result for each of them.
+/// The outcomes of an order, one for each service.
 pub(crate) type Outcomes = Vec<(Service, Result<Outcome, ServiceError>)>;
 
-/// Whether a service is one of those that are asked and told for whom we work: the units of
-/// their own for an ordinary user, the system's for root.
+/// Checks that a service belongs to the user we work for: their own units for an ordinary user,
+/// the system's for root.
 pub(crate) fn require_trusted(root: &Root, service: &Service) -> Result<(), ServiceError> {
     match (root.user().is_some(), service.manager().is_users_own()) {
         (true, true) | (false, false) => Ok(()),
@@ -22,13 +22,13 @@ pub(crate) fn require_trusted(root: &Root, service: &Service) -> Result<(), Serv
     }
 }
 
-/// How a service is, in its manager's eyes.
+/// The condition of a service, according to its manager.
 pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, ServiceError> {
     require_trusted(root, service)?;
     service.manager().condition(root, service.name())
 }
 
-/// Stops services, but nothing that is left alone, and no oneshot: it runs to its end by itself.
+/// Stops services, except those that are left alone and oneshots, which run to their end.
 pub(crate) fn stop_all(root: &Root, services: &[Service]) -> Outcomes {
     tell(root, services, MANAGERS.iter().copied().rev(), |manager, names| manager.stop(root, names))
 }
@@ -38,13 +38,13 @@ pub(crate) fn start_all(root: &Root, services: &[Service]) -> Outcomes {
     tell(root, services, MANAGERS.iter().copied(), |manager, names| manager.start(root, names))
 }
 
-/// Restarts services, or starts them where they are down. `Done` says that one was told to start,
-/// not that it did: [`await_up`] tells. What is left alone is not to be waited for.
+/// Restarts services, or starts those that are down. `Done` means that a service was ordered to
+/// start, not that it did; see [`await_up`]. Do not wait for services that are left alone.
 pub(crate) fn restart_all(root: &Root, services: &[Service]) -> Outcomes {
     tell(root, services, MANAGERS.iter().copied(), |manager, names| manager.restart(root, names))
 }
 
-/// Tells each manager about all services of its own at once, and about each of them once.
+/// Gives each manager one order for all its services, each listed once.
 fn tell(
     root: &Root,
     services: &[Service],
@@ -70,8 +70,8 @@ fn tell(
     told.map(|(service, result)| (service.clone(), result)).collect()
 }
 
-/// Waits until a service is up and stays so with the same main process for `stable_for`;
-/// the error tells its state and its last words.
+/// Waits until a service is up and stays up with the same main process for `stable_for`;
+/// the error contains its state and its last lines of output.
 pub(crate) fn await_up(
     root: &Root,
     service: &Service,
@@ -94,13 +94,13 @@ pub(crate) fn await_up(
     })
 }
 
-/// Whether one of these services runs, though it was stopped.
+/// The first of these services that runs although it was stopped.
 pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service> {
     let is_up = |service: &&Service| service.manager().came_up_again(root, service.name());
     services.iter().find(is_up).cloned()
 }
 
-/// The active units that go down with these services, other than the services themselves.
+/// The active units that stop with these services, other than the services themselves.
 pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
     related(services, |manager, names| manager.dependents(root, names))
 }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_service_is_told_once_and_answers_for_itself() {
+    fn each_service_gets_one_order_and_has_its_own_result() {
         let fake = FakeSupervisord::start(&[("pair", "dj", "RUNNING"), ("old", "old", "EXITED")]);
         let names = ["supervisord:pair:dj", "user:own", "supervisord:pair:dj", "supervisord:old"];
         let services: Vec<Service> = names.iter().map(|name| name.parse().unwrap()).collect();

@@ -1,7 +1,7 @@
-//! Who uses which venv.
+//! Finds the users of venvs: processes and services.
 //!
-//! Built once for all venvs: each process and each unit is looked at once, and the paths
-//! they name are looked up in an index, so that 10,000 venvs cost no more than ten.
+//! The map is built once for all venvs: each process and each unit is inspected once, and the
+//! paths they name are looked up in an index, so that 10,000 venvs cost no more than ten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,19 +12,18 @@ use super::discover::venvs::{Index, used};
 use super::managers::serving;
 use crate::host::Root;
 
-/// A process that runs out of a venv.
+/// A process that uses a venv.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VenvProcess {
     pub(crate) process: Process,
-    /// The service it belongs to; None where no manager that we know runs it.
+    /// The service it belongs to; `None` if no known manager runs it.
     pub(crate) service: Option<Service>,
 }
 
-/// Who uses one venv.
+/// The users of one venv.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct VenvUsage {
-    /// Running or not: those that a process belongs to and those whose configuration
-    /// names the venv.
+    /// Services that a process belongs to or whose configuration names the venv, running or not.
     pub(crate) services: BTreeSet<Service>,
     /// In the order of their pids.
     pub(crate) processes: Vec<VenvProcess>,
@@ -42,8 +41,8 @@ impl VenvUsage {
         self.processes.iter().filter(belongs).map(|user| &user.process)
     }
 
-    /// The processes that run old code and that no manager of ours runs: somebody has to
-    /// restart them by hand. In words.
+    /// Descriptions of the processes that run old code and that no known manager runs: they have to
+    /// be restarted by hand.
     pub(crate) fn unmanaged(&self, interpreter: Option<&Path>) -> Vec<String> {
         self.processes
             .iter()
@@ -55,8 +54,8 @@ impl VenvUsage {
     }
 }
 
-/// Why a venv's users need a restart, one reason a service; empty where none does.
-/// `interpreter` is the base interpreter the venv has now.
+/// Why a venv's users need a restart, one reason per service; empty if none does.
+/// `interpreter` is the venv's current base interpreter.
 pub(crate) fn needs_restart(users: &VenvUsage, interpreter: Option<&Path>) -> Vec<String> {
     let mut pids: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for user in &users.processes {
@@ -80,12 +79,12 @@ pub(crate) fn needs_restart(users: &VenvUsage, interpreter: Option<&Path>) -> Ve
 pub(crate) struct ServiceMap {
     users: HashMap<PathBuf, VenvUsage>,
     none: VenvUsage,
-    /// What could not be looked at, in words.
+    /// Descriptions of what could not be inspected.
     pub(crate) gaps: Vec<String>,
 }
 
 impl ServiceMap {
-    /// Looks for the users of `venvs`.
+    /// Finds the users of `venvs`.
     pub(crate) fn build<P: AsRef<Path>>(
         root: &Root,
         venvs: impl IntoIterator<Item = P>,
@@ -98,7 +97,7 @@ impl ServiceMap {
         ordered.sort_unstable_by_key(|process| process.id);
         for process in ordered {
             for venv in used(root, process, processes, &index) {
-                // The index gives out only numbers of venvs.
+                // The index only returns numbers of venvs.
                 let Some(users) = users.get_mut(venv) else { continue };
                 let service = found.service_of(process, processes).cloned();
                 users.services.extend(service.clone());
@@ -120,13 +119,13 @@ impl ServiceMap {
         }
     }
 
-    /// Who uses the venv at `path`, as it was given to [`ServiceMap::build`].
+    /// The users of the venv at `path`, spelled as for [`ServiceMap::build`].
     pub(crate) fn of(&self, path: &Path) -> &VenvUsage {
         self.users.get(path).unwrap_or(&self.none)
     }
 }
 
-/// What all managers found.
+/// The findings of all managers.
 #[derive(Default)]
 struct Found {
     trees: HashMap<u32, Option<Service>>,
@@ -153,9 +152,9 @@ impl Found {
         found
     }
 
-    /// The service that a process descends from, the nearest one; if it descends from none, the one
-    /// that it is a member of. A manager that forks its services may itself be a unit of systemd's,
-    /// and then they share its cgroup.
+    /// The nearest service that a process descends from; if there is none, the one that it is a
+    /// member of. A manager that forks its services may itself be a unit of systemd, and then they
+    /// share its cgroup.
     fn service_of(&self, process: &Process, processes: &Processes) -> Option<&Service> {
         let tree = processes.lineage(process).find_map(|one| self.trees.get(&one.id.pid));
         match tree {

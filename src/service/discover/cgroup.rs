@@ -1,8 +1,8 @@
-//! Which unit a process belongs to, by its cgroup.
+//! Finds the unit of a process by its cgroup.
 //!
-//! Below a unit that hands its cgroup over (a user's manager, a container) the names are
-//! chosen by whoever it was handed to. So a path is read from its beginning and only as far
-//! as PID 1 made it: slices, then one unit. What stands below is not looked at.
+//! Below a unit whose cgroup is delegated (a user's manager, a container) the delegate chooses
+//! the names. So a path is read from its beginning and only as far as PID 1 created it: slices,
+//! then one unit. The rest is ignored.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,19 +10,19 @@ use std::os::unix::ffi::OsStrExt;
 use super::unit_name::service_unit;
 use crate::host::file;
 
-/// Who started a process.
+/// What a process belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CgroupOwner {
     /// A service of the system.
     Unit(String),
     /// A unit of a user's own manager.
     UserUnit { uid: u32, unit: String },
-    /// A session, a container, or nothing that is known.
+    /// A session, a container, or something unknown.
     Elsewhere,
 }
 
-/// Where PID 1's own names begin: none of the path on a whole machine, the container's
-/// part where a container sees its host's paths.
+/// The prefix before PID 1's own names: empty on a whole machine, the container's path where a
+/// container sees its host's paths.
 pub(crate) fn prefix(init: &[u8]) -> Vec<u8> {
     let path = path(init).unwrap_or_default();
     path.strip_suffix(b"/init.scope").unwrap_or_default().to_vec()
@@ -44,7 +44,7 @@ pub(crate) fn place(cgroup: &[u8], prefix: &[u8]) -> CgroupOwner {
     }
 }
 
-/// A unit below a user's manager; their number is the one that logind gave their slice.
+/// A unit below a user's manager; the user's number is the one that logind gave their slice.
 fn user_unit<'a>(
     uid: &str,
     slices: &[&[u8]],
@@ -59,7 +59,7 @@ fn user_unit<'a>(
     Some(CgroupOwner::UserUnit { uid: uid.parse().ok()?, unit })
 }
 
-/// The first name that is no slice.
+/// The first name that is not a slice.
 fn unit<'a>(
     parts: &mut impl Iterator<Item = &'a [u8]>,
     slices: &mut Vec<&'a [u8]>,
@@ -69,8 +69,8 @@ fn unit<'a>(
             slices.push(part);
             continue;
         }
-        // systemd puts `_` in front of a name that the kernel could take for its own, as it never
-        // does with the name of a user's manager.
+        // systemd puts `_` in front of a name that the kernel could mistake for one of its own,
+        // which never applies to the name of a user's manager.
         let name = match part.strip_prefix(b"_") {
             Some(name) if name.starts_with(b"user@") => return None,
             Some(name) => name,
@@ -107,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_found_in_whatever_slice_it_lies() {
+    fn a_unit_is_found_in_any_slice() {
         for (path, unit) in [
             ("/system.slice/web.service", "web.service"),
             ("/apps.slice/apps-shop.slice/web.service", "web.service"),
             (r"/system.slice/system-web.slice/web@blue\x2d1.service", r"web@blue\x2d1.service"),
-            // A unit that was handed its cgroup.
+            // A unit whose cgroup is delegated.
             ("/system.slice/web.service/workers/1", "web.service"),
             ("/system.slice/web.service/other.service", "web.service"),
             ("/system.slice/_cpu.service", "cpu.service"),
@@ -122,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn a_users_unit_never_is_the_systems() {
+    fn a_users_unit_is_never_the_systems() {
         let manager = "0::/user.slice/user-1000.slice/user@1000.service";
         assert_eq!(read(&format!("{manager}/app.slice/app.service\n")), "1000:app.service");
-        // Made by the user in the cgroup that is theirs.
+        // Created by the user in their own cgroup.
         let forged = format!("{manager}/app.slice/x.scope/system.slice/ssh.service\n");
         assert_eq!(read(&forged), "");
         assert_eq!(read(&format!("{manager}/system.slice/ssh.service\n")), "1000:ssh.service");

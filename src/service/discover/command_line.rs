@@ -1,19 +1,19 @@
-//! Paths in the command lines that configuration holds.
+//! Finds paths in the command lines of configuration files.
 
 use std::path::{Path, PathBuf};
 
 use crate::host::root::normal;
 
-/// What may stand between two paths within one word: `--home=/opt/v`, `PATH=/a:/b`,
+/// The separators of paths within one word: `--home=/opt/v`, `PATH=/a:/b`,
 /// `sh -c 'cd /srv && /opt/v/bin/x'`.
 const BORDERS: &[char] = &['=', ':', ';', ',', '&', '|', '(', ')', '<', '>', '"', '\'', '`'];
 
-/// Every absolute path that a line names, one that holds blanks only where it is quoted.
-/// A guess on the side of too many: they are compared with known paths.
+/// Every absolute path that a line names; a path with blanks is found only if it is quoted.
+/// Rather too many than too few: the result is compared with known paths.
 pub(crate) fn paths(line: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for word in words(line) {
-        // What systemd lets stand in front of a program: `-`, `@`, `+`, `!`, `:`, `|`.
+        // The prefixes that systemd allows in front of a program: `-`, `@`, `+`, `!`, `:`, `|`.
         let whole = word.trim_start_matches(['-', '@', '+', '!', ':', '|']);
         let value = word.split_once('=').map_or("", |(_, value)| value);
         let parts = word.split(|c: char| c.is_whitespace() || BORDERS.contains(&c));
@@ -28,7 +28,7 @@ pub(crate) fn paths(line: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The words of a line, unquoted as systemd and shells alike do it.
+/// The words of a line, unquoted by the rules that systemd and shells share.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_none() {
+    fn other_words_are_not_paths() {
         for line in ["", "gunicorn app:app", "/", "\"", "\\", "\\x", "a/b"] {
             assert!(paths(line).is_empty(), "{line}");
         }

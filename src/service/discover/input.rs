@@ -1,4 +1,4 @@
-//! Properties of what is read of processes, units and uWSGI. See `crate::input`.
+//! Properties of the readers of processes, units and uWSGI. See `crate::input`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ const UNIT_WORDS: &[&str] = &[
     "../",
 ];
 
-/// An absolute path without anything that leads up again.
+/// An absolute path without `..`.
 fn is_normal(path: &Path) -> bool {
     path.is_absolute() && !path.components().any(|part| part.as_os_str() == "..")
 }
@@ -146,7 +146,7 @@ proptest! {
                 CgroupOwner::UserUnit { uid, unit } => {
                     prop_assert!(is_harmless(&unit));
                     let manager = format!("/user.slice/user-{uid}.slice/user@{uid}.service/");
-                    prop_assert!(lossy(&bytes).contains(&manager), "a user has his own units only");
+                    prop_assert!(lossy(&bytes).contains(&manager), "users have their own units only");
                 }
                 CgroupOwner::Elsewhere => {}
             }
@@ -204,7 +204,7 @@ proptest! {
         unit in bulky(UNIT_WORDS),
     ) {
         let _ = (place(&cgroup, b""), Stat::read(&proc), mapped(&proc), words(&proc).len());
-        // The longest path that a user can make.
+        // The longest path that a user can create.
         let deep = PathBuf::from(format!("/{}/x.ini", "d/".repeat(2000)));
         let named: usize = uwsgi::in_text(&lossy(ini), &deep).iter().map(|venv| venv.as_os_str().len()).sum();
         prop_assert!(named <= 1 << 20, "{named}");

@@ -1,4 +1,4 @@
-//! What runs on this machine and what its units would run: read from the kernel and from
+//! Finds what runs on this machine and what its units would run, from the kernel and from
 //! files; no manager is asked.
 
 pub(crate) mod cgroup;

@@ -1,7 +1,7 @@
-//! The processes of this machine, as far as they may run Python: one pass over `/proc`.
+//! The processes of this machine that may run Python, from one pass over `/proc`.
 //!
-//! All of it is written by whoever runs the process: it is bytes, it is limited, and it is
-//! compared and shown, nothing more.
+//! All this data is controlled by the users of the processes: it is treated as bytes, limited in
+//! size, and only compared and shown.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -18,46 +18,47 @@ use crate::host::clock::{Deadline, wait_until};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::{Root, file};
 
-/// How much of a command line and of an environment is looked at: what we look for stands
-/// at the front of the first, and the second is seldom larger.
+/// How much of a command line and of an environment is read: we need only the beginning of the
+/// former, and the latter is seldom larger.
 const ARGUMENTS_LIMIT: u64 = 64 << 10;
 const ENVIRONMENT_LIMIT: u64 = 256 << 10;
 
-/// Of a process' maps: a Python with every extension module there is has some thousand lines.
+/// How much of a process' maps is read: a Python with every extension module has about a thousand
+/// lines.
 const MAPS_LIMIT: u64 = 8 << 20;
 const MAPPED_LIMIT: usize = 4096;
 
-/// The files of /proc that are of a few lines.
+/// The limit of the files of /proc with only a few lines.
 const SMALL: u64 = 16 << 10;
 
 /// A kernel thread's flag in `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// How long one process is waited for, how long each at least when others have taken that
-/// before, and how long all together.
+/// How long to wait for one process, for each at least after others have used up that time, and
+/// for all together.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LEAST_PATIENCE: Duration = Duration::from_millis(50);
 const WHOLE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether a process still lives.
+/// How often to check whether a process is still alive.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The unit of start times: `USER_HZ`, 100 on every architecture Debian has.
 const TICKS: u64 = 100;
 
-/// Which process it is: a pid alone is given to another one sooner or later.
+/// Identifies a process: a pid alone is reused sooner or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
-    /// In ticks since the machine was booted.
+    /// In ticks since boot.
     pub(crate) started: u64,
 }
 
-/// A file that a process has in its memory.
+/// A file that a process has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MappedFile {
     pub(crate) path: PathBuf,
-    /// It was removed or replaced since.
+    /// Whether it was removed or replaced since.
     pub(crate) deleted: bool,
 }
 
@@ -68,15 +69,15 @@ pub(crate) struct Process {
     pub(crate) parent: u32,
     pub(crate) uid: u32,
     pub(crate) place: CgroupOwner,
-    /// None where it is not ours to see.
+    /// `None` if we may not see it.
     pub(crate) exe: Option<MappedFile>,
     pub(crate) arguments: Vec<OsString>,
-    /// What follows is known of those only that run Python.
+    /// This and the following fields are only read for processes that run Python.
     pub(crate) virtual_env: Option<PathBuf>,
     pub(crate) search_path: Vec<PathBuf>,
-    /// The directories that a relative name may be meant from: where it is, where it began.
+    /// The directories that a relative name may be relative to: the current and the initial one.
     pub(crate) dirs: Vec<PathBuf>,
-    /// Extension modules, libpython, what is mapped from outside the system's directories.
+    /// Extension modules, libpython, and files mapped from outside the system's directories.
     pub(crate) mapped: Vec<MappedFile>,
 }
 
@@ -84,14 +85,14 @@ pub(crate) struct Process {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Processes {
     by_pid: HashMap<u32, Process>,
-    /// Those that let nobody look at them.
+    /// The processes that could not be inspected.
     unreadable: Vec<u32>,
     /// How long the machine has been up.
     uptime: Duration,
 }
 
 impl Processes {
-    /// Looks at all processes. One that ends meanwhile is left out, and so is one that has
+    /// Inspects all processes. Those that end in the meantime are skipped, and so are those with
     /// another root: a container's `/opt/app` is not ours.
     pub(crate) fn look(root: &Root) -> Self {
         let proc = root.at("/proc");
@@ -108,8 +109,8 @@ impl Processes {
         processes
     }
 
-    /// Whoever shares a process' memory can keep root from reading its command line, its
-    /// environment and its maps for as long as they like. Then nothing more of theirs is read.
+    /// A user whose process shares another one's memory can block root from reading the command
+    /// line, the environment and the maps indefinitely. Then nothing else of that user is read.
     fn read_all(&mut self, reader: &Reader, mut pids: VecDeque<u32>) {
         let (mut patience, whole) = if weakened(Weakness::WaitForProcesses) {
             (Duration::MAX, Deadline::after(Duration::MAX))
@@ -137,7 +138,7 @@ impl Processes {
         }
     }
 
-    /// What could not be looked at, in words.
+    /// Describes the processes that could not be inspected.
     pub(crate) fn gap(&self) -> Option<String> {
         let (first, others) = self.unreadable.split_first()?;
         let others = match others.len() {
@@ -155,13 +156,13 @@ impl Processes {
         self.by_pid.get(&pid)
     }
 
-    /// A process and those that it descends from, nearest first.
+    /// A process and its ancestors, nearest first.
     pub(crate) fn lineage<'a>(&'a self, process: &'a Process) -> impl Iterator<Item = &'a Process> {
         let parent = |child: &&Process| {
-            // A pid that was given anew cannot belong to a parent younger than its child.
+            // A parent younger than its child has a reused pid.
             self.get(child.parent).filter(|parent| parent.id.started <= child.id.started)
         };
-        // Deeper trees than this are nobody's services; a loop ends here too.
+        // No service has a deeper tree than this; it also ends a loop.
         std::iter::successors(Some(process), parent).take(64)
     }
 
@@ -171,7 +172,7 @@ impl Processes {
     }
 }
 
-/// Reads processes, each in turn, in a thread that may have to be left behind.
+/// Reads processes one by one, in a thread that may have to be left behind.
 #[derive(Debug, Clone)]
 struct Reader {
     proc: PathBuf,
@@ -195,13 +196,13 @@ impl Reader {
         is_ours.then(|| Process::read(&self.proc, pid, &self.prefix)).flatten()
     }
 
-    /// Nobody keeps this from being read.
+    /// Reads the user of a process; nobody can block this.
     fn uid(&self, pid: u32) -> Option<u32> {
         uid(&some(&self.proc.join(format!("{pid}/status")), SMALL)?)
     }
 }
 
-/// Waits for the end of processes and returns those that did not end.
+/// Waits until processes end and returns those that did not.
 pub(crate) fn await_gone(root: &Root, ids: &[ProcessId], patience: Duration) -> Vec<ProcessId> {
     let mut left = ids.to_vec();
     wait_until(Deadline::after(patience), POLL, || {
@@ -234,7 +235,7 @@ impl Process {
         };
         if process.runs_python() {
             process.look_closer(&dir);
-            // What was read belongs together only if the pid still is the same process.
+            // The data belongs together only if the pid is still the same process.
             let again = Stat::read(&some(&dir.join("stat"), SMALL)?)?;
             (again.started == stat.started).then_some(())?;
         }
@@ -282,7 +283,7 @@ impl Process {
 }
 
 impl MappedFile {
-    /// The kernel marks a name whose file is gone.
+    /// Recognizes the kernel's mark for a removed file.
     fn of(path: PathBuf) -> Self {
         match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
             Some(name) => Self { path: PathBuf::from(OsStr::from_bytes(name)), deleted: true },
@@ -291,21 +292,21 @@ impl MappedFile {
     }
 }
 
-/// What is needed of `/proc/PID/stat`.
+/// The needed part of `/proc/PID/stat`.
 pub(crate) struct Stat {
     parent: u32,
     started: u64,
 }
 
 impl Stat {
-    /// None for a kernel thread and for what has ended and only waits to be noticed.
+    /// `None` for a kernel thread and for a zombie.
     pub(crate) fn read(stat: &[u8]) -> Option<Self> {
-        // The name in parentheses may hold anything, parentheses too; the rest holds none.
+        // The name in parentheses may contain anything, even parentheses; the rest contains none.
         let end = stat.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
         let fields: Vec<_> = rest.split_ascii_whitespace().collect();
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-        // proc(5) counts from one and the first here is its third.
+        // proc(5) counts from one, and the first field here is its third.
         let is_over = matches!(*fields.first()?, "Z" | "X" | "x");
         let is_kernel = number(6)? & PF_KTHREAD != 0;
         let parent = u32::try_from(number(1)?).ok()?;
@@ -334,7 +335,7 @@ pub(crate) fn mapped(maps: &[u8]) -> Vec<MappedFile> {
     let mut images: Vec<MappedFile> = Vec::new();
     let mut last: &[u8] = b"";
     for line in maps.split(|byte| *byte == b'\n') {
-        // The path follows five fields and stands alone in holding a slash.
+        // The path follows five fields and is the only one with a slash.
         let Some(path) = line.iter().position(|byte| *byte == b'/').and_then(|at| line.get(at..))
         else {
             continue;
@@ -362,7 +363,7 @@ fn is_of_interest(path: &[u8]) -> bool {
             .any(|part| holds(part))
 }
 
-/// A file of /proc, or as much of it as `limit` allows.
+/// The first `limit` bytes of a file of /proc.
 fn some(path: &Path, limit: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;

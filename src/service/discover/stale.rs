@@ -1,4 +1,4 @@
-//! Whether a process still has an old interpreter in its memory.
+//! Detects processes that still have an old interpreter in memory.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -8,12 +8,12 @@ use crate::host::file;
 use crate::venv::venv_of_aside;
 
 impl Process {
-    /// Why this process runs old code, if it does. `interpreter` is the base interpreter
-    /// that its venv has now (`/usr/bin/python3.13`), where it has one.
+    /// Why this process runs old code, if it does. `interpreter` is the current base interpreter
+    /// of its venv (`/usr/bin/python3.13`), if it has one.
     ///
-    /// Nothing tells of a copied interpreter that is itself unchanged while the library
-    /// under it moved on and that has none of its extension modules loaded: there the
-    /// venv has to be refreshed anyway, and then the copy is a replaced one.
+    /// A copied interpreter that is itself unchanged, while its library has moved on, cannot be
+    /// detected if it has loaded none of its extension modules. Such a venv has to be refreshed
+    /// anyway, and that replaces the copy.
     pub(crate) fn stale(&self, interpreter: Option<&Path>) -> Option<String> {
         let images = || self.exe.iter().chain(&self.mapped);
         if let Some(gone) = images().find(|image| image.deleted && is_python(&image.path)) {
@@ -24,7 +24,7 @@ impl Process {
         if let Some(aside) = images().find(is_aside) {
             return Some(format!("it runs from a previous environment ({})", shown(aside)));
         }
-        // `python3` names no version to compare with.
+        // `python3` contains no version to compare with.
         let now = interpreter.and_then(|path| version(path.file_name()?.as_bytes()))?;
         let other = images().find(|image| base_version(&image.path).is_some_and(|v| v != now))?;
         Some(format!(
@@ -35,14 +35,14 @@ impl Process {
     }
 }
 
-/// The file, or for an extension module its directory: which of them a process happens to
-/// have loaded tells nobody anything.
+/// The file, or for an extension module its directory: which modules a process happens to have
+/// loaded is irrelevant.
 fn shown(image: &MappedFile) -> String {
     let dir = image.path.parent().filter(|dir| dir.ends_with("lib-dynload"));
     file::printable(dir.unwrap_or(&image.path))
 }
 
-/// Whether a file is an interpreter or a part of one.
+/// Whether a file is an interpreter or part of one.
 fn is_python(path: &Path) -> bool {
     let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
     let is_program =
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_under_a_process_makes_it_stale() {
+    fn a_replaced_file_makes_a_process_stale() {
         let dynload =
             "/usr/lib/python3.13/lib-dynload/_bz2.cpython-313-x86_64-linux-gnu.so (deleted)";
         let library = "/usr/lib/x86_64-linux-gnu/libpython3.13.so.1.0 (deleted)";
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn another_minor_version_than_the_venvs_is_stale() {
+    fn a_process_on_another_minor_version_than_its_venv_is_stale() {
         assert_eq!(
             stale("/usr/bin/python3.11", &[], "/usr/bin/python3.13").unwrap(),
             "it runs on /usr/bin/python3.11, but the venv now uses python3.13"
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_not_stale_for_what_is_no_interpreter() {
+    fn only_files_of_an_interpreter_make_a_process_stale() {
         for (exe, mapped) in [
             ("/usr/bin/python3.13", ""),
             ("/usr/bin/python3.13", "/dev/zero (deleted)"),

@@ -1,10 +1,10 @@
-//! Where units lie: those of the system's manager, and those of a user's own.
+//! The directories of units: of the system's manager, and of a user's own.
 
 use std::path::PathBuf;
 
 use crate::host::{Root, user};
 
-/// Where the system's units lie, the one that wins first (`systemd.unit(5)`).
+/// The directories of the system's units in order of precedence (`systemd.unit(5)`).
 const DIRS: [&str; 9] = [
     "/etc/systemd/system.control",
     "/run/systemd/transient",
@@ -17,7 +17,7 @@ const DIRS: [&str; 9] = [
     "/run/systemd/generator.late",
 ];
 
-/// Where a user's units lie: `~` is their home, `$` the directory of their session.
+/// The directories of a user's units: `~` is their home, `$` the directory of their session.
 const USER_DIRS: [&str; 11] = [
     "~/.config/systemd/user.control",
     "$/systemd/transient",
@@ -32,7 +32,7 @@ const USER_DIRS: [&str; 11] = [
     "$/systemd/generator.late",
 ];
 
-/// Whose units they are, and what that makes of their paths.
+/// The owner of units, which determines their paths.
 pub(crate) enum Whose {
     System,
     User { home: PathBuf, runtime: PathBuf },
@@ -58,7 +58,7 @@ impl Whose {
         USER_DIRS.map(below).to_vec()
     }
 
-    /// The directory that a specifier stands for, if it is one of those.
+    /// The directory that a specifier stands for, if it stands for one.
     pub(crate) fn dir(&self, specifier: char) -> Option<PathBuf> {
         Some(match (self, specifier) {
             (Self::System, 'h') => "/root".into(),
@@ -81,7 +81,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_users_unit_is_about_his_own_directories() {
+    fn specifiers_in_a_users_unit_are_their_own_directories() {
         let whose = Whose::User { home: "/home/bob".into(), runtime: "/run/user/1000".into() };
         let mut settings = Settings::default();
         settings.read("[Service]\nExecStart=%h/app/venv/bin/app --state %S/app --socket %t/app\n");

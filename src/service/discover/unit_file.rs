@@ -1,6 +1,6 @@
-//! The service units on disk, and which paths they name.
+//! The service units on disk, and the paths that they name.
 //!
-//! Only what tells which programs a unit runs is read; systemd itself is asked about
+//! Only the settings that determine a unit's programs are read; systemd itself is asked about
 //! everything else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,38 +12,38 @@ use super::unit_dir::Whose;
 use super::unit_name::service_unit;
 use crate::host::{Root, file};
 
-/// A unit file of this size is none.
+/// No unit file is larger.
 const LIMIT: u64 = 1 << 20;
 
-/// A service of systemd's, and the paths that its commands and environment name.
+/// A service of systemd, and the paths that its commands and environment name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnitFile {
     pub(crate) name: String,
     pub(crate) paths: Vec<PathBuf>,
 }
 
-/// All service units; of a template, the instances that are enabled or `running`.
+/// All service units; for a template, its enabled or `running` instances.
 pub(crate) fn units(root: &Root, running: &BTreeSet<String>) -> Vec<UnitFile> {
     let whose = Whose::of(root);
     let catalogue = Catalogue::look(root, &whose);
     let mut names: BTreeSet<&str> = catalogue.files.keys().map(String::as_str).collect();
     names.extend(catalogue.instances.iter().map(String::as_str));
     names.extend(running.iter().map(String::as_str));
-    // A template itself is no service: `service_unit` refuses it.
+    // A template itself is not a service: `service_unit` refuses it.
     let services = names.into_iter().filter_map(|name| service_unit(name).ok());
     services.filter_map(|name| catalogue.read(root, &whose, name)).collect()
 }
 
-/// What lies in the directories, by name; not read yet.
+/// The contents of the directories, by name; not read yet.
 #[derive(Default)]
 struct Catalogue {
-    /// The file that wins; None where the unit is masked or another's alias.
+    /// The file that takes precedence; `None` if the unit is masked or an alias.
     files: HashMap<String, Option<PathBuf>>,
-    /// Drop-ins by unit, in the order of their names.
+    /// Drop-ins by unit, in order of their names.
     drop_ins: HashMap<String, BTreeMap<String, PathBuf>>,
-    /// Instances of templates that something wants.
+    /// Instances of templates that another unit wants.
     instances: BTreeSet<String>,
-    /// The other names of a unit, whose drop-ins are its own too.
+    /// The aliases of a unit, whose drop-ins apply to it too.
     aliases: HashMap<String, Vec<String>>,
 }
 
@@ -70,7 +70,7 @@ impl Catalogue {
         catalogue
     }
 
-    /// Notes a unit's file; the one of the directory that was looked at first wins.
+    /// Adds a unit's file; the first directory that was read takes precedence.
     fn add(&mut self, root: &Root, name: String, path: &Path) {
         if self.files.contains_key(&name) {
             return;
@@ -90,14 +90,14 @@ impl Catalogue {
         let template = template(name);
         let own = self.files.get(name);
         let main = match (own, &template) {
-            // Masked, or an alias: the unit goes by its own name.
+            // Masked, or an alias: the unit is listed under its own name.
             (Some(None), _) => return None,
             (Some(file), _) => file.as_ref(),
             (None, Some(template)) => self.files.get(template)?.as_ref(),
             (None, None) => None,
         };
-        // A unit's own drop-ins win over those of its template, of its prefixes, and of all
-        // services.
+        // A unit's own drop-ins take precedence over those of its template, of its prefixes, and of
+        // all services.
         let mut drop_ins: BTreeMap<&String, &PathBuf> = BTreeMap::new();
         let mut take = |unit: &str| drop_ins.extend(self.drop_ins.get(unit).into_iter().flatten());
         take("service");
@@ -120,7 +120,7 @@ impl Catalogue {
     }
 }
 
-/// What a unit runs, setting by setting.
+/// The commands of a unit, setting by setting.
 #[derive(Default)]
 pub(crate) struct Settings {
     values: BTreeMap<String, Vec<String>>,
@@ -146,7 +146,7 @@ impl Settings {
             if key.starts_with("Exec") || key == "Environment" {
                 let values = self.values.entry(key.to_string()).or_default();
                 if value.is_empty() {
-                    // An empty value takes back what was set before.
+                    // An empty value resets the setting.
                     values.clear();
                 } else {
                     values.push(value.to_string());
@@ -157,7 +157,7 @@ impl Settings {
 
     pub(crate) fn paths(&self, whose: &Whose, unit: &str) -> Vec<PathBuf> {
         if self.has_own_root {
-            // What it names lies in another tree.
+            // The paths it names are in another root.
             return Vec::new();
         }
         let values = self.values.values().flatten();
@@ -165,7 +165,7 @@ impl Settings {
     }
 }
 
-/// Lines with those put together that a backslash continues; comments are left out.
+/// The lines, joined where a backslash continues them, without comments.
 fn logical_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut whole = String::new();
@@ -186,7 +186,7 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// Puts in what `%i` and its like stand for, as far as paths are made of them.
+/// Expands the specifiers (`%i` and others) that paths are made of.
 fn expand(value: &str, whose: &Whose, unit: &str) -> String {
     let stem = unit.strip_suffix(".service").unwrap_or(unit);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
@@ -244,7 +244,7 @@ fn template(name: &str) -> Option<String> {
 }
 
 /// `web-.service` and `web-blue-.service` of `web-blue-1.service`, the most general one first:
-/// drop-ins for them are read too (`systemd.unit(5)`). An instance has those of its template.
+/// drop-ins for them apply too (`systemd.unit(5)`). An instance has those of its template.
 fn prefixes(name: &str) -> Vec<String> {
     let Some(stem) = name.strip_suffix(".service") else { return Vec::new() };
     let (prefix, kind) = match stem.split_once('@') {
@@ -256,7 +256,7 @@ fn prefixes(name: &str) -> Vec<String> {
     fronts.map(|front| format!("{front}{kind}.service")).collect()
 }
 
-/// The file that a name in a unit directory leads to; of a mask, `/dev/null`.
+/// The file that a name in a unit directory resolves to; for a masked unit, `/dev/null`.
 fn target(root: &Root, path: &Path) -> Option<PathBuf> {
     root.follow(path).ok()?.pop()
 }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_file_wins_and_drop_ins_change_it() {
+    fn the_first_file_takes_precedence_and_drop_ins_change_it() {
         let machine = FakeProc::new();
         machine
             .write("usr/lib/systemd/system/web.service", "[Service]\nExecStart=/opt/old/bin/app\n");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_ins_for_a_prefix_and_for_another_name_are_the_units_too() {
+    fn drop_ins_for_a_prefix_and_for_an_alias_apply_to_the_unit() {
         let machine = FakeProc::new();
         let dir = "etc/systemd/system";
         for unit in ["web-blue-1", "web-", "web@", "web-red@"] {
@@ -365,7 +365,7 @@ mod tests {
         drop_in("web-blue-1.service", "own", "own");
         drop_in("shop.service", "alias", "alias");
         drop_in("web-@.service", "template", "template");
-        // The more specific of two of one name wins.
+        // The more specific of two drop-ins of one name takes precedence.
         drop_in("web-.service", "both", "not-this");
         drop_in("web-blue-.service", "both", "this");
         let found = found(&machine, &["web-red@x-y.service"]);
@@ -377,12 +377,12 @@ mod tests {
         all.sort();
         assert_eq!(all, ["alias", "blue", "own", "this", "web"]);
         assert_eq!(venvs("web-red@x-y.service"), ["template"]);
-        assert_eq!(venvs("web-.service"), ["not-this", "web"], "they are its own");
+        assert_eq!(venvs("web-.service"), ["not-this", "web"], "its own drop-ins");
         assert!(!found.contains_key("shop.service"));
     }
 
     #[test]
-    fn what_is_no_unit_file_does_no_harm() {
+    fn files_that_are_not_unit_files_do_no_harm() {
         let machine = FakeProc::new();
         machine.link("etc/systemd/system/loop.service", "loop.service");
         machine.write("etc/systemd/system/-H.service", "[Service]\nExecStart=/opt/v/bin/app\n");

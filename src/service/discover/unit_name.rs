@@ -1,15 +1,15 @@
-//! The names that systemd's services can bear.
+//! The valid names of systemd's services.
 
 use crate::service::error::NameError;
 
-/// The longest name that systemd takes, suffix included (`UNIT_NAME_MAX` less the end).
+/// The longest name that systemd accepts, suffix included (`UNIT_NAME_MAX` less the final NUL).
 const LONGEST: usize = 255;
 
-/// What other kinds of unit end in: their names are refused, not made into services.
+/// The suffixes of other kinds of units: such names are refused, not turned into services.
 const OTHER_UNITS: [&str; 10] =
     ["automount", "device", "mount", "path", "scope", "slice", "socket", "swap", "target", "timer"];
 
-/// The whole name of a service unit: `web` stands for `web.service`, as it does for systemctl.
+/// The full name of a service unit: `web` stands for `web.service`, as with systemctl.
 pub(crate) fn service_unit(name: &str) -> Result<String, NameError> {
     if OTHER_UNITS
         .iter()
@@ -23,8 +23,8 @@ pub(crate) fn service_unit(name: &str) -> Result<String, NameError> {
     let fits = !stem.is_empty()
         && name.len() <= LONGEST
         && name.bytes().all(alphabet)
-        // systemctl would take it for an option; systemd itself allows only `-.mount` and
-        // `-.slice`, and a dash is never needed at the front of a service's name.
+        // systemctl would read it as an option; systemd itself allows only `-.mount` and
+        // `-.slice`, and no service's name needs to begin with a dash.
         && !stem.starts_with(['-', '@']);
     if !fits {
         return Err(NameError::new(name, "is not the name of a systemd unit"));

@@ -1,7 +1,7 @@
-//! Which venv a uWSGI process was told to use.
+//! Finds the venv that a uWSGI process is configured to use.
 //!
-//! Debian's uWSGI runs apps out of venvs without naming them anywhere in `/proc`: the venv
-//! is named in the file of settings that its command line names, for a vassal by a relative name.
+//! Debian's uWSGI runs apps from venvs that appear nowhere in `/proc`: the venv is named in the
+//! settings file that its command line names, for a vassal by a relative name.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,29 +18,29 @@ const VENV: [&str; 5] = ["virtualenv", "venv", "home", "pyhome", "H"];
 /// Options that set a variable: `set-placeholder = name=value`.
 const PLACEHOLDER: [&str; 3] = ["set-placeholder", "set-ph", "set"];
 
-/// Options of one letter that a value may follow without a blank.
+/// One-letter options that may be followed by a value without a blank.
 const LETTERS: &[u8] = b"Hxyj";
 
-/// No file of settings is larger, and no process has more of them.
+/// No settings file is larger, and no process has more of them.
 const LIMIT: u64 = 1 << 20;
 const FILES: usize = 16;
 
 /// How deep one file may include another.
 const DEPTH: usize = 4;
 
-/// So many venvs has no process, and no path is longer.
+/// No process has more venvs, and no path is longer.
 const VENVS: usize = 64;
 const LONGEST: usize = 4096;
 const LONGEST_KEY: usize = 256;
 
-/// How often a variable may lead to another one.
+/// How often a variable may refer to another one.
 const EXPANSIONS: usize = 8;
 
-/// How many words one `for` is done for, and how many options of one process are looked at.
+/// How many words one `for` may have, and how many options of one process are read.
 const TIMES: usize = 64;
 const OPTIONS: usize = 20_000;
 
-/// The venvs that a process was told to use, by its command line or its files of settings.
+/// The venvs that a process is configured to use, by its command line or its settings files.
 pub(crate) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Vec<PathBuf> {
     let options = options(process);
     let mut venvs: Vec<PathBuf> = options
@@ -73,7 +73,7 @@ pub(crate) fn venvs(root: &Root, process: &Process, processes: &Processes) -> Ve
     venvs
 }
 
-/// How a file of settings is written.
+/// The format of a settings file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Ini,
@@ -83,7 +83,7 @@ enum Format {
 }
 
 impl Format {
-    /// That of the file which an option names, if it names one.
+    /// The format of the file that an option names, if it names one.
     fn of_option(name: &str, file: &Path) -> Option<Self> {
         match name {
             "ini" => Some(Self::Ini),
@@ -95,7 +95,7 @@ impl Format {
         }
     }
 
-    /// That of a file, by its name.
+    /// The format of a file, by its name.
     fn of_name(name: &OsStr) -> Option<Self> {
         let name = Path::new(OsStr::from_bytes(without_section(name)));
         match name.extension()?.to_str()? {
@@ -116,7 +116,7 @@ impl Format {
         }
     }
 
-    /// The settings in a text, in their order.
+    /// The settings in a text, in order.
     fn settings(self, text: &str) -> Vec<(String, String)> {
         match self {
             Self::Ini => in_lines(text, '=', &['#', ';', '[']),
@@ -127,12 +127,12 @@ impl Format {
     }
 }
 
-/// `app.ini:section` names a section as well.
+/// Strips the section of `app.ini:section`.
 fn without_section(name: &OsStr) -> &[u8] {
     name.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default()
 }
 
-/// Settings of a line each: an ini file, and what of YAML uWSGI itself reads.
+/// Settings one per line: an ini file, and the part of YAML that uWSGI itself reads.
 fn in_lines(text: &str, border: char, not: &[char]) -> Vec<(String, String)> {
     let is_yaml = border == ':';
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(not));
@@ -151,7 +151,7 @@ fn in_lines(text: &str, border: char, not: &[char]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// `<uwsgi><virtualenv>/opt/v</virtualenv></uwsgi>`, wherever in a document it is.
+/// `<uwsgi><virtualenv>/opt/v</virtualenv></uwsgi>`, anywhere in a document.
 fn in_xml(text: &str) -> Vec<(String, String)> {
     let Ok(document) = roxmltree::Document::parse(text) else { return Vec::new() };
     let groups = document.descendants().filter(|node| node.has_tag_name("uwsgi"));
@@ -180,20 +180,20 @@ fn in_json(text: &str) -> Vec<(String, String)> {
             _ => None,
         }));
     }
-    // uWSGI takes them in their order, which a map has not: what names a venv comes last.
+    // uWSGI reads them in order, which a map does not keep: options that name a venv come last.
     settings.sort_by_key(|(key, _)| VENV.contains(&key.as_str()));
     settings
 }
 
-/// The files of settings of one process, one after the other.
+/// Reads the settings files of one process, one after the other.
 struct Reader<'a> {
-    /// None where a text is all that is read.
+    /// `None` if only a text is read.
     root: Option<&'a Root>,
-    /// Where a relative name may be meant from.
+    /// The directories that a relative name may be relative to.
     dirs: Vec<PathBuf>,
     variables: HashMap<String, String>,
     named: Vec<PathBuf>,
-    /// How many more files are read, and how many more options are looked at.
+    /// How many more files and options are read.
     files: usize,
     options: usize,
 }
@@ -215,7 +215,7 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, format: Format, text: &str, path: &Path, depth: usize) {
-        // What is between `for` and `endfor` is done for each word, which is `%(_)`.
+        // The settings between `for` and `endfor` apply to each word, `%(_)`.
         let mut words: Vec<Option<String>> = vec![None];
         for (key, value) in format.settings(text) {
             if self.options == 0 {
@@ -256,19 +256,19 @@ impl Reader<'_> {
                 self.read(format, OsStr::new(&file), depth.saturating_sub(1));
             }
         }
-        // An option's name is a variable, too.
+        // An option's name is also a variable.
         self.variables.insert(key.to_string(), value.to_string());
     }
 
-    /// Takes `name=value`.
+    /// Sets a variable by `name=value`.
     fn set(&mut self, text: &str) {
         if let Some((name, value)) = text.split_once('=') {
             self.variables.insert(name.trim().to_string(), value.trim().to_string());
         }
     }
 
-    /// Puts in `%(name)` for what was set before, `%d` for the file's directory, `%n` for its name
-    /// without its ending, `%s` with it, and `%p` for its path.
+    /// Replaces `%(name)` by the variable, `%d` by the file's directory, `%n` by its name without
+    /// the extension, `%s` by its name with it, and `%p` by its path.
     fn expand(&self, value: &str, path: &Path) -> String {
         if value.len() > LONGEST {
             return String::new();
@@ -282,7 +282,7 @@ impl Reader<'_> {
                 break;
             };
             let value = self.variables.get(name).map(String::as_str).unwrap_or_default();
-            // Variables that name themselves grow for ever.
+            // Variables that refer to themselves would grow for ever.
             if text.len() + value.len() > LONGEST {
                 return String::new();
             }
@@ -336,8 +336,8 @@ fn options(process: &Process) -> Vec<(&str, &OsStr)> {
     options
 }
 
-/// The directories that a relative ini file may lie in. A vassal is named as its emperor
-/// found it, and has gone to its app's directory since.
+/// The directories that may contain a relative ini file. A vassal's file is named as its emperor
+/// found it, but the vassal has changed to its app's directory since.
 fn dirs(process: &Process, processes: &Processes) -> Vec<PathBuf> {
     let mut dirs = process.dirs.clone();
     for ancestor in processes.lineage(process).skip(1).filter(|ancestor| ancestor.runs_python()) {
@@ -356,13 +356,13 @@ fn absolute(path: &Path, dirs: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 fn text(root: &Root, path: &Path) -> Option<String> {
-    // Debian's `apps-enabled` holds links.
+    // Debian's `apps-enabled` contains links.
     let real = root.follow(path).ok()?.pop()?;
     let bytes = file::read_untrusted(&root.at(real), LIMIT).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The venvs that a text names, in whatever format: for the tests of hostile ones.
+/// The venvs that a text names in any format, for the tests of hostile texts.
 #[cfg(test)]
 pub(crate) fn in_text(text: &str, path: &Path) -> Vec<PathBuf> {
     let mut reader = Reader {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_in_an_ini_are_put_in() {
+    fn variables_in_an_ini_are_expanded() {
         let text = "[uwsgi]\nbase = /srv/apps\napp = %(base)/%n\nhome = %(app)/venv\nvenv = %d../v\n\
                     # home = /not/this\nchdir = /nor/this\n";
         let venvs = in_text(text, Path::new("/etc/uwsgi/shop.ini"));
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_include_each_other_come_to_an_end() {
+    fn files_that_include_each_other_terminate() {
         let machine = FakeProc::new();
         machine.process((5, 1), "/", UWSGI, "uwsgi --ini /srv/a.ini");
         let include = "ini = /srv/a.ini\nxml = /srv/b.xml\n".repeat(1000);

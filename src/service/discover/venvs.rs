@@ -1,4 +1,4 @@
-//! Which venvs a process uses.
+//! Finds the venvs that a process uses.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -14,18 +14,18 @@ use crate::venv::venv_of_aside;
 /// How many words of a Python's command line may name its program: options come first.
 const WORDS: usize = 6;
 
-/// Which venv a path lies in.
+/// Finds the venv that contains a path.
 pub(crate) struct Index {
     pub(crate) venvs: Vec<PathBuf>,
     by_path: HashMap<PathBuf, usize>,
 }
 
 impl Index {
-    /// A venv is known by its path as given and by the one that links lead to: the kernel
-    /// tells only the latter.
+    /// A venv is indexed by its path as given and by the path that its links resolve to: the kernel
+    /// reports only the latter.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the whole of a path is resolved, and what leaves the root prefix matches nothing"
+        reason = "the whole path is resolved, and paths outside the root prefix match nothing"
     )]
     pub(crate) fn new<P: AsRef<Path>>(root: &Root, venvs: impl IntoIterator<Item = P>) -> Self {
         let venvs: Vec<PathBuf> =
@@ -42,16 +42,16 @@ impl Index {
         Self { venvs, by_path }
     }
 
-    /// Compares whole names: `/opt/web2` does not lie in `/opt/web`.
+    /// Compares whole names: `/opt/web2` is not in `/opt/web`.
     pub(crate) fn venv_of(&self, path: &Path) -> Option<usize> {
         path.ancestors().find_map(|dir| {
             let known = |path: &Path| self.by_path.get(path).copied();
-            // What a process has mapped is named by where it lies now: in the previous environment.
+            // Mapped files have their current path: in the previous environment.
             known(dir).or_else(|| known(&venv_of_aside(dir)?))
         })
     }
 
-    /// The venv whose `bin` a program lies in.
+    /// The venv whose `bin` contains a program.
     fn venv_of_program(&self, path: &Path) -> Option<usize> {
         let dir = path.parent().filter(|dir| dir.file_name().is_some_and(|n| n == "bin"))?;
         self.by_path.get(dir.parent()?).copied()
@@ -69,7 +69,7 @@ pub(crate) fn used(
     venvs.extend(process.exe.as_ref().and_then(|exe| index.venv_of(&exe.path)));
     let program = |word: &Path| {
         let named = process.dirs.iter().map(|dir| dir.join(word));
-        // A relative name is meant from where the process was started, or is now.
+        // A relative name is relative to where the process was started, or to where it is now.
         let bare = word.components().count() < 2;
         let all = if word.is_absolute() { vec![word.to_path_buf()] } else { named.collect() };
         (!bare)
@@ -99,8 +99,7 @@ pub(crate) fn used(
     venvs
 }
 
-/// The venv that a bare `python` means by its search path, as far as that leads to one
-/// before it leads to the system's own.
+/// The venv in which the search path finds a bare `python`, unless it finds the system's first.
 fn on_search_path(process: &Process, index: &Index) -> Option<usize> {
     let called = Path::new(process.arguments.first()?);
     if called.components().count() != 1 {

@@ -22,7 +22,7 @@ fn web(pids: &[u32]) -> (Vec<String>, Vec<u32>) {
 }
 
 #[test]
-fn a_venv_is_used_by_whoever_runs_its_python() {
+fn a_process_that_runs_a_venvs_python_uses_it() {
     let machine = FakeProc::new();
     let gunicorn = "/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn -w 2";
     machine.process((5, 1), UNIT, PYTHON, gunicorn);
@@ -56,7 +56,7 @@ fn a_venv_is_used_by_whoever_runs_its_python() {
 }
 
 #[test]
-fn names_that_only_begin_alike_are_not_the_same_venv() {
+fn a_common_prefix_does_not_make_the_same_venv() {
     let machine = FakeProc::new();
     machine.process((5, 1), UNIT, PYTHON, "/opt/v/web2/bin/python3 x");
     machine.write("etc/systemd/system/api.service", "[Service]\nExecStart=/opt/v/web2/bin/x\n");
@@ -67,7 +67,7 @@ fn names_that_only_begin_alike_are_not_the_same_venv() {
 }
 
 #[test]
-fn an_activated_environment_counts_only_for_what_it_decides() {
+fn an_activated_environment_counts_only_where_it_decides() {
     let machine = FakeProc::new();
     let environ = "VIRTUAL_ENV=/opt/v/web\0PATH=/opt/v/web/bin:/usr/bin\0";
     for (pid, exe, command) in [
@@ -154,7 +154,7 @@ fn a_child_of_supervisord_is_its_program_and_not_supervisords_unit() {
     assert_eq!(users(&map, "/opt/v/dj"), (vec!["supervisord:pair:dj".into()], vec![380, 387]));
     assert_eq!(users(&map, "/opt/v/down"), (vec!["supervisord:pair:down".into()], vec![]));
     assert_eq!(map.gaps, [""; 0]);
-    // Where supervisord cannot be asked, restarting it as a whole is what is left.
+    // If supervisord cannot be queried, the only way is to restart it as a whole.
     let blind = ServiceMap::build(&machine.root(), venvs, &processes);
     assert_eq!(users(&blind, "/opt/v/dj").0, ["systemd:supervisor.service"]);
 }
@@ -174,11 +174,11 @@ fn a_child_of_runsv_is_its_service_and_not_runits_unit() {
     }
     machine.write("etc/sv/down/run", "#!/bin/sh\nexec chpst -u app /opt/v/down/bin/app\n");
     machine.link("etc/service/down", "../sv/down");
-    // A `run` script that does not hand over its process, and a worker below it.
+    // A `run` script that does not `exec`, and a worker below it.
     machine.process((10, 5), unit, "/usr/bin/dash", "/bin/sh ./run");
     machine.process((11, 10), unit, PYTHON, "/opt/v/web/bin/python3 x");
     machine.process((12, 11), unit, PYTHON, "/opt/v/web/bin/python3 x");
-    // A user's own runit, which is a service of the system's.
+    // A user's own runit, which is a service of the system.
     machine.process((20, 6), unit, "/usr/bin/runsvdir", "runsvdir /home/app/service");
     machine.process((21, 20), unit, "/usr/bin/runsv", "runsv web");
     machine.write("proc/21/status", "Uid:\t1000\t1000\t1000\t1000\n");
@@ -186,12 +186,12 @@ fn a_child_of_runsv_is_its_service_and_not_runits_unit() {
     let map = map(&machine, &["/opt/v/web", "/opt/v/down", "/opt/v/own", "/opt/v/other"]);
     assert_eq!(users(&map, "/opt/v/web"), (vec!["runit:web".into()], vec![11, 12]));
     assert_eq!(users(&map, "/opt/v/down"), (vec!["runit:down".into()], vec![]));
-    assert_eq!(users(&map, "/opt/v/own"), (vec![], vec![22]), "nobody's that we could tell");
+    assert_eq!(users(&map, "/opt/v/own"), (vec![], vec![22]), "the manager of this one is unknown");
     assert_eq!(users(&map, "/opt/v/other"), (vec![], vec![]), "a comment");
 }
 
 #[test]
-fn what_needs_a_restart_is_said_once_a_service() {
+fn each_service_that_needs_a_restart_is_listed_once() {
     let machine = FakeProc::new();
     for pid in [5, 6] {
         machine.process(
@@ -217,7 +217,7 @@ fn what_needs_a_restart_is_said_once_a_service() {
 }
 
 #[test]
-fn many_venvs_cost_no_more_than_their_index() {
+fn many_venvs_only_cost_an_index() {
     let machine = FakeProc::new();
     for pid in 1000..1300 {
         machine.process((pid, 1), UNIT, PYTHON, &format!("/srv/app{pid}/venv/bin/python3 x"));

@@ -2,7 +2,7 @@ use rustix::fs::FileType;
 
 use super::*;
 
-/// A directory that stands for /proc, made process by process.
+/// A directory that stands for /proc, built process by process.
 pub(in crate::service) struct FakeProc(pub(in crate::service) tempfile::TempDir);
 
 impl FakeProc {
@@ -52,7 +52,7 @@ impl FakeProc {
 const PYTHON: &str = "/usr/bin/python3.13";
 
 #[test]
-fn who_cannot_be_looked_at_holds_nobody_up() {
+fn a_process_that_cannot_be_inspected_delays_no_other() {
     let machine = FakeProc::new();
     for (pid, uid) in [(10, 33), (11, 1001), (12, 34), (13, 1001), (14, 0), (15, 0)] {
         machine.process((pid, 1), "/", PYTHON, "python3 x");
@@ -114,7 +114,7 @@ fn a_process_is_read_whole() {
 }
 
 #[test]
-fn kernel_threads_and_what_has_ended_are_left_out() {
+fn kernel_threads_and_ended_processes_are_skipped() {
     let machine = FakeProc::new();
     machine
         .write("proc/2/stat", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0");
