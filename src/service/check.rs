@@ -1,6 +1,6 @@
-//! The check of a venv: whether what runs out of it also does its work.
+//! The check of a venv: a test whether its services do their work.
 //!
-//! A manager tells that a service is up. Whether it answers, only its own people can say.
+//! A manager reports that a service is up; only its administrators can tell whether it works.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::host::command::CommandError;
 use crate::host::user::User;
 use crate::host::{Program, Root, confine};
 
-/// How often a check that fails is tried again.
+/// How often a failed check is repeated.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// How long one run of a check may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A command that passes by exiting 0, run confined as the owner of the venv: it may be a
-/// program in there.
+/// A command that passes by exiting 0. It runs confined as the owner of the venv, because it may
+/// be a program in the venv.
 #[derive(Debug)]
 pub(crate) struct Check<'a> {
     program: &'a str,
@@ -26,7 +26,7 @@ pub(crate) struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// None where the command is empty: nothing is checked then.
+    /// `None` if the command is empty: nothing is checked then.
     pub(crate) fn new(command: &'a [String], owner: User) -> Option<Self> {
         let (program, arguments) = command.split_first()?;
         Some(Self { program, arguments, owner })
@@ -38,7 +38,7 @@ impl<'a> Check<'a> {
         confine::confined(root, program, &self.owner, &[], Path::new("/")).run().map(drop)
     }
 
-    /// Runs it until it passes or `patience` is over; the error is that of the last run.
+    /// Runs it until it passes or `patience` has passed; the error is that of the last run.
     pub(crate) fn await_passing(
         &self,
         root: &Root,

@@ -1,16 +1,16 @@
-//! What goes wrong with services, with any manager.
+//! Errors of services, whatever their manager.
 
 use std::error::Error;
 use std::sync::Arc;
 
-/// Why a manager was not asked, or did not do what it was told.
+/// Why a manager was not called, or did not follow an order.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ServiceError {
     #[error("{0} is not a unit of your own service manager")]
     NotOwn(String),
     #[error("{0} is a unit of a user's own service manager: that user must register the venv")]
     NotTheSystems(String),
-    /// In the words of its manager; shared where several services were told at once.
+    /// In the manager's words; shared if several services got the order together.
     #[error(transparent)]
     Manager(Arc<dyn Error + Send + Sync>),
 }

@@ -1,15 +1,15 @@
-//! The services that run out of venvs: found, asked, stopped, started, waited for.
+//! The services that use venvs: finds, queries, stops, starts and awaits them.
 //!
-//! Which services there are to restart, and when, is decided elsewhere.
+//! Other modules decide which services to restart, and when.
 //!
 //! | module | a reader asks |
 //! |---|---|
 //! | [`name`] | how is a service written and stored? |
-//! | [`discover`] | what runs on this machine, and out of which venv? |
-//! | [`managers`] | who runs services, and how is each of them asked and told? |
+//! | [`discover`] | what runs on this machine, and from which venv? |
+//! | [`managers`] | which programs run services, and how are they queried and given orders? |
 //! | [`usage`] | which services and processes use a venv? |
-//! | [`control`] | how is a service, and how is it stopped, started, waited for? |
-//! | [`check`] | does what runs out of a venv do its work? |
+//! | [`control`] | is a service up, and how is it stopped, started, awaited? |
+//! | [`check`] | do the services of a venv do their work? |
 
 mod check;
 mod condition;

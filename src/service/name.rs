@@ -1,4 +1,4 @@
-//! Services, as people write them and as they are stored: by manager and name.
+//! The notation of services for people and for storage: manager and name.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::error::NameError;
 use super::managers::{MANAGERS, Manager};
 
 /// A service by its manager and name: `systemd:web.service`, `supervisord:group:program`.
-/// Its name is one that the manager can bear and that no command line misreads.
+/// The manager accepts the name, and no command line could misread it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub(crate) struct Service {
@@ -19,7 +19,7 @@ pub(crate) struct Service {
     name: String,
 }
 
-/// A service as it stands in a file, not looked at yet.
+/// A service as stored in a file, not yet checked.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Written {
@@ -27,7 +27,7 @@ struct Written {
     name: String,
 }
 
-/// Why a text names no service.
+/// Why a text does not name a service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ServiceNameError {
     #[error("{0:?} does not name a service manager (write {forms})", forms = forms())]
@@ -36,7 +36,7 @@ pub(crate) enum ServiceNameError {
     Name(#[from] NameError),
 }
 
-/// How each manager's services are written: `systemd:UNIT, user:UNIT or …`.
+/// The notation of each manager's services: `systemd:UNIT, user:UNIT or …`.
 fn forms() -> String {
     let mut forms: Vec<String> = MANAGERS
         .iter()
@@ -55,17 +55,17 @@ impl Service {
         Ok(Self { manager, name: manager.parse(name)? })
     }
 
-    /// Who runs it.
+    /// The manager that runs it.
     pub(super) fn manager(&self) -> &'static dyn Manager {
         self.manager
     }
 
-    /// What stands in front of its name.
+    /// The prefix of its name.
     pub(crate) fn manager_key(&self) -> &'static str {
         self.manager.key()
     }
 
-    /// The name that the manager knows it by.
+    /// Its name for the manager.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_service_is_refused_and_told_why() {
+    fn invalid_names_are_refused_with_the_reason() {
         for (written, why) in [
             ("web.service", "does not name a service manager"),
             ("docker:web", "does not name a service manager"),

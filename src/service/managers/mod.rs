@@ -1,7 +1,7 @@
-//! The service managers, each in a file of its own, and the list of them.
+//! The service managers, each in its own file, and the list of them.
 //!
-//! A manager is asked and told, never replaced: nothing here signals a process. Which
-//! services there are to restart, and when, is decided elsewhere.
+//! A manager is queried and given orders, never bypassed: nothing here signals a process. Other
+//! modules decide which services to restart, and when.
 
 mod runit;
 mod supervisord;
@@ -21,16 +21,16 @@ use super::error::{NameError, ServiceError};
 use crate::host::{Root, file, redacted};
 
 /// Every manager that venvguard knows, in the order in which services are started and restarted.
-/// They are stopped in the reverse one.
+/// They are stopped in reverse order.
 pub(super) const MANAGERS: &[&dyn Manager] = &[
     &systemd::Systemd::System,
     &systemd::Systemd::User,
-    // Whatever systemd may run itself follows.
+    // Managers that systemd may run itself follow.
     &supervisord::Supervisord,
     &runit::Runit,
 ];
 
-/// The managers that are asked and told for whom we work: an ordinary user's own, or the system's.
+/// The managers of the user we work for: an ordinary user's own, or the system's.
 pub(super) fn serving(root: &Root) -> impl Iterator<Item = &'static dyn Manager> + use<> {
     let is_user = root.user().is_some();
     MANAGERS.iter().copied().filter(move |manager| manager.is_users_own() == is_user)
@@ -40,57 +40,55 @@ pub(super) fn serving(root: &Root) -> impl Iterator<Item = &'static dyn Manager>
 const WORDS: usize = 5;
 const WORD_LENGTH: usize = 400;
 
-/// A service manager. Its services go by the names that it knows them by.
+/// A service manager. It uses its own names for its services.
 ///
-/// Each command is for several services at once, so that a manager that knows an order
-/// among them keeps it. There is one result for each name, in the order of the names.
+/// Each order is for several services together, so that a manager that knows their dependencies
+/// can observe them. There is one result for each name, in the order of the names.
 pub(crate) trait Manager: Sync {
-    /// What stands in front of its services' names: `systemd` of `systemd:web.service`.
+    /// The prefix of its services' names: `systemd` in `systemd:web.service`.
     fn key(&self) -> &'static str;
 
-    /// What it calls a service, as usage messages write it: `UNIT`.
+    /// The placeholder for a service in usage messages: `UNIT`.
     fn placeholder(&self) -> &'static str;
 
-    /// Whether it is an ordinary user's own: root neither asks nor tells it, and the user asks
-    /// and tells no other.
+    /// Whether it is an ordinary user's own: root does not use it, and the user uses no other.
     fn is_users_own(&self) -> bool {
         false
     }
 
-    /// The whole name of a service, if it is one that the manager can bear and that no command
-    /// line misreads.
+    /// The full name of a service, if the manager accepts it and no command line could misread it.
     fn parse(&self, name: &str) -> Result<String, NameError>;
 
-    /// The services that run or are configured, and which processes are theirs.
+    /// The services that run or are configured, and their processes.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered;
 
-    /// How a service is.
+    /// The condition of a service.
     fn condition(&self, root: &Root, name: &str) -> Result<Condition, ServiceError>;
 
-    /// Stops services, but nothing that is left alone, and nothing that runs to its end by itself.
+    /// Stops services, except those that are left alone or run to their end.
     fn stop(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>>;
 
-    /// Starts those services that are down.
+    /// Starts the services that are down.
     fn start(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>>;
 
-    /// Restarts services, or starts them where they are down. `Done` says that one was told to
+    /// Restarts services, or starts those that are down. `Done` means that a service was ordered to
     /// start, not that it did.
     fn restart(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>>;
 
     /// The last lines that a service wrote.
     fn last_words(&self, root: &Root, name: &str) -> Vec<String>;
 
-    /// How long a service has to run before its manager calls it up, however well it does.
+    /// How long a service must run before its manager reports it as up.
     fn start_time(&self, _root: &Root, _name: &str) -> Duration {
         Duration::ZERO
     }
 
-    /// Whether a service runs, though it was told to stop.
+    /// Whether a service runs although it was ordered to stop.
     fn came_up_again(&self, root: &Root, name: &str) -> bool {
         self.condition(root, name).is_ok_and(|found| found.up || found.main_pid.is_some())
     }
 
-    /// The active units that go down with these services, other than the services themselves.
+    /// The active units that stop with these services, other than the services themselves.
     fn dependents(&self, _root: &Root, _names: &[&str]) -> Result<Vec<String>, ServiceError> {
         Ok(Vec::new())
     }
@@ -101,7 +99,7 @@ pub(crate) trait Manager: Sync {
     }
 }
 
-/// What services are told.
+/// An order for services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Stop,
@@ -110,7 +108,7 @@ enum Order {
 }
 
 impl Order {
-    /// As the managers' own commands write it.
+    /// The word that the managers' own commands use.
     fn verb(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -120,29 +118,30 @@ impl Order {
     }
 }
 
-/// What came of telling a service something.
+/// The outcome of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
-    /// It is not for us to do, for this reason.
+    /// venvguard must not do it, for this reason.
     LeftAlone(String),
 }
 
-/// What a manager runs, and what it is configured to run.
+/// The services that a manager runs or is configured to run.
 #[derive(Debug, Default)]
 pub(crate) struct Discovered {
-    /// The processes that a service begins with: what descends from them is the service's too. None
-    /// where it is a service that only somebody else can restart.
+    /// The first processes of services: their descendants belong to the service too. `None` is a
+    /// service that venvguard cannot restart.
     pub(super) trees: HashMap<u32, Option<String>>,
-    /// The processes that belong to a service, each named: what descends from them need not.
+    /// The processes that belong to a service, each listed: their descendants need not belong to
+    /// it.
     pub(super) members: HashMap<u32, String>,
-    /// The services that run or do not, with the paths that their configuration names.
+    /// The services, running or not, with the paths that their configuration names.
     pub(super) configured: Vec<(String, Vec<PathBuf>)>,
-    /// What could not be looked at, in words.
+    /// Descriptions of what could not be inspected.
     pub(super) gaps: Vec<String>,
 }
 
-/// The last lines of a log, as they may be shown to a person.
+/// The last lines of a log, made printable.
 pub(super) fn last_lines(log: &str) -> Vec<String> {
     let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let kept = lines.len().saturating_sub(WORDS);

@@ -1,4 +1,4 @@
-//! runit, asked and told by `sv`.
+//! runit, controlled by `sv`.
 //!
 //! A service is a directory below `/etc/service`, usually a link to one in `/etc/sv`. A `runsv` of
 //! its own supervises it: the service's process is a child of that one, so that the tree of
@@ -21,27 +21,27 @@ use crate::service::discover::command_line::paths;
 use crate::service::discover::process::{Process, Processes};
 use crate::service::error::{NameError, ServiceError};
 
-/// Where the services are that run: Debian's place, and that of runit's own documentation.
+/// The directories of running services: Debian's, and that of runit's own documentation.
 const DIRS: [&str; 2] = ["/etc/service", "/service"];
 
-/// How long a service is waited for to stop: longer than servers usually let their clients finish
-/// (gunicorn: 30 s). runit itself waits for ever.
+/// How long to wait for a service to stop: longer than servers usually give their clients to
+/// finish (gunicorn: 30 s). runit itself waits for ever.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
-/// How often services are asked meanwhile.
+/// How often services are polled in that time.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long `sv` may take, which answers at once.
+/// How long `sv` may take; it normally answers immediately.
 const SV_LIMIT: Duration = Duration::from_secs(15);
 
-/// No file of a service's is larger than this; a log is begun anew at 1 MB by default.
+/// No file of a service is larger; a log is rotated at 1 MB by default.
 const LIMIT: u64 = 1 << 20;
 const LOG_LIMIT: u64 = 4 << 20;
 
-/// A longer name is none that a directory can have.
+/// The longest name that a directory can have.
 const LONGEST_NAME: usize = 255;
 
-/// How much of what `sv` says is shown.
+/// How much of the output of `sv` is shown.
 const TEXT: usize = 400;
 
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ impl Manager for Runit {
     fn parse(&self, name: &str) -> Result<String, NameError> {
         let fits = !name.is_empty()
             && name.len() <= LONGEST_NAME
-            // runsvdir passes over what begins with a dot.
+            // runsvdir skips names that begin with a dot.
             && !name.starts_with(['-', '.'])
             && file::printable(name) == name
             && !name.contains(|c: char| c.is_whitespace() || "/*".contains(c));
@@ -130,8 +130,8 @@ impl Manager for Runit {
         give(Order::Restart, root, names, STOP_LIMIT)
     }
 
-    /// The last lines that svlogd wrote, where it writes to one of the usual places. What no log
-    /// service reads goes to runsvdir, with the lines of all other services.
+    /// The last lines that svlogd wrote, if it writes to one of the usual places. Output without a
+    /// log service goes to runsvdir, mixed with that of all other services.
     fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
         let beside = dir_of(root, name).map(|dir| dir.join("log/main"));
         let usual = ["/var/log", "/var/log/runit"].map(|dir| Path::new(dir).join(name));
@@ -141,7 +141,7 @@ impl Manager for Runit {
 }
 
 impl Runit {
-    /// The services that there are, by name, with their directories.
+    /// All services by name, with their directories.
     fn services(&self, root: &Root) -> BTreeMap<String, PathBuf> {
         let mut services = BTreeMap::new();
         for dir in DIRS.map(Path::new) {
@@ -157,7 +157,7 @@ impl Runit {
     }
 }
 
-/// The directory of a service, by which `sv` knows it: its own search path can be changed.
+/// The directory of a service, to pass to `sv`: the search path of `sv` can be changed.
 fn dir_of(root: &Root, name: &str) -> Option<PathBuf> {
     DIRS.map(|dir| Path::new(dir).join(name)).into_iter().find(|dir| root.at(dir).is_dir())
 }
@@ -186,7 +186,7 @@ fn sv(root: &Root) -> Program {
     Program::named(root, "sv").limit(SV_LIMIT)
 }
 
-/// Gives the order to several services by one call, and waits until they have followed it.
+/// Gives the order to several services in one call, and waits until they have followed it.
 fn give(
     order: Order,
     root: &Root,
@@ -230,8 +230,8 @@ fn tell<'a>(
     Ok(())
 }
 
-/// Whether a service did as it was told. One that starts and ends again and again did: runit
-/// goes on with it, and how it is, is for the caller to ask.
+/// Whether a service followed an order. A service that keeps starting and ending did: runit keeps
+/// restarting it, and the caller queries its condition.
 fn followed(
     order: Order,
     name: &str,
@@ -266,23 +266,23 @@ fn followed(
 struct State {
     dir: PathBuf,
     word: String,
-    /// Of the service, or of its `finish` script.
+    /// The pid of the service, or of its `finish` script.
     pid: Option<u32>,
-    /// What follows the time: it is another one whenever it is asked.
+    /// The words after the time, which differs in every answer.
     details: Vec<String>,
 }
 
 impl State {
     fn ask(root: &Root, name: &str) -> Result<Self, RunitError> {
         let dir = dir_of(root, name).ok_or_else(|| RunitError::UnknownService(name.to_string()))?;
-        // It exits with the number of services that it cannot ask, and says which those are.
+        // It exits with the number of services that it cannot query, and names them.
         let answer = sv(root).read_only().arg("status").arg(&dir).finish()?.text();
         Self::read(&answer, &dir)
             .ok_or_else(|| RunitError::Unintelligible { name: name.to_string(), answer })
     }
 
     fn read(answer: &str, dir: &Path) -> Option<Self> {
-        // The service's own part; that of its log follows.
+        // The part of the service itself; the part of its log follows.
         let own = answer.lines().next()?.split("; ").next()?;
         let (word, rest) = own.split_once(": ")?;
         let rest = rest.strip_prefix(dir.to_str()?)?.strip_prefix(": ")?;
@@ -291,7 +291,7 @@ impl State {
             None => (rest, Vec::new()),
         };
         let pid = first.strip_prefix("(pid ").and_then(|rest| rest.split(')').next()?.parse().ok());
-        // Of a service that cannot be asked it says why, and no time.
+        // For a service that it cannot query it prints the reason instead of a time.
         let is_known = matches!(word, "run" | "down" | "finish");
         let details = if is_known { details } else { vec![rest] };
         let details = details.into_iter().map(|one| file::printable_within(one, TEXT)).collect();
@@ -311,7 +311,7 @@ impl State {
         }
     }
 
-    /// Whether it was told to end, and has not done so yet.
+    /// Whether it was ordered to end and has not done so yet.
     fn is_ending(&self) -> bool {
         self.details.iter().any(|one| one.starts_with("got "))
     }
@@ -319,7 +319,7 @@ impl State {
     fn left_alone(&self) -> Option<String> {
         Some(match self.word.as_str() {
             "run" if self.says("paused") => "it is paused".to_string(),
-            // `sv once`: what ends then is not started again.
+            // `sv once`: it is not started again after it ends.
             "run" if self.says("want down") && !self.is_ending() => "it runs once".to_string(),
             "run" | "down" | "finish" => return None,
             _ => self.details.join(", "),
@@ -332,19 +332,19 @@ impl State {
         Condition {
             up,
             done: false,
-            // What ends and is not wanted is down as soon as it has ended, and stays so.
+            // A service that is ending and not wanted is down once it has ended, and stays down.
             at_rest: !up && !self.wants_up(),
-            // runit never gives a service up: what is down was stopped.
+            // runit never gives up a service: one that is down was stopped.
             failed: false,
             left_alone: self.left_alone(),
             state: self.in_words(),
             main_pid: self.pid.filter(|_| runs),
-            // It keeps no count; a changed pid tells.
+            // runit does not count restarts; a changed pid reveals them.
             restarts: 0,
         }
     }
 
-    /// Without the time, by which no two states would be the same.
+    /// The state without the time, which would make any two states differ.
     fn in_words(&self) -> String {
         let words = std::iter::once(&self.word).chain(&self.details);
         words.map(String::as_str).collect::<Vec<_>>().join(", ")
@@ -356,8 +356,8 @@ mod tests {
     use super::*;
     use crate::service::discover::process::tests::FakeProc;
 
-    /// A machine whose `sv` notes its commands. It answers by what is in `state/NAME`, which
-    /// an order replaces by `after/NAME`, where there is that.
+    /// A machine whose `sv` records its commands. It answers with the content of `state/NAME`,
+    /// which an order replaces by `after/NAME`, if that exists.
     fn machine(states: &[(&str, &str, &str)]) -> FakeProc {
         let machine = FakeProc::new();
         let dir = machine.0.path().display();
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_as_sv_says() {
+    fn the_states_of_sv_are_understood() {
         // `sv status` of runit 2.1.2.
         for (state, up, at_work, pid, words) in [
             ("run: (pid 7) 5s", true, true, Some(7), "run"),
@@ -417,7 +417,11 @@ mod tests {
             let found = shown(state);
             assert_eq!((found.up, found.is_at_work()), (up, at_work), "{state}: {found:?}");
             assert_eq!((found.main_pid, found.state.as_str()), (pid, words), "{state}");
-            assert_eq!(found.is_brought_back(), at_work, "what was stopped stays so: {state}");
+            assert_eq!(
+                found.is_brought_back(),
+                at_work,
+                "a stopped service stays stopped: {state}"
+            );
         }
         for (state, why) in [
             ("run: (pid 7) 5s, paused", "it is paused"),
@@ -429,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_an_error() {
+    fn a_service_that_cannot_be_queried_is_an_error() {
         let machine = machine(&[("web", "run: (pid 7) 5s", "")]);
         let root = machine.root();
         let error = |name| Runit.condition(&root, name).unwrap_err().to_string();
@@ -442,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn several_services_are_told_by_one_call_and_answer_for_themselves() {
+    fn several_services_get_an_order_in_one_call_and_have_their_own_results() {
         let machine = machine(&[
             ("done", "run: (pid 7) 5s", "run: (pid 8) 0s"),
             ("fails", "run: (pid 9) 5s", "down: 1s, normally up, want up"),
@@ -470,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_told_to_stop_has_to_be_down() {
+    fn a_stopped_service_must_be_down() {
         let ending = "run: (pid 7) 50s, want down, got TERM";
         for (after, is_done) in [
             ("down: 0s, normally up", true),
@@ -484,7 +488,7 @@ mod tests {
                 "{after}"
             );
         }
-        // It is down as soon as it ends, and nobody else would start it then.
+        // It is down as soon as it ends, and nothing else would start it then.
         let machine = machine(&[("web", ending, "run: (pid 7) 50s, got TERM")]);
         assert_eq!(Runit.start(&machine.root(), &["web"])[0].as_ref().unwrap(), &Outcome::Done);
     }
@@ -524,7 +528,7 @@ mod tests {
             machine.link(&format!("proc/{pid}/cwd"), dir.to_str().unwrap());
         };
         runsv(5, "runsv web", &sv("web"), 0);
-        // A user's own, and one of another directory that bears the same name.
+        // A user's own, and one of the same name in another directory.
         runsv(6, "runsv web", &sv("web"), 1000);
         std::fs::create_dir_all(machine.0.path().join("home/app/sv/web")).unwrap();
         runsv(7, "runsv web", &machine.0.path().join("home/app/sv/web"), 0);

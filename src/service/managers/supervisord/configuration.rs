@@ -1,14 +1,14 @@
-//! Where supervisord listens, from its configuration.
+//! Finds the sockets of supervisord in its configuration.
 
 use std::path::{Path, PathBuf};
 
 use crate::host::root::normal;
 use crate::host::{Root, file};
 
-/// Where Debian's supervisor and pip's look for their configuration.
+/// The configuration files of Debian's supervisor and of pip's.
 const FILES: [&str; 2] = ["/etc/supervisor/supervisord.conf", "/etc/supervisord.conf"];
 
-/// Where Debian's supervisor listens.
+/// The socket of Debian's supervisor.
 const DEFAULT_SOCKET: &str = "/run/supervisor.sock";
 
 /// No configuration is larger than this.
@@ -61,7 +61,7 @@ pub(super) fn read(text: &str, path: &Path) -> Option<Server> {
             _ => {}
         }
     }
-    // /var/run is a link to /run everywhere; one socket is to be one server.
+    // /var/run is always a link to /run; one socket must count as one server.
     let socket = socket?;
     let socket = match socket.strip_prefix("/var/run") {
         Ok(below) => Path::new("/run").join(below),
@@ -70,7 +70,7 @@ pub(super) fn read(text: &str, path: &Path) -> Option<Server> {
     Some(Server { socket, user: client.pair().or(own.pair()) })
 }
 
-/// A user name and a password, as far as they are given.
+/// A user name and a password, if given.
 #[derive(Default)]
 struct Login(Option<String>, Option<String>);
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_configured_is_debians_default() {
+    fn the_default_socket_is_debians() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
         let default = [Server { socket: DEFAULT_SOCKET.into(), user: None }];

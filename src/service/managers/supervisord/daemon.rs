@@ -1,4 +1,4 @@
-//! One supervisord, and what it says of its programs.
+//! One supervisord and its programs.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,27 +15,27 @@ use crate::host::{Root, file};
 use crate::service::condition::Condition;
 use crate::service::error::{NameError, ServiceError};
 
-/// How long a supervisord that is not there is waited for. Its package's upgrade restarts
-/// it in the midst of a transaction, which takes two to three seconds and longer where
-/// programs stop slowly.
+/// How long to wait for an absent supervisord. An upgrade of its package restarts it in the
+/// middle of a transaction, which takes two to three seconds, and longer if programs stop
+/// slowly.
 pub(super) const ABSENCE: Duration = Duration::from_secs(20);
 
-/// One call; none that we make waits for a program.
+/// The limit of one call; none of our calls waits for a program.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often it is asked while something is waited for.
+/// How often it is polled.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long beyond its own `stopwaitsecs` a program's end is waited for.
+/// How long to wait for a program's end beyond its own `stopwaitsecs`.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// Supervisord sets no limit; a longer name is no name that somebody chose.
+/// The longest name. Supervisord sets no limit, but nobody chooses a longer one.
 const LONGEST_NAME: usize = 255;
 
-/// So much of what supervisord says about a program is shown.
+/// How much of supervisord's text about a program is shown.
 const TEXT: usize = 400;
 
-/// Faults of supervisord's that mean something to us.
+/// The fault codes of supervisord that venvguard handles.
 const SHUTTING_DOWN: i64 = 6;
 pub(super) const BAD_NAME: i64 = 10;
 const ALREADY_STARTED: i64 = 60;
@@ -64,7 +64,7 @@ impl SupervisordError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Absent { .. } | Self::Fault { code: SHUTTING_DOWN, .. } => true,
-            // It went away with the call in its hands.
+            // It went away while handling the call.
             Self::Http { source: HttpError::Io(error), .. } => matches!(
                 error.kind(),
                 io::ErrorKind::UnexpectedEof
@@ -86,7 +86,7 @@ impl From<SupervisordError> for ServiceError {
     }
 }
 
-/// Asks again while supervisord may just be starting, for as long as `patience` lasts.
+/// Retries while supervisord may just be starting, at most for `patience`.
 pub(super) fn patiently<T>(
     patience: Duration,
     ask: impl Fn() -> Result<T, SupervisordError>,
@@ -117,7 +117,7 @@ pub(super) struct Daemon<'a> {
     pub(super) server: Server,
 }
 
-/// What supervisord tells of one program.
+/// Supervisord's information about one program.
 pub(super) struct State(pub(super) Value);
 
 impl State {
@@ -149,20 +149,20 @@ impl State {
             left_alone: None,
             state,
             main_pid: self.pid(),
-            // Supervisord keeps no count; a changed pid tells.
+            // Supervisord does not count restarts; a changed pid reveals them.
             restarts: 0,
         }
     }
 }
 
 impl<'a> Daemon<'a> {
-    /// The supervisord that knows `program`, and how the program is.
+    /// The supervisord that knows `program`, and the state of the program.
     pub(super) fn of(
         root: &'a Root,
         program: &str,
         patience: Duration,
     ) -> Result<(Self, State), SupervisordError> {
-        // All are asked before one of them is waited for.
+        // Ask all of them before waiting for one.
         patiently(patience, || {
             let mut complaint = SupervisordError::UnknownProgram(program.to_string());
             for server in configuration::servers(root) {
@@ -182,7 +182,7 @@ impl<'a> Daemon<'a> {
     }
 
     pub(super) fn stop(&self, program: &str) -> Result<(), SupervisordError> {
-        // Without waiting: the end of a program that stops slowly would hold the call up.
+        // Without waiting: a program that stops slowly would block the call.
         let arguments = [Value::Text(program.to_string()), Value::Truth(false)];
         match self.call("supervisor.stopProcess", &arguments) {
             Err(error) if !error.is_fault(NOT_RUNNING) && !error.may_pass() => Err(error),
@@ -194,14 +194,14 @@ impl<'a> Daemon<'a> {
         let name = || Value::Text(program.to_string());
         let start = || self.call("supervisor.startProcess", &[name(), Value::Truth(false)]);
         match patiently(ABSENCE, start) {
-            // Supervisord itself was quicker, or was itself restarted meanwhile.
+            // Supervisord started it first, or was itself restarted in between.
             Err(error) if !error.is_fault(ALREADY_STARTED) => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// Whether a program has ended with one of its `exitcodes`. Supervisord starts one with
-    /// `autorestart=true` again by itself, so that it does not stay in this state.
+    /// Whether a program has ended with one of its `exitcodes`. Supervisord restarts a program with
+    /// `autorestart=true` on its own, so that it does not stay in this state.
     pub(super) fn has_ended_as_expected(&self, program: &str, state: &State) -> bool {
         let Some(status) = state.0.number("exitstatus").filter(|_| state.name() == "EXITED") else {
             return false;
@@ -209,7 +209,7 @@ impl<'a> Daemon<'a> {
         let configuration = self.configuration().unwrap_or_default();
         match configuration.get(program).and_then(|own| own.list("exitcodes")) {
             Some(expected) => expected.contains(&Value::Number(status)),
-            // A supervisord before 3.4 does not tell; then 0 is expected by default.
+            // A supervisord before 3.4 does not report this; the default then is 0.
             None => status == 0,
         }
     }
@@ -249,7 +249,7 @@ impl<'a> Daemon<'a> {
         Ok(known.collect())
     }
 
-    /// The programs' configuration, by their names.
+    /// The configuration of the programs by name.
     pub(super) fn configuration(&self) -> Result<HashMap<String, Value>, SupervisordError> {
         match self.call("supervisor.getAllConfigInfo", &[])? {
             Value::List(all) => {
@@ -276,8 +276,8 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Connects, and makes sure that root listens. The kernel tells who does; who owns the
-    /// socket's file says less, since `chown=` in the configuration may give it away.
+    /// Connects, and makes sure that root listens, according to the kernel. The owner of the
+    /// socket's file proves less, since `chown=` in the configuration can change it.
     fn connect(&self) -> Result<Connection, SupervisordError> {
         let socket = &self.server.socket;
         let failed = |source: io::Error| {
@@ -305,17 +305,17 @@ impl<'a> Daemon<'a> {
     }
 }
 
-/// Which program a record of supervisord's is about.
+/// The name of the program in a record of supervisord.
 pub(super) fn name_in(record: &Value) -> Option<String> {
     program_name(record.text("group")?, record.text("name")?).ok()
 }
 
-/// A program's whole name. One that is alone in its group is called by its name only, as
-/// supervisorctl does.
+/// A program's full name. A program that is alone in its group has a simple name, as in
+/// supervisorctl.
 pub(super) fn program_name(group: &str, name: &str) -> Result<String, NameError> {
     let full = if group == name { name.to_string() } else { format!("{group}:{name}") };
-    // What supervisord 4 refuses itself, control characters, and `*`, which stands for
-    // a whole group in its calls; and what cannot be printed as it is.
+    // Refuse what supervisord 4 refuses itself, control characters, `*`, which stands for a
+    // whole group in its calls, and anything that cannot be printed unescaped.
     let fits = |part: &str| {
         !part.is_empty()
             && !part.starts_with('-')

@@ -25,8 +25,8 @@ struct Program {
 }
 
 impl FakeSupervisord {
-    /// Programs by group, name and state (`EXITED 3`: with its status); those that run have pids
-    /// from 380.
+    /// Takes programs by group, name and state (`EXITED 3`: with the exit status); running ones
+    /// have pids from 380.
     pub(in crate::service) fn start(programs: &[(&str, &str, &str)]) -> Self {
         Self::start_late(programs, Duration::ZERO)
     }
@@ -53,7 +53,7 @@ impl FakeSupervisord {
         let noted = told.clone();
         let mut listener = late.is_zero().then(|| UnixListener::bind(&socket).unwrap());
         std::thread::spawn(move || {
-            #[expect(clippy::disallowed_methods, reason = "a slow server is what is imitated")]
+            #[expect(clippy::disallowed_methods, reason = "it imitates a slow server")]
             std::thread::sleep(late);
             let listener = listener.take().unwrap_or_else(|| UnixListener::bind(&socket).unwrap());
             for stream in listener.incoming().flatten() {
@@ -67,7 +67,7 @@ impl FakeSupervisord {
         Root::new(self.dir.path())
     }
 
-    /// The calls that change something, in their order.
+    /// The calls that change something, in order.
     pub(in crate::service) fn told(&self) -> Vec<String> {
         self.told.lock().unwrap().clone()
     }
@@ -83,7 +83,7 @@ fn answer(mut stream: UnixStream, programs: &mut [Program], told: &Mutex<Vec<Str
         }
         request.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
     }
-    // supervisord reads as many bytes of a body as its header says, and none without one.
+    // supervisord reads as many bytes of a body as the header declares, and none without it.
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let length = format!("Content-Length: {}", body.len());
     assert!(head.lines().any(|line| line == length), "{head}");

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a call over a Unix socket takes.
+//! The part of HTTP/1.1 that a call over a Unix socket needs.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::host::socket::Connection;
 
-/// No answer of supervisord's to our questions is larger: 1,000 programs take a quarter.
+/// No answer to our calls is larger: 1,000 programs take a quarter of this.
 const LIMIT: usize = 4 << 20;
 
-/// Room for a status line and headers.
+/// The limit for the status line and the headers.
 const HEAD_LIMIT: usize = 16 << 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ fn head(user: Option<&(String, String)>, body: &str) -> String {
     )
 }
 
-/// Reads an answer, chunk by chunk of what arrives, as far as it says that it goes.
+/// Reads an answer as it arrives, up to the length that it declares.
 pub(super) fn answer(
     mut receive: impl FnMut() -> io::Result<Vec<u8>>,
 ) -> Result<Vec<u8>, HttpError> {
@@ -89,7 +89,7 @@ pub(super) fn answer(
     }
 }
 
-/// How far a body goes.
+/// The length of a body.
 enum Extent {
     Length(usize),
     Chunks,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_goes_as_far_as_it_is_said_to() {
+    fn a_body_has_its_declared_length() {
         for text in [
             "HTTP/1.1 200 OK\r\nServer: Medusa/1.12\r\nContent-Length: 5\r\n\r\nhelloREST",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",

@@ -1,4 +1,4 @@
-//! Properties of what a supervisord answers, and of its configuration. See `crate::input`.
+//! Properties of supervisord's answers and of its configuration. See `crate::input`.
 
 use std::path::Path;
 
@@ -176,7 +176,7 @@ proptest! {
         let at_once = http::answer(|| Ok(whole.take().unwrap_or_default()));
         let mut pieces = bytes.chunks(piece).map(<[u8]>::to_vec);
         let in_pieces = http::answer(|| Ok(pieces.next().unwrap_or_default()));
-        prop_assert_eq!(at_once.ok(), in_pieces.ok(), "how it arrives makes no difference");
+        prop_assert_eq!(at_once.ok(), in_pieces.ok(), "the size of the pieces makes no difference");
     }
 
     #[test]

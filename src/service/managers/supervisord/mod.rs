@@ -1,4 +1,4 @@
-//! Supervisord, asked and told by XML-RPC over its Unix socket.
+//! Supervisord, controlled by XML-RPC over its Unix socket.
 
 mod configuration;
 mod daemon;
@@ -21,10 +21,10 @@ use crate::service::discover::command_line::paths;
 use crate::service::discover::process::{Process, Processes};
 use crate::service::error::{NameError, ServiceError};
 
-/// A supervisord younger than this may not listen yet; for as long it is waited for.
+/// A supervisord younger than this may not listen yet; venvguard waits that long for it.
 const START: Duration = Duration::from_secs(10);
 
-/// Why a program that has done its work is not started again.
+/// The reason not to start a program that has done its work again.
 const HAS_ENDED: &str = "it has ended";
 
 /// The supervisord of the system.
@@ -81,8 +81,8 @@ impl Manager for Supervisord {
     }
 }
 
-/// All programs of all supervisords, and which of these could not be asked. One that does
-/// not run has none; one that is waited for has `patience` to appear.
+/// All programs of all supervisords, and the errors of those that could not be queried. One that
+/// does not run has no programs; `patience` is the time that one has to appear.
 fn programs(root: &Root, patience: Duration) -> (Vec<Supervised>, Vec<SupervisordError>) {
     let (mut programs, mut errors) = (Vec::new(), Vec::new());
     for server in configuration::servers(root) {
@@ -105,14 +105,14 @@ fn condition(root: &Root, program: &str) -> Result<Condition, SupervisordError> 
     Ok(Condition { failed: false, left_alone: Some(HAS_ENDED.to_string()), ..condition })
 }
 
-/// Stops a program, or does nothing where it is at rest.
+/// Stops a program, or does nothing if it is at rest.
 fn stop(root: &Root, program: &str) -> Result<Outcome, SupervisordError> {
     Daemon::of(root, program, ABSENCE)?.0.stop(program)?;
     Ok(Outcome::Done)
 }
 
-/// Starts a program where it is at rest, unless it has ended as its configuration expects: then
-/// it has done its work.
+/// Starts a program if it is at rest, unless it has ended as its configuration expects: then it
+/// has done its work.
 fn start(root: &Root, program: &str) -> Result<Outcome, SupervisordError> {
     let (daemon, state) = Daemon::of(root, program, ABSENCE)?;
     if daemon.has_ended_as_expected(program, &state) {
@@ -133,7 +133,7 @@ fn restart(root: &Root, program: &str) -> Result<Outcome, SupervisordError> {
     Ok(Outcome::Done)
 }
 
-/// How long a program has to run before supervisord itself calls it running.
+/// How long a program must run before supervisord itself reports it as running.
 fn start_time(root: &Root, program: &str) -> Duration {
     let configured = Daemon::of(root, program, Duration::ZERO)
         .ok()
@@ -144,7 +144,7 @@ fn start_time(root: &Root, program: &str) -> Duration {
 /// The last lines of a program's log.
 fn last_words(root: &Root, program: &str) -> Vec<String> {
     let Ok((daemon, _)) = Daemon::of(root, program, Duration::ZERO) else { return Vec::new() };
-    // Where stderr goes with stdout, only the latter has a log.
+    // If stderr is redirected to stdout, only the latter has a log.
     ["supervisor.readProcessStderrLog", "supervisor.readProcessStdoutLog"]
         .into_iter()
         .filter_map(|method| {
@@ -158,8 +158,8 @@ fn last_words(root: &Root, program: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// How long a supervisord that does not answer is waited for: not at all, unless one was
-/// started just now (its package's upgrade does that in the midst of a transaction).
+/// How long to wait for a supervisord that does not answer: not at all, unless one was just
+/// started (an upgrade of its package does that in the middle of a transaction).
 fn patience(processes: &Processes) -> Duration {
     let is_supervisord = |process: &&Process| {
         let words = process.arguments.iter().take(3).map(Path::new);
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_told_with_their_pids_and_commands() {
+    fn programs_are_listed_with_their_pids_and_commands() {
         let fake = FakeSupervisord::start(&[("pair", "dj", "RUNNING"), ("solo", "solo", "FATAL")]);
         let (programs, _) = programs(&fake.root(), Duration::ZERO);
         let shown: Vec<_> = programs.iter().map(|p| (p.name.clone(), p.pid)).collect();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_program_is_said_to_be_unknown() {
+    fn an_unknown_program_is_reported_as_unknown() {
         let fake = FakeSupervisord::start(&[("dj", "dj", "RUNNING")]);
         let error = restart(&fake.root(), "web").unwrap_err().to_string();
         assert_eq!(error, "supervisord knows no program web");
@@ -238,7 +238,7 @@ mod tests {
     fn a_supervisord_that_is_just_restarting_is_waited_for() {
         let fake =
             FakeSupervisord::start_late(&[("dj", "dj", "RUNNING")], Duration::from_millis(400));
-        assert!(condition(&fake.root(), "dj").is_err(), "a mere question does not wait");
+        assert!(condition(&fake.root(), "dj").is_err(), "a mere query does not wait");
         assert_eq!(restart(&fake.root(), "dj").unwrap(), Outcome::Done);
     }
 

@@ -1,13 +1,13 @@
-//! XML-RPC: calls written, answers read.
+//! XML-RPC: writes calls and reads answers.
 
 use std::collections::BTreeMap;
 
 use roxmltree::{Document, Node};
 
-/// How deep values may nest; supervisord's go to three.
+/// How deep values may nest; supervisord uses three levels.
 const DEPTH: usize = 8;
 
-/// A value of XML-RPC. Of the types, only those that supervisord uses are told apart.
+/// A value of XML-RPC. Only the types that supervisord uses are distinguished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
@@ -17,7 +17,7 @@ pub(super) enum Value {
     Record(BTreeMap<String, Value>),
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Value(Value),
@@ -63,7 +63,7 @@ pub(super) fn call(method: &str, arguments: &[Value]) -> String {
             Value::Text(argument) => format!("<string>{}</string>", escaped(argument)),
             Value::Number(number) => format!("<int>{number}</int>"),
             Value::Truth(truth) => format!("<boolean>{}</boolean>", i32::from(*truth)),
-            // No method that we call takes one.
+            // No method that we call takes such a value.
             Value::List(_) | Value::Record(_) => continue,
         };
         text.push_str("<param><value>");
@@ -78,10 +78,10 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Reads an answer; None where it is none.
+/// Reads an answer; `None` if it is not one.
 pub(super) fn reply(bytes: &[u8]) -> Option<Reply> {
-    // Supervisord writes a log's escape sequences into its answer as they are, which makes
-    // it no XML.
+    // Supervisord copies escape sequences from a log into its answer, which then is not valid
+    // XML.
     let legal = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
     let text: String = String::from_utf8_lossy(bytes)
         .chars()
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_from_a_value() {
+    fn a_fault_is_distinguished_from_a_value() {
         let answer = "<?xml version='1.0'?>\n<methodResponse>\n<fault>\n<value><struct>\n<member>\n\
             <name>faultCode</name>\n<value><int>10</int></value>\n</member>\n<member>\n\
             <name>faultString</name>\n<value><string>BAD_NAME: nix</string></value>\n</member>\n\
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_with_terminal_escapes_is_read_all_the_same() {
+    fn a_log_with_terminal_escapes_is_readable() {
         let answer = b"<methodResponse><params><param><value><string>\x1b[31mred\xff &lt;1&gt;\
             </string></value></param></params></methodResponse>";
         let text = Value::Text("\u{fffd}[31mred\u{fffd} <1>".into());

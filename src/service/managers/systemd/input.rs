@@ -1,4 +1,4 @@
-//! Properties of what systemctl shows. See `crate::input`.
+//! Properties of the reader of systemctl's output. See `crate::input`.
 
 use proptest::prelude::*;
 

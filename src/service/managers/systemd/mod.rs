@@ -1,4 +1,4 @@
-//! systemd, asked and told by `systemctl`: the system's, and for an ordinary user their own.
+//! systemd, controlled by `systemctl`: the system's, and for an ordinary user their own.
 
 #[cfg(test)]
 mod input;
@@ -25,7 +25,7 @@ use crate::service::error::{NameError, ServiceError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::service) enum Systemd {
     System,
-    /// Of the user who registered the venv.
+    /// That of the user who registered the venv.
     User,
 }
 
@@ -49,7 +49,7 @@ impl Manager for Systemd {
         service_unit(name)
     }
 
-    /// A unit's processes are those in its cgroup, whoever started them.
+    /// A unit's processes are those in its cgroup, regardless of what started them.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
         let unit_of = |process: &Process| match (self, &process.place) {
             (Self::System, CgroupOwner::Unit(unit)) => Some(unit.clone()),
@@ -85,8 +85,8 @@ impl Manager for Systemd {
         give(Order::Restart, root, names)
     }
 
-    /// The last lines that the unit's own processes left in the journal; those of the manager
-    /// about the unit, where its processes left none.
+    /// The last lines that the unit's own processes wrote to the journal; if there are none, those
+    /// of the manager about the unit.
     fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
         let ask = |selection: &[&str]| {
             Program::named(root, "journalctl")
@@ -122,8 +122,8 @@ impl Manager for Systemd {
     }
 }
 
-/// Gives the order to several units by one call: their jobs are in systemd's queue together
-/// then, so that each is done once, and in the order of the units' dependencies.
+/// Gives the order to several units in one call: their jobs then are in systemd's queue together,
+/// so that each is done once, in the order of the units' dependencies.
 fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
     let before: Vec<_> =
         names.iter().map(|name| admit(order, name, Unit::ask(root, name)?)).collect();
@@ -135,7 +135,7 @@ fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, Servic
     let outcome = |name: &str, admitted| match (admitted, &complaint) {
         (Admitted::LeftAlone(why), _) => Ok(Outcome::LeftAlone(why)),
         (Admitted::Meant(_), None) => Ok(Outcome::Done),
-        // systemctl says that something failed, and each unit says whether it did.
+        // systemctl reports that something failed; each unit's state shows whether it did.
         (Admitted::Meant(before), Some(_))
             if was_followed(order, &before, &Unit::ask(root, name)?) =>
         {
@@ -147,7 +147,7 @@ fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, Servic
     told.map(|(name, admitted)| outcome(name, admitted?)).collect()
 }
 
-/// Whether the order is one that a unit can be given, and that is ours to give.
+/// Whether the unit can execute the order and venvguard may give it.
 fn admit(order: Order, name: &str, unit: Unit) -> Result<Admitted, SystemdError> {
     let refusal = if order == Order::Stop { unit.runs_on() } else { unit.left_alone() };
     if let Some(why) = refusal {
@@ -170,16 +170,16 @@ fn tell(order: Order, root: &Root, units: &[(&str, &Unit)]) -> Result<(), System
         if units.iter().any(|(_, unit)| unit.is("NeedDaemonReload")) {
             systemctl(root)?.arg("daemon-reload").run()?;
         }
-        // A unit that failed too often is refused until its counter is set back. The counter
-        // also counts our own restarts, so it is set back for a running one too.
+        // systemd refuses to start a unit that failed too often until its counter is reset. The
+        // counter includes our own restarts, so it is reset for running units too.
         systemctl(root)?.args(["reset-failed", "--"]).args(names()).finish()?;
     }
     systemctl(root)?.limit(ORDER_LIMIT).args([order.verb(), "--"]).args(names()).run()?;
     Ok(())
 }
 
-/// Whether a unit did as it was told. One that was started and failed did: how it is, and what
-/// it said, is for the caller to ask.
+/// Whether a unit followed an order. A unit that was started and failed did; the caller queries
+/// its condition and its last lines of output.
 fn was_followed(order: Order, before: &Unit, after: &Unit) -> bool {
     match order {
         Order::Stop => after.condition().at_rest,
@@ -188,7 +188,7 @@ fn was_followed(order: Order, before: &Unit, after: &Unit) -> bool {
     }
 }
 
-/// A unit as it was before an order.
+/// A unit before an order.
 enum Admitted {
     Meant(Unit),
     LeftAlone(String),
@@ -211,7 +211,7 @@ mod tests {
         matches!(told.unwrap(), Outcome::LeftAlone(_))
     }
 
-    /// A root whose systemctl notes how it was called and answers `shown`.
+    /// A root whose systemctl records its arguments and answers `shown`.
     fn machine(shown: &str) -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systemd_refuses_to_restart_is_left_alone_with_the_reason() {
+    fn units_that_systemd_refuses_to_restart_are_left_alone_with_the_reason() {
         let running = "ActiveState=active\nSubState=running\nMainPID=7\n";
         for (unit, shown, why) in [
             ("web.service", "LoadState=masked\n", "it is masked"),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_alone_is_not_stopped_either_and_holds_no_swap_up() {
+    fn units_that_are_left_alone_are_not_stopped_and_delay_no_swap() {
         let running = "ActiveState=active\nSubState=running\nMainPID=7\n";
         for (shown, is_stopped) in [
             ("LoadState=loaded\n", true),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_whose_tasks_systemd_does_not_count_is_asked_from_the_kernel() {
+    fn uncounted_tasks_of_a_unit_are_read_from_the_kernel() {
         let group = "system.slice/celery.service";
         for (file, content, is_over) in [
             (format!("sys/fs/cgroup/{group}/cgroup.events"), "populated 1\nfrozen 0\n", false),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_oneshot_is_not_run_again_and_what_is_down_is_started() {
+    fn a_oneshot_is_not_run_again_and_a_stopped_service_is_started() {
         for (shown, is_left) in [
             ("LoadState=loaded\nActiveState=activating\nType=oneshot\n", true),
             ("LoadState=loaded\nActiveState=inactive\nType=oneshot\n", true),
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(restart(&root, "web.service").unwrap(), Outcome::Done);
     }
 
-    /// A root whose systemctl notes how it was called, and starts all units but `refused`.
+    /// A root whose systemctl records its arguments and starts all units but `refused`.
     fn machine_with_units(refused: &str) -> (tempfile::TempDir, Root) {
         let (dir, root) = machine("");
         let script = format!(
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_units_are_none_of_the_systems() {
+    fn a_users_units_are_not_the_systems() {
         let machine = FakeProc::new();
         let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/app.service";
         machine.process((5, 1), own, "/usr/bin/python3.13", "python3 x");

@@ -1,7 +1,7 @@
 //! The units that systemd stops or starts along with others.
 //!
-//! systemd stops more than it is told: what requires a unit, or is part of it, stops with it, and
-//! is not started again when the unit is. And a socket or a timer may start a unit in between.
+//! systemd stops more than ordered: units that require a unit, or are part of it, stop with it,
+//! and are not started again with it. And a socket or a timer may start a unit in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use crate::host::Root;
 use crate::host::file::printable;
 use crate::service::error::ServiceError;
 
-/// By these a unit stops when another one does.
+/// The dependencies by which a unit stops together with another one.
 const STOP_WITH: [&str; 5] =
     ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
 
 /// No chain of dependencies is longer than this.
 const CHAIN: usize = 16;
 
-/// The active units that go down with these services, other than the services themselves.
+/// The active units that stop with these services, other than the services themselves.
 pub(super) fn dependents(root: &Root, services: &[&str]) -> Result<Vec<String>, SystemdError> {
     let own: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
     let mut found: BTreeSet<String> = BTreeSet::new();
@@ -49,7 +49,7 @@ pub(crate) fn stop_units(root: &Root, units: &[String]) -> Result<(), ServiceErr
     Ok(tell(root, "stop", units)?)
 }
 
-/// Starts units of any kind in one transaction, so that systemd keeps the order of their
+/// Starts units of any kind in one transaction, so that systemd observes the order of their
 /// dependencies.
 pub(crate) fn start_units(root: &Root, units: &[String]) -> Result<(), ServiceError> {
     Ok(tell(root, "start", units)?)
@@ -62,7 +62,7 @@ fn tell(root: &Root, verb: &str, units: &[String]) -> Result<(), SystemdError> {
     Ok(())
 }
 
-/// The units that some properties of others name.
+/// The units named in some properties of other units.
 fn ask(
     root: &Root,
     units: &BTreeSet<String>,
@@ -81,13 +81,13 @@ fn ask(
     Ok(named(&answer.text()))
 }
 
-/// What `systemctl show` answers: a block of `KEY=UNIT UNIT…` for each unit.
+/// The output of `systemctl show`: a block of `KEY=UNIT UNIT…` for each unit.
 fn named(answer: &str) -> BTreeMap<String, Vec<String>> {
     let blocks = answer.split("\n\n").map(|block| {
         let pairs = || block.lines().filter_map(|line| line.split_once('='));
         let id = pairs().find_map(|(key, value)| (key == "Id").then(|| value.to_string()));
         let others = pairs().filter(|(key, _)| *key != "Id");
-        // Names of units have no blanks. One that could be an option is no unit's.
+        // Names of units contain no blanks. A word that could be an option is not a unit's name.
         let names = others.flat_map(|(_, value)| value.split_whitespace());
         let names = names.filter(|name| !name.starts_with('-') && printable(name) == **name);
         (id.unwrap_or_default(), names.map(str::to_string).collect())

@@ -1,4 +1,4 @@
-//! How systemd is asked and told: by `systemctl`, the system's or an ordinary user's own.
+//! Calls `systemctl`, for the system's systemd or an ordinary user's own.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::host::command::CommandError;
 use crate::host::{Program, Root, user};
 use crate::service::error::ServiceError;
 
-/// A question is answered within this, or PID 1 hangs.
+/// systemd answers a query within this time unless PID 1 hangs.
 pub(super) const QUESTION_LIMIT: Duration = Duration::from_secs(25);
 
-/// systemd ends a stop and a start by itself (90 s each, unless the unit says otherwise);
-/// this is for a unit that sets no limit.
+/// systemd itself limits a stop and a start (to 90 s each, unless the unit says otherwise);
+/// this is for units without a limit.
 pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]

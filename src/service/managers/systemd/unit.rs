@@ -7,7 +7,7 @@ use crate::host::Root;
 use crate::host::file::printable;
 use crate::service::condition::Condition;
 
-/// What a unit is asked for.
+/// The properties that are queried.
 const PROPERTIES: [&str; 16] = [
     "LoadState",
     "ActiveState",
@@ -27,12 +27,12 @@ const PROPERTIES: [&str; 16] = [
     "RefuseManualStop",
 ];
 
-/// Under this name [`Unit`] notes the socket that an instance serves one connection of;
-/// systemd has no such property.
+/// The name under which [`Unit`] stores the socket of an instance that serves a single
+/// connection; systemd has no such property.
 const CONNECTION_OF: &str = "venvguard:ConnectionOf";
 
-/// Whether a process is in a control group or below it, in the unified hierarchy or in
-/// systemd's own. A group that is gone has none.
+/// Whether there is a process in a control group or below it, in the unified hierarchy or in
+/// systemd's own. A removed group has none.
 fn is_populated(root: &Root, group: &str) -> bool {
     let group = group.trim_start_matches('/');
     if group.is_empty() {
@@ -48,7 +48,7 @@ fn is_populated(root: &Root, group: &str) -> bool {
     }
 }
 
-/// What `systemctl show` says of a unit.
+/// The output of `systemctl show` for a unit.
 pub(in crate::service) struct Unit(HashMap<String, String>);
 
 impl Unit {
@@ -59,8 +59,8 @@ impl Unit {
             Ok(Self::read(&program.args(["--", unit]).run()?.text()))
         };
         let mut found = show(&PROPERTIES, unit)?;
-        // systemd counts no tasks where TasksAccounting= is off, or the kernel's controller is
-        // not at hand.
+        // systemd does not count tasks if TasksAccounting= is off or the kernel's controller is
+        // unavailable.
         if found.number("TasksCurrent").is_none() && found.get("SubState") == "exited" {
             let tasks = u32::from(is_populated(root, found.get("ControlGroup")));
             found.0.insert("TasksCurrent".to_string(), tasks.to_string());
@@ -96,7 +96,7 @@ impl Unit {
         self.get(property).parse().ok()
     }
 
-    /// Whether systemd started it between the two looks.
+    /// Whether systemd started it between the two queries.
     pub(super) fn is_another_run(&self, before: &Self) -> bool {
         let run = self.get("InvocationID");
         !run.is_empty() && run != before.get("InvocationID")
@@ -106,8 +106,8 @@ impl Unit {
         self.get("Type") == "oneshot"
     }
 
-    /// Why it is not stopped for a swap, if it is not. What is left alone runs on, and so does a
-    /// oneshot: once it is inactive, nothing tells that it left daemons behind and has to be run
+    /// Why it is not stopped for a swap, if so. Units that are left alone keep running, and so do
+    /// oneshots: once one is inactive, nothing shows that it left daemons behind and has to run
     /// again.
     pub(super) fn runs_on(&self) -> Option<String> {
         self.left_alone().or_else(|| self.is_oneshot().then(|| "it is a oneshot".to_string()))
@@ -117,15 +117,15 @@ impl Unit {
         matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
     }
 
-    /// Whether it is active by its word alone (`RemainAfterExit=yes`): what it ran has ended,
-    /// and left no process behind. An init script's daemon may have left the unit.
+    /// Whether it is active only nominally (`RemainAfterExit=yes`): its program has ended and left
+    /// no process behind. An init script's daemon may have left the unit.
     fn has_ended(&self) -> bool {
         let has_tasks = self.number("TasksCurrent").is_some_and(|tasks| tasks != 0);
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         (active, sub) == ("active", "exited") && self.get("Type") != "forking" && !has_tasks
     }
 
-    /// Why a restart is not ours to make: it would do some work a second time, or systemd
+    /// Why venvguard must not restart it, if so: the restart would repeat its work, or systemd
     /// would refuse it.
     pub(super) fn left_alone(&self) -> Option<String> {
         let connection = self.get(CONNECTION_OF);
@@ -152,8 +152,8 @@ impl Unit {
     pub(super) fn condition(&self) -> Condition {
         let (active, sub) = (self.get("ActiveState"), self.get("SubState"));
         let is_queued = self.number("Job").is_some_and(|job| job != 0);
-        // A oneshot without RemainAfterExit has done its work when it is inactive; it is
-        // not up then, and nothing is wrong with it.
+        // A oneshot without RemainAfterExit has done its work when it is inactive; it is not up
+        // then, which is not a failure.
         let is_done = active == "inactive" && self.is_oneshot() && self.get("Result") == "success";
         let has_ended = self.has_ended();
         let is_at_rest = has_ended || matches!(active, "failed" | "inactive");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_not_there_is_said_to_be_not_found() {
+    fn a_missing_unit_is_reported_as_not_found() {
         let condition = shown("LoadState=not-found\nActiveState=inactive\nSubState=dead\n");
         assert_eq!(condition.state, "not-found");
         assert!(!condition.up && !condition.done);
