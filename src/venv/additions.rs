@@ -1,4 +1,4 @@
-//! What is somebody's own in a venv, for people to read.
+//! The user files and modified files of a venv, for display.
 
 use std::io;
 
@@ -8,19 +8,19 @@ use super::{ForeignKind, Layout, distributions, foreign_files, modified_files};
 use crate::host::Root;
 use crate::host::path_text::PathText;
 
-/// So many are listed of each kind, and paths of so many bytes.
+/// How many files of each kind are listed, and how many bytes of paths.
 const LISTED: usize = 10_000;
 const BYTES: usize = 4 << 20;
 
-/// The files of a venv that a rebuild carries over, relative to it.
+/// The files of a venv that a rebuild carries over, relative to the venv.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Additions {
-    /// What no installer wrote. Of directories the empty ones alone, and no socket or FIFO.
+    /// The user files. Directories are listed only if empty; sockets and FIFOs are not listed.
     pub(crate) foreign: Vec<PathText>,
-    /// What an installer wrote and somebody changed.
+    /// Files that an installer wrote and a user modified.
     pub(crate) modified: Vec<PathText>,
-    /// How many more there are.
+    /// The number of files that are not listed.
     pub(crate) omitted: usize,
 }
 
@@ -30,7 +30,7 @@ impl Additions {
         let found = foreign_files(root, venv, &distributions)?;
         let mut foreign = Vec::new();
         for (index, one) in found.iter().enumerate() {
-            // They are sorted: what is in a directory comes next.
+            // The paths are sorted: the contents of a directory follow it.
             let is_empty =
                 || found.get(index + 1).is_none_or(|next| !next.path.starts_with(&one.path));
             let is_told = match one.kind {
@@ -49,7 +49,7 @@ impl Additions {
     }
 }
 
-/// Returns how many it leaves out.
+/// Returns how many it drops.
 fn shorten(paths: &mut Vec<PathText>) -> usize {
     let mut bytes = 0;
     let fits = |path: &&PathText| {
@@ -72,7 +72,7 @@ mod tests {
     use crate::venv::BaseLink;
 
     #[test]
-    fn files_and_empty_directories_are_told_and_no_directory_twice() {
+    fn files_and_empty_directories_are_listed_once() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;

@@ -1,4 +1,4 @@
-//! How a venv's `bin/python` hangs on its base interpreter.
+//! How a venv's `bin/python` reaches its base interpreter.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::python::{debian_minor, path_of, read_opened};
 /// The kernel's own limit.
 const MAX_LINKS: usize = 40;
 
-/// What besides `bin` tells where the interpreter comes from.
+/// What the venv says about the origin of its interpreter, apart from `bin`.
 #[derive(Debug)]
 pub(super) struct Claims<'venv> {
-    /// None for an old virtualenv, which has no `pyvenv.cfg`.
+    /// `None` for an old virtualenv, which has no `pyvenv.cfg`.
     pub(super) configuration: Option<&'venv Configuration>,
-    /// An old virtualenv's note of the prefix its interpreter was copied from.
+    /// An old virtualenv's record of the prefix that its interpreter was copied from.
     pub(super) original_prefix: Option<&'venv Path>,
     /// The newest minor version that `lib` has a directory for.
     pub(super) library: Option<Minor>,
@@ -59,8 +59,8 @@ pub(super) fn base(
     base
 }
 
-/// The interpreter that a name in `bin` leads out of the venv to. None where it stays inside,
-/// be it by another name in `bin` that leads out.
+/// The interpreter outside the venv that a name in `bin` links to. `None` if the link stays
+/// inside, even if it reaches another name in `bin` that leads outside.
 pub(crate) fn base_interpreter_link(root: &Root, venv: &Path, name: &Path) -> Option<PathBuf> {
     let chain = Chain::walk(root, venv, venv.join("bin").join(name));
     let leaves = chain.names.get(1).is_some_and(|target| !target.starts_with(venv));
@@ -73,7 +73,7 @@ enum End {
     Missing,
 }
 
-/// The names from `bin/python` to where its links end.
+/// The names from `bin/python` to the end of its links.
 #[derive(Debug)]
 struct Chain {
     names: Vec<PathBuf>,
@@ -97,7 +97,7 @@ impl Chain {
             match link {
                 Ok(target) => here = normal(&dir.join(target)),
                 Err(error) => {
-                    // No link, or nothing that we may look at: something stands there.
+                    // Not a link, or not accessible: something exists there.
                     if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
                         end = End::There;
                     }
@@ -112,7 +112,7 @@ impl Chain {
     }
 
     fn end(&self) -> &Path {
-        // A chain has its start at least.
+        // A chain contains at least its start.
         self.names.last().map_or(Path::new(""), PathBuf::as_path)
     }
 
@@ -120,7 +120,7 @@ impl Chain {
         self.end().starts_with(venv)
     }
 
-    /// The name by which the base interpreter is known.
+    /// The path under which the base interpreter is known.
     fn known_as(&self) -> PathBuf {
         let name = self.debian.as_ref().or(self.outside.as_ref());
         name.cloned().unwrap_or_else(|| self.end().to_path_buf())
@@ -135,7 +135,7 @@ fn linked(chain: &Chain, claims: &Claims<'_>) -> BaseInterpreter {
         minor: debian_minor(chain.end()).or_else(by_name).or_else(|| claims.minor()),
         version: None,
         copies: Vec::new(),
-        // Debian's name may be a link to something else, set by hand.
+        // Debian's name may be a link to something else, made by hand.
         is_debian: chain.debian.is_some() && debian_minor(chain.end()).is_some(),
         path,
     }
@@ -156,9 +156,9 @@ fn dangling(chain: &Chain, claims: &Claims<'_>) -> BaseInterpreter {
     }
 }
 
-/// A copy is taken for Debian's if all that the venv notes about its origin says so, and
-/// the program is built as Debian builds it: not on top of a `libpythonX.Y.so`. A copy
-/// that cannot be read any more is believed by its origin, so that it can be repaired.
+/// A copy counts as Debian's if everything that the venv records about its origin says so, and
+/// the program is built as Debian builds it: without a `libpythonX.Y.so`. For a copy that can no
+/// longer be read the recorded origin is enough, so that it can be repaired.
 fn copied(chain: &Chain, copies: &[Found], claims: &Claims<'_>) -> BaseInterpreter {
     let name = chain.end().file_name();
     let main = copies.iter().find(|found| Some(found.copy.name.as_os_str()) == name);
@@ -188,10 +188,10 @@ struct Found {
     is_foreign: bool,
 }
 
-/// Every regular-file interpreter in `bin`; `usual` is what stands at the usual names.
+/// Every interpreter in `bin` that is a regular file; `usual` has the kinds of the usual names.
 fn copies(bin: &Dir, usual: &[Option<FileType>], library: Option<Minor>) -> Vec<Found> {
     let versioned = library.and_then(|minor| bin.kind(minor.program()));
-    // The common venv has none and is not listed for it.
+    // Most venvs have no copies; their `bin` need not be listed.
     if !usual.iter().chain([&versioned]).any(|kind| *kind == Some(FileType::RegularFile)) {
         return Vec::new();
     }
@@ -218,7 +218,7 @@ fn copy(bin: &Dir, name: PathBuf) -> Found {
             let shared = binary.is_shared;
             (binary, shared)
         }
-        // A script in the interpreter's place; but an empty file is a lost copy.
+        // A script in place of the interpreter; but an empty file is a lost copy.
         Err(ElfError::NotElf { .. }) => {
             (Binary::default(), bin.stat(&name).is_ok_and(|stat| stat.st_size != 0))
         }

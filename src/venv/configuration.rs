@@ -1,5 +1,5 @@
-//! `pyvenv.cfg`: what a venv claims about itself. It is never believed alone: an upgrade of
-//! the venv rewrites it and leaves the rest as it was.
+//! `pyvenv.cfg`: a venv's claims about itself. They are never trusted alone: an upgrade of
+//! the venv rewrites the file but leaves the rest unchanged.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -50,8 +50,8 @@ impl Configuration {
         })
     }
 
-    /// The prompt, without the quotes that venv puts around it. One that does more than stand
-    /// in a line is none.
+    /// The prompt, without the quotes that venv puts around it. A prompt that would need escaping is
+    /// ignored.
     pub(super) fn prompt(&self) -> Option<String> {
         let text = String::from_utf8_lossy(self.value("prompt")?);
         let bare =
@@ -60,7 +60,7 @@ impl Configuration {
         (printable(prompt) == prompt).then(|| prompt.to_string())
     }
 
-    /// Whether every claim about the base interpreter names one where Debian's lie.
+    /// Whether every claim about the base interpreter names one at a path of Debian's.
     pub(super) fn claims_debian(&self) -> bool {
         let Some(home) = self.path("home") else { return false };
         let executables = ["executable", "base-executable"];
@@ -69,13 +69,13 @@ impl Configuration {
     }
 }
 
-/// Whether a program lies where Debian installs its interpreters, under one of their names.
+/// Whether a program has the path of one of Debian's interpreters.
 fn is_debian_program(path: &Path) -> bool {
     ["/usr/bin/python", "/bin/python"].into_iter().any(|name| path == Path::new(name))
         || debian_name(path).is_some()
 }
 
-/// A path as one of Debian's names of an interpreter: `/usr/bin/python3` or
+/// Debian's path of the interpreter at `path`, if it is one: `/usr/bin/python3` or
 /// `/usr/bin/python3.11`. `/bin` is the same directory since the merge of `/usr`.
 pub(super) fn debian_name(path: &Path) -> Option<std::path::PathBuf> {
     if path == Path::new(DEFAULT) || path == Path::new("/bin/python3") {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn one_claim_of_another_interpreter_is_enough_to_keep_off() {
+    fn one_claim_of_another_interpreter_is_enough_to_refuse() {
         let debian = |text: &str| Configuration::parse(text.as_bytes()).claims_debian();
         assert!(debian("home = /usr/bin\nexecutable = /usr/bin/python3.11\n"));
         assert!(debian("home = /bin"));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_no_configuration_and_no_panic() {
+    fn noise_is_not_a_configuration_and_causes_no_panic() {
         let cfg =
             Configuration::parse(b"\0\xff\xfe=\0\nhome\0=/usr/bin\nversion = 3\nversion_info = .");
         assert!(!cfg.has("home") && cfg.minor().is_none());

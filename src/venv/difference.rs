@@ -1,5 +1,5 @@
-//! What a rebuild installed, compared with the recipe that it followed. A URL, a directory or
-//! an index may serve something else than they did.
+//! Compares what a rebuild installed with its recipe. A URL, a directory or an index may serve
+//! something different from what it served before.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::{Distribution, Recipe, Source};
 use crate::host::file::printable;
 use crate::host::redacted;
 
-/// A distribution that is not in the new tree as it was in the old one.
+/// A distribution that differs between the old tree and the new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) name: Name,
@@ -26,16 +26,16 @@ pub(crate) struct Difference {
 pub(crate) enum Kind {
     /// It is not installed.
     Missing,
-    /// An index, or the project's lock, led to another version.
+    /// The index or the project's lock gave another version.
     AnotherVersion { installed: String, step: Option<Relax> },
-    /// The address or the directory that it came from serves another version by now.
+    /// The address or directory that it came from now serves another version.
     AnotherSource { installed: String, step: Option<Relax>, from: String },
-    /// The same sources name their version in another way: it is computed when they are built,
-    /// or the directory is the one in use, as for an editable.
+    /// The same sources report another version: it is computed when they are built, or the
+    /// directory is in use, as with an editable.
     Computed { installed: String },
 }
 
-/// The differences that make a rebuild fail, and those that a person should know.
+/// The differences that make a rebuild fail, and those that are only reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Differences {
     pub(crate) failures: Vec<Difference>,
@@ -43,8 +43,8 @@ pub(crate) struct Differences {
 }
 
 impl Differences {
-    /// Compares what is installed with a recipe. What `relax` allows to move may have moved;
-    /// what the recipe does not name may have come with it.
+    /// Compares the installed distributions with a recipe. Versions may have moved as far as
+    /// `relax` allows, and there may be distributions that the recipe does not name.
     pub(crate) fn of(recipe: &Recipe, installed: &[Distribution], relax: Option<Relax>) -> Self {
         let mut differences = Self::default();
         for requirement in &recipe.requirements {
@@ -54,7 +54,7 @@ impl Differences {
             let recorded = requirement.source.version().cloned();
             let difference = Difference { name: requirement.name.clone(), recorded, kind };
             match &difference.kind {
-                // The installer has reported it.
+                // The installer has already reported it.
                 Kind::AnotherVersion { step: Some(step), .. } if Some(*step) <= relax => {}
                 Kind::AnotherSource { step: Some(step), .. } if Some(*step) <= relax => {
                     differences.notes.push(difference);
@@ -68,7 +68,7 @@ impl Differences {
 }
 
 fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind> {
-    // These move with the interpreter, and a rebuild reports where they cannot be had.
+    // These move with the interpreter, and a rebuild reports those that are unavailable.
     if matches!(requirement.source, Source::Newest { .. }) {
         return None;
     }
@@ -84,11 +84,11 @@ fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind>
     };
     Some(match &requirement.source {
         Source::Index { .. } | Source::Newest { .. } => Kind::AnotherVersion { installed, step },
-        // The commit or the hash says that it is the same.
+        // The commit or the hash proves that it is the same.
         Source::Vcs { .. }
         | Source::Archive { hash: Some(_), .. }
         | Source::Directory { editable: true, .. } => Kind::Computed { installed },
-        // The part behind the `+` is often the day of the build.
+        // The part after the `+` is often the date of the build.
         _ if is_same_but_locally(recorded, &installed) => Kind::Computed { installed },
         Source::Archive { url, hash: None, .. } => {
             Kind::AnotherSource { installed, step, from: redacted(&url.to_string()) }
@@ -100,7 +100,7 @@ fn kind(requirement: &Requirement, found: Option<&Distribution>) -> Option<Kind>
     })
 }
 
-/// Whether two spellings are one version.
+/// Whether two spellings are the same version.
 fn is_same(recorded: &PackageVersion, installed: &str) -> bool {
     let recorded = recorded.to_string();
     match (Version::from_str(&recorded), Version::from_str(installed)) {
@@ -115,17 +115,17 @@ fn is_same_but_locally(recorded: &PackageVersion, installed: &str) -> bool {
     recorded.is_some() && recorded == public(installed)
 }
 
-/// A distribution whose source may serve something else by the time of a rebuild.
+/// A distribution whose source may serve something different at the time of a rebuild.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Uncertain {
-    /// No hash was noted of what came from this address.
+    /// No hash was recorded for this address.
     Address { name: Name, url: String },
-    /// It was built from this directory, and would be built from it again.
+    /// It was built from this directory, and a rebuild would build from it again.
     Directory { name: Name, path: PathBuf },
 }
 
 impl Recipe {
-    /// The distributions of which a rebuild cannot be sure to install the same again.
+    /// The distributions that a rebuild cannot be sure to install identically.
     pub(crate) fn uncertain(&self) -> Vec<Uncertain> {
         let uncertain = |requirement: &Requirement| {
             let name = requirement.name.clone();
@@ -218,7 +218,7 @@ mod tests {
         Origin::Directory { path: "/srv/app".into(), editable }
     }
 
-    /// The differences of a distribution that was `before` and is `after`.
+    /// The differences of a distribution of version `before`, now `after`.
     fn differences(before: (&str, Origin), after: &str, relax: Option<Relax>) -> Differences {
         let recipe = Recipe::of(&venv(), &[distribution("a", before.0, before.1)]).unwrap();
         Differences::of(&recipe, &[distribution("A", after, Origin::Index)], relax)
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_versions_in_any_spelling_differ_in_nothing() {
+    fn equal_versions_in_different_spellings_do_not_differ() {
         for origin in [Origin::Index, main_zip(), hashed(), checkout(), directory(true)] {
             for (before, after) in [("1.0", "1.0"), ("1.0", "1.0.0"), ("1.0-1", "1.0.post1")] {
                 let found = differences((before, origin.clone()), after, None);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_installed_is_a_failure() {
+    fn a_missing_distribution_is_a_failure() {
         let before = [
             distribution("a", "1.0", Origin::Index),
             distribution("b", "no version", directory(true)),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_with_the_interpreter_and_what_came_in_addition_may_differ() {
+    fn seeds_and_additional_distributions_may_differ() {
         let before = [
             distribution("pip", "23.0", Origin::Index),
             distribution("setuptools", "66.1.1", Origin::Index),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_move_may_have_moved_but_no_further() {
+    fn versions_may_move_as_far_as_allowed() {
         let index = |relax| differences(("1.0.0", Origin::Index), "1.1.0", Some(relax));
         assert_eq!(index(Relax::Minor), Differences::default(), "the installer has reported it");
         assert_eq!(index(Relax::Major), Differences::default());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_its_build_computes_fails_nothing() {
+    fn a_version_computed_by_the_build_is_no_failure() {
         for origin in [checkout(), hashed(), directory(true)] {
             let told = note(("1.2", origin), "0.1.dev1+g4f2a");
             assert!(told.starts_with("a 1.2 is now called 0.1.dev1+g4f2a ("), "{told}");
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_another_one_later_is_known_before() {
+    fn distributions_that_may_change_later_are_known_in_advance() {
         let of = |origin| {
             let recipe = Recipe::of(&venv(), &[distribution("a", "1.0", origin)]).unwrap();
             recipe.uncertain().iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_nobody_recorded_is_not_compared() {
+    fn an_unrecorded_version_is_not_compared() {
         let found = differences(("no version", main_zip()), "2.0", None);
         assert_eq!(found, Differences::default());
     }

@@ -1,4 +1,4 @@
-//! Properties of what is read in somebody's venv. See `crate::input`.
+//! Properties of the readers of a user's venv. See `crate::input`.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -144,13 +144,13 @@ const TEXT_WORDS: &[&str] = &[
     "%20", "${HOME}", "#egg=", ";", ",", " ", "\n", "\u{a0}", "ſ",
 ];
 
-/// What stands in a line of requirements, or in a command line, begins no option and ends no
-/// word and no line.
+/// A text in a requirements line or in a command line begins no option and ends no word and no
+/// line.
 fn is_one_word(text: &str) -> bool {
     !text.starts_with('-') && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// A text survives the way into a file and back.
+/// A text survives being stored and read back.
 fn assert_stored<T>(text: &T)
 where
     T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
@@ -186,7 +186,7 @@ fn sample_venv() -> Venv {
     }
 }
 
-/// Whatever a venv claims: a line a distribution, and nothing of it is an option.
+/// Whatever a venv claims: one line per distribution, and none of it is an option.
 fn assert_recipe_is_safe(distribution: Distribution) {
     let Ok(recipe) = Recipe::of(&sample_venv(), &[distribution]) else { return };
     let exact = recipe.exact(Minor::new(3, 13)).others;
@@ -231,7 +231,7 @@ proptest! {
         prop_assert!(written <= bytes.len());
         for module in top_level_modules(&entries) {
             prop_assert!(module.split('.').all(is_identifier), "{:?}", module);
-            // Only what lies in site-packages is imported from there.
+            // Only files in site-packages are imported from there.
             let dir = module.replace('.', "/");
             prop_assert!(entries.iter().any(|entry| stays_inside(entry)
                 && entry.path.components().collect::<PathBuf>().to_str().is_some_and(|path| path.starts_with(&dir))));
@@ -331,7 +331,7 @@ proptest! {
     }
 }
 
-/// However it came to be: each line a requirement, and nothing in it another option.
+/// However it was made: each line is a requirement without any other option.
 fn assert_lines_are_safe(recipe: &Recipe) {
     let Exact { hashed, others, .. } = recipe.exact(Minor::new(3, 13));
     let safe = |line: &str| {

@@ -1,7 +1,7 @@
-//! What stands at a path: a venv, of which flavour, on which interpreter; or why it is none.
+//! Inspects a path: whether it is a venv, its creator and its interpreter; or why it is not one.
 //!
-//! Nothing of the venv is run, no link in it is followed, and of its files only small ones
-//! and copied interpreters are opened.
+//! Nothing in the venv is run, no link in it is followed, and only small files and copied
+//! interpreters are opened.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -20,10 +20,10 @@ use crate::python::Minor;
 /// The longest `pyvenv.cfg` in use has under 1 KiB.
 const CONFIGURATION_LIMIT: u64 = 64 << 10;
 
-/// One path.
+/// The limit of a file that contains one path.
 const PATH_LIMIT: u64 = 8 << 10;
 
-/// Why a path is no venv that can be looked after.
+/// Why a path is not a venv that venvguard can guard.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAVenv {
     #[error("{}: no such directory", printable(.0))]
@@ -46,7 +46,7 @@ pub(crate) enum NotAVenv {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Looks at the venv at `path`.
+/// Inspects the venv at `path`.
 pub(crate) fn inspect(root: &Root, path: &Path) -> Result<Venv, NotAVenv> {
     let path = normal(path);
     let real = root.at(&path);
@@ -113,7 +113,7 @@ fn configuration(dir: &Dir) -> Result<Option<Configuration>, NotAVenv> {
     }
 }
 
-/// The directories `lib/pythonX.Y`. They are opened only where they have to be.
+/// The directories `lib/pythonX.Y`. They are opened only if necessary.
 #[derive(Default)]
 struct Libraries {
     lib: Option<Dir>,
@@ -137,7 +137,7 @@ impl Libraries {
     }
 }
 
-/// What a virtualenv before version 20 notes instead of a `pyvenv.cfg`.
+/// What a virtualenv before version 20 records instead of a `pyvenv.cfg`.
 struct Legacy {
     prefix: PathBuf,
     system_site_packages: bool,
@@ -152,8 +152,8 @@ impl Legacy {
     }
 }
 
-/// The minor version whose site-packages holds the distributions: of several the one with
-/// the most in it (`venv --upgrade` leaves an empty one), then the one that is claimed.
+/// The minor version whose site-packages contains the distributions: of several, the one with
+/// the most distributions (`venv --upgrade` leaves an empty one), then the claimed one.
 fn site(libraries: &Libraries, claimed: Option<Minor>) -> Option<Minor> {
     match libraries.minors[..] {
         [] => None,
@@ -165,7 +165,7 @@ fn site(libraries: &Libraries, claimed: Option<Minor>) -> Option<Minor> {
     }
 }
 
-/// How many distributions there are besides those that come with every venv, and with them.
+/// The number of distributions without those that come with every venv, and the number of all.
 fn distributions(library: &Dir) -> (usize, usize) {
     let Ok(site) = library.dir("site-packages") else { return (0, 0) };
     let Ok(entries) = site.entries() else { return (0, 0) };
@@ -178,7 +178,8 @@ fn distributions(library: &Dir) -> (usize, usize) {
     })
 }
 
-/// The manager whose marks it bears, else the tool that made it. `real` is where `path` lies.
+/// The manager whose marks it has, otherwise the tool that created it. `real` is the real location
+/// of `path`.
 fn flavour(dir: &Dir, real: &Path, path: &Path, configuration: Option<&Configuration>) -> Flavour {
     let regular = |name: &str| dir.kind(name) == Some(FileType::RegularFile);
     let Some(configuration) = configuration else { return Flavour::LegacyVirtualenv };
@@ -201,18 +202,18 @@ fn flavour(dir: &Dir, real: &Path, path: &Path, configuration: Option<&Configura
     }
 }
 
-/// Whether it lies in a directory of this name.
+/// Whether it is in a directory of this name.
 fn lies_in(path: &Path, dir: &str) -> bool {
     path.parent().is_some_and(|parent| parent.ends_with(dir))
 }
 
-/// poetry makes the venv in a project by virtualenv and leaves no mark in it.
+/// poetry creates the venv of a project with virtualenv and leaves no mark in it.
 fn is_poetry(real: &Path, configuration: &Configuration) -> bool {
     let lock = || real.with_file_name("poetry.lock");
     real.ends_with(".venv") && configuration.has("virtualenv") && lock().is_file()
 }
 
-/// pdm notes in the project's directory which interpreter the project uses.
+/// pdm records the project's interpreter in the project's directory.
 fn is_pdm(real: &Path, path: &Path) -> bool {
     let Some(project) = real.parent() else { return false };
     crate::host::file::read_untrusted(&project.join(".pdm-python"), PATH_LIMIT).is_ok_and(|bytes| {

@@ -1,10 +1,10 @@
-//! The lock files of uv, poetry, pdm, pipenv and pip: which version of each distribution a
-//! project wants, and by which files of which hashes.
+//! The lock files of uv, poetry, pdm, pipenv and pip: the version of each distribution that a
+//! project wants, and the hashes of its files.
 //!
-//! A lock never decides what is installed: what was installed does. It adds hashes to exactly
-//! these versions, so that a rebuild takes the same files, and versions for what a new
-//! interpreter asks for in addition. A lock that a person names (`register --lock`) decides
-//! the versions too.
+//! A lock does not decide what is installed; the versions installed before do. It adds hashes to
+//! exactly these versions, so that a rebuild takes the same files, and versions for additional
+//! distributions that a new interpreter needs. A lock that a person names (`register --lock`)
+//! decides the versions too.
 
 mod formats;
 
@@ -24,10 +24,10 @@ use crate::python::Minor;
 /// is read, and root reads it.
 const LIMIT: u64 = 6 << 20;
 
-/// Where pipenv notes the project of a venv that lies elsewhere.
+/// The file in which pipenv records the project of a venv that is elsewhere.
 const PROJECT: &str = ".project";
 
-/// A lock file, read.
+/// The content of a lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProjectLock {
     pub(crate) path: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) struct Locked {
 pub(crate) struct Distfile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<FileName>,
-    /// Where it is, if the lock says so.
+    /// Its address, if the lock has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<Url>,
     pub(crate) hash: Hash,
@@ -59,8 +59,8 @@ impl Distfile {
         self.name.as_ref().is_none_or(|name| name.to_string().strip_suffix(".whl").is_some())
     }
 
-    /// Whether an interpreter can install it, as far as its name tells (see the "binary
-    /// distribution format": `…-PYTHON-ABI-PLATFORM.whl`).
+    /// Whether an interpreter can install it, judging by its name (see the "binary distribution
+    /// format": `…-PYTHON-ABI-PLATFORM.whl`).
     pub(super) fn suits(&self, minor: Minor) -> bool {
         let Some(name) = self.name.as_ref().map(ToString::to_string) else { return true };
         let Some(stem) = name.strip_suffix(".whl") else { return true };
@@ -74,14 +74,14 @@ impl Distfile {
     }
 }
 
-/// Whether a platform's tag may be that of a Debian: which processor it is for is not asked.
+/// Whether a platform tag may be that of a Debian system; the processor is not checked.
 fn is_debians(platform: &str) -> bool {
     platform == "any" || platform.starts_with("linux") || platform.starts_with("manylinux")
 }
 
-/// Whether an interpreter takes a wheel with these tags, as pip's `packaging.tags` lists them:
-/// what is for a minor version and the stable interface of extension modules is for all later
-/// ones, and so is what is Python alone.
+/// Whether an interpreter accepts a wheel with these tags, as pip's `packaging.tags` lists them:
+/// a wheel for a minor version and the stable ABI is valid for all later minor versions, and so
+/// is a pure Python one.
 fn takes(minor: Minor, python: &str, abi: &str) -> bool {
     let exact = format!("cp{}", minor.to_string().replace('.', ""));
     let is_for = |kind: &str| {
@@ -93,7 +93,7 @@ fn takes(minor: Minor, python: &str, abi: &str) -> bool {
     match abi {
         "none" => python == exact || python == "py3" || is_for("py"),
         "abi3" => is_for("cp"),
-        // Before 3.8 the interface had a letter of its own.
+        // Before 3.8 the ABI tag had an additional letter.
         abi => python == exact && abi.trim_end_matches('m') == exact,
     }
 }
@@ -110,14 +110,14 @@ pub(crate) enum LockError {
 }
 
 impl ProjectLock {
-    /// The lock of the project that a venv was made for, where its maker has one.
+    /// The lock of the project that a venv was created for, if its creator has locks.
     pub(crate) fn beside(root: &Root, venv: &Venv) -> Result<Option<Self>, LockError> {
         let names: &[&str] = match venv.flavour {
             Flavour::Uv => &["uv.lock", "pylock.toml", "requirements.txt"],
             Flavour::Poetry => &["poetry.lock"],
             Flavour::Pdm => &["pdm.lock", "pylock.toml"],
             Flavour::Pipenv => &["Pipfile.lock"],
-            // poetry and pdm make theirs with it.
+            // poetry and pdm create their venvs with it.
             Flavour::Virtualenv => &["poetry.lock", "pdm.lock", "pylock.toml", "requirements.txt"],
             Flavour::Venv | Flavour::LegacyVirtualenv => &["pylock.toml", "requirements.txt"],
             Flavour::Hatch | Flavour::Pipx => &[],
@@ -125,11 +125,11 @@ impl ProjectLock {
         let Some(dir) = project(root, venv) else { return Ok(None) };
         for name in names {
             let path = dir.join(name);
-            // The owner says which directory it is: what is read there has to be his to read.
+            // The owner determines the directory, so read only what they may read.
             let bytes = Dir::readable_file(venv.uid, &root.at(&path))
                 .and_then(|file| file::read_open(file, &path, LIMIT));
             match bytes.map_err(LockError::from).and_then(|bytes| Self::parse(&path, &bytes)) {
-                // Requirements without hashes are no lock.
+                // Requirements without hashes are not a lock.
                 Ok(lock) if lock.packages.is_empty() => {}
                 Ok(lock) => return Ok(Some(lock)),
                 Err(LockError::Read(error)) if error.is_not_found() => {}
@@ -139,7 +139,7 @@ impl ProjectLock {
         Ok(None)
     }
 
-    /// The lock that somebody named for a venv.
+    /// The lock that was named for a venv.
     pub(crate) fn read(root: &Root, path: &Path) -> Result<Self, LockError> {
         let real = root.at(path);
         let io = |source| ReadError::Io { path: path.to_path_buf(), source };
@@ -166,7 +166,7 @@ impl ProjectLock {
             packages.map_err(|line| LockError::Damaged { path: path.to_path_buf(), line })?;
         let mut by_name: BTreeMap<String, Vec<Locked>> = BTreeMap::new();
         for (name, locked) in packages {
-            // What is no name is no distribution's.
+            // An invalid name belongs to no distribution.
             if Name::try_from(name.clone()).is_ok() {
                 by_name.entry(normalized(&name)).or_default().push(locked);
             }
@@ -174,13 +174,13 @@ impl ProjectLock {
         Ok(Self { path: path.to_path_buf(), packages: by_name })
     }
 
-    /// What it has of a distribution.
+    /// Its versions of a distribution.
     pub(crate) fn versions(&self, name: &str) -> &[Locked] {
         self.packages.get(&normalized(name)).map_or(&[], Vec::as_slice)
     }
 
-    /// Each distribution of which there is one version alone, `name==version`, but those in
-    /// `recipe`: what a new interpreter asks for in addition is to be had in this one.
+    /// `name==version` for each distribution with a single version, except those in `recipe`:
+    /// additional distributions that a new interpreter needs get this version.
     pub(crate) fn constraints(&self, recipe: &Recipe) -> String {
         let there: HashSet<String> = recipe
             .requirements
@@ -205,7 +205,7 @@ fn is_pylock(name: &str) -> bool {
     })
 }
 
-/// The directory of the project a venv belongs to.
+/// The directory of the project that a venv belongs to.
 fn project(root: &Root, venv: &Venv) -> Option<PathBuf> {
     if venv.flavour == Flavour::Pipenv {
         use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,4 @@
-//! Where a distribution came from, if not from an index (`direct_url.json`, PEP 610).
+//! The origin of a distribution that is not from an index (`direct_url.json`, PEP 610).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-/// Where a distribution came from.
+/// The origin of a distribution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// By its name, from an index or a directory of wheels.
+    /// Installed by name, from an index or a directory of wheels.
     Index,
     Vcs {
         url: String,
@@ -28,7 +28,7 @@ pub(crate) enum Origin {
         path: PathBuf,
         editable: bool,
     },
-    /// It came from somewhere, but what was noted cannot be read.
+    /// It has an origin, but the record of it cannot be read.
     Unknown {
         reason: String,
     },
@@ -84,7 +84,7 @@ impl Origin {
                 {
                     hashes.entry(name.to_string()).or_insert_with(|| value.to_string());
                 }
-                // uv leaves the hash that was asked for in the URL.
+                // uv leaves the requested hash in the URL.
                 let (url, fragment) = url.split_once('#').unwrap_or((&url, ""));
                 for (name, value) in fragment.split('&').filter_map(|part| part.split_once('=')) {
                     if name.starts_with("sha") {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_origin_is_told() {
+    fn each_kind_of_origin_is_recognized() {
         assert_eq!(
             origin(
                 r#"{"url": "https://example.org/a.git", "subdirectory": "py", "vcs_info":
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_taken_for_an_index() {
+    fn an_unreadable_origin_is_not_mistaken_for_an_index() {
         for json in [
             "",
             "{}",

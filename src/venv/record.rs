@@ -1,4 +1,4 @@
-//! The files that an installer says it wrote: `RECORD`, and the list that came before it.
+//! The files that an installer recorded: `RECORD`, and the list that preceded it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,19 +8,20 @@ use std::path::{Component, Path, PathBuf};
 /// A file that an installer wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordEntry {
-    /// As it was written down: relative to site-packages, often with `..` (a console script
+    /// As recorded: relative to site-packages, often with `..` (a console script
     /// is `../../../bin/x`), seldom absolute.
     pub(crate) path: PathBuf,
-    /// `sha256=…` in URL-safe base64; None for what is made later, like `.pyc` files.
+    /// `sha256=…` in URL-safe base64; `None` for files that are created later, such as `.pyc`
+    /// files.
     pub(crate) hash: Option<String>,
 }
 
-/// How deep below a directory without `__init__.py` packages are looked for:
+/// How deep to search for packages below a directory without `__init__.py`:
 /// `google/cloud/storage`.
 const NAMESPACE_DEPTH: usize = 3;
 
-/// A RECORD has at least sixty bytes a line: the largest that is read has fewer lines, and one
-/// of short lines would take forty times its size in memory.
+/// A RECORD has at least sixty bytes per line, so the largest one that is read has fewer lines;
+/// one with short lines would take forty times its size in memory.
 const ENTRIES_LIMIT: usize = 1 << 20;
 
 /// Reads a RECORD: lines of path, hash and size, as comma-separated values.
@@ -47,7 +48,7 @@ fn entry(line: &[u8]) -> Option<RecordEntry> {
     })
 }
 
-/// A quoted value, in which a quote is doubled, and what follows it.
+/// A quoted value, in which quotes are doubled, and the rest.
 fn unquoted(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     let mut rest = quoted;
@@ -67,7 +68,7 @@ fn unquoted(quoted: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// Reads an `installed-files.txt`: paths relative to the directory it lies in.
+/// Reads an `installed-files.txt`: paths relative to its directory.
 pub(super) fn installed_files(bytes: &[u8], info: &Path) -> Vec<RecordEntry> {
     bytes
         .split(|byte| *byte == b'\n')
@@ -81,11 +82,11 @@ pub(super) fn installed_files(bytes: &[u8], info: &Path) -> Vec<RecordEntry> {
         .collect()
 }
 
-/// The modules that can be imported from these files, the top of each tree only: packages,
-/// single modules, extension modules. A name with one underscore counts (`_cffi_backend`
-/// is what a new interpreter breaks first), a name with two is an installer's machinery.
-/// Of a directory without `__init__.py` the packages below it count: the directory itself
-/// imports always and so proves nothing.
+/// The modules that can be imported from these files, only the top of each tree: packages,
+/// single modules, extension modules. A name with one leading underscore counts (a new
+/// interpreter breaks `_cffi_backend` first), a name with two is internal to an installer.
+/// For a directory without `__init__.py` the packages below it count: the directory itself
+/// can always be imported and proves nothing.
 pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
     let mut modules = BTreeSet::new();
     // The directories with an `__init__`, by their names.
@@ -98,7 +99,7 @@ pub(super) fn top_level_modules(entries: &[RecordEntry]) -> Vec<String> {
             continue;
         }
         if module == "__init__" {
-            // What lies deeper counts in no case; a path of a million directories would take hours.
+            // Deeper files never count, and a path of a million directories would take hours.
             if dirs.len() <= NAMESPACE_DEPTH {
                 packages.insert(dirs.to_vec());
             }
@@ -127,7 +128,7 @@ fn names(path: &Path) -> Option<Vec<&str>> {
         .collect()
 }
 
-/// The module that a file is: `a.py`, `a.so`, `a.abi3.so`, `a.cpython-311-x86_64-linux-gnu.so`.
+/// The module in a file: `a.py`, `a.so`, `a.abi3.so`, `a.cpython-311-x86_64-linux-gnu.so`.
 fn module(file: &str) -> Option<&str> {
     let (name, ending) = file.split_once('.')?;
     match ending.rsplit_once('.') {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_packages_and_extensions_are_imported_by_their_top_names() {
+    fn modules_packages_and_extensions_are_imported_by_their_top_level_names() {
         assert_eq!(
             modules(&[
                 "six.py",
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_namespace_the_packages_in_it_are_imported() {
+    fn the_packages_in_a_namespace_are_imported() {
         assert_eq!(
             modules(&[
                 "google/cloud/storage/__init__.py",
@@ -214,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_path_without_end_costs_no_more_than_it_is_long() {
+    fn an_endless_path_takes_linear_time() {
         let deep = format!("{}__init__.py", "a/".repeat(1 << 20));
         assert_eq!(modules(&[&deep, "b.py"]), ["b"]);
     }
 
     #[test]
-    fn what_is_no_module_is_not_imported() {
+    fn other_files_are_not_imported() {
         assert_eq!(
             modules(&[
                 "../../../bin/flask",

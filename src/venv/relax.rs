@@ -1,4 +1,4 @@
-//! Versions that do not exist for a new interpreter: which one is the nearest, and how far
+//! Versions that do not exist for a new interpreter: finds the nearest one, and how far away
 //! it is.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::PackageVersion;
 
-/// How far a distribution may move where its own version cannot be had.
+/// How far a distribution may move if its own version is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Relax {
@@ -31,10 +31,10 @@ impl fmt::Display for Relax {
     }
 }
 
-/// What there is in the place of a version that could not be installed.
+/// What is available instead of a version that could not be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Nearest {
-    /// That version: something else was wrong.
+    /// That version itself: something else went wrong.
     Itself,
     Later {
         version: PackageVersion,
@@ -43,10 +43,9 @@ pub(crate) enum Nearest {
     Nothing,
 }
 
-/// The lowest of those offered that is not below the one that was there. A version before
-/// its release is none.
+/// The lowest offered version that is not below the previous one. Pre-releases do not count.
 pub(crate) fn nearest(there: &PackageVersion, offered: &[&str]) -> Nearest {
-    // Nothing can be said of a version that PEP 440 does not know, least of all that it is gone.
+    // Nothing is known about a version outside PEP 440, least of all that it is gone.
     let Ok(there) = Version::from_str(&there.to_string()) else { return Nearest::Itself };
     let offered = offered.iter().filter_map(|text| Version::from_str(text).ok());
     let lowest =

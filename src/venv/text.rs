@@ -1,5 +1,5 @@
-//! Texts that may stand in a line of requirements. What comes from a venv is its owner's:
-//! a name with a line break in it would forge a requirement.
+//! Texts that are allowed in a requirements line. Text from a venv is controlled by its owner:
+//! a name with a line break would forge a requirement.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -50,10 +50,10 @@ texts! {
     Name if is_name;
     /// A version in the alphabet of PEP 440.
     PackageVersion if is_release;
-    /// A URL without fragment, in the characters that a URL may have.
+    /// A URL without a fragment, in the characters of URLs.
     Url if is_url;
-    /// A directory in a repository or an archive, as it stands in a URL's fragment: neither pip
-    /// nor uv decodes it there.
+    /// A directory in a repository or an archive, as written in a URL's fragment, where neither pip
+    /// nor uv decodes it.
     Subdirectory if is_subdirectory;
     /// A commit, or the digits of a hash.
     Token if is_token;
@@ -61,7 +61,7 @@ texts! {
     FileName if is_file_name;
 }
 
-/// A hash of a file, of one of the kinds that both pip and uv take.
+/// A hash of a file, of a kind that both pip and uv accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Hash {
@@ -85,7 +85,7 @@ impl From<Hash> for String {
     }
 }
 
-/// As it stands after `--hash=`.
+/// The form after `--hash=`.
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.algorithm, self.digits)
@@ -93,7 +93,7 @@ impl fmt::Display for Hash {
 }
 
 impl Hash {
-    /// The best of several; none where there is none that installers take.
+    /// The strongest of several hashes; `None` if installers accept none of them.
     pub(super) fn strongest(hashes: &BTreeMap<String, String>) -> Result<Option<Self>, UnsafeText> {
         let found = ["sha256", "sha512", "sha384"]
             .into_iter()
@@ -105,7 +105,7 @@ impl Hash {
 }
 
 impl Url {
-    /// The URL of an absolute path, whatever bytes it has.
+    /// The URL of an absolute path of any bytes.
     pub(super) fn of_path(path: &Path) -> Result<Self, UnsafeText> {
         if !path.is_absolute() {
             return Err(UnsafeText(path.display().to_string()));
@@ -122,7 +122,7 @@ impl Url {
         Self::try_from(url)
     }
 
-    /// The path, if it is one on this machine.
+    /// The path, if the URL is one of a local file.
     pub(super) fn path(&self) -> Option<PathBuf> {
         local_path(&self.0)
     }
@@ -141,7 +141,7 @@ fn is_release(text: &str) -> bool {
 }
 
 fn is_token(text: &str) -> bool {
-    // git would take a commit with a dash in front for an option.
+    // git would read a commit with a leading dash as an option.
     text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
@@ -159,8 +159,8 @@ fn is_subdirectory(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._+@~-".contains(&byte))
 }
 
-/// Braces are no characters of a URL, which rules out `${TOKEN}` as well: pip and uv would
-/// put an environment variable in its place.
+/// Braces are not characters of a URL, which also rules out `${TOKEN}`: pip and uv would replace
+/// it by an environment variable.
 fn is_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else { return false };
     let fits = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte);
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_would_end_a_line_or_a_word_fits() {
+    fn text_that_would_end_a_line_or_a_word_is_refused() {
         for text in
             ["", " ", "a b", "a\nb", "a\r", "a;b", "a#b", "a\\", "-a", "a,b", "ä", "$a", "a\0"]
         {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_survives_the_way_through_a_url() {
+    fn a_path_survives_conversion_to_a_url() {
         use std::ffi::OsStr;
         for bytes in
             [&b"/srv/my app"[..], b"/srv/a%20b", b"/srv/\xff\n", b"/srv/a#b?c", b"/srv/${HOME}"]
@@ -226,6 +226,6 @@ mod tests {
             let path = Path::new(OsStr::from_bytes(bytes));
             assert_eq!(Url::of_path(path).unwrap().path().unwrap(), path);
         }
-        assert!(Url::of_path(Path::new("a b")).is_err(), "it begins nowhere");
+        assert!(Url::of_path(Path::new("a b")).is_err(), "it is relative");
     }
 }

@@ -1,6 +1,6 @@
-//! What the lock files look like. Each reader takes what it needs and passes over the rest;
-//! what it cannot use (a version that is none) is left out, and a file that is no such lock
-//! at all is told by its line.
+//! The formats of lock files. Each reader takes what it needs and ignores the rest; it skips
+//! entries that it cannot use (such as invalid versions), and reports the line at which a file
+//! is not such a lock.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::venv::text::{FileName, Hash, PackageVersion, Url};
 
 type Packages = Vec<(String, Locked)>;
 
-/// A file, as any of them writes one down.
+/// A file entry of any of the formats.
 #[derive(Debug, Default, Deserialize)]
 struct File {
     #[serde(alias = "file")]
@@ -50,12 +50,12 @@ fn locked(
     Some((name, Locked { version, files }))
 }
 
-/// Reads TOML, or tells the line where it is none.
+/// Reads TOML, or returns the line of the mistake.
 fn toml<T: DeserializeOwned + Send>(text: &str) -> Result<T, usize> {
     toml::read(text).map_err(|error| error.line)
 }
 
-/// uv's: every package has a `source`; only what comes from an index has hashes that count.
+/// uv's: every package has a `source`; only hashes of packages from an index count.
 pub(super) fn of_uv(text: &str) -> Result<Packages, usize> {
     #[derive(Deserialize)]
     struct Lock {
@@ -84,8 +84,8 @@ pub(super) fn of_uv(text: &str) -> Result<Packages, usize> {
         .collect())
 }
 
-/// poetry's and pdm's packages: files by name, or by URL, each with a hash. What is from
-/// elsewhere than an index says so by a key of its own.
+/// poetry's and pdm's packages: files by name, or by URL, each with a hash. A package that is not
+/// from an index has an additional key.
 #[derive(Deserialize)]
 struct Package {
     name: String,
@@ -115,7 +115,7 @@ impl Package {
     }
 }
 
-/// poetry's. Before 1.5 the files stood by name in the metadata.
+/// poetry's. Before 1.5 the files were listed by name in the metadata.
 pub(super) fn of_poetry(text: &str) -> Result<Packages, usize> {
     #[derive(Deserialize)]
     struct Lock {
@@ -178,7 +178,7 @@ pub(super) fn of_pylock(text: &str) -> Result<Packages, usize> {
         .collect())
 }
 
-/// pipenv's: hashes of all files together, versions with `==`.
+/// pipenv's: the hashes of all files together, and versions with `==`.
 pub(super) fn of_pipenv(text: &str) -> Result<Packages, usize> {
     #[derive(Deserialize)]
     struct Lock {
@@ -208,7 +208,7 @@ pub(super) fn of_pipenv(text: &str) -> Result<Packages, usize> {
 }
 
 /// Requirements as pip-compile and uv write them: `name==version --hash=sha256:… \` over
-/// several lines. What has no hash is no lock's.
+/// several lines. Lines without a hash are ignored.
 pub(super) fn of_requirements(text: &str) -> Packages {
     let joined = text.replace("\\\r\n", " ").replace("\\\n", " ");
     joined

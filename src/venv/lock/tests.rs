@@ -153,7 +153,7 @@ fn every_managers_lock_gives_versions_and_hashes() {
 }
 
 #[test]
-fn what_is_no_lock_is_told_with_its_line_and_without_its_words() {
+fn an_invalid_lock_is_reported_with_its_line_but_not_its_content() {
     let error = read("uv.lock", "version = 1\n[[package]]\nsecret").unwrap_err().to_string();
     assert!(error.contains("uv.lock, line 3") && !error.contains("secret"), "{error}");
     let error = read("Pipfile.lock", "{\n\"default\": []}").unwrap_err().to_string();
@@ -164,7 +164,7 @@ fn what_is_no_lock_is_told_with_its_line_and_without_its_words() {
 }
 
 #[test]
-fn installed_versions_get_the_hashes_of_the_lock_and_stay() {
+fn installed_versions_are_kept_and_get_the_hashes_of_the_lock() {
     let distributions = [
         distribution("numpy", "2.1.0", Origin::Index),
         distribution("flask", "2.9", Origin::Index),
@@ -180,19 +180,19 @@ fn installed_versions_get_the_hashes_of_the_lock_and_stay() {
     assert_eq!((others.as_str(), unhashed), ("flask==2.9\nother==1\n", Vec::new()));
     assert_eq!(lock.constraints(&recipe), "");
     let none = Recipe::of(&venv(), &[]).unwrap();
-    assert_eq!(lock.constraints(&none), "flask==3.0\nnumpy==2.1.0\n", "an option is no name");
+    assert_eq!(lock.constraints(&none), "flask==3.0\nnumpy==2.1.0\n", "an option is not a name");
     let mut recipe = installed();
     assert_eq!(recipe.follow(&lock, true).len(), 1);
     assert!(recipe.exact(minor).hashed.contains("flask==3.0 --hash=sha256:ff\n"));
 }
 
 #[test]
-fn hashes_of_files_for_another_python_are_none_for_this_one() {
+fn hashes_of_files_for_another_python_do_not_count() {
     let distributions = [distribution("numpy", "2.1.0", Origin::Index)];
     for (name, text, fits) in [
         ("pylock.toml", PYLOCK, false),
         ("poetry.lock", POETRY, false),
-        // It has the source.
+        // The lock has the source.
         ("uv.lock", UV, true),
         ("pdm.lock", PDM, true),
         ("Pipfile.lock", PIPENV, true),
@@ -207,7 +207,7 @@ fn hashes_of_files_for_another_python_are_none_for_this_one() {
 }
 
 #[test]
-fn the_lock_beside_a_venv_is_its_makers() {
+fn the_lock_beside_a_venv_is_that_of_its_creator() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let at = |path: &str| dir.path().join(path);
@@ -221,7 +221,7 @@ fn the_lock_beside_a_venv_is_its_makers() {
     };
     assert_eq!(beside(Flavour::Uv), None);
     std::fs::write(at("srv/app/requirements.txt"), "flask\n").unwrap();
-    assert_eq!(beside(Flavour::Venv), None, "requirements without hashes are no lock");
+    assert_eq!(beside(Flavour::Venv), None, "requirements without hashes are not a lock");
     std::fs::write(at("srv/app/uv.lock"), UV).unwrap();
     std::fs::write(at("srv/app/poetry.lock"), POETRY).unwrap();
     assert_eq!(beside(Flavour::Uv), Some("/srv/app/uv.lock".into()));
@@ -237,7 +237,7 @@ fn the_lock_beside_a_venv_is_its_makers() {
 }
 
 #[test]
-fn a_wheel_suits_the_interpreters_that_pip_takes_it_for() {
+fn a_wheel_fits_the_interpreters_that_pip_accepts_it_for() {
     let hash = Hash::try_from("sha256:ab".to_string()).unwrap();
     let suits = |tags: &str| {
         let name = FileName::try_from(format!("a-1.0-{tags}.whl")).ok();

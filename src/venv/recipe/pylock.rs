@@ -1,7 +1,7 @@
-//! A recipe as it is kept: a lock file of Python's own form (PEP 751, `pylock.toml`), which
-//! other tools can read. What that form cannot say stands in its `tool` table: how the venv
-//! was made, what moves with the interpreter, what was installed by name from an index whose
-//! files nobody wrote down, and what no installer put there.
+//! The stored form of a recipe: a lock file in Python's own format (PEP 751, `pylock.toml`),
+//! which other tools can read. What that format cannot express is in its `tool` table: how the
+//! venv was created, the distributions that move with the interpreter, those installed by name
+//! from an index without a record of their files, and the user files.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::venv::text::{
 };
 
 const LOCK_VERSION: &str = "1.0";
-/// Since 2 it has the versions of what came from no index.
+/// Since 2 it contains the versions of distributions that are not from an index.
 const SCHEMA_VERSION: u32 = 2;
 
 /// Why a stored recipe was not read.
@@ -49,7 +49,7 @@ struct Tool {
     venvguard: Made,
 }
 
-/// What the form has no words for.
+/// What the format cannot express.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Made {
@@ -63,7 +63,7 @@ struct Made {
     packages: Vec<Requirement>,
 }
 
-/// `[[packages]]`: exactly one of the sources, and only with what the form requires of it.
+/// `[[packages]]`: exactly one of the sources, and only with the fields that the format requires.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Package {
@@ -84,7 +84,7 @@ struct Package {
     tool: Option<PackageTool>,
 }
 
-/// `[packages.tool]`. The form wants no version of what is built from a source tree.
+/// `[packages.tool]`. The format has no version for a package built from a source tree.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PackageTool {
@@ -149,7 +149,7 @@ impl Remote {
 }
 
 impl Package {
-    /// A requirement in words of the form, where it has them.
+    /// A requirement in the format, if the format can express it.
     fn of(Requirement { name, source }: &Requirement) -> Option<Self> {
         let mut package = Self {
             name: name.clone(),
@@ -239,11 +239,11 @@ impl Recipe {
             packages,
             tool: Tool { venvguard: made },
         };
-        // Strings, numbers and tables: nothing that TOML does not have.
+        // Strings, numbers and tables only, so this cannot fail.
         ::toml::to_string_pretty(&document).unwrap_or_default()
     }
 
-    /// Reads a stored recipe. Every text in it is looked at again.
+    /// Reads a stored recipe and validates every text in it again.
     pub(crate) fn of_pylock(bytes: &[u8]) -> Result<Self, RecipeError> {
         #[derive(Deserialize)]
         struct Head {

@@ -89,7 +89,7 @@ fn every_origin_becomes_a_line_that_installers_understand() {
 }
 
 #[test]
-fn a_repository_on_this_machine_is_named_as_old_pip_wants_it() {
+fn a_local_repository_is_written_as_old_pip_requires() {
     let local = [distribution("lib", "1", vcs("file:///srv/lib.git", Some("py")))];
     assert_eq!(
         Recipe::of(&venv(), &local).unwrap().exact(MINOR).others,
@@ -98,7 +98,7 @@ fn a_repository_on_this_machine_is_named_as_old_pip_wants_it() {
 }
 
 #[test]
-fn what_moves_with_the_interpreter_is_not_pinned() {
+fn distributions_that_move_with_the_interpreter_have_no_exact_version() {
     let recipe = mixed();
     assert!(recipe.seed_pip);
     assert_eq!(recipe.seeds(), ["setuptools<82", "wheel"]);
@@ -108,7 +108,7 @@ fn what_moves_with_the_interpreter_is_not_pinned() {
 }
 
 #[test]
-fn the_resolver_is_told_names_and_never_looks_for_what_came_from_elsewhere() {
+fn the_resolver_gets_names_and_never_looks_for_distributions_from_elsewhere() {
     assert_eq!(
         mixed().names(),
         ["edit", "flask==3.0.0", "lib", "plain", "torch==2.1.0+cu118", "whl"]
@@ -116,7 +116,7 @@ fn the_resolver_is_told_names_and_never_looks_for_what_came_from_elsewhere() {
 }
 
 #[test]
-fn what_would_forge_a_requirement_is_refused() {
+fn text_that_would_forge_a_requirement_is_refused() {
     let index = |name: &str, version: &str| refused(distribution(name, version, Origin::Index));
     assert!(index("a\n--index-url=https://evil", "1").contains("is not allowed in a requirement"));
     assert!(index("a", "1\nevil==1").contains("is not allowed in a requirement"));
@@ -126,7 +126,7 @@ fn what_would_forge_a_requirement_is_refused() {
     assert!(
         direct(archive("https://${TOKEN}@x.org/a.whl")).contains("is not allowed in a requirement")
     );
-    // Neither pip nor uv decodes it: it is written as it is, or not at all.
+    // Neither pip nor uv decodes it: it is written unchanged, or refused.
     assert!(
         direct(vcs("https://x.org/a", Some("my py"))).contains("is not allowed in a requirement")
     );
@@ -138,7 +138,7 @@ fn what_would_forge_a_requirement_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_had_again_is_told_and_all_of_it() {
+fn all_distributions_that_cannot_be_installed_again_are_reported() {
     let mut nameless = distribution("a", "1", Origin::Index);
     nameless.version = None;
     let lost = distribution("b", "1", Origin::Unknown { reason: "EOF".into() });
@@ -153,7 +153,7 @@ fn what_cannot_be_had_again_is_told_and_all_of_it() {
 }
 
 #[test]
-fn no_credentials_are_told_of_what_cannot_be_had_again() {
+fn reports_about_such_distributions_contain_no_credentials() {
     let secret = "https://user:secret@x.org";
     let unfit = refused(distribution("a", "1", archive(&format!("{secret}/a b"))));
     assert!(unfit.contains("\"https://user:****@x.org/a b\" is not allowed"), "{unfit}");
@@ -168,14 +168,14 @@ fn no_credentials_are_told_of_what_cannot_be_had_again() {
 }
 
 #[test]
-fn a_stored_recipe_that_is_damaged_tells_no_credentials() {
+fn errors_about_a_damaged_recipe_contain_no_credentials() {
     let text = mixed().to_pylock().replace("pip = true", "pip = \"https://u:secret@x.org\"");
     let error = Recipe::of_pylock(text.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("https://u:****@x.org") && !error.contains("secret"), "{error}");
 }
 
 #[test]
-fn a_local_source_that_is_gone_is_told_and_not_looked_for_elsewhere() {
+fn a_missing_local_source_is_reported_and_not_searched_elsewhere() {
     let system = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(system.path().join("srv/my app")).unwrap();
     let gone = mixed().gone(&Root::new(system.path()));
@@ -224,7 +224,7 @@ fn a_stored_recipe_is_read_again_and_another_schema_is_refused() {
     }
 }
 
-/// Written once, as the next one; they are not to be changed when the form is.
+/// Written once, like the next one; they must not change when the format does.
 #[test]
 fn a_recipe_of_schema_version_1_is_still_read() {
     let stored = include_str!("fixtures/pylock.schema-1.toml");
