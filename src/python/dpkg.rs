@@ -1,7 +1,7 @@
-//! What dpkg says about the packages that carry an interpreter, read from its database.
+//! The state of the packages that contain an interpreter, read from dpkg's database.
 //!
 //! The database is read as dpkg reads it: the status file first, then, where dpkg was
-//! interrupted, the newer stanzas that wait in `updates/`. No program needs to be run for it.
+//! interrupted, the newer stanzas that wait in `updates/`. No program has to run for that.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,20 +15,20 @@ use crate::host::{ReadError, Root};
 const STATUS: &str = "/var/lib/dpkg/status";
 const UPDATES: &str = "/var/lib/dpkg/updates";
 
-/// The status file of a system with every package of Debian has about 100 MB.
+/// With every package of Debian installed, the status file has about 100 MB.
 const LIMIT: u64 = 512 << 20;
 
-/// What `/var/lib/dpkg/status` says about one package.
+/// The entry of one package in `/var/lib/dpkg/status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) version: String,
     /// The last word of the status: `installed`, `half-configured`, …
     state: String,
-    /// dpkg asks for the package to be installed again.
+    /// Whether dpkg requires a reinstallation of the package.
     reinstall: bool,
 }
 
-/// A package that dpkg has not brought to its end.
+/// A package that dpkg has not finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) package: String,
@@ -42,13 +42,13 @@ impl fmt::Display for Unsettled {
 }
 
 impl Entry {
-    /// Whether the package's files are there, configured or not.
+    /// Whether the package's files are installed, configured or not.
     pub(super) fn is_unpacked(&self) -> bool {
         !matches!(self.state.as_str(), "not-installed" | "config-files" | "half-installed")
     }
 
     fn is_settled(&self) -> bool {
-        // Triggers are the business of other packages: this one does its work already.
+        // Triggers concern other packages: this one works already.
         let done = matches!(
             self.state.as_str(),
             "installed"
@@ -61,7 +61,7 @@ impl Entry {
     }
 }
 
-/// The packages that `wanted` picks, by name and architecture (`python3.11:amd64`).
+/// The packages that `wanted` selects, by name and architecture (`python3.11:amd64`).
 pub(super) fn packages(
     root: &Root,
     wanted: impl Fn(&str) -> bool,
@@ -70,7 +70,7 @@ pub(super) fn packages(
     read(&root.at(STATUS), &wanted, &mut found)?;
     for path in updates(&root.at(UPDATES)) {
         match read(&path, &wanted, &mut found) {
-            // dpkg has finished meanwhile.
+            // dpkg has finished in the meantime.
             Err(error) if error.is_not_found() => {}
             other => other?,
         }
@@ -88,7 +88,7 @@ pub(crate) fn unsettled(root: &Root) -> Result<Vec<Unsettled>, ReadError> {
         .collect())
 }
 
-/// Whether an interpreter does not work as it should while this package is not settled.
+/// Whether an interpreter may not work properly while this package is unfinished.
 fn is_interpreter_package(name: &str) -> bool {
     let library = name.strip_prefix("lib");
     let Some(rest) = library.unwrap_or(name).strip_prefix("python3") else { return false };
@@ -102,23 +102,23 @@ fn is_interpreter_package(name: &str) -> bool {
     let versioned = !minor.is_empty();
     match (library, part) {
         (None, "" | "-minimal" | "-venv") | (Some(_), "-stdlib") => true,
-        // Debian's name since the transition to 64-bit time, where it differs.
+        // Debian's name since the transition to 64-bit time, if it differs.
         (Some(_), "" | "t64" | "-minimal") => versioned,
         _ => false,
     }
 }
 
-/// The package that carries `/usr/bin/python3.11`.
+/// The package that contains `/usr/bin/python3.11`.
 pub(super) fn owner_of(minor: Minor) -> String {
     format!("{}-minimal", minor.program())
 }
 
-/// Where dpkg keeps the names of the files of that package.
+/// Where dpkg keeps the list of the files of that package.
 pub(super) fn list_of(minor: Minor) -> PathBuf {
     Path::new("/var/lib/dpkg/info").join(format!("{}.list", owner_of(minor)))
 }
 
-/// Whether a package's list of files names a path.
+/// Whether a package's list of files contains a path.
 pub(super) fn lists(list: &Path, path: &Path) -> bool {
     let Some(path) = path.to_str() else { return false };
     open_untrusted(list).is_ok_and(|file| {
@@ -126,7 +126,7 @@ pub(super) fn lists(list: &Path, path: &Path) -> bool {
     })
 }
 
-/// The numbered files of an interrupted dpkg, in its order. Others are still being written.
+/// The numbered files of an interrupted dpkg, in order. Other files are still being written.
 fn updates(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
@@ -202,7 +202,7 @@ impl Stanza {
     }
 
     fn entry(self) -> Option<(String, Entry)> {
-        // dpkg itself writes no other, but a damaged disk does.
+        // dpkg itself writes no other values, but a damaged disk may contain them.
         if !is_debian_version(&self.version) && !self.version.is_empty() {
             return None;
         }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_that_dpkg_left_halfway_are_named() {
+    fn unfinished_packages_are_named() {
         let (_dir, root) = system(
             &[
                 stanza("python3", "install ok unpacked", "3.13.5-1"),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_interrupted_dpkg_noted_last_counts() {
+    fn the_last_record_of_an_interrupted_dpkg_counts() {
         let (dir, root) = system(&stanza("python3", "install ok unpacked", "3.13.5-1"));
         let updates = dir.path().join("var/lib/dpkg/updates");
         std::fs::write(updates.join("0000"), stanza("python3", "install ok half-configured", "1"))
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_interpreters_own_packages_are_looked_at() {
+    fn only_the_interpreters_own_packages_are_read() {
         for name in [
             "python3",
             "python3-minimal",

@@ -1,4 +1,4 @@
-//! What a python binary tells about itself without being run: its version and its build-id.
+//! Reads the version and the build-id of a python binary without running it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::{BuildId, Version};
 use crate::host::file::open_untrusted;
 use crate::host::{ReadError, hexadecimal};
 
-/// Debian's interpreters have 6 to 9 MB; one with its debugging symbols stays below this.
+/// Debian's interpreters have 6 to 9 MB; even with debugging symbols they stay below this.
 const FILE_LIMIT: u64 = 256 << 20;
 
 /// A python binary has about 30 sections.
@@ -26,20 +26,21 @@ const RODATA_LIMIT: u64 = 32 << 20;
 
 const NOTES_LIMIT: u64 = 64 << 10;
 
-/// Stands in every binary: the version of the tables of a module, not of Python.
+/// A text in every binary: the version of the tables of a module, not of Python.
 const NOT_PYTHON: &[u8] = b"3.2.0";
 
-/// What a python binary tells.
+/// The information in a python binary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Binary {
-    /// None for a program that leaves all to `libpythonX.Y.so` (no build of Debian's does).
+    /// `None` for a program that delegates everything to `libpythonX.Y.so` (Debian's builds do
+    /// not).
     pub(crate) version: Option<Version>,
     pub(crate) build_id: Option<BuildId>,
     /// Whether it is such a program.
     pub(crate) is_shared: bool,
 }
 
-/// Why a binary told nothing.
+/// Why a binary could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ElfError {
     #[error(transparent)]
@@ -50,13 +51,12 @@ pub(crate) enum ElfError {
     Damaged { path: PathBuf, detail: object::read::Error },
 }
 
-/// Reads version and build-id of a regular file that nobody need trust. Only the pieces
-/// that are needed are read.
+/// Reads version and build-id of an untrusted regular file. Only the necessary pieces are read.
 pub(crate) fn read_binary(file: &Path) -> Result<Binary, ElfError> {
     read_opened(open_untrusted(file)?, file)
 }
 
-/// The same for a file that is open already; `file` is its name in messages.
+/// The same for an open file; `file` is its name in messages.
 pub(crate) fn read_opened(opened: File, file: &Path) -> Result<Binary, ElfError> {
     let path = || file.to_path_buf();
     let metadata = opened.metadata().map_err(|source| ReadError::Io { path: path(), source })?;
@@ -93,7 +93,7 @@ fn read<Elf: FileHeader<Endian = Endianness>>(data: Data) -> object::read::Resul
     })
 }
 
-/// Since 3.11 the exported constant `Py_Version` holds what `sys.hexversion` does.
+/// Since 3.11 the exported constant `Py_Version` contains the value of `sys.hexversion`.
 fn version_symbol<'data, Elf: FileHeader<Endian = Endianness>>(
     endian: Endianness,
     data: Data<'data>,
@@ -132,7 +132,7 @@ fn version_symbol<'data, Elf: FileHeader<Endian = Endianness>>(
     Ok(bytes.and_then(|bytes| of_hexversion(number(endian, bytes))))
 }
 
-/// The number that at most eight bytes make.
+/// The number in at most eight bytes.
 fn number(endian: Endianness, bytes: &[u8]) -> u64 {
     let add = |sum: u64, byte: &u8| (sum << 8) | u64::from(*byte);
     match endian {
@@ -156,8 +156,8 @@ fn of_hexversion(number: u64) -> Option<Version> {
     }
 }
 
-/// Before 3.11 the version stands in `.rodata` as a text of its own. Where there is not
-/// exactly one such text nothing is claimed.
+/// Before 3.11 the version is a separate text in `.rodata`. If there is not exactly one such
+/// text, the version is unknown.
 fn version_text<'data, Elf: FileHeader<Endian = Endianness>>(
     endian: Endianness,
     data: Data<'data>,
@@ -266,39 +266,39 @@ mod tests {
     }
 
     #[test]
-    fn a_release_candidate_is_told_from_the_release() {
+    fn a_release_candidate_is_distinguished_from_the_release() {
         assert_eq!(version(&binary(Some(0x030e_00c1), b"", b"")).unwrap(), "3.14.0rc1");
         assert_eq!(version(&binary(Some(0x030e_00a7), b"", b"")).unwrap(), "3.14.0a7");
         assert_eq!(version(&binary(Some(0x030e_0010), b"", b"")), None);
     }
 
     #[test]
-    fn an_old_binary_tells_its_version_as_a_text() {
+    fn the_version_of_an_old_binary_is_a_text() {
         let rodata = b"\x003.2.0\0x3.8.1\x003.9.2\x001.2.11\x003.9\x003.9.2\0";
         assert_eq!(version(&binary(None, rodata, b"")).unwrap(), "3.9.2");
     }
 
     #[test]
-    fn nothing_is_claimed_where_two_texts_look_like_the_version() {
+    fn the_version_is_unknown_if_two_texts_look_like_it() {
         assert_eq!(version(&binary(None, b"\x003.9.2\x003.8.1\0", b"")), None);
         assert_eq!(version(&binary(None, b"\x003.2.0\0", b"")), None);
     }
 
     #[test]
-    fn a_program_that_needs_libpython_is_told_from_one_that_does_not() {
+    fn a_program_that_needs_libpython_is_distinguished_from_others() {
         let shared = sample::linked(None, b"", b"", b"libpython3.11.so.1.0");
         assert!(told(&shared).unwrap().is_shared);
         assert!(!told(&binary(None, b"", b"")).unwrap().is_shared);
     }
 
     #[test]
-    fn what_is_no_elf_file_is_an_error() {
+    fn a_file_that_is_not_elf_is_an_error() {
         assert!(matches!(told(b"#!/bin/sh\n"), Err(ElfError::NotElf { .. })));
         assert!(matches!(told(b""), Err(ElfError::NotElf { .. })));
     }
 
     #[test]
-    fn a_damaged_binary_is_an_error_or_tells_nothing_but_never_panics() {
+    fn a_damaged_binary_is_an_error_or_has_no_version_but_never_panics() {
         let whole = binary(Some(0x030b_02f0), b"\x003.9.2\0", &[1; 20]);
         for length in 0..whole.len() {
             let _ = told(&whole[..length]);

@@ -1,4 +1,4 @@
-//! Properties of what is read about interpreters. See `crate::input`.
+//! Properties of the readers of interpreters. See `crate::input`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -56,8 +56,8 @@ const PROGRAM_WORDS: &[&str] = &[
     "-minimal",
 ];
 
-/// A python binary that holds what python binaries hold, with some bytes changed: most
-/// changes in its tables, where one number leads to another place in the file.
+/// A python binary with typical content, with some bytes changed: most changes are in its
+/// tables, where one number leads to another place in the file.
 fn binary() -> impl Strategy<Value = Vec<u8>> {
     let changes =
         vec((any::<Index>(), any::<bool>(), prop_oneof![Just(0), Just(0xff), any::<u8>()]), 0..12);
@@ -69,7 +69,7 @@ fn binary() -> impl Strategy<Value = Vec<u8>> {
         let mut bytes = linked(hexversion, rodata.as_bytes(), &build_id, needed.as_bytes());
         let length = bytes.len();
         for (at, in_tables, value) in changes {
-            // The section headers stand last, 64 bytes each.
+            // The section headers are at the end, 64 bytes each.
             let at =
                 if in_tables { length - 1 - at.index(600.min(length)) } else { at.index(length) };
             bytes[at] = value;
@@ -120,7 +120,7 @@ proptest! {
     #[test]
     fn names_of_interpreters(name in near_text(PROGRAMS, PROGRAM_WORDS)) {
         if let Some(minor) = Minor::of_program(&name) {
-            prop_assert_eq!(minor.program(), name.as_str(), "no other name is the same interpreter's");
+            prop_assert_eq!(minor.program(), name.as_str(), "no other name belongs to the same interpreter");
         }
         if let Some(minor) = debian_minor(Path::new(&name)) {
             prop_assert!(Path::new(&name).ends_with(minor.program()));

@@ -1,4 +1,4 @@
-//! Base interpreters: what stands in `/usr/bin`, which version it is, who packaged it.
+//! The base interpreters in `/usr/bin`, their versions and packages.
 //!
 //! Nothing here runs an interpreter: versions and build-ids are read from the file.
 
@@ -24,7 +24,7 @@ pub(crate) use version::{Minor, Version, VersionError, is_debian_version};
 
 use crate::host::FileIdentity;
 
-/// The default interpreter's name: a link to the one of the default minor version.
+/// The default interpreter's path: a link to that of the default minor version.
 pub(crate) const DEFAULT: &str = "/usr/bin/python3";
 
 /// A GNU build-id: equal for two files exactly if they come from the same build.
@@ -46,19 +46,19 @@ pub(crate) struct Package {
 pub(crate) struct Interpreter {
     pub(crate) version: Version,
     pub(crate) package: Package,
-    /// None where the file has none, and for an interpreter that is yet to be installed.
+    /// `None` if the file has none, and for an interpreter that is yet to be installed.
     pub(crate) build_id: Option<BuildId>,
-    /// None for an interpreter that is yet to be installed.
+    /// `None` for an interpreter that is yet to be installed.
     pub(crate) identity: Option<FileIdentity>,
 }
 
-/// The interpreters of a system at one moment: as they are, or as a transaction will leave them.
+/// The interpreters of a system at one moment: the current ones, or those after a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Interpreters {
-    /// What `/usr/bin/python3` leads to.
+    /// The target of `/usr/bin/python3`.
     pub(crate) default: Option<Minor>,
-    /// By minor version: `/usr/bin/python3.11` and its like.
+    /// By minor version: `/usr/bin/python3.11` and the like.
     pub(crate) installed: BTreeMap<Minor, Interpreter>,
 }
 
@@ -73,7 +73,7 @@ impl Interpreters {
     }
 }
 
-/// Where Debian installs the interpreter of a minor version.
+/// The path where Debian installs the interpreter of a minor version.
 pub(crate) fn path_of(minor: Minor) -> PathBuf {
     Path::new("/usr/bin").join(minor.program())
 }

@@ -1,4 +1,4 @@
-//! The interpreters as they are now, and the cheap question whether that has changed.
+//! The current interpreters, and a cheap check whether they have changed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use super::{DEFAULT, Interpreter, Interpreters, Minor, Package, Version, Version
 use super::{path_of, read_binary};
 use crate::host::{Dir, FileIdentity, ReadError, Root};
 
-/// Python 3 will not have had more minor versions for decades; each costs one `lstat`.
+/// Python 3 will not have more minor versions for decades; each costs one `lstat`.
 const MINORS: std::ops::Range<u8> = 0..64;
 
-/// Why the interpreters could not be told.
+/// Why the interpreters could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnapshotError {
     #[error("cannot read dpkg's database: {0}")]
@@ -21,7 +21,7 @@ pub(crate) enum SnapshotError {
     PackageVersion { package: String, version: String, source: VersionError },
 }
 
-/// Looks at the interpreters that Debian's packages have installed.
+/// Reads the interpreters that Debian's packages have installed.
 pub(crate) fn look(root: &Root) -> Result<Interpreters, SnapshotError> {
     let default = default_minor(root);
     let programs = programs(root);
@@ -38,7 +38,7 @@ pub(crate) fn look(root: &Root) -> Result<Interpreters, SnapshotError> {
     let mut installed = BTreeMap::new();
     for (minor, identity) in files {
         let name = dpkg::owner_of(minor);
-        // One architecture of a package is installed at a time: it owns a plain path.
+        // Only one architecture of a package is installed at a time: it owns a plain path.
         let Some(entry) = packages.iter().find_map(|(qualified, entry)| {
             let (package, _) = qualified.split_once(':')?;
             (package == name && entry.is_unpacked()).then_some(entry)
@@ -61,8 +61,8 @@ pub(crate) fn look(root: &Root) -> Result<Interpreters, SnapshotError> {
     Ok(Interpreters { default, installed })
 }
 
-/// Whether the interpreters still are the ones that are known. Asked in every run of apt:
-/// names and inodes only, no file is opened.
+/// Whether the interpreters are still the known ones. This runs with every apt, so it checks
+/// only names and inodes and opens no file.
 pub(crate) fn unchanged(root: &Root, known: &Interpreters) -> bool {
     let programs = programs(root);
     let identity = |minor| identity(programs.as_ref()?, minor);
@@ -71,12 +71,12 @@ pub(crate) fn unchanged(root: &Root, known: &Interpreters) -> bool {
             (Some(interpreter), Some(identity)) => interpreter.identity == Some(identity),
             (None, None) => true,
             (Some(_), None) => false,
-            // Put there by hand, unless a package has come with it.
+            // Put there by hand, unless a package has been installed with it.
             (None, Some(_)) => std::fs::symlink_metadata(root.at(dpkg::list_of(minor))).is_err(),
         })
 }
 
-/// What `/usr/bin/python3` leads to, also by way of `/etc/alternatives`.
+/// The target of `/usr/bin/python3`, also by way of `/etc/alternatives`.
 fn default_minor(root: &Root) -> Option<Minor> {
     let chain = root.follow(Path::new(DEFAULT)).ok()?;
     let (end, links) = chain.split_last()?;
@@ -86,7 +86,7 @@ fn default_minor(root: &Root) -> Option<Minor> {
     debian_minor(end)
 }
 
-/// The minor version in `/usr/bin/python3.11`, and in nothing else. `/bin` is the same
+/// The minor version in exactly a path like `/usr/bin/python3.11`. `/bin` is the same
 /// directory since the merge of `/usr`.
 pub(crate) fn debian_minor(path: &Path) -> Option<Minor> {
     let dir = path.parent()?;
@@ -100,12 +100,12 @@ fn minor(number: u8) -> Minor {
     Minor::new(3, number)
 }
 
-/// The directory of the interpreters, held open: 64 names are asked for below it.
+/// The directory of the interpreters, held open: 64 names are looked up in it.
 fn programs(root: &Root) -> Option<Dir> {
     Dir::open_to_look(&root.at("/usr/bin")).ok()
 }
 
-/// Which regular file is the interpreter of a minor version, if one is.
+/// The identity of the regular file that is the interpreter of a minor version, if there is one.
 fn identity(programs: &Dir, minor: Minor) -> Option<FileIdentity> {
     let stat = programs.stat(minor.program()).ok()?;
     FileType::from_raw_mode(stat.st_mode).is_file().then(|| FileIdentity::from(&stat))

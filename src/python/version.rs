@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// `3.11`: what `lib/python3.11` and the package names bear.
+/// `3.11`, as in `lib/python3.11` and in the names of packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Minor {
     pub(crate) major: u8,
@@ -25,7 +25,7 @@ impl Minor {
         format!("python{self}")
     }
 
-    /// The minor version in `python3.11`, and in nothing else.
+    /// The minor version in exactly a name like `python3.11`.
     pub(crate) fn of_program(name: &str) -> Option<Self> {
         name.strip_prefix("python")?.parse().ok()
     }
@@ -37,7 +37,7 @@ impl fmt::Display for Minor {
     }
 }
 
-/// A text that is no version of Python.
+/// A text that is not a version of Python.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a Python version")]
 pub(crate) struct VersionError(pub(crate) String);
@@ -52,14 +52,14 @@ impl FromStr for Minor {
     }
 }
 
-/// A number as it stands in a version: `u8::from_str` would take "+3" and "011" as well, which
-/// stand in the name of no other interpreter than 3's and 11's.
+/// A number as written in a version: `u8::from_str` would also accept "+3" and "011", which are
+/// not spelled so in the name of any interpreter.
 fn number(part: &str) -> Option<u8> {
     part.parse().ok().filter(|number: &u8| number.to_string() == part)
 }
 
 /// Whether a text uses only the alphabet of Debian's versions (Policy 5.6.12), as apt and dpkg
-/// do: anything else comes from a damaged file.
+/// do: any other text comes from a damaged file.
 pub(crate) fn is_debian_version(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".+~:-".contains(&byte);
     !text.is_empty() && text.bytes().all(fits)
@@ -75,7 +75,7 @@ impl Version {
     }
 
     pub(crate) fn minor(&self) -> Minor {
-        // Held by every constructor: major and minor fit.
+        // Every constructor guarantees that major and minor fit.
         Minor::new(u8::try_from(self.0.major).unwrap_or(0), u8::try_from(self.0.minor).unwrap_or(0))
     }
 
@@ -84,7 +84,7 @@ impl Version {
     pub(crate) fn of_package(version: &str) -> Result<Self, VersionError> {
         let without_epoch = version.split_once(':').map_or(version, |(_, rest)| rest);
         let upstream = without_epoch.rsplit_once('-').map_or(without_epoch, |(front, _)| front);
-        // Repackaged sources append +dfsg, +really and their like.
+        // Repackaged sources append +dfsg, +really and the like.
         let upstream = upstream.split('+').next().unwrap_or(upstream);
         upstream.replace('~', "").parse().map_err(|_| VersionError(version.to_string()))
     }
@@ -111,7 +111,7 @@ impl FromStr for Version {
         let mut parts = numbers.split('.');
         let mut part = || parts.next().and_then(number).ok_or_else(error);
         let (major, minor) = (part()?, part()?);
-        // Debian's own metapackages drop a patch of zero now and then.
+        // Debian's own metapackages sometimes drop a patch version of zero.
         let patch = parts.next().map_or(Some(0), number).ok_or_else(error)?;
         if parts.next().is_some() {
             return Err(error());

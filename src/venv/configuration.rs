@@ -50,8 +50,8 @@ impl Configuration {
         })
     }
 
-    /// The prompt, without the quotes that venv puts around it. A prompt that would need escaping is
-    /// ignored.
+    /// The prompt, without the quotes that venv puts around it. A prompt that would need escaping
+    /// is ignored.
     pub(super) fn prompt(&self) -> Option<String> {
         let text = String::from_utf8_lossy(self.value("prompt")?);
         let bare =

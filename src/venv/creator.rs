@@ -1,4 +1,4 @@
-//! What the makers of venvs put into one: venv, virtualenv, uv, by name and place.
+//! The files that the creators of venvs (venv, virtualenv, uv) write, by name and location.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use super::Flavour;
 use crate::host::Dir;
 use crate::python::Minor;
 
-/// The file in which venvguard notes which user files of a tree its counterpart holds as well.
+/// The file in which venvguard lists the user files of a tree that its counterpart contains too.
 pub(crate) const CARRIED: &str = ".venvguard-carried";
 
 /// The largest mark has 194 bytes.
 const MARK_LIMIT: u64 = 4 << 10;
 
-/// The scripts of activation, of every shell.
+/// The activation scripts of every shell.
 const SCRIPTS: [&str; 15] = [
     "activate",
     "activate.bat",
@@ -33,15 +33,14 @@ const SCRIPTS: [&str; 15] = [
     "python-config",
 ];
 
-/// Programs that come with a venv, also with a version behind: `pip3.11`, `pip-3.11`. Python
-/// 3.14 has another name for itself.
+/// Programs that come with a venv, also with a version appended: `pip3.11`, `pip-3.11`. Python
+/// 3.14 has an additional name for itself.
 const PROGRAMS: [&str; 6] = ["python", "𝜋thon", "pip", "wheel", "easy_install", "pypy"];
 
-/// Scripts that every creator writes for the venv's own path. Others it may copy with their time.
+/// Scripts that every creator generates for the venv's path. It may copy others with their times.
 const WRITTEN: [&str; 2] = ["activate.csh", "activate.fish"];
 
-/// The scripts of activation that were changed since the creator wrote them, which it does within
-/// a moment.
+/// The activation scripts that were changed after the creator wrote them all within a moment.
 pub(super) fn edited_scripts(bin: &Dir) -> Vec<&'static str> {
     const MOMENT: i64 = 60;
     let written = |name| {
@@ -55,8 +54,8 @@ pub(super) fn edited_scripts(bin: &Dir) -> Vec<&'static str> {
     edited.map(|(name, _)| name).collect()
 }
 
-/// Whether the creator of a venv made what stands at `path` in it; of a directory, with all
-/// that is in it. `dir` is the one it stands in.
+/// Whether the creator of a venv created `path` in it; for a directory, with all its contents.
+/// `dir` is the directory that contains it.
 pub(super) fn created_by_tool(
     dir: &Dir,
     path: &Path,
@@ -86,7 +85,7 @@ pub(super) fn created_by_tool(
             flavour == Flavour::LegacyVirtualenv && Minor::of_program(python) == Some(site)
         }
         ["lib", _, "site-packages", name] => {
-            // pip renames so what it is about to remove.
+            // pip renames directories like this before it removes them.
             name.starts_with('~')
                 || matches!(name, "_virtualenv.py" | "_virtualenv.pth")
                 || name.ends_with(".virtualenv")
@@ -95,7 +94,7 @@ pub(super) fn created_by_tool(
     }
 }
 
-/// Whether a directory is there in every venv, even if nothing is in it.
+/// Whether every venv has this directory, even if it is empty.
 pub(super) fn is_skeleton(path: &Path, site: Minor) -> bool {
     let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
     match names[..] {
@@ -115,14 +114,14 @@ fn is_program(name: &str) -> bool {
     })
 }
 
-/// The marks that keep backups and version control away, by which creators sign.
+/// The files against backups and version control that creators mark a venv with.
 fn is_mark(dir: &Dir, name: &str) -> bool {
     let Ok(text) = dir.read(name, MARK_LIMIT) else { return false };
     let text = text.trim_ascii();
     match name {
         "CACHEDIR.TAG" => text.starts_with(b"Signature: 8a477f597d28d172789f06886806bc55"),
         ".lock" => text.is_empty(),
-        // A comment of the creator's, then all is left out.
+        // A comment of the creator, then a pattern that ignores everything.
         _ => text
             .split(|byte| *byte == b'\n')
             .map(<[u8]>::trim_ascii)

@@ -1,4 +1,4 @@
-//! The distributions that are installed in a venv, read from what their installers noted.
+//! The distributions that are installed in a venv, read from their installers' records.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,26 +10,26 @@ use super::record::{RecordEntry, installed_files, record, top_level_modules};
 use crate::host::dir::DirEntry;
 use crate::host::{Dir, ReadError};
 
-/// The headers end long before this; a description may stand among them.
+/// The headers end long before this, even with a description among them.
 const HEADERS_LIMIT: u64 = 1 << 20;
 
-/// Of a METADATA file this much is read at once: name and version stand in its first lines.
+/// How much of a METADATA file is read in one go: name and version are in its first lines.
 const HEADERS_READ: usize = 4 << 10;
 
-/// A file with a word or a path in it.
+/// The limit of a file that contains a word or a path.
 const SMALL_LIMIT: u64 = 64 << 10;
 
-/// The name of an installer, and where a distribution came from. They are kept for each
-/// distribution, and so are names and versions.
+/// The limit of an installer's name and of an origin. They are kept for each distribution, as are
+/// names and versions.
 const INSTALLER_LIMIT: u64 = 1 << 10;
 const ORIGIN_LIMIT: u64 = 8 << 10;
 const NAME_LIMIT: usize = 255;
 
-/// RECORD of a distribution with a hundred thousand files.
+/// The RECORD of a distribution with a hundred thousand files.
 const RECORD_LIMIT: u64 = 32 << 20;
 
-/// The largest venv that is known has some thousand distributions, with some hundred thousand
-/// files. Root reads these lists: what lists more was made to keep it busy.
+/// The largest known venv has about a thousand distributions with some hundred thousand files.
+/// Root reads these lists: longer ones are meant to keep it busy.
 const DISTRIBUTIONS_LIMIT: usize = 10_000;
 const LISTED_LIMIT: usize = 4 << 20;
 
@@ -39,23 +39,23 @@ pub(crate) struct Distribution {
     /// As its metadata spells it.
     pub(crate) name: String,
     pub(crate) version: Option<String>,
-    /// `pip`, `uv`, …, as it wrote itself down.
+    /// `pip`, `uv`, …, as it recorded itself.
     pub(crate) installer: Option<String>,
-    /// Asked for by name, not pulled in. Tells something only where `pip` is the installer.
+    /// Requested by name, not pulled in. Meaningful only if `pip` is the installer.
     pub(crate) requested: bool,
     pub(crate) origin: Origin,
-    /// What in site-packages describes it: `flask-3.0.0.dist-info`.
+    /// The entry in site-packages that describes it: `flask-3.0.0.dist-info`.
     pub(crate) info: PathBuf,
 }
 
 impl Distribution {
-    /// The name by which it is the same as any other spelling of it.
+    /// The normalized name, equal for all spellings.
     pub(crate) fn normalized_name(&self) -> String {
         normalized(&self.name)
     }
 
-    /// The files that its installer wrote, relative to site-packages; None where it did
-    /// not write that down.
+    /// The files that its installer wrote, relative to site-packages; `None` if it did not record
+    /// them.
     pub(crate) fn record(
         &self,
         site_packages: &Path,
@@ -84,7 +84,7 @@ impl Distribution {
         scripts_in(&String::from_utf8_lossy(&self.note(site_packages, "entry_points.txt")))
     }
 
-    /// A small file among those that describe it; empty where there is none.
+    /// A small file among those that describe it; empty if there is none.
     fn note(&self, site_packages: &Path, name: &str) -> Vec<u8> {
         let is_egg = self.info.extension().is_some_and(|extension| extension == "egg");
         let info = open(site_packages).and_then(|site| site.dir(&self.info));
@@ -128,7 +128,7 @@ pub(crate) fn normalized(name: &str) -> String {
     result
 }
 
-/// The modules that an application imports these distributions by, sorted.
+/// The modules by which an application imports these distributions, sorted.
 pub(crate) fn top_level_modules_of(
     site_packages: &Path,
     distributions: &[Distribution],
@@ -169,7 +169,7 @@ pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution
     let mut distributions: Vec<(String, Distribution)> = Vec::with_capacity(found.len());
     for (name, distribution) in found {
         match distributions.last_mut() {
-            // What an interrupted installer left beside its successor.
+            // The remains of an interrupted installer beside its successor.
             Some((last, kept)) if *last == name => {
                 if changed(&site, &distribution) > changed(&site, kept) {
                     *kept = distribution;
@@ -181,8 +181,8 @@ pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution
     Ok(distributions.into_iter().map(|(_, distribution)| distribution).collect())
 }
 
-/// Opens `lib/pythonX.Y/site-packages` name by name: none of them may be a link that leads
-/// out of the venv.
+/// Opens `lib/pythonX.Y/site-packages` name by name: no name may be a link that leads out of the
+/// venv.
 fn open(site_packages: &Path) -> io::Result<Dir> {
     let names = ["lib", "pythonX.Y", "site-packages"];
     let venv = site_packages.ancestors().nth(names.len()).unwrap_or(Path::new("/"));
@@ -209,7 +209,7 @@ fn distribution(site: &Dir, entry: &DirEntry) -> Option<Distribution> {
             let inner = site.dir(name).ok()?.dir("EGG-INFO").ok()?;
             Some(described(&inner, "PKG-INFO", stem, info))
         }
-        // distutils wrote the metadata alone.
+        // distutils wrote only the metadata.
         ("egg-info", _, true) => Some(plain(headers(site.file(name)), stem, info)),
         // A zip file.
         ("egg", _, true) => Some(plain(Headers::default(), stem, info)),
@@ -218,7 +218,7 @@ fn distribution(site: &Dir, entry: &DirEntry) -> Option<Distribution> {
     }
 }
 
-/// A distribution by its metadata; what they leave open is told by the directory's name.
+/// A distribution by its metadata; missing values are taken from the directory's name.
 fn plain(headers: Headers, stem: &str, info: PathBuf) -> Distribution {
     let (name, version) = in_file_name(stem);
     Distribution {
@@ -241,14 +241,14 @@ fn described(dir: &Dir, metadata: &str, stem: &str, info: PathBuf) -> Distributi
         origin: match dir.read("direct_url.json", ORIGIN_LIMIT) {
             Ok(bytes) => Origin::of_direct_url(&bytes),
             Err(error) if error.is_not_found() => Origin::Index,
-            // It did not come from an index, and must not be taken from one.
+            // It is not from an index, and must not be installed from one.
             Err(error) => Origin::Unknown { reason: error.to_string() },
         },
         ..plain(headers(dir.file(metadata)), stem, info)
     }
 }
 
-/// What `setup.py develop` leaves: the path of the sources.
+/// Reads what `setup.py develop` leaves: the path of the sources.
 fn developed(site: &Dir, stem: &str, info: PathBuf) -> Option<Distribution> {
     let text = site.read(&info, SMALL_LIMIT).ok()?;
     let path = text.split(|byte| *byte == b'\n').next()?.trim_ascii();
@@ -261,7 +261,7 @@ fn developed(site: &Dir, stem: &str, info: PathBuf) -> Option<Distribution> {
     Some(Distribution { version: None, origin, ..plain(Headers::default(), stem, info) })
 }
 
-/// `flask-3.0.0`, of an egg `flask-3.0.0-py3.11`.
+/// Splits `flask-3.0.0`, or an egg's `flask-3.0.0-py3.11`.
 fn in_file_name(stem: &str) -> (&str, Option<&str>) {
     match stem.split_once('-') {
         Some((name, rest)) => (name, rest.split('-').next()),
@@ -275,7 +275,7 @@ pub(super) struct Headers {
     pub(super) version: Option<String>,
 }
 
-/// Name and version from a METADATA or PKG-INFO file; what cannot be read tells nothing.
+/// Name and version from a METADATA or PKG-INFO file; an unreadable file has neither.
 pub(super) fn headers(file: Result<impl Read, ReadError>) -> Headers {
     let mut found = Headers::default();
     let Ok(file) = file else { return found };
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn distributions_are_told_in_order_of_their_normal_names() {
+    fn distributions_are_listed_in_order_of_their_normalized_names() {
         let site = Site::new();
         site.write("zope.interface-6.0.dist-info/METADATA", "Name: zope.interface\nVersion: 6.0\n")
             .write(
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_installer_noted_is_read() {
+    fn the_records_of_the_installer_are_read() {
         let site = Site::new();
         site.write("a-1.dist-info/METADATA", "Name: a\nVersion: 1\n")
             .write("a-1.dist-info/INSTALLER", "pip\n")
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_of_former_times_are_read_too() {
+    fn older_formats_are_read_too() {
         let site = Site::new();
         site.write("a.egg-info/PKG-INFO", "Name: a\nVersion: 1\n")
             .write("b-2.0-py3.11.egg-info", "Metadata-Version: 1.0\nName: b\nVersion: 2.0\n")
@@ -391,14 +391,14 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_the_directory_tells_where_the_metadata_do_not() {
+    fn the_name_of_the_directory_replaces_missing_metadata() {
         let site = Site::new();
         site.write("a_b-1.0.dist-info/RECORD", "").write("c.dist-info/METADATA", "\nName: x\n");
         assert_eq!(site.told(), ["a_b 1.0", "c -"]);
     }
 
     #[test]
-    fn of_two_versions_of_a_distribution_the_newer_files_count() {
+    fn the_newer_files_of_two_versions_of_a_distribution_count() {
         let site = Site::new();
         site.write("a-2.dist-info/METADATA", "Name: a\nVersion: 2\n")
             .write("a-1.dist-info/METADATA", "Name: a\nVersion: 1\n");
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_devices_among_the_notes_are_not_followed() {
+    fn links_and_devices_among_the_records_are_not_followed() {
         let site = Site::new();
         site.write("secret", "Name: secret\nVersion: 9\n").write("a-1.dist-info/RECORD", "");
         let info = site.path().join("a-1.dist-info");
@@ -435,13 +435,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_normalized_as_indexes_do_it() {
+    fn names_are_normalized_as_by_indexes() {
         assert_eq!(normalized("Zope.Interface"), "zope-interface");
         assert_eq!(normalized("a-_.b__c"), "a-b-c");
     }
 
     #[test]
-    fn the_modules_to_import_are_told_even_without_a_record() {
+    fn the_modules_to_import_are_known_even_without_a_record() {
         let site = Site::new();
         site.write("a-1.dist-info/RECORD", "a/__init__.py,,\n_a.so,,\n")
             .write("b-1.dist-info/RECORD", "__editable__.b-1.pth,,\n__editable___b_1_finder.py,,\n")

@@ -1,9 +1,9 @@
-//! What stands in a venv that neither its creator nor an installer put there: `.env`,
-//! hooks of activate, hand-made `.pth` files, data. Nothing makes it again, so a rebuild
-//! has to carry it over, to where nothing stands yet.
+//! The user files of a venv, which neither its creator nor an installer wrote: `.env`,
+//! hooks of activate, hand-made `.pth` files, data. Nothing can recreate them, so a rebuild
+//! carries them over, to paths that are still free.
 //!
-//! A file that an installer wrote and somebody changed afterwards is not among them; the
-//! hash in its `RecordEntry` would tell.
+//! A file that an installer wrote and a user modified afterwards is not among them; the hash in
+//! its `RecordEntry` reveals it.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -19,14 +19,14 @@ use crate::host::root::normal;
 use crate::host::{Dir, Root};
 use crate::python::Minor;
 
-/// More files, or longer paths in all, are no venv's, and would not fit into memory.
+/// No venv has more files or longer paths in total; they would not fit into memory.
 const FILES_LIMIT: usize = 2_000_000;
 const PATHS_LIMIT: usize = 256 << 20;
 
-/// A longer path cannot be opened as a whole (`PATH_MAX`): no program uses it.
+/// A longer path cannot be opened in one call (`PATH_MAX`), so no program uses it.
 const PATH_LIMIT: usize = 4096;
 
-/// Something in a venv that nobody accounts for.
+/// A file in a venv that neither the creator nor a distribution accounts for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct ForeignFile {
@@ -40,17 +40,17 @@ pub(crate) struct ForeignFile {
 pub(crate) enum ForeignKind {
     File,
     Link,
-    /// A directory in which nothing is anybody else's; what is in it is told too.
+    /// A directory that contains only user files, which are listed too.
     Directory,
-    /// A directory that this process may not look into.
+    /// A directory that this process may not read.
     Closed,
     /// A socket, FIFO or device: to be left alone.
     Other,
 }
 
 /// Everything in a venv that neither its creator nor one of its distributions accounts for,
-/// sorted by path. `distributions` are those of its site-packages. Directories of the libraries
-/// of other minor versions (an upgrade in place leaves them) are not looked into.
+/// sorted by path. `distributions` are those of its site-packages. Library directories of other
+/// minor versions (an upgrade in place leaves them) are not searched.
 pub(crate) fn foreign_files(
     root: &Root,
     venv: &Layout,
@@ -68,16 +68,16 @@ pub(crate) fn foreign_files(
     Ok(walk.found)
 }
 
-/// What the distributions account for; paths are relative to the venv.
+/// The files that the distributions account for; paths are relative to the venv.
 #[derive(Debug, Default)]
 struct Accounted {
     /// `lib/pythonX.Y/site-packages`.
     site_packages: PathBuf,
     /// Files that an installer wrote.
     files: HashSet<PathBuf>,
-    /// Directories that belong to a distribution with all that is in them.
+    /// Directories that belong to a distribution with all their contents.
     trees: HashSet<PathBuf>,
-    /// Modules of distributions whose installer wrote no list of its files.
+    /// Modules of distributions without a list of files.
     modules: HashSet<String>,
 }
 
@@ -110,7 +110,7 @@ impl Accounted {
         self.modules.extend(modules);
         let scripts = distribution.declared_scripts(site_packages);
         self.files.extend(scripts.into_iter().map(|name| Path::new("bin").join(name)));
-        // Where easy_install and `setup.py develop` note what they add to the path.
+        // Where easy_install and `setup.py develop` record their additions to the path.
         self.files.insert(self.site_packages.join("easy-install.pth"));
     }
 
@@ -121,7 +121,7 @@ impl Accounted {
             || self.is_bytecode(path)
     }
 
-    /// `name.py`, `name.cpython-311-….so` or the directory `name` right in site-packages.
+    /// `name.py`, `name.cpython-311-….so` or the directory `name` directly in site-packages.
     fn is_module(&self, path: &Path) -> bool {
         let name = || path.file_name()?.to_str()?.split('.').next();
         path.parent() == Some(&self.site_packages)
@@ -140,7 +140,7 @@ struct Walk {
     flavour: Flavour,
     site: Minor,
     found: Vec<ForeignFile>,
-    /// How long the paths of all that was found are.
+    /// The total length of the paths found.
     bytes: usize,
 }
 
@@ -149,7 +149,7 @@ impl Walk {
     fn dir(&mut self, dir: &Dir, path: &Path, depth: usize) -> io::Result<bool> {
         let mut is_shared = creator::is_skeleton(path, self.site);
         for DirEntry { name, kind } in dir.entries()? {
-            // Made again from the sources.
+            // Recreated from the sources.
             if name == "__pycache__" {
                 continue;
             }
@@ -171,11 +171,11 @@ impl Walk {
         if depth == DEPTH_LIMIT {
             return Err(io::Error::other("its directories are nested too deeply"));
         }
-        // A directory that may be read and not searched lists nothing either.
+        // A directory that may be read but not searched lists nothing either.
         let opened = dir.dir(name).and_then(|opened| opened.entries().map(|_| opened));
         let opened = match opened {
             Ok(opened) => opened,
-            // It went away meanwhile.
+            // It was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.push(path, ForeignKind::Closed)?;
@@ -185,7 +185,7 @@ impl Walk {
         };
         let found = self.found.len();
         let is_shared = self.dir(&opened, &path, depth + 1)?;
-        // Bytecode alone is what is left of a module that was removed.
+        // Bytecode alone is the remains of a removed module.
         let is_theirs = self.found.len() > found || opened.entries()?.is_empty();
         if is_theirs && !is_shared {
             self.add(path, FileType::Directory)?;
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::venv::distributions;
 
-    /// A venv as `python3 -m venv` makes it, with one distribution.
+    /// A venv as `python3 -m venv` creates it, with one distribution.
     struct Made(tempfile::TempDir);
 
     impl Made {
@@ -295,12 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_as_its_tools_made_it_holds_nothing_foreign() {
+    fn an_unchanged_venv_contains_no_user_files() {
         assert_eq!(Made::new().foreign(), [""; 0]);
     }
 
     #[test]
-    fn what_people_put_into_a_venv_is_found() {
+    fn user_files_are_found() {
         let made = Made::new();
         made.write(".env", "SECRET=1")
             .write("bin/postactivate", "")
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_marks_of_the_creators_are_told_from_files_of_the_same_name() {
+    fn the_marks_of_the_creators_are_distinguished_from_files_of_the_same_name() {
         let made = Made::new();
         made.write(".gitignore", "# created by virtualenv automatically\n*\n")
             .write("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55")
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_virtualenv_has_a_library_of_links_that_is_its_creators() {
+    fn the_library_of_links_in_an_old_virtualenv_belongs_to_its_creator() {
         let made = Made::new();
         made.write("lib/python3.11/orig-prefix.txt", "/usr").write("lib/python3.11/site.py", "");
         made.write("lib/python3.11/distutils/__init__.py", "");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_library_of_another_minor_version_is_not_carried_along() {
+    fn the_library_of_another_minor_version_is_not_searched() {
         let made = Made::new();
         made.write("lib/python3.9/site-packages/flask/__init__.py", "");
         made.write("lib/python3.9x/file", "");
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_does_not_account_for_what_lies_elsewhere() {
+    fn a_record_does_not_account_for_files_elsewhere() {
         let made = Made::new();
         let record = "/srv/app/notes,,\n/etc/passwd,,\n../../../../../../../data,,\n";
         made.write("lib/python3.11/site-packages/evil-1.dist-info/RECORD", record);

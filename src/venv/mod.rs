@@ -1,4 +1,4 @@
-//! Venvs: what stands on disk, read without running anything of theirs.
+//! Venvs: their state on disk, read without running anything in them.
 
 mod additions;
 mod base;
@@ -45,7 +45,7 @@ pub(crate) use scan::scan;
 use crate::host::path_text::PathText;
 use crate::python::{BuildId, Interpreters, Minor, Version};
 
-/// Who made a venv. It decides how it is made again.
+/// The tool that created a venv, which determines how to create it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Flavour {
@@ -61,15 +61,15 @@ pub(crate) enum Flavour {
     Pipx,
 }
 
-/// How a venv's `bin/python` hangs on its base interpreter.
+/// How a venv's `bin/python` reaches its base interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum BaseLink {
     /// Through `/usr/bin/python3`: it moves with the default minor version.
     Followed,
-    /// To `/usr/bin/python3.11`: it stays, as long as that one is installed.
+    /// Through `/usr/bin/python3.11`: it stays on that version as long as it is installed.
     Pinned,
-    /// A regular file: what was copied stays, the library under it does not.
+    /// A regular file: the copy stays the same, but the library that it uses does not.
     Copied,
     /// The link leads nowhere.
     Dangling,
@@ -79,18 +79,18 @@ pub(crate) enum BaseLink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BaseInterpreter {
     pub(crate) link: BaseLink,
-    /// The first name outside the venv that `bin/python` leads to (`/usr/bin/python3`,
-    /// `/usr/bin/python3.11`), for a copy the interpreter it was copied from
+    /// The first path outside the venv that `bin/python` links to (`/usr/bin/python3`,
+    /// `/usr/bin/python3.11`); for a copy the interpreter it was copied from
     /// (`/usr/bin/python3.11`, by its minor version).
     pub(crate) path: PathBuf,
-    /// The minor version that runs. None where the link dangles and nothing else tells.
+    /// The minor version that runs. `None` if the link dangles and nothing else reveals it.
     pub(crate) minor: Option<Minor>,
-    /// The interpreter's own version where it could be read.
+    /// The interpreter's own version, if it could be read.
     pub(crate) version: Option<Version>,
-    /// Of a copy: every regular-file interpreter in `bin`, with its build-id.
+    /// For a copied interpreter: every regular-file interpreter in `bin`, with its build-id.
     pub(crate) copies: Vec<CopiedInterpreter>,
-    /// Whether the base interpreter lies where Debian's lie (`/usr/bin/python3*`). If not
-    /// (pyenv, conda, uv-managed, /usr/local), the venv is none of our business.
+    /// Whether the base interpreter is at a path of Debian's (`/usr/bin/python3*`). If not
+    /// (pyenv, conda, uv-managed, /usr/local), venvguard leaves the venv alone.
     pub(crate) is_debian: bool,
 }
 
@@ -103,13 +103,13 @@ pub(crate) struct CopiedInterpreter {
     pub(crate) build_id: Option<BuildId>,
 }
 
-/// A virtual environment as it stands on disk.
+/// A virtual environment on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Venv {
     pub(crate) path: PathBuf,
     pub(crate) flavour: Flavour,
     pub(crate) base: BaseInterpreter,
-    /// The minor version whose `lib/pythonX.Y/site-packages` holds the distributions.
+    /// The minor version whose `lib/pythonX.Y/site-packages` contains the distributions.
     pub(crate) site: Minor,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -118,8 +118,8 @@ pub(crate) struct Venv {
     pub(crate) prompt: Option<String>,
 }
 
-/// What it takes to tell a tree's user files from those that its creator and its installers
-/// wrote. A tree that is being built, or that lies aside, has one too.
+/// What it takes to distinguish a tree's user files from those that its creator and its
+/// installers wrote. A tree that is being built, or that is aside, has one too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Layout {
@@ -147,14 +147,14 @@ impl Venv {
         Layout::new(&self.path, self.site, self.flavour)
     }
 
-    /// The minor version of Debian's interpreter that runs when the venv is used now.
+    /// The minor version of Debian's interpreter that the venv runs now.
     pub(crate) fn runs(&self, now: &Interpreters) -> Option<Minor> {
         let minor =
             if self.base.link == BaseLink::Followed { now.default } else { self.base.minor };
         minor.filter(|_| self.base.is_debian)
     }
 
-    /// Whether it hangs on the default interpreter, be it there or not.
+    /// Whether it follows the default interpreter, installed or not.
     pub(crate) fn follows(&self) -> bool {
         match self.base.link {
             BaseLink::Followed => true,
@@ -168,10 +168,10 @@ impl Venv {
     }
 }
 
-/// What marks a directory beside a venv as a tree that venvguard put there.
+/// The part of a name that marks a directory beside a venv as a tree of venvguard.
 pub(crate) const ASIDE: &str = ".venvguard-";
 
-/// The venv that a tree beside it was or will be: `.NAME.venvguard-TIME` belongs to `NAME`.
+/// The venv that a tree beside it was or will become: `.NAME.venvguard-TIME` belongs to `NAME`.
 pub(crate) fn venv_of_aside(tree: &Path) -> Option<PathBuf> {
     let name = tree.file_name()?.as_bytes().strip_prefix(b".")?;
     let mark = name.windows(ASIDE.len()).rposition(|part| part == ASIDE.as_bytes())?;

@@ -1,5 +1,5 @@
-//! What an installer wrote into a venv and somebody changed since: a patched library, an
-//! edited script. Its hash in RECORD tells.
+//! The modified files of a venv, which an installer wrote and a user changed: a patched library,
+//! an edited script. Their hash in RECORD reveals it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,23 +16,23 @@ use super::{Distribution, Flavour, Layout};
 use crate::host::root::normal;
 use crate::host::{Dir, FileIdentity, Root, file};
 
-/// So much of one venv is read; none that is in use has more. Without an end a user could make
-/// root read holes for as long as he likes.
+/// How much of one venv is read; none in use is larger. Without a limit a user could make root
+/// read holes indefinitely.
 const READ_LIMIT: u64 = 16 << 30;
 
-/// A file that is not what its installer wrote.
+/// A file that differs from what its installer wrote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ModifiedFile {
     /// Relative to the venv.
     pub(crate) path: PathBuf,
-    /// The hash of what the installer wrote, as RECORD has it; none of what a creator wrote.
+    /// The hash of the installer's file from RECORD; empty for a file of the creator.
     pub(crate) written: String,
 }
 
-/// Every file of the distributions that was changed since it was installed, sorted by path.
-/// What is not there any more, and what RECORD has no SHA-256 of, is not told; but a script of
-/// activation that was changed long after the others is. With `since`, only files whose inode
-/// changed at that time (in nanoseconds) or later are read.
+/// Every file of the distributions that was changed after it was installed, sorted by path.
+/// Missing files, and files without a SHA-256 in RECORD, are not listed; but an activation script
+/// that was changed long after the others is. With `since`, only files whose inode changed at
+/// that time (in nanoseconds) or later are read.
 pub(crate) fn modified_files(
     root: &Root,
     venv: &Layout,
@@ -81,19 +81,19 @@ pub(crate) fn modified_files(
     found
 }
 
-/// The hash of what a link leads to that stands where a file was installed: uv may install
-/// links into its cache. One that leads to nothing that this process may read has none.
+/// The hash of the target of a link in place of an installed file: uv may install links into its
+/// cache. If this process cannot read the target, the hash is empty.
 fn linked(root: &Root, venv: &Layout, path: &Path, left: &mut u64) -> Option<String> {
     let link = venv.path().join(path);
     let target = std::fs::read_link(root.at(&link)).ok()?;
-    // What a relative link says is meant from where the link lies.
+    // A relative link is relative to its own directory.
     let target = normal(&link.parent()?.join(target));
     let file = file::open_untrusted(&root.at(target));
     Some(file.ok().and_then(|file| hash(file, left).ok()).unwrap_or_default())
 }
 
-/// What pipx adds to the first line of the programs that it offers: the variables of Python's are
-/// not for them.
+/// What pipx adds to the first line of the programs that it exposes, to make them ignore Python's
+/// environment variables.
 const ISOLATION: &[u8] = b" -E";
 
 /// No program that an installer wrote for an entry point is longer.
@@ -110,7 +110,7 @@ pub(crate) fn isolated_programs(root: &Root, venv: &Layout) -> io::Result<Vec<Pa
     Ok(isolated.map(|name| Path::new("bin").join(name)).collect())
 }
 
-/// A program as it was before pipx has isolated it.
+/// A program as it was before pipx isolated it.
 fn unisolated(content: &[u8]) -> Option<Vec<u8>> {
     let end = content.iter().position(|byte| *byte == b'\n')?;
     let (first, rest) = content.split_at(end);
@@ -122,8 +122,8 @@ fn hash_of(content: &[u8]) -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(Sha256::digest(content)))
 }
 
-/// Reads a file that has no more than is `left`, nor more than it says: what the kernel tells of
-/// a user's processes says that it is empty, and has no end.
+/// Reads a file of at most `left` bytes and at most its declared size: the kernel's files about a
+/// user's processes declare that they are empty, but may be endless.
 fn hash(file: File, left: &mut u64) -> io::Result<String> {
     let length = file.metadata()?.len();
     let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
@@ -160,7 +160,7 @@ const PREFIX: &str = "sha256=";
 /// A venv whose files are read one after the other, mostly many of one directory.
 struct Tree {
     top: Dir,
-    /// The directory that was read last.
+    /// The directory that was last read.
     last: Option<(PathBuf, Dir)>,
 }
 
@@ -179,7 +179,7 @@ impl Tree {
         Ok(content)
     }
 
-    /// When the inode of a file changed last.
+    /// When the inode of a file last changed.
     fn changed(&mut self, path: &Path) -> Option<i64> {
         let (dir, name) = self.lookup(path).ok()?;
         Some(FileIdentity::from(&dir.stat(name).ok()?).changed)
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_has_an_end() {
+    fn reading_is_limited() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let mut left = 8191;
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_changed_is_told_and_nothing_else() {
+    fn only_modified_files_are_listed() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(
@@ -247,7 +247,7 @@ mod tests {
         link("changed.py", "link.py");
         link("same.py", "linked.py");
         link("../site-packages/same.py", "up.py");
-        // The kernel looks for it beside the link, where nothing is.
+        // The kernel looks for it beside the link, where nothing exists.
         link("cache/same", "nowhere.py");
         link("/cache/same", "cache.py");
         std::fs::create_dir(root.at("/cache")).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_of_activation_that_was_edited_is_told() {
+    fn an_edited_activation_script_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let minor = crate::python::Minor::new(3, 11);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pipx_adds_to_a_program_is_no_change_of_its_users() {
+    fn the_additions_of_pipx_to_a_program_are_not_a_modification() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let minor = crate::python::Minor::new(3, 11);
@@ -310,7 +310,7 @@ mod tests {
         isolated.sort();
         assert_eq!(isolated, [Path::new("bin/changed"), Path::new("bin/shop")]);
         venv.flavour = Flavour::Venv;
-        assert_eq!(modified(&venv).len(), 2, "where pipx is not, somebody did that");
+        assert_eq!(modified(&venv).len(), 2, "without pipx it was a user");
         assert_eq!(isolated_programs(&root, &venv.layout()).unwrap().len(), 0);
     }
 }

@@ -1,8 +1,8 @@
-//! What it takes to make a venv again without asking the venv.
+//! Recipes: what it takes to create a venv again without reading the venv.
 //!
-//! A recipe is kept outside the venv, so that it survives a dead interpreter. It never puts
-//! a distribution of an index in the place of one that came from somewhere else: the name
-//! of a private project may be anybody's there.
+//! A recipe is kept outside the venv, so that it survives a broken interpreter. It never replaces
+//! a distribution from elsewhere by one from an index: there, the name of a private project may
+//! belong to anybody.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, iter};
@@ -19,17 +19,17 @@ use crate::host::root::normal;
 use crate::host::{Root, redacted};
 use crate::python::Minor;
 
-/// Since this version setuptools is without `pkg_resources`, which many a distribution
-/// imports and none declares.
+/// From this version on, setuptools lacks `pkg_resources`, which many distributions import
+/// without declaring it.
 const SETUPTOOLS_WITHOUT_PKG_RESOURCES: u32 = 82;
 
-/// What it takes to make a venv again.
+/// What it takes to create a venv again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipe {
     pub(crate) flavour: Flavour,
     pub(crate) system_site_packages: bool,
     pub(crate) prompt: Option<String>,
-    /// Whether pip itself was in it.
+    /// Whether the venv contained pip itself.
     pub(crate) seed_pip: bool,
     /// Sorted by normalized name.
     pub(crate) requirements: Vec<Requirement>,
@@ -38,7 +38,7 @@ pub(crate) struct Recipe {
 /// One distribution, and where to get it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requirement {
-    /// Normalised.
+    /// Normalized.
     pub(crate) name: Name,
     #[serde(flatten)]
     pub(crate) source: Source,
@@ -64,7 +64,7 @@ impl LocalArchive<'_> {
         *self.hash = Hash::try_from(format!("sha256:{digits}")).ok();
     }
 
-    /// Another file is taken in its place: the one at `path`.
+    /// Replaces it by the file at `path`.
     pub(crate) fn replace(&mut self, path: &Path) {
         if let Ok(url) = Url::of_path(path) {
             *self.url = url;
@@ -72,13 +72,13 @@ impl LocalArchive<'_> {
     }
 }
 
-/// Where a distribution comes from.
+/// The source of a distribution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Source {
     Index {
         version: PackageVersion,
-        /// The files it may be, if a lock has told them.
+        /// The files it may be installed from, if a lock lists them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         files: Vec<Distfile>,
     },
@@ -87,8 +87,8 @@ pub(crate) enum Source {
         url: Url,
         commit: Token,
         subdirectory: Option<Subdirectory>,
-        /// The version that was installed, here and below. An installer cannot ask for it, but
-        /// a rebuild compares it. Recipes of schema 1 have none.
+        /// The version that was installed, here and below. An installer cannot request it, but a
+        /// rebuild compares it. Recipes of schema 1 have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<PackageVersion>,
     },
@@ -105,8 +105,8 @@ pub(crate) enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<PackageVersion>,
     },
-    /// A distribution that moves with the interpreter: the newest, or the newest below a
-    /// version that would take something away.
+    /// A distribution that moves with the interpreter: the newest version, or the newest below one
+    /// that removes a feature.
     Newest { below: Option<u32> },
 }
 
@@ -119,7 +119,7 @@ pub(crate) enum Vcs {
     Bzr,
 }
 
-/// A distribution that cannot be had again, and why.
+/// A distribution that cannot be installed again, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} cannot be installed again: {reason}", printable(.name))]
 pub(crate) struct Unreproducible {
@@ -141,14 +141,14 @@ pub(crate) enum Reason {
     Gone(PathBuf),
 }
 
-/// Requirements for `pip install --no-deps -r /dev/stdin` (pip knows no `-r -`) or uv's like,
-/// as they were. The ones that move with the interpreter are not among them: see `seeds`.
+/// Requirements for `pip install --no-deps -r /dev/stdin` (pip has no `-r -`) or uv's equivalent,
+/// in the versions that were installed. Those that move with the interpreter are in `seeds`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Exact {
-    /// Those of which the hashes are known. pip takes them in a run of their own alone.
+    /// Those with known hashes. pip accepts them only in a separate run.
     pub(crate) hashed: String,
     pub(crate) others: String,
-    /// The names of others of which there are hashes, but none of a file for the interpreter.
+    /// The names of others that have hashes, but none of a file for the interpreter.
     pub(crate) unhashed: Vec<String>,
 }
 
@@ -179,7 +179,8 @@ impl Exact {
 }
 
 impl Recipe {
-    /// The recipe of a venv. All that cannot be had again is told, not the first alone.
+    /// The recipe of a venv. The error lists all distributions that cannot be installed again, not
+    /// only the first.
     pub(crate) fn of(
         venv: &Venv,
         distributions: &[Distribution],
@@ -212,8 +213,8 @@ impl Recipe {
         })
     }
 
-    /// Takes over from a lock what it has of these distributions: the hashes of their files,
-    /// and, where `decides`, their versions. Tells where the two differ.
+    /// Takes from a lock what it has for these distributions: the hashes of their files and, if it
+    /// `decides`, their versions. Returns the differences between the two.
     pub(crate) fn follow(&mut self, lock: &ProjectLock, decides: bool) -> Vec<String> {
         let mut differing = Vec::new();
         for Requirement { name, source } in &mut self.requirements {
@@ -237,7 +238,7 @@ impl Recipe {
         differing
     }
 
-    /// The distributions as they were.
+    /// The distributions in the versions that were installed.
     pub(crate) fn exact(&self, minor: Minor) -> Exact {
         let mut exact = Exact::default();
         for requirement in &self.requirements {
@@ -246,21 +247,21 @@ impl Recipe {
         exact
     }
 
-    /// Whether it has nothing but what comes with every venv.
+    /// Whether it contains only what comes with every venv.
     pub(crate) fn is_bare(&self) -> bool {
         self.requirements.iter().all(Requirement::is_seed)
     }
 
-    /// setuptools and wheel, where they were there. Nothing tells whether an application
-    /// needs them: they are to be installed where they can be had.
+    /// setuptools and wheel, if the venv had them. It is unknown whether an application needs them,
+    /// so they are installed if available.
     pub(crate) fn seeds(&self) -> Vec<String> {
         let seeds = self.requirements.iter().filter(|requirement| requirement.is_seed());
         seeds.map(ToString::to_string).collect()
     }
 
-    /// Every distribution by name, for a second pass with the resolver: it adds what the
-    /// markers of a new interpreter ask for. What did not come from an index is installed
-    /// by then and stands without version or URL.
+    /// Every distribution by name, for a second pass with the resolver, which adds what the markers
+    /// of a new interpreter require. Distributions from elsewhere than an index are installed by
+    /// then and are listed without version or URL.
     pub(crate) fn names(&self) -> Vec<String> {
         self.requirements
             .iter()
@@ -272,7 +273,7 @@ impl Recipe {
             .collect()
     }
 
-    /// What was installed from this machine and is not there any more.
+    /// The distributions whose source on this machine no longer exists.
     pub(crate) fn gone(&self, root: &Root) -> Vec<Unreproducible> {
         let gone = |(name, path): (&Name, PathBuf)| {
             let is_there = std::fs::symlink_metadata(root.at(&path)).is_ok();
@@ -282,8 +283,8 @@ impl Recipe {
         self.local_sources().filter_map(gone).collect()
     }
 
-    /// The sources that lie in the venv itself (pip keeps the checkouts of editables in its
-    /// `src`): they have to be carried over before anything is installed.
+    /// The sources inside the venv itself (pip keeps the checkouts of editables in its `src`): they
+    /// must be carried over before anything is installed.
     pub(crate) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
         self.local_paths().filter(|path| path.starts_with(venv)).collect()
     }
@@ -297,7 +298,7 @@ impl Recipe {
         self.requirements.iter().filter_map(dir).collect()
     }
 
-    /// What lies on this machine of what distributions are installed from.
+    /// The sources of distributions that are on this machine.
     pub(crate) fn local_paths(&self) -> impl Iterator<Item = PathBuf> {
         self.local_sources().map(|(_, path)| normal(&path))
     }
@@ -326,7 +327,7 @@ impl Recipe {
 }
 
 impl Source {
-    /// The version that was installed, where it is known; none of what moves.
+    /// The version that was installed, if known; `None` for one that moves with the interpreter.
     pub(super) fn version(&self) -> Option<&PackageVersion> {
         match self {
             Self::Index { version, .. } => Some(version),
@@ -344,8 +345,8 @@ impl Requirement {
     }
 }
 
-/// What comes with every venv and moves with its interpreter: no requirement for pip,
-/// which the maker of the venv puts there, one without a version for the others.
+/// Distributions that come with every venv and move with its interpreter: no requirement for
+/// pip, which the creator of the venv installs, one without a version for the others.
 #[expect(clippy::option_option, reason = "no seed, a seed that is required, one that is not")]
 fn seed(distribution: &Distribution) -> Option<Option<Requirement>> {
     let newest = |name: &str, below| {
@@ -427,7 +428,7 @@ impl fmt::Display for Requirement {
                 if url.path().is_none() {
                     write!(f, "{name} @ {vcs}+{url}@{commit}{}", fragment([dir, None]))
                 } else {
-                    // pip 23 takes no `name @` with such a URL that names no host.
+                    // pip 23 rejects `name @` with such a URL without a host.
                     let name = Some(format!("egg={name}"));
                     write!(f, "{vcs}+{url}@{commit}{}", fragment([name, dir]))
                 }

@@ -1,6 +1,6 @@
 //! Finding venvs below directories, as fast as `find -name pyvenv.cfg` does.
 //!
-//! Names only: no file is opened and no link followed. What is found still has to be
+//! It only reads names: no file is opened and no link followed. The results still have to be
 //! inspected.
 
 mod walk;
@@ -13,10 +13,10 @@ use walk::{Part, Queue, Task, Worker};
 use crate::host::Root;
 use crate::host::root::normal;
 
-/// More threads only wait for the same disk.
+/// More threads would only wait for the same disk.
 const THREADS_LIMIT: usize = 8;
 
-/// Directories below `/` that hold nothing but the system.
+/// Directories below `/` that contain only the system.
 const SYSTEM: [&str; 13] = [
     "proc",
     "sys",
@@ -33,11 +33,11 @@ const SYSTEM: [&str; 13] = [
     "lost+found",
 ];
 
-/// Of these, only what an administrator may have filled is looked at.
+/// In these, only directories that an administrator may have filled are searched.
 const PARTLY: [(&str, &[&str]); 2] = [("usr", &["local", "share/python"]), ("etc", &[])];
 
 /// Directories that are not entered on the way: images and chroots of other systems, caches.
-/// A directory that is named as a root itself is.
+/// They are entered if they are named as a root themselves.
 const OTHERS: [&str; 9] = [
     "/proc",
     "/sys",
@@ -56,7 +56,7 @@ pub(crate) struct Found {
     pub(crate) path: PathBuf,
 }
 
-/// What a scan found, and what it could not look into.
+/// The results of a scan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     /// Sorted by path.
@@ -66,9 +66,9 @@ pub(crate) struct Scan {
     pub(crate) unreadable: usize,
 }
 
-/// Looks for venvs below some directories, or below all of the system's where people keep
-/// applications. It stays on local file systems and enters no venv. A directory that is named
-/// is entered on whatever file system it is.
+/// Searches for venvs below some directories, or below all directories in which people keep
+/// applications. It stays on local file systems and enters no venv. A named directory is entered
+/// on any file system.
 pub(crate) fn scan(root: &Root, below: &[PathBuf]) -> Scan {
     let (roots, device) = match below {
         [] => (usual(root), rustix::fs::stat(root.at("/")).ok().map(|stat| stat.st_dev)),
@@ -76,7 +76,7 @@ pub(crate) fn scan(root: &Root, below: &[PathBuf]) -> Scan {
     };
     let mut roots: Vec<PathBuf> = roots.iter().map(|path| root.at(normal(path))).collect();
     roots.sort();
-    // A directory in another one is looked at with it.
+    // A directory in another one is searched with it.
     roots.dedup_by(|later, earlier| later.starts_with(&*earlier));
     let others: HashSet<PathBuf> = OTHERS.iter().map(|path| root.at(path)).collect();
     let queue = Queue::new(roots.into_iter().map(|path| Task { path, device, depth: 0 }).collect());
@@ -106,7 +106,7 @@ fn merged(root: &Root, parts: Vec<Part>) -> Scan {
     scan
 }
 
-/// The directories below `/` where something else than the system may lie.
+/// The directories below `/` that may contain more than the system.
 fn usual(root: &Root) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(root.at("/")) else { return Vec::new() };
     let top = Path::new("/");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn venvs_are_found_at_any_depth_and_told_once() {
+    fn venvs_are_found_at_any_depth_and_listed_once() {
         let system = System::new();
         system.venv("srv/a/venv").venv("srv/a/b/c/d/e/.venv").venv("home/u/env").venv("srv");
         assert_eq!(
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_alone_is_no_venv() {
+    fn a_configuration_alone_is_not_a_venv() {
         let system = System::new();
         system.write("srv/docs/pyvenv.cfg");
         fs::create_dir_all(system.0.path().join("srv/odd/pyvenv.cfg")).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn without_directories_named_the_places_of_applications_are_looked_at() {
+    fn by_default_the_usual_places_of_applications_are_searched() {
         let system = System::new();
         for path in [
             "opt/a",
@@ -209,7 +209,7 @@ mod tests {
             "var/lib/f",
             "usr/local/g",
             "data/h",
-            // These are the system's, or another system's.
+            // These belong to the system, or to another system.
             "usr/lib/x",
             "proc/x",
             "tmp/x",
@@ -232,11 +232,11 @@ mod tests {
                 "/var/www/e"
             ]
         );
-        assert_eq!(system.found(&["/var/tmp"]), ["/var/tmp/x"], "what is named is looked at");
+        assert_eq!(system.found(&["/var/tmp"]), ["/var/tmp/x"], "a named directory is searched");
     }
 
     #[test]
-    fn what_cannot_be_read_is_counted() {
+    fn unreadable_directories_are_counted() {
         let system = System::new();
         system.venv("srv/venv");
         let scan = system.scan(&["/srv", "/none"]);

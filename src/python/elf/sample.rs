@@ -1,10 +1,10 @@
-//! Small ELF files that tell what a python binary tells.
+//! Small ELF files with the same information as a python binary.
 
 use object::Endianness;
 use object::elf;
 use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
 
-/// A binary with these pieces, each left out where it is None or empty.
+/// A binary with these pieces, without those that are `None` or empty.
 pub(crate) fn binary(hexversion: Option<u64>, rodata: &[u8], build_id: &[u8]) -> Vec<u8> {
     linked(hexversion, rodata, build_id, b"libc.so.6")
 }

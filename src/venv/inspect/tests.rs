@@ -134,7 +134,7 @@ fn after_a_change_of_the_default_the_site_packages_are_the_old_ones() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_still_tells_where_it_led() {
+fn a_dangling_link_still_reveals_its_target() {
     let system = System::new();
     system.link("srv/app/bin/python3", "/usr/bin/python3.9");
     assert_eq!(
@@ -162,7 +162,7 @@ fn a_link_that_leads_nowhere_still_tells_where_it_led() {
 }
 
 #[test]
-fn copied_interpreters_are_read_each() {
+fn each_copied_interpreter_is_read() {
     let system = System::new();
     system.copy_interpreter(&binary(Some(HEX_3_11_2), b"", &[0xab]));
     system.write("srv/app/bin/python3", binary(Some(0x030b_01f0), b"", &[0xcd]));
@@ -199,7 +199,7 @@ fn a_copy_of_another_build_of_python_is_not_ours() {
 }
 
 #[test]
-fn a_copy_that_was_lost_or_damaged_is_ours_by_its_origin() {
+fn a_lost_or_damaged_copy_is_recognized_by_its_origin() {
     let system = System::new();
     let whole = binary(Some(HEX_3_11_2), b"", b"");
     for bytes in [&b""[..], &whole[..200]] {
@@ -254,7 +254,7 @@ fn interpreters_of_others_are_not_ours() {
 }
 
 #[test]
-fn the_directory_with_the_distributions_counts_and_not_the_configuration() {
+fn the_directory_with_the_distributions_counts_rather_than_the_configuration() {
     let system = System::new();
     let path = system.at("srv/app/pyvenv.cfg");
     fs::write(&path, "home = /usr/bin\nversion = 3.13.5\n").unwrap();
@@ -267,7 +267,7 @@ fn the_directory_with_the_distributions_counts_and_not_the_configuration() {
 }
 
 #[test]
-fn the_tool_and_the_manager_are_told_by_their_marks() {
+fn the_tool_and_the_manager_are_recognized_by_their_marks() {
     let system = System::new();
     let flavour = || system.inspect().flavour;
     system.add_to_cfg("virtualenv = 20.17.1\nprompt = 'app'\n");
@@ -286,7 +286,7 @@ fn the_tool_and_the_manager_are_told_by_their_marks() {
 }
 
 #[test]
-fn managers_are_told_by_the_place_they_use() {
+fn managers_are_recognized_by_their_location() {
     let system = System::new();
     for (path, flavour) in [
         ("home/u/.cache/pypoetry/virtualenvs/app-Xy_12-py3.11", Flavour::Poetry),
@@ -305,7 +305,7 @@ fn managers_are_told_by_the_place_they_use() {
 }
 
 #[test]
-fn what_is_no_venv_is_refused_with_the_reason() {
+fn other_paths_are_refused_with_the_reason() {
     let system = System::new();
     assert_eq!(system.refused("/srv/none"), "/srv/none: no such directory");
     assert_eq!(system.refused("/srv/app/pyvenv.cfg"), "/srv/app/pyvenv.cfg is not a directory");
@@ -336,7 +336,7 @@ fn a_hostile_configuration_is_not_read() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
-fn links_in_the_place_of_its_directories_are_not_followed() {
+fn links_in_place_of_its_directories_are_not_followed() {
     let system = System::new();
     fs::rename(system.at("srv/app/lib"), system.at("srv/elsewhere")).unwrap();
     system.link("srv/app/lib", "/srv/elsewhere");

@@ -13,25 +13,25 @@ use rustix::io::Errno;
 
 use crate::python::Minor;
 
-/// Room for the names of a large directory in one or two system calls.
+/// Enough for the names of a large directory in one or two system calls.
 const NAMES_BUFFER: usize = 64 << 10;
 
-/// A tree of directories deeper than this was made to be.
+/// A directory tree deeper than this is deliberate.
 const DEPTH_LIMIT: usize = 128;
 
-/// A directory that is still to be looked at.
+/// A directory that is still to be searched.
 pub(super) struct Task {
     pub(super) path: PathBuf,
-    /// The device of the directory above; None for a directory that was named.
+    /// The device of the directory above; `None` for a directory that was named.
     pub(super) device: Option<u64>,
     pub(super) depth: usize,
 }
 
-/// The directories that wait for a thread. Each thread keeps most of its own for itself.
+/// The directories that wait for a thread. Each thread keeps most of its own.
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
-    /// How many threads have nothing to do; asked without the lock.
+    /// How many threads have nothing to do; read without the lock.
     waiting: AtomicUsize,
 }
 
@@ -48,11 +48,11 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is a single step: a panic elsewhere leaves it whole.
+        // Every change of the state is a single step: a panic elsewhere leaves it consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next directory, for a thread that has none; None once all threads have none.
+    /// The next directory, for a thread that has none; `None` once all threads have none.
     fn next(&self) -> Option<Task> {
         let mut state = self.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -69,18 +69,18 @@ impl Queue {
         }
     }
 
-    /// A thread has no directories any more.
+    /// Notes that a thread has no more directories.
     fn done(&self) {
         self.lock().busy -= 1;
         self.changed.notify_all();
     }
 
-    /// Gives directories away if another thread waits for some.
+    /// Gives directories away if another thread waits.
     fn share(&self, own: &mut Vec<Task>) {
         if own.len() < 2 || self.waiting.load(Ordering::Relaxed) == 0 {
             return;
         }
-        // The first were found first: nearer to the root, with more below them.
+        // The first ones are nearer to the root, with more below them.
         let half = own.len() / 2;
         self.lock().tasks.extend(own.drain(..half));
         self.changed.notify_all();
@@ -112,7 +112,7 @@ impl<'scan> Worker<'scan> {
     }
 
     pub(super) fn work(mut self) -> Part {
-        /// The others wait for a thread until it is done, and it may panic.
+        /// Marks a thread as done when dropped: the others wait for it, and it may panic.
         struct Busy<'scan>(&'scan Queue);
         impl Drop for Busy<'_> {
             fn drop(&mut self) {
@@ -134,7 +134,7 @@ impl<'scan> Worker<'scan> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = match rustix::fs::open(&task.path, flags, Mode::empty()) {
             Ok(dir) => dir,
-            // It vanished, or became something else.
+            // It vanished or became something else.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if task.depth > 0 => return,
             Err(_) => return self.part.unreadable += 1,
         };
@@ -176,7 +176,7 @@ impl<'scan> Worker<'scan> {
             names.bin |= name == c"bin";
             names.lib |= name == c"lib";
             let path = task.path.join(OsStr::from_bytes(name.to_bytes()));
-            // All of them lie near to the root.
+            // All of them are near the root.
             if task.depth > 3 || !self.others.contains(&path) {
                 self.own.push(Task { path, device: Some(device), depth: task.depth + 1 });
             }
@@ -185,7 +185,7 @@ impl<'scan> Worker<'scan> {
     }
 }
 
-/// The names by which a venv is known.
+/// The names that reveal a venv.
 #[derive(Default)]
 struct Names {
     bin: bool,
@@ -215,7 +215,7 @@ fn is_legacy(dir: &OwnedFd) -> bool {
     })
 }
 
-/// File systems of the kernel, of other machines, and such as never change.
+/// File systems of the kernel, of other machines, and read-only ones.
 const ELSEWHERE: [i64; 34] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
