@@ -216,7 +216,7 @@ impl Access {
         self.inherited.writer(self.gid, trusted)
     }
 
-    /// Whether an access list may be the reason why somebody can write.
+    /// Whether an access list may be the reason why a user can write.
     pub(crate) fn has_list(&self) -> bool {
         !self.own.0.is_empty() || !self.inherited.0.is_empty()
     }

@@ -429,6 +429,6 @@ mod tests {
     #[test]
     fn a_child_that_keeps_the_output_open_does_not_hang_us() {
         let finished = shell("echo done; setsid sleep 5 & sleep 0.3").run().unwrap();
-        assert_eq!(finished.text(), "done\n", "what was said before counts");
+        assert_eq!(finished.text(), "done\n", "earlier output counts");
     }
 }

@@ -50,7 +50,7 @@ impl From<&rustix::fs::Stat> for FileIdentity {
     }
 }
 
-/// Why a file that somebody else wrote was not read.
+/// Why a file that another user wrote was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("{path}: {source}", path = printable(.path))]

@@ -112,7 +112,7 @@ proptest! {
     fn printed_names(bytes in near(NAMES, NAME_WORDS)) {
         let shown = printable(OsStr::from_bytes(&bytes));
         prop_assert!(is_harmless(&shown), "{:?}", shown);
-        prop_assert_eq!(printable(&shown), shown.as_str(), "what is harmless stays as it is");
+        prop_assert_eq!(printable(&shown), shown.as_str(), "harmless text is unchanged");
     }
 
     #[test]

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn files_links_and_directories_keep_content_mode_and_place() {
+    fn files_links_and_directories_keep_content_mode_and_path() {
         let trees = Trees::new();
         fs::create_dir_all(trees.old("etc/deep")).unwrap();
         fs::write(trees.old("etc/deep/.env"), "SECRET=1").unwrap();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_one_file_are_names_of_one_file_again() {
+    fn several_names_of_one_file_stay_names_of_one_file() {
         let trees = Trees::new();
         fs::write(trees.old("a"), "1").unwrap();
         fs::hard_link(trees.old("a"), trees.old("b")).unwrap();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_takes_no_room_and_times_are_kept() {
+    fn a_hole_takes_no_space_and_times_are_kept() {
         let trees = Trees::new();
         let file = File::create(trees.old("sparse")).unwrap();
         file.set_len(64 << 20).unwrap();

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_emptied_and_nothing_that_its_links_lead_to() {
+    fn a_tree_is_emptied_but_not_the_targets_of_its_links() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().canonicalize().unwrap();
         fs::create_dir_all(base.join("old/a/b")).unwrap();

@@ -140,7 +140,7 @@ mod tests {
         }
 
         fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
-            // As dpkg does it: a new inode under the old name.
+            // Like dpkg: a new inode under the old name.
             let path = self.dir.path().join(path);
             let new = path.with_extension("dpkg-new");
             fs::write(&new, bytes).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_package_owns_is_no_interpreter_of_ours() {
+    fn an_interpreter_without_a_package_is_ignored() {
         let system = System::new();
         system.write("usr/bin/python3.12", binary(Some(0x030c_00f0), b"", b""));
         system.install("3.11", &binary(Some(V3_11_2), b"", b""), "3.11.2-6");
@@ -203,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_what_the_links_lead_to() {
+    fn the_default_is_the_target_of_the_links() {
         let system = System::new();
         let default = || system.look().default.map(|minor| minor.to_string());
         assert_eq!(default(), None);
         system.default("python3.11");
-        assert_eq!(default().as_deref(), Some("3.11"), "even where nothing is installed there");
+        assert_eq!(default().as_deref(), Some("3.11"), "even if nothing is installed there");
         symlink("/usr/bin/python3.12", system.dir.path().join("etc/alternatives/python3")).unwrap();
         system.default("/etc/alternatives/python3");
         assert_eq!(default().as_deref(), Some("3.12"));
@@ -239,14 +239,14 @@ mod tests {
         system.install("3.13", &build, "3.13.5-2");
         assert!(!unchanged(&system.root, &known), "another interpreter");
         fs::remove_file(system.dir.path().join("usr/bin/python3.13")).unwrap();
-        assert!(unchanged(&system.root, &known), "a list of files alone is none");
+        assert!(unchanged(&system.root, &known), "a list of files alone is not an interpreter");
 
         fs::remove_file(system.dir.path().join("usr/bin/python3.11")).unwrap();
         assert!(!unchanged(&system.root, &known), "an interpreter is gone");
     }
 
     #[test]
-    fn an_interpreter_put_there_by_hand_is_no_change() {
+    fn an_interpreter_installed_by_hand_is_no_change() {
         let system = System::new();
         system.install("3.11", &binary(Some(V3_11_2), b"", b""), "3.11.2-6");
         let known = system.look();

@@ -136,11 +136,10 @@ pub(crate) fn pin(pin: &Pin) -> String {
 /// How many of a venv's own files are named.
 const FILES_NAMED: usize = 10;
 
-/// `foreign file` or `modified file` with a path: the first few, and how many more there are.
+/// `user file` or `modified file` with a path: the first few, and how many more there are.
 pub(super) fn additions(additions: &Additions) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    for (what, paths) in
-        [("foreign file", &additions.foreign), ("modified file", &additions.modified)]
+    for (what, paths) in [("user file", &additions.foreign), ("modified file", &additions.modified)]
     {
         lines.extend(paths.iter().take(FILES_NAMED).map(|path| (what, printable(&path.0))));
         if paths.len() > FILES_NAMED {

@@ -255,6 +255,6 @@ mod tests {
         assert_eq!(system.venvs("/srv/[b-z]/ven?"), ["/srv/b/venv"]);
         assert_eq!(system.venvs("/srv/a/venv/"), ["/srv/a/venv"]);
         assert_eq!(system.venvs("/srv/e/venv"), [""; 0], "a link");
-        assert_eq!(system.venvs("/srv/d/venv"), [""; 0], "no venv");
+        assert_eq!(system.venvs("/srv/d/venv"), [""; 0], "not a venv");
     }
 }

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_read_back() {
+    fn saved_data_is_read_back() {
         let (_dir, store) = store();
         assert_eq!(store.registry().unwrap(), Registry::default());
         let mut registry = Registry::default();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_write_is_not_trusted() {
+    fn files_that_others_can_write_are_not_trusted() {
         use std::os::unix::fs::PermissionsExt;
         let (_dir, store) = store();
         store.save_registry(&Registry::default()).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_seen_and_ends() {
+    fn pending_work_is_seen_until_it_is_done() {
         let (_dir, store) = store();
         assert!(!store.has_work());
         store.mark_pending(&Pending::new("a trigger")).unwrap();
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_builds_print_leaves_the_registry_readable() {
+    fn the_output_of_two_builds_leaves_the_registry_readable() {
         let (_dir, store) = store();
         let flood = "head -c 33554432 /dev/zero | tr '\\0' '\\033' >&2; exit 1";
         let run = crate::host::Program::new("/bin/sh").args(["-c", flood]).run();

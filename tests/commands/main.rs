@@ -229,7 +229,7 @@ fn files_of_the_users_own_are_shown_ten_of_them_in_words() {
     }
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     let shown = system.run(&["show", "shop"]).expect(0).stdout;
-    assert!(shown.contains("foreign file: data/09\n"), "{shown}");
+    assert!(shown.contains("user file: data/09\n"), "{shown}");
     assert!(shown.contains("and 2 more") && !shown.contains("data/10"), "{shown}");
     let shown = system.run(&["show", "shop", "--json"]).expect(0).json();
     assert_eq!(

@@ -335,7 +335,7 @@ fn a_patched_library_is_carried_if_it_fits_and_kept_beside_if_not() {
     trees.swap();
     assert_eq!(trees.back(), Carried::default());
     let left = fs::read_dir(trees.at("/srv/new/lib/python3.11/site-packages")).unwrap().count();
-    assert_eq!(left, 4, "no copy that was kept beside comes back");
+    assert_eq!(left, 4, "copies kept beside are not carried back");
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn a_process_that_renamed_itself_is_found_when_its_tree_was_put_aside() {
         let maps = format!("1-2 r-xp 0 fe:00 1  {tree}/lib/python3.11/site-packages/x.so\n");
         machine.process((9, 1), UNIT, "/usr/bin/python3.11", "gunicorn: master [app:app]");
         machine.write("proc/9/maps", &maps);
-        // A worker that somebody started by hand.
+        // A worker that was started by hand.
         let session = "/user.slice/user-0.slice/session-1.scope";
         machine.process((10, 1), session, "/usr/bin/python3.11", "celery: worker");
         machine.write("proc/10/maps", &maps);

@@ -31,7 +31,7 @@ fn all_kinds(machine: &Machine, owner: &str) -> Result<()> {
     machine.must(&format!("venvguard register {VENV} --name own --relax minor"))?;
     let shown = machine.must("venvguard show own")?;
     let patched = format!("modified file: lib/python{old}/site-packages/tight.py\n");
-    ensure!(shown.contains("foreign file: .env\n") && shown.contains(&patched), "{shown}");
+    ensure!(shown.contains("user file: .env\n") && shown.contains(&patched), "{shown}");
 
     // Of the copies of the interpreter one is lost.
     machine.must(&format!(": >{VENV}/bin/python3 && venvguard rebuild --all"))?;
