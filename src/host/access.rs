@@ -35,7 +35,7 @@ enum Subject {
     Others,
 }
 
-/// What an access list says about who can write. It is empty where a file has no list.
+/// The entries of an access list and whether each may write. It is empty if a file has no list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AccessList(Vec<(Subject, bool)>);
 
@@ -45,7 +45,7 @@ pub(crate) struct AccessList(Vec<(Subject, bool)>);
 pub(crate) struct Malformed;
 
 impl AccessList {
-    /// Reads the value of an extended attribute; each entry is worth its eight bytes.
+    /// Reads the value of an extended attribute; each entry has eight bytes.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.is_empty() {
             return Ok(Self::default());

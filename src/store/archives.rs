@@ -1,8 +1,8 @@
 //! Copies of the wheels and source archives of this machine that venvs were installed from:
 //! such a file is often gone by the time it is needed.
 //!
-//! A copy lies at `archives/UID/SHA256/NAME`. It is root's, and an access list lets the owner of
-//! the venv read it, who has to for a rebuild. Nobody else may: it may have been theirs alone.
+//! A copy is at `archives/UID/SHA256/NAME`. It belongs to root, and an access list lets the owner
+//! of the venv read it for a rebuild. Nobody else may: the original may have been private.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};

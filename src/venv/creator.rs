@@ -40,7 +40,8 @@ const PROGRAMS: [&str; 6] = ["python", "𝜋thon", "pip", "wheel", "easy_install
 /// Scripts that every creator generates for the venv's path. It may copy others with their times.
 const WRITTEN: [&str; 2] = ["activate.csh", "activate.fish"];
 
-/// The activation scripts that were changed after the creator wrote them all within a moment.
+/// The activation scripts that were changed after creation. A creator writes all of them within a
+/// moment.
 pub(super) fn edited_scripts(bin: &Dir) -> Vec<&'static str> {
     const MOMENT: i64 = 60;
     let written = |name| {

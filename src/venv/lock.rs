@@ -110,7 +110,7 @@ pub(crate) enum LockError {
 }
 
 impl ProjectLock {
-    /// The lock of the project that a venv was created for, if its creator has locks.
+    /// The lock of the project that a venv was created for, if there is one of its creator.
     pub(crate) fn beside(root: &Root, venv: &Venv) -> Result<Option<Self>, LockError> {
         let names: &[&str] = match venv.flavour {
             Flavour::Uv => &["uv.lock", "pylock.toml", "requirements.txt"],

@@ -43,7 +43,8 @@ pub(crate) enum Nearest {
     Nothing,
 }
 
-/// The lowest offered version that is not below the previous one. Pre-releases do not count.
+/// The lowest offered version that is not below the previous one. Other pre-releases than that
+/// one do not count.
 pub(crate) fn nearest(there: &PackageVersion, offered: &[&str]) -> Nearest {
     // Nothing is known about a version outside PEP 440, least of all that it is gone.
     let Ok(there) = Version::from_str(&there.to_string()) else { return Nearest::Itself };

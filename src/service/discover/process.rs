@@ -109,8 +109,8 @@ impl Processes {
         processes
     }
 
-    /// A user whose process shares another one's memory can block root from reading the command
-    /// line, the environment and the maps indefinitely. Then nothing else of that user is read.
+    /// A process that shares another one's memory can block root indefinitely from reading the
+    /// command line, the environment and the maps. Then nothing else of that user is read.
     fn read_all(&mut self, reader: &Reader, mut pids: VecDeque<u32>) {
         let (mut patience, whole) = if weakened(Weakness::WaitForProcesses) {
             (Duration::MAX, Deadline::after(Duration::MAX))

@@ -78,7 +78,7 @@ pub(crate) trait Manager: Sync {
     /// The last lines that a service wrote.
     fn last_words(&self, root: &Root, name: &str) -> Vec<String>;
 
-    /// How long a service must run before its manager reports it as up.
+    /// How long a service must run before its manager reports it as up, however well it works.
     fn start_time(&self, _root: &Root, _name: &str) -> Duration {
         Duration::ZERO
     }

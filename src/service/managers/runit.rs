@@ -1,9 +1,9 @@
 //! runit, controlled by `sv`.
 //!
-//! A service is a directory below `/etc/service`, usually a link to one in `/etc/sv`. A `runsv` of
-//! its own supervises it: the service's process is a child of that one, so that the tree of
-//! processes tells which service a process belongs to. All of runit may be one unit of systemd's,
-//! which must not be restarted for one of its services.
+//! A service is a directory below `/etc/service`, usually a link to one in `/etc/sv`. Each service
+//! has its own `runsv` as the parent of its process, so the process tree shows which service a
+//! process belongs to. All of runit may be one unit of systemd, which must not be restarted for
+//! one of its services.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -91,8 +91,8 @@ impl Manager for Runit {
         }
     }
 
-    /// The services of another runsvdir, such as a user's own, are nobody's that we could tell:
-    /// what runs there is not part of the service, or of the unit, that runs their runsvdir.
+    /// The services of another runsvdir, such as a user's own, belong to no known service: their
+    /// processes are not part of the service, or of the unit, that runs their runsvdir.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
         let services = self.services(root);
         let service_of = |runsv: &Process| {
@@ -216,8 +216,8 @@ fn give(
     results
 }
 
-/// `sv` itself would go on waiting for a service to start that ends again and again. What its exit
-/// status tells, how many services have not followed yet, their own states tell better.
+/// `sv` itself would keep waiting for a service that keeps ending. Its exit status only counts the
+/// services that have not followed yet; their own states say more.
 fn tell<'a>(
     order: Order,
     root: &Root,

@@ -127,7 +127,7 @@ impl Head {
     }
 }
 
-/// The chunks put together; None while the last one is missing.
+/// The joined chunks; `None` while the last one is missing.
 fn unchunk(bytes: &[u8]) -> Result<Option<Vec<u8>>, HttpError> {
     let mut whole = Vec::new();
     let mut rest = bytes;
