@@ -28,7 +28,12 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
     (
         "report",
         "host",
-        &["host::path_text", "host::file::printable", "host::file::printable_within"],
+        &[
+            "host::path_text",
+            "host::file::printable",
+            "host::file::printable_within",
+            "host::redacted",
+        ],
     ),
     // The commands ask `guard`, and print.
     ("cli", "host", &["host::Root", "host::file::printable", "host::redacted"]),

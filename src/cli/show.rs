@@ -7,6 +7,7 @@ use crate::guard::{Contents, Details, Guard, PreviousState, Shown};
 use crate::host::file::printable;
 use crate::host::redacted;
 use crate::report::{ListJson, Report, VenvJson};
+use crate::service::{Service, VenvProcess};
 use crate::store::{PreparedTree, PreviousTree, RegistryEntry};
 
 pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
@@ -39,8 +40,12 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-fn shown_in_json(Shown { looked, contents, .. }: Shown, details: &Details) -> VenvJson {
-    let json = VenvJson::new(&looked.entry, details.of(&looked.venv)).with_health(looked.health);
+fn shown_in_json(shown: Shown, details: &Details) -> VenvJson {
+    let Shown { looked, contents, services_found, processes, .. } = shown;
+    let json = VenvJson::new(&looked.entry, details.of(&looked.venv))
+        .with_health(looked.health)
+        .with_settings(&looked.entry)
+        .with_usage(&services_found, &processes);
     let Some(Contents { not_exact, additions, .. }) = contents else { return json };
     let json = json.with_not_exact(not_exact);
     match additions {
@@ -84,7 +89,22 @@ fn print_services(report: &Report, shown: &Shown) {
         line(report, "service", service);
     }
     for service in &shown.services_found {
-        line(report, "service found", service);
+        line(report, "service found", format!("{service} ({})", evidence(service, shown)));
+    }
+    for VenvProcess { process, .. } in shown.processes.iter().filter(|one| one.service.is_none()) {
+        line(report, "process", format!("{} (no service runs it)", process.describe()));
+    }
+}
+
+/// How venvguard knows that a service belongs to the venv.
+fn evidence(service: &Service, shown: &Shown) -> String {
+    let is_its = |one: &&VenvProcess| one.service.as_ref() == Some(service);
+    let its = shown.processes.iter().filter(is_its);
+    let pids: Vec<String> = its.map(|one| one.process.id.pid.to_string()).collect();
+    match pids.as_slice() {
+        [] => "its configuration names the venv".to_string(),
+        [pid] => format!("pid {pid}"),
+        pids => format!("pids {}", pids.join(", ")),
     }
 }
 

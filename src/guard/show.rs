@@ -7,7 +7,7 @@ use super::status::Looked;
 use super::{AskError, Guard};
 use crate::host::tree;
 use crate::repair;
-use crate::service::{Processes, Service, ServiceMap};
+use crate::service::{Processes, Service, ServiceMap, VenvProcess};
 use crate::store::{PreparedTree, PreviousTree, RegistryEntry, StoreError};
 use crate::venv::{self, Additions, NotAVenv, Venv};
 
@@ -19,6 +19,8 @@ pub(crate) struct Shown {
     pub(crate) contents: Option<Contents>,
     /// What runs out of it and was not declared.
     pub(crate) services_found: Vec<Service>,
+    /// What runs out of it now.
+    pub(crate) processes: Vec<VenvProcess>,
     /// The latest first.
     pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
     /// A new environment that rests until the next rebuild.
@@ -51,12 +53,14 @@ impl Guard {
         let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
         let shown = |one: Looked| {
             let entry = &one.entry;
-            let services = map.of(entry.path()).services.iter();
+            let usage = map.of(entry.path());
+            let services = usage.services.iter();
             let services_found =
                 services.filter(|service| !entry.services.contains(service)).cloned().collect();
             Shown {
                 contents: one.venv.as_ref().ok().map(|venv| self.contents(entry, venv)),
                 services_found,
+                processes: usage.processes.clone(),
                 previous: entry
                     .previous_trees
                     .latest_first()

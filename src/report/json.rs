@@ -9,11 +9,12 @@ use super::words;
 use crate::apt::{Build, ChangeKind};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
+use crate::host::redacted;
 use crate::plan::{Decision, Effect, Health, Phase, Plan, Policy, Remedy, State, Verdict};
 use crate::python::{self, Minor, Version};
-use crate::service::Service;
+use crate::service::{Service, VenvProcess};
 use crate::store::{Event, PreviousTree, RegistryEntry};
-use crate::venv::{Additions, BaseLink, Flavour, Venv};
+use crate::venv::{Additions, BaseLink, Flavour, Relax, Venv};
 
 const SCHEMA: u64 = 1;
 
@@ -40,6 +41,12 @@ pub(crate) struct VenvJson {
     interpreter: Option<InterpreterJson>,
     policy: Policy,
     services: Vec<ServiceJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services_found: Option<Vec<FoundServiceJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<Vec<ProcessJson>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    settings: Option<SettingsJson>,
     previous_trees: Vec<KeptJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
@@ -64,6 +71,39 @@ struct InterpreterJson {
 struct ServiceJson {
     manager: String,
     name: String,
+}
+
+/// A service that was discovered, and how.
+#[derive(Debug, Serialize)]
+struct FoundServiceJson {
+    #[serde(flatten)]
+    service: ServiceJson,
+    evidence: Evidence,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Evidence {
+    /// One of its processes runs from the venv: see `processes`.
+    Process,
+    /// Its configuration names the venv.
+    Configuration,
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessJson {
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+}
+
+/// What was set at `register`.
+#[derive(Debug, Serialize)]
+struct SettingsJson {
+    check: Vec<String>,
+    requirements: Option<String>,
+    lock: Option<String>,
+    relax: Option<Relax>,
 }
 
 /// A previous environment.
@@ -110,6 +150,9 @@ impl VenvJson {
             }),
             policy: entry.policy,
             services: entry.services.iter().map(ServiceJson::from).collect(),
+            services_found: None,
+            processes: None,
+            settings: None,
             previous_trees: entry.previous_trees.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
@@ -122,6 +165,33 @@ impl VenvJson {
     pub(crate) fn with_health(mut self, health: Health) -> Self {
         self.state = Some(health.state);
         self.reasons = Some(health.reasons);
+        self
+    }
+
+    pub(crate) fn with_settings(mut self, entry: &RegistryEntry) -> Self {
+        self.settings = Some(SettingsJson {
+            check: entry.check.iter().map(|word| redacted(word)).collect(),
+            requirements: entry.requirements().map(printable),
+            lock: entry.lock().map(printable),
+            relax: entry.relax,
+        });
+        self
+    }
+
+    /// The services that were discovered, and the processes that run from the venv.
+    pub(crate) fn with_usage(mut self, services: &[Service], processes: &[VenvProcess]) -> Self {
+        let runs =
+            |service: &Service| processes.iter().any(|one| one.service.as_ref() == Some(service));
+        let found = |service: &Service| FoundServiceJson {
+            service: ServiceJson::from(service),
+            evidence: if runs(service) { Evidence::Process } else { Evidence::Configuration },
+        };
+        self.services_found = Some(services.iter().map(found).collect());
+        let process = |one: &VenvProcess| ProcessJson {
+            pid: one.process.id.pid,
+            service: one.service.as_ref().map(ToString::to_string),
+        };
+        self.processes = Some(processes.iter().map(process).collect());
         self
     }
 

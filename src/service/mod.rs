@@ -31,4 +31,4 @@ pub(crate) use control::{
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use managers::{Outcome, start_units, stop_units};
 pub(crate) use name::Service;
-pub(crate) use usage::{ServiceMap, VenvUsage, needs_restart};
+pub(crate) use usage::{ServiceMap, VenvProcess, VenvUsage, needs_restart};

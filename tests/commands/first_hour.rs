@@ -194,3 +194,18 @@ fn completions_offer_commands_and_no_hidden_ones_and_hooks_never_complete() {
         assert!(script.contains("COMPLETE"), "{shell}: {script}");
     }
 }
+
+#[test]
+fn show_prints_all_settings_as_json() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--check", "true http://u:secret@x/"]).expect(0);
+    let shown = system.run(&["show", "shop", "--json"]).expect(0).json();
+    let venv = &shown["venvs"][0];
+    assert!(venv["check"][0].as_str().unwrap().ends_with("/true"), "{venv}");
+    assert!(!venv["check"][1].as_str().unwrap().contains("secret"), "{venv}");
+    assert!(venv["requirements"].is_null() && venv["lock"].is_null() && venv["relax"].is_null());
+    assert_eq!(venv["services_found"].as_array().unwrap().len(), 0);
+    assert_eq!(venv["processes"].as_array().unwrap().len(), 0);
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert!(status["venvs"][0].get("processes").is_none(), "only show looks for them");
+}

@@ -39,6 +39,11 @@ fn shared(machine: &Machine) -> Result<()> {
         old.replace('.', ", ")
     ))?;
     ensure!(starts(machine)? == 1, "before");
+    let (_, shown) = machine.venvguard_json("show one")?;
+    let venv = &shown["venvs"][0];
+    let found = &venv["services_found"][0];
+    ensure!(found["name"] == "pair.service" && found["evidence"] == "process", "{shown}");
+    ensure!(venv["processes"][0]["service"] == "systemd:pair.service", "{shown}");
 
     let said = machine.must_upgrade_python()?;
     // Once for both, and once more for the one that goes back.
