@@ -12,13 +12,14 @@ use super::{Lab, copy_tree};
 use crate::child;
 
 /// What the package is built from.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     ".clippy.toml",
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
     "debian",
     "hooks",
     "src",
