@@ -11,7 +11,7 @@ use crate::inventory::refusal;
 use crate::plan::{Policy, Relax};
 use crate::repair;
 use crate::service::{self, Processes, Service, ServiceMap};
-use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, StoreError};
+use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
 use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
 /// What somebody wants to be put under guard, or to be known of it.
@@ -127,9 +127,22 @@ impl Guard {
                 "apt's hook looks after people's accounts, and yours is a program's: it repairs this only if the administrator names you in `users.allow`",
             );
         }
+        self.note_guarded_by_root(added.iter().map(|(_, venv)| venv.path.as_path()));
         let entries = added.into_iter().filter_map(|(id, venv)| Some((registry.get(&id)?, venv)));
         let is_new = known.check.is_some();
         Ok(entries.map(|(entry, venv)| self.registered(entry, venv, is_new)).collect())
+    }
+
+    /// A venv that root guards as well is repaired twice.
+    fn note_guarded_by_root<'p>(&self, paths: impl Iterator<Item = &'p Path>) {
+        if self.root.user().is_none() {
+            return;
+        }
+        let Ok(of_root) = Store::new(&self.root.of_root()).registry() else { return };
+        for path in paths.filter(|path| of_root.venvs.iter().any(|one| one.path() == *path)) {
+            let path = printable(path);
+            self.report.note(&format!("root guards {path} as well; unregister one of the two"));
+        }
     }
 
     fn known(&self, wanted: &Registration) -> Result<Known, RegisterError> {

@@ -29,6 +29,11 @@ impl Root {
         Self { user, ..root }
     }
 
+    /// The same system, as root guards it.
+    pub(crate) fn of_root(&self) -> Self {
+        Self { user: None, ..self.clone() }
+    }
+
     /// The ordinary user whose files alone are meant, if any.
     pub(crate) fn user(&self) -> Option<u32> {
         self.user

@@ -191,7 +191,8 @@ fn guarded_twice(machine: &Machine) -> Result<()> {
     machine.must("dpkg --install /package/venvguard_*.deb")?;
     let register = format!("venvguard register {VENV}");
     machine.must(&register)?;
-    as_user(machine, "app", &register)?;
+    let said = as_user(machine, "app", &format!("{register} 2>&1"))?;
+    ensure!(said.contains(&format!("root guards {VENV} as well")), "{said}");
     let said = machine.must_upgrade_python()?;
     for told in ["venvguard: followed: rebuilt", "user app: followed: restarted"] {
         ensure!(said.text.contains(told), "{told:?} is not told: {said:?}");
