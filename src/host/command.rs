@@ -26,6 +26,21 @@ const OUTPUT_LIMIT: usize = 32 << 20;
 const COMPLAINT_LINES: usize = 6;
 const COMPLAINT_LINE: usize = 512;
 
+/// What pip, uv and build backends say without saying anything: it only takes the place of the
+/// error itself.
+const FILLER: [&str; 6] = [
+    "See above for",
+    "[end of output]",
+    "This error originates from a subprocess",
+    "This is an issue with the package mentioned above",
+    "This usually indicates a problem with the package or the build environment",
+    "Encountered error while",
+];
+
+/// The lines in which pip and uv name the distribution that cannot be built.
+const HEADLINES: [&str; 3] =
+    ["Failed to build `", "Failed building wheel for", "Failed to download"];
+
 /// How much of the complaint is searched for its last lines.
 const COMPLAINT_TAIL: usize = 64 << 10;
 
@@ -90,15 +105,26 @@ impl Finished {
         let is_inside = |byte: &u8| byte & 0xc0 == 0x80;
         let start = tail.iter().take_while(|byte| is_inside(byte)).count();
         let text = String::from_utf8_lossy(tail.get(start..).unwrap_or_default());
-        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        let kept = lines.len().saturating_sub(COMPLAINT_LINES);
         // Redact before cutting: half a URL is no longer recognizable.
-        let shown = lines
-            .iter()
-            .skip(kept)
+        let shown = telling(&text)
+            .into_iter()
             .map(|line| printable_within(&super::redacted(line), COMPLAINT_LINE));
         shown.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The last lines of a complaint, and the one that names what failed if it comes earlier.
+fn telling(text: &str) -> Vec<&str> {
+    let is_filler = |line: &str| FILLER.iter().any(|filler| line.contains(filler));
+    let lines: Vec<&str> =
+        text.lines().filter(|line| !line.trim().is_empty() && !is_filler(line)).collect();
+    let (before, last) = lines.split_at(lines.len().saturating_sub(COMPLAINT_LINES));
+    let names = |line: &&&str| HEADLINES.iter().any(|head| line.contains(head));
+    if last.iter().any(|line| names(&line)) {
+        return last.to_vec();
+    }
+    let Some(headline) = before.iter().rfind(names) else { return last.to_vec() };
+    std::iter::once(*headline).chain(last.iter().skip(1).copied()).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -404,6 +430,31 @@ mod tests {
         assert_eq!(error, "sh exited 1\n    no module \"a\\new\"\n    C:\\n");
         let error = shell(r"printf 'a\033[2Jb\rc\nd' >&2; exit 1").run().unwrap_err().to_string();
         assert_eq!(error, "sh exited 1\n    a\\u{1b}[2Jb\\rc\n    d");
+    }
+
+    #[test]
+    fn a_failed_build_names_the_distribution_and_the_error() {
+        let pip = "  error: subprocess-exited-with-error\n  × Building wheel for psutil (pyproject.toml) \
+            did not run successfully.\n  │ exit code: 1\n  ╰─> [40 lines of output]\n      running build\n      \
+            running build_ext\n      building 'psutil._psutil_linux' extension\n      \
+            error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory\n      [end of output]\n  \n  \
+            note: This error originates from a subprocess, and is likely not a problem with pip.\n  \
+            ERROR: Failed building wheel for psutil\n\
+            ERROR: Failed to build installable wheels for some pyproject.toml based projects (psutil)\n";
+        let said = telling(pip).join("\n");
+        assert!(
+            said.contains("gcc' failed: No such file") && said.contains("for psutil"),
+            "{said}"
+        );
+        assert!(!said.contains("originates") && !said.contains("end of output"), "{said}");
+        let uv = "  × Failed to build `psutil==5.0`\n  ├─▶ The build backend returned an error\n  \
+            ╰─▶ Call to `setuptools.build_meta.build_wheel` failed (exit status: 1)\n\n      [stderr]\n      \
+            a\n      b\n      c\n      error: command 'gcc' failed: No such file or directory\n\n      \
+            hint: This usually indicates a problem with the package or the build environment.\n";
+        let said = telling(uv).join("\n");
+        assert!(said.starts_with("  × Failed to build `psutil==5.0`"), "{said}");
+        assert!(said.ends_with("command 'gcc' failed: No such file or directory"), "{said}");
+        assert_eq!(said.lines().count(), COMPLAINT_LINES);
     }
 
     #[test]
