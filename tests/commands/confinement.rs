@@ -1,4 +1,4 @@
-//! What a confined program can do: each rule broken by a program that tries to.
+//! What a confined program can do: each test runs a program that tries to break a rule.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 
-/// Runs a shell's command confined, as whoever runs the test, with something of ours open.
+/// Runs a shell command confined, as the user who runs the test.
 fn confined(script: &str, writes: &serde_json::Value) -> Output {
     let me = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
@@ -19,9 +19,9 @@ fn confined(script: &str, writes: &serde_json::Value) -> Output {
         .unwrap()
 }
 
-/// An ordinary user sees a directory at the place of another, where the machine lets him.
+/// An ordinary user can see one directory in the place of another, if the machine permits it.
 #[test]
-fn an_ordinary_user_lays_a_directory_over_another() {
+fn an_ordinary_user_overlays_one_directory_with_another() {
     let person = super::users::Person::new();
     for name in ["home/new", "home/old"] {
         person.make_dir(name);
@@ -41,12 +41,12 @@ fn an_ordinary_user_lays_a_directory_over_another() {
         format!("ls {}; id -u; grep CapEff /proc/self/status", person.at("home/old").display());
     let said = person.run(&["confine", &specification.to_string(), "--", "/bin/sh", "-c", &script]);
     if said.stderr.contains("cannot make a private mount namespace") {
-        println!("this machine gives ordinary users no namespaces: not tried");
+        println!("skipped: this machine gives ordinary users no mount namespaces");
         return;
     }
     let none = format!("here\n{}\nCapEff:\t0000000000000000\n", person.uid);
     assert_eq!(said.expect(0).stdout, none);
-    assert!(!person.at("home/old/here").exists(), "seen by him alone");
+    assert!(!person.at("home/old/here").exists(), "visible outside of the namespace");
 }
 
 fn says(script: &str) -> String {
@@ -88,7 +88,7 @@ fn an_installer_writes_where_it_may_and_nowhere_else() {
     let output = confined(&script, &serde_json::json!([at("venv")]));
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::read_to_string(at("venv/new")).unwrap(), "1\n");
-    // A kernel without Landlock forbids none of it.
+    // A kernel without Landlock forbids none of this.
     let known = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_write(ABI::V3))
@@ -98,6 +98,6 @@ fn an_installer_writes_where_it_may_and_nowhere_else() {
         assert_eq!((names("other"), names("venv")), (1, 1), "{output:?}");
         assert_eq!(fs::read_to_string(at("other/kept")).unwrap(), "kept");
     } else {
-        println!("this kernel has no Landlock: not tried");
+        println!("skipped: this kernel has no Landlock");
     }
 }

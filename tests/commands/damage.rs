@@ -1,12 +1,12 @@
-//! What is seen when something that venvguard keeps is damaged: what is wrong, where, and
-//! the way out; and apt goes on.
+//! Damaged files of venvguard's own: messages name the fault, the place and a remedy, and apt
+//! continues.
 
 use super::system::System;
 use super::{MINOR_UPGRADE, system};
 
 const REGISTRY: &str = "/var/lib/venvguard/registry.json";
 
-/// One with a registry that was saved twice.
+/// A system whose registry was saved twice.
 fn registered() -> System {
     let system = system();
     system.make_venv("/srv/blog/venv", "3.11", "/usr/bin/python3");
@@ -16,7 +16,7 @@ fn registered() -> System {
 }
 
 #[test]
-fn a_damaged_registry_is_told_with_its_line_and_the_copy_to_go_back_to() {
+fn a_damaged_registry_is_reported_with_its_line_and_the_copy_to_restore() {
     let good = registered().read(REGISTRY);
     let cut = good[..good.len() / 2].to_string();
     for (content, why) in [
@@ -45,12 +45,12 @@ fn a_damaged_registry_is_told_with_its_line_and_the_copy_to_go_back_to() {
         let told = said.stderr.lines().next().unwrap();
         assert!(told.starts_with("venvguard: error: apt continues without venvguard: "), "{told}");
         assert!(told.contains(why), "{told}");
-        assert_eq!(system.read(REGISTRY), content, "it is left for whoever looks at it");
+        assert_eq!(system.read(REGISTRY), content, "the damaged file is left for inspection");
     }
 }
 
 #[test]
-fn the_command_in_the_hint_takes_the_registry_back() {
+fn the_command_in_the_hint_restores_the_registry() {
     let system = registered();
     system.remove_file(REGISTRY);
     system.make_dir(REGISTRY);
@@ -64,7 +64,7 @@ fn the_command_in_the_hint_takes_the_registry_back() {
 }
 
 #[test]
-fn a_registry_without_an_earlier_copy_is_made_anew() {
+fn without_an_earlier_copy_the_hint_is_to_scan_again() {
     let system = system();
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     system.write(REGISTRY, "");
@@ -130,7 +130,7 @@ fn a_registry_or_a_configuration_that_others_can_write_is_refused() {
 }
 
 #[test]
-fn a_damaged_journal_or_transaction_is_told_and_can_be_done_without() {
+fn a_damaged_journal_or_transaction_is_reported_and_can_be_moved_away() {
     for (path, content) in
         [("/var/lib/venvguard/journal/0.json", "{"), ("/var/lib/venvguard/transaction.json", "[]")]
     {
@@ -148,7 +148,7 @@ fn a_damaged_journal_or_transaction_is_told_and_can_be_done_without() {
 }
 
 #[test]
-fn a_damaged_line_of_the_history_costs_no_other() {
+fn a_damaged_history_line_does_not_hide_the_others() {
     let system = registered();
     system.hook("pre-install", super::REVISION).expect(10);
     let path = "/var/lib/venvguard/history.jsonl";
@@ -159,7 +159,7 @@ fn a_damaged_line_of_the_history_costs_no_other() {
 }
 
 #[test]
-fn a_mistake_in_the_configuration_is_named_with_what_was_meant() {
+fn a_configuration_mistake_is_reported_with_a_suggestion() {
     for (content, words) in [
         (
             "jobs = 1\nenigne = \"uv\"\n",

@@ -1,4 +1,4 @@
-//! Venvs that files declare.
+//! Venvs that are declared in files.
 
 use super::{MINOR_UPGRADE, system};
 
@@ -30,7 +30,7 @@ fn a_declared_venv_is_guarded_as_long_as_it_is_declared() {
     assert_eq!(
         names(&system),
         ["/srv/blog/venv warn", "/srv/shop/venv block"],
-        "a hand's word wins"
+        "an explicit registration wins"
     );
     system
         .write("/etc/venvguard/venvs.d/shop.toml", "path = \"/srv/shop/venv\"\nname = \"till\"\n");
@@ -41,12 +41,12 @@ fn a_declared_venv_is_guarded_as_long_as_it_is_declared() {
 }
 
 #[test]
-fn a_damaged_declaration_is_told_and_leaves_everything_as_it_is() {
+fn a_damaged_declaration_is_reported_and_changes_nothing() {
     let system = system();
     system.make_venv("/srv/blog/venv", "3.11", "/usr/bin/python3");
     system.write("/etc/venvguard/venvs.d/a.toml", "path = \"/srv/shop/venv\"\npolicy = \"warn\"\n");
     system.write("/etc/venvguard/venvs.d/b.toml", "path = \"/srv/blog/venv\"\n");
-    // Whatever changes the registry keeps what is declared in it.
+    // Commands that change the registry keep the declared venvs in it.
     system.run(&["scan", "--register", "/srv"]).expect(0);
     system.write("/etc/venvguard/venvs.d/a.toml", "path = \"/srv/shop/venv\"\npolicy = 7\n");
     let said = system.run(&["list"]).expect(0);

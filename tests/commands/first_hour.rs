@@ -1,4 +1,4 @@
-//! What a new user tries in the first hour, and gets wrong.
+//! Mistakes that new users make in their first hour.
 
 use std::fs::File;
 
@@ -17,7 +17,7 @@ fn lost_output_is_a_failure() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_not_scanned() {
+fn scanning_a_missing_directory_fails() {
     let said = system().run(&["scan", "/srv", "/nowhere"]).expect(1);
     assert!(said.stderr.contains("cannot scan /nowhere: No such file"), "{}", said.stderr);
 }
@@ -32,7 +32,7 @@ fn a_cause_is_named_once() {
 }
 
 #[test]
-fn a_mistyped_name_is_answered_with_the_one_that_was_meant() {
+fn a_mistyped_name_gets_a_suggestion() {
     let system = system();
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     let said = system.run(&["show", "shopp"]).expect(1);
@@ -42,7 +42,7 @@ fn a_mistyped_name_is_answered_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn other_programs_words_for_a_command_are_understood() {
+fn command_names_of_other_programs_are_understood() {
     let system = system();
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     system.run(&["upgrade", "--all", "--dry-run"]).expect(0);
@@ -58,7 +58,7 @@ fn pruning_nothing_says_so() {
 }
 
 #[test]
-fn a_number_that_is_too_small_is_named_in_words() {
+fn a_number_that_is_too_small_is_reported_in_words() {
     let system = system();
     system.write("/etc/venvguard/config.toml", "keep-trees = 0\n");
     let said = system.run(&["status"]).expect(1);
@@ -75,7 +75,7 @@ fn a_check_is_tried_when_it_is_registered() {
 }
 
 #[test]
-fn an_empty_value_takes_back_what_was_set() {
+fn an_empty_value_clears_a_setting() {
     let system = system();
     let requirements = system.list(&[]).replace("list", "requirements.txt");
     system.write("/requirements.txt", "flask==3.0\n");
@@ -113,7 +113,7 @@ fn a_service_that_its_manager_does_not_know_is_refused() {
     assert_eq!(said.stderr, "");
 }
 
-/// A system whose systemd says the same of each unit.
+/// A system whose systemd gives the same answer for every unit.
 fn with_systemd(shown: &str) -> System {
     let system = system();
     system.make_dir("/run/systemd/system");
@@ -137,7 +137,7 @@ fn an_interrupted_repair_is_part_of_the_status() {
 }
 
 #[test]
-fn without_package_lists_nothing_is_known_of_an_upgrade() {
+fn plan_fails_without_package_lists() {
     let system = system();
     for command in [&["plan"][..], &["plan", "--json"]] {
         let said = system.run(command).expect(3);
@@ -161,7 +161,7 @@ fn a_reinstallation_is_planned_as_a_revision() {
 }
 
 #[test]
-fn status_puts_first_what_needs_something_and_counts_the_venvs() {
+fn status_lists_venvs_that_need_something_first_and_counts_all() {
     let system = system();
     system.make_venv("/srv/blog/venv", "3.11", "/usr/bin/python3");
     system.make_venv("/srv/old/venv", "3.9", "/usr/bin/python3.9");

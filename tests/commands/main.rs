@@ -1,4 +1,4 @@
-//! The program as apt and people call it, on directories that stand for systems.
+//! Runs the program as apt and people do, on directories that stand in for systems.
 
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
@@ -45,7 +45,7 @@ fn a_registered_venv_is_listed_and_healthy() {
 }
 
 #[test]
-fn what_cannot_be_registered_is_refused_by_name_and_nothing_is_registered() {
+fn an_invalid_registration_is_refused_by_name_and_registers_nothing() {
     let system = system();
     system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");
     system.make_dir("/srv/empty");
@@ -66,7 +66,7 @@ fn what_cannot_be_registered_is_refused_by_name_and_nothing_is_registered() {
 }
 
 #[test]
-fn what_a_rebuild_may_not_install_as_it_is_is_reported() {
+fn distributions_that_a_rebuild_may_not_reproduce_are_reported() {
     let system = system();
     let site = "/srv/shop/venv/lib/python3.11/site-packages";
     let install = |name: &str, origin: &str| {
@@ -157,7 +157,7 @@ fn a_venv_that_vanished_is_missing_and_can_be_unregistered() {
 }
 
 #[test]
-fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_beside_it() {
+fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_left() {
     let aside = tempfile::tempdir().unwrap();
     let metadata = aside.path().metadata().unwrap();
     let born = metadata.created().unwrap().duration_since(UNIX_EPOCH).unwrap().as_nanos();
@@ -197,7 +197,7 @@ fn a_venv_that_vanished_in_a_repair_can_be_unregistered_unless_its_tree_is_besid
 }
 
 #[test]
-fn there_is_nothing_to_prune_where_nothing_was_rebuilt() {
+fn without_a_rebuild_there_is_nothing_to_prune() {
     let system = system();
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     system.run(&["prune"]).expect(0);
@@ -222,7 +222,7 @@ fn a_glob_names_several_venvs() {
 }
 
 #[test]
-fn files_of_the_users_own_are_shown_ten_of_them_in_words() {
+fn show_names_ten_user_files_and_counts_the_rest() {
     let system = system();
     for number in 0..11 {
         system.write(&format!("/srv/shop/venv/data/{number:02}"), "");
@@ -262,7 +262,7 @@ fn the_plan_names_change_effect_and_remedy() {
 }
 
 #[test]
-fn a_block_that_cannot_be_recorded_blocks_all_the_same() {
+fn a_block_that_cannot_be_recorded_still_blocks() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
     system.write("/var/lib/venvguard/history.jsonl/x", "");
@@ -288,7 +288,7 @@ fn policy_block_stops_apt_with_status_10_and_says_why() {
 }
 
 #[test]
-fn an_apt_run_without_python_says_and_writes_nothing() {
+fn an_apt_run_without_python_prints_and_writes_nothing() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
     let before = system.state();
@@ -300,7 +300,7 @@ fn an_apt_run_without_python_says_and_writes_nothing() {
 }
 
 #[test]
-fn doctor_tells_when_apt_called_last() {
+fn doctor_reports_when_apt_last_called_venvguard() {
     let system = system();
     let said = || system.run(&["doctor"]).stdout;
     assert!(said().contains("apt has not called venvguard"), "{}", said());
@@ -322,7 +322,7 @@ fn apts_own_dry_run_changes_nothing() {
 }
 
 #[test]
-fn an_upgrade_that_moves_python_keeps_a_pinned_venv_with_its_minor() {
+fn an_upgrade_that_moves_python_keeps_a_pinned_venv_on_its_minor_version() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     for _ in 0..2 {
@@ -330,7 +330,7 @@ fn an_upgrade_that_moves_python_keeps_a_pinned_venv_with_its_minor() {
         system.hook("pre-install", MINOR_UPGRADE).expect(0);
     }
     let python = "/srv/shop/venv/bin/python3";
-    assert_eq!(system.link(python), "/usr/bin/python3.11", "held before dpkg moves the default");
+    assert_eq!(system.link(python), "/usr/bin/python3.11", "pinned before dpkg moves the default");
     system.install_python("3.13.5-2");
     system.make_default("3.13");
     for _ in 0..2 {
@@ -351,7 +351,7 @@ fn an_upgrade_that_moves_python_keeps_a_pinned_venv_with_its_minor() {
 }
 
 #[test]
-fn a_venv_that_was_pinned_stays_so_whatever_is_settled_again() {
+fn a_pinned_venv_stays_pinned_when_an_upgrade_is_settled_again() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
@@ -359,11 +359,11 @@ fn a_venv_that_was_pinned_stays_so_whatever_is_settled_again() {
     system.make_default("3.13");
     let record = system.read("/var/lib/venvguard/transaction.json");
     system.hook("post-invoke", MINOR_UPGRADE).expect(0);
-    // Killed after the snapshot was saved, before the transaction was ended.
+    // As if killed after saving the snapshot and before ending the transaction.
     system.write("/var/lib/venvguard/transaction.json", &record);
     system.run(&["resume"]).expect(0);
     assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3.11");
-    // The default comes back: now it may follow again.
+    // Once the default is back, the venv may follow it again.
     system.make_default("3.11");
     system.run(&["resume"]).expect(0);
     assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3");
@@ -372,7 +372,7 @@ fn a_venv_that_was_pinned_stays_so_whatever_is_settled_again() {
 }
 
 #[test]
-fn a_venv_that_lost_its_interpreter_without_a_gate_is_told_of() {
+fn a_venv_that_lost_its_interpreter_without_a_gate_is_reported() {
     let system = system();
     system.install_python("3.13.5-2");
     system.make_venv("/srv/old/venv", "3.13", "/usr/bin/python3.13");
@@ -384,7 +384,7 @@ fn a_venv_that_lost_its_interpreter_without_a_gate_is_told_of() {
 }
 
 #[test]
-fn a_venv_that_is_not_debians_is_not_rebuilt() {
+fn a_venv_of_an_interpreter_outside_of_debian_is_not_rebuilt() {
     let system = system();
     system.write("/opt/python/bin/python3.11", "");
     system.make_venv("/srv/mine/venv", "3.11", "/opt/python/bin/python3.11");
@@ -427,7 +427,7 @@ fn a_transaction_that_failed_halfway_is_settled_when_it_is_finished() {
 }
 
 #[test]
-fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
+fn a_removal_that_would_break_a_venv_is_blocked() {
     let system = system();
     system.make_venv("/srv/old/venv", "3.11", "/usr/bin/python3.11");
     system.run(&["register", "/srv/old/venv"]).expect(0);
@@ -437,7 +437,7 @@ fn a_removal_that_would_leave_a_venv_dead_is_blocked() {
 }
 
 #[test]
-fn faults_of_ours_never_stop_apt() {
+fn failures_inside_venvguard_never_stop_apt() {
     for (name, content) in [
         ("registry.json", "{ damaged"),
         ("registry.json", "{\"schema_version\": 99}"),

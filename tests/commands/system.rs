@@ -1,4 +1,4 @@
-//! A directory that stands for a Debian system, and the program run on it.
+//! A directory that stands in for a Debian system, and ways to run the program on it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,7 +10,7 @@ pub(crate) struct System {
     dir: tempfile::TempDir,
 }
 
-/// What a run said.
+/// The output and exit code of a run.
 pub(crate) struct Said {
     code: Option<i32>,
     pub(crate) stdout: String,
@@ -42,7 +42,7 @@ impl Said {
 pub(crate) struct Journal(UnixDatagram);
 
 impl Journal {
-    /// Its lines since it was last read, all fields of each as text.
+    /// The lines since the last call, each with all its fields as text.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut datagram = vec![0; 64 << 10];
         std::iter::from_fn(|| {
@@ -54,7 +54,7 @@ impl Journal {
 }
 
 impl System {
-    /// One whose default Python is of this Debian version.
+    /// A system whose default Python has this Debian version.
     pub(crate) fn with_python(version: &str) -> Self {
         let system = Self { dir: tempfile::tempdir().unwrap() };
         system.install_python(version);
@@ -92,7 +92,7 @@ impl System {
         fs::set_permissions(self.at(path), PermissionsExt::from_mode(mode)).unwrap();
     }
 
-    /// The system's journal listens from now on.
+    /// Lets the system's journal listen from now on.
     pub(crate) fn journal(&self) -> Journal {
         self.make_dir("/run/systemd/journal");
         let socket = UnixDatagram::bind(self.at("/run/systemd/journal/socket")).unwrap();
@@ -100,7 +100,7 @@ impl System {
         Journal(socket)
     }
 
-    /// What a hint tells to type.
+    /// Runs a command that a hint names.
     #[track_caller]
     pub(crate) fn shell(command: &str) {
         assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
@@ -121,7 +121,7 @@ impl System {
         self.python(version, "installed");
     }
 
-    /// As dpkg leaves it when it dies between unpacking and configuring.
+    /// Leaves Python as dpkg does when it dies between unpacking and configuring.
     pub(crate) fn unpack_python(&self, version: &str) {
         self.python(version, "unpacked");
     }
@@ -143,7 +143,7 @@ impl System {
         );
     }
 
-    /// As `dpkg --remove` leaves it.
+    /// Removes Python as `dpkg --remove` does.
     pub(crate) fn remove_python(&self, minor: &str) {
         let package = format!("python{minor}-minimal");
         fs::remove_file(self.at(&format!("/usr/bin/python{minor}"))).unwrap();
@@ -151,7 +151,7 @@ impl System {
         self.write("/var/lib/dpkg/status", &self.packages_without(&package));
     }
 
-    /// dpkg's stanzas of all packages but one.
+    /// dpkg's stanzas of all packages except one.
     fn packages_without(&self, package: &str) -> String {
         fs::read_to_string(self.at("/var/lib/dpkg/status"))
             .unwrap_or_default()
@@ -198,7 +198,7 @@ impl System {
         self.start(&["hook", moment], fs::File::open(path).unwrap().into())
     }
 
-    /// Runs the program as it stands, with these variables.
+    /// Runs the program with these variables; without `--root` if the arguments begin with `--`.
     pub(crate) fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Said {
         let mut program = match arguments {
             ["--", ..] => {
@@ -211,7 +211,7 @@ impl System {
         Said::of(&program.envs(variables.iter().copied()).output().unwrap())
     }
 
-    /// Runs the program with its output to somewhere else.
+    /// Runs the program with its standard output redirected.
     pub(crate) fn run_into(&self, arguments: &[&str], output: Stdio) -> Said {
         let child = self.program(arguments).stdout(output).stderr(Stdio::piped()).spawn();
         Said::of(&child.unwrap().wait_with_output().unwrap())
@@ -227,7 +227,7 @@ impl System {
         program
     }
 
-    /// All that venvguard keeps, with its content.
+    /// All files that venvguard keeps, with their content.
     pub(crate) fn state(&self) -> Vec<(PathBuf, String)> {
         let mut files = Vec::new();
         collect(&self.at("/var/lib/venvguard"), &mut files);

@@ -1,5 +1,5 @@
-//! What an ordinary user may have guarded, and what is refused to him. It is tried on this
-//! machine itself, in directories that go away: on a directory that stands for a system, nobody is
+//! What ordinary users may have guarded, and what venvguard refuses them. These tests run on the
+//! machine itself, in temporary directories: on a directory that stands in for a system, nobody is
 //! an ordinary user.
 
 #![allow(clippy::disallowed_methods, reason = "a test gives directories away")]
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use super::system::Said;
 
-/// Whoever runs the test; where that is root, a number that nobody has.
+/// The user who runs the test; in place of root, a uid that nobody has.
 pub(crate) struct Person {
     dir: tempfile::TempDir,
     program: PathBuf,
@@ -26,7 +26,7 @@ impl Person {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let program = dir.path().join("venvguard");
-        // Where an ordinary user may not go, the program is built perhaps.
+        // The build directory may be closed to an ordinary user.
         let built = env!("CARGO_BIN_EXE_venvguard");
         fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
         let person = Self { dir, program, uid };
@@ -48,7 +48,7 @@ impl Person {
         }
     }
 
-    /// A venv of his, as `python3 -m venv` leaves it.
+    /// A venv of theirs, as `python3 -m venv` leaves it.
     fn make_venv(&self, path: &str) -> PathBuf {
         self.make_dir(&format!("{path}/bin"));
         self.make_dir(&format!("{path}/lib/python3.11/site-packages"));
@@ -82,11 +82,11 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn an_ordinary_user_has_a_registry_of_his_own() {
+fn ordinary_users_have_registries_of_their_own() {
     let person = Person::new();
     let venv = person.make_venv("home/shop/venv");
     let said = person.run(&["register", text(&venv), "--service", "user:shop"]).expect(0);
-    // Nobody has this number: apt's hook does not look for him.
+    // Nobody has this uid, so apt's hook does not look for its registry.
     let is_told = said.stderr.contains("names you in `users.allow`");
     assert!(is_told || !rustix::process::geteuid().is_root(), "{}", said.stderr);
     let list = person.run(&["list", "--json"]).expect(0).json();
@@ -112,7 +112,7 @@ fn a_registry_elsewhere_is_found_from_the_usual_place() {
 }
 
 #[test]
-fn what_is_not_his_is_refused_by_name_and_nothing_is_registered() {
+fn venvs_and_units_of_others_are_refused_by_name_and_nothing_is_registered() {
     let person = Person::new();
     let venv = person.make_venv("home/shop/venv");
     let theirs = person.make_venv("theirs/venv");
@@ -132,7 +132,7 @@ fn what_is_not_his_is_refused_by_name_and_nothing_is_registered() {
 }
 
 #[test]
-fn an_entry_that_he_wrote_himself_is_refused_and_the_others_hold() {
+fn a_forged_entry_is_refused_and_the_others_remain_valid() {
     let person = Person::new();
     let (good, theirs) = (person.make_venv("home/good/venv"), person.make_venv("home/theirs/venv"));
     let units = person.make_venv("home/units/venv");
@@ -157,7 +157,7 @@ fn an_entry_that_he_wrote_himself_is_refused_and_the_others_hold() {
 }
 
 #[test]
-fn a_registry_that_is_none_is_named_and_neither_read_nor_waited_for() {
+fn a_bogus_registry_is_reported_and_never_waited_for() {
     for (trick, told) in [
         ("mkfifo registry.json", "registry.json is not a regular file"),
         ("ln -s /etc/shadow registry.json", "registry.json is not a regular file"),
@@ -174,6 +174,10 @@ fn a_registry_that_is_none_is_named_and_neither_read_nor_waited_for() {
         assert!(said.stderr.contains(told), "{trick}: {}", said.stderr);
     }
     let person = Person::new();
-    assert_eq!(person.run(&["settle-own"]).expect(0).stderr, "", "who has nothing is not bothered");
+    assert_eq!(
+        person.run(&["settle-own"]).expect(0).stderr,
+        "",
+        "a user without a registry sees nothing"
+    );
     assert_eq!(fs::read_dir(person.at("home")).unwrap().count(), 0);
 }
