@@ -1,4 +1,4 @@
-//! A venv whose owner wants no upgrade without him: policy `block`.
+//! A venv whose owner wants no upgrade without their consent: policy `block`.
 
 use anyhow::{Result, ensure};
 
@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![case(Half::Unguarded, unguarded), case(Half::Guarded, guarded)]
 }
 
-/// Nothing stands in the way, and the next restart is the last.
+/// Nothing stops the upgrade, and the service does not survive its next restart.
 fn unguarded(machine: &Machine) -> Result<()> {
     let before = machine.packages()?;
     machine.must_upgrade_python()?;
@@ -29,7 +29,7 @@ fn unguarded(machine: &Machine) -> Result<()> {
     machine.wait_until_failed(service)
 }
 
-/// apt stops before it has unpacked anything, and says whose venv it is and what to do.
+/// apt stops before it unpacks anything; the message names the venv and a remedy.
 fn guarded(machine: &Machine) -> Result<()> {
     machine.must("dpkg --install /package/venvguard_*.deb")?;
     machine.register(Site::Followed, "--policy block")?;

@@ -1,4 +1,4 @@
-//! Copied interpreters across a patch of the same minor: the new standard library meets the old C code.
+//! Copied interpreters across a patch of the same minor version: the new standard library meets the old C code.
 
 use anyhow::{Result, ensure};
 
@@ -35,8 +35,8 @@ pub(super) fn cases() -> Vec<Case> {
 
 const ARTICLE: &str = "cannot import name 'HAS_TLSv1_3' from '_socket'";
 
-/// The error of the article, after the restart that comes sooner or later. Under uWSGI supervisord calls the program
-/// running all the while, and it answers 500.
+/// The error of the article, after the restart that comes sooner or later. Under uWSGI, supervisord reports the program
+/// as running throughout, and it answers 500.
 fn article_unguarded(machine: &Machine) -> Result<()> {
     machine.must_upgrade_python()?;
     for service in services_of(Site::Shop) {
@@ -55,20 +55,20 @@ fn article_unguarded(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Nobody said which services there are.
+/// No service is registered: venvguard finds them.
 fn article_guarded(machine: &Machine) -> Result<()> {
     machine.install_guard_that_finds()?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Shop, On::New)])
 }
 
-/// With the patch of the archive the copied interpreter does not even raise an error: it crashes.
+/// With the archive's patch, the copied interpreter does not even raise an error: it crashes.
 fn real_unguarded(machine: &Machine) -> Result<()> {
     machine.must_upgrade_python()?;
     let service = &services_of(Site::Copied)[0];
     machine.page(service, "/ok")?;
     let python = format!("{}/bin/python", Site::Copied.venv());
-    // What people look at first says that all is well.
+    // The commands that people try first report that all is well.
     machine.must(&format!("{python} --version"))?;
     machine.must(&format!("{python} -m pip --version"))?;
     machine.restart(service)?;

@@ -1,5 +1,5 @@
-//! Crashes and failures at every step: the program is killed before each of its effects, and each of them fails once,
-//! as on a full disk.
+//! Crashes and failures at every step: a fault kills the program before each of its effects, or lets each of them fail
+//! once, as on a full disk.
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,10 +23,10 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Where no mount namespace is to be had, as in many containers.
+/// Runs a command without mount namespaces, as in many containers.
 pub(super) const IN_PLACE: &str = "python3 /root/syscalls.py unshare=1 --";
 
-/// Every step that the journal can name was begun, and the program killed in it.
+/// Kills the program in every step that the journal can name.
 fn at_every_step(machine: &Machine) -> Result<()> {
     let steps = every_command(&Storm::gathers(machine)?, Fault::Killed)?;
     let all = all_steps(machine)?;
@@ -38,7 +38,7 @@ fn at_every_step(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The names of all steps, which the program gives when it is shown a journal with another one.
+/// The names of all steps, which the program lists when it reads a journal with an unknown one.
 fn all_steps(machine: &Machine) -> Result<Vec<String>> {
     machine.write(
         "/var/lib/venvguard/journal/0.json",
@@ -53,7 +53,7 @@ fn all_steps(machine: &Machine) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Each command that repairs, and each way in which it does: the fault strikes at every effect of them.
+/// Lets the fault strike at every effect of each command that repairs, in each way that it can repair.
 pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     let mut steps = Steps::new();
     let mut rages = |command: Command| -> Result<()> {
@@ -64,7 +64,7 @@ pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     };
     rages(Command::new("rebuild bare"))?;
     rages(Command { under: IN_PLACE, venv: Meanwhile::IsAway, ..first_rebuild() })?;
-    // There is something to go back to, whatever the last one came to.
+    // A rollback needs a previous environment, which the last storm may not have left.
     let prepare =
         "venvguard show bare | grep -q 'previous environment' || venvguard rebuild bare".to_owned();
     rages(Command { prepare, ..Command::new("rollback bare") })?;
@@ -76,18 +76,17 @@ pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     let prepare = "venvguard rebuild --prepare bare".to_owned();
     rages(Command { prepare, ..Command::new("rebuild bare") })?;
     rages(Command { prepare: DISCARD.to_owned(), ..Command::new("rebuild --prepare bare") })?;
-    // The new tree does not prove itself.
-    // A check that cannot be run proves nothing, and then the new tree may stay.
+    // The check rejects the new tree. A check that cannot run proves nothing, and then the new tree may stay.
     let prepare = format!("venvguard prune bare; {ONLY_THIS}");
     rages(Command { prepare, ..Command::new("rebuild bare") })?;
     Ok(steps)
 }
 
-/// The tree that rests is worth nothing any more: another environment is in place.
+/// Makes the prepared tree useless: another environment is in place.
 const DISCARD: &str = "venvguard prune bare; venvguard rebuild bare
                        venvguard rebuild --prepare bare; venvguard rollback bare";
 
-/// The check accepts the tree that is the venv now, and no other.
+/// Sets a check that accepts only the current tree.
 const ONLY_THIS: &str = r#"
 sed -i 's/service-timeout = 5/service-timeout = 1/' /etc/venvguard/config.toml
 venvguard register /srv/bare/venv --check \
@@ -99,8 +98,8 @@ pub(super) fn first_rebuild() -> Command {
     Command { prepare: "venvguard prune bare".to_owned(), ..Command::new("rebuild bare") }
 }
 
-/// The interpreter is replaced by another file: what runs has the old one.
-/// (What was restarted a moment ago may come to it after that.)
+/// Replaces the interpreter by another file, so that running processes use the old one. It tries three times, because a
+/// service that was restarted a moment ago may load the interpreter only after the replacement.
 const OUTDATE: &str = "for _ in 1 2 3; do
                            cp -a $(readlink -f /usr/bin/python3) /usr/bin/.new
                            mv /usr/bin/.new $(readlink -f /usr/bin/python3)
@@ -108,7 +107,7 @@ const OUTDATE: &str = "for _ in 1 2 3; do
                            sleep 1
                        done | grep -q restart-needed";
 
-/// The interpreters are copies, and of another build: a byte of their build-id is turned.
+/// Makes a venv whose copies of the interpreter are of another build: it flips a bit of their build-id.
 fn refresh(machine: &Machine) -> Result<Command> {
     machine.must("venvguard prune bare")?;
     make_venv(machine, "--copies")?;
@@ -129,7 +128,7 @@ for name in glob.glob("{VENV}/bin/python*"):
     Ok(Command { prepare, venv: Meanwhile::IsToBeMended, ..Command::new("rebuild --all") })
 }
 
-/// The gate: apt is about to move the default Python, and does not, since its hook was killed.
+/// The gate: apt is about to move the default Python, and stops because its hook was killed.
 fn before_dpkg(machine: &Machine) -> Result<()> {
     let minor = &machine.upgrade.about.to.minor;
     let new = &machine.upgrade.about.to.debian;
@@ -147,7 +146,7 @@ fn before_dpkg(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Python was upgraded, and the repair is still to come.
+/// Python is upgraded, but the venv is not yet repaired.
 fn after_dpkg(machine: &Machine, policy: &str, on: On) -> Result<()> {
     let save =
         "rm -rf /root/save; mkdir /root/save; cp -a /srv/bare /var/lib/venvguard /root/save/";
@@ -155,7 +154,7 @@ fn after_dpkg(machine: &Machine, policy: &str, on: On) -> Result<()> {
                    cp -a /root/save/bare /srv/; cp -a /root/save/venvguard /var/lib/
                    systemctl reset-failed bare; systemctl start bare";
     let storm = Storm::gathers(machine)?;
-    // The pins of the gate are there, and its notes; the hook that would use them is not.
+    // The gate leaves its pins and its records; the hook that would use them is removed.
     machine.register(SITE, policy)?;
     machine.must("sed -i '/Post-Invoke/d' /etc/apt/apt.conf.d/50venvguard")?;
     machine.must_upgrade_python()?;

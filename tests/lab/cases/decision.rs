@@ -1,5 +1,5 @@
-//! One decision: what `plan` and the dry runs print is what is executed, and what journal and history hold. And a
-//! prepared environment, which waits until it is wanted.
+//! One decision: venvguard executes what `plan` and the dry runs print, and records the same in the journal and the
+//! history. Also a prepared environment, which waits until it is wanted.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -17,10 +17,10 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// What of a decision has to be the same wherever it is read.
+/// The parts of a decision that must be the same wherever it is read.
 const SAME: [&str; 6] = ["id", "effect", "remedy", "phase", "target", "services"];
 
-/// The only venv's decision in what a command prints.
+/// The only venv's decision in a command's output.
 fn printed(machine: &Machine, command: &str) -> Result<Value> {
     let (_, said) = machine.venvguard_json(command)?;
     let decision = said["venvs"].get(0).with_context(|| format!("{command}: {said}"))?;
@@ -68,7 +68,7 @@ fn one_value(machine: &Machine) -> Result<()> {
     assert_same(&planned, &executed(machine)?).context("rollback")
 }
 
-/// Kills the command where it has begun to swap, and reads the decision in the journal.
+/// Kills the command after it has begun to swap, and compares the decision in the journal.
 fn assert_journal(machine: &Machine, command: &str, planned: &Value) -> Result<()> {
     let journal = "cat /var/lib/venvguard/journal/*.json 2>/dev/null || true";
     for effect in 1..200 {
@@ -111,14 +111,14 @@ fn rests(machine: &Machine) -> Result<()> {
     let tree = prepared()?;
     machine.reboot()?;
     machine.wait_until_all_serve()?;
-    ensure!(prepared()? == tree, "it was forgotten");
+    ensure!(prepared()? == tree, "the prepared tree was forgotten");
     machine.must("venvguard resume; echo upload >/srv/bare/venv/uploaded")?;
     let said = machine.must("venvguard rebuild bare")?;
     ensure!(said.contains("bare: rebuilt: ") && !said.contains("was not used"), "{said}");
     let swapped_in: u64 = inode()?.trim().parse()?;
     ensure!(tree["identity"][0] == swapped_in, "another tree was swapped in");
     machine.must("grep upload /srv/bare/venv/uploaded")?;
-    ensure!(prepared()?.is_null(), "it is still known");
+    ensure!(prepared()?.is_null(), "the prepared tree is still recorded");
     machine.wait_until_all_serve()?;
 
     machine
@@ -133,10 +133,10 @@ fn rests(machine: &Machine) -> Result<()> {
     let (_, listed) = machine.venvguard_json("list")?;
     let known = listed["venvs"][0]["previous_trees"].to_string();
     for tree in beside.lines() {
-        ensure!(known.contains(tree), "{tree} is left and nobody knows of it: {known}");
+        ensure!(known.contains(tree), "{tree} is left and venvguard does not know of it: {known}");
     }
     machine.must(PREPARE)?;
     machine.must("venvguard unregister bare")?;
-    ensure!(prepared()?.is_null(), "it is still known");
+    ensure!(prepared()?.is_null(), "the prepared tree is still recorded");
     Ok(())
 }

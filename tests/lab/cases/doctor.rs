@@ -1,4 +1,4 @@
-//! `doctor` finds what is planted, and the commands that it reports fix it.
+//! `doctor` finds planted faults, and the commands that it reports fix them.
 
 use anyhow::{Context, Result, ensure};
 
@@ -18,7 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
     }]
 }
 
-/// What is done to the machine, and what is told of it.
+/// Commands that plant a fault, and words of the report.
 const PLANTED: &[(&str, &str)] = &[
     ("rm /etc/apt/apt.conf.d/50venvguard", "apt does not call venvguard before dpkg"),
     (
@@ -72,7 +72,7 @@ const PLANTED: &[(&str, &str)] = &[
 
 fn run(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
-    // There has to be an earlier copy of the registry.
+    // Saves the registry again, so that an earlier copy exists.
     machine.must(
         "venvguard register /srv/bare/venv
          install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults",
@@ -95,7 +95,7 @@ fn run(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A venv that somebody removed is made again by what `doctor` tells of it, with what was in it.
+/// The commands that `doctor` reports recreate a removed venv with its distributions.
 fn comes_back(machine: &Machine) -> Result<()> {
     let freeze = "/srv/back/venv/bin/python -m pip freeze --all --exclude pip --exclude setuptools";
     machine.must(
@@ -115,7 +115,7 @@ fn comes_back(machine: &Machine) -> Result<()> {
     let after = machine.stdout(freeze)?;
     ensure!(after.text == before.text, "{commands:?}: {after:?}, before {before:?}");
     is_well(machine).context("after a removed venv came back")?;
-    // What somebody takes out of it does not come back.
+    // Distributions that somebody removed do not come back.
     machine.must(
         "find /srv/back/venv/lib/python3*/site-packages -mindepth 1 -delete
          venvguard rebuild back
@@ -130,7 +130,7 @@ fn is_well(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The commands that it reports, word for word; a file that only a person can name is the one that is there.
+/// The commands that it reports, word for word, except that a real file replaces the placeholder `FILE`.
 fn fixes(machine: &Machine) -> Result<Vec<String>> {
     let said = machine.stdout("venvguard doctor")?;
     let lines = said.text.lines().filter_map(|line| line.strip_prefix("    fix: "));

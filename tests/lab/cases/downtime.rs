@@ -1,4 +1,4 @@
-//! How long a service does not answer: through a guarded upgrade, and through a restart of its unit alone.
+//! How long a service does not answer: during a guarded upgrade, and during a mere restart of its unit.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +21,13 @@ pub(super) fn cases() -> Vec<Case> {
 /// How often the client connects.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// An answer takes some milliseconds. When none comes for this long, the service is down.
+/// An answer takes a few milliseconds. A service that is silent for longer than this is down.
 const DOWN: Duration = Duration::from_millis(150);
 
-/// How long the client watches before and after.
+/// How long the client watches before and after the event.
 const CALM: Duration = Duration::from_millis(500);
 
-/// Prints the seconds of both, and expects none: they are the machine's.
+/// Prints the downtimes and sets no limit: they depend on the machine.
 fn beside_a_restart(machine: &Machine) -> Result<()> {
     let service = &services_of(Site::Followed)[0];
     machine.must(
@@ -47,12 +47,12 @@ fn beside_a_restart(machine: &Machine) -> Result<()> {
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
 
-/// What the client has met.
+/// The client's observations.
 #[derive(Debug, Default)]
 struct Watch {
     requests: u32,
     failures: u32,
-    /// The times without an answer, together.
+    /// The sum of the times without an answer.
     down: Duration,
     outages: u32,
 }
@@ -65,7 +65,7 @@ impl fmt::Display for Watch {
     }
 }
 
-/// Asks the service all the time while something is done to it.
+/// Sends requests without a pause while `during` runs.
 fn watch(
     machine: &Machine,
     service: &Service,

@@ -1,4 +1,4 @@
-//! What else goes wrong in the middle: signals, disks, indexes, time, the interpreter, and somebody else at work.
+//! Other faults in the middle of a command: signals, disks, indexes, time, the interpreter, and somebody else at work.
 
 use anyhow::{Result, ensure};
 
@@ -30,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// From one effect on, the disks are full, or one of them can only be read.
+/// From one effect on, the disks are full, or one of them is read-only.
 fn of_the_disk(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
     machine.put_on_disks(&EXT4, &PLACES)?;
@@ -40,7 +40,7 @@ fn of_the_disk(machine: &Machine) -> Result<()> {
             mends: "rm /srv/bare/filler /var/lib/venvguard/filler",
         },
         Fault::Meanwhile {
-            // The kernel takes a builder's mounts back some moments after it has ended.
+            // The kernel removes a builder's mounts only some moments after the builder has ended.
             does: "timeout 5 sh -c 'until mount -o remount,ro /srv/bare; do sleep 0.1; done'",
             mends: "mount -o remount,rw /srv/bare",
         },
@@ -54,12 +54,12 @@ fn of_the_disk(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// From one effect on, the quota of the venv's place is used up.
+/// From one effect on, the quota of the venv's directory is used up.
 fn of_a_quota(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
     let said = machine.run("mount -t btrfs none /mnt")?.text;
     if said.contains("unknown filesystem type") {
-        println!("lab: no trial with a quota, since this kernel has no btrfs: {}", said.trim());
+        println!("lab: skipping the trial with a quota: this kernel has no btrfs: {}", said.trim());
         return Ok(());
     }
     machine.put_on_disks(&BTRFS, &["/srv/bare"])?;
@@ -69,7 +69,7 @@ fn of_a_quota(machine: &Machine) -> Result<()> {
     storm.rages(fault, &first_rebuild()).map(drop)
 }
 
-/// pip and uv find no index, or one that never answers; and they are killed.
+/// pip and uv find no index, or one that never answers, or are killed.
 fn of_the_index(machine: &Machine) -> Result<()> {
     machine.install_uv()?;
     machine.install_guard()?;
@@ -94,7 +94,7 @@ fn of_the_index(machine: &Machine) -> Result<()> {
             ))?;
             let whom = format!("{engine}, {index}: {said:?}");
             ensure!(said.code == 1 && said.text.contains(complaint), "{whom}");
-            ensure!(machine.must(QUICK)? == before, "the venv is another one: {whom}");
+            ensure!(machine.must(QUICK)? == before, "the venv was replaced: {whom}");
             machine.wait_until_serving(&services_of(Site::Quick)[0])?;
             nothing_is_left(machine)?;
         }
@@ -104,7 +104,7 @@ fn of_the_index(machine: &Machine) -> Result<()> {
 
 const QUICK: &str = "stat -c '%n %i' /srv/quick/venv /srv/quick/.venv.* 2>/dev/null || true";
 
-/// Takes every connection and never says a word.
+/// A server that accepts every connection and never sends a byte.
 const STALLS: &str = r#"
 import socket
 server = socket.create_server(("127.0.0.1", 8000))
@@ -119,10 +119,10 @@ fn nothing_is_left(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The wall clock is set at each look at it, and the interpreter is taken away at each effect.
+/// The wall clock jumps at each look at it, and the interpreter vanishes at each effect.
 fn of_time_and_interpreter(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
-    // A month on, so that what is kept would be too old; a month back; to 1970.
+    // A month ahead, so that kept trees would be too old; a month back; to before 1970.
     for step in [30 * 86_400, -30 * 86_400, -60 * 365 * 86_400_i64] {
         let said = machine.must(&format!("venvguard-faults --step-clock {step} rebuild bare"))?;
         ensure!(said.contains("the old environment is kept at"), "{step}: {said}");
@@ -130,7 +130,10 @@ fn of_time_and_interpreter(machine: &Machine) -> Result<()> {
         let kept = machine.must("venvguard show bare | grep 'previous environment'")?;
         let beside = machine.must("ls -d /srv/bare/.venv.venvguard-*")?;
         let is_known = |tree: &str| kept.contains(tree) && !kept.contains("not there");
-        ensure!(beside.lines().all(is_known), "{step}: {kept}, but beside it is {beside}");
+        ensure!(
+            beside.lines().all(is_known),
+            "{step}: venvguard knows {kept}, but there is {beside}"
+        );
         machine.must(&format!("venvguard-faults --step-clock {step} rollback bare"))?;
         storm.is_well()?;
     }
@@ -143,7 +146,7 @@ fn of_time_and_interpreter(machine: &Machine) -> Result<()> {
     storm.rages(fault, &first_rebuild()).map(drop)
 }
 
-/// Two commands for one venv: the second waits, and finds what the first has left.
+/// Two commands for one venv: the second waits, and works on the result of the first.
 fn two_at_once(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
     machine.must("venvguard rebuild bare")?;
@@ -160,7 +163,7 @@ fn two_at_once(machine: &Machine) -> Result<()> {
     ensure!(said.code == 0, "unregister: {said:?}");
     storm.holds_all()?;
     machine.register(SITE, "")?;
-    // Unregistered while it is interrupted, it is whole all the same.
+    // A venv that is unregistered after an interruption is still whole.
     let fault = Fault::Killed;
     for under in ["", super::crash::IN_PLACE] {
         for effect in [8, 12, 16, 20, 24] {
@@ -178,7 +181,7 @@ fn two_at_once(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Runs two commands, the second one while the first is in the middle.
+/// Runs two commands, the second while the first is halfway.
 fn both(machine: &Machine, first: &str, second: &str) -> Result<Said> {
     machine.run(&format!(
         "venvguard-faults --stop-at 8 {first} & first=$!
@@ -194,7 +197,7 @@ fn until_stopped(pid: &str) -> String {
     format!("until read -r _ _ state _ </proc/{pid}/stat && [ $state = T ]; do sleep 0.05; done")
 }
 
-/// apt comes while a venv is rebuilt, and waits for that; and a rebuild is refused while apt is at work.
+/// apt starts during a rebuild, and waits for its end; a rebuild is refused while apt is at work.
 fn apt_and_rebuild(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
     let refused = machine.run(
@@ -219,7 +222,7 @@ raise SystemExit(subprocess.call([\"venvguard\", \"rebuild\", \"bare\"]))'",
     machine.assert_guarded(&[(SITE, On::New)])
 }
 
-/// Ctrl-C while the hook after dpkg is at work: apt and the hook end, the venv works, and `resume` does the rest.
+/// Ctrl-C during the hook after dpkg: apt and the hook end, the venv works, and `resume` does the rest.
 fn interrupted_apt(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
     machine.must(
@@ -227,7 +230,7 @@ fn interrupted_apt(machine: &Machine) -> Result<()> {
              /etc/apt/apt.conf.d/50venvguard",
     )?;
     let packages = machine.upgrade.about.packages.join(" ");
-    // A session of its own, whose foreground group a terminal would send the signal to.
+    // apt gets its own session, because a terminal would send the signal to the whole foreground group.
     let said = machine.run(&format!(
         "env --default-signal=INT setsid apt-get --yes --quiet --option Dpkg::Options::=--force-confold install {packages} & apt=$!
          until hook=$(pgrep -x venvguard-fault); do sleep 0.1; done
@@ -249,7 +252,7 @@ fn interrupted_apt(machine: &Machine) -> Result<()> {
     machine.assert_guarded(&[(SITE, On::New)])
 }
 
-/// An owner edits an installed file. Like an editor, it writes another file: the one in the venv may be uv's cache's, too.
+/// An owner edits an installed file. Like an editor, sed writes a new file: the old one may be a link into uv's cache.
 const EDIT: Fault = Fault::Meanwhile {
     does: r#"su app -s /bin/sh -c "sed -i '\$a # owners-work' /srv/quick/venv/lib/python3*/site-packages/gunicorn/util.py""#,
     mends: "true",
@@ -264,7 +267,7 @@ const INSTALL: Fault = Fault::Meanwhile {
 };
 const UNDO_INSTALL: &str = "rm -rf /srv/quick/venv/lib/python3*/site-packages/late*";
 
-/// Owners work in a venv while it is rebuilt. Their work is in the venv afterwards, or in a previous environment that
+/// Owners work in a venv during a rebuild. Afterwards, their work is in the venv, or in a previous environment that
 /// venvguard reports to hold files.
 fn owner_at_work(machine: &Machine) -> Result<()> {
     machine.install_uv()?;

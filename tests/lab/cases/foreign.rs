@@ -1,4 +1,4 @@
-//! What people put into a venv stays what it is, whatever is done to the venv.
+//! User files stay as they are, whatever venvguard does to their venv.
 
 use anyhow::{Result, ensure};
 
@@ -33,7 +33,7 @@ fn all_kinds(machine: &Machine, owner: &str) -> Result<()> {
     let patched = format!("modified file: lib/python{old}/site-packages/tight.py\n");
     ensure!(shown.contains("user file: .env\n") && shown.contains(&patched), "{shown}");
 
-    // Of the copies of the interpreter one is lost.
+    // Empty one of the copies of the interpreter.
     machine.must(&format!(": >{VENV}/bin/python3 && venvguard rebuild --all"))?;
     machine.must(&format!("{VENV}/bin/python3 -c 'import tight'"))?;
     own.holds(&before, old)?;
@@ -49,7 +49,7 @@ fn all_kinds(machine: &Machine, owner: &str) -> Result<()> {
     own.has_pipes(0)?;
     own.rights(new)?;
 
-    // What was written and deleted since the rebuild goes with the venv.
+    // The rollback keeps what was written since the rebuild, and restores nothing that was deleted since.
     machine.must(&format!("su {owner} -s /bin/sh -c 'echo 1 >{VENV}/uploaded; rm {VENV}/gone'"))?;
     machine.must("venvguard rollback own")?;
     own.has_pipes(2)?;
@@ -63,8 +63,8 @@ fn all_kinds(machine: &Machine, owner: &str) -> Result<()> {
     own.rights(new)
 }
 
-/// An ordinary owner's process can make no file of somebody else's. Where a copy of the owner's would not do, the venv
-/// is not rebuilt; where they may not read a file of root's, it stays in the previous environment.
+/// A process of an ordinary owner can make no file that belongs to somebody else. If a copy of the owner's would not
+/// do, venvguard refuses the rebuild; a file of root's that the owner may not read stays in the previous environment.
 fn others(machine: &Machine) -> Result<()> {
     let venv = Site::Bare.venv();
     machine.install_guard()?;
@@ -95,8 +95,8 @@ fn others(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A venv with a copied interpreter, on an ext4, which has all that a file can have. Two of its libraries were patched;
-/// of one of them there is only a later version for another Python.
+/// A venv with a copied interpreter, on ext4, which supports every attribute of a file. Two of its libraries are
+/// patched; one of them has only a later version for the other Python.
 struct Own<'a> {
     machine: &'a Machine,
     owner: &'a str,
@@ -127,13 +127,13 @@ impl<'a> Own<'a> {
         Ok(Self { machine, owner, first: minor.to_owned() })
     }
 
-    /// All that is in the venv, in words.
+    /// Lists all user files in the venv with their attributes.
     fn list(&self) -> Result<String> {
         self.machine
             .must(&format!("/usr/bin/python3 -B /root/foreign.py list {VENV} {}", self.owner))
     }
 
-    /// It has all that was there `before`, and its packages are for `minor`.
+    /// The venv has all user files that it had `before`, and its packages are for `minor`.
     fn holds(&self, before: &str, minor: &str) -> Result<()> {
         let now = self.list()?;
         let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line)).collect();
@@ -149,7 +149,7 @@ impl<'a> Own<'a> {
         Ok(())
     }
 
-    /// Whoever could enter the venv and write there can again.
+    /// The users who could enter the venv and write to it still can.
     fn rights(&self, minor: &str) -> Result<()> {
         let said = self.machine.must(&format!(
             "/usr/bin/python3 -B /root/foreign.py is-open {VENV} {}
@@ -160,7 +160,7 @@ impl<'a> Own<'a> {
         Ok(())
     }
 
-    /// How many sockets and FIFOs are there: they stay where they were.
+    /// Counts the sockets and FIFOs: a rebuild does not carry them over.
     fn has_pipes(&self, count: usize) -> Result<()> {
         let found = self.machine.must(&format!("find {VENV} -type p -o -type s"))?;
         ensure!(found.lines().count() == count, "{found:?}");

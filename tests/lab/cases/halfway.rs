@@ -1,4 +1,4 @@
-//! dpkg dies in the middle: Python is unpacked in part, its service still runs, and somebody finishes the upgrade later.
+//! dpkg dies in the middle: Python is partly unpacked, its service still runs, and the upgrade is finished later.
 
 use anyhow::{Result, ensure};
 
@@ -30,8 +30,8 @@ fn unguarded(machine: &Machine) -> Result<()> {
     machine.wait_until_failed(service)
 }
 
-/// Whatever state dpkg is in, the services go on, restarts included; once the upgrade is finished, `resume` finishes
-/// what is left to do.
+/// The services work, even after a restart, while dpkg is halfway; once the upgrade is finished, `resume` finishes the
+/// rest.
 fn guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     fail_halfway(machine)?;

@@ -1,5 +1,5 @@
-//! apt never suffers for venvguard's faults: it is removed, its binary vanishes, its state is ruined, its disk is full.
-//! And it says nothing where it has nothing to do.
+//! apt never suffers from venvguard's faults: its package is removed, its binary vanishes, its state is ruined, its disk
+//! is full. And venvguard is silent when it has nothing to do.
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,7 +29,7 @@ fn silent(machine: &Machine) -> Result<()> {
     must_apt(machine, "install --allow-downgrades lab-plain=1.0")?;
     machine.install_guard()?;
     let with = must_apt(machine, "install --only-upgrade lab-plain")?;
-    // dpkg counts files as it reads its database, and venvguard's own are among them.
+    // dpkg counts files as it reads its database, including venvguard's own.
     let lines = |said: &Said| -> Vec<String> {
         let lines = said.text.lines().filter(|line| !line.contains("Reading database"));
         lines.map(str::to_owned).collect()
@@ -60,17 +60,17 @@ fn corrupt(machine: &Machine) -> Result<()> {
     machine.must(&format!(
         "find {STATE} -type f | while read -r file; do head -c 200 /dev/urandom >\"$file\"; done"
     ))?;
-    ensure!(machine.venvguard("status")?.code == 1, "status has not noticed");
+    ensure!(machine.venvguard("status")?.code == 1, "status did not notice");
     assert_apt_goes_on(machine)
 }
 
-/// Root reads what it likes, so unreadable is a file that is no file.
+/// Root can read any file, so a directory takes the place of each.
 fn unreadable(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.must(&format!(
         "find {STATE} -type f | while read -r file; do rm \"$file\"; mkdir \"$file\"; done"
     ))?;
-    ensure!(machine.venvguard("status")?.code == 1, "status has not noticed");
+    ensure!(machine.venvguard("status")?.code == 1, "status did not notice");
     assert_apt_goes_on(machine)
 }
 
@@ -86,7 +86,7 @@ fn full(machine: &Machine) -> Result<()> {
     assert_apt_goes_on(machine)
 }
 
-/// Packages with Python and without can be upgraded, and the service is no worse off than without venvguard.
+/// Packages with and without Python can be upgraded, and the service is no worse off than without venvguard.
 fn assert_apt_goes_on(machine: &Machine) -> Result<()> {
     must_apt(machine, "install lab-plain=1.0")?;
     must_apt(machine, "install --only-upgrade lab-plain")?;
@@ -102,7 +102,7 @@ fn assert_apt_goes_on(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// needrestart restarts services from its own hook: into broken venvs, if it came first.
+/// needrestart restarts services from its own hook: into broken venvs, if that hook ran first.
 fn before_needrestart(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     must_apt(machine, "install needrestart")?;
@@ -111,11 +111,12 @@ fn before_needrestart(machine: &Machine) -> Result<()> {
         let lines = hooks.lines();
         lines.enumerate().find(|(_, line)| line.contains(name)).map(|(place, _)| place)
     };
-    let venvguard = place("venvguard").with_context(|| format!("no hook of ours in {hooks}"))?;
+    let venvguard =
+        place("venvguard").with_context(|| format!("no hook of venvguard in {hooks}"))?;
     let needrestart = place("needrestart").with_context(|| format!("no needrestart in {hooks}"))?;
     ensure!(venvguard < needrestart, "needrestart comes first: {hooks}");
     machine.must_upgrade_python()?;
-    // By the time it looks, no process runs on the old interpreter any more.
+    // By the time it looks, no process runs on the old interpreter.
     let outdated = machine.must("needrestart -b")?;
     ensure!(!outdated.contains("followed.service"), "{outdated}");
     machine.assert_guarded(&[(Site::Followed, crate::guard::On::New)])

@@ -1,5 +1,6 @@
-//! A live venv: a service keeps its data inside its venv, and writes without a pause through all that is done to it.
-//! What it has acknowledged is in the venv afterwards, what it has deleted stays deleted, and it continues to write.
+//! A live venv: a service keeps its data inside its venv, and writes without a pause while venvguard works on the venv.
+//! Afterwards, acknowledged data must be in the venv, deleted data must stay deleted, and the service must continue to
+//! write.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -26,21 +27,21 @@ pub(super) fn cases() -> Vec<Case> {
 const VENV: &str = "/srv/live/venv";
 const RECORDS: &str = "/var/lib/live/acknowledged";
 
-/// Where mount namespaces are forbidden, as in many containers.
+/// Runs a command where mount namespaces are forbidden, as in many containers.
 const IN_PLACE: &str = "setpriv --bounding-set -sys_admin";
 
-/// The wheels are away: no index has the venv's distribution.
+/// Hides the wheels: no index has the venv's distribution.
 const NO_WHEELS: &str = "mv /wheels /wheels.away";
 const WHEELS_AGAIN: &str = "mv /wheels.away /wheels";
 
-/// The check accepts the tree that is the venv now, and none other.
+/// Lets the check accept only the current tree.
 const REFUSE_SUCCESSORS: &str = "stat -c %i /srv/live/venv >/etc/live-only";
 const ACCEPT_SUCCESSORS: &str = "rm -f /etc/live-only";
 const CHECK: &str = r#"#!/bin/sh
 [ ! -e /etc/live-only ] || [ "$(stat -c %i /srv/live/venv)" = "$(cat /etc/live-only)" ]
 "#;
 
-/// Where everything that was acknowledged has to be.
+/// Where all acknowledged data must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whereabouts {
     InTheVenv,
@@ -52,7 +53,7 @@ use Whereabouts::{InTheVenv, Reported};
 /// A machine on which the service writes.
 struct Live<'a> {
     machine: &'a Machine,
-    /// What was acknowledged before the records were begun anew.
+    /// The data that was acknowledged before the records were begun anew.
     earlier: RefCell<Counts>,
     latest: RefCell<Counts>,
     kills: Cell<u32>,
@@ -61,8 +62,8 @@ struct Live<'a> {
 type Counts = BTreeMap<String, u64>;
 
 impl<'a> Live<'a> {
-    /// Installs venvguard and the service. uv makes the venv: it takes a moment. All previous environments are kept, since
-    /// the records name trees by their inodes, which a later tree could get.
+    /// Installs venvguard and the service. uv creates the venv, because it is fast. All previous environments are kept:
+    /// the records name trees by their inodes, and a later tree could reuse one.
     fn start(machine: &'a Machine) -> Result<Self> {
         machine.install_uv()?;
         machine.write("/srv/live.py", include_str!("../apps/live.py"))?;
@@ -110,7 +111,7 @@ impl<'a> Live<'a> {
         .with_context(|| self.log())
     }
 
-    /// Whether the venv holds all that was acknowledged.
+    /// All acknowledged data is in its place.
     fn holds_all(&self, whereabouts: Whereabouts) -> Result<()> {
         let reported = match whereabouts {
             InTheVenv => Vec::new(),
@@ -134,7 +135,7 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    /// Whatever was done has ended: all is held, the service writes, and venvguard has nothing left to do.
+    /// All data is in its place, the service writes, and venvguard has nothing left to do.
     fn is_well(&self, whereabouts: Whereabouts) -> Result<()> {
         self.holds_all(whereabouts)?;
         self.continues()?;
@@ -145,7 +146,7 @@ impl<'a> Live<'a> {
         self.holds_all(whereabouts)
     }
 
-    /// The same when the service has ended in good order, and was started again.
+    /// Checks the same after the service has ended in good order, and again after it has started.
     fn is_well_in_the_end(&self, whereabouts: Whereabouts) -> Result<()> {
         self.machine.must("systemctl stop live")?;
         self.holds_all(whereabouts)?;
@@ -153,14 +154,14 @@ impl<'a> Live<'a> {
         self.is_well(whereabouts)
     }
 
-    /// Runs a command that must end so.
+    /// Runs a command that must end with this exit code.
     fn does(&self, command: &str, code: i32) -> Result<()> {
         let said = self.machine.run(command)?;
         ensure!(said.code == code, "{command}: {said:?}");
         Ok(())
     }
 
-    /// Runs a command, and looks for what was lost.
+    /// Runs a command, and checks that nothing was lost.
     fn survives(&self, command: &str, code: i32, whereabouts: Whereabouts) -> Result<()> {
         self.does(command, code)?;
         self.is_well(whereabouts).with_context(|| format!("after {command}"))
@@ -179,7 +180,7 @@ impl<'a> Live<'a> {
         self.continues()
     }
 
-    /// Kills a command at its effects, one after the other, and looks each time for what was lost.
+    /// Kills a command at its effects, one after the other, and checks each time that nothing was lost.
     fn storm(&self, command: &Command, stride: usize) -> Result<()> {
         let before = self.kills.get();
         for effect in (1..400).step_by(stride) {
@@ -198,13 +199,13 @@ impl<'a> Live<'a> {
             self.kills.set(self.kills.get() + 1);
             let resumed = self.machine.venvguard("resume")?;
             self.is_well(Reported).with_context(|| {
-                format!("{script}\n--- it said\n{}--- resume said\n{}", said.text, resumed.text)
+                format!("{script}\n--- output\n{}--- output of resume\n{}", said.text, resumed.text)
             })?;
         }
-        anyhow::bail!("{command:?} does not end")
+        anyhow::bail!("{command:?} never ends")
     }
 
-    /// Prints what was at stake.
+    /// Prints how much data was at stake.
     fn print(&self, name: &str) {
         let mut counts = self.earlier.borrow().clone();
         for (kind, count) in self.latest.borrow().iter() {
@@ -224,7 +225,7 @@ impl<'a> Live<'a> {
     }
 }
 
-/// Runs a trial, and prints the numbers however it ends.
+/// Runs a trial, and prints the numbers even if it fails.
 fn on_live(
     machine: &Machine,
     name: &str,
@@ -236,7 +237,7 @@ fn on_live(
     outcome
 }
 
-/// apt upgrades Python, and the service is on the new one afterwards.
+/// apt upgrades Python, and the service runs on the new version afterwards.
 fn minor_upgrade(machine: &Machine) -> Result<()> {
     on_live(machine, "live_minor_upgrade", |live| {
         machine.must_upgrade_python()?;
@@ -276,7 +277,7 @@ fn every_failure(live: &Live<'_>, under: &str) -> Result<()> {
     live.survives(&rebuild, 0, Reported)
 }
 
-/// The same where the successor is built in the venv's place.
+/// The same with a new tree that is built in the venv's place.
 fn in_place(machine: &Machine) -> Result<()> {
     on_live(machine, "live_in_place", |live| {
         let said = machine.must(&format!("{IN_PLACE} venvguard rebuild live"))?;
@@ -289,7 +290,7 @@ fn in_place(machine: &Machine) -> Result<()> {
     })
 }
 
-/// venvguard is killed before its effects: at each of them if there is time, else at some.
+/// Kills venvguard before its effects: before each of them in a long run, before some of them otherwise.
 fn crash_storm(machine: &Machine) -> Result<()> {
     let is_long = std::env::var_os("VENVGUARD_LAB_LONG").is_some();
     let stride = |short| if is_long { 1 } else { short };
@@ -299,7 +300,7 @@ fn crash_storm(machine: &Machine) -> Result<()> {
         live.storm(&Command { under: IN_PLACE, ..rebuild() }, stride(3))?;
         let prepare = "venvguard rebuild live".to_owned();
         live.storm(&Command { prepare, ..Command::new("rollback live") }, stride(3))?;
-        // The way back is interrupted, too.
+        // Interrupt the rollback, too.
         for under in ["", IN_PLACE] {
             let prepare = REFUSE_SUCCESSORS.to_owned();
             live.storm(&Command { under, prepare, ..rebuild() }, stride(11))?;

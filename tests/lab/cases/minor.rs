@@ -1,4 +1,5 @@
-//! A new default minor: venvs lose their packages at once, or their interpreter when the old minor is removed.
+//! A new default minor version: venvs lose their packages immediately, or their interpreter when the old minor version
+//! is removed.
 
 use anyhow::{Result, ensure};
 
@@ -66,7 +67,7 @@ fn unguarded(machine: &Machine) -> Result<()> {
         machine.wait_for_log(&service, symptom)?;
         machine.wait_until_failed(&service)?;
     }
-    // A copied interpreter whose library is gone still says that it is there.
+    // A copied interpreter whose library is gone still prints its version.
     let version = machine.must(&format!("{}/bin/python --version", Site::Copied.venv()))?;
     ensure!(version.contains(&old.upstream), "{version}");
     Ok(())
@@ -74,7 +75,7 @@ fn unguarded(machine: &Machine) -> Result<()> {
 
 fn guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
-    // Somebody has patched a library.
+    // A library that somebody patched.
     let patched = format!("{}/lib/python3.*/site-packages/gunicorn/util.py", Site::Followed.venv());
     machine.must(&format!("for file in {patched}; do echo '# patched' >>$file; done"))?;
     let before = machine.must(&format!("cat {patched}"))?;
@@ -85,7 +86,7 @@ fn guarded(machine: &Machine) -> Result<()> {
         (Site::Pinned, On::Old),
         (Site::Copied, On::Old),
     ])?;
-    // They run on the old minor, and a restart is no danger to them.
+    // Pinned and copied venvs run on the old minor version, and survive a restart.
     for service in machine.services() {
         machine.restart(&service)?;
         machine.wait_until_serving(&service)?;
@@ -98,7 +99,7 @@ fn guarded(machine: &Machine) -> Result<()> {
     ])
 }
 
-/// What an administrator does some day after the upgrade.
+/// Removes the old minor version, as an administrator does some day after the upgrade.
 fn remove_old_minor(machine: &Machine) -> Result<()> {
     let said = machine.apt("autoremove")?;
     ensure!(said.code == 0, "autoremove: {said:?}");
@@ -113,7 +114,7 @@ fn dies(machine: &Machine) -> Result<()> {
     dies_at_restart(machine)
 }
 
-/// The next restart is the last.
+/// The service does not survive its next restart.
 fn dies_at_restart(machine: &Machine) -> Result<()> {
     let service = &machine.services()[0];
     machine.restart(service)?;
@@ -135,7 +136,7 @@ fn news_guarded(machine: &Machine) -> Result<()> {
     machine.page(service, "/tls")?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::News, On::New)])?;
-    ensure!(beats(machine)? > 0 || later_beats(machine)?, "the scheduler stands still");
+    ensure!(beats(machine)? > 0 || later_beats(machine)?, "the scheduler does not run");
     Ok(())
 }
 
@@ -147,24 +148,24 @@ fn later_beats(machine: &Machine) -> Result<bool> {
     crate::machine::wait_for("the scheduler to run", || Ok(beats(machine)? > 0)).map(|()| true)
 }
 
-/// uv is there, and makes again what it made; the services are found.
+/// uv is installed, and recreates the venv that it created; venvguard finds the services.
 fn quick_guarded(machine: &Machine) -> Result<()> {
     machine.install_uv()?;
     machine.must("printf 'no-index = true\nfind-links = [\"/wheelhouse\"]\n' >/etc/uv/uv.toml")?;
     machine.install_guard_that_finds()?;
-    // What cannot do it must not be asked.
+    // venvguard must not use an engine that cannot do the work.
     machine.must("printf 'engine = \"uv\"\n' >/etc/venvguard/config.toml")?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Quick, On::New)])?;
     let made_by = machine.must(&format!("cat {}/pyvenv.cfg", Site::Quick.venv()))?;
-    ensure!(made_by.contains("uv = "), "it was not made by uv: {made_by}");
+    ensure!(made_by.contains("uv = "), "it was not created by uv: {made_by}");
     let check = format!("uv pip check --python {}/bin/python", Site::Quick.venv());
     machine.must(&check)?;
     only_who_was_told(machine)
 }
 
-/// An installer that was not told where packages come from, while the other was, is not asked: what is private would be
-/// looked for in public.
+/// If only one installer is configured with an index, venvguard does not use the other: it would look for private
+/// packages in public.
 fn only_who_was_told(machine: &Machine) -> Result<()> {
     let venv = Site::Quick.venv();
     let told = "no-index = true\nfind-links = ";
@@ -183,7 +184,7 @@ fn only_who_was_told(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A package declares venvs by a pattern; nobody has registered any.
+/// A package declares venvs by a pattern, and no venv is registered.
 fn declared(machine: &Machine) -> Result<()> {
     let (site, service) = (Site::Followed, &services_of(Site::Followed)[0]);
     let file = "/usr/share/venvguard/venvs.d/sites.toml";
@@ -195,14 +196,14 @@ fn declared(machine: &Machine) -> Result<()> {
     ))?;
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(site, On::New)])?;
-    // A file that is damaged declares what it did.
+    // A damaged file still declares what it declared before.
     machine.must(&format!("sed -i 's/^services.*/services = /' {file}"))?;
     let said = machine.run("venvguard status")?;
     let told = format!("{file}, line 2");
     ensure!(said.text.contains(&told) && said.text.contains(&site.venv()), "{said:?}");
     machine.restart(service)?;
     machine.wait_until_serving(service)?;
-    // And one that is gone declares nothing, but for what is kept of its venvs.
+    // A removed file declares nothing, except for venvs with a previous environment.
     machine.must(&format!("rm {file}"))?;
     let listed = || machine.must("venvguard list");
     ensure!(
@@ -211,12 +212,12 @@ fn declared(machine: &Machine) -> Result<()> {
         listed()?
     );
     machine.must("venvguard prune followed")?;
-    ensure!(!listed()?.contains(&site.venv()), "it is guarded still: {}", listed()?);
+    ensure!(!listed()?.contains(&site.venv()), "it is still guarded: {}", listed()?);
     Ok(())
 }
 
-/// The rebuilt venv comes up, and its check is not content: the old one is back, with every process of it, and stays
-/// so until somebody wants it otherwise.
+/// The rebuilt venv comes up and fails its check: the old one is restored, with all its processes, and stays until an
+/// administrator decides otherwise.
 fn holds_not(machine: &Machine) -> Result<()> {
     let (site, service) = (Site::Followed, &services_of(Site::Followed)[0]);
     let (old, new) = (machine.upgrade.about.from.clone(), machine.upgrade.about.to.clone());
@@ -232,7 +233,7 @@ fn holds_not(machine: &Machine) -> Result<()> {
     let is_old = format!("{}/bin/python{}", site.venv(), old.minor);
     register(&format!("test -e {is_old}"))?;
     let said = machine.must_upgrade_python()?;
-    ensure!(said.text.contains("its check fails"), "the reason is not told: {said:?}");
+    ensure!(said.text.contains("its check fails"), "the reason is not reported: {said:?}");
     let runs = |python: &str, minor: &str| {
         let version = machine.answering_version(service)?;
         ensure!(version == python, "it answers with {version}, not with {python}");
@@ -243,7 +244,7 @@ fn holds_not(machine: &Machine) -> Result<()> {
     };
     let beside = || machine.must(&format!("find {} -name '.venv.venvguard-*'", site.dir()));
     runs(&old.upstream, &old.minor)?;
-    ensure!(beside()?.is_empty(), "something is left over: {}", beside()?);
+    ensure!(beside()?.is_empty(), "a tree is left over: {}", beside()?);
     machine.restart(service)?;
     machine.wait_until_serving(service)?;
     runs(&old.upstream, &old.minor)?;
@@ -255,9 +256,9 @@ fn holds_not(machine: &Machine) -> Result<()> {
     runs(&old.upstream, &old.minor)?;
     machine.must("venvguard rollback followed")?;
     runs(&new.upstream, &new.minor)?;
-    ensure!(beside()?.lines().count() == 1, "one tree is kept: {}", beside()?);
+    ensure!(beside()?.lines().count() == 1, "not exactly one tree is kept: {}", beside()?);
 
-    // Two are kept, and it goes back to the one that is named, not to the latest.
+    // With two previous environments, `--to` restores the named one, not the latest.
     let oldest = beside()?;
     machine.must("venvguard rebuild followed")?;
     machine.must(&format!("venvguard rollback followed --to '{}'", oldest.trim()))?;
@@ -265,21 +266,25 @@ fn holds_not(machine: &Machine) -> Result<()> {
     let status = machine.must("venvguard status")?;
     ensure!(
         status.lines().any(|line| line.split_whitespace().nth(3) == Some("2")),
-        "two are counted: {status}"
+        "status does not count two: {status}"
     );
     let said = machine.must("venvguard rebuild followed")?;
     runs(&new.upstream, &new.minor)?;
     let shown = machine.must("venvguard show followed")?;
-    ensure!(beside()?.lines().count() == 2, "two trees are kept: {}{said}{shown}", beside()?);
+    ensure!(
+        beside()?.lines().count() == 2,
+        "not exactly two trees are kept: {}{said}{shown}",
+        beside()?
+    );
     machine.must("venvguard rollback followed")?;
     runs(&old.upstream, &old.minor)?;
     machine.must("venvguard prune followed")?;
-    ensure!(beside()?.is_empty(), "all are removed: {}", beside()?);
+    ensure!(beside()?.is_empty(), "not all are removed: {}", beside()?);
     Ok(())
 }
 
-/// One distribution has no file for the new Python: it is named with the nearest version that has one, and moves as far
-/// as it may. Another is held by the hashes of a lock, which nothing relaxes.
+/// One distribution has no file for the new Python: venvguard reports the nearest version that has one, and moves only
+/// as far as `--relax` permits. The hashes of a lock fix another one, and no option relaxes them.
 fn not_there(machine: &Machine) -> Result<()> {
     let new = machine.upgrade.about.to.clone();
     let old = machine.upgrade.about.from.clone();
@@ -304,14 +309,14 @@ fn not_there(machine: &Machine) -> Result<()> {
     let nearest =
         "tight==1.2.3: the nearest version with a wheel is 1.3.0 (`--relax minor` takes it)";
     let said = machine.must_upgrade_python()?;
-    ensure!(said.text.contains(nearest), "the version is not named: {said:?}");
+    ensure!(said.text.contains(nearest), "the version is not reported: {said:?}");
     let has = |list: &str, minor: &str| {
         let found = machine.must(
             "/srv/pinned/venv/bin/python -c 'import sys, tight, sure, own; print(*sys.version_info[:2], sep=\".\")'
              /srv/pinned/venv/bin/pip list --format freeze | grep -v pip",
         )?;
         let wanted = format!("{minor}\nown==1.0\nsure==1.0\n{list}\n");
-        ensure!(found == wanted, "{found:?} is there, not {wanted:?}");
+        ensure!(found == wanted, "found {found:?} instead of {wanted:?}");
         Ok(())
     };
     has("tight==1.2.3", &old.minor)?;
@@ -330,7 +335,10 @@ fn not_there(machine: &Machine) -> Result<()> {
     let moves = || {
         let said = machine.run("venvguard rebuild pinned --relax minor")?;
         let told = "tight==1.2.3 was replaced by tight==1.3.0";
-        ensure!(said.code == 0 && said.text.contains(told), "it is not told: {said:?}");
+        ensure!(
+            said.code == 0 && said.text.contains(told),
+            "the replacement is not reported: {said:?}"
+        );
         has("tight==1.3.0", &new.minor)
     };
     moves()?;
@@ -345,7 +353,7 @@ fn not_there(machine: &Machine) -> Result<()> {
     moves()
 }
 
-/// What is kept of the venv is a lock in the eyes of Python's own library, and has the hash.
+/// Python's own library accepts the venv's recipe as a lock, and the recipe contains the hash.
 fn is_a_lock(machine: &Machine) -> Result<()> {
     let check = "import sys, tomllib; from packaging.pylock import Pylock
 for path in sys.argv[1:]: Pylock.from_dict(tomllib.load(open(path, 'rb')))";

@@ -24,7 +24,7 @@ use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
-/// Half a case, one trial: a machine with these sites and this upgrade, and what happens on it.
+/// Half a case, one trial: a machine with these sites and this upgrade, and the test to run on it.
 pub(crate) struct Case {
     pub(crate) subject: &'static str,
     pub(crate) half: Half,
@@ -35,7 +35,7 @@ pub(crate) struct Case {
     pub(crate) run: fn(&Machine) -> Result<()>,
 }
 
-/// Each case is tried without venvguard and with it.
+/// Each case runs without venvguard and with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Half {
     Unguarded,
@@ -43,7 +43,7 @@ pub(crate) enum Half {
 }
 
 impl Case {
-    /// One that is tried with venvguard only.
+    /// A case that runs with venvguard only.
     pub(crate) fn guarded(
         subject: &'static str,
         upgrade: Kind,

@@ -1,4 +1,4 @@
-//! Power cuts at every step: what was not on the disk is lost.
+//! Power cuts at every step: data that was not on the disk is lost.
 
 use anyhow::{Result, bail};
 
@@ -22,7 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// The test above would see it if something was not synced: here it is not, and something is lost.
+/// Proves that the test above would notice a missing sync: here syncs do nothing, and something is lost.
 fn unsynced(machine: &Machine) -> Result<()> {
     let storm = Storm::gathers(machine)?;
     machine.put_on_disks(&EXT4, &PLACES)?;
@@ -44,7 +44,7 @@ fn unsynced(machine: &Machine) -> Result<()> {
 const NO_TREE: &str = "python3 /root/syscalls.py syncfs=0 --";
 const NO_JOURNAL: &str = "python3 /root/syscalls.py fsync=0 fdatasync=0 --";
 
-/// What is wrong after the first power cut that does harm.
+/// The failure after the first power cut that does harm.
 fn first_loss(storm: &Storm, command: &Command) -> Result<String> {
     for effect in 1.. {
         match storm.strikes(Fault::PowerLoss, command, effect) {
@@ -53,5 +53,5 @@ fn first_loss(storm: &Storm, command: &Command) -> Result<String> {
             Err(error) => return Ok(format!("at effect {effect}: {}", error.root_cause())),
         }
     }
-    bail!("it goes on for ever")
+    bail!("it never ends")
 }

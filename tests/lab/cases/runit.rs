@@ -1,4 +1,4 @@
-//! Services of runit, which is itself one unit of systemd's.
+//! Services of runit, which is itself a single unit of systemd's.
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,8 +11,8 @@ pub(super) fn cases() -> Vec<Case> {
     vec![Case { extra: &["runit", "runit-run"], ..case }]
 }
 
-/// An upgrade restarts what runs out of a guarded venv, and neither the other services nor runit as a whole; what was
-/// down stays down, in a rebuild too.
+/// An upgrade restarts the services that run from a guarded venv, but neither other services nor runit as a whole. A
+/// service that was down stays down, after a rebuild too.
 fn patch(machine: &Machine) -> Result<()> {
     machine.must("dpkg --install /extra/*.deb && systemctl start runit")?;
     for venv in ["shop", "other"] {
@@ -45,15 +45,18 @@ fn patch(machine: &Machine) -> Result<()> {
     is_off(machine)?;
     let status = machine.must("venvguard status")?;
     ensure!(status.contains("healthy"), "{status}");
-    ensure!(machine.must("venvguard history")?.contains("runit:shop"), "it is not in the history");
+    ensure!(
+        machine.must("venvguard history")?.contains("runit:shop"),
+        "runit:shop is not in the history"
+    );
 
     machine.must("venvguard rebuild shop")?;
     ensure!(pid(machine, "shop")? != restarted, "shop was not restarted for its rebuild");
     ensure!(machine.must(runit)? == before, "runit was restarted for a rebuild");
     is_off(machine)?;
 
-    // A service that does not come back is known by its name. runit never gives one up, so that it is waited for to the
-    // end, and once more after the rollback.
+    // The error names a service that does not come back. runit never gives up on one, so venvguard waits for it until the
+    // timeout, and again after the rollback.
     machine.must("printf 'service-timeout = 5\n' >/etc/venvguard/config.toml")?;
     machine.must("printf '#!/bin/sh\\nexit 1\\n' >/etc/sv/shop/run; venvguard register /srv/shop/venv --service runit:shop")?;
     let said = machine.run("venvguard rebuild shop")?;
@@ -68,7 +71,7 @@ fn is_off(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The process of a service, whose restart makes it another one.
+/// The process of a service, which a restart replaces.
 fn pid(machine: &Machine, service: &str) -> Result<u32> {
     let status = machine.must(&format!("sv status {service}"))?;
     let pid = status.strip_prefix(&format!("run: {service}: (pid "));

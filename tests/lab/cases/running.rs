@@ -1,4 +1,4 @@
-//! Running processes: the files of their Python are replaced below them, and what they import next is new.
+//! Running processes: an upgrade replaces the files of their Python, and their next imports read new files.
 
 use anyhow::{Result, ensure};
 
@@ -36,7 +36,7 @@ fn service_of(site: Site) -> Service {
     services_of(site).remove(0)
 }
 
-/// The venvs are fine, and so would be new processes; the old ones no longer are.
+/// The venvs are fine, and new processes would be; the old processes are not.
 fn patch_unguarded(machine: &Machine) -> Result<()> {
     let (bare, gunicorn) = (service_of(Site::Bare), service_of(Site::Followed));
     machine.must_upgrade_python()?;
@@ -55,7 +55,7 @@ fn patch_unguarded(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Not even the version has changed; the process is stale all the same.
+/// Not even the version changes, and the process is still stale.
 fn revision_unguarded(machine: &Machine) -> Result<()> {
     let service = service_of(Site::Followed);
     machine.must_upgrade_python()?;
@@ -65,7 +65,7 @@ fn revision_unguarded(machine: &Machine) -> Result<()> {
     assert_cured_by_a_restart(machine, &service)
 }
 
-/// The same version in other files: it is a revision as well.
+/// A reinstallation puts the same version in new files: it counts as a revision.
 fn reinstalled(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.must_upgrade_python()?;
@@ -79,7 +79,7 @@ fn reinstalled(machine: &Machine) -> Result<()> {
     let after = machine.pids_of(&venv)?;
     ensure!(before.iter().all(|pid| !after.contains(pid)), "not restarted: {}", said.text);
     machine.assert_guarded(&[(Site::Followed, On::New)])?;
-    // Nothing changes, and nothing is restarted.
+    // Nothing changes, so nothing is restarted.
     machine.must("dpkg-reconfigure -fnoninteractive python3; venvguard resume")?;
     ensure!(machine.pids_of(&venv)? == after, "restarted for nothing");
     Ok(())
@@ -111,7 +111,7 @@ fn assert_cured_by_a_restart(machine: &Machine, service: &Service) -> Result<()>
     Ok(())
 }
 
-/// Every service is restarted: it is on the new interpreter, with other processes, and imports what it likes.
+/// Every service is restarted: it runs on the new interpreter, in new processes, and can import anything.
 fn guarded(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     let pids = |machine: &Machine| {
@@ -137,12 +137,12 @@ fn guarded(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Policy `warn` leaves the processes alone: `status` names them, and `rebuild --all` restarts them when asked.
+/// Policy `warn` leaves the processes alone: `status` reports them, and `rebuild --all` restarts them on demand.
 fn told_of(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.register(Site::Followed, "--policy warn")?;
     let service = service_of(Site::Followed);
-    // Somebody started one by hand: no manager can restart it.
+    // A process started by hand: no manager can restart it.
     machine.must(&format!(
         "setsid setpriv --reuid=app --regid=app --init-groups {}/bin/python -c 'import time; time.sleep(900)' >/dev/null 2>&1 </dev/null &
          echo $! >/root/by-hand; sleep 1; kill -0 $(cat /root/by-hand)",

@@ -1,4 +1,4 @@
-//! Venvs that share a service: a run restarts it once for all of them, and each venv is judged by itself.
+//! Venvs that share a service: a run restarts it once for all of them, and judges each venv separately.
 
 use anyhow::{Result, ensure};
 
@@ -6,7 +6,7 @@ use super::Case;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 
-/// Between two kills, in effects.
+/// The effects between two kills.
 const STRIDE: usize = 9;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -31,14 +31,14 @@ fn shared(machine: &Machine) -> Result<()> {
     machine
         .must("mkdir -p /etc/venvguard; printf 'stable-for = 1\\n' >/etc/venvguard/config.toml")?;
     machine.must("venvguard register /srv/one/venv --name one")?;
-    // It is content with the old interpreter only.
+    // Its check accepts only the old interpreter.
     let old = &machine.upgrade.about.from.minor;
     machine.must(&format!(
         "venvguard register /srv/two/venv --name two \
          --check \"/srv/two/venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != ({}))'\"",
         old.replace('.', ", ")
     ))?;
-    ensure!(starts(machine)? == 1, "before");
+    ensure!(starts(machine)? == 1, "{} starts before the upgrade", starts(machine)?);
     let (_, shown) = machine.venvguard_json("show one")?;
     let venv = &shown["venvs"][0];
     let found = &venv["services_found"][0];
@@ -46,20 +46,20 @@ fn shared(machine: &Machine) -> Result<()> {
     ensure!(venv["processes"][0]["service"] == "systemd:pair.service", "{shown}");
 
     let said = machine.must_upgrade_python()?;
-    // Once for both, and once more for the one that goes back.
+    // Two restarts: one for both venvs, and one for the venv that is rolled back.
     ensure!(starts(machine)? == 3, "{} starts\n{}", starts(machine)?, said.text);
     let new = &machine.upgrade.about.to.minor;
     ensure!(runs(machine, "one")? == *new, "one was not rebuilt\n{}", said.text);
-    ensure!(runs(machine, "two")? == *old, "two did not go back\n{}", said.text);
+    ensure!(runs(machine, "two")? == *old, "two was not rolled back\n{}", said.text);
     ensure!(
         machine.run("venvguard status --check")?.code == 0 || said.text.contains("two"),
         "{said:?}"
     );
 
-    // Now it is content with any.
+    // Now its check accepts any.
     machine.must("venvguard register /srv/two/venv --check /bin/true && venvguard rebuild two")?;
     ensure!(runs(machine, "two")? == *new, "two was not rebuilt");
-    ensure!(starts(machine)? == 4, "two alone");
+    ensure!(starts(machine)? == 4, "{} starts after two was rebuilt", starts(machine)?);
     machine.must("venvguard rebuild one two")?;
     ensure!(starts(machine)? == 5, "{} starts after both were rebuilt", starts(machine)?);
     machine.must("venvguard rebuild --prepare one two")?;
@@ -78,13 +78,13 @@ fn storm(machine: &Machine) -> Result<()> {
         if killed.code != 137 {
             ensure!(killed.code == 0, "{killed:?}");
             println!("shared_service: a rebuild of two venvs was killed {kills} times");
-            ensure!(kills > 5, "{kills} kills only");
+            ensure!(kills > 5, "only {kills} kills");
             return is_well(machine);
         }
         machine.must("venvguard resume")?;
         is_well(machine)?;
     }
-    anyhow::bail!("the rebuild has no end")
+    anyhow::bail!("the rebuild never ends")
 }
 
 /// Both work, the service is up, and nothing is left to do.

@@ -1,4 +1,4 @@
-//! An ordinary user's own venv, guarded without root, beside users who try what they can with registries of their own.
+//! An ordinary user's own venv, guarded without root, beside users whose registries try to do harm.
 
 use anyhow::{Context, Result, ensure};
 
@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 const VENV: &str = "/srv/followed/venv";
 
-/// What serves out of the venv is the user's own unit from now on.
+/// The user's own unit, which serves from the venv in place of the system's.
 const UNIT: &str = "[Service]
 WorkingDirectory=/srv/followed
 Environment=PYTHONPATH=/srv
@@ -67,7 +67,7 @@ fn make_unit(machine: &Machine) -> Result<Service> {
     Ok(service)
 }
 
-/// As somebody who has logged in.
+/// Runs a script as a user who has logged in.
 fn as_user(machine: &Machine, name: &str, script: &str) -> Result<String> {
     machine.must(&format!(
         "cd /; setpriv --reuid {name} --regid {name} --init-groups --reset-env \
@@ -86,8 +86,8 @@ fn unguarded(machine: &Machine) -> Result<()> {
     })
 }
 
-/// Users who have a registry each that is not what `venvguard register` made of it, and what becomes of them in apt's
-/// output.
+/// Users whose registries are not as `venvguard register` left them, with the tricks that make them so and the words in
+/// apt's output.
 const TRICKS: [(&str, &str, &str); 8] = [
     (
         "another",
@@ -140,11 +140,14 @@ fn guarded(machine: &Machine) -> Result<()> {
 
     let said = machine.must_upgrade_python()?;
     for (_, _, told) in TRICKS {
-        ensure!(said.text.contains(told), "{told:?} is not told: {said:?}");
+        ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
     }
-    ensure!(!said.text.contains('\u{1b}'), "a terminal is spoken to: {said:?}");
+    ensure!(!said.text.contains('\u{1b}'), "the output contains terminal controls: {said:?}");
     ensure!(said.text.contains("restarted user:web.service"), "{said:?}");
-    ensure!(!said.text.contains("building in place"), "no namespace for a user: {said:?}");
+    ensure!(
+        !said.text.contains("building in place"),
+        "an ordinary user got no mount namespace: {said:?}"
+    );
 
     machine.wait_until_serving(&service)?;
     ensure!(machine.answering_version(&service)? == new.upstream, "it runs the old Python");
@@ -153,7 +156,7 @@ fn guarded(machine: &Machine) -> Result<()> {
     ensure!(status.contains("healthy"), "{status}");
     let others = machine
         .must("find /srv/followed /home/app ! -user app ! -name app.py ! -name web.service")?;
-    ensure!(others.is_empty(), "not his any more: {others}");
+    ensure!(others.is_empty(), "these no longer belong to the user: {others}");
     ensure!(machine.must("venvguard list 2>&1")?.contains("no venv is registered"));
 
     let after = machine.must("sha256sum /etc/shadow; systemctl show -p InvocationID precious")?;
@@ -184,7 +187,7 @@ fn guarded(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Root repairs the venv first; the user's own unit is restarted by him all the same.
+/// Root repairs the venv first; the user's own venvguard still restarts the user's unit.
 fn guarded_twice(machine: &Machine) -> Result<()> {
     let new = machine.upgrade.about.to.clone();
     let service = make_unit(machine)?;
@@ -195,7 +198,7 @@ fn guarded_twice(machine: &Machine) -> Result<()> {
     ensure!(said.contains(&format!("root guards {VENV} as well")), "{said}");
     let said = machine.must_upgrade_python()?;
     for told in ["venvguard: followed: rebuilt", "user app: followed: restarted"] {
-        ensure!(said.text.contains(told), "{told:?} is not told: {said:?}");
+        ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
     }
     machine.wait_until_serving(&service)?;
     ensure!(machine.answering_version(&service)? == new.upstream, "it runs the old Python");
@@ -205,7 +208,7 @@ fn guarded_twice(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Each in a home of his own, with a venv that is his.
+/// Gives each of these users a home, a venv and a trick.
 fn lay_traps(machine: &Machine) -> Result<()> {
     machine.write(
         "/etc/systemd/system/precious.service",
