@@ -1,7 +1,7 @@
-"""What people put into a venv. `make VENV OWNER` puts it there, `list VENV OWNER` prints all that it is.
+"""User files of every kind. `make VENV OWNER` puts them into a venv, `list VENV OWNER` prints all their attributes.
 
-Both run as root. A path that begins with `site/` lies in site-packages, whatever Python they are for. A venv of root's
-also holds files of www-data's, and files that not even their owner may read; in an ordinary user's all is theirs.
+Both run as root. A path that begins with `site/` lies in site-packages, of whichever Python. A venv of root's also holds
+files that belong to www-data, and files that not even their owner may read; in an ordinary user's venv, they own all.
 """
 
 import errno
@@ -19,7 +19,7 @@ APP, GROUP = pwd.getpwnam(sys.argv[3])[2:4]
 IS_ROOTS = APP == 0
 WWW, WEBS = pwd.getpwnam("www-data").pw_uid, grp.getgrnam("www-data").gr_gid
 WEB = WWW if IS_ROOTS else APP
-# What an owner may do with a file, and with a directory, at least.
+# The least rights of an owner to a file, and to a directory.
 READ, ENTER = (0, 0) if IS_ROOTS else (0o400, 0o500)
 
 # Path, mode, owner, group.
@@ -93,7 +93,7 @@ LINKS = [
     ("deep", "var/web/webs", WEB),
     ("/etc/shadow", "shadow", APP),
 ]
-# Further names of files.
+# Additional names of files.
 NAMES = [
     ("static/asset-00", "static/asset-again"),
     ("static/asset-00", "etc/asset"),
@@ -110,7 +110,7 @@ def access(*entries):
 ACL = access(
     (1, 7, 2**32 - 1), (2, 6, WWW), (4, 4, 2**32 - 1), (8, 4, WEBS), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1),
 )
-# The venv's own: one more may look into it.
+# The venv's own access list: www-data may enter it, too.
 OPEN = access((1, 7, 2**32 - 1), (2, 5, WWW), (4, 5, 2**32 - 1), (16, 5, 2**32 - 1), (32, 5, 2**32 - 1))
 ATTRIBUTES = [
     ("etc/anybodys", "user.comment", b"\0any\xffbytes"),
@@ -126,7 +126,7 @@ ATTRIBUTES = [
 def at(path):
     path = os.fsencode(path)
     if path.startswith(b"site/"):
-        # Of the Python that the venv is for.
+        # The one of the Python that the venv is for.
         (site,) = (one for one in glob.glob(b"lib/python3.*/site-packages") if os.listdir(one))
         path = path.replace(b"site", site, 1)
     return path
@@ -168,7 +168,7 @@ def make():
         os.chmod(at(path), mode | ENTER)
     for path, name, value in ATTRIBUTES:
         os.setxattr(at(path), name, value)
-    # What is deepest first: what is in a directory changes it.
+    # The deepest first: a change inside a directory changes its time.
     for number, path in enumerate(reversed(all_paths())):
         time = 1_000_000_000_123_456_789 + number * 1_111_111_111
         os.utime(at(path), ns=(time, time), follow_symlinks=False)
@@ -178,7 +178,7 @@ def content(path, status):
     if stat.S_ISLNK(status.st_mode):
         return repr(os.readlink(path))
     if stat.S_ISDIR(status.st_mode):
-        # A socket and a FIFO are their service's, which makes them again.
+        # Leave out sockets and FIFOs: their service makes them again.
         inside = (os.path.join(path, name) for name in os.listdir(path))
         is_kept = lambda one: not (stat.S_ISFIFO(one) or stat.S_ISSOCK(one))
         return repr(sorted(os.path.basename(one) for one in inside if is_kept(os.lstat(one).st_mode)))

@@ -1,9 +1,9 @@
-"""A service that keeps its data inside its venv, and a check that nothing of that data is lost.
+"""A service that keeps its data inside its venv, and a check that none of that data is lost.
 
-    live.py serve VENV               write without a pause, and acknowledge outside of the venv what is written
+    live.py serve VENV               write without a pause, and acknowledge each write outside of the venv
     live.py verify VENV [TREE...]    compare the records with the venv, and with these previous environments of it
 
-A line of the records is KIND NUMBER TREE: what was written, and the inode of the tree at the venv's path by then.
+A line of the records is KIND NUMBER TREE: the kind of data, and the inode of the tree at the venv's path at that time.
 """
 
 import collections
@@ -20,18 +20,18 @@ import threading
 import time
 
 RECORDS = "/var/lib/live/acknowledged"
-# What failed was written into no tree.
+# The tree of a write that failed.
 NO_TREE = 0
-# More bytes than SQLite may cache: it writes into the database long before the transaction ends.
+# More bytes than SQLite may cache, so that it writes into the database long before the transaction ends.
 ACCOUNTS, PADDING, CACHE_PAGES = 200, 1000, 4
-# A transaction has that many parts, with a pause after each.
+# The parts of a transaction, and the pause after each.
 PARTS, PAUSE = 4, 0.04
-# The spool holds that many files.
+# The number of files in the spool.
 WAITING = 20
 
 
 class Service:
-    """Writes a database, a log, a spool and uploads, until it is asked to end."""
+    """Writes a database, a log, a spool and uploads, until SIGTERM."""
 
     def __init__(self, venv):
         self.venv = venv
@@ -80,7 +80,7 @@ class Service:
             time.sleep(pause)
 
     def attempt(self, work):
-        """What fails is not acknowledged, and is tried again like any request."""
+        """A failed write is not acknowledged, and is tried again like any request."""
         try:
             work()
         except (OSError, sqlite3.Error) as error:
@@ -148,7 +148,7 @@ class Service:
 def connect(path):
     database = sqlite3.connect(path, timeout=30, isolation_level=None)
     database.execute("PRAGMA cache_size = %d" % CACHE_PAGES)
-    # The machine of a test loses no power, and other tests want the disk.
+    # This test cuts no power, and other tests need the disk.
     database.execute("PRAGMA synchronous = OFF")
     return database
 
@@ -182,24 +182,24 @@ def numbers_of(kind):
     return {int(number) for one, number, _ in read_records() if one == kind}
 
 
-# What a record of each kind promises to be in a tree, by the name that a report has for it.
+# The kinds of records whose data must be in a tree, and their names in the report.
 HELD = {"row": "rows", "line": "lines", "upload": "uploads", "spooled": "spooled", "last-words": "last words"}
 
 
 class Verification:
     def __init__(self, venv, trees):
-        # The records first: what is acknowledged by now is in the trees by now.
+        # Read the records first: everything that they acknowledge is in the trees already.
         self.records = [(kind, int(number), int(tree)) for kind, number, tree in read_records()]
         self.wrong = []
         self.current = os.stat(venv).st_ino
         self.reported = {os.stat(tree).st_ino for tree in trees}
         self.venv = self.content(venv, connect)
         self.previous = [self.content(tree, connect_to_copy) for tree in trees]
-        # And what the service has begun to delete meanwhile is not wanted.
+        # Read these last, to leave out files that the service has begun to delete in the meantime.
         self.deleting = numbers_of("deleting")
 
     def content(self, tree, connect_to):
-        """The numbers of each kind that a tree holds."""
+        """The numbers of each kind in a tree."""
         def file_numbers(directory):
             path = os.path.join(tree, "var", directory)
             names = os.listdir(path) if os.path.isdir(path) else []
@@ -211,9 +211,9 @@ class Verification:
                     with open(os.path.join(path, name), "rb") as file:
                         content = file.read()
                 except FileNotFoundError:
-                    # The service has deleted it since.
+                    # The service has deleted the file since.
                     continue
-                # A spooled file may be just being written.
+                # The service may be writing a spooled file.
                 if content == b"%s\n" % name.encode() or directory == "spool":
                     found.add(int(name))
                 else:
@@ -243,7 +243,7 @@ class Verification:
             accounts = dict(database.execute("SELECT generation, count(*) FROM accounts GROUP BY generation"))
             if accounts != {max(rows, default=0): ACCOUNTS}:
                 self.wrong.append(
-                    "%s: torn: transaction %d is the last, but the accounts are of %r"
+                    "%s: torn: the last transaction is %d, but the accounts are from %r"
                     % (path, max(rows, default=0), accounts)
                 )
             return rows
@@ -256,7 +256,7 @@ class Verification:
     def lines(self, path):
         try:
             with open(path, "rb") as file:
-                # What follows the last line break is being written.
+                # The service is writing the text after the last line break.
                 lines = file.read().split(b"\n")[:-1]
         except FileNotFoundError:
             return set()
@@ -288,8 +288,8 @@ class Verification:
             self.wrong.append("%d %s: %s…" % (len(numbers), what, some))
 
     def undeleted(self):
-        """The deleted files that the venv holds again. One that was deleted in another tree than those that the venv
-        comes from is back with an earlier tree, as after a rollback: that other tree must be reported, as for its files.
+        """The deleted files that the venv holds again. If a file was deleted in a tree that the venv does not descend from,
+        it may return with an earlier tree, as after a rollback; but that other tree must then be reported.
         """
         lineage = self.lineage()
         undeleted = set()
@@ -300,15 +300,15 @@ class Verification:
         return undeleted
 
     def lineage(self):
-        """The trees that the venv comes from, each with the place in the records up to which it does. A tree that is
-        new was made of the one that was the venv before it."""
+        """The trees that the venv descends from, each with the place in the records up to which it inherits. A new tree
+        is made from the one that was the venv before it."""
         parents, previous = {}, None
         for place, (_, _, tree) in enumerate(self.records):
             if tree != NO_TREE and tree != previous:
                 parents.setdefault(tree, (previous, place))
                 previous = tree
         tree, until = self.current, len(self.records)
-        # Nothing was written into it yet.
+        # Nothing has been written into it yet.
         parents.setdefault(tree, (previous, until))
         lineage = {}
         while tree is not None:
@@ -329,13 +329,13 @@ class Verification:
 
 
 def connect_to_copy(path):
-    """A previous environment is only read: SQLite would play its journal back."""
+    """Opens a copy of a previous environment's database, because SQLite would play back the journal of the original."""
     directory = tempfile.mkdtemp()
     for ending in ("", "-journal"):
         if os.path.exists(path + ending) and stat.S_ISREG(os.stat(path + ending).st_mode):
             shutil.copy(path + ending, os.path.join(directory, "app.db" + ending))
     database = sqlite3.connect(os.path.join(directory, "app.db"), isolation_level=None)
-    # It is read whole now, so that the copy need not outlive this.
+    # Read all of it now, so that the copy can be removed.
     memory = sqlite3.connect(":memory:", isolation_level=None)
     try:
         database.backup(memory)

@@ -1,17 +1,17 @@
-"""What every app of the lab can be asked, whatever it is written with: `answer(path)` gives a status and a text."""
+"""The pages of every app of the lab, whatever its framework: `answer(path)` returns a status and a text."""
 
 import importlib
 import json
 import os
 import sys
 
-# Long-running processes have these in memory; what they import later meets the files of the day.
+# Long-running processes have these in memory; their later imports read the current files.
 import email.errors
 import typing
 
 
 def answer(path):
-    """Answers one request; what goes wrong while answering is the answer, as a user would see it in a log."""
+    """Answers one request; the answer to a failure is the error, as a user would see it in a log."""
     parts = path.strip("/").split("/")
     try:
         if parts == ["ok"]:
@@ -55,7 +55,7 @@ UNWELCOME = ("antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo"
 
 
 def library():
-    """Imports the pure Python modules of the standard library and tells which of them fail."""
+    """Imports the pure Python modules of the standard library and names those that fail."""
     directory = os.path.dirname(os.__file__)
     failed = []
     for file in sorted(os.listdir(directory)):

@@ -1,5 +1,5 @@
-"""Runs a program for which some system calls are not made, but answered: with success (`fsync=0`), or with an error
-(`unshare=1`, which is EPERM).
+"""Runs a program and skips some of its system calls: they return success (`fsync=0`), or an error (`unshare=1`, which
+is EPERM).
 
     syscalls.py NAME=ERROR... -- PROGRAM ARGUMENT...
 """
@@ -33,5 +33,5 @@ class Program(ctypes.Structure):
 libc = ctypes.CDLL(None, use_errno=True)
 filter = Program(len(program) // 8, program)
 if libc.prctl(PR_SET_SECCOMP, FILTER, ctypes.byref(filter), 0, 0) != 0:
-    raise OSError(ctypes.get_errno(), "the filter is not taken")
+    raise OSError(ctypes.get_errno(), "the kernel refuses the filter")
 os.execvp(sys.argv[end + 1], sys.argv[end + 1 :])

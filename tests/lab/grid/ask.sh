@@ -1,5 +1,5 @@
-# Runs on a machine, as the owner: what a venv of the grid does, and below a line with `##` what its manager says of it.
-# The argument is the name of the cell. What differs from one run to the next is left out.
+# Runs on a machine, as the owner. Prints what a venv of the grid does and, below a line with `##`, what its manager says
+# about it. The argument is the name of the cell. Leaves out details that differ from one run to the next.
 . /srv/grid/environment
 cell=$1
 cd "/srv/cells/$cell"
@@ -13,7 +13,7 @@ else
 fi
 "$venv/bin/python" -c 'import asyncio, ctypes, ssl; asyncio.run(asyncio.sleep(0))'
 echo "# pip freeze --all"
-# pip itself moves with the interpreter; pip notes the hash of a file, which others leave out.
+# The version of pip changes with the interpreter, and only pip records the hash of a file.
 pip --python "$venv/bin/python" freeze --all |
     sed 's/^pip==.*/pip==(any)/; s/[.]whl#sha256=.*/.whl/'
 case $cell in

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Who makes a venv.
+/// The tool that creates a venv.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Flavour {
     Venv,
@@ -15,7 +15,7 @@ pub(crate) enum Flavour {
     Pipx,
 }
 
-/// How it is asked to hang on the interpreter.
+/// How the venv reaches the interpreter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Link {
     Followed,
@@ -23,7 +23,7 @@ pub(crate) enum Link {
     Copied,
 }
 
-/// How the one package in it was installed.
+/// How its only package was installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Install {
     /// By name, from an index that has a wheel.
@@ -36,7 +36,7 @@ pub(crate) enum Install {
     Editable,
     /// From a wheel file.
     Local,
-    /// Not at all: the venv is as it was made.
+    /// No package: the venv is as its tool created it.
     None,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Change {
     Patch,
     /// The default becomes another minor version; the old one stays.
     Minor,
-    /// That, and some day the old one is removed.
+    /// The same, and later the old one is removed.
     Removed,
 }
 
@@ -73,7 +73,7 @@ impl Flavour {
         Self::Pipx,
     ];
 
-    /// As venvguard and the grid's scripts call it.
+    /// Its name in venvguard's output and in the grid's scripts.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Venv => "venv",
@@ -146,7 +146,7 @@ pub(crate) fn all() -> Vec<Cell> {
     cells
 }
 
-/// A few cells that touch every value of every axis, and each manager once.
+/// A few cells that cover every value of every axis, and each tool once.
 pub(crate) fn diagonal() -> Vec<Cell> {
     use {Flavour as F, Install as I, Link as L};
     let cell = |flavour, link, install| Cell { flavour, link, install };

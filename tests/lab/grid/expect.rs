@@ -1,18 +1,18 @@
-//! What has to become of a cell, in the test's own words: a function of the cell and the change, and of nothing that
-//! venvguard says.
+//! What must become of a cell: a function of the cell and the change only, independent of anything that venvguard
+//! reports.
 
 use super::cell::{Cell, Change, Flavour, Install, Link};
 
-/// What has to become of a venv.
+/// What must become of a venv.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Expected {
-    /// Nobody can make such a venv.
+    /// No tool can create such a venv.
     Impossible(&'static str),
-    /// It works as it is, and is left as it is.
+    /// It works as it is, and venvguard leaves it alone.
     Untouched,
-    /// It gets new copies of its interpreter and its version, and keeps all else.
+    /// It gets new copies of its interpreter and the new version number, and keeps everything else.
     Refreshed,
-    /// It is made again, for the new minor version.
+    /// It is created again, for the new minor version.
     Rebuilt,
 }
 
@@ -27,12 +27,12 @@ impl Expected {
     }
 }
 
-/// What the venv's own manager has to say afterwards.
+/// What the venv's own manager must say afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Says {
-    /// What it said before.
+    /// The same as before.
     Same,
-    /// Something else, which is known and has this reason.
+    /// Something else, for this known reason.
     Otherwise(&'static str),
 }
 
@@ -40,34 +40,34 @@ pub(crate) fn says(cell: Cell, change: Change) -> Says {
     let rebuilt = expected(cell, change) == Expected::Rebuilt;
     match (cell.flavour, cell.install, change) {
         (Flavour::Uv, Install::Local, _) if rebuilt => Says::Otherwise(
-            "copied into the machine, the wheel is newer than uv noted; uv notes it again",
+            "the copy of the wheel on the machine is newer than uv recorded; uv records it again",
         ),
         _ => Says::Same,
     }
 }
 
-/// Why a venv cannot be made as the cell wants it.
+/// Why no tool can create the cell's venv.
 pub(crate) fn impossible(cell: Cell) -> Option<&'static str> {
     match (cell.flavour, cell.link, cell.install) {
         (Flavour::Uv, Link::Copied, _) => Some("uv always links the interpreter"),
         (Flavour::Pipx, Link::Copied, _) => Some("pipx always links the interpreter"),
         (Flavour::Poetry, Link::Followed, _) => Some("poetry resolves /usr/bin/python3"),
-        (Flavour::Pipx, _, Install::None) => Some("pipx makes no venv without an application"),
-        (Flavour::Pdm, _, Install::Vcs) => Some("pdm takes no git repository by a file: URL"),
+        (Flavour::Pipx, _, Install::None) => Some("pipx creates no venv without an application"),
+        (Flavour::Pdm, _, Install::Vcs) => Some("pdm accepts no git repository at a file: URL"),
         _ => None,
     }
 }
 
-/// Who is said to have made it, afterwards.
+/// The tool that venvguard reports as the venv's creator afterwards.
 pub(crate) fn flavour_after(cell: Cell, change: Change) -> Flavour {
     match (cell.flavour, expected(cell, change)) {
-        // What root has not, root does not run: the standard library makes it again.
+        // Root has no virtualenv to run, so the standard library creates it again.
         (Flavour::Virtualenv, Expected::Rebuilt) => Flavour::Venv,
         (flavour, _) => flavour,
     }
 }
 
-/// Whether uv is installed for the whole machine, and not for its owner alone: so both are tried.
+/// Whether uv is installed for the whole machine, or for the venvs' owner only. The changes differ, to test both.
 pub(crate) fn roots_uv(change: Change) -> bool {
     change == Change::Removed
 }
@@ -77,12 +77,12 @@ pub(crate) fn expected(cell: Cell, change: Change) -> Expected {
         return Expected::Impossible(reason);
     }
     match (change, cell.link) {
-        // Its packages are for a minor version that `/usr/bin/python3` no longer is, or its interpreter is gone.
+        // Its packages are for a minor version that `/usr/bin/python3` no longer is, or its interpreter is removed.
         (Change::Minor, Link::Followed) | (Change::Removed, _) => Expected::Rebuilt,
         (Change::Revision | Change::Patch, Link::Copied) => Expected::Refreshed,
-        // uv would make it anew.
+        // Otherwise uv would create it anew.
         (Change::Patch, _) if cell.flavour == Flavour::Uv => Expected::Refreshed,
-        // What links to an interpreter runs the new build by itself, and what hangs on the old minor version has it.
+        // A linked venv runs the new build without any change, and the old minor version remains for its venvs.
         _ => Expected::Untouched,
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a cell came through as it had to.
+//! Whether a cell came through as expected.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -11,11 +11,11 @@ use crate::cases::decision::assert_same;
 use crate::machine::Said;
 use crate::prepare::upgrade::Python;
 
-/// All that is known of a cell.
+/// Everything known about a cell.
 pub(super) struct Asked<'a> {
     pub(super) before: Said,
     pub(super) after: Said,
-    /// What `plan` said before the upgrade.
+    /// The output of `plan` before the upgrade.
     pub(super) plan: &'a Value,
     pub(super) status: &'a Value,
     pub(super) history: &'a Value,
@@ -34,7 +34,7 @@ pub(super) fn judge(
 fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Python) -> Result<()> {
     let expected = expected(cell, change);
     let Asked { before, after, plan, status, history } = asked;
-    ensure!(before.code == 0, "it did not work to begin with: {}", before.text);
+    ensure!(before.code == 0, "it did not work before the upgrade: {}", before.text);
     let name = cell.to_string();
 
     let done: Vec<&str> = named(&history["events"], "venv", &name)
@@ -46,18 +46,19 @@ fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Pyth
         Expected::Refreshed => &["refreshed"],
         Expected::Untouched | Expected::Impossible(_) => &[],
     };
-    ensure!(done == wanted, "it should be {}; done was {done:?}", expected.word());
+    ensure!(done == wanted, "it should be {}; the history has {done:?}", expected.word());
 
-    let planned = *named(&plan["venvs"], "name", &name).first().context("plan names it not")?;
-    // What an upgrade does not touch may be moved by the removal after it.
+    let planned = *named(&plan["venvs"], "name", &name).first().context("plan does not name it")?;
+    // The removal may move a venv that the upgrade before it did not touch.
     let serves = planned["services"].as_array().is_some_and(|services| !services.is_empty());
     if planned["remedy"] != "none" && (serves || planned["remedy"] != "restart") {
         let events = named(&history["events"], "venv", &name);
-        assert_same(planned, &events.first().context("nothing was done")?["decision"])?;
+        assert_same(planned, &events.first().context("the history has no event")?["decision"])?;
     }
 
-    let venv = *named(&status["venvs"], "name", &name).first().context("status names it not")?;
-    // A copied interpreter that was left alone is of the minor version that was left alone.
+    let venv =
+        *named(&status["venvs"], "name", &name).first().context("status does not name it")?;
+    // An untouched venv stays on the old minor version.
     let stays = from.minor != to.minor && expected == Expected::Untouched;
     let python = if stays { from } else { to };
     for (key, is, should) in [
@@ -75,20 +76,23 @@ fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Pyth
         &format!(" on {}\n", python.minor),
         1,
     );
-    let compared = || format!("it should say:\n{should}\nand says:\n{}", after.text);
+    let compared = || format!("expected:\n{should}\nfound:\n{}", after.text);
     match says(cell, change) {
         Says::Same => ensure!(after.text == should, "{}", compared()),
         Says::Otherwise(reason) => {
             let (app, manager) = parts(&after.text);
             let (app_should, manager_should) = parts(&should);
             ensure!(app == app_should, "{}", compared());
-            ensure!(manager != manager_should, "its manager is content, although {reason}");
+            ensure!(
+                manager != manager_should,
+                "its manager says the same as before, although {reason}"
+            );
         }
     }
     Ok(())
 }
 
-/// What the app and pip say, and what the manager says.
+/// Splits an answer: the output of the app and pip, and the output of the manager.
 fn parts(text: &str) -> (&str, &str) {
     text.split_at(text.find("\n## ").unwrap_or(text.len()))
 }

@@ -1,8 +1,9 @@
-//! The grid: who made a venv, how it hangs on its interpreter, what happens to that, how its package was installed.
+//! The grid: the tool that created a venv, how the venv reaches its interpreter, how its package was installed, and
+//! what happens to the interpreter.
 //!
-//! Every cell is a small venv. All cells of a change stand on one machine and go through one upgrade of apt's. Each has
-//! to be repaired as `expect` says, and then its app and its manager have to say what they said before; what cannot be
-//! made is in the table with its reason. `tests/run` tries a diagonal, `tests/run --grid` the whole and a row of odd
+//! Every cell is a small venv. All cells of a change share one machine and go through one upgrade by apt. Each must be
+//! repaired as `expect` says, and then its app and its manager must say the same as before; the table gives the reason
+//! for each cell that is impossible. `tests/run` tries a diagonal, `tests/run --grid` the whole grid and a row of odd
 //! places.
 
 pub(crate) mod cell;
@@ -24,10 +25,10 @@ use cell::{Cell, Change};
 use judge::{Asked, judge};
 use table::{Outcome, table};
 
-/// One trial: a machine, and one upgrade of all that is on it.
+/// One trial: a machine, and one upgrade for all its venvs.
 #[derive(Clone, Copy)]
 pub(crate) enum Grid {
-    /// Some cells, and what happens to their interpreter.
+    /// Some cells, and the change of their interpreter.
     Cells(Change, Extent),
     OddPlaces,
 }
@@ -36,7 +37,7 @@ pub(crate) enum Grid {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Extent {
     Diagonal,
-    /// Hundreds of venvs; only where it is asked for.
+    /// Hundreds of venvs; runs only on request.
     Whole,
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn all() -> Vec<Grid> {
     Change::ALL.into_iter().flat_map(of).chain([Grid::OddPlaces]).collect()
 }
 
-/// What is not wheels of the sites comes from the grid's own index.
+/// Packages come from the grid's own index.
 const PIP_CONFIGURATION: &str = "[global]\nno-index = true\nfind-links = /srv/grid/index/files\n";
 
 const UV_CONFIGURATION: &str = "no-index = true\nfind-links = [\"/srv/grid/index/files\"]\n";
@@ -71,7 +72,7 @@ const ROOTS_UV: &str = "install -m 755 /srv/grid/tools/bin/uv /usr/local/bin/uv"
 const OWNERS_UV: &str =
     "su app -c 'mkdir -p ~/.local/bin && ln -s /srv/grid/tools/bin/uv ~/.local/bin/'";
 
-/// As many venvs are asked at once as there are cores in the lab.
+/// One venv at a time for each of the lab's cores.
 const ASKED_AT_ONCE: usize = 2;
 
 impl Grid {
@@ -83,7 +84,7 @@ impl Grid {
         }
     }
 
-    /// Whether it takes minutes, and is run only where it is asked for.
+    /// Whether it takes minutes, and so runs only on request.
     pub(crate) fn is_whole(self) -> bool {
         matches!(self, Self::Cells(_, Extent::Whole) | Self::OddPlaces)
     }
@@ -96,12 +97,12 @@ impl Grid {
         }
     }
 
-    /// How much its machine may write, in MiB: each venv of the whole grid is there, and again when it is rebuilt.
+    /// How much its machine may write, in MiB: each venv of the whole grid is there twice once it is rebuilt.
     pub(crate) fn room(self) -> u64 {
         if self.is_whole() { 6 << 10 } else { ROOM }
     }
 
-    /// Makes the venvs, or finds them made.
+    /// Creates the venvs, unless an earlier run did.
     pub(crate) fn prepare(self, lab: &Lab) -> Result<()> {
         match self {
             Self::Cells(_, extent) => lab.cells(extent.name(), &extent.cells()).map(drop),
@@ -134,7 +135,7 @@ impl Grid {
     }
 }
 
-/// Lets the change happen to some cells.
+/// Makes the change, and judges what becomes of the cells.
 fn run(machine: &Machine, change: Change, cells: &[Cell]) -> Result<()> {
     let mut possible = cells.to_vec();
     possible.retain(|cell| expect::impossible(*cell).is_none());
@@ -174,7 +175,7 @@ fn run(machine: &Machine, change: Change, cells: &[Cell]) -> Result<()> {
     Ok(())
 }
 
-/// The upgrade itself.
+/// Makes the change itself.
 fn happen(machine: &Machine, change: Change) -> Result<()> {
     machine.must_upgrade_python()?;
     if change == Change::Removed {
@@ -186,12 +187,12 @@ fn happen(machine: &Machine, change: Change) -> Result<()> {
     Ok(())
 }
 
-/// Those of a list in venvguard's JSON that have this name.
+/// The entries with this name in a list of venvguard's JSON.
 fn named<'a>(list: &'a Value, key: &str, name: &str) -> Vec<&'a Value> {
     list.as_array().into_iter().flatten().filter(|one| one[key] == name).collect()
 }
 
-/// What each cell's app and manager say.
+/// The answers of each cell's app and manager.
 fn ask_all(machine: &Machine, cells: &[Cell]) -> Result<Vec<Said>> {
     let answers: Mutex<Vec<Option<Result<Said>>>> =
         Mutex::new(cells.iter().map(|_| None).collect());

@@ -11,20 +11,20 @@ use crate::child;
 use crate::machine::Machine;
 use crate::overlay::Overlay;
 
-/// A place, and what has to become of the venv there.
+/// A place, and what must become of the venv there.
 struct Place {
-    /// As `odd.sh` calls it.
+    /// Its name in `odd.sh`.
     name: &'static str,
     expected: Expected,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Expected {
-    /// Made again for the new minor version.
+    /// Created again for the new minor version.
     Rebuilt,
-    /// It stays with the old minor version, and these words say why.
+    /// It stays on the old minor version, for the reason with these words.
     Pinned(&'static str),
-    /// It is not taken under guard, and these words say why.
+    /// It is not registered, for the reason with these words.
     Refused(&'static str),
 }
 
@@ -50,21 +50,21 @@ const PLACES: [Place; 13] = {
     ]
 };
 
-/// File systems that a place may lie on; whether the kernel has them is this machine's affair.
+/// File systems for further places, if the host's kernel supports them.
 const FILE_SYSTEMS: [&str; 2] = ["btrfs", "xfs"];
 
-/// Lays the script and the file systems into a root. What this kernel cannot mount is printed, and not tried.
+/// Adds the script and the file systems to a root. Prints and skips the file systems that this kernel cannot mount.
 pub(super) fn lay(overlay: &Overlay) -> Result<()> {
     overlay.write("/srv/odd.sh", include_str!("odd.sh"))?;
     for kind in FILE_SYSTEMS {
         if let Err(error) = mount(overlay, kind) {
-            println!("lab: no {kind} in odd places, this machine cannot mount it: {error:#}");
+            println!("lab: skipping {kind} in odd places: this machine cannot mount it: {error:#}");
         }
     }
     Ok(())
 }
 
-/// Mounts a new file system of some kind, which ends with the overlay. It is made by the root's own tools.
+/// Mounts a new file system, which ends with the overlay. The root's own tools make it.
 fn mount(overlay: &Overlay, kind: &str) -> Result<()> {
     let image = format!("/var/tmp/{kind}.image");
     fs::File::create(overlay.path(&image))?.set_len(400 << 20)?;
@@ -90,17 +90,17 @@ pub(super) fn run(machine: &Machine) -> Result<()> {
     let mut before = Vec::new();
     for (name, expected) in &places {
         let made = odd("make", name)?;
-        ensure!(made.code == 0, "{name} cannot be made: {}", made.text);
+        ensure!(made.code == 0, "{name} cannot be created: {}", made.text);
         let registered = machine.run(&format!(
             "path=$(sh -eu /srv/odd.sh where {name}); venvguard register \"$path\" --name {name}"
         ))?;
         if let Expected::Refused(words) = expected {
             ensure!(registered.code != 0 && registered.text.contains(words), "{registered:?}");
         } else {
-            ensure!(registered.code == 0, "{name} is not taken: {}", registered.text);
+            ensure!(registered.code == 0, "{name} cannot be registered: {}", registered.text);
         }
         let said = odd("ask", name)?;
-        ensure!(said.code == 0, "{name} does not work to begin with: {}", said.text);
+        ensure!(said.code == 0, "{name} does not work before the upgrade: {}", said.text);
         before.push(said);
     }
     machine.must_upgrade_python()?;
@@ -123,7 +123,7 @@ pub(super) fn run(machine: &Machine) -> Result<()> {
                     let told = named(&history["events"], "venv", name).into_iter().any(|event| {
                         event["detail"].as_str().is_some_and(|detail| detail.contains(words))
                     });
-                    ensure!(told, "the history does not say {words:?} of it: {history}");
+                    ensure!(told, "the history of it does not contain {words:?}: {history}");
                     (format!("pinned: {words}"), on(&machine.upgrade.about.from.minor))
                 }
                 Expected::Refused(words) => return Ok(format!("refused: {words}")),

@@ -1,5 +1,5 @@
-# Runs on a machine, as root: venvs in odd places. `odd.sh make PLACE` makes one with a package in it, `odd.sh ask PLACE`
-# says what it does, `odd.sh where PLACE` where it is.
+# Runs on a machine, as root: venvs in odd places. `odd.sh make PLACE` creates one with a package in it, `odd.sh ask
+# PLACE` prints what it does, `odd.sh where PLACE` prints its path.
 . /srv/grid/environment
 export PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/grid/index/files
 place=$2
@@ -43,7 +43,7 @@ make() {
         made
         as_owner sh -euc 'echo mine >"$1/mine"; ln "$1/mine" "$1/lib/mine"; ln "$1/mine" "$1/../outside"' sh "$path" ;;
     bytes)
-        # Python makes none there, but one may come there.
+        # Python creates no venv at such a path, but one can be moved there.
         path=/srv/odd/bytes/venv
         install -d -o "$owner" /srv/odd/bytes
         made
@@ -62,7 +62,7 @@ ask() {
     link) readlink "$path" ;;
     closed) stat -c %a "$path" ;;
     owner) stat -c %U "$path" "$path/bin/python" ;;
-    # The two inside are one file; the one outside is nobody's to change.
+    # The two names inside are one file; the file outside must not change.
     hardlinks)
         cat "$path/mine" "$path/../outside"
         if [ "$path/mine" -ef "$path/lib/mine" ]; then echo linked; else echo apart; fi ;;

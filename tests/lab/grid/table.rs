@@ -1,4 +1,4 @@
-//! The grid as people read it: a line for each flavour and link, a column for each way of installing.
+//! The grid as a table: a line for each flavour and link, a column for each way of installing.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::expect::{Expected, Says, expected, impossible, says};
 /// What became of a cell.
 pub(crate) type Outcome = Result<(), String>;
 
-/// Every cell of the whole grid; those that this run did not have stand as `.`.
+/// Every cell of the whole grid; `.` marks those that are not part of this run.
 pub(crate) fn table(change: Change, outcomes: &[(Cell, Outcome)]) -> String {
     let mut text = format!("{:<22}", change.name());
     let mut notes: Vec<&str> = Vec::new();
@@ -46,11 +46,14 @@ pub(crate) fn table(change: Change, outcomes: &[(Cell, Outcome)]) -> String {
     }
     let made = outcomes.iter().filter(|(cell, _)| impossible(*cell).is_none()).count();
     let bad = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).count();
-    let _ = writeln!(text, "{made} cells tried, {bad} failed; `.` is for the whole grid");
+    let _ = writeln!(
+        text,
+        "{made} cells tried, {bad} failed; only the whole grid has the cells marked `.`"
+    );
     text
 }
 
-/// The number of a reason, below the table.
+/// The number of a reason in the notes below the table.
 fn note<'a>(notes: &mut Vec<&'a str>, reason: &'a str) -> String {
     let place = notes.iter().position(|known| *known == reason).unwrap_or_else(|| {
         notes.push(reason);

@@ -1,4 +1,4 @@
-"""A server made of the standard library alone: a process that runs for long and has little in memory."""
+"""A server that uses only the standard library: a long-running process with little in memory."""
 
 import socketserver
 import sys

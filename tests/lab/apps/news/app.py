@@ -15,7 +15,7 @@ scheduler.start()
 
 @app.get("/tls")
 def tls():
-    """One real TLS request, its certificate checked against the lab's own authority."""
+    """Makes a real TLS request and checks the certificate against the lab's own authority."""
     try:
         page = requests.get("https://127.0.0.1:8443/", timeout=5, verify="/srv/news/tls/authority.pem")
         page.raise_for_status()

@@ -1,4 +1,4 @@
-# Makes an authority and a certificate for 127.0.0.1 in the directory given. Strict, as Python 3.13 and later want it.
+# Makes an authority and a certificate for 127.0.0.1 in the given directory, as strict as Python 3.13 and later require.
 cd "$1"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=The lab' \
     -addext keyUsage=critical,keyCertSign -keyout authority.key -out authority.pem

@@ -4,7 +4,7 @@ import os
 
 import probe
 
-# What an app imports when it starts decides how a stale interpreter shows.
+# The imports at startup decide how a stale interpreter fails.
 for name in os.environ.get("NEEDS", "").split():
     __import__(name)
 
