@@ -1,4 +1,4 @@
-//! Child processes of the lab: one way to run them, and what they said when they fail.
+//! Child processes of the lab: one way to run them, with their output in errors.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 /// How much of a failed command's output goes into its error: enough for apt's reason, short enough to read.
 const TAIL: usize = 4096;
 
-/// Runs a command to its end and returns its standard output; an error carries the end of all that it said.
+/// Runs a command to its end and returns its standard output; an error contains the end of its output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done =

@@ -11,11 +11,11 @@ use crate::child;
 use crate::overlay::Overlay;
 use crate::prepare::machine_name;
 
-/// Booting takes a second; a machine under load may take a few.
+/// Booting takes a second, and a few seconds under load.
 const BOOT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Commands run with these and nothing of this machine's environment.
+/// Commands run with these variables and with none of the host's.
 const ENVIRONMENT: [&str; 5] = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME=/root",
@@ -24,15 +24,15 @@ const ENVIRONMENT: [&str; 5] = [
     "DEBIAN_FRONTEND=noninteractive",
 ];
 
-/// A booted container. It is gone when the value is dropped.
+/// A booted container. Dropping the value ends it.
 pub(crate) struct Container {
     child: Child,
-    /// The container's first process, as this machine numbers it.
+    /// The pid of the container's first process on the host.
     leader: u32,
     group: ControlGroup,
 }
 
-/// What a command said, errors among the rest, and how it ended.
+/// A command's output, including its errors, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,
@@ -47,7 +47,7 @@ impl Container {
         let output = fs::File::create(&console)?;
         let mut command = Command::new("setpriv");
         command
-            // However the lab ends, the container ends with it: the kernel kills a whole process namespace.
+            // The container ends with the lab, however that ends: the kernel kills the whole process namespace.
             .args(["--pdeathsig", "KILL", "sh", "-euc", ENTER_GROUP_AND_NAMESPACE])
             .arg(&group.dir)
             .args(["systemd-nspawn", "--quiet"])
@@ -104,7 +104,7 @@ impl Container {
 }
 
 impl Container {
-    /// Ends it as a power switch does.
+    /// Ends the container as a power switch does.
     pub(crate) fn switch_off(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -114,19 +114,19 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Nothing of it is kept, so nothing needs to be shut down in order.
+        // Nothing of the container is kept, so it needs no orderly shutdown.
         self.switch_off();
     }
 }
 
-/// What stands between the lab and systemd-nspawn; the first argument is the control group.
+/// The script that starts systemd-nspawn; its first argument is the control group.
 const ENTER_GROUP_AND_NAMESPACE: &str = r#"
 echo $$ >"$0/cgroup.procs"
 exec unshare --pid --fork --kill-child --mount-proc "$@"
 "#;
 
-/// A control group for one container. systemd-nspawn makes the container's group below the one that it is started in,
-/// always of the same name: two containers would share their units' groups, and stop each other's processes.
+/// A control group for one container. systemd-nspawn makes the container's group below its own, always with the same
+/// name: two containers would share their units' groups, and stop each other's processes.
 struct ControlGroup {
     dir: PathBuf,
 }
@@ -152,7 +152,7 @@ impl ControlGroup {
 
 impl ControlGroup {
     fn remove(&self) {
-        // Its processes are dead by now but may not be gone yet; a group that stays behind does no harm.
+        // Its processes are dead but may not be reaped yet; a leftover group does no harm.
         let started = Instant::now();
         while remove_groups(&self.dir).is_err() && started.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(POLL);
@@ -175,7 +175,7 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether systemd is up; one that says `degraded` has a failed unit, which a root without a network may well have.
+/// Whether systemd is up. `degraded` means a failed unit, which a root without a network may well have.
 fn is_booted(leader: u32) -> bool {
     let mut command = entering(leader);
     command.args(["systemctl", "is-system-running"]);
@@ -194,7 +194,7 @@ fn entering(leader: u32) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, whatever its exit code.
 pub(crate) fn said(command: &mut Command) -> Result<Said> {
     let done = command.stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();

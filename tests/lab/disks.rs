@@ -1,4 +1,5 @@
-//! File systems of their own for what venvguard keeps, in files: they can be full, be read only, have a quota, lose power.
+//! Separate file systems, in image files, for venvguard's state and venvs: they can be full or read-only, have a quota,
+//! or lose power.
 
 use anyhow::Result;
 
@@ -11,19 +12,20 @@ pub(crate) struct Disk {
     pub(crate) options: &'static str,
 }
 
-/// As harsh as ext4 can be: nothing reaches the disk by itself, and in no order.
+/// As harsh as ext4 can be: nothing reaches the disk unless it is synced, and in no particular order.
 pub(crate) const EXT4: Disk = Disk {
     mkfs: &["mkfs.ext4", "-q", "-F", "-m", "0"],
     mebibytes: 128,
     options: "loop,data=writeback,commit=300,noauto_da_alloc",
 };
 
-/// It has quotas of its own: those of ext4 and xfs are often left out of kernels for small machines.
+/// btrfs brings its own quotas: kernels for small machines often lack those of ext4 and xfs.
 pub(crate) const BTRFS: Disk =
     Disk { mkfs: &["mkfs.btrfs", "--quiet"], mebibytes: 128, options: "loop" };
 
-/// Ends the disks as a power cut does: what ext4 has not handed to its disk is lost (the ioctl is its `SHUTDOWN` without a
-/// flush of its log, made for such tests). Then the machine comes up again: the journal of ext4 is read, services start.
+/// Stops the disks as a power cut does: ext4 loses all data that it has not handed to its disk (the ioctl is its
+/// `SHUTDOWN` without a flush of its log, made for such tests). Then the machine comes up again: ext4 replays its
+/// journal, and services start.
 pub(crate) const POWER_OFF: &str = r#"
 power_off() {
     python3 -c 'import fcntl, os, struct, sys
@@ -43,7 +45,7 @@ for place in sys.argv[1:]:
 }
 "#;
 
-/// Whatever has a quota has used it up, or none has one any more.
+/// Turns on a quota that is already used up, or turns quotas off.
 pub(crate) const QUOTA: &str = r#"
 import fcntl, os, struct, sys
 CONTROL, LIMIT = 0xC0109428, 0x8030942B
@@ -56,7 +58,7 @@ else:
 "#;
 
 impl Machine {
-    /// Puts directories on a file system of their own each.
+    /// Moves each directory onto a file system of its own.
     pub(crate) fn put_on_disks(&self, disk: &Disk, places: &[&str]) -> Result<()> {
         self.must("systemctl stop bare")?;
         for (number, place) in places.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! venvguard on a machine: how it is installed and asked, and what must hold after every guarded upgrade.
+//! venvguard on a machine: how to install and query it, and what must hold after every guarded upgrade.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::machine::{Machine, Manager, Said, Service, services_of};
 use crate::prepare::venvs::Site;
 
-/// Which Python a site runs on after an upgrade.
+/// The Python that a site runs on after an upgrade.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum On {
     Old,
@@ -14,7 +14,7 @@ pub(crate) enum On {
 }
 
 impl Machine {
-    /// Installs venvguard's package and registers every site, with its services and a check that asks them.
+    /// Installs venvguard's package and registers every site, with its services and a check that queries one of them.
     pub(crate) fn install_guard(&self) -> Result<()> {
         self.must("dpkg --install /package/venvguard_*.deb")?;
         for site in self.sites.clone() {
@@ -23,7 +23,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Installs venvguard's package and lets it find the venvs, and later their services, by itself.
+    /// Installs venvguard's package and leaves it to find the venvs, and later their services.
     pub(crate) fn install_guard_that_finds(&self) -> Result<()> {
         self.must("dpkg --install /package/venvguard_*.deb")?;
         let said = self.must("venvguard scan --register /srv")?;
@@ -33,7 +33,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Installs uv for everybody, as an administrator does; where it finds packages is still to be said.
+    /// Installs uv for all users, as an administrator does. The caller configures its index.
     pub(crate) fn install_uv(&self) -> Result<()> {
         self.must(
             "python3 -m zipfile -e /wheelhouse/uv-*.whl /tmp/uv
@@ -63,7 +63,7 @@ impl Machine {
         self.run(&format!("venvguard {arguments}"))
     }
 
-    /// What `venvguard … --json` says; its exit code tells whether something needs attention.
+    /// The output of `venvguard … --json`, and its exit code, which says whether something needs attention.
     pub(crate) fn venvguard_json(&self, arguments: &str) -> Result<(i32, Value)> {
         let said = self.stdout(&format!("venvguard {arguments} --json"))?;
         let value = serde_json::from_str(&said.text)
@@ -90,8 +90,8 @@ impl Machine {
         Ok(venv.with_context(|| format!("status does not name {}", site.name()))?.clone())
     }
 
-    /// What must hold after a guarded upgrade: every service answers on the Python it should run on, nothing runs on
-    /// an old one, `status` finds every venv healthy and there is nothing left to rebuild.
+    /// Checks a guarded upgrade: every service answers on the Python it should run on, nothing runs on an old one,
+    /// `status` finds every venv healthy, and nothing is left to rebuild.
     pub(crate) fn assert_guarded(&self, expected: &[(Site, On)]) -> Result<()> {
         for (site, on) in expected {
             let python = match on {
@@ -128,7 +128,7 @@ impl Machine {
         Ok(())
     }
 
-    /// No process of a site runs an interpreter of another minor, or files that are no longer there.
+    /// No process of a site runs an interpreter of another minor version, or deleted files.
     pub(crate) fn assert_no_process_but_on(&self, site: Site, minor: &str) -> Result<()> {
         let processes = self.processes_of(&site.venv())?;
         ensure!(!processes.is_empty(), "{} has no process", site.name());
@@ -146,7 +146,7 @@ impl Machine {
     }
 }
 
-/// A service as `register` wants it.
+/// A service as an option of `register`.
 fn declaration(service: &Service) -> String {
     match service.manager {
         Manager::Systemd => format!("--service systemd:{}.service", service.name),

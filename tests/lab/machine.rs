@@ -20,17 +20,17 @@ use crate::prepare::upgrade::{Kind, Upgrade};
 use crate::prepare::venvs::Site;
 use crate::prepare::{Lab, copy_tree};
 
-/// How long anything polled for may take: supervisord gives a program up after some seconds.
+/// How long to poll for anything: supervisord gives up on a program after some seconds.
 const PATIENCE: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(50);
 
 const PIP_CONFIGURATION: &str = "[global]\nno-index = true\nfind-links = /wheelhouse\n";
 const APT_SOURCES: &str = "deb [trusted=yes] file:/repository ./\n";
 
-/// A booted container. It is gone, with all that it wrote, when the value is dropped.
+/// A booted container. Dropping the value removes it, with all that it wrote.
 pub(crate) struct Machine {
     container: RwLock<Container>,
-    /// The directories of this machine that it sees.
+    /// The directories of the host that are bound into the container.
     dirs: Vec<(PathBuf, &'static str)>,
     overlay: Overlay,
     pub(crate) upgrade: Upgrade,
@@ -60,7 +60,7 @@ impl Machine {
         let suite = case.upgrade.suite();
         let sites = |overlay: &Overlay| {
             for site in case.sites {
-                // Copied, not an overlay's lower directory: there a directory cannot be renamed, unlike on a real disk.
+                // Copied, because a directory in an overlay's lower layer cannot be renamed, unlike one on a real disk.
                 copy_tree(&lab.site(suite, *site)?, &overlay.path(&site.dir()))?;
                 install(overlay, *site)?;
             }
@@ -78,7 +78,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Boots a machine for venvguard's package that may write `room` MiB, with what a function lays into its root.
+    /// Boots a machine with venvguard's package at hand that may write `room` MiB; `place` adds files to its root.
     pub(crate) fn boot_with(
         lab: &Lab,
         upgrade: Kind,
@@ -112,7 +112,7 @@ impl Machine {
         self.container.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Switches it off and on again: what was written to its disk is there, and nothing else.
+    /// Switches the machine off and on again: only what was written to its disk remains.
     pub(crate) fn reboot(&self) -> Result<()> {
         let mut container = self.container.write().unwrap_or_else(PoisonError::into_inner);
         container.switch_off();
@@ -120,12 +120,12 @@ impl Machine {
         Ok(())
     }
 
-    /// How much was written on it and is not removed again, in MiB.
+    /// The size of everything that was written on it and is still there, in MiB.
     pub(crate) fn used(&self) -> Result<u64> {
         self.overlay.used()
     }
 
-    /// Runs a shell command and returns what it said, whatever its end.
+    /// Runs a shell command and returns its output and exit code.
     pub(crate) fn run(&self, script: &str) -> Result<Said> {
         let mut command = self.container().enter();
         command.args(["/bin/sh", "-c", "exec 2>&1; eval \"$1\"", "sh", script]);
@@ -151,7 +151,7 @@ impl Machine {
     }
 
     /// Runs apt-get as an administrator does, in a unit of its own: one that outlives the restart of systemd itself,
-    /// which an upgrade may bring. What it says is kept for the report of a failure.
+    /// which an upgrade may bring. Keeps the output for the report of a failure.
     pub(crate) fn apt(&self, arguments: &str) -> Result<Said> {
         let said = self.run(&format!(
             "systemd-run --quiet --wait --pipe --setenv=DEBIAN_FRONTEND=noninteractive \
@@ -163,19 +163,19 @@ impl Machine {
         Ok(said)
     }
 
-    /// The upgrade of Python that waits for this machine.
+    /// Runs the upgrade of Python that was prepared for this machine.
     pub(crate) fn upgrade_python(&self) -> Result<Said> {
         self.apt(&format!("install {}", self.upgrade.about.packages.join(" ")))
     }
 
-    /// The same, where it must succeed.
+    /// Runs the upgrade, which must succeed.
     pub(crate) fn must_upgrade_python(&self) -> Result<Said> {
         let said = self.upgrade_python()?;
         ensure!(said.code == 0, "apt-get: exit {}\n{}", said.code, child::tail(&said.text));
         Ok(said)
     }
 
-    /// Asks a service for a page, on its socket, by HTTP 1.0.
+    /// Requests a page from a service, on its socket, by HTTP 1.0.
     pub(crate) fn ask(&self, service: &Service, page: &str) -> Result<Answer> {
         let socket = self.container().root().join(service.socket.trim_start_matches('/'));
         let mut stream = UnixStream::connect(&socket)
@@ -192,7 +192,7 @@ impl Machine {
         Ok(Answer { status: status.parse()?, text: text.to_owned() })
     }
 
-    /// Asks for a page that must come.
+    /// Requests a page, which must come.
     pub(crate) fn page(&self, service: &Service, page: &str) -> Result<String> {
         let answer = self.ask(service, page)?;
         ensure!(answer.status == 200, "{}{page}: {} {}", service.name, answer.status, answer.text);
@@ -224,7 +224,7 @@ impl Machine {
         })
     }
 
-    /// Restarts a service as an administrator does, without asking whether that went well.
+    /// Restarts a service as an administrator does, whether or not it comes up.
     pub(crate) fn restart(&self, service: &Service) -> Result<()> {
         self.run(&match service.manager {
             Manager::Systemd => format!("systemctl restart {}", service.name),
@@ -233,7 +233,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until a service has failed for good, in its manager's own words.
+    /// Waits until a service's manager reports that it has failed for good.
     pub(crate) fn wait_until_failed(&self, service: &Service) -> Result<()> {
         wait_for(&format!("{} to fail", service.name), || {
             Ok(match service.manager {
@@ -249,7 +249,7 @@ impl Machine {
         })
     }
 
-    /// What a service has logged.
+    /// The log of a service.
     pub(crate) fn log_of(&self, service: &Service) -> Result<String> {
         self.must(&match service.manager {
             Manager::Systemd => format!("journalctl --quiet --no-pager --unit {}", service.name),
@@ -274,7 +274,7 @@ impl Machine {
             let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
                 continue;
             };
-            // A process may end while it is read; it is then of no interest.
+            // A process that ends while it is read is of no interest.
             let Some(process) = read_process(&entry.path(), pid) else {
                 continue;
             };
@@ -303,12 +303,12 @@ impl Machine {
         Ok(state.text == "install ok installed")
     }
 
-    /// What to read when a trial has failed on this machine.
+    /// The logs to read when a trial has failed on this machine.
     pub(crate) fn report(&self) -> String {
         let mut report = String::new();
         let log = fs::read_to_string(self.overlay.directory().join("apt.log"));
         let mut add = |title: &str, text: &str| {
-            // Writing to a text cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(report, "--- {title}\n{}", child::tail(text).trim_end());
         };
         add("apt", &log.unwrap_or_default());
@@ -335,7 +335,7 @@ impl Machine {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Makes a file of the machine that holds a file system, to be mounted.
+    /// Makes an image of a file system on the machine, to be mounted.
     pub(crate) fn make_file_system(&self, path: &str, mebibytes: u64, mkfs: &[&str]) -> Result<()> {
         self.must(&format!(
             "mkdir -p $(dirname {path})
@@ -349,7 +349,7 @@ impl Machine {
     }
 }
 
-/// What manages a service.
+/// The service manager.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Manager {
     Systemd,
@@ -394,7 +394,7 @@ pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> R
     Ok(())
 }
 
-/// Lays a site's app and its units into a root that is not booted yet.
+/// Installs a site's app and its units in a root that is not booted yet.
 fn install(overlay: &Overlay, site: Site) -> Result<()> {
     let enable = |unit: &str| -> Result<()> {
         let wanted = overlay.path("/etc/systemd/system/multi-user.target.wants");
@@ -415,7 +415,7 @@ fn install(overlay: &Overlay, site: Site) -> Result<()> {
         Site::Followed | Site::Pinned | Site::Copied | Site::Quick => {
             overlay.write(&app, include_str!("apps/plain/app.py"))?;
             let settings = match site {
-                // What the app imports is imported by gunicorn's master, so that a crash is the unit's own.
+                // gunicorn's master imports the app's modules, so that a crash ends the unit.
                 Site::Copied => "NEEDS=ctypes GUNICORN_CMD_ARGS=--preload",
                 _ => "",
             };

@@ -1,9 +1,9 @@
 //! The lab: real Debian systems in containers, real services in real venvs, real upgrades of Python by apt, offline.
 //!
 //! Each case has two trials: `unguarded`, which must break as it does in the field, and `guarded`, which must come
-//! through. Needs root, and the Debian archive and `PyPI` when something has to be prepared; `tests/run` sees to the
-//! rest. `cargo test --test lab -- minor` runs the trials whose names contain "minor", `--nocapture` shows the logs of
-//! those that pass, too.
+//! through. The lab needs root, and the Debian archive and `PyPI` for its preparations; `tests/run` installs the rest.
+//! `cargo test --test lab -- minor` runs the trials whose names contain "minor", `--nocapture` shows the logs of those
+//! that pass, too.
 
 #![allow(
     clippy::disallowed_methods,
@@ -47,7 +47,7 @@ use times::{Part, Time};
 
 /// Set once the lab runs in a mount namespace of its own.
 const INSIDE: &str = "VENVGUARD_LAB_INSIDE";
-/// Two machines at once keep two cores busy; more make them slow enough to run into their time limits.
+/// Two machines keep two cores busy; more would slow each other down until they hit their time limits.
 const MOST_AT_ONCE: usize = 2;
 
 fn main() -> ExitCode {
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Starts this program again where its mounts are nobody else's and end with it. Returns only if that fails.
+/// Restarts this program in a private mount namespace, which ends with it. Returns only on failure.
 fn enter_own_mount_namespace() -> std::io::Error {
     match std::env::current_exe() {
         Ok(program) => Command::new("unshare")
@@ -131,7 +131,7 @@ fn enter_own_mount_namespace() -> std::io::Error {
     }
 }
 
-/// As libtest chooses.
+/// Whether libtest would run this trial.
 fn is_wanted(arguments: &Arguments, name: &str, ignored: bool) -> bool {
     let runs =
         if ignored { arguments.ignored || arguments.include_ignored } else { !arguments.ignored };
@@ -141,7 +141,7 @@ fn is_wanted(arguments: &Arguments, name: &str, ignored: bool) -> bool {
     runs && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
-/// Makes all that the trials need, two things at a time: a preparation waits for the network as often as for a core.
+/// Prepares everything that the trials need, two steps at a time: a step waits for the network as often as for a core.
 fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
     let started = Instant::now();
     let mut steps: Vec<Step<'_>> = Vec::new();
@@ -152,7 +152,7 @@ fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
             kinds.push(upgrade);
         }
     }
-    // It takes longest, and waits for nothing.
+    // The package takes longest, and waits for nothing.
     if !grids.is_empty() || wanted.iter().any(|case| case.half == Half::Guarded) {
         steps.push(Box::new(move || lab.package().map(drop)));
     }
@@ -197,7 +197,7 @@ fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
 
 type Step<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
-/// Boots the machine of a case and runs the case on it; a failure brings the machine's own words along.
+/// Boots the machine of a case and runs the case on it; a failure includes the machine's logs.
 fn perform(lab: &Lab, case: &Case, nocapture: bool) -> Result<(), Failed> {
     let run = |machine: &Machine| {
         machine.wait_until_all_serve()?;

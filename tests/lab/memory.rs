@@ -1,9 +1,9 @@
-//! How much memory the machines may take, and whether there is so much.
+//! How much memory the machines may take, and whether that much is available.
 
-/// What the programs of a machine take besides what they write, in MiB.
+/// The memory that a machine's programs take in addition to the files they write, in MiB.
 const PROGRAMS: u64 = 1 << 10;
 
-/// A complaint, where machines that may write `room` MiB each may take more than `/proc/meminfo` says is available.
+/// A warning if machines that may write `room` MiB each may take more memory than `/proc/meminfo` reports as available.
 pub(crate) fn shortage(meminfo: &str, machines: usize, room: u64) -> Option<String> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
@@ -12,7 +12,7 @@ pub(crate) fn shortage(meminfo: &str, machines: usize, room: u64) -> Option<Stri
     (available < most).then(|| {
         format!(
             "only {} GiB of memory are available, and {machines} machines at once may take {} GiB: \
-             --test-threads 1 lets one run after the other",
+             --test-threads 1 runs one after the other",
             gibibytes(available),
             gibibytes(most),
         )

@@ -1,4 +1,4 @@
-//! A throw-away copy of a root: an overlay whose changes live in memory and vanish with the value.
+//! A throw-away copy of a root: an overlay whose changes live in memory and vanish when the value is dropped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// How much a machine or a preparation may write, in MiB: several times what the largest writes.
+/// How much a machine or a preparation may write, in MiB: several times as much as the largest one writes.
 pub(crate) const ROOM: u64 = 2 << 10;
 
-/// A mounted overlay on a tmpfs of its own: one that is full takes no room from another. The lab runs in a mount namespace
-/// of its own, so that a killed run leaves no mount behind.
+/// A mounted overlay on its own tmpfs, so that a full one takes no room from another. The lab runs in its own mount
+/// namespace, so that a killed run leaves no mount behind.
 pub(crate) struct Overlay {
     name: String,
     directory: PathBuf,
 }
 
 impl Overlay {
-    /// Mounts an overlay over `lower` that takes up to `room` MiB, below the directory `memory`. A tmpfs holds the changes: an
-    /// overlay's upper directory cannot itself lie on an overlay, which is what the checkout is on in many containers.
+    /// Mounts an overlay over `lower` that takes up to `room` MiB, below the directory `memory`. A tmpfs holds the
+    /// changes: an overlay's upper directory cannot itself lie on an overlay, and in many containers the checkout does.
     pub(crate) fn new(memory: &Path, name: &str, lower: &Path, room: u64) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -58,7 +58,7 @@ impl Overlay {
         &self.directory
     }
 
-    /// How much was written and is not removed again, in MiB.
+    /// The size of everything that was written and is still there, in MiB.
     pub(crate) fn used(&self) -> Result<u64> {
         let disk = rustix::fs::statvfs(&self.directory)?;
         Ok(((disk.f_blocks - disk.f_bfree) * disk.f_frsize) >> 20)
@@ -68,12 +68,12 @@ impl Overlay {
         self.directory.join("root")
     }
 
-    /// The place of a path of the container on this machine.
+    /// The host's path of a path in the container.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.root().join(inside.trim_start_matches('/'))
     }
 
-    /// Writes a file of the container, with its directories.
+    /// Writes a file in the container, and makes its directories.
     pub(crate) fn write(&self, inside: &str, text: &str) -> Result<()> {
         let path = self.path(inside);
         if let Some(dir) = path.parent() {
@@ -85,16 +85,16 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        // A process that is just dying may still hold the mount: detaching cannot fail on that.
+        // A dying process may still hold the mount; detaching succeeds all the same.
         let _ = rustix::mount::unmount(self.root(), UnmountFlags::DETACH);
-        // What other machines were booted from meanwhile keeps copies of the mounts, and with them the files.
+        // Machines that were booted in the meantime have copies of the mounts, which keep the files alive.
         let _ = fs::remove_dir_all(&self.directory);
         let _ = rustix::mount::unmount(&self.directory, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&self.directory);
     }
 }
 
-/// Mounts a tmpfs of so many MiB.
+/// Mounts a tmpfs of `mebibytes` MiB.
 pub(crate) fn mount_memory(dir: &Path, mebibytes: u64) -> Result<()> {
     let options = std::ffi::CString::new(format!("size={mebibytes}m,mode=755"))?;
     rustix::mount::mount("lab", dir, "tmpfs", MountFlags::empty(), options.as_c_str())

@@ -1,4 +1,4 @@
-//! What the lab asks of itself: trials of its own tools, which boot nothing.
+//! Trials of the lab's own tools, which boot no machine.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::memory::shortage;
 use crate::prepare::Lab;
 use crate::times::{Part, Time, table};
 
-/// A trial of the lab's own.
+/// A trial of one of the lab's tools.
 pub(crate) struct Own {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Lab) -> Result<()>,
@@ -31,9 +31,9 @@ fn full_disk(lab: &Lab) -> Result<()> {
     let mebibytes = |count: usize| vec![1; count << 20];
     let written = fs::write(full.path("/filler"), mebibytes(9));
     let is_full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
-    ensure!(written.as_ref().is_err_and(is_full), "it took 9 MiB of 8: {written:?}");
+    ensure!(written.as_ref().is_err_and(is_full), "9 MiB fit into 8: {written:?}");
     fs::write(other.path("/file"), mebibytes(6))?;
-    ensure!(other.used()? == 6, "{} MiB are counted, not 6", other.used()?);
+    ensure!(other.used()? == 6, "counted {} MiB instead of 6", other.used()?);
     Ok(())
 }
 

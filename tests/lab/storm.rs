@@ -1,5 +1,6 @@
-//! Storms: a fault strikes a command at its first effect, then at its second, and so on until none is left. Whatever
-//! happens, the venv is whole and what was put there is in it; `resume` ends it, and has nothing to do the second time.
+//! Storms: a fault strikes a command at its first effect, then at its second, and so on until none is left. Each time
+//! the venv must be whole and still hold the user files; `resume` must finish the work, and find nothing to do when it
+//! runs again.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +13,19 @@ use crate::prepare::venvs::Site;
 pub(crate) const SITE: Site = Site::Bare;
 pub(crate) const VENV: &str = "/srv/bare/venv";
 
-/// More effects than any command has: a command that goes on for ever is noticed.
+/// More effects than any command has: catches a command that never ends.
 const MOST: usize = 400;
 
-/// What goes wrong at an effect.
+/// A fault at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Killed,
     Fails,
-    /// Killed, and what was not on the disk is lost: see `disks`.
+    /// Killed, and all data that was not on the disk is lost: see `disks`.
     PowerLoss,
-    /// Asked to end, as by Ctrl-C, by a terminal that closes, by `kill`.
+    /// Asked to end, as by Ctrl-C, a closing terminal, or `kill`.
     Asked,
-    /// Stopped while something is done to the machine, and let go on; afterwards that is mended. Both are shell
-    /// commands.
+    /// Stopped while the shell command `does` changes the machine, and continued; `mends` undoes the change afterwards.
     Meanwhile {
         does: &'static str,
         mends: &'static str,
@@ -33,8 +33,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// How many effects further it strikes again. What the program does after a crash, or when a call fails, is tried at
-    /// all of them; these others lead to the same.
+    /// How many effects lie between two strikes. Crashes and failing calls are tried at every effect; the other faults
+    /// lead to the same recovery.
     fn stride(self) -> usize {
         match self {
             Self::Killed | Self::Fails | Self::PowerLoss => 1,
@@ -59,8 +59,7 @@ impl Fault {
     }
 }
 
-/// Does something while a command is stopped. What a shell starts in the background ignores Ctrl-C, unless it is told not
-/// to.
+/// Does something while a command is stopped. A shell's background jobs ignore Ctrl-C, hence `--default-signal`.
 fn stopped(command: &str, does: &str, mends: &str) -> String {
     format!(
         "exec env --default-signal=INT {command} & pid=$!
@@ -74,23 +73,23 @@ fn stopped(command: &str, does: &str, mends: &str) -> String {
     )
 }
 
-/// What holds of the venv while a command is at work, and so wherever it is interrupted.
+/// What is true of the venv while a command is at work, and so wherever the command is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meanwhile {
     Works,
-    /// Something is wrong before: the command mends it, and is given again after what went wrong.
+    /// It is broken beforehand: the command mends it, and is run again after the fault.
     IsToBeMended,
-    /// It is away.
+    /// It is missing.
     IsAway,
 }
 
-/// A command that is to be interrupted.
+/// A command to interrupt.
 #[derive(Clone, Debug)]
 pub(crate) struct Command {
     pub(crate) line: String,
-    /// What it is run under.
+    /// The wrapper that it runs under.
     pub(crate) under: &'static str,
-    /// The shell commands that make the state to begin with.
+    /// The shell commands that make the initial state.
     pub(crate) prepare: String,
     pub(crate) venv: Meanwhile,
 }
@@ -106,19 +105,19 @@ impl Command {
     }
 }
 
-/// How many effects a fault struck while which step stood in the journal.
+/// The number of effects that a fault struck, by the step in the journal.
 pub(crate) type Steps = BTreeMap<String, u32>;
 
-/// A machine on which it may storm.
+/// A machine for storms.
 pub(crate) struct Storm<'a> {
     pub(crate) machine: &'a Machine,
-    /// What no installer put into the venv.
+    /// The user files in the venv.
     foreign: String,
 }
 
 impl<'a> Storm<'a> {
-    /// Installs venvguard, and puts files into a venv that no installer knows of. It has no pip: a rebuild takes a
-    /// quarter of the time then.
+    /// Installs venvguard, and puts user files into a venv. The venv has no pip, so that a rebuild takes a quarter of the
+    /// time.
     pub(crate) fn gathers(machine: &'a Machine) -> Result<Self> {
         make_venv(machine, "")?;
         machine.install_guard()?;
@@ -137,7 +136,7 @@ impl<'a> Storm<'a> {
     pub(crate) fn rages(&self, fault: Fault, command: &Command) -> Result<Steps> {
         let mut steps = Steps::new();
         for effect in (1..).step_by(fault.stride()) {
-            ensure!(effect < MOST, "{command:?} goes on and on");
+            ensure!(effect < MOST, "{command:?} never ends");
             let Some(step) = self.strikes(fault, command, effect)? else { break };
             *steps.entry(step).or_default() += 1;
         }
@@ -148,7 +147,7 @@ impl<'a> Storm<'a> {
         Ok(steps)
     }
 
-    /// The journal's step at which it struck; none where there was no such effect.
+    /// Returns the journal's step at which the fault struck, or none if there was no such effect.
     pub(crate) fn strikes(
         &self,
         fault: Fault,
@@ -165,10 +164,10 @@ impl<'a> Storm<'a> {
             self.is_survived(fault, command, &said)?;
             Ok(Some(step))
         });
-        outcome.with_context(|| format!("{script}\n--- it said\n{}", said.text))
+        outcome.with_context(|| format!("{script}\n--- output\n{}", said.text))
     }
 
-    /// What the journal says was begun.
+    /// The step that the journal records.
     fn step(&self) -> Result<String> {
         let open =
             self.machine.must("cat /var/lib/venvguard/journal/*.json 2>/dev/null || true")?;
@@ -187,7 +186,7 @@ impl<'a> Storm<'a> {
             Fault::Killed | Fault::PowerLoss => {
                 ensure!(said.code == 137, "it was not killed: {}", said.code);
             }
-            // It may come to its end before it is told.
+            // It may have finished before the signal arrives.
             Fault::Asked => ensure!(
                 said.code == 0
                     || matches!(said.code, 129 | 130 | 143) && said.text.contains("interrupted: "),
@@ -196,7 +195,7 @@ impl<'a> Storm<'a> {
             ),
             Fault::Fails | Fault::Meanwhile { .. } => {}
         }
-        ensure!(!said.text.contains("bug"), "it did not expect that");
+        ensure!(!said.text.contains("bug"), "a bug was reported");
         if command.venv == Meanwhile::Works {
             machine.must(&format!("{VENV}/bin/python -c 'import asyncio, ctypes, email'"))?;
         }
@@ -211,17 +210,17 @@ impl<'a> Storm<'a> {
         let again = machine.venvguard("resume")?;
         let is_idle = again.code == 0 && again.text.contains("nothing to do");
         ensure!(is_idle, "resume: {resumed:?}\nagain: {again:?}");
-        self.is_well().with_context(|| format!("--- resume said\n{}", resumed.text))
+        self.is_well().with_context(|| format!("--- output of resume\n{}", resumed.text))
     }
 
-    /// What was put into the venv is there.
+    /// All user files are in the venv.
     pub(crate) fn holds_all(&self) -> Result<()> {
         let there = foreign_files(self.machine)?;
-        ensure!(there == self.foreign, "these files are there:\n{there}");
+        ensure!(there == self.foreign, "found these user files:\n{there}");
         Ok(())
     }
 
-    /// The venv works and holds all, its service is up, and nothing is left to do or lies about.
+    /// The venv works and holds all user files, its service is up, and neither work nor stray trees are left.
     pub(crate) fn is_well(&self) -> Result<()> {
         let machine = self.machine;
         self.holds_all()?;
@@ -236,9 +235,9 @@ impl<'a> Storm<'a> {
         )?;
         let beside = machine.must("find /srv/bare -maxdepth 1 -name '.venv.venvguard-*'")?;
         for tree in beside.lines() {
-            ensure!(known.contains(tree), "nobody knows of {tree}:\n{known}");
+            ensure!(known.contains(tree), "venvguard does not know of {tree}:\n{known}");
         }
-        // What can be gone back to is whole.
+        // Previous environments are whole.
         let (_, listed) = machine.venvguard_json("list")?;
         for tree in listed["venvs"][0]["previous_trees"].as_array().into_iter().flatten() {
             let path = tree["path"].as_str().unwrap_or_default();
@@ -248,7 +247,7 @@ impl<'a> Storm<'a> {
     }
 }
 
-/// Makes the venv anew, and puts files into it that no installer knows of.
+/// Creates the venv anew, and puts user files into it.
 pub(crate) fn make_venv(machine: &Machine, options: &str) -> Result<()> {
     machine.must(&format!(
         "systemctl stop bare; rm -r {VENV}
@@ -264,7 +263,7 @@ pub(crate) fn make_venv(machine: &Machine, options: &str) -> Result<()> {
     machine.wait_until_all_serve()
 }
 
-/// What no installer put into the venv: names, without the minor version, modes, owners and content.
+/// The user files in the venv: names, without the minor version, modes, owners and content.
 fn foreign_files(machine: &Machine) -> Result<String> {
     machine.must(&format!(
         "cd {VENV}; set -- .env bin/postactivate $(echo lib/python3*/site-packages)/local.pth 'my data' 'my data/a b' 'my data/link'

@@ -1,9 +1,9 @@
-//! Where the time of a run is spent.
+//! How long each part of a run takes.
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-/// What a time was spent on.
+/// The part of a run that took the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
     Preparation,
@@ -16,19 +16,19 @@ pub(crate) struct Time {
     pub(crate) part: Part,
     pub(crate) name: String,
     pub(crate) seconds: f32,
-    /// The part of it until its machine was booted.
+    /// How long its machine took to boot.
     pub(crate) boot: Option<f32>,
-    /// What its machine had written at the end.
+    /// How much its machine had written at the end.
     pub(crate) mebibytes: Option<u64>,
 }
 
-/// The times of a run; its threads enter them.
+/// The times of a run, entered by its threads.
 #[derive(Default)]
 pub(crate) struct Times(Mutex<Vec<Time>>);
 
 impl Times {
     pub(crate) fn enter(&self, time: Time) {
-        // A list that a thread has left by a panic is whole all the same.
+        // A panic in another thread leaves the list whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(time);
     }
 
@@ -37,7 +37,7 @@ impl Times {
     }
 }
 
-/// The times of each part, the longest first, with their sum. Two things run at once, so that a run takes about half of
+/// The times of each part, the longest first, with their sum. Two steps run in parallel, so a run takes about half of
 /// the sums.
 pub(crate) fn table(times: &[Time]) -> String {
     if times.is_empty() {
@@ -68,7 +68,7 @@ pub(crate) fn table(times: &[Time]) -> String {
     text
 }
 
-/// The sum of what is known.
+/// The sum of the times that are known.
 fn added(sum: Option<f32>, next: Option<f32>) -> Option<f32> {
     match (sum, next) {
         (Some(sum), Some(next)) => Some(sum + next),
@@ -79,6 +79,6 @@ fn added(sum: Option<f32>, next: Option<f32>) -> Option<f32> {
 fn row(text: &mut String, seconds: f32, boot: Option<f32>, mebibytes: Option<u64>, name: &str) {
     let boot = boot.map_or_else(|| "-".to_owned(), |boot| format!("{boot:.1}"));
     let mebibytes = mebibytes.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "lab: {seconds:>7.1} {boot:>8} {mebibytes:>8}  {name}");
 }

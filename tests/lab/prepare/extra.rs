@@ -1,5 +1,5 @@
-//! Debian packages that a case installs and no root holds: so that the roots, and the upgrades computed on them, need
-//! not be made anew for one case.
+//! Debian packages that a case installs and no root contains, so that one case does not require new roots and new
+//! upgrades computed on them.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ rm -rf /packages/partial /packages/lock
 "#;
 
 impl Lab {
-    /// A directory with packages of a release, and with what they depend on.
+    /// A directory with packages of a release, and their dependencies.
     pub(crate) fn extra(&self, suite: Suite, packages: &[&str]) -> Result<PathBuf> {
         let root = self.root(suite)?;
         let names = packages.join("+");

@@ -1,4 +1,4 @@
-//! What the grid stands on: the managers of venvs, packages of every way of installing, and the venvs themselves.
+//! The grid's foundation: the managers of venvs, a package for each way of installing, and the venvs themselves.
 
 use std::path::PathBuf;
 
@@ -16,11 +16,11 @@ const ENVIRONMENT: &str = include_str!("../grid/environment");
 const PACKAGES: &str = include_str!("../grid/packages.py");
 const MAKE: &str = include_str!("../grid/make.sh");
 
-/// The managers, and what they or the venvs need besides. pdm 2.29 allows newer ones of the last two than it works
-/// with.
+/// The managers, and other requirements of them or of the venvs. pdm 2.29 allows newer versions of the last two than
+/// it works with.
 const TOOLS: &str = "hatch\npdm\npipenv\npipx\npoetry\nsetuptools\nuv\nvirtualenv\nhishel[httpx]<1.3\nunearth<0.19\n";
 
-/// The managers run on a Python that apt does not know: so they are there to be asked after every change.
+/// The managers run on a Python that apt does not know, so that they still work after every change.
 const WORKSHOP: &str = r#"
 chown app: /srv/grid
 install -m 755 /environment /srv/grid/environment
@@ -35,7 +35,7 @@ su app -c 'exec sh -euc "
 "'
 "#;
 
-/// The index answers as long as the venvs are made.
+/// The index answers only while the venvs are created.
 const CELLS: &str = r#"
 chown app: /srv/cells
 cat >/as-owner <<'END'
@@ -49,7 +49,7 @@ exec su app -c 'exec sh -eu /as-owner "$@"' sh "$@"
 "#;
 
 impl Lab {
-    /// What lies in `/srv/grid`: the managers, the packages and an index of them.
+    /// The content of `/srv/grid`: the managers, the packages and an index of them.
     pub(crate) fn workshop(&self) -> Result<PathBuf> {
         let root = self.root(SUITE)?;
         let wheelhouse = self.wheels("wheelhouse-grid", SUITE, TOOLS, "")?;
@@ -64,7 +64,7 @@ impl Lab {
         })
     }
 
-    /// What lies in `/srv/cells`: the venvs of some cells, each in the directory of its project.
+    /// The content of `/srv/cells`: the venvs of some cells, each in the directory of its project.
     pub(crate) fn cells(&self, name: &str, cells: &[Cell]) -> Result<PathBuf> {
         let root = self.root(SUITE)?;
         let workshop = self.workshop()?;

@@ -1,7 +1,7 @@
-//! What the cases stand on, made once and kept below `target/lab/`: roots, upgrades, wheelhouses, venvs, the package.
+//! The foundation of the cases, made once and kept below `target/lab/`: roots, upgrades, wheelhouses, venvs, the package.
 //!
-//! An artefact is made in a temporary directory and renamed when it is whole; its name bears a hash of
-//! its recipe, so that a changed recipe makes it anew. `rm -r target/lab` asks the mirror again.
+//! An artefact is made in a temporary directory and renamed when it is complete. Its name contains a hash of its recipe,
+//! so that a changed recipe makes it anew. `rm -r target/lab` makes the next run ask the mirror again.
 
 pub(crate) mod extra;
 pub(crate) mod grid;
@@ -27,12 +27,12 @@ use crate::child;
 use crate::overlay::{Overlay, ROOM, mount_memory};
 use crate::times::{Part, Time, Times};
 
-/// For the directories of the overlays, which lie on a tmpfs of their own each, and for what systemd-nspawn keeps; in MiB.
+/// The size, in MiB, of the tmpfs for the overlays' mount points, and of the one for systemd-nspawn's own files.
 const FEW_FILES: u64 = 64;
 
 type Slot = Arc<Mutex<Option<Result<PathBuf, String>>>>;
 
-/// The workshop: where artefacts are kept, where overlays live, which mirror is asked.
+/// The workshop: the place of artefacts and overlays, and the mirror to ask.
 pub(crate) struct Lab {
     home: PathBuf,
     mirror: Mirror,
@@ -53,7 +53,7 @@ impl Lab {
         let memory = home.join("memory");
         fs::create_dir_all(&memory)?;
         let lock = fs::File::create(home.join("lock"))?;
-        // Two runs in one checkout would take each other's half-made artefacts away.
+        // Two runs in one checkout would remove each other's half-made artefacts.
         fs2::FileExt::try_lock_exclusive(&lock)
             .context("another run of the lab is under way in this checkout")?;
         mount_memory(&memory, FEW_FILES)?;
@@ -75,13 +75,14 @@ impl Lab {
         self.overlay_with_room(name, lower, ROOM)
     }
 
-    /// The same, which takes up to `room` MiB.
+    /// A throw-away copy that takes up to `room` MiB.
     pub(crate) fn overlay_with_room(&self, name: &str, lower: &Path, room: u64) -> Result<Overlay> {
         Overlay::new(&self.home.join("memory"), name, lower, room)
     }
 
     /// The directory of an artefact: made now, or kept from an earlier run with the same recipe.
-    /// Threads that want the same one wait for the first; a failure is kept, not tried again by each.
+    /// Threads that want the same artefact wait for the first of them; a failure is kept, so that the others do not try
+    /// again.
     fn artefact(
         &self,
         name: &str,
@@ -191,7 +192,7 @@ fn run_in(
 ) -> Result<String> {
     let mut command = container(overlay, binds);
     command.arg("--resolv-conf=copy-host");
-    // pip's own configuration comes along, apart from wheels that lie in this machine's directories.
+    // Passes on pip's configuration, except for wheels in directories of the host.
     for (key, value) in std::env::vars() {
         let proxy = key.to_ascii_lowercase().ends_with("_proxy");
         if proxy || (key.starts_with("PIP_") && key != "PIP_FIND_LINKS") {
@@ -201,7 +202,7 @@ fn run_in(
     child::output(command.args(["/bin/sh", "-euc", script, "sh"]).args(arguments))
 }
 
-/// The same without a network.
+/// Runs such a script without a network.
 fn run_offline(
     overlay: &Overlay,
     binds: &[(&Path, &str)],
@@ -228,7 +229,7 @@ fn container(overlay: &Overlay, binds: &[(&Path, &str)]) -> Command {
             "--pipe",
             "--timezone=off",
             "--setenv=DEBIAN_FRONTEND=noninteractive",
-            // It would ask for the machine-id of this machine, which a fresh root lacks.
+            // Linking needs a machine-id, which a fresh root lacks.
             "--link-journal=no",
         ]);
     for (here, there) in binds {
@@ -241,12 +242,12 @@ fn container(overlay: &Overlay, binds: &[(&Path, &str)]) -> Command {
     command
 }
 
-/// systemd-nspawn keeps things of its own under a machine's name, and two machines must not share them.
+/// systemd-nspawn keeps files under a machine's name, and two machines must not share them.
 pub(crate) fn machine_name(overlay: &Overlay) -> String {
     format!("--machine=lab-{}-{}", std::process::id(), overlay.name())
 }
 
-/// Copies a tree with everything that it is made of.
+/// Copies a tree with all its attributes.
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     child::output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to))?;
     Ok(())

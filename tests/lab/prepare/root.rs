@@ -1,4 +1,4 @@
-//! Roots: a Debian release as it came out, without its updates, able to boot.
+//! Roots: bootable Debian releases as they came out, without updates.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,16 +26,16 @@ impl Suite {
     }
 }
 
-/// What the cases need in each root. Nothing is installed later, so that an upgrade computed on the
+/// The packages that the cases need in each root. Nothing is installed later, so that an upgrade computed on the
 /// bare root is the upgrade of every machine that a case boots.
 const PACKAGES: &str = "ca-certificates,curl,dbus,libpam-systemd,openssl,passwd,procps,\
                         python3,python3-venv,supervisor,systemd,systemd-sysv";
 
-/// The grid's venvs hold checkouts, and lie on file systems of other kinds; the hostile suite looks at every program
-/// that is run.
+/// The grid needs git for its checkouts and tools for other file systems; the hostile suite traces every program that
+/// runs.
 const PACKAGES_OF_TRIXIE: &str = "btrfs-progs,git,strace,xfsprogs";
 
-/// The units that only cost time here, and the user who owns every venv.
+/// Masks the units that only cost time here, and creates the user who owns every venv.
 const CUSTOMISE: &str = r#"
 set -eu
 rm -f "$1"/var/cache/apt/archives/*.deb

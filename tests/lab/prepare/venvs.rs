@@ -1,5 +1,5 @@
-//! Sites: an app, its venv and the service that runs it. The venv is made once by the root's own Python, from the
-//! wheelhouse, as the user who owns it; the app and its unit are laid beside it when a container is made.
+//! Sites: an app, its venv and the service that runs it. The root's own Python creates the venv once, from the
+//! wheelhouse, as the user who owns it; the app and its unit are added when a container is made.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use anyhow::Result;
 use super::root::Suite;
 use super::{Lab, run_in};
 
-/// The sites, named after how their venv hangs on the base interpreter or after what they run.
+/// The sites, named after the link of their venv to the base interpreter, or after the app they run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Site {
-    /// A server of the standard library alone, which has little of it in memory.
+    /// A server that uses only the standard library, and has little of it in memory.
     Bare,
     /// gunicorn in a venv linked to `/usr/bin/python3`.
     Followed,
@@ -19,16 +19,16 @@ pub(crate) enum Site {
     Pinned,
     /// gunicorn in a venv with a copied interpreter.
     Copied,
-    /// The first article's: Django under gunicorn and under uWSGI, in a virtualenv with a copied interpreter, kept by
+    /// The first article's: Django under gunicorn and under uWSGI, in a virtualenv with a copied interpreter, run by
     /// supervisord.
     Shop,
     /// The second article's: Flask, requests and `APScheduler` under gunicorn with gevent workers.
     News,
-    /// gunicorn in a venv made by uv, which is installed on the machine too.
+    /// gunicorn in a venv created by uv; the cases install uv on the machine, too.
     Quick,
 }
 
-/// What makes a site's venv.
+/// The tool that creates a site's venv.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tool {
     Venv,
@@ -96,7 +96,7 @@ impl Site {
         }
     }
 
-    /// The commands that make the venv, `$VENV`.
+    /// The commands that create the venv, `$VENV`.
     fn creation(self) -> &'static str {
         match self {
             Self::Bare | Self::Followed | Self::News => "/usr/bin/python3 -m venv $VENV",
@@ -138,7 +138,7 @@ printf '%s' "$REQUIREMENTS" >/tmp/requirements.txt
 "#;
 
 impl Lab {
-    /// The tree of a site that holds its venv, to be copied to `/srv`.
+    /// The directory of a site with its venv, to be copied to `/srv`.
     pub(crate) fn site(&self, release: Suite, site: Site) -> Result<PathBuf> {
         let root = self.root(release)?;
         let wheelhouse = self.wheelhouse(release)?;

@@ -1,5 +1,5 @@
-//! Wheelhouses: the wheels of every app, for the Python of a root and for those that its upgrades bring. From them the
-//! venvs are made and, in containers without a network, rebuilt.
+//! Wheelhouses: the wheels of every app, for the Python of a root and for those that its upgrades bring. The venvs are
+//! created from them and, in containers without a network, rebuilt from them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,14 +15,14 @@ use super::{Lab, run_in};
 const SCRIPT: &str = include_str!("wheelhouse.sh");
 
 impl Lab {
-    /// What the sites of a release and the tools that make them need.
+    /// The wheels that the sites of a release, and the tools that create their venvs, need.
     pub(crate) fn wheelhouse(&self, suite: Suite) -> Result<PathBuf> {
         let minors = self.minors_after(suite)?;
         let name = format!("wheelhouse-{}", suite.name());
         self.wheels(&name, suite, &requirements(suite), &minors)
     }
 
-    /// Wheels for the Python of a root, and for some minors.
+    /// Wheels for the Python of a root, and for some other minor versions.
     pub(super) fn wheels(
         &self,
         name: &str,
@@ -48,7 +48,7 @@ impl Lab {
         })
     }
 
-    /// The minors that the upgrades of a release bring, besides its own.
+    /// The minor versions that the upgrades of a release bring, in addition to its own.
     fn minors_after(&self, suite: Suite) -> Result<String> {
         let mut minors = BTreeSet::new();
         for kind in Kind::ALL.into_iter().filter(|kind| kind.suite() == suite) {
@@ -61,7 +61,7 @@ impl Lab {
     }
 }
 
-/// The requirements of all the sites of a release, and of the tools that make them.
+/// The requirements of all the sites of a release, and of the tools that create their venvs.
 fn requirements(suite: Suite) -> String {
     let mut lines = BTreeSet::new();
     for site in Site::ALL.into_iter().filter(|site| site.suites().contains(&suite)) {
@@ -75,7 +75,7 @@ fn requirements(suite: Suite) -> String {
     lines.into_iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// pip reads the same configuration there as here.
+/// Gives pip in the root the host's configuration.
 fn copy_pip_configuration(overlay: &crate::overlay::Overlay) -> Result<()> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     for file in [home.join(".config/pip/pip.conf"), PathBuf::from("/etc/pip.conf")] {
