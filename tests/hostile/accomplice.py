@@ -1,9 +1,9 @@
-"""What the attacker does beside venvguard, as a process of their own, from when a build of theirs is at work (see
-`backend.py`), or at once, for a minute at most.
+"""A process of the attacker's that works beside venvguard, for a minute at most. `moves` and `fills` wait until a build of
+theirs is at work (see `backend.py`); `takes` starts immediately.
 
-    accomplice.py moves WHAT PATTERN    moves WHAT into the directory that the pattern finds
-    accomplice.py fills PATTERN NAME... makes files of 16 GiB that are holes in the directory that the pattern finds
-    accomplice.py takes PATTERN...      reads the secrets in directories that the patterns find, and plants a file there"""
+    accomplice.py moves WHAT PATTERN    moves WHAT into the directory that matches the pattern
+    accomplice.py fills PATTERN NAME... makes sparse files of 16 GiB in the directory that matches the pattern
+    accomplice.py takes PATTERN...      reads the secrets in directories that match the patterns, and plants a file there"""
 
 import glob
 import os
@@ -24,7 +24,7 @@ def wait_for(patterns):
         if paths:
             return paths[0]
         time.sleep(0.001)
-    sys.exit("nothing is found")
+    sys.exit("nothing was found")
 
 
 def moves(what, pattern):

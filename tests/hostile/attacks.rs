@@ -1,20 +1,20 @@
-//! The attacks that stand still: what lies in a venv, what is said to venvguard, and what runs when it looks.
+//! The static attacks: hostile content of a venv, hostile answers to venvguard, and code that runs when it looks.
 
-/// An attack; what it plants is a function of its name in `plants.sh`.
+/// An attack; the function of its name in `plants.sh` plants it.
 #[derive(Clone, Copy)]
 pub(super) struct Attack {
     pub(super) name: &'static str,
-    /// What venvguard is told. In between, `mallory:` and `root:` do something.
+    /// venvguard's commands, and between them scripts that `mallory:` or `root:` run.
     pub(super) commands: &'static [&'static str],
-    /// What is said if the attack was met, and not missed by some mishap of ours.
+    /// The message that proves that venvguard met the attack, and that no mistake in the test missed it.
     pub(super) says: &'static str,
-    /// The kinds of his code that run, each as he.
+    /// The kinds of the attacker's code that run, each as the attacker.
     pub(super) runs: &'static [&'static str],
-    /// What venvguard needs for it is measured.
+    /// Whether to measure what venvguard needs for it.
     pub(super) is_metered: bool,
 }
 
-/// All that looks at a venv, and all that changes it.
+/// All commands that look at a venv or change it.
 const EVERY: &[&str] = &[
     "list",
     "show prey",
@@ -29,7 +29,7 @@ const EVERY: &[&str] = &[
     "history",
 ];
 
-/// What is enough where the attack is on a rebuild.
+/// Enough for an attack on a rebuild.
 const REBUILD: &[&str] = &["show prey", "rebuild prey", "resume"];
 
 const NO_FILE: &str = "pyvenv.cfg is not a regular file";
@@ -74,7 +74,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             "rebuild prey",
             "hook post-invoke",
             "doctor",
-            // Else nobody could look whether he has won.
+            // Otherwise the judgement would wait for it, too.
             "root: kill -KILL $(cat /home/mallory/never.pid)",
         ],
         says: "cannot inspect pid",
@@ -105,7 +105,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ),
         &["backend"],
     ),
-    // Here nobody else can write anything either, venvguard included.
+    // Here nobody else can write either, not even venvguard.
     running(
         by(
             "backend_fills_the_disk_of_the_state",
@@ -195,22 +195,22 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
 ];
 
-/// One by every command, which is only survived.
+/// An attack on every command, with no message to expect.
 pub(super) const fn survived(name: &'static str) -> Attack {
     by(name, EVERY)
 }
 
-/// One that is met by every command with a word.
+/// An attack on every command, with a message to expect.
 pub(super) const fn met(name: &'static str, says: &'static str) -> Attack {
     Attack { says, ..by(name, EVERY) }
 }
 
-/// One by some commands.
+/// An attack on some commands, with no message to expect.
 pub(super) const fn by(name: &'static str, commands: &'static [&'static str]) -> Attack {
     Attack { name, commands, says: "", runs: &[], is_metered: false }
 }
 
-/// And these kinds of his code run.
+/// An attack in which these kinds of the attacker's code run.
 pub(super) const fn running(attack: Attack, runs: &'static [&'static str]) -> Attack {
     Attack { runs, ..attack }
 }

@@ -1,7 +1,7 @@
-//! Every program that is run in an upgrade, by whom and with which environment: from strace's word, one file a process.
+//! Every program that runs in an upgrade, with its user and environment, from strace's output: one file for each process.
 //!
-//! Nothing is run as root out of a place that somebody else can write to, nobody runs what belongs to another user, and
-//! nothing of apt's environment reaches what venvguard starts.
+//! Root runs nothing from a place that somebody else can write to, other users run only their own programs and root's,
+//! and no variable of apt's environment reaches a program that venvguard starts.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::machine::{Machine, Said};
 
-/// Where strace writes, in a directory that is root's.
+/// strace's output, in a directory of root's.
 const DIR: &str = "/srv/hostile/kept/trace";
 
-/// What the attacker's code leaves behind would be traced, and so waited for, as long as it lives.
+/// Kills the processes that the attacker's code leaves behind: strace would trace them, and wait for them.
 const TRACED_SCRIPT: &str = r#"#!/bin/sh
 "$@"
 code=$?
@@ -20,16 +20,15 @@ pkill -KILL -f '^sleep 471'
 exit $code
 "#;
 
-/// What runs a command under it. Programs that gain rights by their mode would not, under `--seccomp-bpf`; there are none
-/// that root would need.
+/// Runs a command under strace. With `--seccomp-bpf`, set-user-id programs gain no rights; root needs none of them.
 pub(super) const TRACED: &str = "strace -ff --seccomp-bpf -qq -v -s 65536 -o /srv/hostile/kept/trace/of \
      -e trace=execve,execveat,clone,clone3,fork,vfork,setuid,setresuid,setreuid /srv/hostile/traced.sh";
 
-/// What the values of the planted environment have in common; see `ground.sh`.
+/// A part of all values of the planted environment; see `ground.sh`.
 const PLANTED: &str = "/home/mallory/evil";
 
-/// Says of `UID PATH` lines which are wrong: root's programs, with all the directories on the way and behind every link, have
-/// to be root's alone; what another one runs has to be root's or his own.
+/// Reads `UID PATH` lines and reports the wrong ones. A program that root runs, and all directories on the way and behind
+/// every link, must be root's alone; a program that another user runs must be root's or their own.
 const JUDGE: &str = r#"
 import os, sys
 def way(path):
@@ -42,14 +41,14 @@ for line in sys.stdin:
         try:
             found = os.stat(part)
         except OSError:
-            continue  # What was only there for a moment lay in a directory that is looked at next.
+            continue  # It existed only for a moment; its directory is next.
         others = uid == "0" and found.st_mode & 0o022
         if found.st_uid not in (0, int(uid)) or others:
             print(f"{path} is run as {uid}, and {part} belongs to {found.st_uid}, mode {found.st_mode:o}")
             break
 "#;
 
-/// Something a process did.
+/// An event in a process.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Ran { path: String, arguments: Vec<String>, environment: Vec<String> },
@@ -57,29 +56,29 @@ enum Event {
     Became { uid: u32 },
 }
 
-/// A program that was run.
+/// A program that ran.
 #[derive(Debug)]
 struct Run {
     uid: u32,
     path: String,
     arguments: Vec<String>,
     environment: Vec<String>,
-    /// It is venvguard's own doing.
+    /// Whether venvguard started it.
     is_guards: bool,
 }
 
-/// What was found.
+/// The findings.
 #[derive(Debug)]
 pub(super) struct Audit {
-    /// What is wrong.
+    /// The violations.
     pub(super) complaints: Vec<String>,
-    /// How many programs were run as root, as others, and by venvguard.
+    /// How many programs ran as root, ran as others, and were started by venvguard.
     pub(super) as_root: usize,
     pub(super) as_others: usize,
     pub(super) by_guard: usize,
 }
 
-/// Runs a command under strace and looks at all that it ran.
+/// Runs a command under strace and checks every program that it ran.
 pub(super) fn audit(
     machine: &Machine,
     command: impl FnOnce(&str) -> String,
@@ -116,7 +115,7 @@ pub(super) fn audit(
 }
 
 impl Run {
-    /// What an interpreter was told to run.
+    /// The script that an interpreter runs.
     fn script(&self) -> Option<&str> {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         let interprets = ["python", "perl", "sh", "dash", "bash"];
@@ -142,10 +141,10 @@ fn processes(traces: &str) -> Result<BTreeMap<u32, Vec<Event>>> {
     Ok(processes)
 }
 
-/// A line of strace's, if it tells of something that came to pass.
+/// The event in a line of strace's output, if the call succeeded.
 fn event(line: &str) -> Result<Option<Event>> {
     let Some((call, arguments)) = line.split_once('(') else { return Ok(None) };
-    // Short calls are filled up with spaces.
+    // strace pads short calls with spaces.
     let Some((arguments, result)) = arguments.rsplit_once(" = ") else { return Ok(None) };
     let Some(arguments) = arguments.trim_end().strip_suffix(')') else { return Ok(None) };
     let result = result.split([' ', '\t']).next().unwrap_or_default();
@@ -161,7 +160,7 @@ fn event(line: &str) -> Result<Option<Event>> {
             Some(Event::Ran { path, arguments: words, environment })
         }
         "setuid" | "setresuid" | "setreuid" => {
-            // The effective one; -1 leaves it as it is.
+            // The effective uid; -1 leaves it as it is.
             let number = arguments.split(", ").nth(usize::from(call != "setuid"));
             number.and_then(|number| number.parse().ok()).map(|uid| Event::Became { uid })
         }
@@ -205,7 +204,7 @@ fn texts(from: &str) -> Option<(Vec<String>, &str)> {
     }
 }
 
-/// All that was run, by following each process to its children.
+/// All programs that ran, found by following each process to its children.
 fn runs(processes: &BTreeMap<u32, Vec<Event>>) -> Result<Vec<Run>> {
     let begun = |pid: &u32| {
         let mut events = processes.values().flatten();
@@ -224,11 +223,11 @@ fn runs(processes: &BTreeMap<u32, Vec<Event>>) -> Result<Vec<Run>> {
                     if path != "/proc/self/exe" {
                         exe.clone_from(path);
                     }
-                    ensure!(exe.starts_with('/'), "{pid} ran {exe:?}, from wherever it was");
+                    ensure!(exe.starts_with('/'), "{pid} ran {exe:?}, which is relative");
                     let (path, arguments) = (exe.clone(), arguments.clone());
                     let environment = environment.clone();
                     runs.push(Run { uid, path, arguments, environment, is_guards });
-                    // What it starts from now on is venvguard's; maintainer scripts are dpkg's.
+                    // From now on it starts programs for venvguard; maintainer scripts are dpkg's.
                     is_guards |= exe.ends_with("/venvguard") || exe.ends_with("/venvguard-faults");
                 }
             }

@@ -1,5 +1,6 @@
-"""Exchanges two names again and again until it is killed: `flip.py ONE OTHER PAUSE`. In between it waits for a random time,
-up to PAUSE in seconds when all is as it was, and shortly when it is not: who looks once sees nothing wrong."""
+"""Exchanges two names again and again until it is killed: `flip.py ONE OTHER PAUSE`. Between exchanges it waits for a random
+time: up to PAUSE seconds with the names in order, and only shortly with the names exchanged, so that a single look sees
+nothing wrong."""
 
 import ctypes
 import random

@@ -1,7 +1,7 @@
-"""What must not change, as it is before an attack and after it: `ground.py before`, `ground.py after`.
+"""Records everything that must not change before an attack, and compares after it: `ground.py before`, `ground.py after`.
 
-The latter prints a JSON list of all that the attacker has won. Before an upgrade of packages, `ground.py before upgrade`
-leaves out what that changes."""
+The latter prints a JSON list of everything that the attacker has won. Before an upgrade of packages, `ground.py before
+upgrade` leaves out the places that the upgrade changes."""
 
 import ctypes
 import glob
@@ -14,18 +14,18 @@ import stat
 import subprocess
 import sys
 
-# Directories that are watched with all that is in them, and those whose names are.
+# Directories to watch with everything in them, and directories of which only the names are watched.
 TREES = ["/etc", "/root", "/home/bob", "/usr/local", "/usr/bin", "/usr/sbin", "/opt", "/boot", "/var/lib/decoy"]
 DIRS = ["/", "/dev", "/home", "/srv", "/usr", "/usr/lib", "/var", "/var/lib"]
 PACKAGES = {"/etc", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/var/lib"}
-# What venvguard itself writes to, and the caches of root's own installers.
+# The directory that venvguard itself writes to, and the cache of root's own installers.
 EXCEPT = {"/var/lib/venvguard", "/root/.cache"}
 MALLORY = pwd.getpwnam("mallory")
 BOB = pwd.getpwnam("bob")
 SECRET = b"xyzzy-canary"
-# What is mallory's own secret.
+# Mallory's own secret.
 PASSWORD = b"xyzzy-password"
-# How much venvguard may keep of holes, on the disk and in length, in bytes.
+# How much of sparse files venvguard may keep, on the disk and in length, in bytes.
 KEPT_LIMITS = [256 << 20, (2 << 30) + (128 << 20)]
 BEFORE = "/srv/hostile/kept/before.json"
 
@@ -69,14 +69,14 @@ def service():
     return subprocess.run(show, capture_output=True, text=True).stdout
 
 
-# Exists if a venv is built in place: its builders have no temporary directory of their own then.
+# Exists if a venv is built in place; its builders then have no temporary directory of their own.
 IN_PLACE = "/srv/hostile/kept/in-place"
 VENV = re.compile(r"/(venv|\.venv\.venvguard-[^/]*)/")
 
 
 def is_theirs_to_remove(path, one):
-    """Whether the attacker may remove something: it is theirs, or lies in a directory of theirs, unless it is a directory of
-    somebody else's with something in it."""
+    """Whether the attacker may remove a file: they own it; or they own the directory that it lies in, and it is not a
+    non-empty directory of somebody else."""
     if one.st_uid == MALLORY.pw_uid:
         return True
     is_full = stat.S_ISDIR(one.st_mode) and bool(os.listdir(path))
@@ -100,13 +100,13 @@ def inside(tops):
 
 
 def number_of(one):
-    """What a file is known by, whatever its name is; of an overlay, the numbers of directories are a series of their own."""
+    """The identity of a file, independent of its name; an overlay numbers directories in a series of their own."""
     return f"{one.st_dev}:{one.st_ino}"
 
 
 def others():
-    """What of somebody else's lies in the attacker's home: by its number, for they may rename it. What they may remove from
-    a venv is left out."""
+    """The files of others in the attacker's home, by their numbers, because the attacker may rename them. Leaves out files
+    that the attacker may remove from a venv."""
     return {
         number_of(one): [path, *about(path, one)]
         for path, one in inside(["/home/mallory"])
@@ -125,7 +125,7 @@ def changed_of_others(were):
     for number, (path, *what) in were.items():
         is_now = now.get(number, ["gone"])
         if type(is_now[-1]) is type(what[-1]) is int:
-            # A name may be taken away from it.
+            # Removing a name of it is allowed.
             is_now[-1] = max(is_now[-1], what[-1])
         if is_now != what:
             yield f"{path}, in their home and not theirs, was {what} and is {is_now}"
@@ -139,7 +139,7 @@ PLACES = ["/home/mallory", "/tmp", "/var/tmp", "/var/log", "/var/lib/venvguard",
 
 
 def leaks(user, secret, places):
-    """The files in which a user can read what is not for them; tried by a process of theirs, that knows every path."""
+    """The files in which a user can read a secret that is not for them; a process of theirs tries every path."""
     paths = [path for path, one in inside(places) if stat.S_ISREG(one.st_mode) and one.st_size < 1 << 20]
     reading, writing = os.pipe()
     child = os.fork()
@@ -170,13 +170,13 @@ def in_journal():
 
 
 def kept():
-    """How much venvguard keeps, on the disk and in length, in bytes."""
+    """The size of everything that venvguard keeps, on the disk and in length, in bytes."""
     files = [one for _, one in inside(["/var/lib/venvguard"])]
     return [sum(one.st_blocks * 512 for one in files), sum(one.st_size for one in files)]
 
 
 def of_loot(path):
-    """What is wrong with how a piece of his code was run."""
+    """The violations when a piece of the attacker's code ran."""
     with open(path) as file:
         found = json.load(file)
     how, wrong = found["how"], []
@@ -223,7 +223,7 @@ def after():
     for path in was.keys() & now.keys():
         one, other = was[path], now[path]
         if stat.S_ISREG(int(one[2], 8)) and one[0][0] > 1:
-            # A file of which the attacker has a name from the beginning: he may take that away.
+            # The attacker has had a name of this file from the beginning, and may remove that name.
             one, other = one[1:], other[1:]
         if one != other:
             won.append(f"{path} was {one} and is {other}")

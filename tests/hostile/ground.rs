@@ -1,4 +1,4 @@
-//! The ground that the attacks are made on, and the judgement: has the attacker won anything?
+//! The ground for the attacks, and the judgement whether the attacker has won anything.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,32 +7,32 @@ use anyhow::{Context, Result, ensure};
 use super::attacks::Attack;
 use crate::machine::{Machine, Said};
 
-/// How a command may end: as it says that it does.
+/// The documented exit codes of a command.
 const ENDS: [&str; 3] = ["0", "1", "3"];
 
-/// What only its owner may get to see; see `ground.sh`.
+/// Only its owner may see it; see `ground.sh`.
 const SECRET: &str = "xyzzy-canary";
 
-/// What is mallory's own secret; see `trees.sh`.
+/// Mallory's own secret; see `trees.sh`.
 const PASSWORD: &str = "xyzzy-password";
 
-/// What one of venvguard's processes that is root's may hold in memory, in KiB; what all of them may read, and what a command
-/// may say, in bytes. See `meter.py`.
+/// The limits: how much memory one of venvguard's root processes may hold, in KiB; how much all of them may read, and how
+/// much a command may print, in bytes. See `meter.py`.
 const METER: [(&str, u64); 3] = [("peak", 256 << 10), ("read", 2 << 30), ("said", 256 << 10)];
 
-/// What a line begins with that only a name with a line break in it can have begun.
+/// The beginning of a line that only a name with a line break can produce.
 const FORGED: &str = "FORGED";
 
-/// The kernel counts the processes of a user over all containers: what one attacker forks must keep no other from forking.
+/// The kernel counts a user's processes over all containers: one attacker's forks must not keep another from forking.
 static NUMBERS: AtomicU32 = AtomicU32::new(2001);
 
-/// A machine with an attacker, his victims, and venvguard.
+/// A machine with an attacker, their victims, and venvguard.
 pub(super) struct Ground<'a> {
     pub(super) machine: &'a Machine,
 }
 
 impl<'a> Ground<'a> {
-    /// Lays it.
+    /// Prepares the machine: users, canaries, venvs and venvguard.
     pub(super) fn lay(machine: &'a Machine) -> Result<Self> {
         machine.must(
             "dpkg --install /package/venvguard_*.deb
@@ -65,11 +65,11 @@ impl<'a> Ground<'a> {
         Ok(Self { machine })
     }
 
-    /// Makes an attack and says what it came to; `weakness` is the guard that is left out.
+    /// Makes an attack and returns its outcome; `weakness` names a guard to leave out.
     pub(super) fn attack(&self, attack: &Attack, weakness: Option<&str>) -> Result<Deed> {
         let meter = if attack.is_metered { "METER=\"python3 $KEEP/meter.py\"" } else { "" };
         let commands: String = attack.commands.iter().map(|command| step(command)).collect();
-        // A rebuild gives up after 15 seconds; what only looks at the venv ends at once.
+        // A rebuild gives up after 15 seconds; commands that only look at the venv end in no time.
         let rebuilds = attack.commands.iter().any(|command| command.starts_with("rebuild"));
         let patience = if rebuilds { 25 } else { 10 };
         let weak = weakness.map_or_else(String::new, |name| {
@@ -84,14 +84,14 @@ impl<'a> Ground<'a> {
         ))
     }
 
-    /// Does something without going back to the beginning before, and looks at what has become of it.
+    /// Does something without a reset before, and judges the outcome.
     pub(super) fn judged(&self, does: impl FnOnce() -> Result<String>) -> Result<Deed> {
         let text = does()?;
         let judged = self.machine.run("python3 /srv/hostile/ground.py after")?;
         Deed::read(&Said { text: text + "\n" + &judged.text, ..judged })
     }
 
-    /// Does something on the ground as it was in the beginning, and looks at what has become of it.
+    /// Resets the ground to its beginning, runs a script, and judges the outcome.
     pub(super) fn deed(&self, script: &str) -> Result<Deed> {
         let said = self.machine.run(&format!(
             ". /srv/hostile/ground.sh
@@ -105,8 +105,8 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// A step of an attack: a command of venvguard's; one that gets no mount namespace, after `in place:`; or what
-/// `mallory:` or `root:` does meanwhile.
+/// A step of an attack: a command of venvguard's; one without a mount namespace, after `in place:`; or a script that
+/// `mallory:` or `root:` runs between the commands.
 fn step(command: &str) -> String {
     match command.split_once(": ") {
         Some(("mallory", does)) => {
@@ -122,14 +122,14 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// What became of an attack.
+/// The outcome of an attack.
 #[derive(Debug)]
 pub(super) struct Deed {
-    /// All that was said.
+    /// All output.
     pub(super) text: String,
-    /// The kinds of his code that were run.
+    /// The kinds of the attacker's code that ran.
     pub(super) ran: Vec<String>,
-    /// What he has won.
+    /// What the attacker won.
     pub(super) won: Vec<String>,
 }
 
@@ -148,7 +148,7 @@ impl Deed {
     }
 }
 
-/// What he has won by what was said, and by when.
+/// What the attacker won according to the output: exit codes, measures, and lines that should not be there.
 fn told(text: &str) -> Vec<String> {
     let mut won = Vec::new();
     let mut command = "";
@@ -179,7 +179,7 @@ fn told(text: &str) -> Vec<String> {
     won
 }
 
-/// Whether a measure is above its limit; one that cannot be read is.
+/// Whether a measure is above its limit; an unreadable one counts as above.
 fn is_too_much(measure: &str) -> bool {
     let (name, number) = measure.split_once('=').unwrap_or_default();
     let limit = METER.iter().find(|(one, _)| *one == name).map(|(_, limit)| *limit);

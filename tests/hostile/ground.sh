@@ -1,10 +1,10 @@
-# The ground that the attacks are made on; sourced by each, as root. `mallory` owns the registered venv `prey`, bob has
-# one with secrets in it, of the same layout, and so has root. SECRET is what nobody but its owner may get to see.
+# The ground for the attacks; each attack sources it, as root. `mallory` owns the registered venv `prey`; bob and root own
+# venvs of the same layout with secrets in them. Only its owner may see SECRET.
 
 SECRET=xyzzy-canary
 PLACE=/home/mallory/place
 KEEP=/srv/hostile
-# What somebody else's program must not see: see payload.py and audit.rs.
+# An environment that no program of another user may see: see payload.py and audit.rs.
 HOSTILE="LD_PRELOAD=/home/mallory/evil.so LD_LIBRARY_PATH=/home/mallory/evil PYTHONPATH=/home/mallory/evil
     PYTHONHOME= PYTHONSTARTUP=/home/mallory/evil.py PERL5LIB=/home/mallory/evil PIP_INDEX_URL=file:///home/mallory/evil
     PIP_FIND_LINKS=/home/mallory/evil UV_INDEX_URL=file:///home/mallory/evil UV_CACHE_DIR=/home/mallory/evil
@@ -18,7 +18,7 @@ as() {
         env -i HOME="/home/$user" PATH=/usr/bin:/bin LANG=C.UTF-8 "$@"
 }
 
-# Makes users, canaries, and a venv for each. The number of mallory's is MALLORY.
+# Makes users, canaries, and a venv for each user. MALLORY is mallory's uid.
 settle() {
     useradd --create-home --uid "$MALLORY" --shell /bin/sh mallory
     useradd --create-home --uid 1002 --shell /bin/sh bob
@@ -26,7 +26,7 @@ settle() {
     chmod 700 /home/bob
     mkdir -p /var/lib/decoy /srv/roots /root/.cache
     touch /tmp/everybodys /var/tmp/everybodys
-    # A newer container has one, of which its rights are those outside.
+    # A newer container has this device with the host's rights.
     rm -f /dev/fuse
     mknod -m 666 /dev/fuse c 10 229
     install -d -o mallory -g mallory /home/mallory/.cache
@@ -37,7 +37,7 @@ settle() {
     done
     chown bob: /home/bob/canary
     printf 'home = /%s\nversion = 3.13.5\n' "$SECRET" >/root/canary.cfg
-    # Gains whoever runs it root's rights, unless he is kept from it.
+    # Gives its caller root's rights, unless the caller can gain no privileges.
     install -m 4755 /usr/bin/id /usr/local/bin/who
     for user in bob root mallory; do
         home=$(getent passwd $user | cut -d: -f6)
@@ -65,14 +65,14 @@ UNIT
     cp -a $KEEP/src /home/mallory/src
     cp $KEEP/payload.py /home/mallory/payload.py
     chown -R mallory: /home/mallory/src /home/mallory/payload.py
-    # Tools that are ours: he may read them, but not what is kept of the beginning.
+    # Mallory may read the suite's tools, but not the saved initial state.
     install -d -m 700 $KEEP/kept
     cp -a /home/mallory $KEEP/kept/home
     cp -a /var/lib/venvguard $KEEP/kept/state
     cp /etc/venvguard/config.toml $KEEP/kept/config.toml
 }
 
-# Everything of the attacker's, and what is known of his venv, as it was in the beginning.
+# Restores the attacker's files, and venvguard's state, as they were in the beginning.
 reset() {
     pkill -KILL -u mallory || true
     umount $PLACE 2>/dev/null || true
@@ -83,30 +83,31 @@ reset() {
     install -m 644 $KEEP/kept/config.toml /etc/venvguard/config.toml
 }
 
-# Puts into place what an attack of this name needs.
+# Plants the attack of this name.
 plant() {
     # shellcheck source=/dev/null
     . $KEEP/plants.sh
     cd $PLACE || return
-    his=$(command -v "$1") roots=$(command -v "$1_for_him")
-    [ -z "$his" ] || as mallory sh -euc '. /srv/hostile/plants.sh; "$1"' sh "$1" || echo '--- not planted'
-    [ -z "$roots" ] || "$1_for_him" || echo '--- not planted'
-    [ -n "$his$roots" ] || echo '--- not planted'
+    theirs=$(command -v "$1") roots=$(command -v "$1_as_root")
+    [ -z "$theirs" ] || as mallory sh -euc '. /srv/hostile/plants.sh; "$1"' sh "$1" || echo '--- not planted'
+    [ -z "$roots" ] || "$1_as_root" || echo '--- not planted'
+    [ -n "$theirs$roots" ] || echo '--- not planted'
     cd /
 }
 
-# Runs venvguard as an administrator does whose shell has a hostile environment and a secret open. It must end, and be
-# content with 1 GiB of memory.
+# Runs venvguard as an administrator does, with a hostile environment and an open secret. It must end, and need no more
+# than 1 GiB of memory.
 guard() {
     echo "--- venvguard $*"
-    # Word splitting is what makes a list of it.
+    # Word splitting makes a list of it.
     # shellcheck disable=SC2086
     timeout --kill-after=1 "${PATIENCE:-40}" ${METER-} prlimit --as=1073741824 env $HOSTILE ${GUARD:-venvguard} "$@" \
         7</root/canary <"${INPUT:-/dev/null}" 2>&1
     echo "--- exit $?"
 }
 
-# The same, stopped before its Nth effect, while something is done. Says so, if there is such an effect.
+# Runs venvguard, stops it before its Nth effect, runs a function, and continues. Reports the stop, if there is such an
+# effect.
 stopped() {
     effect=$1 does=$2
     shift 2
@@ -132,13 +133,14 @@ stopped() {
     echo "--- exit $?"
 }
 
-# The same where the kernel refuses a mount namespace.
+# Runs venvguard where the kernel refuses a mount namespace.
 in_place() {
     touch $KEEP/kept/in-place
     GUARD="python3 $KEEP/syscalls.py unshare=1 -- venvguard" guard "$@"
 }
 
-# Runs venvguard as apt does that is about to move the default Python, by a command that takes venvguard's arguments.
+# Runs venvguard as apt does when it is about to move the default Python. The arguments are a command that takes
+# venvguard's arguments.
 gate() {
     # shellcheck source=/dev/null
     . $KEEP/upgrade
@@ -167,6 +169,6 @@ killed() {
     done
     kill -KILL $pid || echo '--- not planted'
     wait $pid
-    # What it has started is no longer its own to end.
+    # venvguard can no longer end the processes that it has started.
     pkill -KILL -u mallory -x sleep
 }

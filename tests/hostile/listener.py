@@ -1,4 +1,4 @@
-"""Stands where a supervisord's socket is looked for, and is none: `listener.py SOCKET lies|hangs|floods`."""
+"""A server that listens in the place of supervisord: `listener.py SOCKET lies|hangs|floods`."""
 
 import os
 import socket

@@ -1,8 +1,8 @@
-"""Runs a command and says what venvguard itself, as root, needs for it: `meter.py COMMAND...`.
+"""Runs a command and measures what venvguard itself, as root, needs for it: `meter.py COMMAND...`.
 
-The last line is `--- meter peak=KIBIBYTES read=BYTES said=BYTES`: the most memory that one process of venvguard's that is
-root's has at a time, what such processes read, and how much the command says, of which only the beginning is passed on.
-What processes of ordinary users read and hold does not count."""
+The last line is `--- meter peak=KIBIBYTES read=BYTES said=BYTES`: the peak memory of the largest root process of
+venvguard, how much such processes read, and how much the command prints, of which only the beginning is passed on. The
+reads and the memory of ordinary users' processes do not count."""
 
 import os
 import select
@@ -26,12 +26,12 @@ def look():
                 continue
             peak = int(status["VmHWM"].split()[0])
             peaks[process] = max(peak, peaks.get(process, 0))
-            # By thread: what a whole process reads includes what its children of any user read.
+            # By thread: the count of a whole process includes the reads of its children, whatever their user.
             for thread in os.listdir(f"/proc/{process}/task"):
                 with open(f"/proc/{process}/task/{thread}/io") as file:
                     reads[process, thread] = int(file.readline().split()[1])
         except (OSError, KeyError):
-            continue  # It ends just now.
+            continue  # The process has just ended.
 
 
 def tell(*_):
@@ -68,7 +68,7 @@ while status is None:
     ended, found = os.waitpid(child, os.WNOHANG)
     if ended:
         status = found
-# What is left behind may hold the other end open.
+# Processes that are left behind may hold the other end open.
 while select.select([output], [], [], 0)[0] and take(output):
     pass
 tell()

@@ -1,11 +1,11 @@
-//! The hostile suite: a user owns a registered venv, may run what he likes, and tries everything to gain by it.
+//! The hostile suite: an attacker owns a registered venv, may run any code, and tries everything to gain by it.
 //!
-//! He has won if a file outside his reach is created, changed, read for him or removed; if any code of his runs as
-//! somebody else, or less confined than is promised; if a command does not end, or crashes, or lets him speak to the
-//! administrator's terminal; or if what costs them little costs root's memory, disk or time without an end. `ground.py`
-//! holds the canaries, `audit` looks at every program. `tests/run` makes every attack that stands still and some rounds of
-//! those that race; `tests/run --long` thousands. `VENVGUARD_LAB_ATTACK=NAME` leaves out the attacks whose names do not
-//! contain it.
+//! The attacker wins if a file outside their reach is created, changed, read for them or removed; if any of their code
+//! runs as somebody else, or less confined than promised; if a command does not end, or crashes, or lets them write to
+//! the administrator's terminal; or if little effort of theirs uses up root's memory, disk or time without a limit.
+//! `ground.py` watches the canaries, `audit` checks every program. `tests/run` makes every static attack and some rounds
+//! of the races; `tests/run --long` makes thousands of rounds. `VENVGUARD_LAB_ATTACK=NAME` selects the attacks whose
+//! names contain NAME.
 
 mod attacks;
 mod audit;
@@ -28,10 +28,10 @@ use races::Extent;
 /// Set by `tests/run --long`.
 const LONG: &str = "VENVGUARD_LAB_LONG";
 
-/// Set to a part of a name: other attacks are left out.
+/// Set to a part of a name: selects attacks.
 const WANTED: &str = "VENVGUARD_LAB_ATTACK";
 
-/// How often all is tried while he flips names: each round has four commands.
+/// Rounds of four commands each while the attacker flips names.
 const ROUNDS: usize = 2;
 const LONG_ROUNDS: usize = 200;
 
@@ -49,7 +49,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Every attack that stands still.
+/// Makes every static attack.
 fn stand(machine: &Machine) -> Result<()> {
     let won = won_by(&Ground::lay(machine)?, ATTACKS)?;
     ensure!(won.is_empty(), "{} attacks were won\n{}", won.len(), won.join("\n\n"));
@@ -72,14 +72,14 @@ fn won_by(ground: &Ground, attacks: &[Attack]) -> Result<Vec<String>> {
     Ok(lost)
 }
 
-/// Every attack that races.
+/// Makes every race.
 fn race(machine: &Machine) -> Result<()> {
     let ground = Ground::lay(machine)?;
     machine.write("/root/syscalls.py", include_str!("../lab/apps/syscalls.py"))?;
     let mut won = Vec::new();
     if std::env::var_os(LONG).is_some() {
         won.extend(races::stopped(&ground, Extent::Long, "")?);
-        // Where no mount namespace is to be had, as in many containers.
+        // Without mount namespaces, as in many containers.
         let in_place = "python3 /root/syscalls.py unshare=1 --";
         won.extend(races::stopped(&ground, Extent::Long, in_place)?);
         won.extend(races::flipped(&ground, LONG_ROUNDS)?);
@@ -91,7 +91,7 @@ fn race(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// What was won by an attack, or how it missed.
+/// What an attack won, or how it missed its target.
 fn wins(attack: &Attack, deed: &Deed) -> Vec<String> {
     let mut wins = deed.won.clone();
     if !deed.text.contains(attack.says) {

@@ -1,9 +1,10 @@
-"""A file system of the attacker's own, in namespaces in which he is root. The only file in it is never read to the end:
-who reads it waits, and cannot even be killed. Says its own number once all is there: what he mounts is seen by others of
-his through /proc/NUMBER/root.
+"""A file system of the attacker's own, in namespaces in which they are root. A read of its only file never ends: the
+reader waits, and cannot even be killed. Prints its own pid once the file system is mounted: other processes of the
+attacker reach the mount through /proc/PID/root.
 
-With `blocks`, it also has a process of his whose command line nobody can read: another one reads its memory where that
-file is, and waits; it wants more memory, and waits for that; and who wants its command line waits for both."""
+With `blocks`, it also starts a process whose command line nobody can read: another process reads its memory where that
+file is mapped, and waits; it allocates more memory, and waits for that reader; a reader of its command line waits for
+both."""
 
 import ctypes
 import os
@@ -44,7 +45,7 @@ def attributes(node, mode, size):
 
 
 def answer_to(operation, node):
-    """See fuse(4); None to what is never answered."""
+    """The answer to a request, see fuse(4); None to one that is never answered."""
     if operation == INIT:
         return struct.pack("<4I2H2I2HI28x", 7, 31, 1 << 16, 0, 12, 12, 1 << 16, 1, 16, 0, 0)
     if operation == LOOKUP:
@@ -74,7 +75,7 @@ def block_command_line(path):
     if number == 0:
         time.sleep(1)
         libc.mmap(None, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        sys.exit("it was not kept from having more memory")
+        sys.exit("its allocation was not blocked")
     memory = os.open(f"/proc/{number}/mem", os.O_RDONLY)
     os.pread(memory, 1, address)
     sys.exit("its memory was read")

@@ -1,4 +1,4 @@
-"""What the attacker's code does wherever it gets to run: it tries all it can, and writes down how far it came."""
+"""The attacker's code, wherever it gets to run: it tries everything, and records how far it came."""
 
 import glob
 import json
@@ -45,7 +45,7 @@ def report(how):
     secrets = ["/root/canary", "/home/bob/canary", "/home/bob/place/venv/.env", "/etc/canary", "/etc/shadow"]
     memories = [f"{process}/mem" for process in glob.glob("/proc/[0-9]*") if of_root(process)]
     directories = ["/etc", "/root", "/home/bob", "/home/bob/place/venv", "/usr/local/bin", "/var/lib/venvguard", "/srv"]
-    # Within his own reach, but an installer has no business there.
+    # Within the attacker's own reach, but an installer has no business there.
     elsewhere = "/home/mallory/elsewhere"
     found = {
         "how": how,
@@ -60,11 +60,12 @@ def report(how):
         "elsewhere": attempt(lambda: write(elsewhere)),
         "shared": [path for path in ("/tmp/everybodys", "/var/tmp/everybodys") if attempt(lambda path=path: read(path))],
     }
-    # One that stays behind, and one in a session of its own; both hold the output open, but not an installer's, which
-    # would wait for them until its time is over.
+    # Leave one process behind, and one in a session of its own. Both hold the output open, except an installer's, which
+    # would wait for them until its time limit.
     output = subprocess.DEVNULL if how == "backend" else None
     subprocess.Popen(["sleep", "4711"], stdout=output, stderr=output)
     subprocess.Popen(["sleep", "4712"], stdout=output, stderr=output, start_new_session=True)
-    # An installer's /tmp is its own and goes with it; to the cache of his whoever runs his code can write.
+    # An installer's /tmp is private and vanishes with it, but everybody who runs the attacker's code can write to this
+    # cache.
     with open(f"/home/mallory/.cache/loot/{os.getpid()}-{how}", "w") as file:
         json.dump(found, file)

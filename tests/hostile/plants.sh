@@ -1,7 +1,8 @@
-# What the attacker puts into place, a function for each attack of `attacks.rs`: as he, in the directory that his venv lies
-# in. With `_for_him` at the end, what somebody else has done to his favour, or another kernel would let him do: as root.
+# The plants: a function for each attack of `attacks.rs`, which runs as the attacker in the directory of their venv. A
+# function with `_as_root` at the end runs as root, and does what somebody else does in the attacker's favour, or what
+# another kernel would permit them.
 
-# A distribution of the venv, and where it came from.
+# A distribution in the venv, and its source.
 distribution() {
     site=$(echo venv/lib/python3*/site-packages)
     info=$site/$1-1.0.dist-info
@@ -11,7 +12,7 @@ distribution() {
     [ $# = 1 ] || printf '{"url": "%s", %s}' "$2" "$3" >"$info/direct_url.json"
 }
 
-# One whose build backend is his, and what that does besides what it can.
+# A distribution with the attacker's build backend, and the additional deed of that.
 backdoor() {
     distribution backdoor file:///home/mallory/src '"dir_info": {}'
     echo backdoor.py,, >>"$info/RECORD"
@@ -19,8 +20,8 @@ backdoor() {
     echo "$1" >~/src/how
 }
 
-# Code of his that runs with any Python of the venv; more of it on standard input. Debian has a `sitecustomize` of its
-# own, which comes first.
+# Code of the attacker's that runs with every Python of the venv; standard input adds to it. Not a `sitecustomize`, because
+# Debian's own comes first.
 starts() {
     site=$(echo venv/lib/python3*/site-packages)
     echo 'import startup' >"$site/startup.pth"
@@ -30,13 +31,13 @@ starts() {
     } >"$site/startup.py"
 }
 
-# A program of his.
+# A program of the attacker's.
 script() {
     printf '#!/usr/bin/python3\nimport sys; sys.path.insert(0, "/home/mallory"); import payload; payload.report("script")\n' >"$1"
     chmod 755 "$1"
 }
 
-# A file system of his, which `never.py` is; see there.
+# The file system of the attacker's in `never.py`; see there.
 never() {
     mkdir ~/never
     setsid python3 /srv/hostile/never.py ~/never "$@" >~/never.pid 2>~/never.log </dev/null &
@@ -50,14 +51,14 @@ never() {
 
 cfg_is_a_fifo() { rm venv/pyvenv.cfg; mkfifo venv/pyvenv.cfg; }
 cfg_is_a_device() { rm venv/pyvenv.cfg; }
-cfg_is_a_device_for_him() { mknod -m 666 venv/pyvenv.cfg c 1 5; }
+cfg_is_a_device_as_root() { mknod -m 666 venv/pyvenv.cfg c 1 5; }
 cfg_is_a_directory() { rm venv/pyvenv.cfg; mkdir venv/pyvenv.cfg; }
 cfg_is_two_gibibytes() { truncate -s 2G venv/pyvenv.cfg; }
 cfg_has_nuls() { printf 'home = /usr/bin\000/../../etc\nversion = 3.13.5\000\n\000\000' >venv/pyvenv.cfg; }
 cfg_is_a_link_to_a_secret() { ln -sf /root/canary.cfg venv/pyvenv.cfg; }
 cfg_is_a_link_to_shadow() { ln -sf /etc/shadow venv/pyvenv.cfg; }
 cfg_is_a_second_name_of_a_secret() { rm venv/pyvenv.cfg; }
-cfg_is_a_second_name_of_a_secret_for_him() { ln /root/canary venv/pyvenv.cfg; }
+cfg_is_a_second_name_of_a_secret_as_root() { ln /root/canary venv/pyvenv.cfg; }
 
 home_is_anywhere() {
     mkdir ~/fake
@@ -77,10 +78,10 @@ python_is_a_script() { rm venv/bin/python3; script venv/bin/python3; }
 python_is_setuid() { rm venv/bin/python3; cp /usr/bin/python3 venv/bin/python3; chmod 6755 venv/bin/python3; }
 python_is_a_fifo() { rm venv/bin/python3; mkfifo venv/bin/python3; }
 python_is_a_second_name_of_roots() { rm venv/bin/python3; }
-python_is_a_second_name_of_roots_for_him() { ln /usr/local/bin/who venv/bin/python3; }
+python_is_a_second_name_of_roots_as_root() { ln /usr/local/bin/who venv/bin/python3; }
 
 roots_files_in_the_venv() { rm venv/.env; mkdir venv/mine; }
-roots_files_in_the_venv_for_him() {
+roots_files_in_the_venv_as_root() {
     for name in .env mine/x lib/python3.13/site-packages/x.py; do ln /root/canary venv/$name; done
     mkdir -m 700 venv/roots
     cp /root/canary venv/roots/
@@ -150,7 +151,7 @@ backend_hangs() { backdoor hangs; }
 backend_forks() { backdoor forks; }
 backend_floods_the_output() { backdoor floods; }
 backend_fills_the_disk() { backdoor fills; }
-backend_fills_the_disk_for_him() {
+backend_fills_the_disk_as_root() {
     cd /
     cp -a "$PLACE" /mnt/place &&
         mount -t tmpfs -o size=60m,mode=755 small "$PLACE" &&
@@ -159,8 +160,8 @@ backend_fills_the_disk_for_him() {
 }
 backend_fills_the_disk_of_the_state() { backdoor fills; }
 
-# Root's own venv, and a build script of a stranger's in it.
-backend_in_a_venv_of_roots_for_him() {
+# Root's own venv, with a stranger's build script in it.
+backend_in_a_venv_of_roots_as_root() {
     mkdir -p /srv/roots/src
     cd /srv/roots
     cp "$KEEP/src/pyproject.toml" src/
@@ -191,7 +192,7 @@ bin_is_a_link() { rm -r venv/bin; ln -s /home/bob/place/venv/bin venv/bin; }
 the_project_is_bobs() { echo /home/bob/place >venv/.project; }
 a_lock_is_deep() {
     echo 'uv = 0.9.0' >>venv/pyvenv.cfg
-    # Neither more tables than a parser of TOML goes down to, nor longer keys; but both.
+    # Neither the tables nor the keys alone exceed the depth that a TOML parser permits, but both together do.
     key=$(printf 'a.%.0s' $(seq 70))a tables=$(seq 70)
     {
         printf '[[package]]\nname = "x"\nsource = { registry = '
@@ -201,23 +202,23 @@ a_lock_is_deep() {
         printf ' }\n'
     } >uv.lock
 }
-# What is done to a kept tree stands among the commands.
+# The attack's commands tamper with the previous environment.
 the_previous_tree_is_a_link() { :; }
 the_previous_tree_is_a_trap() { :; }
-the_previous_tree_is_roots_for_him() { mkdir -m 700 roots; cp /root/canary roots/; }
+the_previous_tree_is_roots_as_root() { mkdir -m 700 roots; cp /root/canary roots/; }
 
-a_forged_supervisord_for_him() { supervisord lies; chown mallory: /etc/supervisord.conf; }
-a_supervisord_that_hangs_for_him() { supervisord hangs; }
-a_supervisord_that_floods_for_him() { supervisord floods; }
+a_forged_supervisord_as_root() { supervisord lies; chown mallory: /etc/supervisord.conf; }
+a_supervisord_that_hangs_as_root() { supervisord hangs; }
+a_supervisord_that_floods_as_root() { supervisord floods; }
 
-# A configuration of root's that names a socket of his.
+# A configuration of root's that names a socket of the attacker's.
 supervisord() {
     printf '[unix_http_server]\nfile=/home/mallory/s.sock\n' >/etc/supervisord.conf
     as mallory python3 "$KEEP/listener.py" /home/mallory/s.sock "$1" >/dev/null 2>&1
 }
 
-# A process in a control group that he has named for a service, under a name for the terminal.
-a_forged_service_for_him() {
+# A process with terminal controls in its name, in a control group that the attacker named after a service.
+a_forged_service_as_root() {
     number=$(id -u mallory)
     systemctl start "user@$number"
     group=/sys/fs/cgroup/user.slice/user-$number.slice/user@$number.service
@@ -232,7 +233,7 @@ os.execv(sys.argv[1], ["python3 evil\x1b[2J\nFORGED", "-c", "import time; time.s
     sleep 0.3
 }
 
-others_can_write_the_configuration_for_him() { chmod 666 /etc/venvguard/config.toml; }
+others_can_write_the_configuration_as_root() { chmod 666 /etc/venvguard/config.toml; }
 
 # shellcheck source=tests/hostile/trees.sh
 . /srv/hostile/trees.sh

@@ -1,5 +1,5 @@
-//! The attacks that race: he exchanges names for links while venvguard is at work. Once it is stopped before each of its
-//! effects, so that every window is hit; and then he does it as fast as he can, for those that nobody thought of.
+//! The races: the attacker exchanges names for links while venvguard is at work. One test stops venvguard before each of
+//! its effects, to hit every known window; the other exchanges names as fast as possible, to hit unknown ones.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 
 use super::ground::{Deed, Ground};
 
-/// No command has more effects.
+/// More effects than any command has.
 const MOST: usize = 200;
 
-/// What he does to the names of his own directories, as shell commands in his home, and how that is undone.
+/// What the attacker does to the names of their own directories, as shell commands in their home, and how to undo it.
 struct Swap {
     name: &'static str,
     does: &'static str,
@@ -52,7 +52,8 @@ const SWAPS: &[Swap] = &[
     },
 ];
 
-/// What is interrupted, and what is there before; he cannot read a file of his own, so that it is not copied but linked.
+/// The commands to interrupt, and the preparation of each. One makes a file unreadable to its owner, so that venvguard
+/// links it instead of copying it.
 const COMMANDS: [(&str, &str); 3] = [
     (
         "rebuild prey",
@@ -68,7 +69,7 @@ const COMMANDS: [(&str, &str); 3] = [
     ),
 ];
 
-/// How many of the combinations are tried.
+/// How many combinations to try.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Extent {
     /// Each effect meets one exchange, each exchange several effects.
@@ -77,7 +78,7 @@ pub(super) enum Extent {
     Long,
 }
 
-/// Exchanges names before each effect of each command. Returns what was won.
+/// Exchanges names before each effect of each command. Returns the wins.
 pub(super) fn stopped(ground: &Ground, extent: Extent, under: &str) -> Result<Vec<String>> {
     let guard = format!("{under} venvguard-faults");
     let mut won = Vec::new();
@@ -113,12 +114,12 @@ pub(super) fn stopped(ground: &Ground, extent: Extent, under: &str) -> Result<Ve
         ensure!(times > 0, "{} was never exchanged", swap.name);
     }
     // Root gives away the new top of a stage, and nothing else.
-    ensure!(given.len() == 1, "these were given away: {given:?}");
+    ensure!(given.len() == 1, "root gave away: {given:?}");
     Ok(won)
 }
 
-/// Where venvguard does not look at what it gives away, they get a directory of root's: so the race can be won. This is
-/// how the suite finds the weakness `take-any-dir`.
+/// If venvguard does not check what it gives away, the attacker gets a directory of root's. This proves that the race can
+/// be won, and is how the suite finds the weakness `take-any-directory`.
 fn wins_what_is_given(
     ground: &Ground,
     under: &str,
@@ -129,12 +130,12 @@ fn wins_what_is_given(
     let guard = format!("{under} venvguard-faults --weaken=take-any-directory");
     let deed = at(ground, &guard, command, &SWAPS[0], effect)?;
     let is_won = deed.won.iter().any(|won| won.contains("in their home and not theirs"));
-    ensure!(is_won, "{point}, with directories that are not looked at, was not won: {}", deed.text);
+    ensure!(is_won, "{point}, with unchecked directories, was not won: {}", deed.text);
     println!("lab: take-any-directory is found: {}", deed.won.join("; "));
     Ok(())
 }
 
-/// What `venvguard-faults` says, before the name of the effect.
+/// What `venvguard-faults` prints before the name of the effect.
 const STOPPED: &str = "fault: stopped before: ";
 
 fn at(
@@ -161,7 +162,7 @@ fn at(
     ))
 }
 
-/// What he flips, and the link that he flips it with.
+/// A name that the attacker flips, and the target of the link that they flip it with.
 const FLIPS: [(&str, &str); 6] = [
     ("/home/mallory/place", "/home/bob/place"),
     ("/home/mallory/place", "/root/place"),
@@ -174,10 +175,10 @@ const FLIPS: [(&str, &str); 6] = [
     ),
 ];
 
-/// For how long all is as it was, in seconds: as long as a command, and not at all.
+/// The longest time, in seconds, that the real name is in place: as long as a command, and no time at all.
 const PAUSES: [&str; 2] = ["0.1", "0"];
 
-/// Lets him flip names through many repairs.
+/// Lets the attacker flip names through many repairs.
 pub(super) fn flipped(ground: &Ground, rounds: usize) -> Result<Vec<String>> {
     let mut won = Vec::new();
     for ((name, target), pause) in FLIPS.iter().flat_map(|flip| PAUSES.map(|pause| (flip, pause))) {
@@ -195,7 +196,7 @@ pub(super) fn flipped(ground: &Ground, rounds: usize) -> Result<Vec<String>> {
         ))?;
         let done = deed.text.matches("prey: rebuilt").count();
         println!(
-            "lab: {name} was flipped with {target} through {rounds} rounds; {done} rebuilds came through"
+            "lab: {name} was flipped with {target} through {rounds} rounds; {done} rebuilds succeeded"
         );
         won.extend(deed.won.iter().map(|what| format!("{name} for {target}: {what}")));
     }

@@ -1,5 +1,5 @@
-//! The attacks on what is done inside a tree of the attacker's: what is somebody else's in it, how much there is to read and
-//! to keep, and where it says that it came from. What each plants is a function of its name in `trees.sh`.
+//! The attacks on venvguard's work inside the attacker's trees: files of others in them, the amount of data to read and to
+//! keep, and the sources that their distributions claim. The function of each attack's name in `trees.sh` plants it.
 
 use anyhow::{Result, ensure};
 
@@ -8,7 +8,7 @@ use super::ground::Ground;
 use super::won_by;
 use crate::machine::Machine;
 
-/// An attack on the limits: what venvguard needs for it is measured.
+/// An attack on the limits: the memory, reads and output of venvguard are measured.
 const fn metered(name: &'static str, commands: &'static [&'static str]) -> Attack {
     Attack { is_metered: true, ..by(name, commands) }
 }
@@ -18,14 +18,15 @@ const REBUILD: &[&str] = &["rebuild prey", "resume"];
 /// The accomplice has moved the trap.
 const IS_MOVED: &str = "mallory: test ! -e ~/trap";
 
-/// A trap is a directory of theirs with `keep/secret` in it, which is root's and which they can neither read nor remove.
+/// A trap is a directory of the attacker's that contains `keep/secret`, which belongs to root, and which they can neither
+/// read nor remove.
 const ATTACKS: &[Attack] = &[
-    // They move the trap into the directory that builders have for `/tmp`, and let venvguard remove that.
+    // They move the trap into the builders' directory for `/tmp`, and venvguard removes that directory.
     running(
         by("a_trap_in_the_temporary_directory", &["rebuild prey", IS_MOVED, "resume"]),
         &["backend"],
     ),
-    // They move it into a previous environment, and let that be pruned.
+    // They move it into a previous environment, which is then pruned.
     by(
         "a_trap_in_a_previous_environment",
         &[
@@ -36,7 +37,7 @@ const ATTACKS: &[Attack] = &[
             "resume",
         ],
     ),
-    // The same with one that is removed because there are too many.
+    // They move it into a previous environment that venvguard removes because there are too many.
     by(
         "a_trap_in_the_surplus",
         &[
@@ -48,24 +49,25 @@ const ATTACKS: &[Attack] = &[
             "resume",
         ],
     ),
-    // They move it into the venv, and let that be rolled back and pruned.
+    // They move it into the venv, which is then rolled back and pruned.
     by(
         "a_trap_in_what_is_rolled_back",
         &["rebuild prey", "mallory: mv ~/trap venv/", "rollback prey", "prune prey", "resume"],
     ),
-    // They move it into the stage of a rebuild that fails, by a build of theirs.
+    // A build of theirs fails the rebuild, and they move the trap into its stage.
     running(
         by("a_trap_in_a_stage_that_fails", &["rebuild prey", IS_MOVED, "resume"]),
         &["backend"],
     ),
-    // The same with a venv that is built in place.
+    // A build of theirs fails a rebuild in place, and they move the trap into the venv.
     running(
         by("a_trap_in_a_venv_that_fails", &["in place: rebuild prey", IS_MOVED, "resume"]),
         &["backend"],
     ),
-    // They move it into the stage of a rebuild that is killed, and let `resume` remove that.
+    // They move it into the stage of a rebuild that is killed, and `resume` removes the stage.
     by("a_trap_in_a_stage_that_is_killed", &["root: killed rebuild prey", IS_MOVED, "resume"]),
-    // The trap is a directory of the venv; they read the secret where it is carried to, and put a file beside it.
+    // The trap is a directory of the venv; they try to read the secret where venvguard carries it to, and to put a file
+    // beside it.
     by(
         "a_trap_in_the_venv",
         &["show prey", "rebuild prey", "rollback prey", "rebuild prey", "prune prey", "resume"],
@@ -80,11 +82,11 @@ const ATTACKS: &[Attack] = &[
         "bobs_trap_in_the_venv",
         &["rebuild prey", "in place: rebuild prey", "rollback prey", "prune prey", "resume"],
     ),
-    // Archives of 2.4 GiB, which are holes, fill root's disk.
+    // Sparse archives of 2.4 GiB fill root's disk.
     metered("archives_are_holes", &["status", "resume"]),
-    // One archive of many names fills root's disk, with a copy for each.
+    // One archive with many names fills root's disk, with a copy for each name.
     metered("archives_are_one_file", &["status", "resume"]),
-    // Archives that are replaced again and again fill root's disk, which keeps the older ones.
+    // They replace an archive again and again, and the older ones that root keeps fill the disk.
     metered(
         "archives_come_and_pass",
         &[
@@ -96,26 +98,26 @@ const ATTACKS: &[Attack] = &[
             "resume",
         ],
     ),
-    // Archives of 120 GiB, for which there is no room, keep root reading.
+    // Archives of 120 GiB, which do not fit on the disk, keep root reading.
     metered("archives_are_long", &["status", "resume"]),
-    // A record with wrong hashes of files that are holes, of many names, keeps root reading.
+    // A record with wrong hashes of a sparse file with many names keeps root reading.
     metered("holes_are_recorded", &["show prey", "rebuild prey", "rollback prey", "resume"]),
-    // The same with files that they put into the new tree, whose hashes are asked for one by one.
+    // The same with files that they put into the new tree, whose hashes venvguard checks one by one.
     running(metered("holes_are_in_the_stage", REBUILD), &["backend"]),
     // Thirty thousand names of 29 KB each fill root's memory.
     metered(
         "names_are_long",
         &["show prey", "rebuild prey", "rollback prey", "prune prey", "resume"],
     ),
-    // Thousands of names that cannot be carried are reported one by one.
+    // Thousands of files that cannot be carried over, reported one by one, fill the output.
     metered("names_are_left", &["rebuild prey", "rollback prey", "history", "resume"]),
-    // A long record of many distributions, which costs them one, fills root's memory.
+    // A long record that many distributions share fills root's memory; it costs the attacker one file.
     metered("records_are_long", &["show prey", "rebuild prey", "resume"]),
-    // A name of a megabyte of many distributions, which costs them one, fills root's memory and the terminal.
+    // A name of a megabyte that many distributions share fills root's memory and the terminal; it costs them one file.
     metered("distributions_have_long_names", &["show prey", "rebuild prey", "resume"]),
-    // A lock of millions of values, all of no meaning, fills root's memory.
+    // A lock of millions of meaningless values fills root's memory.
     metered("a_lock_is_long", &["show prey", "rebuild prey", "resume"]),
-    // An archive is a file of `/proc` that the kernel shows to root alone; root copies it for them.
+    // An archive is a file of `/proc` that the kernel shows only to root; root copies it for them.
     by(
         "an_archive_is_a_process",
         &[
@@ -126,25 +128,25 @@ const ATTACKS: &[Attack] = &[
             "resume",
         ],
     ),
-    // An archive that nobody else can read is copied to where everybody can.
+    // Root copies an archive that only its owner can read to a place where everybody can read it.
     by("an_archive_is_private", &["status", "hook post-invoke", "resume"]),
-    // The credentials of URLs that cannot be read are shown, and written down for everybody.
+    // venvguard shows the credentials in invalid URLs, and writes them down for everybody.
     by("credentials_cannot_be_read", TELLING),
-    // No step takes as long as a rebuild may, but all of them together take a multiple. On a slow machine the build uses
-    // up the time before the start-up code runs.
+    // Each step stays within the time limit of a rebuild, but together they take a multiple of it. On a slow machine the
+    // build uses up the time before the startup code runs.
     running(by("each_step_is_slow", REBUILD), &["backend"]),
-    // A package says that it came from their home, and so the builds of all others may write there.
+    // A package claims their home as its source, so that the builds of all others may write there.
     running(by("a_source_is_everything", REBUILD), &["backend"]),
-    // `bin` is a directory of root's; its links are replaced and given to them when the venv is pinned.
+    // `bin` is a directory of root's; pinning the venv would replace its links and give them to the attacker.
     by(
         "roots_bin_is_pinned",
         &["root: gate guard", "hook post-invoke", "rebuild prey", "rollback prey", "resume"],
     ),
-    // `bin` is a directory of root's; its copies are replaced and given to them when the venv is refreshed.
+    // `bin` is a directory of root's; refreshing the venv would replace its copies and give them to the attacker.
     by("roots_bin_is_refreshed", &["rebuild --all", "rebuild prey", "resume"]),
 ];
 
-/// All that reports what is wrong with a venv, or writes it down.
+/// All commands that report faults of a venv, or record them.
 const TELLING: &[&str] = &[
     "status",
     "status --json",
@@ -167,21 +169,21 @@ pub(super) fn stand(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// What is planted before `bin` is exchanged, and the command that is stopped: what precedes the number of the effect, and
-/// what follows it.
+/// The attack to plant before `bin` is exchanged, and the command to stop: the words before the number of the effect, and
+/// those after it.
 const COMMANDS: [(&str, &str, &str); 2] = [
     ("bin_is_exchanged", "gate stopped", ""),
     ("copies_are_exchanged", "stopped", "rebuild --all"),
 ];
 
-/// What takes the place of `bin`, as shell commands in the venv.
+/// The replacements of `bin`, as shell commands in the venv.
 const EXCHANGES: [(&str, &str); 2] =
     [("a directory of root's", "mv theirs bin"), ("a link", "ln -s /home/bob/place/venv/bin bin")];
 
-/// No command of these has more effects.
+/// More effects than any of these commands has.
 const MOST: usize = 60;
 
-/// Exchanges `bin` before each effect of a pinning and of a refresh, and lets venvguard finish. Returns what was won.
+/// Exchanges `bin` before each effect of a pinning and of a refresh, and lets venvguard finish. Returns the wins.
 fn exchanged(ground: &Ground) -> Result<Vec<String>> {
     let mut won = Vec::new();
     for (plant, command, arguments) in COMMANDS {
@@ -212,7 +214,7 @@ fn exchanged(ground: &Ground) -> Result<Vec<String>> {
     Ok(won)
 }
 
-/// What is planted in a venv of its own before an upgrade.
+/// The attacks before an upgrade, each planted in a venv of its own.
 const PLANTED: &[&str] = &[
     "a_trap_in_the_venv",
     "bobs_trap_in_the_venv",
@@ -227,11 +229,11 @@ const PLANTED: &[&str] = &[
     "roots_bin_is_pinned",
     "distributions_have_long_names",
     "a_lock_is_long",
-    // The last one says what their builds do.
+    // The last one determines what their builds do.
     "a_trap_in_the_temporary_directory",
 ];
 
-/// The same in a real upgrade: venvs with one attack each, of one owner, and apt.
+/// Makes these attacks in a real upgrade by apt: one owner has a venv for each attack.
 pub(super) fn apt(machine: &Machine) -> Result<()> {
     let ground = Ground::lay(machine)?;
     let packages = machine.upgrade.about.packages.join(" ");
@@ -262,15 +264,15 @@ pub(super) fn apt(machine: &Machine) -> Result<()> {
              echo \"--- exit $?\""
         ))?;
         ensure!(said.text.contains("--- exit 0\n"), "apt-get: {said:?}");
-        // What apt says of itself is its own.
+        // apt's own output is none of the suite's business.
         let ours = said.text.lines().filter(|line| line.starts_with("venvguard: ") || line.starts_with("--- "));
         Ok(ours.fold(String::new(), |text, line| text + line + "\n"))
     })?;
     let own = machine.run("venvguard status own")?;
     if own.code != 0 {
-        deed.won.push(format!("what is root's is not guarded for their sake: {}", own.text));
+        deed.won.push(format!("root's venv is not guarded because of theirs: {}", own.text));
     }
-    ensure!(deed.won.is_empty(), "they have won: {}\n{}", deed.won.join("\n"), deed.text);
-    println!("lab: venvguard said in the upgrade\n{}", deed.text);
+    ensure!(deed.won.is_empty(), "the attacker has won: {}\n{}", deed.won.join("\n"), deed.text);
+    println!("lab: venvguard's output in the upgrade\n{}", deed.text);
     Ok(())
 }

@@ -1,13 +1,12 @@
-# What the attacker puts into place for the attacks of `trees.rs`; sourced by `plants.sh`, whose `distribution` sets `site` and
-# `info`.
+# The plants for the attacks of `trees.rs`; sourced by `plants.sh`, whose `distribution` sets `site` and `info`.
 # shellcheck disable=SC2154
 
 PASSWORD=xyzzy-password
 
-# Lets somebody of theirs be at work beside venvguard; see `accomplice.py`.
+# Starts an accomplice beside venvguard; see `accomplice.py`.
 beside() { setsid python3 /srv/hostile/accomplice.py "$@" >/dev/null 2>&1 </dev/null & }
 
-# A directory of theirs with one in it that they can neither enter nor empty: one of another user's.
+# A directory of the attacker's that contains a directory of another user's, which they can neither enter nor empty.
 trap_of() {
     install -d -o mallory -g mallory "$2"
     install -d -o "$1" -g "$1" -m 700 "$2/keep"
@@ -18,35 +17,35 @@ a_trap_in_the_temporary_directory() {
     backdoor waits
     beside moves ~/trap "$PWD/.venv.venvguard-*/.venvguard-tmp"
 }
-a_trap_in_the_temporary_directory_for_him() { trap_of root /home/mallory/trap; }
-a_trap_in_a_previous_environment_for_him() { trap_of root /home/mallory/trap; }
-a_trap_in_the_surplus_for_him() { trap_of root /home/mallory/trap; }
-a_trap_in_what_is_rolled_back_for_him() { trap_of root /home/mallory/trap; }
+a_trap_in_the_temporary_directory_as_root() { trap_of root /home/mallory/trap; }
+a_trap_in_a_previous_environment_as_root() { trap_of root /home/mallory/trap; }
+a_trap_in_the_surplus_as_root() { trap_of root /home/mallory/trap; }
+a_trap_in_what_is_rolled_back_as_root() { trap_of root /home/mallory/trap; }
 a_trap_in_a_stage_that_fails() {
     backdoor 'waits and fails'
     beside moves ~/trap "$PWD/.venv.venvguard-*"
 }
-a_trap_in_a_stage_that_fails_for_him() { trap_of root /home/mallory/trap; }
+a_trap_in_a_stage_that_fails_as_root() { trap_of root /home/mallory/trap; }
 a_trap_in_a_venv_that_fails() {
     backdoor 'waits and fails'
     beside moves ~/trap "$PWD/venv"
 }
-a_trap_in_a_venv_that_fails_for_him() { trap_of root /home/mallory/trap; }
+a_trap_in_a_venv_that_fails_as_root() { trap_of root /home/mallory/trap; }
 a_trap_in_a_stage_that_is_killed() {
     backdoor 'waits and hangs'
     beside moves ~/trap "$PWD/.venv.venvguard-*"
 }
-a_trap_in_a_stage_that_is_killed_for_him() { trap_of root /home/mallory/trap; }
+a_trap_in_a_stage_that_is_killed_as_root() { trap_of root /home/mallory/trap; }
 
 takes() { beside takes "$PWD/.venv.venvguard-*/data/keep" "$PWD/venv/data/keep"; }
 a_trap_in_the_venv() { takes; }
-a_trap_in_the_venv_for_him() { trap_of root "$PLACE/venv/data"; }
+a_trap_in_the_venv_as_root() { trap_of root "$PLACE/venv/data"; }
 a_trap_in_a_venv_built_in_place() { takes; }
-a_trap_in_a_venv_built_in_place_for_him() { trap_of root "$PLACE/venv/data"; }
+a_trap_in_a_venv_built_in_place_as_root() { trap_of root "$PLACE/venv/data"; }
 bobs_trap_in_the_venv() { takes; }
-bobs_trap_in_the_venv_for_him() { trap_of bob "$PLACE/venv/data"; }
+bobs_trap_in_the_venv_as_root() { trap_of bob "$PLACE/venv/data"; }
 
-# A wheel of theirs, and a distribution that came from it.
+# A wheel of the attacker's, and a distribution from it.
 wheel() {
     mkdir -p ~/wheels
     distribution "$1" "file://$HOME/wheels/$1-1.0-py3-none-any.whl" '"archive_info": {}'
@@ -66,7 +65,7 @@ archives_are_one_file() {
     for number in $(seq 12); do ln ~/content "$(wheel "name$number")"; done
 }
 
-# Replaces their archive and the distribution that came from it.
+# Replaces the archive, and the distribution from it.
 archives_come_and_pass() { renew 0; }
 renew() {
     rm -rf ~/wheels venv/lib/python3*/site-packages/*.dist-info
@@ -79,12 +78,12 @@ archives_are_long() {
     truncate -s 1023M ~/content
     for number in $(seq 120); do ln ~/content "$(wheel "long$number")"; done
 }
-archives_are_long_for_him() {
+archives_are_long_as_root() {
     mkdir -p /var/lib/venvguard/archives
     mount -t tmpfs -o size=64m,mode=711 small /var/lib/venvguard/archives
 }
 
-# A file system without much room, where what is copied would fill a larger one.
+# A small file system, which a copy of a sparse file would overfill.
 little_room() {
     mv "$PLACE" /home/mallory/roomy
     install -d -o mallory -g mallory "$PLACE"
@@ -102,7 +101,7 @@ holes_are_recorded() {
         echo "hole$number,sha256=AAAA,1" >>"$info/RECORD"
     done
 }
-holes_are_recorded_for_him() { little_room; }
+holes_are_recorded_as_root() { little_room; }
 
 holes_are_in_the_stage() {
     backdoor waits
@@ -111,13 +110,13 @@ holes_are_in_the_stage() {
         echo changed >"$site/$hole"
         echo "$hole,sha256=AAAA,1" >>"$info/RECORD"
     done
-    # Word splitting is what makes a list of it.
+    # Word splitting makes a list of it.
     # shellcheck disable=SC2086
     beside fills "$PWD/.venv.venvguard-*/lib/python3*/site-packages" $holes
 }
-holes_are_in_the_stage_for_him() { little_room; }
+holes_are_in_the_stage_as_root() { little_room; }
 
-# So many names of one file, below directories with names that are so long.
+# Makes NUMBER names of one file, below directories whose names have these lengths.
 names_below() {
     python3 -c '
 import os, sys
@@ -129,10 +128,10 @@ open("0", "x").close()
 for number in range(1, int(sys.argv[1])):
     os.link("0", str(number))' "$@"
 }
-# Word splitting is what makes lists of them.
+# Word splitting makes lists of them.
 # shellcheck disable=SC2046
 names_are_long() { names_below 30000 $(yes 250 | head -n 115); }
-# A path that is as long as one may be in the venv is too long in the stage.
+# A path of the maximal length in the venv is too long in the stage.
 # shellcheck disable=SC2046
 names_are_left() { names_below 5000 $(yes 250 | head -n 16) 40; }
 
@@ -167,8 +166,8 @@ a_lock_is_long() {
     python3 -c 'print("long = [" + "[]," * 6_000_000 + "]")' >uv.lock
 }
 
-# A process of root's with a secret in what the kernel tells of it to root alone, whatever the mode says.
-an_archive_is_a_process_for_him() {
+# A process of root's with a secret in files of /proc that the kernel shows only to root, whatever their mode.
+an_archive_is_a_process_as_root() {
     install /usr/bin/sleep "/root/$SECRET"
     "/root/$SECRET" 60 >/dev/null 2>&1 &
     pid=$!
@@ -199,28 +198,28 @@ credentials_cannot_be_read() {
 each_step_is_slow() {
     backdoor slow
     starts <<'PY'
-# When it is asked what works: each import takes long, and then fails.
+# When venvguard asks it what works, each import takes long, and then fails.
 if sys.argv[0] == "-":
     import time
     time.sleep(12)
     sys.modules["backdoor"] = None
 PY
 }
-each_step_is_slow_for_him() { PATIENCE=30; }
+each_step_is_slow_as_root() { PATIENCE=30; }
 
 a_source_is_everything() {
     backdoor nothing
     distribution wide file:///home/mallory '"dir_info": {}'
 }
 
-# The programs of the venv are in a directory of root's, and so is what has the name under which a new one is made.
-roots_bin_for_him() {
+# The programs of the venv are in a directory of root's, and so is a file with the temporary name of a new program.
+roots_bin_as_root() {
     echo root >venv/bin/.python3.venvguard
     chown -hR root: venv/bin
 }
-roots_bin_is_pinned_for_him() { roots_bin_for_him; }
+roots_bin_is_pinned_as_root() { roots_bin_as_root; }
 
-# Its interpreters are copies, and of another build.
+# A venv whose interpreters are copies of another build.
 copies() {
     rm -rf venv
     python3 -m venv --without-pip --copies venv
@@ -234,12 +233,12 @@ for name in sys.argv[1:]:
         file.write(bytes([content[note + 4] ^ 1]))' venv/bin/python*
 }
 roots_bin_is_refreshed() { copies; }
-roots_bin_is_refreshed_for_him() { roots_bin_for_him; }
+roots_bin_is_refreshed_as_root() { roots_bin_as_root; }
 
-# A directory of root's that can take the place of the one that the programs of the venv are in.
-bin_is_exchanged_for_him() {
+# A directory of root's that can take the place of the venv's `bin`.
+bin_is_exchanged_as_root() {
     cp -a venv/bin venv/theirs
     chown -hR root: venv/theirs
 }
 copies_are_exchanged() { copies; }
-copies_are_exchanged_for_him() { bin_is_exchanged_for_him; }
+copies_are_exchanged_as_root() { bin_is_exchanged_as_root; }

@@ -1,5 +1,5 @@
-//! A whole upgrade with services, in an environment that is hostile, beside hostile venvs: and every program in it is
-//! looked at.
+//! A whole upgrade with services, in a hostile environment and beside hostile venvs. The audit checks every program in
+//! it.
 
 use anyhow::{Result, ensure};
 
@@ -9,7 +9,7 @@ use crate::guard::On;
 use crate::machine::Machine;
 use crate::prepare::venvs::Site;
 
-/// What runs out of venvs that others own, by systemd and by supervisord.
+/// Services of systemd and of supervisord, in venvs of other owners.
 pub(super) const SITES: &[Site] = &[Site::Followed, Site::Shop];
 
 pub(super) fn upgrade(machine: &Machine) -> Result<()> {
@@ -38,28 +38,28 @@ pub(super) fn upgrade(machine: &Machine) -> Result<()> {
         })?;
         ensure!(said.code == 0, "apt-get: {said:?}");
         found = Some(audit);
-        // What apt says of itself is its own.
+        // apt's own output is none of the suite's business.
         let ours = said.text.lines().filter(|line| line.starts_with("venvguard: "));
         Ok(ours.fold(String::new(), |text, line| text + line + "\n"))
     })?;
-    ensure!(deed.won.is_empty(), "he has won: {}\n{}", deed.won.join("\n"), deed.text);
-    println!("lab: venvguard said in the upgrade\n{}", deed.text);
+    ensure!(deed.won.is_empty(), "the attacker has won: {}\n{}", deed.won.join("\n"), deed.text);
+    println!("lab: venvguard's output in the upgrade\n{}", deed.text);
     for code in ["backend", "startup"] {
         ensure!(deed.ran.iter().any(|ran| ran == code), "the {code} code did not run: {deed:?}");
     }
     if let Some(Audit { complaints, as_root, as_others, by_guard }) = found {
         println!(
-            "lab: {as_root} programs were run as root, {as_others} as others; {by_guard} by venvguard"
+            "lab: {as_root} programs ran as root, {as_others} as others; venvguard started {by_guard}"
         );
         ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
-        ensure!(as_root > 100 && as_others > 10 && by_guard > 20, "not all of it was seen");
+        ensure!(as_root > 100 && as_others > 10 && by_guard > 20, "the trace is incomplete");
     }
     is_able_to_fail(machine)?;
     machine.must("venvguard unregister prey own")?;
     machine.assert_guarded(&[(Site::Followed, On::New), (Site::Shop, On::Old)])
 }
 
-/// The audit finds what is wrong, where a guard is left out.
+/// Proves that the audit can fail: it finds the fault when a guard is left out.
 fn is_able_to_fail(machine: &Machine) -> Result<()> {
     for (weakness, complaint) in [
         ("keep-environment", "was started with LD_PRELOAD=/home/mallory/evil.so"),
@@ -72,7 +72,7 @@ fn is_able_to_fail(machine: &Machine) -> Result<()> {
         })?;
         ensure!(
             audit.complaints.iter().any(|one| one.contains(complaint)),
-            "{weakness} is not seen: {:?}\n{said:?}",
+            "the audit misses {weakness}: {:?}\n{said:?}",
             audit.complaints
         );
     }

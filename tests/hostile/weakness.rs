@@ -1,4 +1,4 @@
-//! The suite must be able to fail: each guard is left out once, and an attack has to win by that.
+//! Proves that the suite can fail: leaves out each guard once, and an attack must win.
 
 use anyhow::{Context, Result, ensure};
 
@@ -6,7 +6,7 @@ use super::attacks::{ATTACKS, Attack};
 use super::ground::Ground;
 use super::wins;
 
-/// A guard that is left out, the attack that finds the hole, what is told there, and what he wins.
+/// A guard to leave out, the attack that finds the hole, its commands, and the win.
 const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
     ("follow-links", "cfg_is_a_link_to_a_secret", &["show prey"], "was not met by"),
     ("follow-directories", "the_venv_is_a_link", &["show prey"], "was not met by"),
@@ -37,7 +37,7 @@ const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
     ("believe-any-listener", "a_forged_supervisord", &["status"], "was not met by"),
 ];
 
-/// Leaves out each guard.
+/// Leaves out each guard, and checks that its attack wins.
 pub(super) fn are_found(ground: &Ground) -> Result<()> {
     let mut missed = Vec::new();
     for (weakness, name, commands, prize) in WEAKNESSES {
@@ -46,9 +46,9 @@ pub(super) fn are_found(ground: &Ground) -> Result<()> {
         let deed = ground.attack(&attack, Some(weakness))?;
         let won = wins(&attack, &deed);
         if won.iter().any(|one| one.contains(prize)) {
-            println!("lab: {weakness} is found by {name}: {}", won.join("; "));
+            println!("lab: {name} finds {weakness}: {}", won.join("; "));
         } else {
-            missed.push(format!("{weakness} is not found by {name}: {won:?}\n{}", deed.text));
+            missed.push(format!("{name} does not find {weakness}: {won:?}\n{}", deed.text));
         }
     }
     ensure!(missed.is_empty(), "{}", missed.join("\n\n"));

@@ -1,4 +1,4 @@
-"""A build backend of the attacker's; the file `how` beside it says what it does besides."""
+"""A build backend of the attacker's; the file `how` beside it selects an additional deed."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def build_wheel(directory, settings=None, metadata=None):
     with open(os.path.join(os.path.dirname(__file__), "how")) as file:
         how = file.read().strip()
     if how.startswith("waits"):
-        # For the accomplice, who waits for this.
+        # The accomplice waits for this file.
         open(os.path.join(os.path.dirname(__file__), "at-work"), "w").close()
         for _ in range(1000):
             if os.path.exists("/home/mallory/go"):
@@ -27,7 +27,7 @@ def build_wheel(directory, settings=None, metadata=None):
     if how.endswith("hangs"):
         time.sleep(4713)
     if how == "forks":
-        # Each of them too, until there are no more to be had.
+        # Every child forks as well, until no more processes are available.
         try:
             while True:
                 os.fork()
