@@ -1,11 +1,11 @@
-# Runs inside a root, as the owner of all that it makes: a venv of the grid, in the directory below /srv/cells that is
-# named FLAVOUR-LINK-KIND like the argument, as somebody makes it who uses that flavour. The file `where` in that directory
-# says where the venv is.
+# Runs inside a root, as the owner of the venvs: creates a venv of the grid as a user of its flavour does. The argument is
+# FLAVOUR-LINK-KIND, and the venv's project lies in the directory of that name below /srv/cells. The file `where` in that
+# directory contains the path of the venv.
 . /srv/grid/environment
 index=http://127.0.0.1:8000/simple/
 packages=/srv/grid/packages
 
-# What is asked of the maker: the interpreter, and whether it is to be copied.
+# The request to the tool: the interpreter, and whether to copy it.
 interpreter() {
     case $link in
     pinned) readlink -f /usr/bin/python3 ;;
@@ -14,7 +14,7 @@ interpreter() {
 }
 copied() { [ "$link" = copied ]; }
 
-# The package as pip, uv and pipx are told of it.
+# The package as an argument for pip, uv and pipx.
 requirement() {
     case $kind in
     wheel | sdist) echo "lab-$kind" ;;
@@ -25,7 +25,7 @@ requirement() {
     esac
 }
 
-# The same as PEP 508 has it, in a list; editables are each manager's own affair.
+# The same as a list of PEP 508; each manager has its own way for editables.
 dependencies() {
     case $kind in
     wheel | sdist) echo "[\"lab-$kind\"]" ;;
@@ -35,7 +35,7 @@ dependencies() {
     esac
 }
 
-# A project that wants the package, and one module of its own.
+# A project that depends on the package.
 project() {
     cat >pyproject.toml <<END
 [project]
@@ -46,7 +46,7 @@ dependencies = $(dependencies)
 END
 }
 
-# The project itself is what is editable.
+# Makes the project itself the editable package, with a module.
 itself() {
     cat >>pyproject.toml <<END
 [project.scripts]
@@ -59,7 +59,7 @@ END
 }
 
 pip_install() {
-    # Word splitting is what makes arguments of it.
+    # Word splitting makes arguments of it.
     # shellcheck disable=SC2046
     [ "$kind" = none ] || venv/bin/pip --quiet install $(requirement)
 }

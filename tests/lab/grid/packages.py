@@ -1,13 +1,13 @@
-# Runs inside a root, once: makes the grid's own packages below the directory that is its argument, one for each way of
-# installing, and an index that holds them and the wheels of /wheelhouse. Each package has one module and one script,
-# which says what runs it.
+# Runs inside a root, once: makes the grid's own packages below the directory in its argument, one for each way of
+# installing, and an index with them and the wheels of /wheelhouse. Each package has one module and one script, which
+# prints the version of Python that runs it.
 import hashlib, os, shutil, subprocess, sys
 from pathlib import Path
 
 home = Path(sys.argv[1])
 index, sources = home / "index", home / "packages"
 
-# A build backend that lies in the package: building asks for nothing that an index would have to offer.
+# A build backend inside the package, so that a build needs nothing from an index.
 BACKEND = '''
 import base64, hashlib, io, tarfile, tomllib, zipfile
 from pathlib import Path
@@ -98,9 +98,9 @@ shutil.copytree("/wheelhouse", files)
 built("lab-wheel", "wheel", files)
 built("lab-sdist", "sdist", files)
 built("lab-local", "wheel", sources)
-# The best known backend.
+# With the best-known backend.
 editable = project("lab-editable", "setuptools.build_meta", '["setuptools"]')
-# Where the directory is copied into a machine, uv would take its new times for changes of the code.
+# uv would take the new times of a copy on a machine for changes of the code.
 with open(editable / "pyproject.toml", "a") as file:
     file.write('[tool.uv]\ncache-keys = [{ env = "LAB" }]\n')
 repository = project("lab-vcs")

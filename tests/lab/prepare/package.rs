@@ -1,5 +1,5 @@
-//! venvguard's own package, built from the checkout; statically linked, so that one serves bullseye to forky. Beside
-//! it the same program with the feature `faults`, for the tests that let it crash.
+//! venvguard's own package, built from the checkout, and statically linked, so that one package serves bullseye to forky.
+//! Beside it lies the same program with the feature `faults`, for the tests that make it crash.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::{Lab, copy_tree};
 use crate::child;
 
-/// What the package is built from.
+/// The sources of the package.
 const SOURCES: [&str; 10] = [
     ".clippy.toml",
     "CHANGELOG.md",
@@ -25,7 +25,7 @@ const SOURCES: [&str; 10] = [
     "src",
 ];
 
-/// The program that can crash.
+/// The program with the feature `faults`.
 const FAULTY: &str = "venvguard-faults";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -33,7 +33,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC: &str = "-C target-feature=+crt-static";
 
 impl Lab {
-    /// A directory that holds the package and `venvguard-faults`, and nothing else.
+    /// A directory that contains only the package and `venvguard-faults`.
     pub(crate) fn package(&self) -> Result<PathBuf> {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut hasher = DefaultHasher::new();
@@ -68,8 +68,8 @@ impl Lab {
     }
 }
 
-/// Builds the package beside its source. What cargo makes is kept in `target`: only the crate itself is compiled again
-/// when it has changed.
+/// Builds the package beside its source. Cargo's output is kept in `target`, so that a change recompiles only the crate
+/// itself.
 fn build(source: &Path, target: &Path) -> Result<()> {
     // debhelper gives the build an empty home, where cargo would find neither its crates nor its toolchain.
     let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?);
@@ -77,7 +77,7 @@ fn build(source: &Path, target: &Path) -> Result<()> {
         std::env::var_os(variable).map_or_else(|| home.join(dir), PathBuf::from)
     };
     let cargo_home = of_home("CARGO_HOME", ".cargo");
-    // As debian/rules adds to it: then the crates are compiled once for both.
+    // The flags that debian/rules adds, so that the crates are compiled once for both programs.
     let remapped =
         format!("{STATIC} --remap-path-prefix={}=/usr/share/cargo", cargo_home.display());
     let ready = |program: &str, flags: &str| {
@@ -89,11 +89,11 @@ fn build(source: &Path, target: &Path) -> Result<()> {
             .env("CARGO_TARGET_DIR", target)
             .env("CARGO_BUILD_TARGET", TARGET)
             .env("RUSTFLAGS", flags)
-            // The lab asks what the program does, not how fast: optimising across crates takes half of the build.
+            // The lab tests behaviour, not speed, and optimising across crates takes half of the build time.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env("DEB_BUILD_OPTIONS", "nocheck");
-        // What the test runner sets for itself is not for the package's build.
+        // Keep the test runner's own variables out of the package's build.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") {

@@ -1,8 +1,8 @@
-//! Packages of the lab's own making: Debian's Python with the next version, without compiling, and small ones that
-//! hold no Python.
+//! Packages that the lab makes: Debian's Python with the next version, without compiling, and small packages without
+//! Python.
 //!
-//! The next patch gets a new C name that its new standard library imports. That is what broke copied interpreters in
-//! the field: `ImportError: cannot import name 'HAS_TLSv1_3' from '_socket'`.
+//! The next patch gets a new C name that its new standard library imports. Such a name broke copied interpreters in the
+//! field: `ImportError: cannot import name 'HAS_TLSv1_3' from '_socket'`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use object::{Object, ObjectSection, ObjectSymbol};
 use super::upgrade::Python;
 use crate::child;
 
-/// A name of the built-in `_socket` that nobody misses, as long as the one that takes its place.
+/// A name of the built-in `_socket` that nobody misses; the new name has the same length.
 const OLD_NAME: &[u8] = b"\0IPPROTO_EGP\0";
 const NEW_NAME: &[u8] = b"\0HAS_TLSv1_3\0";
 
@@ -27,7 +27,7 @@ pub(crate) fn next_patch(upstream: &str) -> Result<String> {
     Ok(format!("{minor}.{next}"))
 }
 
-/// Makes the package `original`, which belongs to `from`, the one of `to`.
+/// Turns the package `original` of version `from` into one of version `to`.
 pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &Path) -> Result<()> {
     let tree = unpack(original)?;
     let control = tree.join("DEBIAN/control");
@@ -40,7 +40,7 @@ pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &P
         rebuild_interpreter(&interpreter, from, to)?;
     }
     let library = tree.join(format!("usr/lib/python{}", from.minor));
-    // Something in pure Python as well, which a process that is running across the upgrade lacks.
+    // Also a new name in pure Python, which a process that runs across the upgrade lacks.
     edit(&library.join("email/errors.py"), |text| {
         format!("{text}\n\nclass LabError(MessageError):\n    \"\"\"New in this version.\"\"\"\n")
     })?;
@@ -94,7 +94,7 @@ fn unpack(package: &Path) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Packs a tree and removes it. The md5sums are made anew: venvguard tells one build of Python from another by them.
+/// Packs a tree and removes it. Makes the md5sums anew, because venvguard tells builds of Python apart by them.
 fn pack(tree: &Path, repository: &Path) -> Result<()> {
     child::output(
         Command::new("sh")
@@ -114,7 +114,7 @@ fn pack(tree: &Path, repository: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Changes a file where there is one (each is in one of several packages); a change that changes nothing is an error.
+/// Changes a file if it exists (each is in one of several packages); a change without effect is an error.
 fn edit(path: &Path, change: impl FnOnce(&str) -> String) -> Result<()> {
     if !path.is_file() {
         return Ok(());
@@ -132,7 +132,7 @@ fn rebuild_interpreter(path: &Path, from: &Python, to: &Python) -> Result<()> {
     let (build_id, version) = {
         let elf = object::File::parse(&*binary)?;
         let build_id = elf.build_id()?.context("no build-id")?;
-        let build_id = find(&binary, build_id).context("the build-id is nowhere")?;
+        let build_id = find(&binary, build_id).context("the build-id was not found")?;
         (build_id, version_symbol(&elf)?)
     };
     binary[build_id] ^= 0xff;
@@ -144,7 +144,7 @@ fn rebuild_interpreter(path: &Path, from: &Python, to: &Python) -> Result<()> {
         for end in ["\0", " "] {
             let old = format!("{}{end}", from.upstream);
             let new = format!("{}{end}", to.upstream);
-            // Some builds hold the version in one form only.
+            // Some builds contain the version in one form only.
             let _ = replace(&mut binary, old.as_bytes(), new.as_bytes());
         }
         ensure!(
@@ -156,7 +156,7 @@ fn rebuild_interpreter(path: &Path, from: &Python, to: &Python) -> Result<()> {
     Ok(())
 }
 
-/// Where the interpreter's own version number stands in its file.
+/// The offset of the interpreter's version number in its file.
 fn version_symbol(elf: &object::File<'_>) -> Result<Option<usize>> {
     let Some(symbol) = elf.dynamic_symbols().find(|symbol| symbol.name() == Ok("Py_Version"))
     else {
@@ -183,6 +183,6 @@ fn replace(text: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
         text[start + found..start + found + new.len()].copy_from_slice(new);
         start += found + new.len();
     }
-    ensure!(start > 0, "{:?} is nowhere", String::from_utf8_lossy(old));
+    ensure!(start > 0, "{:?} was not found", String::from_utf8_lossy(old));
     Ok(())
 }

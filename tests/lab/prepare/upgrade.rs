@@ -1,7 +1,7 @@
 //! Upgrades: a flat apt repository with exactly the packages that one upgrade of Python needs.
 //!
-//! Versions are what the mirror offers on the day; where it offers nothing newer, the root's own
-//! packages are repackaged with the next version (see `repackage`).
+//! The versions are those that the mirror offers on the day. If it offers nothing newer, the lab repackages the root's
+//! own packages with the next version (see `repackage`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,17 +18,17 @@ use crate::child;
 /// The upgrades that the cases make.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Kind {
-    /// The same minor, one patch on, with the new name that the article's copied interpreter lacked.
+    /// The same minor version, one patch later, with the new name that the article's copied interpreter lacked.
     ArticlePatch,
-    /// The same minor as the next release has it.
+    /// The same minor version, with the next release's patch.
     RealPatch,
     /// A Debian revision of the same upstream version.
     Revision,
-    /// The same of trixie.
+    /// The same on trixie.
     TrixieRevision,
-    /// The default minor of bookworm to that of trixie.
+    /// From the default minor version of bookworm to that of trixie.
     BookwormMinor,
-    /// The default minor of trixie to that of forky.
+    /// From the default minor version of trixie to that of forky.
     TrixieMinor,
 }
 
@@ -64,24 +64,24 @@ impl Kind {
     }
 }
 
-/// A prepared upgrade: where its repository is and what it does.
+/// A prepared upgrade: its repository and a description.
 #[derive(Clone, Debug)]
 pub(crate) struct Upgrade {
     pub(crate) repository: PathBuf,
     pub(crate) about: About,
 }
 
-/// What an upgrade does, kept beside its packages.
+/// The description of an upgrade, kept beside its packages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) from: Python,
     pub(crate) to: Python,
-    /// The packages to name to apt.
+    /// The packages to pass to apt.
     pub(crate) packages: Vec<String>,
     pub(crate) repackaged: bool,
 }
 
-/// One Python of Debian's.
+/// A version of Debian's Python.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct Python {
     /// `3.13`
@@ -105,8 +105,8 @@ impl Python {
 
 const ABOUT: &str = "about.json";
 
-/// The unversioned packages, whose upgrade moves the default minor. The wheels of pip are among them:
-/// the old pip cannot make a venv of the new minor.
+/// The unversioned packages, whose upgrade moves the default minor version. They include the wheels of pip: the old pip
+/// cannot create a venv of the new minor version.
 const DEFAULT_PYTHON: [&str; 6] = [
     "libpython3-stdlib",
     "python3",
@@ -152,7 +152,7 @@ impl Lab {
                 };
                 repackage::add_lab_packages(directory)?;
                 if kind == Kind::ArticlePatch {
-                    // Its hook is one of apt's, beside venvguard's.
+                    // needrestart has a hook of apt's, too.
                     self.download(&root, "", &["needrestart".to_owned()], directory)?;
                 }
                 index(directory)?;
@@ -170,7 +170,7 @@ impl Lab {
         Ok(Upgrade { repository, about })
     }
 
-    /// The same minor from another archive; nothing where that archive has no newer one.
+    /// The same minor version from another archive, or none if that archive has no newer one.
     fn same_minor(
         &self,
         root: &Path,
@@ -186,7 +186,7 @@ impl Lab {
         Ok(to.map(|to| About { from, to, packages, repackaged: false }))
     }
 
-    /// The default minor of another archive.
+    /// The default minor version of another archive.
     fn next_minor(
         &self,
         root: &Path,
@@ -240,7 +240,7 @@ impl Lab {
         Ok(About { from, to, packages, repackaged: true })
     }
 
-    /// Lets apt choose and fetch what installing `packages` takes in a root with one more source.
+    /// Lets apt choose and fetch everything that an installation of `packages` needs, in a root with one more source.
     fn download(
         &self,
         root: &Path,
@@ -263,7 +263,7 @@ impl Lab {
     }
 }
 
-/// The packages of a root, as dpkg knows them.
+/// The packages of a root, from dpkg's database.
 struct Installed {
     minor: String,
     versions: BTreeMap<String, String>,
@@ -314,7 +314,7 @@ impl Installed {
     }
 }
 
-/// The Pythons that a directory of packages holds.
+/// The versions of Python in a directory of packages.
 fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -325,14 +325,14 @@ fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
         };
         let minor = package.strip_prefix("python").and_then(|rest| rest.strip_suffix("-minimal"));
         if let Some(minor) = minor.filter(|minor| minor.contains('.')) {
-            // apt writes the colon of an epoch as %3a, which no Python of Debian's has.
+            // apt writes the colon of an epoch as %3a, but Debian's Python has no epoch.
             found.push(Python::new(minor, version));
         }
     }
     Ok(found)
 }
 
-/// Makes a directory of packages an apt repository.
+/// Turns a directory of packages into an apt repository.
 fn index(directory: &Path) -> Result<()> {
     let packages = child::output(
         Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(directory),

@@ -1,10 +1,10 @@
-# Runs inside a root: the wheels of /requirements.txt for its own Python, then the same versions for the minors named
-# as arguments, into /wheelhouse.
+# Runs inside a root: downloads the wheels of /requirements.txt for its own Python, then the same versions for the minor
+# versions in the arguments, into /wheelhouse.
 python3 -m venv /tmp/venv
 pip='/tmp/venv/bin/python -m pip --quiet download --only-binary=:all: --dest /wheelhouse --requirement /requirements.txt'
 $pip
 
-# A rebuild asks for the versions that are installed now, so these are what the other minors need too.
+# A rebuild asks for the versions that are installed now, so the other minor versions need the same.
 for wheel in /wheelhouse/*.whl; do
     name=${wheel##*/}
     version=${name#*-}
