@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use crate::machine::Machine;
 
-/// A new file system in a file.
+/// A new file system in an image file.
 pub(crate) struct Disk {
     pub(crate) mkfs: &'static [&'static str],
     pub(crate) mebibytes: u64,

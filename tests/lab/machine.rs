@@ -1,4 +1,4 @@
-//! A machine: a root of the lab, booted in a container with sites that serve and an upgrade that waits.
+//! A machine: a root of the lab, booted in a container, with sites that serve and a prepared upgrade.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -50,7 +50,7 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) command: String,
     pub(crate) executable: String,
-    /// Files of a Python that are mapped but no longer there.
+    /// Mapped files of a Python that are deleted.
     pub(crate) deleted: Vec<String>,
 }
 
@@ -265,7 +265,7 @@ impl Machine {
         .with_context(|| self.log_of(service).unwrap_or_default())
     }
 
-    /// The processes of the machine that run out of a venv.
+    /// The processes of the machine that run from a venv.
     pub(crate) fn processes_of(&self, venv: &str) -> Result<Vec<Process>> {
         let inside = format!("{venv}/bin/");
         let mut processes = Vec::new();

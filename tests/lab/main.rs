@@ -206,7 +206,7 @@ fn perform(lab: &Lab, case: &Case, nocapture: bool) -> Result<(), Failed> {
     perform_on(lab, &case.name(), || Machine::boot(lab, case), run, nocapture)
 }
 
-/// The same for any trial.
+/// Boots the machine of any trial and runs the trial on it.
 fn perform_on(
     lab: &Lab,
     name: &str,

@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 const VENV: &str = "/srv/own/venv";
 
-/// An ordinary user's files are carried by a process of theirs. In a venv of root's each file stays its owner's.
+/// A process of an ordinary user's carries their files. In a venv of root's, each file keeps its owner.
 fn all_kinds(machine: &Machine, owner: &str) -> Result<()> {
     let (from, to) = (machine.upgrade.about.from.clone(), machine.upgrade.about.to.clone());
     let (old, new) = (from.minor.as_str(), to.minor.as_str());
