@@ -3,6 +3,7 @@
 //! A manager is queried and given orders, never bypassed: nothing here signals a process. Other
 //! modules decide which services to restart, and when.
 
+mod log;
 mod runit;
 mod supervisord;
 mod systemd;
@@ -15,10 +16,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::log::last_lines;
 use super::condition::Condition;
 use super::discover::process::Processes;
 use super::error::{NameError, ServiceError};
-use crate::host::{Root, file, redacted};
+use crate::host::Root;
 
 /// Every manager that venvguard knows, in the order in which services are started and restarted.
 /// They are stopped in reverse order.
@@ -35,10 +37,6 @@ pub(super) fn serving(root: &Root) -> impl Iterator<Item = &'static dyn Manager>
     let is_user = root.user().is_some();
     MANAGERS.iter().copied().filter(move |manager| manager.is_users_own() == is_user)
 }
-
-/// How many lines of a service's log an error shows, and how many bytes of each.
-const WORDS: usize = 5;
-const WORD_LENGTH: usize = 400;
 
 /// A service manager. It uses its own names for its services.
 ///
@@ -139,12 +137,4 @@ pub(crate) struct Discovered {
     pub(super) configured: Vec<(String, Vec<PathBuf>)>,
     /// Descriptions of what could not be inspected.
     pub(super) gaps: Vec<String>,
-}
-
-/// The last lines of a log, made printable.
-pub(super) fn last_lines(log: &str) -> Vec<String> {
-    let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let kept = lines.len().saturating_sub(WORDS);
-    let shown = |line: &&str| file::printable_within(&redacted(line), WORD_LENGTH);
-    lines.iter().skip(kept).map(shown).collect()
 }

@@ -148,7 +148,7 @@ fn last_words(root: &Root, program: &str) -> Vec<String> {
     ["supervisor.readProcessStderrLog", "supervisor.readProcessStdoutLog"]
         .into_iter()
         .filter_map(|method| {
-            let tail = [Value::Text(program.to_string()), Value::Number(-2000), Value::Number(0)];
+            let tail = [Value::Text(program.to_string()), Value::Number(-16_000), Value::Number(0)];
             match daemon.call(method, &tail) {
                 Ok(Value::Text(log)) => Some(last_lines(&log)),
                 _ => None,

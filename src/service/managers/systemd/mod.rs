@@ -92,7 +92,7 @@ impl Manager for Systemd {
             Program::named(root, "journalctl")
                 .read_only()
                 .limit(QUESTION_LIMIT)
-                .args(["--no-pager", "--quiet", "--output=cat", "--lines=5"])
+                .args(["--no-pager", "--quiet", "--output=cat", "--lines=200"])
                 .args(selection)
                 .run()
                 .map(|finished| last_lines(&finished.text()))
