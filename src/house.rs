@@ -1,10 +1,10 @@
-//! The order of the house: which module may import which. The table in `lib.rs` says what each
-//! is for; here it is read from the sources, tests excepted.
+//! Tests which module may import which. The table in `lib.rs` says what each module is for; these
+//! tests read the imports from the sources, without the code for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The floors, from the top: a module imports from lower floors only, so that there is no circle.
+/// The floors, from the top. A module imports from lower floors only, so that there is no cycle.
 const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["guard"],
@@ -21,9 +21,10 @@ const FLOORS: &[&[&str]] = &[
     &["host"],
 ];
 
-/// Who may not import what, though it is on a lower floor; and what of it they may after all.
+/// Modules that may not import another one although it is on a lower floor: the importer, the
+/// closed module, and the paths in it that are allowed nevertheless.
 const CLOSED: &[(&str, &str, &[&str])] = &[
-    // It decides and has no effects: of the system it knows the types that it stores.
+    // `plan` decides and has no effects: it uses only the types that it stores.
     ("plan", "host", &["host::path_text", "host::tree::Identity"]),
     (
         "report",
@@ -40,27 +41,23 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
     ("cli", "repair", &[]),
     ("cli", "owner", &[]),
     ("cli", "venv", &[]),
-    // What it finds is for one command.
+    // The findings of `diagnose` are for one command.
     ("guard", "diagnose", &[]),
 ];
 
-/// Arguments are parsed in one place.
+/// The only module that parses arguments.
 const PARSES_ARGUMENTS: &str = "cli";
 
-/// What is otherwise: the importing module, what it imports, and why. In each of these, `cli` is
-/// where the process begins, before there is a guard to ask.
+/// Exceptions: the importing module, what it imports, and why. In each of them `cli` is where the
+/// process starts, before there is a guard to ask.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    (
-        "cli",
-        "host::confine",
-        "`confine` is a program of its own: it becomes another user's process",
-    ),
+    ("cli", "host::confine", "`confine` is a separate program: it becomes another user's process"),
     ("cli", "host::file::usual_umask", "the process sets its umask before it does anything"),
-    ("cli", "owner", "`own` is a program of its own: it does one task as a tree's owner"),
+    ("cli", "owner", "`own` is a separate program: it does one task as a tree's owner"),
     ("cli::faults", "host::fault", "it arms the faults that a build for tests is started with"),
 ];
 
-/// Modules that import each other within one module of the house, by circle.
+/// Known cycles: files within one top-level module that import each other.
 const CIRCLES: &[&[&str]] = &[];
 
 /// A module and the absolute paths that it names: `host::file::printable`, `clap::Args`.
@@ -88,7 +85,7 @@ fn a_module_imports_from_lower_floors_only() {
 }
 
 #[test]
-fn a_closed_module_is_entered_by_known_exceptions_only() {
+fn only_known_exceptions_import_from_a_closed_module() {
     let (mut violations, mut used) = (BTreeSet::new(), BTreeSet::new());
     for Source { module, imports } in &sources() {
         for import in imports {
@@ -109,17 +106,17 @@ fn a_closed_module_is_entered_by_known_exceptions_only() {
     assert!(violations.is_empty(), "{violations:#?}");
     let unused: Vec<_> = (0..EXCEPTIONS.len()).filter(|index| !used.contains(index)).collect();
     let unused: Vec<_> = unused.into_iter().map(|index| EXCEPTIONS[index]).collect();
-    assert!(unused.is_empty(), "no longer so, strike them out: {unused:#?}");
+    assert!(unused.is_empty(), "unused exceptions, remove them: {unused:#?}");
 }
 
 #[test]
-fn no_files_import_each_other_but_in_known_circles() {
+fn files_import_each_other_only_in_known_cycles() {
     let sources = sources();
     let modules: BTreeSet<&str> = sources.iter().map(|one| one.module.as_str()).collect();
     let mut named: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for Source { module, imports } in &sources {
         let others = imports.iter().filter_map(|import| longest(&modules, import));
-        // A module and those in it are one: it offers what they have.
+        // A module and its submodules count as one: it re-exports what they define.
         let others = others.filter(|other| !within(other, module) && !within(module, other));
         named.insert(module, others.collect());
     }
@@ -133,10 +130,10 @@ fn no_files_import_each_other_but_in_known_circles() {
         })
         .collect();
     let known: BTreeSet<Vec<&str>> = CIRCLES.iter().map(|circle| circle.to_vec()).collect();
-    assert_eq!(circles, known, "left: as it is; right: as it is known");
+    assert_eq!(circles, known, "left: cycles found; right: cycles known");
 }
 
-/// The modules that one leads to, in as many steps as it takes.
+/// All modules that a module imports, directly or through others.
 fn reached_from<'a>(
     module: &str,
     named: &BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -155,7 +152,7 @@ fn top(path: &str) -> &str {
     path.split("::").next().unwrap_or(path)
 }
 
-/// Whether a path is another one or in it.
+/// Whether a path equals another one or lies below it.
 fn within(path: &str, outer: &str) -> bool {
     path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
@@ -173,8 +170,8 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// Adds the modules that a file declares, and those in them. Modules of tests are not declared
-/// any more when this is asked.
+/// Adds the modules that a file declares, and their submodules. `text` no longer contains the
+/// declarations of test modules.
 fn add_declared(dir: &Path, outer: &str, text: &str, sources: &mut Vec<Source>) {
     let names = text.lines().filter_map(|line| {
         let line = line.strip_suffix(';')?;
@@ -192,8 +189,8 @@ fn add_declared(dir: &Path, outer: &str, text: &str, sources: &mut Vec<Source>) 
     }
 }
 
-/// A file without comments and without what is compiled for tests only. As rustfmt writes it, an
-/// item ends at its own indentation.
+/// A file without its comments and without the code that is compiled for tests only. rustfmt ends
+/// an item at the indentation at which it begins.
 fn without_tests(text: &str) -> String {
     let mut kept = String::new();
     let mut lines = text.lines();
@@ -213,7 +210,7 @@ fn without_tests(text: &str) -> String {
     kept
 }
 
-/// The absolute paths that a module names by `crate::`, by `super::`, or as a crate's.
+/// The absolute paths that a module imports by `crate::`, by `super::`, or from the crate `clap`.
 fn imports(module: &str, text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (start, root) in
@@ -274,7 +271,7 @@ fn expand(text: &mut &str, outer: &str, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_form_of_an_import_is_read_and_tests_are_not() {
+fn every_form_of_import_is_read_but_imports_of_tests_are_not() {
     let text = "\
 use crate::host::{self, Root, file::{printable as shown, ReadError}};
 // use crate::comment;

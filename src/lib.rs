@@ -2,86 +2,89 @@
 //!
 //! # The promise
 //!
-//! After an upgrade every registered venv works as well as before, or the upgrade did not
-//! happen; and nothing of the user's is lost. apt never suffers for a fault of ours: only a
-//! decision stops it, by exit status 10.
+//! After an upgrade, every registered venv works as well as it did before, or the upgrade did not
+//! happen. No user data is lost. Only a decision stops apt, by exit status 10; a failure inside
+//! venvguard never does.
 //!
-//! # The way of an upgrade
+//! # The moments of an upgrade
 //!
 //! ```text
 //! apt upgrade
-//!   DPkg::Pre-Invoke         Guard::snapshot   which interpreters are there; nothing, if that is known
+//!   DPkg::Pre-Invoke         Guard::snapshot   records the interpreters, unless they are recorded already
 //!   DPkg::Pre-Install-Pkgs   Guard::gate       apt's list → changes → effects → decisions → verdict;
 //!                                              moves venvs off an interpreter that is removed,
-//!                                              pins those whose default interpreter will move
-//!   dpkg                     (a trigger)       marks work, for a dpkg that apt did not call
-//!   DPkg::Post-Invoke        Guard::settle     what really changed → decisions → repair → restart → check
-//!                                              then, as each of them and for a limited time, the venvs
-//!                                              that users have had guarded themselves
-//! boot, timer: `resume`      Guard::settle     the same, when a hook did not run or was interrupted
+//!                                              pins venvs whose default interpreter will move
+//!   dpkg                     (a trigger)       marks pending work, if dpkg runs without apt
+//!   DPkg::Post-Invoke        Guard::settle     actual changes → decisions → repair → restart → check;
+//!                                              then the venvs that users have registered themselves,
+//!                                              as each user and for a limited time
+//! boot, timer: `resume`      Guard::settle     the same, if a hook did not run or was interrupted
 //! ```
 //!
-//! Each moment is a process of its own. What they must know of each other is on disk
-//! ([`store`]), and each is right when it runs twice or not at all. The gate decides from
-//! apt's list, but `settle` decides from the disk alone: apt may have failed halfway.
+//! Each moment is a separate process. The processes share state on disk only ([`store`]), and each
+//! may run twice or not at all. The gate decides from apt's list, but `settle` decides from the
+//! disk alone: apt may have failed halfway.
 //!
-//! A venv that follows `/usr/bin/python3` is pinned to `/usr/bin/python3.X` *before* dpkg
-//! moves the default, when both are the same program. So whatever starts in the middle of
-//! the upgrade runs what its packages are for; a rebuild that fails leaves a venv that works;
-//! and an upgrade that did not happen is undone by changing one link back.
+//! The gate pins a venv that follows `/usr/bin/python3` to `/usr/bin/python3.X` *before* dpkg
+//! moves the default, while both are the same program. A program that starts in the middle of the
+//! upgrade therefore runs the interpreter that its packages are for, a failed rebuild leaves a
+//! working venv, and undoing the pin after an upgrade that did not happen changes one link back.
 //!
-//! # The walk of an upgrade
+//! # An upgrade, step by step
 //!
-//! 1. [`cli`] reads apt's list ([`apt`]) and hands it to [`guard`]'s gate.
+//! 1. [`cli`] reads apt's list ([`apt`]) and hands it to the gate in [`guard`].
 //! 2. [`inventory`] inspects every registered venv; [`apt`] predicts the interpreters.
-//! 3. `plan::questions` says what has to be known; [`inventory`] finds it out.
-//! 4. `plan::upgrade` decides: a `Decision` for each venv. [`report`] prints it, and a verdict
-//!    answers apt. What must precede dpkg is carried out, and what runs is recorded.
-//! 5. dpkg runs. `settle` compares the interpreters with the snapshot, and decides again by the
-//!    same function, from what really changed.
-//! 6. [`repair`] executes the decisions, each with its journal. `prepare` builds and checks a
-//!    new tree beside the venv, by processes of its owner ([`owner`]).
-//! 7. `adopt`: [`service`] stops what runs, `swap` carries the last changes over and swaps, the
-//!    services start and prove the new tree, or it is swapped back. Venvs that share a service
-//!    do this together (`repair::together`), so that it is restarted once.
-//! 8. The result goes to registry and history, the journal is closed, old trees are removed.
+//! 3. `plan::questions` says which facts a decision needs; [`inventory`] finds them out.
+//! 4. `plan::upgrade` makes a `Decision` for each venv. [`report`] prints them, and the verdict
+//!    answers apt. The gate carries out what must precede dpkg, and records which services run.
+//! 5. dpkg runs. `settle` compares the interpreters with the snapshot, and calls the same function
+//!    again to decide from the actual changes.
+//! 6. [`repair`] executes the decisions, each with its own journal. `prepare` builds and checks a
+//!    new tree beside the venv, in processes of the venv's owner ([`owner`]).
+//! 7. `adopt` finishes the repair: [`service`] stops the services, `swap` carries the last changes
+//!    over and swaps the trees, the services start. If they do not come up, the trees are swapped
+//!    back. Venvs that share a service do this together (`repair::together`), so that the service
+//!    restarts once.
+//! 8. [`repair`] writes the result to the registry and the history, closes the journal and removes
+//!    old trees.
 //!
-//! # The walk of a rollback
+//! # A rollback, step by step
 //!
-//! 1. [`cli`] hands the request to `guard`, which locks and finishes what was interrupted.
+//! 1. [`cli`] hands the request to `guard`, which takes the lock and finishes interrupted repairs.
 //! 2. `guard` asks [`repair`] for the previous environment and [`inventory`] for the services.
-//! 3. `plan::request` decides: `Restore`, with what has to be adjusted in the tree first.
-//!    With `--dry-run` that is the answer, and [`cli`] prints it.
-//! 4. [`repair`] adjusts the tree while it is aside, and writes the journal: restoring.
-//! 5. It stops the services, carries the user files back and swaps.
-//! 6. It starts the services. What they say is reported; the tree stays: somebody asked for it.
-//! 7. The environment that was in place is the previous one now.
+//! 3. `plan::request` decides: `Restore`, and how to adjust the tree first. With `--dry-run` that
+//!    is the answer, and [`cli`] prints it.
+//! 4. [`repair`] adjusts the tree while it is aside, and writes the journal (state: restoring).
+//! 5. It stops the services, carries the user files back and swaps the trees.
+//! 6. It starts the services and reports whether they come up. The restored tree stays in either
+//!    case, because somebody asked for it.
+//! 7. The environment that was in place is now the previous one.
 //!
-//! After a crash the journal's state and the tree that is at the venv's path say what is next, by
-//! the table in `repair::states`, which the live run asks as well.
+//! After a crash, two things determine the next step: the state in the journal, and which tree is
+//! at the venv's path. The table is in `repair::states`; the live run uses it as well.
 //!
-//! # The house
+//! # The modules
 //!
-//! | module | a reader asks |
+//! | module | the question it answers |
 //! |---|---|
-//! | [`cli`] | what can be said to the program, and what does it answer? |
-//! | [`guard`] | what happens at each moment of an apt run, and when somebody asks for something? |
-//! | [`diagnose`] | what keeps venvguard from its work on this machine? |
-//! | [`inventory`] | how are the registered venvs now, and what has a decision to know? |
+//! | [`cli`] | which commands are there, and what do they answer? |
+//! | [`guard`] | what happens at each moment of an apt run, and on each request? |
+//! | [`diagnose`] | what keeps venvguard from working on this machine? |
+//! | [`inventory`] | what state are the registered venvs in, and which facts does a decision need? |
 //! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |
-//! | [`owner`] | what is done inside a tree, by a process of its owner? |
-//! | [`report`] | how is it told? |
+//! | [`owner`] | what does a process of a tree's owner do inside the tree? |
+//! | [`report`] | how are results put into words? |
 //! | [`store`] | what is remembered, and how? |
-//! | [`plan`] | what do the changes do to a venv, and what is done about it? (pure) |
+//! | [`plan`] | how do the changes affect a venv, and what is the remedy? (pure) |
 //! | [`service`] | what runs out of a venv, and did it come back? |
 //! | [`apt`] | what is apt about to do, and which interpreters does that change? |
-//! | [`venv`] | what is this venv, and what is in it? (read, never run) |
-//! | [`python`] | which interpreters are there? (read from the file, never run) |
-//! | [`host`] | the only door to the system: processes, users, mounts, clocks, files |
+//! | [`venv`] | what is this venv, and what does it contain? (read, never run) |
+//! | [`python`] | which interpreters are installed? (read from the file, never run) |
+//! | [`host`] | the only access to the system: processes, users, mounts, clocks, files |
 //!
-//! `plan` and `report` have no effects; no module imports from one above it, and nothing
-//! imports `cli` (`house.rs` tests it); paths go through [`host::Root`], so that a test is a
-//! directory of files.
+//! `plan` and `report` have no effects. No module imports from one above it, and nothing imports
+//! `cli` (`house.rs` tests both). Paths go through [`host::Root`], so that a test can use a
+//! directory of files as its system.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the overview is for readers of the code")]
 
