@@ -1,4 +1,4 @@
-//! Whose venv it is: the user as whom the work in it is done.
+//! The owner of a venv: the user that does the work in it.
 
 use super::Context;
 use crate::host::Root;
@@ -10,7 +10,7 @@ pub(crate) fn owner(context: &Context, venv: &Venv) -> User {
     owner_of(context.root, venv.uid, venv.gid)
 }
 
-/// The user of this number.
+/// The user with this number, with or without an account.
 pub(crate) fn owner_of(root: &Root, uid: u32, gid: u32) -> User {
     user::by_uid(root, uid).unwrap_or_else(|| User {
         name: uid.to_string(),

@@ -1,4 +1,4 @@
-//! One venv's repair: from its decision, or from where a crash left it.
+//! The repair of one venv: from its decision, or from the state in which a crash left it.
 //!
 //! ```text
 //! restart   restarting ─ restart
@@ -9,9 +9,9 @@
 //! restore   restoring ─ stop ─ copy back ─ swap ─ start
 //! ```
 //!
-//! The journal is written before a step and closed by the [`Recorder`] once the registry holds
-//! the result. In between, the disk alone says which tree is where, and [`states`] what is done
-//! next. No tree is removed before its successor runs.
+//! The journal is written before a step. The [`Recorder`] closes it once the registry holds the
+//! result. In between, only the disk says which tree is where, and [`states`] names the next step.
+//! No tree is removed before the new one runs.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -41,22 +41,22 @@ pub(super) struct Repair<'a, 'recorder> {
     pub(super) now: &'a Interpreters,
     pub(super) job: &'a Job,
     pub(super) progress: Progress,
-    /// Looked at before anything is done.
+    /// Taken before the repair begins.
     pub(super) baseline: OnceCell<Baseline>,
-    /// What runs out of the venv, looked at before the trees change places.
+    /// What runs out of the venv, taken before the trees are swapped.
     pub(super) users: OnceCell<VenvUsage>,
     pub(super) halt: RefCell<Halt>,
-    /// Prepared trees that were worth nothing any more.
+    /// Prepared trees that were no longer valid.
     pub(super) discarded: RefCell<Vec<PendingRemoval>>,
 }
 
-/// How it ended, what a person should know besides, and what is to be removed.
+/// How a repair ended, what else a person should know, and what to remove.
 pub(super) struct RepairResult {
     pub(super) done: Done,
     pub(super) notes: Vec<String>,
     pub(super) restarted: Vec<Service>,
     pub(super) pending_removal: Option<PendingRemoval>,
-    /// A tree that is kept although it does not hold.
+    /// A new tree that failed, and is kept nevertheless.
     pub(super) aside: Option<PreviousTree>,
 }
 
@@ -89,7 +89,7 @@ impl RepairResult {
 /// Which services are restarted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RestartScope {
-    /// Those that died meanwhile: the others run what they should.
+    /// Those that are down: the others run the right code.
     Stopped,
     All,
 }
@@ -110,15 +110,15 @@ impl<'a, 'recorder> Repair<'a, 'recorder> {
 }
 
 impl Repair<'_, '_> {
-    /// Why nothing is begun: what an earlier run left comes first.
+    /// Why no repair begins: an interrupted one must be finished first.
     pub(super) fn interrupted(&self) -> Option<RepairResult> {
         self.context.store.has_journal(self.job.id()).then(|| {
-            let because = "an interrupted repair of it is not ended yet".to_string();
+            let because = "an interrupted repair of it is not finished yet".to_string();
             Done::Unfinished { because }.into()
         })
     }
 
-    /// Does something that is in the journal first.
+    /// Writes the journal, then does the work.
     fn begun(&self, state: JournalState, work: impl FnOnce() -> Ready) -> Ready {
         match self.job.begin(self.context, state, &self.units()) {
             Ok(()) => work(),
@@ -126,8 +126,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Carries out what is decided, up to where the services of the venv are stopped or restarted:
-    /// `together::finish` does that for all venvs that share them.
+    /// Carries the decision out, up to the point at which the services of the venv are stopped or
+    /// restarted: `together::finish` does that for all venvs that share them.
     pub(super) fn get_ready(&self) -> Ready {
         let job = self.job;
         if let Some(unfinished) = self.interrupted() {
@@ -168,7 +168,7 @@ impl Repair<'_, '_> {
         RepairResult { notes: left_alone.chain(result.notes).collect(), ..result }
     }
 
-    /// Does what the table says is next, after an interruption or a failure.
+    /// Takes the next step of the table, after an interruption or a failure.
     pub(super) fn go_on(&self, step: Step, state: &JournalState, because: &str) -> RepairResult {
         let Some(swap) = state.swap() else {
             return match (step, state) {
@@ -204,13 +204,13 @@ impl Repair<'_, '_> {
             Step::KeepPrevious => self.keep_previous(swap, state, because),
             _ => {
                 let venv = printable(self.job.entry.path());
-                let because = format!("{because}\nwhat is at {venv} is none of its two trees");
+                let because = format!("{because}\nthe directory at {venv} is neither of its trees");
                 Done::Unfinished { because }.into()
             }
         }
     }
 
-    /// After a failure: the state in the journal and the disk say what is next.
+    /// Continues after a failure: the state in the journal and the disk determine the next step.
     pub(super) fn recover(
         &self,
         state: &JournalState,
@@ -247,7 +247,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Copies the interpreter and its version again; right however often it is done.
+    /// Copies the interpreter and its version again. May be repeated.
     fn refresh(&self, venv: &Venv) -> Result<(), Done> {
         let Some(interpreter) = venv.base.minor.and_then(|minor| self.now.get(minor)) else {
             let because = format!("{} is not installed", printable(&venv.base.path));
@@ -266,7 +266,7 @@ impl Repair<'_, '_> {
             Ok(restarted) => RepairResult::with(Done::Refreshed, restarted),
             Err(because) => {
                 let state =
-                    "its interpreter is the new one; what it runs does not come up with it".into();
+                    "its interpreter is the new one; its services do not come up with it".into();
                 Done::Failed { because, state }.into()
             }
         }
@@ -304,8 +304,8 @@ impl Repair<'_, '_> {
         let runs_another = job.venv.base.link == BaseLink::Followed
             && plan::fallback(&job.venv, job.decision.follows, self.now) == Some(Fallback::Pin);
         if runs_another {
-            // It works from now on, whatever comes of the rebuild; and it can be asked what
-            // works in it.
+            // The venv works from now on, even if the rebuild fails; and its check and imports
+            // can be tried before the rebuild.
             if let Err(error) = self.recorder.pin(job.id(), &job.venv, Until::Rebuilt, None) {
                 self.context.report.note(&format!("{}: cannot pin it: {error}", job.entry.name));
             }
@@ -318,7 +318,7 @@ impl Repair<'_, '_> {
         self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
         let Some(limit) = self.recorder.time_left(job.venv.uid) else {
-            let because = "no time is left in this run for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); `venvguard rebuild` has its own";
+            let because = "this run has no time left for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); run `venvguard rebuild`, which has its own time limit";
             return Ready::Ended(self.fall_back(because.into(), RestartScope::Stopped));
         };
         self.users();
@@ -332,14 +332,14 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The swap of a tree that is ready, with the time that is left for it.
+    /// The swap of a prepared tree, with the time that is left for it.
     pub(super) fn swap_in(&self, prepared: Prepared) -> SwapIn<'_> {
         self.progress.step("swapping the new environment in");
         let limit = self.recorder.time_left(self.job.venv.uid).unwrap_or_default();
         SwapIn { job: self.job, prepared, deadline: Deadline::after(limit), halt: &self.halt }
     }
 
-    /// What becomes of a venv that has no new tree in place.
+    /// Makes a venv work whose new tree could not be built or swapped in.
     pub(super) fn not_rebuilt(&self, error: NotRebuilt) -> RepairResult {
         match error {
             NotRebuilt { because, unfinished: true, .. } => Done::Unfinished { because }.into(),
@@ -350,7 +350,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// There is no new tree: the venv is made to work with the one it has.
+    /// There is no new tree: makes the venv work with the one it has.
     pub(super) fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
@@ -362,8 +362,9 @@ impl Repair<'_, '_> {
         match plan::fallback(&venv, self.job.decision.follows, self.now) {
             Some(Fallback::Pin) => return self.pin(&venv, Until::Rebuilt, Some(because), scope),
             Some(Fallback::Refresh) => {
-                // A state that knows of two trees ends in this refresh too, and says more. Should
-                // this fail, it is finished as what it is. A full disk is no reason not to.
+                // Record the refresh, so that it is finished if it fails. An open journal entry
+                // that names two trees records more, and its recovery ends in this refresh too. If
+                // the entry cannot be written (the disk is full), refresh nevertheless.
                 if !self.context.store.has_journal(self.job.id()) {
                     let state = JournalState::Refreshing;
                     let _ = self.job.begin(self.context, state, &self.units());
@@ -415,7 +416,7 @@ impl Repair<'_, '_> {
         self.proof().prove(self.context, tell(self.context, services))
     }
 
-    /// What has to hold once the services were told to restart.
+    /// What must be true after the services were told to restart.
     pub(super) fn proof(&self) -> Proof<'_> {
         let names: Vec<String> = self.job.services().iter().map(ToString::to_string).collect();
         if !names.is_empty() {

@@ -1,11 +1,11 @@
-//! The time that one run may spend on venvs: all together, and those of each owner. One owner
-//! with many venvs, or with slow ones, leaves time for the others.
+//! The time that one run may spend on all venvs together, and on the venvs of each owner. An owner
+//! with many or slow venvs cannot use up the time of the others.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What is left of a run's time. Threads share it.
+/// The time that is left of a run. Threads share it.
 #[derive(Debug)]
 pub(crate) struct Budget {
     run: Duration,
@@ -25,15 +25,15 @@ impl Budget {
         Self { run, owner, spent: Mutex::default() }
     }
 
-    /// How long the next work on a venv of this owner may take; zero where nothing is left.
-    /// Work that is under way in another thread has not been charged yet.
+    /// How long the next work on a venv of this owner may take; zero if no time is left. Work in
+    /// progress in another thread has not been charged yet.
     pub(crate) fn left(&self, uid: u32) -> Duration {
         let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let by_owner = spent.by_owner.get(&uid).copied().unwrap_or_default();
         self.run.saturating_sub(spent.all).min(self.owner.saturating_sub(by_owner))
     }
 
-    /// Charges what work on a venv of this owner has taken, whatever came of it.
+    /// Charges the time of work on a venv of this owner, successful or not.
     pub(crate) fn charge(&self, uid: u32, time: Duration) {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         spent.all = spent.all.saturating_add(time);
@@ -49,7 +49,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn one_owner_uses_up_their_share_and_leaves_the_others_theirs() {
+    fn one_owner_cannot_use_up_the_time_of_another() {
         let budget = Budget::new(10 * SECOND, 6 * SECOND);
         assert_eq!(budget.left(1000), 6 * SECOND);
         budget.charge(1000, 4 * SECOND);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_too_long_to_be_charged() {
+    fn charging_very_long_times_does_not_overflow() {
         let budget = Budget::new(Duration::MAX, Duration::MAX);
         assert_eq!(budget.left(1), Duration::MAX);
         budget.charge(1, Duration::MAX);

@@ -1,4 +1,4 @@
-//! The interpreter that a new tree is built with, as a value.
+//! The interpreter that builds a new tree, as a value.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,7 @@ use crate::host::confine::Overlay;
 use crate::plan::Target;
 use crate::python::{BuildId, Interpreters, Minor};
 
-/// An interpreter, and what has to be bound over the system for it to be seen: nothing for one
-/// that is installed.
+/// An interpreter, and the overlays that make it visible: none for one that is installed.
 #[derive(Debug, Clone)]
 pub(super) struct Builder {
     pub(super) path: PathBuf,
@@ -17,7 +16,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// The one that is installed for a target.
+    /// The installed interpreter for a target.
     pub(super) fn installed(target: Target, now: &Interpreters) -> Self {
         let (path, minor) = (target.interpreter(), target.minor);
         let build_id = now.get(minor).and_then(|found| found.build_id.clone());

@@ -1,4 +1,5 @@
-//! What makes a venv and installs distributions into it: uv, or the new interpreter's pip.
+//! The engines that create a venv and install distributions into it: uv, or the new interpreter's
+//! pip.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -16,10 +17,11 @@ use crate::venv::{Flavour, Venv};
 /// Where Debian's python3-pip-whl puts the wheels that `ensurepip` installs from.
 const WHEELS: &str = "/usr/share/python-wheels";
 
-/// Where a system-wide uv is looked for.
+/// Where to look for a system-wide uv.
 const UV: [&str; 3] = ["/usr/bin/uv", "/usr/local/bin/uv", "/opt/uv/bin/uv"];
 
-/// Where somebody's own uv is looked for, in their home: uv's installer and pipx put it there, cargo there.
+/// Where to look for a user's own uv, in their home: where uv's installer and pipx put it, and
+/// where cargo does.
 const OWN_UV: [&str; 2] = [".local/bin/uv", ".cargo/bin/uv"];
 
 /// Debian's python3-pip.
@@ -29,9 +31,9 @@ const PIP_MODULE: &str = "/usr/lib/python3/dist-packages/pip";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Engine {
     Uv(PathBuf),
-    /// pip's wheel, run as it is: no venv has to hold a pip for it.
+    /// pip's wheel, run as it is: the venv needs no pip of its own.
     PipWheel(PathBuf),
-    /// The pip module of the interpreter itself, which is given here.
+    /// The pip module of this interpreter.
     PipModule(PathBuf),
 }
 
@@ -65,7 +67,7 @@ impl Engine {
         }
     }
 
-    /// Whether what is installed has what it asks for: exit 0.
+    /// Checks that the requirements of the installed distributions are met: exit 0.
     pub(crate) fn check(&self, python: &Path) -> Program {
         match self {
             Self::Uv(uv) => Program::new(uv).args(["pip", "check", "--python"]).arg(python),
@@ -83,7 +85,7 @@ impl Engine {
         program
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
             .env("PIP_NO_INPUT", "1")
-            // Root's own venvs are rebuilt by root: the warning says nothing here.
+            // Root rebuilds its own venvs: the warning does not apply.
             .env("PIP_ROOT_USER_ACTION", "ignore")
     }
 
@@ -92,13 +94,13 @@ impl Engine {
         if compile { program } else { program.arg("--no-compile") }
     }
 
-    /// An option that names a file, and standard input for it.
+    /// An option that takes a file, with standard input as that file.
     pub(crate) fn input_as(&self, option: &str) -> [OsString; 2] {
         [option.into(), if self.is_uv() { "-" } else { "/dev/stdin" }.into()]
     }
 
-    /// Asks which versions of a distribution have a wheel: uv for the lowest from one on,
-    /// pip for one that no distribution has.
+    /// Asks which versions of a distribution have a wheel. uv is asked for the lowest one from
+    /// `from` on; pip is asked for a version that no distribution has, and lists the others.
     pub(crate) fn offers(&self, python: &Path, name: &str, from: &dyn Display) -> Program {
         match self {
             Self::Uv(uv) => Self::uv(uv)
@@ -114,8 +116,8 @@ impl Engine {
         }
     }
 
-    /// A company's own certificate stands in the system's store, where pip looks too; uv has
-    /// renamed the switch.
+    /// Makes uv use the system's certificates, as pip does: a company's own one is there. Both
+    /// variables, because uv has renamed the switch.
     fn uv(uv: &Path) -> Program {
         Program::new(uv)
             .env("UV_PYTHON_DOWNLOADS", "never")
@@ -124,8 +126,8 @@ impl Engine {
     }
 }
 
-/// Where pip itself and its companions come from: Debian's wheels, as for `ensurepip`, or
-/// an index where there are none.
+/// The source of pip itself and its companions: Debian's wheels, as for `ensurepip`, or an index
+/// if there are none.
 #[derive(Debug)]
 pub(crate) struct Seeds {
     wheels: Option<PathBuf>,
@@ -138,12 +140,12 @@ impl Seeds {
         Self { wheels, pip: pip_wheel(root).map(|(version, _)| format!("pip=={version}")) }
     }
 
-    /// pip, in the version that Debian has for its own venvs.
+    /// pip, in the version that Debian installs into new venvs.
     pub(crate) fn pip(&self) -> &str {
         self.pip.as_deref().unwrap_or("pip")
     }
 
-    /// An install that finds them among other things.
+    /// An install that finds these wheels, too.
     pub(crate) fn beside(&self, program: Program) -> Program {
         match &self.wheels {
             Some(wheels) => program.arg("--find-links").arg(wheels),
@@ -151,15 +153,15 @@ impl Seeds {
         }
     }
 
-    /// An install that needs no index where Debian has pip's wheel.
+    /// An install that needs no index if Debian's wheel of pip is installed.
     pub(crate) fn offline(&self, program: Program) -> Program {
         let program = self.beside(program);
         if self.pip.is_some() { program.arg("--no-index") } else { program }
     }
 }
 
-/// The engines to try for an interpreter that is installed, the best first: what the maker of
-/// the venv finds in it afterwards is written by what writes like that maker.
+/// The engines to try for an installed interpreter, the best first. The best one writes metadata
+/// like that of the tool that created the venv, for that tool to find.
 pub(crate) fn engines(
     root: &Root,
     choice: EngineChoice,
@@ -179,8 +181,8 @@ pub(crate) fn engines(
     engines
 }
 
-/// The uv that may be used: the system's, else for a venv of uv's the one that its owner has.
-/// Either runs as the owner.
+/// The uv that may be used: the system's, or, for a venv created by uv, its owner's own. Both run
+/// as the owner.
 pub(crate) fn uv(root: &Root, choice: EngineChoice, venv: &Venv, owner: &User) -> Option<PathBuf> {
     if choice == EngineChoice::Pip {
         return None;
@@ -200,10 +202,10 @@ pub(crate) fn uv(root: &Root, choice: EngineChoice, venv: &Venv, owner: &User) -
 pub(crate) fn no_engine(minor: Minor, choice: EngineChoice) -> String {
     match choice {
         EngineChoice::Uv => {
-            "uv is not installed (looked in /usr/bin, /usr/local/bin, /opt/uv/bin; for a venv of uv's, in its owner's ~/.local/bin and ~/.cargo/bin too)".into()
+            "uv is not installed (looked in /usr/bin, /usr/local/bin, /opt/uv/bin; for a venv created by uv, also in its owner's ~/.local/bin and ~/.cargo/bin)".into()
         }
         _ => {
-            format!("neither uv nor pip is there to install with: `apt install python{minor}-venv`")
+            format!("neither uv nor pip is installed (try `apt install python{minor}-venv`)")
         }
     }
 }
@@ -228,13 +230,13 @@ fn pip_wheel(root: &Root) -> Option<(String, PathBuf)> {
     wheels.pop().map(|(_, version, path)| (version, path))
 }
 
-/// Whether a program that runs as its owner is that owner's.
+/// Whether a program that runs as its owner belongs to that owner.
 fn is_program_of(path: &Path, uid: u32) -> bool {
     std::fs::metadata(path)
         .is_ok_and(|found| found.is_file() && found.uid() == uid && found.mode() & 0o111 != 0)
 }
 
-/// Whether a program, and what a link in its place leads to, is root's alone to change.
+/// Whether only root can change a program, including the target of a link in its place.
 fn is_roots_program(path: &Path) -> io::Result<bool> {
     let real = path.canonicalize()?;
     let mut here = Some(real.as_path());
@@ -269,7 +271,7 @@ mod tests {
         assert_eq!(found(&root, EngineChoice::Uv, Flavour::Venv), []);
     }
 
-    /// What is tried for a venv of some maker's.
+    /// The engines that are tried for a venv of this flavour.
     fn found(root: &Root, choice: EngineChoice, flavour: Flavour) -> Vec<Engine> {
         let minor = Minor::new(3, 13);
         let mut venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owners_own_uv_makes_the_venvs_that_uv_made_and_no_others() {
+    fn an_owners_own_uv_serves_only_venvs_created_by_uv() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
         let uv = dir.path().join("home/app/.local/bin/uv");
@@ -305,7 +307,7 @@ mod tests {
         std::fs::write(&program, "").unwrap();
         assert!(
             !is_roots_program(&program).unwrap(),
-            "its directory lies in a directory all can write"
+            "its directory is in a directory that everybody can write to"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The decisions of a plan, carried out and written down.
+//! Carries out the decisions of a plan, and records the outcomes.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +14,9 @@ use crate::host::parallel;
 use crate::python::Interpreters;
 use crate::store::Registry;
 
-/// Repairs the venvs, `at_once` at a time; each is reported and written down as it ends. What
-/// takes long is done for each venv on its own; those of a group wait for each other before their
-/// services are restarted. One venv's failure, a panic included, stops no other.
+/// Repairs the venvs, `at_once` at a time, and reports and records each as it ends. The long part
+/// is done for each venv on its own; the venvs of a group wait for each other before their services
+/// are restarted. The failure of one venv, even a panic, does not stop the others.
 pub(crate) fn execute(
     context: &Context,
     registry: &mut Registry,
@@ -75,7 +75,7 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
     outcomes
 }
 
-/// Builds and checks the new environments that are decided, and lets them rest.
+/// Builds and checks the new environments that were decided on, and keeps them for later.
 pub(crate) fn prepare_all(
     context: &Context,
     registry: &mut Registry,
@@ -91,7 +91,7 @@ pub(crate) fn prepare_all(
     })
 }
 
-/// Lets `work` run, records what came of it, and reports it.
+/// Runs `work`, then records and reports its outcome.
 pub(super) fn run_and_record(
     recorder: &Recorder,
     now: &Interpreters,
@@ -107,7 +107,7 @@ pub(super) fn run_and_record(
     outcome
 }
 
-/// What becomes of a repair that panicked.
+/// The result of a repair that panicked.
 fn failed() -> RepairResult {
     Done::Unfinished { because: "venvguard itself failed (this is a bug)".to_string() }.into()
 }
@@ -122,7 +122,7 @@ fn record(repair: &Repair, result: RepairResult) -> Outcome {
     let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
     if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
         outcome.done =
-            Done::Unfinished { because: format!("what was done cannot be written down: {error}") };
+            Done::Unfinished { because: format!("cannot record what was done: {error}") };
     }
     if let Some(words) = outcome.in_words() {
         context.report.outcome(&job.entry.name, words, &outcome.notes);
@@ -144,7 +144,7 @@ mod tests {
     use crate::store::{Config, Store};
     use crate::venv::{BaseLink, Venv};
 
-    /// A machine whose systemd says the same of each unit.
+    /// A machine whose systemd reports the same state for every unit.
     fn machine(shown: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path();
@@ -162,7 +162,7 @@ mod tests {
         dir
     }
 
-    /// The restart of a venv out of which these units run.
+    /// A restart of the units that run out of a venv.
     fn restart_of(registry: &mut Registry, path: &str, units: &[&str]) -> Job {
         let sample = samples::subject(BaseLink::Pinned, Minor::new(3, 11)).venv;
         let venv = Venv { path: path.into(), ..sample };
@@ -172,7 +172,7 @@ mod tests {
         Job { decision: Decision { id, remedy, services, ..samples::decision() }, entry, venv }
     }
 
-    /// What a restart on a machine says and does.
+    /// The outcomes of restarts on a machine, and its calls of systemctl.
     fn restarted(dir: &tempfile::TempDir, jobs: &[(&str, &[&str])]) -> (Vec<Outcome>, String) {
         let root = Root::new(dir.path().canonicalize().unwrap());
         let store = Store::new(&root);

@@ -1,4 +1,4 @@
-//! Keeping the services of a venv down while its trees change places.
+//! Keeps the services of a venv down while its trees are swapped.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -9,10 +9,10 @@ use crate::host::Root;
 use crate::service::{self, Outcome, Service};
 use crate::store::{JournalEntry, JournalState};
 
-/// How often services are stopped that come up again by themselves.
+/// How often to stop services that something starts again.
 const ATTEMPTS: usize = 3;
 
-/// What was stopped, and has to be started again.
+/// What was stopped, and must be started again.
 #[derive(Debug, Default)]
 pub(super) struct Halt {
     /// The services that were told to stop.
@@ -22,13 +22,13 @@ pub(super) struct Halt {
 }
 
 impl Halt {
-    /// The same after a crash, of which the journal tells.
+    /// The same after a crash, from the journal.
     pub(super) fn of(journal: &JournalEntry) -> Self {
         Self { stopped: journal.decision.services.clone(), units: journal.units.clone() }
     }
 
-    /// Starts what was stopped and is still down, whatever kept it from being started before. What
-    /// was started and failed is its manager's.
+    /// Starts the services that were stopped and are still down, and the units. A service that was
+    /// started and failed is left to its manager.
     pub(super) fn start_what_is_left(&self, root: &Root) -> Vec<String> {
         let is_left = |service: &&Service| {
             service::condition(root, service).is_ok_and(|found| {
@@ -64,14 +64,14 @@ impl Halt {
 /// A venv whose services are stopped.
 pub(super) struct Stopping<'a> {
     pub(super) job: &'a Job,
-    /// What the journal holds until the trees change places.
+    /// The state that the journal holds until the swap.
     pub(super) state: &'a JournalState,
     pub(super) halt: &'a RefCell<Halt>,
 }
 
-/// Stops the services of some venvs; then does `work` while none of them runs. Where a socket or a
-/// timer starts one in between, that is stopped as well and the work is done again. The journal
-/// of each venv names what is stopped before it is.
+/// Stops the services of some venvs, then does `work` while none of them runs. If a socket or a
+/// timer starts one in between, that unit is stopped as well and the work is repeated. The journal
+/// of each venv names what is about to be stopped.
 pub(super) fn while_stopped<E>(
     context: &Context,
     venvs: &[Stopping],
@@ -102,7 +102,7 @@ pub(super) fn while_stopped<E>(
     }
     let restless = service::came_up_again(root, &services);
     let name = restless.as_ref().map(Service::to_string).unwrap_or_default();
-    Err(Halted::Stop(format!("{name} is started again whenever it is stopped")))
+    Err(Halted::Stop(format!("something starts {name} again whenever it is stopped")))
 }
 
 fn stop(
@@ -134,15 +134,17 @@ pub(super) fn services_of<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<Servic
     services.into_iter().cloned().collect()
 }
 
-/// What becomes of the sockets and timers that may start a service in between.
+/// Whether the sockets and timers that may start a service in between are stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Triggers {
-    /// They go on, unless they do so: a socket keeps its clients waiting for a moment.
+    /// Only once they have started one: a stopped socket refuses its clients, an active one lets
+    /// them wait for a moment.
     GoOn,
+    /// From the beginning.
     Stopped,
 }
 
-/// Why the work was not done, or not while everything was stopped.
+/// Why the work was not done while everything was stopped.
 #[derive(Debug)]
 pub(super) enum Halted<E> {
     Stop(String),

@@ -1,4 +1,4 @@
-//! Putting a content into a new tree.
+//! Installs the content of a new tree.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::host::{Program, Root};
 use crate::python::Minor;
 use crate::venv::{Exact, Flavour, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
 
-/// One engine at work on a new tree, which is seen at the venv's path.
+/// One engine and the new tree that it installs into, which is visible at the venv's path.
 pub(super) struct Installer<'a> {
     pub(super) root: &'a Root,
     pub(super) engine: &'a Engine,
@@ -26,7 +26,7 @@ pub(super) enum InstallError {
     #[error("{engine} cannot install the packages: {source}", source = .error)]
     Failed { engine: &'static str, error: CommandError },
     #[error(
-        "for Python {minor} these cannot be had in their versions:\n    {}\n{}",
+        "these versions are unavailable for Python {minor}:\n    {}\n{}",
         .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    "),
         .error
     )]
@@ -46,7 +46,7 @@ impl fmt::Display for Missing {
         match nearest {
             Nearest::Later { version, step } => write!(
                 f,
-                "{requirement}: the nearest version with a wheel is {version} (`--relax {step}` takes it)"
+                "{requirement}: the nearest version with a wheel is {version} (`--relax {step}` accepts it)"
             ),
             _ => write!(f, "{requirement}: no later version has a wheel either"),
         }
@@ -54,14 +54,15 @@ impl fmt::Display for Missing {
 }
 
 impl Installer<'_> {
-    /// Installs all of it. What a person should know is added to `notes`.
+    /// Installs everything, and adds to `notes` what a person should know.
     pub(super) fn install(
         &self,
         content: &InstallSpec,
         notes: &mut Vec<String>,
     ) -> Result<(), InstallError> {
         let seeds = Seeds::of(self.root);
-        // pip and its companions are the new interpreter's: the old ones may not run on it.
+        // pip and its companions come in the versions for the new interpreter: the old ones may
+        // not run on it.
         let pip = content.has_pip().then(|| seeds.pip());
         let (recipe, lock) = match &content.wanted {
             Requested::Listed { file, .. } => {
@@ -75,7 +76,7 @@ impl Installer<'_> {
         let Exact { hashed, others, unhashed } = recipe.exact(self.minor);
         if !unhashed.is_empty() {
             notes.push(format!(
-                "the lock has no file for Python {}, any was taken: {}",
+                "the lock has no file for Python {}; any file is accepted for: {}",
                 self.minor,
                 unhashed.join(", ")
             ));
@@ -86,7 +87,7 @@ impl Installer<'_> {
             .chain(companions.iter().map(String::as_str))
             .fold(String::new(), |list, name| list + name + "\n");
         let verified = self.verified(&hashed);
-        // One run costs a fraction of several; which of them fails is told by several.
+        // A single run is much faster; if it fails, several runs tell which distribution fails.
         if verified.is_err()
             || others.is_empty()
             || self.listed(seeds.beside(self.program()), moving + &others).is_err()
@@ -96,7 +97,7 @@ impl Installer<'_> {
             }
             for name in companions {
                 if let Err(error) = self.run(seeds.beside(self.program()).arg(&name)) {
-                    notes.push(format!("{name} is not there any more: {error}"));
+                    notes.push(format!("{name} could not be installed again: {error}"));
                 }
             }
             let all = verified.and_then(|()| self.listed(self.program(), others));
@@ -110,8 +111,8 @@ impl Installer<'_> {
         Ok(())
     }
 
-    /// Another minor version may ask for more. That the old set has conflicts of its own is
-    /// no reason to have no venv.
+    /// Installs requirements that apply only to the new minor version. Conflicts are noted, because
+    /// the old set may have had them too, and do not fail the rebuild.
     fn complete(&self, recipe: &Recipe, lock: Option<&ProjectLock>, notes: &mut Vec<String>) {
         let names = recipe.names();
         if names.is_empty() || (self.run)(self.engine.check(&self.python())).is_ok() {
@@ -127,8 +128,8 @@ impl Installer<'_> {
         }
     }
 
-    /// Which of them it is that cannot be installed, and what there is instead. Returns what
-    /// was installed; `error` is why they were not all at once.
+    /// Installs the distributions one by one, to find those that cannot be installed and the
+    /// versions available instead. Returns what was installed. `error` is from the single run.
     fn one_by_one(
         &self,
         recipe: &Recipe,
@@ -148,9 +149,9 @@ impl Installer<'_> {
             let offered = self.offered(&requirement.name.to_string(), version);
             let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
             match nearest(version, &offered) {
-                // An index that offers nothing at all is not asked for the others.
+                // The index offers nothing at all: do not ask it for the others.
                 _ if offered.is_empty() => return Err(why),
-                // It is there: a hash may be another, or the network bad.
+                // The version exists: the hash may differ, or the network may be down.
                 Nearest::Itself => return Err(why),
                 Nearest::Later { version: later, step } if Some(step) <= relax => {
                     let was = std::mem::replace(version, later);
@@ -168,8 +169,8 @@ impl Installer<'_> {
         Err(InstallError::Missing { minor: self.minor, missing, error })
     }
 
-    /// The versions of a distribution that have a wheel for the new interpreter; uv tells the
-    /// lowest from `version` on alone.
+    /// The versions of a distribution that have a wheel for the new interpreter. uv reports only
+    /// the lowest one from `version` on.
     fn offered(&self, name: &str, version: &dyn fmt::Display) -> Vec<String> {
         let asked = (self.run)(self.engine.offers(&self.python(), name, version));
         match (self.engine, asked) {
@@ -185,12 +186,12 @@ impl Installer<'_> {
         }
     }
 
-    /// Those of which the hashes are known: no other file is taken.
+    /// Installs the distributions with known hashes, and accepts no other file.
     fn verified(&self, list: &str) -> Result<(), InstallError> {
         self.listed(self.program().arg("--require-hashes"), list.to_string())
     }
 
-    /// What was installed is exact as it stands: nothing has to be resolved.
+    /// Installs an exact list, for which nothing needs to be resolved.
     fn listed(&self, program: Program, list: String) -> Result<(), InstallError> {
         if list.is_empty() {
             return Ok(());
@@ -215,8 +216,8 @@ impl Installer<'_> {
     }
 }
 
-/// pip tells what there is when it is asked for a version that cannot be: `(from versions: 1.0,
-/// 1.1)`. Where there is none, also because no index answers, it says `none`.
+/// pip lists the versions that exist when it is asked for an impossible one: `(from versions: 1.0,
+/// 1.1)`. If there are none, or no index answers, it says `none`.
 fn offered_by_pip(errors: &str) -> Vec<String> {
     let told = errors.split_once("(from versions: ").and_then(|(_, rest)| rest.split_once(')'));
     let versions = told.map(|(versions, _)| versions.split(',').map(str::trim));
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_that_offers_nothing_offers_no_version_called_none() {
+    fn an_empty_index_does_not_offer_a_version_called_none() {
         let said = |versions: &str| {
             format!(
                 "ERROR: Could not find a version that satisfies the requirement x===none (from versions: {versions})\n\
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn all_versions_are_known_however_many_an_index_offers() {
+    fn all_versions_of_a_large_index_are_read() {
         let root = Root::new("/");
         let engine =
             Engine::PipWheel("/usr/share/python-wheels/pip-23.0.1-py3-none-any.whl".into());

@@ -1,4 +1,4 @@
-//! What is in a tree, told while it still is in its place.
+//! What to install into a new tree, read from the old one while it is still in place.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,29 +15,29 @@ use crate::python::Minor;
 use crate::store::RegistryEntry;
 use crate::venv::{self, Differences, LockError, ProjectLock, Recipe, Relax, Unreproducible, Venv};
 
-/// What is in a tree.
+/// What to install into a new tree, and how to check it.
 #[derive(Debug)]
 pub(super) struct InstallSpec<'a> {
     pub(super) wanted: Requested<'a>,
-    /// What has to be importable again.
+    /// The modules that must be importable again.
     pub(super) modules: Vec<String>,
-    /// How far a distribution may move that cannot be had in its own version.
+    /// How far the version of a distribution may differ if its own one is unavailable.
     pub(super) relax: Option<Relax>,
     /// What a person should know.
     pub(super) notes: Vec<String>,
 }
 
-/// What is to be installed.
+/// The distributions to install.
 #[derive(Debug)]
 pub(super) enum Requested<'a> {
-    /// Exactly what was, with what the project's lock adds.
+    /// The same distributions, with what the project's lock adds.
     Same(Recipe, Option<ProjectLock>),
-    /// What a person wrote down; and pip, where the old tree had one.
+    /// A requirements file that a person wrote; and pip, if the old tree had one.
     Listed { file: &'a Path, pip: bool },
 }
 
 impl<'a> InstallSpec<'a> {
-    /// All reasons why it cannot be told, where it cannot.
+    /// Reads a venv. The error lists all reasons why it cannot be reproduced.
     pub(super) fn of(
         context: &Context,
         entry: &'a RegistryEntry,
@@ -82,7 +82,7 @@ impl<'a> InstallSpec<'a> {
             if !differing.is_empty() {
                 let taken = if entry.lock().is_some() { "taken" } else { "not taken" };
                 notes.push(format!(
-                    "{} says otherwise, which was {taken}: {}",
+                    "{} differs from the venv, which was {taken}: {}",
                     file::printable(&lock.path),
                     differing.join("; ")
                 ));
@@ -91,8 +91,8 @@ impl<'a> InstallSpec<'a> {
         Ok(Self { wanted: Requested::Same(recipe, lock), modules, relax, notes })
     }
 
-    /// How the distributions in a new tree differ from what was wanted. What a person wrote
-    /// down decides for itself.
+    /// How the distributions in a new tree differ from the wanted ones. A requirements file is not
+    /// compared: it decides for itself.
     pub(super) fn compare(
         &self,
         root: &Root,
@@ -102,7 +102,7 @@ impl<'a> InstallSpec<'a> {
         let Requested::Same(recipe, _) = &self.wanted else { return Ok(Differences::default()) };
         let mut installed = venv::distributions(&root.at(venv::site_packages(tree, minor)))?;
         if recipe.system_site_packages {
-            // An installer leaves out what the system has in the same version.
+            // An installer skips distributions that the system has in the same version.
             let system = [format!("local/lib/{}", minor.program()), "lib/python3".to_string()];
             for dir in system {
                 let site = root.at(Path::new("/usr").join(dir).join("dist-packages"));
@@ -112,7 +112,7 @@ impl<'a> InstallSpec<'a> {
         Ok(Differences::of(recipe, &installed, self.relax))
     }
 
-    /// A hash of what is to be installed, and of what is installed now.
+    /// A hash of the distributions to install, and of the installed ones.
     pub(super) fn digest(&self, installed: &Installed) -> String {
         let mut hash = Sha256::new();
         match &self.wanted {
@@ -135,8 +135,8 @@ impl<'a> InstallSpec<'a> {
         }
     }
 
-    /// The directories that an installer writes to: the venv, and the directories of sources, in
-    /// which build backends leave what they make.
+    /// The directories that an installer writes to: the venv, and the source directories, in which
+    /// build backends leave their output.
     pub(super) fn built_in(&self, root: &Root, venv: &Venv, owner: &User) -> Vec<PathBuf> {
         let mut dirs = self.sources();
         if matches!(self.wanted, Requested::Same(..)) {
@@ -146,7 +146,7 @@ impl<'a> InstallSpec<'a> {
         dirs
     }
 
-    /// All on this machine that an installer reads.
+    /// All paths on this machine that an installer reads.
     pub(super) fn read_from(&self, venv: &Path) -> Vec<PathBuf> {
         let mut paths = self.sources();
         paths.push(venv.to_path_buf());
@@ -160,15 +160,15 @@ impl<'a> InstallSpec<'a> {
     fn sources(&self) -> Vec<PathBuf> {
         match &self.wanted {
             Requested::Same(recipe, _) => recipe.dirs(),
-            // It may name any below its own.
+            // The file may name any directory below its own.
             Requested::Listed { file, .. } => {
                 file.parent().map(Path::to_path_buf).into_iter().collect()
             }
         }
     }
 
-    /// Sources that lie in the venv itself, by their paths in it: they have to be there, as
-    /// pip's settings have to, before anything is installed.
+    /// Sources inside the venv itself, by their paths in it. Like pip's settings, they are carried
+    /// over before anything is installed.
     pub(super) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
         let Requested::Same(recipe, _) = &self.wanted else { return Vec::new() };
         let inside = recipe.sources_inside(venv);
@@ -176,12 +176,13 @@ impl<'a> InstallSpec<'a> {
     }
 }
 
-/// What makes a directory a project that can be built.
+/// The files that make a directory a project.
 const PROJECT_FILES: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
 
-/// Whether builds may write to a directory that a venv names as a source. Any package can bring a
-/// `direct_url.json` that names any directory: it counts only where it is a project of the owner's,
-/// and holds neither their home nor other projects. A venv may lie in its own project.
+/// Whether builds may write to a directory that a venv names as a source. Any package can ship a
+/// `direct_url.json` that names any directory. The directory counts only if it is a project that
+/// belongs to the owner, and contains neither their home nor other projects. A venv may lie in its
+/// own project.
 fn may_be_built_in(root: &Root, dir: &Path, venv: &Venv, owner: &User) -> bool {
     let real = |path: &Path| root.at(path).canonicalize();
     let Ok(dir) = real(dir) else { return false };
@@ -193,8 +194,8 @@ fn may_be_built_in(root: &Root, dir: &Path, venv: &Venv, owner: &User) -> bool {
     is_owners && is_project && !home.starts_with(&dir) && !holds_others
 }
 
-/// Which distributions a tree has, and since when: an installer that is at work meanwhile
-/// changes it.
+/// The distributions of a tree, and the times of their installation. An installer that runs at the
+/// same time changes it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Installed(Vec<(PathBuf, Option<SystemTime>)>);
 
@@ -211,7 +212,7 @@ impl Installed {
     }
 }
 
-/// Takes the copies that were kept of the archives that are not there any more.
+/// Uses the kept copies of archives that no longer exist.
 fn take_kept_archives(
     context: &Context,
     entry: &RegistryEntry,
@@ -230,22 +231,22 @@ fn take_kept_archives(
         };
         if let Some(copy) = context.store.kept_archive(venv.uid, &hash, &archive.file) {
             let was = file::printable(&archive.path);
-            notes.push(format!("{name}: {was} is gone, the copy of it that was kept is installed"));
+            notes.push(format!("{name}: {was} is gone; installing the copy that was kept"));
             archive.set_sha256(&hash);
             archive.replace(&context.root.logical(&copy));
         }
     }
 }
 
-/// Hashes of the archives of which a copy was kept. Not every installer noted one; the recipe
-/// has it since.
+/// The hashes of the archives that have a kept copy. Not every installer notes a hash, but the
+/// stored recipe has it.
 pub(super) fn known_hashes(context: &Context, entry: &RegistryEntry) -> BTreeMap<PathBuf, String> {
     let mut stored = context.store.recipe(&entry.id).ok().flatten();
     let archives = stored.iter_mut().flat_map(Recipe::local_archives);
     archives.filter_map(|(_, one)| Some((one.path.clone(), one.sha256()?))).collect()
 }
 
-/// The lock that a person named for the venv, else the one of its project.
+/// The lock that a person named for the venv, or the one of its project.
 fn lock(
     context: &Context,
     entry: &RegistryEntry,
@@ -257,8 +258,8 @@ fn lock(
     }
 }
 
-/// Whether a venv has nothing in it yet, and was made since its recipe was written: what was in
-/// the one of before is to be had again.
+/// Whether a venv is still empty and was created after its recipe was written: it replaces an
+/// earlier one, and the recipe says what to install.
 pub(super) fn stands_new(
     context: &Context,
     entry: &RegistryEntry,
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_writes_to_projects_of_the_owner_alone() {
+    fn a_build_writes_only_to_projects_of_the_owner() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let place = Path::new("/home/web/shop/deep/venv");
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_tree_is_compared_and_the_systems_distributions_count_where_they_are_seen() {
+    fn system_distributions_count_in_the_comparison_if_the_venv_sees_them() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
         let venv = crate::plan::samples::subject(BaseLink::Pinned, OLD).venv;

@@ -1,4 +1,4 @@
-//! What is to be done for one venv, and how it ended.
+//! The repair of one venv as it was decided, and how it ended.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::venv::Venv;
 
 use super::Context;
 
-/// One venv to be repaired, as it is decided.
+/// A venv to repair, and the decision about it.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) decision: Decision,
@@ -21,7 +21,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// What these decisions ask for. One that does nothing asks for nothing.
+    /// The jobs for these decisions, without those that do nothing.
     pub(crate) fn all<'a>(
         venvs: impl Iterator<Item = (&'a RegistryEntry, &'a Venv)>,
         decisions: impl IntoIterator<Item = &'a Decision>,
@@ -43,12 +43,12 @@ impl Job {
         &self.entry.id
     }
 
-    /// What runs out of the venv, and is to be brought back.
+    /// The services that run out of the venv and must come back.
     pub(super) fn services(&self) -> &[Service] {
         &self.decision.services
     }
 
-    /// Writes down what is begun, before it is begun.
+    /// Writes a step to the journal before it begins.
     pub(super) fn begin(
         &self,
         context: &Context,
@@ -65,7 +65,7 @@ pub(crate) struct Outcome {
     pub(crate) id: String,
     pub(crate) decision: Decision,
     pub(crate) done: Done,
-    /// The services that were restarted, where the repair went well.
+    /// The services that were restarted, if the repair succeeded.
     pub(crate) restarted: Vec<Service>,
     pub(crate) notes: Vec<String>,
 }
@@ -75,33 +75,33 @@ impl Outcome {
         Self { id: job.entry.id.clone(), decision: job.decision.clone(), done, restarted, notes }
     }
 
-    /// What was done, by a word and a sentence; nothing for nothing.
+    /// What was done, as a word and a sentence; `None` if nothing was done.
     pub(crate) fn in_words(&self) -> Option<(&'static str, String)> {
         let (what, mut detail) = match &self.done {
             Done::Nothing => return None,
             Done::Restarted => ("restarted", "its services run the new interpreter".into()),
             Done::Refreshed => {
-                ("refreshed", "its copies of the interpreter are the new one's".into())
+                ("refreshed", "its copies of the interpreter match the new one".into())
             }
             Done::Rebuilt { minor, previous } => (
                 "rebuilt",
                 format!(
-                    "for Python {minor}; the old environment is kept at {}",
+                    "for Python {minor}; the previous environment is kept at {}",
                     printable(previous.path())
                 ),
             ),
             Done::Prepared { minor, path } => (
                 "prepared",
                 format!(
-                    "for Python {minor} at {}; the same rebuild without --prepare swaps it in",
+                    "for Python {minor} at {}; run the same command without --prepare to swap it in",
                     printable(path)
                 ),
             ),
             Done::Pinned { minor, because, services, .. } => {
                 let mut text = match because {
-                    None => format!("stays with Python {minor}"),
+                    None => format!("to Python {minor}"),
                     Some(why) => {
-                        format!("works with Python {minor} as before; it was not rebuilt: {why}")
+                        format!("it still works with Python {minor}, but was not rebuilt: {why}")
                     }
                 };
                 if let Some(services) = services {
@@ -110,11 +110,11 @@ impl Outcome {
                 ("pinned", text)
             }
             Done::RolledBack { because } => {
-                ("rolled-back", format!("it works as before; it was not rebuilt: {because}"))
+                ("rolled-back", format!("it works as before, but was not rebuilt: {because}"))
             }
             Done::Restored { minor, previous, because, .. } => {
                 let mut text = format!(
-                    "to the previous environment, Python {minor}; the one that it replaces is kept at {}",
+                    "to the previous environment, Python {minor}; the environment that it replaces is kept at {}",
                     printable(previous.path())
                 );
                 if let Some(because) = because {
@@ -124,7 +124,7 @@ impl Outcome {
             }
             Done::Failed { because, state } => ("failed", format!("{because}\n{state}")),
             Done::Unfinished { because } => {
-                ("failed", format!("{because}\nwhat is left to do: `venvguard resume`"))
+                ("failed", format!("{because}\nrun `venvguard resume` to finish"))
             }
         };
         let names: Vec<String> = self.restarted.iter().map(ToString::to_string).collect();
@@ -144,45 +144,46 @@ pub(crate) enum Done {
         minor: Minor,
         previous: PreviousTree,
     },
-    /// A new tree is ready, and rests at this path.
+    /// A new tree is ready and kept at this path.
     Prepared {
         minor: Minor,
         path: PathBuf,
     },
-    /// It works, with the old interpreter. Why it is not the new one, if that was wanted.
+    /// It works with the old interpreter; `because` says why not with the new one, if that was
+    /// wanted.
     Pinned {
         minor: Minor,
         until: Until,
         because: Option<String>,
-        /// What its services have against it.
+        /// Why its services do not come up with it.
         services: Option<String>,
     },
     /// A previous environment is in place again, because somebody asked for it.
     Restored {
         minor: Minor,
         previous: PreviousTree,
-        /// It belongs on the default interpreter, which is another one.
+        /// It follows the default interpreter, which is another one now.
         pinned: bool,
-        /// What its services have against it.
+        /// Why its services do not come up with it.
         because: Option<String>,
     },
-    /// The new tree did not hold; the old one is back and works.
+    /// The new tree failed; the old one is back and works.
     RolledBack {
         because: String,
     },
-    /// What does not work, and in which state it was left.
+    /// What does not work, and the state in which the venv was left.
     Failed {
         because: String,
         state: String,
     },
-    /// It could not be brought to an end; the journal has what is left to do.
+    /// The repair could not be finished; the journal records what is left to do.
     Unfinished {
         because: String,
     },
 }
 
 impl Done {
-    /// Whether all is as it should be.
+    /// Whether nothing went wrong.
     pub(crate) fn is_good(&self) -> bool {
         match self {
             Self::Nothing
@@ -196,7 +197,7 @@ impl Done {
         }
     }
 
-    /// A refresh, where a rebuild was wanted and failed.
+    /// The outcome of a refresh after a failed rebuild.
     pub(super) fn instead_of_a_rebuild(self, why: String) -> Self {
         let join = |because: String| format!("{why}\n{because}");
         match self {
@@ -207,10 +208,9 @@ impl Done {
         }
     }
 
-    /// The previous environment is not in place; the journal has it.
+    /// The previous environment is not in place; the journal records where it is.
     pub(super) fn not_put_back(because: &str, error: &std::io::Error) -> Self {
-        let because =
-            format!("{because}\nand the previous environment could not be put back: {error}");
+        let because = format!("{because}\nthe previous environment could not be put back: {error}");
         Self::Unfinished { because }
     }
 
@@ -232,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rebuild_tells_minor_kept_tree_and_services() {
+    fn a_rebuild_reports_minor_version_previous_environment_and_services() {
         let previous = PreviousTree::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
         let (what, detail) =
             outcome(Done::Rebuilt { minor: Minor::new(3, 13), previous }).in_words().unwrap();
         assert_eq!(what, "rebuilt");
         assert_eq!(
             detail,
-            "for Python 3.13; the old environment is kept at /srv/.venv.old\n\
+            "for Python 3.13; the previous environment is kept at /srv/.venv.old\n\
              restarted systemd:shop.service"
         );
         assert_eq!(outcome(Done::Nothing).in_words(), None);

@@ -1,12 +1,14 @@
-//! Carrying out what was decided, and undoing what does not hold.
+//! Carries decisions out, and undoes a repair that fails.
 //!
-//! [`execute()`] takes decisions, one thread a venv; [`adopt`] is the way of one. A rebuild has two
-//! halves: [`prepare`] builds and checks a new tree, which may rest ([`rest`]); the other stops the
-//! services and swaps it in ([`swap`]), and keeps it or swaps back. Venvs that share a service take
-//! the second half together ([`together`]): it is restarted once. The journal is written before anything
-//! is done, [`states`] says what is next in each of its states, and [`recover()`] finishes what was
-//! interrupted by the same table. All effects on venvs are in this module and in `owner`; all of
-//! them are right when done twice.
+//! [`execute()`] takes decisions, one thread for each venv; [`adopt`] repairs one venv. A rebuild
+//! has two halves. The first ([`prepare`]) builds and checks a new tree, which may be kept for
+//! later ([`rest`]). The second stops the services, swaps the tree in ([`swap`]), and keeps it or
+//! swaps back. Venvs that share a service take the second half together ([`together`]), so that
+//! the service restarts once.
+//!
+//! The journal is written before each step. The table in [`states`] names the next step for each
+//! state, and [`recover()`] uses the same table to finish an interrupted repair. Only this module
+//! and `owner` change venvs, and every change may be repeated.
 
 mod account;
 mod adopt;
@@ -53,7 +55,7 @@ use crate::host::Root;
 use crate::report::Report;
 use crate::store::{Config, Store};
 
-/// What every repair needs to know and to reach.
+/// What every repair needs: the system, the store, the configuration and the report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) root: &'a Root,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::host::{Root, clock};
 use crate::venv::{ASIDE, Flavour, Venv, venv_of_aside};
 
-/// `.NAME.venvguard-TIME` on the venv's own file system: where the successor is built, and
-/// where the old tree lies once they have changed places. Nothing has this name yet.
+/// `.NAME.venvguard-TIME` on the venv's own file system: the path at which the new tree is built,
+/// and at which the old one lies after the swap. Nothing has this name yet.
 pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(name_of(&venv.path));
@@ -20,9 +20,9 @@ pub(super) fn aside(root: &Root, venv: &Venv) -> PathBuf {
     aside
 }
 
-/// The venv's own directory; of pipx's venvs the one above it, on the same file system, for
-/// pipx takes every directory beside a venv of its own for another one: it lists it, upgrades
-/// it and makes it again.
+/// The directory that the venv lies in; for a venv created by pipx, the one above it, if it is on
+/// the same file system. pipx takes every directory beside its venvs for another venv: it would
+/// list, upgrade and recreate it.
 fn dir_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
     let beside = venv.path.parent().unwrap_or(Path::new("/"));
     let device = |path: &Path| Some(root.at(path).symlink_metadata().ok()?.dev());
@@ -32,7 +32,7 @@ fn dir_for_asides<'a>(root: &Root, venv: &'a Venv) -> &'a Path {
         .unwrap_or(beside)
 }
 
-/// The name of a tree that was put aside, as seen from the directory that its venv lies in.
+/// The name of a tree that was put aside, relative to the directory that its venv lies in.
 pub(super) fn from_beside(venv: &Path, aside: &Path) -> PathBuf {
     if aside.parent() == venv.parent() {
         name_of(aside).to_path_buf()
@@ -41,12 +41,12 @@ pub(super) fn from_beside(venv: &Path, aside: &Path) -> PathBuf {
     }
 }
 
-/// Whether a tree is one that we put aside, and no venv of its own.
+/// Whether a directory is a tree that venvguard put aside, and not a venv of its own.
 pub(crate) fn is_ours_to_keep(path: &Path) -> bool {
     venv_of_aside(path).is_some()
 }
 
-/// The last name of a path.
+/// The last component of a path.
 pub(super) fn name_of(path: &Path) -> &Path {
     path.file_name().map_or(Path::new(""), Path::new)
 }
@@ -61,7 +61,7 @@ mod tests {
     use crate::venv::BaseLink;
 
     #[test]
-    fn a_tree_aside_is_known_by_its_name() {
+    fn a_tree_aside_is_recognized_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let venv = dir.path().canonicalize().unwrap().join("venvs/app");
         fs::create_dir_all(&venv).unwrap();
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(first.parent(), venv.parent());
         assert!(is_ours_to_keep(&first) && !is_ours_to_keep(&venv));
         fs::create_dir(&first).unwrap();
-        assert_ne!(aside(&subject), first, "what is kept there is not written over");
+        assert_ne!(aside(&subject), first, "a tree that is kept is not overwritten");
         subject.flavour = Flavour::Pipx;
         assert_eq!(aside(&subject).parent(), venv.parent().unwrap().parent());
     }

@@ -1,8 +1,9 @@
-//! Pinning a followed venv to the interpreter of its own minor version, and unpinning it.
+//! Pins a venv that follows the default interpreter to the interpreter of its own minor version,
+//! and unpins it.
 //!
 //! Only a link changes: `bin/python3 -> /usr/bin/python3` becomes
-//! `bin/python3 -> /usr/bin/python3.11`. While both lead to the same program this is no
-//! change at all, which is why it is done *before* dpkg moves the default.
+//! `bin/python3 -> /usr/bin/python3.11`. While both lead to the same program, this has no effect on
+//! the venv; that is why it is done *before* dpkg moves the default.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,7 +23,8 @@ use crate::report;
 use crate::store::{Event, Pin, Registry, StoreError};
 use crate::venv::{self, BaseLink, Venv};
 
-/// Some links, or copies of an interpreter, of one venv; and of all venvs of one owner.
+/// The time limits for changing the links of one venv, or copying its interpreter; and for all
+/// venvs of one owner.
 const LIMIT: Duration = Duration::from_secs(60);
 const MOST: Duration = Duration::from_secs(300);
 
@@ -50,9 +52,9 @@ pub(crate) fn record_and_pin(
     }
 }
 
-/// Pins registered venvs, those of each owner by one process. Which links that changes is written
-/// down first: otherwise they would be taken for their owners', and never be changed back. Returns
-/// which venvs could not be pinned, by their numbers.
+/// Pins registered venvs, in one process for each owner. The registry records the links first:
+/// otherwise they would look like links of their owners, and would never be changed back. Returns
+/// the numbers of the venvs that could not be pinned, with the errors.
 pub(crate) fn record_and_pin_all(
     context: &Context,
     registry: &mut Registry,
@@ -72,7 +74,7 @@ pub(crate) fn record_and_pin_all(
         };
         let Some(entry) = registry.get_mut(id) else { continue };
         let mut pin = Pin::new(venv.site, until, because);
-        // A venv that is pinned already keeps what is known of it.
+        // A venv that is pinned already keeps its recorded links.
         pin.links = match &entry.pin {
             Some(known) if links.is_empty() => known.links.clone(),
             _ => links.clone(),
@@ -139,10 +141,10 @@ fn pin_of_owner(
 
 fn changed_meanwhile(venv: &Path) -> io::Error {
     let bin = printable(venv.join("bin"));
-    io::Error::other(format!("a link in {bin} was changed meanwhile"))
+    io::Error::other(format!("somebody changed a link in {bin} at the same time"))
 }
 
-/// Lets a venv that we have pinned follow the default interpreter again.
+/// Unpins a venv that venvguard has pinned: it follows the default interpreter again.
 pub(crate) fn record_and_unpin(
     context: &Context,
     registry: &mut Registry,
@@ -163,7 +165,7 @@ fn audit(context: &Context, registry: &Registry, id: &str, what: &str, detail: S
     }
 }
 
-/// Returns what was written there before.
+/// Returns the previous record of the pin.
 fn set_pin(
     context: &Context,
     registry: &mut Registry,
@@ -176,12 +178,12 @@ fn set_pin(
     Ok(before)
 }
 
-/// The links of a venv by which it follows the default interpreter, and what pins them.
+/// The links by which a venv follows the default interpreter, with the targets that pin them.
 pub(super) fn links_to_default(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
     leaving_links(root, venv, Path::new(python::DEFAULT), &python::path_of(venv.site))
 }
 
-/// The links in `bin` that leave the venv for `from`, whatever they contain.
+/// The links in `bin` that lead out of the venv to `from`, whatever their text.
 fn leaving_links(
     root: &Root,
     venv: &Venv,
@@ -199,7 +201,7 @@ fn leaving_links(
     Ok(links)
 }
 
-/// The same, of which a venv that follows has at least one.
+/// The same links; an error if a venv that follows has none.
 pub(super) fn links_that_pin(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
     let links = links_to_default(root, venv)?;
     if links.is_empty() && venv.base.link == BaseLink::Followed {
@@ -209,7 +211,7 @@ pub(super) fn links_that_pin(root: &Root, venv: &Venv) -> io::Result<Vec<Relinke
     Ok(links)
 }
 
-/// Makes a venv that follows the default interpreter stay with its own minor version.
+/// Pins a venv that follows the default interpreter to its own minor version.
 pub(super) fn pin(
     root: &Root,
     owner: &User,
@@ -223,9 +225,9 @@ pub(super) fn pin(
     Err(changed_meanwhile(&venv.path))
 }
 
-/// Makes a venv that was pinned follow the default interpreter again, by the links that were
-/// changed then. Where these are not known, a link that bears the minor version in its own name
-/// is its creator's, and stays.
+/// Unpins a venv by changing the recorded links back. If no links are recorded, all links to the
+/// pinned interpreter are changed, except one that has the minor version in its own name: the tool
+/// that created the venv made that one.
 pub(super) fn unpin(
     root: &Root,
     owner: &User,
@@ -245,11 +247,11 @@ pub(super) fn unpin(
         };
         links.iter().map(back).collect()
     };
-    // A link that leads elsewhere by now is its owner's.
+    // The owner has changed a link that leads elsewhere by now.
     relink(root, owner, venv, back).map(drop)
 }
 
-/// How many of them lead where they shall.
+/// Returns how many of the links have their new target.
 fn relink(root: &Root, owner: &User, venv: &Venv, names: Vec<RelinkedName>) -> io::Result<usize> {
     if names.is_empty() {
         return Ok(0);
@@ -257,7 +259,7 @@ fn relink(root: &Root, owner: &User, venv: &Venv, names: Vec<RelinkedName>) -> i
     owner::run(root, owner, LIMIT, &Relink { venv: venv.path.as_path().into(), names })
 }
 
-/// Replaces every copied interpreter by the one that is installed now.
+/// Replaces every copied interpreter with the installed one.
 pub(super) fn refresh(
     root: &Root,
     owner: &User,
@@ -301,8 +303,8 @@ mod tests {
 
     const OLD: Minor = Minor::new(3, 11);
 
-    /// A system whose default Python is 3.11, and a venv on it as `python3 -m venv` makes it,
-    /// its way out linked to `target`.
+    /// A system whose default Python is 3.11, and a venv as `python3 -m venv` creates it. The link
+    /// that leaves the venv leads to `target`.
     fn system(target: &str) -> (tempfile::TempDir, Root, Venv) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().canonicalize().unwrap());
@@ -354,7 +356,7 @@ mod tests {
         super::super::account::owner_of(&Root::new("/nonexistent"), venv.uid, venv.gid)
     }
 
-    /// Pins it, and returns what was changed.
+    /// Pins it, and returns the changed links.
     fn pinned(root: &Root, venv: &Venv) -> io::Result<Vec<RelinkedName>> {
         let links = links_that_pin(root, venv)?;
         pin(root, &owner(venv), venv, links.clone())?;
@@ -377,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_changed_nothing_leaves_every_link_as_it_was() {
+    fn unpinning_restores_every_recorded_link() {
         for target in ["/usr/bin/python3", "/bin/python3", "../../../usr/bin/python3"] {
             for is_known in [true, false] {
                 let (_dir, root, venv) = system(target);
@@ -389,7 +391,7 @@ mod tests {
                 let known = if is_known { changed } else { Vec::new() };
                 unpin(&root, &owner(&venv), &venv, &known).unwrap();
                 let after = links(&root);
-                assert_eq!(after[2], before[2], "the creator has pinned this one");
+                assert_eq!(after[2], before[2], "`python3 -m venv` has pinned this one");
                 assert!(after == before || !is_known, "{before:?} {after:?}");
                 assert!(after[1].ends_with("/python3"), "{after:?}");
             }
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_its_owner_changed_meanwhile_stays() {
+    fn a_link_that_its_owner_has_changed_since_stays() {
         let (_dir, root, venv) = system("/usr/bin/python3");
         let changed = pinned(&root, &venv).unwrap();
         let bin = root.at("/srv/venv/bin");
@@ -417,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bin_that_is_a_link_or_somebody_elses_is_not_entered() {
+    fn a_bin_that_is_a_link_or_belongs_to_somebody_else_is_not_entered() {
         let (_dir, root, venv) = system("/usr/bin/python3");
         let bin = root.at("/srv/venv/bin");
         let links = links_to_default(&root, &venv).unwrap();

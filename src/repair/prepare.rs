@@ -1,7 +1,7 @@
 //! The first half of a rebuild: a finished, checked new tree beside the venv.
 //!
-//! The venv is whole meanwhile and its services run. What comes of it may be swapped in at once
-//! or rest for days: see [`PreparedTree`].
+//! The venv stays whole and its services run. The new tree may be swapped in right away or be kept
+//! for days: see [`PreparedTree`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub(super) enum RebuildError {
     NoEngine(String),
     #[error("it cannot be rebuilt where it is: {}", .0.join("; "))]
     NotThere(Vec<String>),
-    #[error("cannot make the environment: {0}")]
+    #[error("cannot create the environment: {0}")]
     Create(CommandError),
     #[error(transparent)]
     Install(#[from] InstallError),
@@ -49,9 +49,11 @@ pub(super) enum RebuildError {
     Different(Vec<Difference>),
     #[error("the new environment does not work: {0}")]
     Dead(String),
-    #[error("in the new environment, and not in the old one, these fail:\n    {}", .0.join("\n    "))]
+    #[error("these fail in the new environment, but not in the old one:\n    {}", .0.join("\n    "))]
     Worse(Vec<String>),
-    #[error("the venv was changed while its successor was built (`venvguard rebuild` tries again)")]
+    #[error(
+        "the venv changed while the new environment was built (run `venvguard rebuild` to try again)"
+    )]
     Changed,
     #[error("mount namespaces are unavailable: it can only be rebuilt in place")]
     OnlyInPlace,
@@ -60,7 +62,7 @@ pub(super) enum RebuildError {
     #[error("its user files cannot be carried over: {0}")]
     Carry(io::Error),
     #[error(
-        "it took longer than it may (`rebuild-timeout`, `owner-timeout` and `run-timeout` in the configuration)"
+        "the rebuild exceeded its time limit (`rebuild-timeout`, `owner-timeout` and `run-timeout` in the configuration)"
     )]
     OutOfTime,
     #[error(transparent)]
@@ -69,13 +71,13 @@ pub(super) enum RebuildError {
     Store(#[from] StoreError),
 }
 
-/// Why there is no new tree in place, and in which state the journal is.
+/// Why there is no new tree in place, and the state of the journal.
 #[derive(Debug)]
 pub(super) struct NotRebuilt {
     pub(super) because: String,
-    /// A directory is left that the journal does not name.
+    /// A directory is left over that the journal does not name.
     pub(super) unfinished: bool,
-    /// Nothing, where nothing was begun.
+    /// `None` if nothing was begun.
     pub(super) state: Option<Box<JournalState>>,
 }
 
@@ -118,20 +120,20 @@ impl From<Halted<RebuildError>> for RebuildError {
 pub(super) struct Prepared {
     pub(super) tree: PreparedTree,
     pub(super) installed: Installed,
-    /// It was built earlier: much may have been written into the venv since.
+    /// It was built by an earlier run: much may have been written into the venv since.
     pub(super) rested: bool,
 }
 
-/// How a new tree is made.
+/// How a new tree is built.
 pub(super) enum Build<'a> {
     /// It is ready beside the venv.
     Beside(Prepared),
-    /// It cannot be bound over the venv on this machine: it has to be built in place.
+    /// It cannot be bound over the venv on this machine and must be built in place.
     InPlace(Box<Work<'a>>),
 }
 
-/// Builds a new tree beside the venv and checks it; it is to be swapped in, or `to_rest`. The
-/// journal is left at [`JournalState::Preparing`].
+/// Builds a new tree beside the venv and checks it, to swap it in or to keep it (`to_rest`). Leaves
+/// the journal at [`JournalState::Preparing`].
 pub(super) fn prepare<'a>(
     context: &'a Context<'a>,
     job: &'a Job,
@@ -156,7 +158,7 @@ pub(super) fn prepare<'a>(
     write(None)?;
     let made = Stage::make(context.root, &parent, &path, venv, &owner);
     let stage = made.map_err(|error| {
-        // A directory that was made, and could neither be given away nor removed.
+        // A directory that was created, but could be neither given to the owner nor removed.
         let unfinished = parent.identity(&names::from_beside(&venv.path, &path)).is_some();
         NotRebuilt { unfinished, ..error.into() }
     })?;
@@ -181,7 +183,7 @@ pub(super) fn prepare<'a>(
     }
 }
 
-/// A prepared tree that rests, if it is still what would be built now; else why it is not.
+/// A prepared tree of an earlier run, if it is still what would be built now; otherwise, why not.
 pub(super) fn rested(
     context: &Context,
     job: &Job,
@@ -213,7 +215,7 @@ fn built_for(
     BuiltFor { venv, target, interpreter, recipe: spec.digest(installed) }
 }
 
-/// The directory that installers start in.
+/// The working directory of installers.
 fn starts_in(job: &Job) -> &Path {
     let listed = job.entry.requirements().and_then(Path::parent);
     listed.or_else(|| sources::project(&job.venv)).unwrap_or(Path::new("/"))
@@ -233,7 +235,7 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Builds beside the venv; or finds that the kernel forbids it.
+    /// Builds beside the venv. Returns false if the kernel forbids it.
     fn beside(&mut self, stage: &Stage) -> Result<bool, RebuildError> {
         let root = self.context.root;
         let over = stage.over(&self.venv().path);
@@ -254,18 +256,18 @@ impl Work<'_> {
         temporary.empty_and_remove(root)?;
         let notes = self.compare(|| self.smoke(&[]), &[over])?;
         self.tree.notes.extend(notes);
-        // What takes long is done while the services still run. Nothing of the new tree may be in
-        // memory only when it takes the place.
+        // Sync while the services still run, because it takes long: the whole new tree must be on
+        // the disk when it is swapped in.
         self.parent.sync_all()?;
         Ok(true)
     }
 
-    /// Why there is nothing that could rest.
+    /// The error that there is no prepared tree to keep.
     pub(super) fn cannot_rest(&self) -> NotRebuilt {
         NotRebuilt::at(&self.tree.preparing(), &RebuildError::OnlyInPlace)
     }
 
-    /// The two trees once they have changed places.
+    /// The two trees after the swap.
     pub(super) fn swap(&self) -> Swap {
         swap_of(self.job, &self.tree)
     }
@@ -274,7 +276,7 @@ impl Work<'_> {
         &self.job.venv
     }
 
-    /// What fails in the tree that is seen at the venv's path.
+    /// What fails in the tree that is visible at the venv's path.
     pub(super) fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let modules = &self.spec.modules;
         let limit = self.deadline.left();
@@ -282,8 +284,8 @@ impl Work<'_> {
         smoke::smoke(self.context.root, &self.owner, &self.venv().path, modules, overlays, limit)
     }
 
-    /// Compares with the old tree only if the new one fails something. Where the old tree does not
-    /// start at all, what the new one fails is reported, and accepted.
+    /// Compares with the old tree only if the new one fails something. If the old tree does not
+    /// start at all, failures of the new one are reported and accepted.
     pub(super) fn compare(
         &self,
         before: impl FnOnce() -> Result<smoke::Failures, String>,
@@ -304,15 +306,15 @@ impl Work<'_> {
         if worse.is_empty() { Ok(Vec::new()) } else { Err(RebuildError::Worse(worse)) }
     }
 
-    /// All on this machine that the builders need, but for programs.
+    /// All paths on this machine that the builders need, except programs.
     fn needed(&self) -> Vec<PathBuf> {
         let mut needed = self.spec.read_from(&self.venv().path);
         needed.extend([self.owner.home.clone(), starts_in(self.job).to_path_buf()]);
         needed
     }
 
-    /// Makes the environment, installs its content and carries the user files over. The new tree
-    /// is aside and seen at the venv's own path through `overlays`; without any, it is in place.
+    /// Creates the environment, installs its content and carries the user files over. The new tree
+    /// is aside and visible at the venv's own path through `overlays`; without any, it is in place.
     pub(super) fn build(&mut self, pair: Pair, overlays: &[Overlay]) -> Result<(), RebuildError> {
         let (root, owner, deadline) = (self.context.root, pair.owner, self.deadline);
         let Builder { path: interpreter, minor, seen_through, .. } = self.builder.clone();
@@ -360,7 +362,7 @@ impl Work<'_> {
                 }
                 Err(error) => self.tree.notes.push(error.to_string()),
             }
-            // The next one would have no time, and report that as the reason.
+            // The next engine would have no time, and report that as the reason.
             if self.deadline.has_passed() {
                 break;
             }
@@ -374,13 +376,13 @@ impl Work<'_> {
         if let Err(error) = self.isolate(old, to, &run) {
             self.tree.notes.push(error);
         }
-        // What is left behind now is left behind by the last pass as well, which reports it.
+        // The last pass leaves the same files behind and reports them.
         let Carried { notes: more, .. } = carry(Pass::All)?;
         self.tree.notes.extend(more.into_lines());
         Ok(())
     }
 
-    /// pipx does this to programs once they are installed.
+    /// Isolates programs, as pipx does after it has installed them.
     fn isolate(
         &self,
         old: &Venv,
@@ -400,18 +402,17 @@ impl Work<'_> {
         let script = ["-i", r"1{/^#!.* -E$/!s/^#!.*/& -E/}", "--"];
         run(Program::new("/usr/bin/sed").args(script).args(there))
             .map(drop)
-            .map_err(|error| format!("its programs are not isolated as pipx had them: {error}"))
+            .map_err(|error| format!("cannot isolate its programs as pipx did: {error}"))
     }
 
-    /// What a pass reports. What is in the old tree alone keeps that tree from being removed
-    /// unasked.
+    /// Notes what a pass reports. A tree that alone has some files is removed only on request.
     pub(super) fn note(&mut self, carried: Carried) {
         self.tree.leaves_files |= !carried.left.is_empty();
         let lines = carried.notes.into_lines().into_iter().chain(left_behind(carried.left));
         self.tree.notes.extend(lines);
     }
 
-    /// The same creator as before, where it is installed; else the standard library's.
+    /// The tool that created the venv, if it is installed; otherwise the standard library's `venv`.
     fn creation(&self) -> Program {
         let (venv, target) = (self.venv(), self.target);
         let interpreter = &self.builder.path;
@@ -430,14 +431,14 @@ impl Work<'_> {
             program = program.arg("--system-site-packages");
         }
         if let Some(prompt) = &venv.prompt {
-            // One word: it may begin with a dash.
+            // One argument: the prompt may begin with a dash.
             program = program.arg(format!("--prompt={prompt}"));
         }
         program.arg(&venv.path)
     }
 }
 
-/// The two trees of a venv and of what is prepared for it, once they have changed places.
+/// The venv's tree and the one that is prepared for it, after the swap.
 pub(super) fn swap_of(job: &Job, tree: &PreparedTree) -> Swap {
     let previous = PreviousTree::new(tree.path(), tree.built_for.venv, job.decision.follows);
     Swap {

@@ -1,4 +1,5 @@
-//! After the swap: the new tree proves itself, or the previous environment comes back.
+//! After the swap: keeps the new tree if its services come up, and otherwise swaps the previous
+//! environment back.
 
 use std::convert::Infallible;
 
@@ -14,7 +15,7 @@ use crate::store::{JournalState, Swap};
 use crate::venv;
 
 impl Repair<'_, '_> {
-    /// The new tree is in place; whether its services came up with it decides whether it stays.
+    /// The new tree is in place. It stays if its services came up with it.
     pub(super) fn prove(
         &self,
         mut swap: Swap,
@@ -34,14 +35,13 @@ impl Repair<'_, '_> {
         };
         let state = JournalState::Returning(swap);
         if let Err(error) = self.job.begin(self.context, state.clone(), &self.units()) {
-            // The next run finds it at the step before: its services are asked once more.
+            // A recovery would find the step before, and test the services once more.
             notes.push(format!("cannot write the journal: {error}"));
         }
         self.recover(&state, &because, notes)
     }
 
-    /// The new tree is in place, and the previous environment comes back, with what was written
-    /// into the new one.
+    /// Swaps the previous environment back, with what was written into the new tree.
     pub(super) fn swap_back(
         &self,
         swap: &Swap,
@@ -53,14 +53,14 @@ impl Repair<'_, '_> {
         let partial = states::is_partial(state);
         let stopping = [Stopping { job: self.job, state, halt: &self.halt }];
         let stopped = while_stopped(self.context, &stopping, Triggers::GoOn, || {
-            // Once it is back, there is nothing more to be done in the right order.
+            // Further attempts only stop services again: the environment is back already.
             if result.is_none() {
                 result = Some(self.bring_back(swap, partial));
             }
             Ok::<_, Infallible>(())
         });
         if let Err(Halted::Stop(error)) = stopped {
-            notes.push(format!("not everything was stopped meanwhile: {error}"));
+            notes.push(format!("not all services were stopped for this: {error}"));
         }
         match result.unwrap_or_else(|| self.bring_back(swap, partial)) {
             Ok((left, more)) => {
@@ -78,8 +78,9 @@ impl Repair<'_, '_> {
         self.pair(&owner, swap).bring_back(self.context, swap, partial)
     }
 
-    /// The previous environment is in place. The other tree was, or may have been: what is only
-    /// in it stays. Whatever runs may run out of that one.
+    /// The previous environment is in place. The other tree was in place too, or may have been: it
+    /// is kept if it alone has some files, and all services are restarted, because they may run
+    /// out of it.
     pub(super) fn keep_previous(
         &self,
         swap: &Swap,
@@ -104,8 +105,9 @@ impl Repair<'_, '_> {
         Pair { in_place: swap.minor, ..pair }
     }
 
-    /// A program that is no service's, or that was started in between, may have written into the
-    /// old tree after the last copy; and after a crash nobody saw what did.
+    /// Looks for files that only the previous environment has. A program outside services, or one
+    /// that was started in between, may have written there after the last copy; so may anything
+    /// during a crash.
     pub(super) fn note_late_writes(&self, swap: &mut Swap) -> Option<String> {
         let owner = owner(self.context, &self.job.venv);
         let (left, note) = self.pair(&owner, swap).left_aside(self.context.root, false);

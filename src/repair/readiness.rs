@@ -33,8 +33,8 @@ pub(crate) fn readiness(
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(bounded(reasons)) }
 }
 
-/// How many reasons a decision bears, and how long each may be, in bytes: some quote what a venv
-/// of somebody else says, and a decision is stored.
+/// How many reasons a decision holds, and how long each may be, in bytes. Some quote the contents
+/// of another user's venv, and decisions are stored.
 const REASONS: usize = 16;
 const REASON: usize = 1 << 10;
 
@@ -48,8 +48,8 @@ fn bounded(mut reasons: Vec<String>) -> Vec<String> {
     bounded
 }
 
-/// How long it may take to list them: somebody waits for it, and the owner decides how much there
-/// is to be read.
+/// The time limit for listing user files: a person waits for it, and the owner decides how much
+/// there is to read.
 const LISTING_LIMIT: Duration = Duration::from_secs(20);
 
 /// The user files of a venv, as a process of its owner lists them.

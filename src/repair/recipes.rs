@@ -1,4 +1,5 @@
-//! What it takes to install a venv's distributions again, kept while the venv still tells it.
+//! Keeps the recipe of a venv, which is what it takes to install the same distributions again, and
+//! the local archives that it needs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use crate::owner::{self, Digest, Send};
 use crate::store::{ARCHIVE_LIMIT, ARCHIVE_QUOTA, Registry, RegistryEntry, StoreError};
 use crate::venv::{Recipe, Venv};
 
-/// How long it may take to keep the archives of one owner, and those of all.
+/// The time limits for keeping the archives of one owner, and those of all owners.
 const ARCHIVES_LIMIT: Duration = Duration::from_secs(30);
 const ALL_ARCHIVES_LIMIT: Duration = Duration::from_secs(300);
 
-/// Lets the owner of a venv copy the archives of this machine that it was installed from. Their
-/// hashes are written down.
+/// Copies the local archives that a venv was installed from, in a process of its owner, and notes
+/// their hashes in the recipe.
 fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe, deadline: Deadline) {
     let (root, store, owner) = (context.root, context.store, owner(context, venv));
-    // More would not be kept.
+    // The store keeps no more than this.
     let mut unread = ARCHIVE_QUOTA;
     for (_, mut archive) in recipe.local_archives() {
         let known = archive.sha256();
@@ -37,7 +38,7 @@ fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe, deadline: 
             continue;
         };
         unread = unread.saturating_sub(length);
-        // One that is not what was installed is of no use.
+        // This is not the archive that was installed.
         if known.as_ref().is_some_and(|known| *known != hash) {
             continue;
         }
@@ -51,11 +52,11 @@ fn keep_archives(context: &Context, venv: &Venv, recipe: &mut Recipe, deadline: 
     }
 }
 
-/// Removes the archives that were kept before a moment and that no recipe needs any more. A
-/// previous environment that comes back may need a later one.
+/// Removes the archives that are older than `before` and that no recipe needs. Younger ones stay:
+/// a previous environment may need them after a rollback.
 pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Timestamp) {
     let recipes = registry.venvs.iter().map(|entry| context.store.recipe(&entry.id));
-    // Of a recipe that cannot be read it is not known what it needs.
+    // An unreadable recipe may need any of them.
     let Ok(recipes) = recipes.collect::<Result<Vec<_>, _>>() else { return };
     let mut recipes: Vec<Recipe> = recipes.into_iter().flatten().collect();
     let archives = recipes.iter_mut().flat_map(Recipe::local_archives);
@@ -65,8 +66,8 @@ pub(crate) fn prune_archives(context: &Context, registry: &Registry, before: Tim
     }
 }
 
-/// Writes the recipes of those venvs down anew in which something was installed or removed
-/// since: site-packages has changed. A recipe that cannot be written stops nothing.
+/// Refreshes the recipes of the venvs in which something was installed or removed since: their
+/// site-packages has changed. An error is reported, and does not stop the run.
 pub(crate) fn refresh_recipes<'a>(
     context: &Context,
     venvs: impl Iterator<Item = (&'a RegistryEntry, &'a Venv)>,
@@ -87,9 +88,8 @@ pub(crate) fn refresh_recipes<'a>(
     }
 }
 
-/// Writes down what it takes to make a venv again, for a day on which it cannot tell. What
-/// cannot be told today stays as it was told before, and so does what was in a venv that
-/// stands there new and empty.
+/// Keeps the recipe of a venv, for the day on which the venv is gone or broken. The earlier recipe
+/// stays if none can be made today, or if the venv was recreated and is still empty.
 pub(crate) fn keep_recipe(
     context: &Context,
     entry: &RegistryEntry,
@@ -118,7 +118,7 @@ fn keep_recipe_until(
     }
 }
 
-/// What in a venv a rebuild cannot be sure to install again as it is, in words.
+/// The distributions that a rebuild may not install exactly as they are, in words.
 pub(crate) fn not_exact(context: &Context, entry: &RegistryEntry, venv: &Venv) -> Vec<String> {
     match InstallSpec::of(context, entry, venv) {
         Ok(InstallSpec { wanted: Requested::Same(mut recipe, _), .. }) => {
@@ -130,14 +130,14 @@ pub(crate) fn not_exact(context: &Context, entry: &RegistryEntry, venv: &Venv) -
             }
             recipe.uncertain().iter().map(ToString::to_string).collect()
         }
-        // A file of requirements says itself what is exact.
+        // A requirements file decides for itself what is exact.
         Ok(_) => Vec::new(),
         Err(reasons) => reasons,
     }
 }
 
-/// How a venv comes back of which nothing is left but what is known of it; nothing where that
-/// is not enough.
+/// How to recreate a venv that is gone, from its recipe or its requirements file; `None` if there
+/// is neither.
 pub(crate) fn way_back(context: &Context, entry: &RegistryEntry) -> Option<String> {
     let recipe = context.store.recipe(&entry.id).ok().flatten();
     if recipe.is_none() && entry.requirements().is_none() {
@@ -147,6 +147,6 @@ pub(crate) fn way_back(context: &Context, entry: &RegistryEntry) -> Option<Strin
     let option = if sees_system { " --system-site-packages" } else { "" };
     let (name, path) = (&entry.name, file::printable(entry.path()));
     Some(format!(
-        "`python3 -m venv --without-pip{option} {path}`, as its owner, and `venvguard rebuild {name}` make it again"
+        "to recreate it, run `python3 -m venv --without-pip{option} {path}` as its owner, then `venvguard rebuild {name}`"
     ))
 }

@@ -1,5 +1,5 @@
-//! What came of a repair, written down: registry, packages to keep, history, journal, and the
-//! trees that nobody needs any more.
+//! Records the outcome of a repair: registry, packages to keep, history and journal. Also removes
+//! the trees that are no longer needed.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -24,12 +24,12 @@ use crate::store::{
 };
 use crate::venv::{self, Venv};
 
-/// How long one run may take to remove what nobody needs any more: on some disks each file waits
-/// for the disk.
+/// How long one run may take to remove trees that are no longer needed: on some disks every file
+/// waits for the disk.
 const SWEEP_LIMIT: Duration = Duration::from_secs(600);
 
-/// What comes of each repair, written down as it ends: the registry, what `apt autoremove`
-/// must not take, the history; and only then its journal is closed.
+/// Records each repair as it ends: the registry, the packages that `apt autoremove` must not take,
+/// the history. Closes the journal only after that.
 pub(super) struct Recorder<'a> {
     pub(super) context: &'a Context<'a>,
     written: Mutex<Written<'a>>,
@@ -38,7 +38,7 @@ pub(super) struct Recorder<'a> {
 
 struct Written<'a> {
     registry: &'a mut Registry,
-    /// The minor versions that were marked as wanted already.
+    /// The minor versions that are already marked as wanted.
     wanted: BTreeSet<Minor>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Recorder<'a> {
         (!left.is_zero()).then(|| left.min(limit))
     }
 
-    /// Time that was used for venvs of this owner.
+    /// Charges time that was used for venvs of this owner.
     pub(super) fn charge(&self, uid: u32, used: Duration) {
         self.budget.charge(uid, used);
     }
@@ -74,7 +74,7 @@ impl<'a> Recorder<'a> {
         record_and_pin(self.context, self.written().registry, id, venv, until, because)
     }
 
-    /// Notes which links of a previous environment are changed, before they are.
+    /// Records which links of a previous environment will be changed, before they are.
     pub(super) fn note_links(
         &self,
         id: &str,
@@ -86,12 +86,12 @@ impl<'a> Recorder<'a> {
         self.context.store.save_registry(written.registry)
     }
 
-    /// Whether a tree is to be removed: it may be half removed already.
+    /// Whether a tree awaits removal: it may be half removed already.
     pub(super) fn is_to_be_removed(&self, identity: Identity) -> bool {
         self.written().registry.pending_removals.iter().any(|one| one.identity == identity)
     }
 
-    /// Forgets a prepared tree that is worth nothing any more; the next sweep removes it.
+    /// Forgets a prepared tree that is no longer valid; the next sweep removes it.
     pub(super) fn discard_prepared(
         &self,
         id: &str,
@@ -100,8 +100,8 @@ impl<'a> Recorder<'a> {
         self.context.store.discard_prepared(self.written().registry, id, tree)
     }
 
-    /// Writes down what came of a repair. Other repairs go on meanwhile: what takes long is done
-    /// while the registry is free.
+    /// Records the outcome of a repair. Other repairs go on meanwhile: long work is done without
+    /// the lock on the registry.
     pub(super) fn record_outcome(
         &self,
         outcome: &Outcome,
@@ -118,7 +118,8 @@ impl<'a> Recorder<'a> {
             entry.previous_trees.put_aside(kept);
         }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
-        // A tree that came back is nothing to go back to, whatever an earlier attempt recorded.
+        // A tree that is back in place is no previous environment, even if an earlier attempt
+        // recorded it as one.
         entry.previous_trees.forget_gone();
         let after = entry.clone();
         let pending_removals: Vec<PendingRemoval> = removals.into_iter().chain(older).collect();
@@ -128,7 +129,7 @@ impl<'a> Recorder<'a> {
             registry.pending_removals.extend(new);
             store.save_registry(registry)?;
         }
-        // What is to be removed is nothing to swap in.
+        // A tree that awaits removal must not be swapped in.
         if let Ok(Some(tree)) = store.prepared(&outcome.id) {
             if pending_removals.iter().any(|one| one.identity == tree.identity) {
                 store.forget_prepared(&outcome.id)?;
@@ -143,13 +144,13 @@ impl<'a> Recorder<'a> {
         if let Some((what, detail)) = outcome.in_words() {
             let event = Event::new(&after.name, after.path(), what, detail);
             if let Err(error) = store.record(&event.of(&outcome.decision)) {
-                report.error(&format!("the history misses what was done: {error}"));
+                report.error(&format!("cannot record this repair in the history: {error}"));
             }
         }
         drop(written);
         if let Some(Err((minor, error))) = pinned.map(|minor| marks::keep_installed(root, minor)) {
             report.error(&format!(
-                "cannot mark {} as wanted, so that apt autoremove may take it: {error}",
+                "cannot mark {} as wanted; apt autoremove may remove it: {error}",
                 minor.program()
             ));
         }
@@ -175,8 +176,8 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// What an outcome changes about what is registered. Returns those of the trees that were put
-/// aside which now are more than are kept.
+/// Applies an outcome to the entry of its venv. Returns the previous environments that exceed the
+/// number to keep.
 fn note_in_entry(
     entry: &mut RegistryEntry,
     outcome: &Outcome,
@@ -190,7 +191,7 @@ fn note_in_entry(
             return entry.previous_trees.take_surplus(at_most);
         }
         Done::Restored { minor, previous, pinned, .. } => {
-            // The tree that came back was known by the path at which the other one is now.
+            // The restored tree was recorded under the path at which the other one is now.
             let known =
                 entry.previous_trees.named(previous.path()).map(|known| known.links.clone());
             let pin = Pin::new(*minor, Until::Asked, None);
@@ -208,14 +209,14 @@ fn note_in_entry(
     Vec::new()
 }
 
-/// Removes what nobody needs any more. What cannot be removed is reported, and tried again by the
-/// next run.
+/// Removes the trees that are no longer needed. A tree that cannot be removed is reported, and the
+/// next run tries again.
 pub(crate) fn sweep(context: &Context, registry: &mut Registry) {
     let gone = discard_all(context, &registry.pending_removals, SWEEP_LIMIT);
     forget(context, registry, &gone);
 }
 
-/// Returns those that are gone, or were replaced by somebody.
+/// Returns the trees that are gone, or that somebody has replaced.
 fn discard_all(
     context: &Context,
     pending_removals: &[PendingRemoval],
@@ -225,8 +226,7 @@ fn discard_all(
     let is_gone = |one: &&PendingRemoval| {
         let path = printable(one.path());
         if is_another(one) {
-            let note =
-                format!("{path} is gone, or another directory than it was: leaving it alone");
+            let note = format!("{path} is gone or is a different directory now; leaving it alone");
             context.report.note(&note);
             return true;
         }
@@ -238,7 +238,9 @@ fn discard_all(
                 true
             }
             Err(error) => {
-                context.report.note(&format!("cannot remove what nobody needs any more: {error}"));
+                context
+                    .report
+                    .note(&format!("cannot remove a tree that is no longer needed: {error}"));
                 false
             }
         }
@@ -256,7 +258,7 @@ fn forget(context: &Context, registry: &mut Registry, gone: &[PendingRemoval]) {
     }
 }
 
-/// Whether somebody has taken it away with the directory that it lay in, or put another one there.
+/// Whether somebody has removed it together with its parent directory, or has replaced it.
 fn is_another(one: &PendingRemoval) -> bool {
     match tree::identity(one.path()) {
         Some(_) => !tree::is_at(one.path(), one.identity),
@@ -295,7 +297,7 @@ mod tests {
         let mut registry = Registry::default();
         let entry = registry.add(&venv, None, Policy::Auto).unwrap();
         let id = entry.id.clone();
-        // As it lay aside before the trees changed places.
+        // As it was recorded before the swap.
         let known = PreviousTree::new(&aside, restored, true).with_links(vec![link.clone()]);
         entry.previous_trees.put_aside(known);
         let done = Done::Restored {

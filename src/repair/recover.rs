@@ -1,4 +1,4 @@
-//! After a crash: the journal says what was begun, the disk says what was done.
+//! Recovery after a crash: the journal says what was begun, the disk says what was done.
 
 use std::io;
 
@@ -17,9 +17,9 @@ use crate::python::Interpreters;
 use crate::store::{JournalEntry, JournalState, PendingRemoval, Registry};
 use crate::venv::{self, NotAVenv, Venv};
 
-/// Finishes or undoes everything the journal holds. Afterwards every path holds a whole venv
-/// and the journal is empty, but for what could not be put right: that is reported, stays
-/// in the journal, and stands in no other's way. Returns whether all is well.
+/// Finishes or undoes every repair in the journal. Afterwards every path holds a whole venv and the
+/// journal is empty, except for repairs that could not be finished: they are reported, stay in the
+/// journal, and do not hinder the others. Returns whether all is well.
 pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpreters) -> bool {
     let mut all_well = true;
     let open = context.store.open_journal();
@@ -39,17 +39,17 @@ pub(crate) fn recover(context: &Context, registry: &mut Registry, now: &Interpre
         });
     }
     if was_interrupted {
-        // The run that was interrupted had no time to remove what it no longer needed.
+        // The interrupted run had no time to remove the trees that it no longer needed.
         sweep(context, registry);
     }
     all_well
 }
 
-/// What came of one entry of the journal.
+/// The outcome for one entry of the journal.
 enum Recovered {
-    /// All was done that was left to do; it went well, or not.
+    /// The repair was finished; whether it succeeded.
     Repaired(bool),
-    /// There was nothing to be repaired, and all is well, or not.
+    /// There was nothing to repair; whether all is well.
     LeftAlone(bool),
 }
 
@@ -74,7 +74,7 @@ fn recover_one(
     if let Ok(Recovered::Repaired(is_well)) = recovered {
         return Ok(is_well);
     }
-    // Whatever becomes of the venv, what was stopped for its repair is started.
+    // Start the services that were stopped for the repair, even if the venv cannot be repaired.
     for note in Halt::of(journal).start_what_is_left(context.root) {
         context.report.note(&format!("{}: {note}", journal.name()));
     }
@@ -88,8 +88,8 @@ fn recover_venv(
     journal: &JournalEntry,
 ) -> Result<Recovered, RecoverError> {
     let (store, report) = (context.store, context.report);
-    // What could not be written down afterwards is not begun: the services would be
-    // restarted by each attempt.
+    // Fail now if the journal cannot be written: otherwise every attempt would restart the
+    // services, and could not record it.
     store.write_journal(journal)?;
     let (name, path) = (journal.name(), journal.path());
     let mut step = states::next(&journal.state, standing(path, &journal.state));
@@ -103,7 +103,7 @@ fn recover_venv(
         return leave_alone(true);
     }
     if step == Step::Stop {
-        let nothing = format!("there is nothing at {}", printable(path));
+        let nothing = format!("{} does not exist", printable(path));
         return Err(io::Error::other(nothing).into());
     }
     let venv = find_venv(context, journal, &mut step)?;
@@ -112,7 +112,7 @@ fn recover_venv(
             put_back(path, swap)?;
         }
         report.note(&format!(
-            "{name}: it is not registered any more; what is left of its repair lies beside {}",
+            "{name}: it is no longer registered; the remains of its repair are beside {}",
             printable(path)
         ));
         return leave_alone(true);
@@ -132,7 +132,7 @@ fn recover_venv(
         return leave_alone(false);
     }
     let venv = match venv {
-        // There is nothing to be done for what is no venv any more.
+        // There is nothing to do if it is no longer a venv.
         Err(error) if matches!(step, Step::Restart | Step::Refresh | Step::NotRestored) => {
             report.note(&format!("{name}: {error}"));
             return leave_alone(false);
@@ -149,13 +149,13 @@ fn recover_venv(
     Ok(Recovered::Repaired(is_well))
 }
 
-/// What is down after an interruption went down because of the repair.
+/// Blames the repair for every service that is down after an interruption.
 fn blaming(decision: Decision) -> Decision {
     Decision { were_up: decision.services.clone(), ..decision }
 }
 
-/// The venv, as what is done next needs it. Where nothing is at its path, or a half-built tree
-/// and no venv beside it, the previous environment is put back first.
+/// The venv, for the next step. If its path is empty, or holds a half-built tree without a venv
+/// beside it, the previous environment is put back first.
 fn find_venv(
     context: &Context,
     journal: &JournalEntry,
@@ -234,7 +234,7 @@ mod tests {
             Self { _dir: dir, venv, aside, store, root, registry }
         }
 
-        /// Leaves the journal at a step, recovers, and tells whether all went well.
+        /// Leaves the journal at a step, recovers, and returns whether all went well.
         fn recover(&mut self, step: JournalState, services: &[&str]) -> bool {
             let services = services.iter().map(|name| name.parse().unwrap()).collect();
             let decision = Decision { services, ..self.decision() };
@@ -260,7 +260,7 @@ mod tests {
             [&self.venv, &self.aside].map(|path| identity(path).unwrap())
         }
 
-        /// Which trees are known as kept, when the registry is read again.
+        /// The previous environments in the registry, read again from the disk.
         fn known(&self) -> Vec<(PathBuf, Identity)> {
             let registry = self.store.registry().unwrap();
             let kept = registry.venvs[0].previous_trees.latest_first();
@@ -281,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_successor_is_removed_and_the_venv_is_untouched() {
+    fn an_unfinished_new_tree_is_removed_and_the_venv_is_untouched() {
         for swapping in [false, true] {
             let mut crash = Crash::new();
             let [venv, other] = crash.identities();
-            // What is in the other tree was carried there before.
+            // An earlier pass carried the contents of the other tree there.
             let carried = serde_json::json!({
                 "schema_version": 1, "other": other, "since": 9_000_000_000_000_000_000_i64,
                 "user": [], "modified": [], "beside": [],
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_that_took_the_place_keeps_it_and_the_old_tree_is_known() {
+    fn a_new_tree_in_place_stays_and_the_old_tree_is_recorded() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         assert!(crash.recover(JournalState::Swapping(crash.swap(old, new)), &[]));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_whose_services_do_not_come_up_makes_room_for_the_old_tree() {
+    fn a_new_tree_whose_services_do_not_come_up_is_swapped_back() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         let step = JournalState::Swapping(crash.swap(old, new));
@@ -339,11 +339,11 @@ mod tests {
         assert!(!exists(&crash.aside));
         assert!(crash.registry.venvs[0].previous_trees.is_empty());
         let events = crash.store.history().unwrap().events;
-        assert_eq!(events.last().unwrap().what, "failed", "it is told, and not only once");
+        assert_eq!(events.last().unwrap().what, "failed", "the history records it");
     }
 
     #[test]
-    fn a_service_that_failed_on_the_new_tree_before_the_crash_did_not_fail_before() {
+    fn a_service_that_failed_on_the_new_tree_before_the_crash_is_not_in_the_baseline() {
         let crash = Crash::new();
         let [new, old] = crash.identities();
         let base = crash.venv.parent().unwrap().to_path_buf();
@@ -354,7 +354,7 @@ mod tests {
         std::fs::write(base.join("script"), script).unwrap();
         let install = crate::host::Program::new("/usr/bin/install").arg("-m755");
         install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
-        // The venv's path is a real one, whatever directory stands for the system.
+        // The venv has a real path, although a directory stands in for the system.
         let services = vec!["systemd:web.service".parse().unwrap()];
         let decision = Decision { services, ..crash.decision() };
         let venv = venv::inspect(&crash.root, &crash.venv).unwrap();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_into_a_successor_that_does_not_hold_is_not_lost_with_it() {
+    fn files_written_into_a_new_tree_that_fails_are_carried_back() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         std::fs::write(crash.venv.join("uploaded"), "").unwrap();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_into_a_successor_is_kept_if_the_way_back_is_interrupted() {
+    fn files_written_into_a_new_tree_are_kept_if_the_swap_back_is_interrupted() {
         let mut crash = Crash::new();
         let [old, new] = crash.identities();
         std::fs::write(crash.aside.join("uploaded"), "").unwrap();
@@ -396,11 +396,11 @@ mod tests {
         assert_eq!(crash.known(), [(crash.aside.clone(), new)]);
         assert!(crash.aside.join("uploaded").exists());
         let kept = crash.registry.venvs[0].previous_trees.latest_first().next().unwrap();
-        assert!(kept.holds_files, "only somebody who names it removes it");
+        assert!(kept.holds_files, "it is removed only on request");
     }
 
     #[test]
-    fn what_was_written_while_a_tree_was_built_in_place_comes_back() {
+    fn files_written_during_a_build_in_place_are_carried_back() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         std::fs::create_dir(crash.venv.join("var")).unwrap();
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_built_in_place_makes_room_for_the_old_one() {
+    fn a_tree_built_in_place_is_swapped_back() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         crash.recover(JournalState::BuildingInPlace(crash.swap(old, new)), &[]);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_that_did_not_begin_loses_no_kept_tree() {
+    fn a_rollback_interrupted_before_the_swap_loses_no_tree() {
         let mut crash = Crash::new();
         let [current, kept] = crash.identities();
         let swap = crash.swap(current, kept);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_that_was_done_is_known_and_stays_pinned() {
+    fn a_rollback_interrupted_after_the_swap_is_recorded_and_pinned() {
         let mut crash = Crash::new();
         let [current, kept] = crash.identities();
         let swap = crash.swap(current, kept);
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_down_stays_in_the_journal() {
+    fn a_repair_that_cannot_be_recorded_stays_in_the_journal() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         std::fs::create_dir_all(crash.store.dir().join("registry.json")).unwrap();
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_whose_trees_are_nowhere_is_reported_and_stays_in_the_journal() {
+    fn a_venv_whose_trees_are_both_gone_stays_in_the_journal() {
         let mut crash = Crash::new();
         let [new, old] = crash.identities();
         for path in [&crash.venv, &crash.aside] {
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_somebody_put_there_stays_and_the_old_one_is_known() {
+    fn a_tree_that_somebody_put_there_stays_and_the_old_one_is_recorded() {
         for in_place in [false, true] {
             let mut crash = Crash::new();
             let [_, old] = crash.identities();
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_was_only_named_is_not_taken_for_ours() {
+    fn a_directory_that_the_journal_only_names_is_not_removed() {
         let mut crash = Crash::new();
         let before = crash.identities();
         let aside = PathText(crash.aside.clone());

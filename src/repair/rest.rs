@@ -1,5 +1,5 @@
-//! Prepared trees that rest: built for later, taken up again while nothing that they were built
-//! for has changed, or discarded.
+//! Prepared trees that are kept for later. A later rebuild uses such a tree if nothing that it was
+//! built for has changed, and discards it otherwise.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::plan::Target;
 use crate::store::{JournalState, PendingRemoval};
 
 impl Repair<'_, '_> {
-    /// Builds and checks a new tree, and lets it rest.
+    /// Builds and checks a new tree, and keeps it for later.
     pub(super) fn prepare_only(&self) -> RepairResult {
         let (context, job) = (self.context, self.job);
         let Some(target) = job.decision.target() else { return Done::Nothing.into() };
@@ -30,7 +30,7 @@ impl Repair<'_, '_> {
             match built {
                 Build::InPlace(work) => Err(work.cannot_rest()),
                 Build::Beside(Prepared { tree, .. }) => {
-                    // What cannot be written down is removed: nobody would know of it.
+                    // A tree that cannot be recorded is removed: no later run would find it.
                     let saved = context.store.save_prepared(job.id(), &tree);
                     saved.map_err(|error| NotRebuilt::at(&tree.preparing(), &error.into()))?;
                     Ok((tree, notes))
@@ -58,18 +58,20 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The tree that rests, if it is still what would be built; else it is discarded.
+    /// The prepared tree, if it is still what would be built; otherwise it is discarded.
     fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
         let tree = match context.store.prepared(job.id()) {
             Ok(Some(tree)) => tree,
             Ok(None) => return Ok((None, Vec::new())),
-            // A record that cannot be read is none: the venv is rebuilt all the same.
-            Err(error) => return Ok((None, vec![format!("no prepared environment: {error}")])),
+            // An unreadable record counts as none: the venv is rebuilt all the same.
+            Err(error) => {
+                return Ok((None, vec![format!("cannot read the prepared environment: {error}")]));
+            }
         };
         let builder = Builder::installed(target, self.now);
         let found = if self.recorder.is_to_be_removed(tree.identity) {
-            Err("it is to be removed".into())
+            Err("it awaits removal".into())
         } else {
             rested(context, job, target, &builder, tree.clone())
         };
@@ -83,7 +85,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Takes the tree that rests, if it is still right; else builds one.
+    /// Takes the prepared tree if it is still valid; otherwise builds one.
     pub(super) fn build(
         &self,
         target: Target,
@@ -97,7 +99,7 @@ impl Repair<'_, '_> {
         };
         let preparing = prepared.tree.preparing();
         job.begin(context, preparing.clone(), &[])?;
-        // From here on the journal knows of it.
+        // From here on the journal records the tree.
         let forgotten = context.store.forget_prepared(job.id());
         forgotten.map_err(|error| NotRebuilt::at(&preparing, &error.into()))?;
         Ok((Build::Beside(prepared), notes))

@@ -1,4 +1,4 @@
-//! Restarting what runs out of a venv, and proving that it came back.
+//! Restarts what runs out of a venv, and checks that it came back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, Servic
 use crate::store::{Event, RegistryEntry};
 use crate::venv::Venv;
 
-/// How long a process may take to go after its service was restarted.
+/// How long a process may take to end after its service was restarted.
 const GOING: Duration = Duration::from_secs(5);
 
-/// What failed before anything was done: it is tried all the same, and its failure is told,
-/// but not blamed on the repair.
+/// What failed before the repair began. It is tried all the same, and a failure is reported but
+/// not blamed on the repair.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
     failing: BTreeSet<Service>,
@@ -22,7 +22,7 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// How the services are, but for those that a transaction may have brought down.
+    /// The services that fail now, except those that a transaction may have brought down.
     pub(super) fn of_services(context: &Context, job: &Job) -> Self {
         let fails = |service: &&Service| {
             !job.decision.were_up.contains(service)
@@ -37,7 +37,7 @@ impl Baseline {
         self.failing.is_empty()
     }
 
-    /// And what the check says, which is asked where the venv works.
+    /// The same, with the result of the check. For a venv that works.
     pub(super) fn with_check(context: &Context, job: &Job) -> Self {
         let check_fails =
             check_of(context, job).is_some_and(|check| check.run(context.root).is_err());
@@ -45,7 +45,7 @@ impl Baseline {
     }
 }
 
-/// What a restart came to.
+/// The result of a restart.
 #[derive(Debug, Default)]
 pub(super) struct Restarted {
     pub(super) services: Vec<Service>,
@@ -53,36 +53,35 @@ pub(super) struct Restarted {
     pub(super) notes: Vec<String>,
 }
 
-/// What runs out of a venv now. A process that has renamed itself is known by what it has mapped,
-/// and the kernel names that by where it lies then: so this is asked before the trees change
-/// places.
+/// What runs out of a venv now. A process that has renamed itself is recognized by the files it
+/// has mapped, and the kernel reports their current paths: ask before the trees are swapped.
 pub(super) fn users_of(context: &Context, job: &Job) -> VenvUsage {
     let path = job.entry.path();
     ServiceMap::build(context.root, [path], &Processes::look(context.root)).of(path).clone()
 }
 
-/// What came of telling services to restart, or why one could not be told.
+/// For each service that was told to restart, the outcome, or why it could not be told.
 pub(super) type Told = Vec<(Service, Result<Outcome, String>)>;
 
-/// Tells services to restart, those of each manager at once.
+/// Tells services to restart, all services of one manager together.
 pub(super) fn tell(context: &Context, services: &[Service]) -> Told {
     let results = service::restart_all(context.root, services).into_iter();
     results.map(|(service, told)| (service, told.map_err(|error| error.to_string()))).collect()
 }
 
-/// What has to hold once the services of a venv were told to restart.
+/// What must be true after the services of a venv were told to restart.
 pub(super) struct Proof<'a> {
     pub(super) job: &'a Job,
-    /// What was stopped with the services, and is started with them.
+    /// The units that were stopped with the services, and are started with them.
     pub(super) units: Vec<String>,
     pub(super) baseline: &'a Baseline,
     pub(super) before: &'a VenvUsage,
 }
 
 impl Proof<'_> {
-    /// Starts the units, and waits until all that were told to restart are up, the check passes,
-    /// and no process that was there before is left. The error says which of these does not hold,
-    /// and why; what did not hold earlier either is a note.
+    /// Starts the units, and waits until all services that were told to restart are up, the check
+    /// passes, and no process from before the restart is left. The error says which of these
+    /// failed, and why; a failure that is older than the repair is a note.
     pub(super) fn prove(self, context: &Context, told: Told) -> Result<Restarted, String> {
         let Proof { job, units, baseline, before } = self;
         let mut result = Restarted::default();
@@ -90,7 +89,7 @@ impl Proof<'_> {
             return Ok(result);
         }
         let path = job.entry.path();
-        // One that fails stops none of the others: the venv serves them all.
+        // A service that fails does not stop the others: all of them depend on the venv.
         let mut failures = Vec::new();
         let mut as_before = Vec::new();
         let mut failed = |service: &Service, error: String| {
@@ -150,7 +149,7 @@ impl Proof<'_> {
     }
 }
 
-/// Runs the check of a venv once, where it has one. The error says why it fails.
+/// Runs the check of a venv once, if it has one. The error says why it fails.
 pub(crate) fn check_once(
     context: &Context,
     entry: &RegistryEntry,
@@ -160,7 +159,7 @@ pub(crate) fn check_once(
     check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
-/// The check of the venv, where it has one.
+/// The check of the venv, if it has one.
 fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
     Check::new(&job.entry.check, owner(context, &job.venv))
 }

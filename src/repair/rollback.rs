@@ -1,4 +1,4 @@
-//! Restores a previous environment, because somebody asks for it.
+//! Restores a previous environment on request.
 
 use std::io;
 use std::path::Path;
@@ -24,21 +24,21 @@ use crate::venv::{self, NotAVenv, Venv};
 pub(crate) enum RollbackError {
     #[error("no previous environment is kept")]
     NoPreviousTree,
-    #[error("no tree that is called {wanted} is kept (`venvguard show` names them)")]
+    #[error("no previous environment is named {wanted} (run `venvguard show` to list them)")]
     NoSuchTree { wanted: String },
     #[error(
-        "the previous environment {path} is not there any more, or something else has its place (`venvguard show` names the others, `--to` takes one)"
+        "the previous environment {path} no longer exists or was replaced (run `venvguard show` to list the others, and choose one with `--to`)"
     )]
     Gone { path: String },
-    #[error(
-        "nothing stands at {venv}; the previous environment is put there by `mv {kept} {venv}`"
-    )]
+    #[error("{venv} does not exist; run `mv {kept} {venv}` to put the previous environment there")]
     NothingStands { venv: String, kept: String },
-    #[error("an interrupted repair of it is not finished yet (see `venvguard resume`)")]
+    #[error(
+        "an interrupted repair of it is not finished yet (run `venvguard resume` to finish it)"
+    )]
     Unfinished,
     #[error("the previous environment {path} needs Python {minor}, which is not installed (try `apt install {}`)", .minor.program())]
     InterpreterGone { path: String, minor: Minor },
-    #[error("the previous environment is no venv: {0}")]
+    #[error("the previous environment is not a venv: {0}")]
     NotAVenv(#[from] NotAVenv),
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -46,8 +46,8 @@ pub(crate) enum RollbackError {
     Store(#[from] StoreError),
 }
 
-/// The previous environment to go back to, the latest or the one that is `wanted`, if it can be
-/// gone back to.
+/// The previous environment to restore, the latest or the one that is `wanted`, if that is
+/// possible.
 pub(crate) fn previous_environment(
     context: &Context,
     now: &Interpreters,
@@ -85,8 +85,8 @@ pub(crate) fn previous_environment(
 }
 
 impl Repair<'_, '_> {
-    /// Swaps the venv with a previous environment and restarts. What was in place becomes the
-    /// previous environment, working or not: a rollback can be rolled back.
+    /// Swaps the venv with a previous environment and restarts its services. The environment that
+    /// was in place becomes the previous one, working or not: a rollback can be rolled back.
     pub(super) fn roll_back(
         &self,
         tree: &Path,
@@ -107,7 +107,7 @@ impl Repair<'_, '_> {
             let standing = venv::inspect(context.root, path).ok();
             let follows = entry.pin.is_some() || standing.as_ref().is_some_and(Venv::follows);
             let previous = PreviousTree::new(tree, current, follows);
-            // Of what is no venv it is not known which files are the user's.
+            // If it is not a venv, user files cannot be told from others.
             let previous = previous.that_holds_files(standing.is_none());
             let swap = Swap { previous, new: identity, minor };
             self.job.begin(context, JournalState::Restoring(swap.clone()), &[])?;
@@ -119,8 +119,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// While the tree is still aside: in its place it must never run an interpreter that its
-    /// packages are not for.
+    /// Adjusts the tree while it is still aside: once in place, it must never run an interpreter
+    /// that its packages are not for.
     fn adjust(
         &self,
         tree: &Venv,
@@ -150,8 +150,8 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    /// Lets the trees change places while the services are stopped. The user files of the one that
-    /// is in place, whose packages are for `site`, go with the venv.
+    /// Swaps the trees while the services are stopped. Carries over the user files of the tree that
+    /// is in place, whose packages are for `site`.
     fn swap_for_previous(
         &self,
         parent: &Parent,
@@ -187,7 +187,7 @@ impl Repair<'_, '_> {
             return self.not_rolled_back(because);
         }
         if let Err(error) = parent.exchange(&aside, name) {
-            // Not exchanged, or not yet on the disk: then it can be taken back.
+            // The swap did not happen, or it is not on the disk yet and can be undone.
             if parent.identity(name) == Some(swap.new) {
                 if let Err(again) = parent.exchange(&aside, name) {
                     let because = format!("the swap could be neither synced nor undone: {again}");
@@ -197,7 +197,7 @@ impl Repair<'_, '_> {
             return self.not_rolled_back(error.to_string());
         }
         if let Some(pair) = pair.map(Pair::swapped) {
-            // What is no service's may have written until now.
+            // Programs outside services may have written until now.
             let late = Pass::Late { partial: false };
             match pair.carry_from_aside(context.root, late, LOOK_LIMIT) {
                 Ok(carried) => {
@@ -206,7 +206,7 @@ impl Repair<'_, '_> {
                 }
                 Err(error) => {
                     swap.previous.holds_files = true;
-                    notes.push(format!("cannot carry what was written last: {error}"));
+                    notes.push(format!("cannot carry the latest changes over: {error}"));
                 }
             }
             drop_repeats(&mut notes);
@@ -222,8 +222,8 @@ impl Repair<'_, '_> {
         RepairResult { notes, ..Done::unchanged(because).into() }
     }
 
-    /// The tree that was wanted back is in place: its services are started. It stays, whatever
-    /// they say: it is what somebody asked for.
+    /// The requested tree is in place: starts its services. The tree stays even if they fail,
+    /// because somebody asked for it.
     pub(super) fn restored(&self, mut previous: PreviousTree, minor: Minor) -> RepairResult {
         let (because, restarted) = match self.restart() {
             Ok(restarted) => (None, restarted),

@@ -1,10 +1,10 @@
 # Run by a venv's own interpreter, as its owner, with the names of modules. Prints one JSON line for each import that
-# fails, and "done" at the end: a crash is told by its absence.
+# fails, and "done" at the end: without it, the interpreter has crashed.
 import asyncio, ctypes, importlib, importlib.metadata, json, os, sys, warnings
 warnings.simplefilter("ignore")
 asyncio.run(asyncio.sleep(0))
 report = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what an import prints is no answer of ours
+os.dup2(2, 1)  # keep what an import prints out of the report
 
 
 def attempt(kind, name, action):
@@ -17,7 +17,7 @@ def attempt(kind, name, action):
         print(json.dumps([kind, name, text]), file=report, flush=True)
 
 
-# It has to come before whatever imports distutils.
+# setuptools comes first: it must precede anything that imports distutils.
 for name in sorted(sys.argv[1:], key=lambda name: name != "setuptools"):
     attempt("module", name, lambda: importlib.import_module(name))
 site = [path for path in sys.path if path.startswith(sys.prefix + os.sep) and path.endswith("site-packages")]
@@ -26,4 +26,4 @@ for one in importlib.metadata.distributions(path=site):
         if point.group == "console_scripts":
             attempt("script", point.name, point.load)
 print("done", file=report, flush=True)
-os._exit(0)  # threads that an import started are not waited for
+os._exit(0)  # do not wait for threads that an import started

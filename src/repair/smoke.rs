@@ -1,7 +1,7 @@
-//! Does a tree work? Its own interpreter imports what is installed in it.
+//! Tests whether a tree works: its own interpreter imports what is installed in it.
 //!
-//! Optional imports fail in many a healthy venv. So the old tree is asked first, and only
-//! what fails in the new one alone counts.
+//! Optional imports fail in many healthy venvs. Only imports that fail in the new tree and not in
+//! the old one count.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,10 +18,10 @@ const SCRIPT: &str = include_str!("smoke.py");
 /// Imports of a hundred distributions take seconds; one that waits for the network hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// So much of a name and of an error is shown: the venv's own code says them.
+/// How much of a name and of an error is shown, in bytes: both come from the venv's own code.
 const TEXT: usize = 512;
 
-/// What failed, by what was tried: `module numpy`, `script flask`.
+/// The errors, by what was tried: `module numpy`, `script flask`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Failures(BTreeMap<String, String>);
 
@@ -30,7 +30,7 @@ impl Failures {
         self.0.is_empty()
     }
 
-    /// What fails here and did not fail in `before`.
+    /// Everything that fails here and did not fail in `before`.
     pub(super) fn new_since(&self, before: &Self) -> Vec<String> {
         self.0
             .iter()
@@ -40,9 +40,9 @@ impl Failures {
     }
 }
 
-/// Tries the tree at `venv`: it imports `modules` and what its programs begin with. An
-/// interpreter that does not come to the end (it is missing, crashes, hangs) is an error that
-/// says how it ended; so is one that takes longer than `limit`.
+/// Tries the tree at `venv`: imports `modules` and the entry points of its programs. If the
+/// interpreter does not finish (it is missing, crashes, hangs, or takes longer than `limit`), the
+/// error says how it ended.
 pub(super) fn smoke(
     root: &Root,
     owner: &User,
@@ -52,7 +52,7 @@ pub(super) fn smoke(
     limit: Duration,
 ) -> Result<Failures, String> {
     let python = venv.join("bin/python");
-    // `-` reads the program from standard input; the environment is empty, and the
+    // `-` reads the program from standard input; the environment is empty, and the working
     // directory is not the owner's.
     let program =
         Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(limit.min(LIMIT));

@@ -1,5 +1,5 @@
-//! Where installers were told to look for packages: an engine that was not told, where
-//! another was, would take a private package's name to a public index.
+//! Finds out which installers are configured with an index. If one engine is and another is not,
+//! the other one would look a private package up in a public index.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use crate::host::{Root, file};
 use crate::python::Minor;
 use crate::venv::Venv;
 
-/// No setting of an installer is longer than this.
+/// The longest file of settings that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// What says where packages come from, in pip's files and in uv's.
+/// The keys that say where packages come from, in pip's files and in uv's.
 const KEYS: [&str; 5] = ["index", "index-url", "extra-index-url", "find-links", "no-index"];
 
-/// The engines that may install into a venv, at least one, the best first; or why there is
-/// none.
+/// The engines that may install into a venv, at least one, the best first. The error says why there
+/// is none.
 pub(super) fn engines(
     context: &Context,
     venv: &Venv,
@@ -38,14 +38,14 @@ pub(super) fn engines(
     }
     if engines.is_empty() {
         return Err(format!(
-            "{} says where its packages come from, and the only installer that may be used does not read it",
+            "{} says where its packages come from, but the only installer that may be used does not read it",
             file::printable(pip.or(uv).unwrap_or_default())
         ));
     }
     Ok(engines)
 }
 
-/// pip's file that says where to look, if one does.
+/// The file of pip's that names an index, if there is one.
 fn of_pip(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
     [
         venv.path.join("pip.conf"),
@@ -58,7 +58,7 @@ fn of_pip(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
     .find(|path| says_where(root, path, ""))
 }
 
-/// The same of uv, which also reads the settings of the project that a venv lies in.
+/// The same for uv, which also reads the settings of the project that a venv lies in.
 fn of_uv(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
     let of_project = project(venv).and_then(|dir| {
         let (own, shared) = (dir.join("uv.toml"), dir.join("pyproject.toml"));
@@ -78,13 +78,13 @@ fn of_uv(root: &Root, venv: &Venv, owner: &User) -> Option<PathBuf> {
     })
 }
 
-/// The directory of the project that a venv was made for by uv.
+/// The directory of the project for which uv created a venv.
 pub(super) fn project(venv: &Venv) -> Option<&Path> {
     if venv.flavour == crate::venv::Flavour::Uv { venv.path.parent() } else { None }
 }
 
-/// Whether a file names an index, in a section whose name begins with `sections`. One that
-/// cannot be read may.
+/// Whether a file names an index, in a section whose name begins with `sections`. An unreadable
+/// file is taken to name one.
 fn says_where(root: &Root, path: &Path, sections: &str) -> bool {
     let text = match file::read_untrusted(&root.at(path), LIMIT) {
         Ok(bytes) => bytes,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_name_an_index_are_told_from_others() {
+    fn files_that_name_an_index_are_recognized() {
         for text in [
             "[global]\nindex-url = https://x.org/simple\n",
             "[install]\nfind_links: /srv/wheels\n",
@@ -130,6 +130,6 @@ mod tests {
         assert!(project("[[tool.uv.index]]\nurl = \"x\"\n"));
         assert!(!project("[tool.pdm]\nindex = \"x\"\n[[tool.other.index]]\n"));
         assert!(!says_where(&Root::new("/"), Path::new("/nonexistent/pip.conf"), ""));
-        assert!(says_where(&Root::new("/"), Path::new("/etc"), ""), "what cannot be read may");
+        assert!(says_where(&Root::new("/"), Path::new("/etc"), ""), "an unreadable file counts");
     }
 }

@@ -1,9 +1,9 @@
-//! A place beside the venv where its successor is built, seen by the builders at the
-//! venv's own path.
+//! The directory beside the venv in which the new tree is built. Builders see it at the venv's own
+//! path.
 //!
-//! A venv holds its own path in every script. So the new tree is not built at one path and
-//! moved to another: in a mount namespace of its own, the stage lies over the venv, and
-//! whatever is written there bears the right path.
+//! Every script of a venv contains the path of the venv, so the new tree cannot be built at one
+//! path and moved to another. Builders run in a mount namespace in which the stage is bound over
+//! the venv, and everything that they write contains the right path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,17 +28,17 @@ use crate::venv::Venv;
 /// The name of the temporary directory in a stage.
 const TEMPORARY: &str = ".venvguard-tmp";
 
-/// For how long, and how often, it is tried to empty a directory that somebody writes into.
+/// How long, and how often, to try to empty a directory that somebody writes into.
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long it may take to empty one.
+/// The time limit for emptying one.
 const EMPTY_LIMIT: Duration = Duration::from_secs(120);
 
-/// A directory is made within this.
+/// The time limit for making a directory.
 const MOMENT: Duration = Duration::from_secs(20);
 
-/// A directory for a venv's successor, or for what its builders need.
+/// A directory for a new tree, or for the temporary files of its builders.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) path: PathBuf,
@@ -46,8 +46,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// The owner of a venv need not be a member of its group. What is made in the stage gets that
-    /// group all the same, by a bit that the stage has until it is finished.
+    /// The owner of a venv need not be a member of its group. Files in the stage get that group
+    /// nevertheless, through the set-group-ID bit that the stage has until it is finished.
     pub(super) fn make(
         root: &Root,
         parent: &Parent,
@@ -63,21 +63,21 @@ impl Stage {
         Ok(Self { path: path.to_path_buf(), identity })
     }
 
-    /// A directory in it for what its builders need for a while. It goes with the stage, or
-    /// before it.
+    /// Makes a directory in the stage for its builders' temporary files. It is removed before the
+    /// stage or with it.
     pub(super) fn temporary(&self, root: &Root, owner: &User) -> io::Result<Self> {
         let path = self.path.join(TEMPORARY);
         let (parent, name) = (self.path.as_path().into(), TEMPORARY.to_string());
         let task = MakeDirectory { parent, identity: self.identity, name };
         owner::run(root, owner, MOMENT, &task)?;
-        // A directory that has taken its place meanwhile is the owner's to put there.
+        // If it has been replaced since, then by the owner, who may do so.
         let found = Parent::known(&self.path, self.identity)?.identity(Path::new(TEMPORARY));
         let identity = found.ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { path, identity })
     }
 
-    /// Lets its owner remove it with all that is in it. What builders have left running may be
-    /// writing there still, so this is tried for a moment.
+    /// Has its owner remove it with everything in it. Processes that builders have left running may
+    /// still write there, so this tries again for a moment.
     pub(super) fn empty_and_remove(self, root: &Root) -> io::Result<()> {
         let mut result = Ok(());
         clock::wait_until(Deadline::after(PATIENCE), POLL, || {
@@ -90,15 +90,15 @@ impl Stage {
         })
     }
 
-    /// What makes it seen at another place.
+    /// The overlay that makes it visible at another place.
     pub(super) fn over(&self, place: &Path) -> Overlay {
         let (from, to) = (self.path.as_path().into(), place.into());
         Overlay { from, to, from_identity: self.identity }
     }
 }
 
-/// Why a stage cannot be laid over a venv on this machine, in the kernel's words; nothing
-/// where it can.
+/// Why a stage cannot be bound over a venv on this machine, in the kernel's words; `None` if it
+/// can.
 pub(super) fn why_not_laid_over(
     root: &Root,
     owner: &User,
@@ -118,8 +118,8 @@ pub(super) fn why_not_laid_over(
     }
 }
 
-/// The directories that builders would share with everybody and get one of their own for; but not
-/// those in which something lies that they need.
+/// The shared temporary directories that builders get private ones for, except those that contain
+/// something the builders need.
 pub(super) fn shared_dirs(needed: &[PathBuf]) -> BTreeSet<PathBuf> {
     if weakened(Weakness::ShareTemporary) {
         return BTreeSet::new();
@@ -127,7 +127,7 @@ pub(super) fn shared_dirs(needed: &[PathBuf]) -> BTreeSet<PathBuf> {
     not_needed(confine::TEMPORARY.map(Path::new), needed)
 }
 
-/// By their real paths: on the way there may be links, or one may lead to the other.
+/// Compares real paths: a path may contain links, or one directory may link to the other.
 fn not_needed<'a>(
     shared: impl IntoIterator<Item = &'a Path>,
     needed: &[PathBuf],
@@ -141,7 +141,7 @@ fn not_needed<'a>(
     free.into_iter().map(|(_, real)| real).filter(|real| !kept.contains(real)).collect()
 }
 
-/// All that keeps a venv from being rebuilt where it is, in words.
+/// Everything that prevents a rebuild of a venv in its place, in words.
 pub(super) fn obstacles(root: &Root, venv: &Venv, measured: Looked) -> Vec<String> {
     let path = root.at(&venv.path);
     let untrusted = untrusted_place(root, venv)
@@ -150,22 +150,22 @@ pub(super) fn obstacles(root: &Root, venv: &Venv, measured: Looked) -> Vec<Strin
     all.into_iter().flatten().chain(cannot_be_carried(root, venv, measured)).collect()
 }
 
-/// What a process of a venv's owner found in it, or why it could not look.
+/// What a process of a venv's owner found in it, or why it could not look through it.
 pub(crate) type Looked = Result<Measured, String>;
 
-/// Lets the owner of a venv look through it.
+/// Looks through a venv, in a process of its owner.
 pub(crate) fn look_at(root: &Root, venv: &Venv) -> Looked {
     let looked = look_through(root, &[venv]).pop();
-    looked.unwrap_or_else(|| Err("it was not looked at".into()))
+    looked.unwrap_or_else(|| Err("it was not inspected".into()))
 }
 
-/// Lets the owner of each of some venvs look through them, by one process an owner.
+/// Looks through venvs, in one process for each owner.
 pub(crate) fn look_through(root: &Root, venvs: &[&Venv]) -> Vec<Looked> {
     let mut by_owner: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
     for (number, venv) in venvs.iter().enumerate() {
         by_owner.entry((venv.uid, venv.gid)).or_default().push(number);
     }
-    let mut looked: Vec<Looked> = vec![Err("it was not looked at".into()); venvs.len()];
+    let mut looked: Vec<Looked> = vec![Err("it was not inspected".into()); venvs.len()];
     for ((uid, gid), numbers) in by_owner {
         let own = numbers.iter().filter_map(|number| venvs.get(*number));
         let tasks: Vec<Measure> = own.map(|venv| Measure { tree: venv.layout() }).collect();
@@ -184,11 +184,14 @@ pub(crate) fn look_through(root: &Root, venvs: &[&Venv]) -> Vec<Looked> {
     looked
 }
 
-/// What a process of the venv's owner could not carry over, and whether there is room for it.
+/// What a process of the venv's owner could not carry over, and whether there is room for a second
+/// tree.
 fn cannot_be_carried(root: &Root, venv: &Venv, looked: Looked) -> Vec<String> {
     let measured = match looked {
         Ok(measured) => measured,
-        Err(error) => return vec![format!("its owner's process cannot look through it: {error}")],
+        Err(error) => {
+            return vec![format!("a process of its owner cannot look through it: {error}")];
+        }
     };
     let others = measured.others.into_lines().into_iter();
     let others =
@@ -196,19 +199,20 @@ fn cannot_be_carried(root: &Root, venv: &Venv, looked: Looked) -> Vec<String> {
     others.chain(no_room(&root.at(&venv.path), measured.bytes)).collect()
 }
 
-/// An ordinary user may have been given a venv in a directory that is not theirs.
+/// Why the directory of the venv is not writable: an ordinary user may own a venv in a directory of
+/// somebody else.
 fn not_writable(path: &Path) -> Option<String> {
     let dir = path.parent()?;
     let error = rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).err()?;
-    Some(format!("no tree can be made beside it, in {}: {error}", printable(dir)))
+    Some(format!("cannot make a directory beside it, in {}: {error}", printable(dir)))
 }
 
-/// The mounts that keep a tree from changing its place: a mount point of its own has no
-/// tree beside it on its file system, and what is mounted in it would go aside with it.
+/// The mounts that prevent a swap. If the venv itself is a mount point, no tree beside it is on the
+/// same file system; a file system mounted inside it would move aside with it.
 fn mounts_in_the_way(path: &Path) -> Option<String> {
     let mounts = match mount::below(path) {
         Ok(mounts) => mounts,
-        Err(error) => return Some(format!("what is mounted there is not known: {error}")),
+        Err(error) => return Some(format!("cannot tell what is mounted there: {error}")),
     };
     if let Some(first) = mounts.first() {
         return Some(format!(
@@ -216,19 +220,19 @@ fn mounts_in_the_way(path: &Path) -> Option<String> {
             printable(first)
         ));
     }
-    // A subvolume of btrfs is no mount point, and yet a file system of its own.
+    // A subvolume of btrfs is not a mount point, but has a device number of its own.
     let device = |path: &Path| Some(path.symlink_metadata().ok()?.dev());
     (device(path) != device(path.parent()?)).then(|| {
-        "it is a file system of its own: no tree beside it is on it (make the venv in a directory of it)".into()
+        "it is a separate file system, and no tree beside it is on the same one (create the venv in a directory on it)".into()
     })
 }
 
-/// Why a second tree finds no room beside a venv: it is taken to be as large, another version
-/// of a package may be larger, and archives are unpacked in it.
+/// Why there is no room for a second tree beside a venv. The estimate starts from the size of the
+/// venv and adds to it: a new version of a package may be larger, and archives are unpacked there.
 fn no_room(path: &Path, size: u64) -> Option<String> {
     match Parent::of(path).and_then(|parent| parent.free()) {
         Ok(free) => too_little(size, free),
-        Err(error) => Some(format!("cannot tell how much room there is: {error}")),
+        Err(error) => Some(format!("cannot tell how much disk space is free: {error}")),
     }
 }
 
@@ -237,17 +241,17 @@ fn too_little(size: u64, free: u64) -> Option<String> {
     let needed = size.saturating_add(size / 2).saturating_add(16 * MEBIBYTE);
     (free < needed).then(|| {
         let [needed, free] = [needed, free].map(|bytes| bytes.div_ceil(MEBIBYTE));
-        format!("there is no room for a second tree beside it: it needs {needed} MiB, {free} MiB are free")
+        format!("not enough disk space for a second tree beside it: it needs {needed} MiB, {free} MiB are free")
     })
 }
 
-/// Why root must not work in this place: somebody who is neither root nor the venv's owner
-/// can replace an ancestor of the venv, or what is run and imported out of it. Whoever is in
-/// the venv's own group counts as its owner, since where that group may write, its members
-/// decide what the venv is; but not where the owner is root.
+/// Why root must not work in this place: somebody who is neither root nor the venv's owner can
+/// replace an ancestor of the venv, or code that is run or imported out of it. Members of the
+/// venv's own group count as its owner, because they decide what the venv contains wherever that
+/// group may write; but not if the owner is root.
 fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
     let path = root.at(&venv.path);
-    // Who can write to `lib` can put another site-packages in place.
+    // Write access to `lib` is enough to replace site-packages.
     let site = root.at(venv.site_packages());
     let inside = site.ancestors().take_while(|dir| dir.starts_with(&path));
     let inside = inside.map(Path::to_path_buf).chain([path.join("bin")]);
@@ -258,17 +262,15 @@ fn untrusted_place(root: &Root, venv: &Venv) -> Option<String> {
     if first.is_some() || venv.uid != 0 {
         return first;
     }
-    // What is found in there is run as root.
+    // Root runs the code in there.
     [path.join("bin"), path.join("lib")].iter().find_map(|dir| {
         let found = Dir::open(dir).and_then(|dir| dir.writable_by_others());
         match found {
             Ok(None) => None,
             Ok(Some(below)) => {
-                Some(format!("{} can be written by others than root", printable(dir.join(below))))
+                Some(format!("{} is writable by others than root", printable(dir.join(below))))
             }
-            Err(error) => {
-                Some(format!("who may write to {} is not known: {error}", printable(dir)))
-            }
+            Err(error) => Some(format!("cannot tell who may write to {}: {error}", printable(dir))),
         }
     })
 }
@@ -278,11 +280,11 @@ fn untrusted_dir(dir: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
     let access = match Access::at(dir) {
         Ok(access) => access,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => return Some(format!("who may write to {shown} is not known: {error}")),
+        Err(error) => return Some(format!("cannot tell who may write to {shown}: {error}")),
     };
     let groups = if venv.uid == 0 { vec![0] } else { vec![0, venv.gid] };
     let trusted = Trusted { users: &[venv.uid], groups: &groups };
-    // The names in a sticky directory can be replaced by their owners alone; new ones can come.
+    // In a sticky directory only their owners can replace entries, but everybody can add new ones.
     let is_sticky = is_ancestor && access.mode & 0o1000 != 0;
     let writer = match access.writer(trusted) {
         Some(Writer::Owner(uid)) => {
@@ -293,7 +295,7 @@ fn untrusted_dir(dir: &Path, venv: &Venv, is_ancestor: bool) -> Option<String> {
         writer => writer.filter(|_| !is_sticky).or_else(|| access.heir(trusted)),
     };
     writer.map(|writer| {
-        format!("{shown} can be written by others than root and the venv's owner ({writer})")
+        format!("{shown} is writable by others than root and the venv's owner ({writer})")
     })
 }
 
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_in_another_directory_that_stands_for_the_stage() {
+    fn nothing_is_made_in_a_directory_that_replaced_the_stage() {
         let (_dir, venv, aside) = dir();
         let subject = subject(&venv);
         let (root, parent) = (Root::new("/"), Parent::of(&venv).unwrap());
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_directory_is_known_by_its_real_path_and_left_alone_where_it_is_needed() {
+    fn a_shared_directory_is_matched_by_its_real_path_and_stays_shared_if_it_is_needed() {
         let (_dir, venv, aside) = dir();
         let base = venv.parent().unwrap();
         fs::create_dir(base.join("tmp")).unwrap();
@@ -397,7 +399,7 @@ mod tests {
         assert_eq!(untrusted_place(&root, &venv), None);
         chown(&module, Some(1001), None).unwrap();
         let reason = untrusted_place(&root, &venv).unwrap();
-        assert!(reason.contains("module.py can be written"), "{reason}");
+        assert!(reason.contains("module.py is writable"), "{reason}");
         (venv.uid, venv.gid) = (1000, 1000);
         assert_eq!(untrusted_place(&root, &venv), None, "not run as root");
         chown(root.at("/srv/shop/venv/bin"), Some(1001), None).unwrap();
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_list_that_lets_somebody_write_is_seen() {
+    fn an_access_control_list_that_grants_write_access_is_found() {
         use crate::host::access::samples::{give_access, give_default, naming};
         use std::os::unix::fs::PermissionsExt;
         if !rustix::process::geteuid().is_root() {
@@ -426,7 +428,7 @@ mod tests {
             return;
         }
         let reason = untrusted_place(&root, &venv).unwrap();
-        assert!(reason.contains("module.py can be written"), "{reason}");
+        assert!(reason.contains("module.py is writable"), "{reason}");
         assert!(give_access(&module, &naming(1001, 7, 5)));
         assert_eq!(untrusted_place(&root, &venv), None, "the mask withholds it");
 
@@ -443,7 +445,8 @@ mod tests {
                 // Back to what the mode alone said.
                 assert!(give_access(&path, &naming(uid, 5, 5)));
             }
-            // Nobody replaces what is in a sticky directory, but what is made there is theirs.
+            // Others cannot replace entries of a sticky directory, but a default list gives them
+            // the new ones.
             let parent = root.at("/srv/shop");
             assert!(give_access(&parent, &naming(1001, 7, 7)));
             fs::set_permissions(&parent, fs::Permissions::from_mode(0o1775)).unwrap();
@@ -464,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_directory_in_which_something_is_needed_is_shared() {
+    fn a_temporary_directory_that_contains_something_needed_stays_shared() {
         let shared = |needed: &[&str]| {
             let needed: Vec<PathBuf> = needed.iter().map(PathBuf::from).collect();
             shared_dirs(&needed).into_iter().collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! The states of a repair, and what is done next in each.
+//! The states of a repair, and the next step in each of them.
 //!
 //! ```text
 //!                        the tree at the venv's path is
@@ -14,8 +14,8 @@
 //! restoring              not restored        restored       leave alone  stop: an error
 //! ```
 //!
-//! The live run, the recovery from the journal and a rollback all ask this table. A step that
-//! fails is the same as one that was interrupted: the state is in the journal, and the disk tells
+//! The live run, the recovery from the journal and a rollback all use this table. A step that
+//! fails is handled like one that was interrupted: the state is in the journal, and the disk shows
 //! which tree is where.
 
 use crate::store::JournalState;
@@ -30,7 +30,7 @@ pub(super) enum Standing {
     Nothing,
 }
 
-/// What is done next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Restart,
@@ -39,26 +39,27 @@ pub(super) enum Step {
     Abandon,
     /// Remove the unfinished tree, and make the venv work with the one it has.
     Discard,
-    /// Remove the unfinished tree: nothing else was to be done.
+    /// Remove the unfinished tree: the run was only a preparation.
     Remove,
-    /// The previous environment is in place, and stays. Ask the other tree what is only in it.
+    /// The previous environment is in place, and stays. Look for files that only the other tree
+    /// has.
     KeepPrevious,
-    /// Put the previous environment back where nothing is, then as above.
+    /// Put the previous environment back at the empty path, then as above.
     PutBack,
-    /// Stop the services, carry what was written since, swap.
+    /// Stop the services, carry over what was written since, swap.
     SwapBack,
-    /// Start the services on the new tree; they decide whether it stays.
+    /// Start the services on the new tree. It stays if they come up.
     Prove,
     /// The swap to an earlier environment did not happen: start what was stopped.
     NotRestored,
-    /// Start the services on the environment that somebody wanted back.
+    /// Start the services on the environment that somebody asked for.
     Restored,
     LeaveAlone,
-    /// Nothing is there, and nothing says what belongs there.
+    /// The path is empty, and the journal does not say which tree belongs there.
     Stop,
 }
 
-/// What is done next in this state.
+/// The next step in this state.
 pub(super) fn next(state: &JournalState, standing: Standing) -> Step {
     use JournalState as State;
     match (state, standing) {
@@ -78,8 +79,8 @@ pub(super) fn next(state: &JournalState, standing: Standing) -> Step {
     }
 }
 
-/// Whether the new tree may be half built in this state: then not all that is in it alone is the
-/// user's.
+/// Whether the new tree may be half built in this state: then files that only it has need not be
+/// user files.
 pub(super) fn is_partial(state: &JournalState) -> bool {
     matches!(state, JournalState::BuildingInPlace(_))
 }
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_has_its_next_step_wherever_the_trees_are() {
+    fn each_state_has_a_next_step_wherever_the_trees_are() {
         use Step::{
             Abandon, Discard, KeepPrevious, LeaveAlone, NotRestored, Prove, PutBack, Refresh,
             Remove, Restart, Restored, Stop, SwapBack,

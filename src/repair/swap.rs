@@ -1,5 +1,5 @@
-//! The second half of a rebuild, as far as the swap: the services are stopped, what was written
-//! and deleted meanwhile is carried over, and the two trees change places in one system call.
+//! The second half of a rebuild, up to the swap: stops the services, carries over what was written
+//! and deleted since, and swaps the two trees in one system call.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub(super) struct SwapIn<'a> {
     pub(super) halt: &'a RefCell<Halt>,
 }
 
-/// Swaps prepared trees in; services that the venvs share are stopped once. Nothing is started.
+/// Swaps prepared trees in. Services that venvs share are stopped once. Starts nothing.
 pub(super) fn swap_in(context: &Context, waiting: Vec<SwapIn>) -> Vec<Result<Rebuilt, NotRebuilt>> {
     let mut swaps: Vec<_> = waiting.into_iter().map(|one| PendingSwap::new(context, one)).collect();
     let open: Vec<&mut PendingSwap> = swaps.iter_mut().flatten().collect();
@@ -98,7 +98,7 @@ impl<'a> PendingSwap<'a> {
         let (minor, carried) = (swap.minor, Ok(Carried::default()));
         let copy = LastCopy { job, owner, aside, minor, installed, deadline, carried };
         if rested {
-            // What takes long is done while the services still run.
+            // Copy and sync while the services still run, because both take long.
             let all = copy.pair().carry(context.root, Pass::All, deadline.left());
             all.map_err(|error| failed(RebuildError::Carry(error)))?;
             parent.sync_all().map_err(|error| failed(error.into()))?;
@@ -123,7 +123,8 @@ impl<'a> PendingSwap<'a> {
         let swapping = JournalState::Swapping(swap.clone());
         job.begin(context, swapping, halt.units()).map_err(|error| failed(error.into()))?;
         exchange(&parent, job, &swap).map_err(|error| {
-            // It may be done, and not on the disk: what failed is not to be proved.
+            // The swap may have happened without reaching the disk. Do not test the new tree then,
+            // swap back.
             let returning = JournalState::Returning(swap.clone());
             let _ = job.begin(context, returning.clone(), halt.units());
             NotRebuilt::at(&returning, &error)
@@ -137,7 +138,7 @@ impl LastCopy<'_> {
         Pair::new(&self.job.venv, &self.owner, &self.aside, self.minor)
     }
 
-    /// What was written and deleted meanwhile, unless an earlier copy failed.
+    /// Carries over what was written and deleted since, unless an earlier copy failed.
     fn run(&mut self, root: &Root) {
         if self.carried.is_err() {
             return;
@@ -160,8 +161,8 @@ fn exchange(parent: &Parent, job: &Job, swap: &Swap) -> Result<(), RebuildError>
 }
 
 impl Work<'_> {
-    /// Where no mount namespace can be had: the venv is away while it is built, and its services
-    /// are down.
+    /// Builds in place if mount namespaces are unavailable: the venv is missing during the build,
+    /// and its services are down.
     pub(super) fn in_place(mut self, halt: &RefCell<Halt>) -> Result<Rebuilt, NotRebuilt> {
         let mut state = self.tree.preparing();
         match self.swap_and_build(halt, &mut state) {
@@ -190,10 +191,10 @@ impl Work<'_> {
         let notes = self.compare(|| before, &[])?;
         self.tree.notes.extend(notes);
         if let Some(service) = service::came_up_again(context.root, job.services()) {
-            // It may have begun its data anew in the half-built tree.
-            return Err(RebuildError::Halt(format!("{service} was started meanwhile")));
+            // It may have created new data in the half-built tree.
+            return Err(RebuildError::Halt(format!("{service} was started during the build")));
         }
-        // Programs that are no service's may have gone on writing into either tree.
+        // Programs outside services may have written into either tree.
         let carried = pair.carry_from_aside(context.root, Pass::Last, self.deadline.left());
         self.note(carried.map_err(RebuildError::Carry)?);
         self.parent.sync_all()?;

@@ -1,6 +1,6 @@
-//! Venvs whose services are stopped and restarted together: those that share a service, so that
-//! it is restarted once for all of them; and those that only need a restart, so that systemd makes
-//! one transaction of it, in its own order.
+//! Groups of venvs whose services are stopped and restarted together. Venvs that share a service
+//! form a group, so that the service restarts once for all of them. Venvs that only need a restart
+//! form another, so that systemd restarts them in one transaction, in its own order.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::host::parallel;
 use crate::plan::Remedy;
 use crate::service::{Processes, Service, ServiceMap};
 
-/// Numbers the groups of venvs that go together: one number for each job, in their order.
+/// The number of each job's group, in the order of the jobs.
 pub(super) fn groups(jobs: &[Job]) -> Vec<usize> {
     let mut groups: Vec<usize> = (0..jobs.len()).collect();
     let join = |groups: &mut [usize], one: usize, other: usize| {
@@ -48,7 +48,7 @@ fn is_restarted(job: &Job) -> bool {
     matches!(job.decision.remedy, Remedy::Restart | Remedy::Refresh | Remedy::Rebuild { .. })
 }
 
-/// What a repair waits for, once the trees have changed places.
+/// What a repair waits for after the swap.
 enum Waiting {
     Ended(RepairResult),
     Restart,
@@ -57,8 +57,8 @@ enum Waiting {
     NotSwapped(NotRebuilt),
 }
 
-/// Finishes repairs that are ready: swaps in what is to be swapped in while the services are
-/// stopped, restarts the services of all, and lets each venv prove itself, `at_once` at a time.
+/// Finishes repairs that are ready: swaps the prepared trees in while the services are stopped,
+/// restarts all services, and tests the venvs, `at_once` at a time.
 pub(super) fn finish(repairs: Vec<(&Repair, Ready)>, at_once: usize) -> Vec<RepairResult> {
     let Some(context) = repairs.first().map(|(repair, _)| repair.context) else {
         return Vec::new();
@@ -67,7 +67,7 @@ pub(super) fn finish(repairs: Vec<(&Repair, Ready)>, at_once: usize) -> Vec<Repa
     let waiting = swap(context, repairs);
     let proofs = restart(context, &waiting, at_once);
     let mut goes_back = false;
-    // A venv that goes back restarts what it shares: those that follow are asked anew.
+    // A venv that is swapped back restarts the services that it shares: test the next ones again.
     let mut proved = |repair: &Repair, swapped: Rebuilt, proof| {
         let proof = if goes_back { repair.restart() } else { proof };
         let result = repair.prove(swapped.swap, swapped.notes, proof);
@@ -88,8 +88,8 @@ pub(super) fn finish(repairs: Vec<(&Repair, Ready)>, at_once: usize) -> Vec<Repa
     results.collect()
 }
 
-/// Restarts the services of all that wait for it, each once, and waits until they are up. The
-/// result has a place for each repair.
+/// Restarts the services of all repairs that wait for it, each service once, and waits until they
+/// are up. The result has an element for each repair.
 fn restart(
     context: &Context,
     waiting: &[(&Repair, Waiting)],
@@ -106,7 +106,7 @@ fn restart(
     parallel::map(to_prove, at_once, |one| one.map(prove))
 }
 
-/// Looks at all processes once for the venvs of which it is not known yet what runs out of them.
+/// Finds what runs out of the venvs, where that is not known yet, with one look at all processes.
 fn look_at_users(repairs: &[(&Repair, Ready)]) {
     let unknown = |(repair, ready): &&(&Repair, Ready)| {
         !matches!(ready, Ready::Ended(_)) && repair.users.get().is_none()
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn venvs_that_share_a_service_form_a_group_and_so_do_those_that_are_only_restarted() {
+    fn venvs_that_share_a_service_and_venvs_that_only_restart_form_groups() {
         let target = Target { minor: Minor::new(3, 13), follows: true, copies: false };
         let rebuild = || Remedy::Rebuild { target, relax: None };
         let jobs = [

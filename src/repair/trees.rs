@@ -1,4 +1,4 @@
-//! What root asks of a tree's owner about it: see [`crate::owner`].
+//! The work on trees that root leaves to their owners: see [`crate::owner`].
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind::NotFound};
@@ -20,16 +20,16 @@ use crate::python::Minor;
 use crate::store::{JournalState, PendingRemoval, PreviousTree, Swap};
 use crate::venv::{Flavour, Layout, Venv};
 
-/// How long it may take to look through two trees.
+/// The time limit for looking through two trees.
 pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(300);
 
-/// Two trees that change places, and which minor version the packages in each are for.
+/// Two trees that are swapped, and the minor version that the packages in each are for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair<'a> {
     pub(super) venv: &'a Path,
     pub(super) flavour: Flavour,
     pub(super) owner: &'a User,
-    /// The path at which the tree lies that is not in place.
+    /// The path of the tree that is not in place.
     pub(super) aside: &'a Path,
     pub(super) in_place: Minor,
     pub(super) put_aside: Minor,
@@ -42,7 +42,7 @@ impl<'a> Pair<'a> {
         Self { venv: path, flavour: *flavour, owner, aside, in_place: *site, put_aside: other }
     }
 
-    /// The same two trees after they have changed places.
+    /// The same two trees after the swap.
     pub(super) fn swapped(self) -> Self {
         Self { in_place: self.put_aside, put_aside: self.in_place, ..self }
     }
@@ -59,7 +59,7 @@ impl<'a> Pair<'a> {
         owner::run(root, self.owner, limit, &task)
     }
 
-    /// Carries those of the tree that is aside over to the one in place.
+    /// Carries the user files of the tree that is aside over to the one in place.
     pub(super) fn carry_from_aside(
         &self,
         root: &Root,
@@ -76,7 +76,7 @@ impl<'a> Pair<'a> {
         owner::run(root, self.owner, limit, &task)
     }
 
-    /// What the tree that is aside has alone.
+    /// The files that only the tree that is aside has.
     fn only_aside(&self, root: &Root, partial: bool) -> io::Result<Lines> {
         let task = Compare {
             tree: Layout::new(self.aside, self.put_aside, self.flavour),
@@ -92,7 +92,7 @@ impl<'a> Pair<'a> {
 pub(super) fn only_in(tree: &Path, files: Lines) -> Option<String> {
     (!files.is_empty()).then(|| {
         format!(
-            "{} alone has the latest of these, and stays until `venvguard prune NAME`: {}",
+            "only {} has the latest of these, and it is kept until `venvguard prune NAME`: {}",
             printable(tree),
             files.into_lines().join(", ")
         )
@@ -110,9 +110,9 @@ pub(super) fn standing(venv: &Path, state: &JournalState) -> Standing {
     }
 }
 
-/// Puts the old tree back into its place, unless it is there. The new one is aside then.
-/// Right however often and wherever it was interrupted; a tree that is neither of the two is
-/// somebody's, and not touched.
+/// Puts the old tree back in its place, unless it is there already; the new tree is aside
+/// afterwards. May be repeated after any interruption. A tree that is neither of the two belongs
+/// to somebody else and is not touched.
 pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
     let parent = Parent::of(venv)?;
     let (name, aside) = (name_of(venv), &from_beside(venv, swap.previous.path()));
@@ -129,12 +129,12 @@ pub(super) fn put_back(venv: &Path, swap: &Swap) -> io::Result<()> {
     if standing == new {
         return parent.exchange(aside, name);
     }
-    // Where nothing stands; a name that is taken is refused.
+    // The venv's path is free; the rename refuses a name that is taken.
     parent.rename(aside, name)
 }
 
 /// Removes a tree that was put aside: its owner empties it, and root removes the empty directory.
-/// Another one at its path is left alone.
+/// A different directory at its path is left alone.
 pub(super) fn discard(
     root: &Root,
     tree: &Path,
@@ -149,18 +149,18 @@ pub(super) fn discard(
     };
     if parent.identity(name) != Some(which) {
         let path = printable(tree);
-        return Err(io::Error::other(format!("{path} is another directory than it was")));
+        return Err(io::Error::other(format!("{path} is a different directory now")));
     }
-    // What is mounted there is not part of the tree.
+    // A mounted file system is not part of the tree.
     if let Some(mount) = mount::below(tree)?.first() {
         return Err(io::Error::other(format!("{} is mounted there", printable(mount))));
     }
-    // Paths of trees are real ones, whatever directory stands for the system.
+    // Paths of trees are real paths, even if a directory stands in for the system.
     let real = &Root::new("/");
     let task = Remove { path: PathText(tree.to_path_buf()), identity: which };
     let removed = owner::run(real, &owner_of(root, uid, gid), deadline.left(), &task)?;
-    // In a tree of root's each directory of somebody else is theirs to empty. Only the answer of
-    // root's own process is believed.
+    // In a tree of root's, other users empty the directories that belong to them. Only the answer
+    // of root's own process is trusted.
     let others = if uid == 0 && owner::is_root() { removed.others } else { Vec::new() };
     for (path, identity, other) in others {
         if other != 0 && path.0.starts_with(tree) {
@@ -174,7 +174,7 @@ pub(super) fn discard(
         {
             let left = removed.left.into_lines().join("; ");
             Err(io::Error::other(format!(
-                "{}: only what belongs to its owner was removed ({left}); remove the rest by hand",
+                "{}: only its owner's files were removed ({left}); remove the rest by hand",
                 printable(tree)
             )))
         }
@@ -182,7 +182,7 @@ pub(super) fn discard(
     }
 }
 
-/// What is in one tree alone where it was not carried over, in words.
+/// Messages about files that were not carried over and so are in one tree only.
 pub(super) fn left_behind(left: Lines) -> impl Iterator<Item = String> {
     left.into_lines()
         .into_iter()
@@ -195,10 +195,10 @@ pub(super) fn drop_repeats(notes: &mut Vec<String>) {
     notes.retain(|note| seen.insert(note.clone()));
 }
 
-/// What becomes of a tree that was in place and is aside again.
+/// Whether a tree that was in place and is aside again holds files that the other one lacks.
 #[derive(Debug)]
 pub(super) enum Left {
-    /// The other tree has all that was in it.
+    /// The other tree has everything that was in it.
     Nothing,
     HoldsFiles,
 }
@@ -220,7 +220,8 @@ impl Left {
 }
 
 impl Pair<'_> {
-    /// What the tree that is aside has alone; where that cannot be told, it may have something.
+    /// Whether only the tree that is aside has some files; if that cannot be determined, it is
+    /// taken to have some.
     pub(super) fn left_aside(&self, root: &Root, partial: bool) -> (Left, Option<String>) {
         // A power loss may have taken a tree that was never in place.
         if root.at(self.aside).symlink_metadata().is_err_and(|error| error.kind() == NotFound) {
@@ -232,16 +233,16 @@ impl Pair<'_> {
             Err(error) => {
                 let path = printable(self.aside);
                 let note = format!(
-                    "cannot compare {path}, which stays until `venvguard prune NAME`: {error}"
+                    "cannot compare {path}, which is kept until `venvguard prune NAME`: {error}"
                 );
                 (Left::HoldsFiles, Some(note))
             }
         }
     }
 
-    /// Puts the tree that is aside back into its place. What was written into the other one
-    /// meanwhile comes with it. The services are down; what else writes may do so until the trees
-    /// have changed places, and is carried after that.
+    /// Puts the tree that is aside back in its place, and carries over what was written into the
+    /// other one since. The services are down, but other programs may write until the swap: a
+    /// second pass after it carries that over too.
     pub(super) fn bring_back(
         &self,
         context: &Context,
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_of_the_two_trees_is_not_touched() {
+    fn a_tree_that_is_neither_of_the_two_is_not_touched() {
         let (_dir, venv, aside) = dir();
         fs::create_dir(&aside).unwrap();
         let (mine, old) = (tree::identity(&venv), tree::identity(&aside).unwrap());
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_pipx_is_kept_where_pipx_sees_none() {
+    fn a_tree_of_pipx_is_kept_where_pipx_does_not_look() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let (venv, aside) = (base.join("venvs/app"), base.join(".app.venvguard-x"));

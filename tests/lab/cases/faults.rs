@@ -125,7 +125,7 @@ fn of_time_and_interpreter(machine: &Machine) -> Result<()> {
     // A month ahead, so that kept trees would be too old; a month back; to before 1970.
     for step in [30 * 86_400, -30 * 86_400, -60 * 365 * 86_400_i64] {
         let said = machine.must(&format!("venvguard-faults --step-clock {step} rebuild bare"))?;
-        ensure!(said.contains("the old environment is kept at"), "{step}: {said}");
+        ensure!(said.contains("the previous environment is kept at"), "{step}: {said}");
         storm.is_well()?;
         let kept = machine.must("venvguard show bare | grep 'previous environment'")?;
         let beside = machine.must("ls -d /srv/bare/.venv.venvguard-*")?;
@@ -320,7 +320,7 @@ fn no_room(machine: &Machine) -> Result<()> {
     let list = "find /srv/small | sort";
     let before = machine.must(list)?;
     let said = machine.venvguard("rebuild small")?;
-    ensure!(said.code == 3 && said.text.contains("there is no room"), "rebuild: {said:?}");
+    ensure!(said.code == 3 && said.text.contains("not enough disk space"), "rebuild: {said:?}");
     ensure!(machine.must(list)? == before, "something was changed");
     machine.must("rm /srv/small/venv/data; venvguard rebuild small")?;
     machine.must("venvguard prune small")?;

@@ -307,7 +307,7 @@ fn not_there(machine: &Machine) -> Result<()> {
     is_a_lock(machine)?;
     machine.must("rm -r /srv/own")?;
     let nearest =
-        "tight==1.2.3: the nearest version with a wheel is 1.3.0 (`--relax minor` takes it)";
+        "tight==1.2.3: the nearest version with a wheel is 1.3.0 (`--relax minor` accepts it)";
     let said = machine.must_upgrade_python()?;
     ensure!(said.text.contains(nearest), "the version is not reported: {said:?}");
     let has = |list: &str, minor: &str| {

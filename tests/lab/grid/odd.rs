@@ -42,7 +42,7 @@ const PLACES: [Place; 13] = {
         place("spaces", Rebuilt),
         place("quotes", Rebuilt),
         place("newline", Rebuilt),
-        place("bytes", Pinned("it was not rebuilt")),
+        place("bytes", Pinned("was not rebuilt")),
         place("owner", Rebuilt),
         place("closed", Rebuilt),
         place("hardlinks", Rebuilt),
