@@ -1,4 +1,4 @@
-//! Whether something may be done that somebody asks for, and why it was not.
+//! Whether a request may be carried out, and why it was not.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,25 +14,25 @@ use crate::python::{Minor, SnapshotError};
 use crate::repair::RollbackError;
 use crate::store::StoreError;
 
-/// Why something was not done that somebody asked for.
+/// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     #[error("only root can do this; nothing was changed (try `sudo venvguard …`)")]
     NotRoot,
     #[error(
-        "the administrator does not let you have venvs of your own guarded (`users` in /etc/venvguard/config.toml); nothing was registered"
+        "the administrator does not let you register venvs of your own (`users` in /etc/venvguard/config.toml); nothing was registered"
     )]
     NotAllowed,
-    #[error("apt or dpkg is at work; nothing was changed (try again when it has ended)")]
+    #[error("apt or dpkg is at work; nothing was changed (try again when it has finished)")]
     AptAtWork,
     #[error("cannot scan {}: {source}", printable(.path))]
     NotScanned { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Choice(#[from] ChoiceError),
-    #[error("Python {0} is not installed by Debian here; nothing was changed")]
+    #[error("Python {0} is not installed from Debian's packages; nothing was changed")]
     NotInstalled(Minor),
     #[error(
-        "cannot rebuild {name}: its interpreter {interpreter} is not Debian's, venvguard leaves it alone; nothing was changed",
+        "cannot rebuild {name}: its interpreter {interpreter} is not Debian's, so venvguard leaves it alone; nothing was changed",
         interpreter = printable(.interpreter)
     )]
     NotDebian { name: String, interpreter: PathBuf },
@@ -41,7 +41,7 @@ pub(crate) enum AskError {
     NotAVenv(String),
     #[error("{0} vanished from the registry")]
     Vanished(String),
-    #[error("{word:?} stands for {count} venvs; one at a time is rolled back")]
+    #[error("{word:?} matches {count} venvs; roll back one at a time")]
     Several { word: String, count: usize },
     #[error("cannot roll {name} back: {why}; nothing was changed")]
     NotRolledBack { name: String, why: RollbackError },
@@ -56,17 +56,17 @@ pub(crate) enum AskError {
 }
 
 impl Guard {
-    /// Whether what is kept is the caller's to change.
+    /// Whether the caller may change the state directory.
     pub(super) fn may_change(&self) -> bool {
         !self.root.is_system() || self.root.user().is_some() || rustix::process::geteuid().is_root()
     }
 
-    /// What changes what root keeps says so before anything is tried.
+    /// Refuses a caller who may not change the state directory, before anything is tried.
     pub(crate) fn require_root(&self) -> Result<(), AskError> {
         if self.may_change() { Ok(()) } else { Err(AskError::NotRoot) }
     }
 
-    /// An ordinary user registers where the administrator lets them.
+    /// Refuses an ordinary user whom the administrator does not let register venvs.
     pub(super) fn require_allowed(&self) -> Result<(), AskError> {
         let Some(uid) = self.root.user() else { return Ok(()) };
         let person = user::by_uid(&self.root, uid);
@@ -76,8 +76,8 @@ impl Guard {
         Err(AskError::NotAllowed)
     }
 
-    /// Makes sure that nobody changes venvs or interpreters meanwhile: no other venvguard, and
-    /// no apt that is between its two hooks.
+    /// Takes the lock against other venvguards, and makes sure that no apt is between its two
+    /// hooks: nothing else may change venvs or interpreters.
     pub(super) fn alone(&self) -> Result<LockFile, AskError> {
         self.require_root()?;
         let lock = self.lock()?;

@@ -1,22 +1,22 @@
-//! The registered venvs that somebody means by some words.
+//! Finds the registered venvs that the words of a command stand for.
 
 use std::io;
 
 use crate::host::root::normal;
 use crate::store::{Registry, RegistryEntry};
 
-/// Why it is not known which venvs are meant.
+/// Why the words do not name registered venvs.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChoiceError {
     #[error("no registered venv has the name or path {word:?} {hint}", hint = hint(.meant.as_ref()))]
     Nothing { word: String, meant: Option<String> },
-    #[error("{word:?} is no name, path or glob: {error}")]
+    #[error("{word:?} is not a name, path or glob: {error}")]
     Malformed { word: String, error: glob::PatternError },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// The entries that names, paths, ids or globs stand for; each has to stand for one at least.
+/// The entries that names, paths, ids or globs stand for, at least one for each.
 pub(super) fn chosen<'a>(
     registry: &'a Registry,
     wanted: &[String],

@@ -1,4 +1,4 @@
-//! What a pending upgrade would do to the venvs, before anything happens.
+//! Predicts what a pending upgrade would do to the venvs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::plan::{Decision, Phase, Plan};
 use crate::repair::{self, Context};
 use crate::venv::Additions;
 
-/// Why it is not known what an upgrade would do.
+/// Why the effects of an upgrade cannot be predicted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ForeseeError {
     #[error(transparent)]
@@ -27,14 +27,14 @@ pub(crate) enum ForeseeError {
 #[derive(Debug)]
 pub(crate) struct Foreseen<'a> {
     pub(crate) plan: Plan,
-    /// Whether apt knows what is pending, where apt was asked.
+    /// Whether apt knows what is pending, if apt was asked.
     pub(crate) lists: Option<Lists>,
     inventory: Inventory,
     context: Context<'a>,
 }
 
 impl Foreseen<'_> {
-    /// The user files of a venv that would be rebuilt, where they can be listed.
+    /// The user files of a venv that would be rebuilt, if they can be listed.
     pub(crate) fn additions(&self, decision: &Decision) -> Option<Additions> {
         let (_, venv) = self.inventory.get(&decision.id)?;
         decision.target()?;
@@ -43,7 +43,7 @@ impl Foreseen<'_> {
 }
 
 impl Guard {
-    /// What the pending upgrade would do to the venvs, or one whose list is in a file.
+    /// What the pending upgrade would do to the venvs, or an upgrade whose list is in a file.
     pub(crate) fn foresee(&self, list: Option<&Path>) -> Result<Foreseen<'_>, AskError> {
         let lists = list.is_none().then(|| Lists::look(&self.root));
         let actions = if lists == Some(Lists::Empty) { Vec::new() } else { actions(list)? };

@@ -1,4 +1,4 @@
-//! `DPkg::Pre-Install-Pkgs`: may this transaction go on?
+//! `DPkg::Pre-Install-Pkgs`: decides whether a transaction may go on.
 
 use super::{Guard, GuardError};
 use crate::apt::{Transaction, predict};
@@ -13,10 +13,10 @@ use crate::store::{Event, Pending, Registry, StoreError, TransactionRecord};
 impl Guard {
     /// Answers apt's list.
     ///
-    /// Two things are done here, while the old interpreter is still there: venvs whose
-    /// interpreter is removed move to the one that stays, and those that follow the default
-    /// one are pinned to their own minor version until [`Guard::settle`], so that what
-    /// starts in the middle of the upgrade runs what it was made for.
+    /// Does two things while the old interpreter is still installed: moves venvs whose interpreter
+    /// is removed to the one that stays, and pins venvs that follow the default one to their own
+    /// minor version until [`Guard::settle`], so that programs that start in the middle of the
+    /// upgrade run the right interpreter.
     pub(crate) fn gate(&self, transaction: &Transaction) -> Result<Verdict, GuardError> {
         let _lock = self.lock()?;
         let now = self.interpreters()?;
@@ -68,7 +68,8 @@ impl Guard {
         Ok(Verdict::Repair)
     }
 
-    /// Rebuilds the venvs whose interpreter is removed. Where one fails, the removal is off.
+    /// Rebuilds the venvs whose interpreter is removed. If one of the rebuilds fails, returns false
+    /// to block the removal.
     fn move_away(&self, inventory: &mut Inventory, plan: &Plan, now: &Interpreters) -> bool {
         let before_dpkg = plan.decisions.iter().filter(|one| one.phase == Phase::BeforeDpkg);
         let jobs = Job::all(inventory.present(), before_dpkg);
@@ -87,14 +88,14 @@ impl Guard {
         }
         self.report.blocked_by_failure(plan, &failed);
         for decision in plan.decisions.iter().filter(|one| failed.contains(&one.id.as_str())) {
-            let detail = "it could not be moved to the interpreter that stays";
+            let detail = "cannot move it to the interpreter that stays";
             self.record_blocked(decision, detail.into());
         }
         false
     }
 
-    /// Pins the venvs that the default interpreter will move away from. The record is written
-    /// first: a run that ends here is put right by `settle`.
+    /// Pins the venvs that the default interpreter will move away from. Writes the record first, so
+    /// that `settle` can finish a run that is killed here.
     fn pin_during_dpkg(
         &self,
         inventory: &mut Inventory,
@@ -107,7 +108,7 @@ impl Guard {
                 continue;
             }
             let up = decision.services.iter().filter(|service| self.is_up(service)).cloned();
-            // The hooks run twice under unattended-upgrades: what the first run knew stays.
+            // The hooks run twice under unattended-upgrades: keep what the first run recorded.
             let known = services.entry(decision.id.clone()).or_default();
             known.extend(up);
             known.sort();
@@ -142,7 +143,7 @@ impl Guard {
         crate::service::condition(&self.root, service).is_ok_and(|condition| condition.up)
     }
 
-    /// The verdict on each venv that is concerned. One that blocks is told with the history.
+    /// Audits the verdict on each affected venv. A venv that blocks goes to the history instead.
     fn audit(&self, plan: &Plan) {
         for decision in plan.notable().filter(|decision| !decision.blocks) {
             let detail = report::decision_in_words(decision);
@@ -156,11 +157,11 @@ impl Guard {
         }
     }
 
-    /// A block that cannot be recorded is a block all the same.
+    /// Records a block. It remains a block if it cannot be recorded.
     fn record_blocked(&self, decision: &Decision, detail: String) {
         let event = Event::new(&decision.name, &decision.path.0, "blocked", detail);
         if let Err(error) = self.store.record(&event.of(decision)) {
-            self.report.error(&format!("the history misses this block: {error}"));
+            self.report.error(&format!("cannot record this block in the history: {error}"));
         }
     }
 }

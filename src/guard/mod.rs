@@ -1,11 +1,11 @@
-//! The way of an upgrade: what happens at each moment of an apt run.
+//! What happens at each moment of an apt run, and on each request.
 //!
-//! [`Guard::snapshot`] before anything, [`Guard::gate`] with apt's list, [`Guard::settle`]
-//! after dpkg and whenever something was left to do. Each reads what is, asks `plan` what
-//! to do about it, and lets `repair` do it. Each may run twice, or not at all.
+//! [`Guard::snapshot`] runs first, [`Guard::gate`] with apt's list, [`Guard::settle`] after dpkg
+//! and whenever work is left over. Each reads the current state, asks `plan` for decisions, and
+//! has `repair` carry them out. Each may run twice, or not at all.
 //!
-//! What somebody asks for has a file for each question. The answer is a value, which `cli` prints;
-//! what happens on the way is reported from here.
+//! Each kind of request has a file of its own. The answer is a value, which `cli` prints; progress
+//! and errors are reported from here.
 
 mod ask;
 mod choose;
@@ -39,10 +39,10 @@ use crate::repair::{self, Context};
 use crate::report::Report;
 use crate::store::{Config, Registry, Store, StoreError};
 
-/// How long another venvguard is waited for: it may be at a rebuild of minutes.
+/// How long to wait for another venvguard, which may be in a rebuild of several minutes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Why a moment could not be lived through. Never a verdict.
+/// Why a moment of an apt run failed. Never a verdict.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuardError {
     #[error(transparent)]
@@ -75,8 +75,7 @@ impl Guard {
         Context { root: &self.root, store: &self.store, config: &self.config, report: &self.report }
     }
 
-    /// Keeps every other venvguard out. Whoever changes something is told from now on where an
-    /// interruption leaves it.
+    /// Keeps every other venvguard out. From now on, an interruption reports whether work is left.
     fn lock(&self) -> Result<LockFile, StoreError> {
         let lock = self.store.lock(PATIENCE)?;
         let (store, report) = (self.store.clone(), self.report.clone());
@@ -89,17 +88,17 @@ impl Guard {
                 (false, _) => "interrupted; nothing is left half done",
             });
         };
-        // Where that cannot be had, an interruption is none the worse.
+        // Without the report, an interruption is just as safe.
         let _ = signal::tell_of_interruption(tell);
         Ok(lock)
     }
 
-    /// Whether an apt run is going on, perhaps between its two hooks.
+    /// Whether an apt run is in progress, perhaps between its two hooks.
     fn is_apt_at_work(&self) -> bool {
         self.root.is_system() && lock::is_dpkg_running()
     }
 
-    /// The registry, with what is declared now.
+    /// The registry, with the venvs that are declared now.
     fn registry(&self) -> Result<Registry, StoreError> {
         inventory::registry(&self.context())
     }
@@ -117,9 +116,8 @@ impl Guard {
         python::look(&self.root)
     }
 
-    /// `DPkg::Pre-Invoke`: knows the interpreters as they are before dpkg touches them.
-    /// What differs from the last snapshot already is work that was left, and stays known
-    /// by that snapshot.
+    /// `DPkg::Pre-Invoke`: records the interpreters before dpkg touches them. An existing snapshot
+    /// stays: if it differs from the system already, that is work left over from an earlier run.
     pub(crate) fn snapshot(&self) -> Result<(), GuardError> {
         if self.store.interpreters()?.is_none() {
             let _lock = self.lock()?;
@@ -128,17 +126,17 @@ impl Guard {
         Ok(())
     }
 
-    /// Ends what an earlier run left unfinished. The caller holds the lock. Says whether all
+    /// Finishes what an earlier run left unfinished. The caller holds the lock. Returns whether all
     /// is well.
     fn recover(&self, registry: &mut Registry, now: &Interpreters) -> bool {
         repair::recover(&self.context(), registry, now)
     }
 
-    /// Removes the previous environments that are too many or too old, all those of the
-    /// venvs that are `named`, and whatever else nobody needs. The caller holds the lock.
-    /// What is removed, and what goes wrong, is told. Called before a run puts trees aside, so
-    /// that a clock that is set meanwhile makes none of them too old. Returns whether there was
-    /// anything to remove.
+    /// Removes previous environments that exceed the number to keep or are too old, all previous
+    /// environments of the venvs that are `named`, and everything else that is no longer needed.
+    /// Reports removals and errors. The caller holds the lock, and calls this before a run puts
+    /// trees aside: otherwise a clock that is set during the run could make them too old. Returns
+    /// whether there was anything to remove.
     fn prune(&self, registry: &mut Registry, named: &[String]) -> bool {
         let before = registry.clone();
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.config.keep_days));
@@ -157,8 +155,7 @@ impl Guard {
             };
             for one in &gone {
                 let path = printable(one.path());
-                self.report
-                    .note(&format!("{}: removing the previous environment {path}", entry.name));
+                self.report.note(&format!("{}: removing previous environment {path}", entry.name));
             }
             pending_removals.extend(gone);
         }
@@ -174,7 +171,7 @@ impl Guard {
                 self.report.error(&error.to_string());
             }
         }
-        // A tree that is half removed must not be gone back to.
+        // Forget the trees first: a half-removed tree must not be restored.
         if *registry != before {
             if let Err(error) = self.store.save_registry(registry) {
                 self.report.error(&error.to_string());
@@ -197,7 +194,7 @@ mod tests {
     use crate::store::{JournalEntry, JournalState, PendingRemoval, PreviousTree, Swap};
 
     #[test]
-    fn a_kept_tree_goes_in_time_but_not_while_an_unfinished_repair_needs_it() {
+    fn an_old_previous_environment_is_pruned_but_not_while_an_unfinished_repair_needs_it() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let (venv, aside) = (base.join("venv"), base.join(".venv.venvguard-x"));
@@ -224,7 +221,7 @@ mod tests {
         guard.prune(&mut registry, &[]);
         assert!(
             registry.venvs[0].previous_trees.is_empty(),
-            "one that somebody removed counts for nothing"
+            "a tree that somebody removed is forgotten"
         );
         assert_eq!(registry.pending_removals.len(), 0);
         assert!(
@@ -234,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn resume_removes_what_a_killed_run_had_no_time_to_remove() {
+    fn resume_removes_trees_that_a_killed_run_had_no_time_to_remove() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let aside = base.join(".venv.venvguard-x");
@@ -246,7 +243,7 @@ mod tests {
         assert_eq!(guard.resume().unwrap(), Settled::Done);
         assert!(!aside.exists());
         assert_eq!(guard.resume().unwrap(), Settled::Nothing);
-        // Somebody else's directory has its name since, and one lay in a directory that is gone.
+        // One tree was replaced by somebody else's directory, one was in a directory that is gone.
         std::fs::create_dir(&aside).unwrap();
         registry.pending_removals = vec![
             PendingRemoval::new(&aside, (1, 1)),

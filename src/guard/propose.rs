@@ -1,4 +1,4 @@
-//! Asks what `plan` needs to know about the venvs, and lets it decide. Nothing is changed.
+//! Finds out what `plan` needs to know about the venvs, and lets it decide. Changes nothing.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
 
 impl Guard {
-    /// What an upgrade from `before` to `after` does to every venv, and what is done about it.
+    /// Decides about every venv for an upgrade from `before` to `after`.
     pub(super) fn propose_upgrade(
         &self,
         inventory: &Inventory,
@@ -35,7 +35,7 @@ impl Guard {
         plan::upgrade(&subjects, &facts, before, after, made)
     }
 
-    /// What mends every venv that is not as it should be.
+    /// Decides how to repair every venv that is not healthy.
     pub(super) fn propose_repair(
         &self,
         inventory: &Inventory,
@@ -68,7 +68,7 @@ impl Guard {
             .collect()
     }
 
-    /// What is done because somebody asks for these venvs to be rebuilt.
+    /// Decides about the rebuilds that somebody asks for.
     pub(super) fn propose_rebuilds(
         &self,
         inventory: &Inventory,
@@ -98,8 +98,8 @@ impl Guard {
             .collect()
     }
 
-    /// What is done because somebody asks for a previous environment, the latest or the one that
-    /// is `wanted`.
+    /// Decides about the rollback to a previous environment that somebody asks for, the latest or
+    /// the one that is `wanted`.
     pub(super) fn propose_rollback(
         &self,
         inventory: &Inventory,
@@ -112,8 +112,8 @@ impl Guard {
         let questions = Questions { readiness: false, services: true };
         let asked = Asked { id: entry.id.clone(), questions, target: None };
         let known = facts(&context, inventory, &[asked], None).remove(&entry.id);
-        // What is in place may be no venv any more: that is a reason to go back. Then only what
-        // was declared is known to run out of it.
+        // The directory in place may no longer be a venv, which is a reason to roll back. Then only
+        // the declared services are known to run out of it.
         let facts = known.unwrap_or_else(|| declared_services(&context, entry));
         let venv = Venv { path: entry.path().to_path_buf(), ..tree.clone() };
         let (identity, followed) = (previous.identity, previous.followed);
@@ -123,7 +123,7 @@ impl Guard {
     }
 }
 
-/// What is asked about a venv that is rebuilt as somebody wishes.
+/// The questions about a venv that is rebuilt as somebody wishes.
 fn asked(subject: &Subject, questions: Questions, now: &Interpreters, wish: Wish) -> Asked {
     let target = Target::asked_for(&subject.venv, subject.follows(), now, wish.python);
     Asked { id: subject.id.clone(), questions, target: target.map(|target| target.minor) }
@@ -188,7 +188,7 @@ mod tests {
         let at_work = ["late.service", "web.service"];
         assert_eq!(services(Phase::BeforeDpkg, None), at_work);
         assert_eq!(services(Phase::AfterDpkg, Some(&record)), at_work);
-        // Nothing was recorded: the upgrade may be why it failed.
+        // Without a record, the upgrade may be the reason for the failure.
         let and_failed = ["broken.service", "late.service", "web.service"];
         assert_eq!(services(Phase::AfterDpkg, None), and_failed);
         let (id, wish) = (inventory.registry.venvs[0].id.clone(), Wish::default());

@@ -1,4 +1,4 @@
-//! What somebody asks to be rebuilt, rolled back or removed: decided, and carried out.
+//! Rebuilds, rollbacks and removals that somebody asks for.
 
 use std::path::Path;
 
@@ -15,39 +15,39 @@ use crate::venv::NotAVenv;
 /// A rebuild that somebody asks for.
 #[derive(Debug)]
 pub(crate) struct RebuildRequest<'a> {
-    /// Names, paths, ids or globs; nothing for every venv that is not healthy.
+    /// Names, paths, ids or globs; `None` for every venv that is not healthy.
     pub(crate) venvs: Option<&'a [String]>,
     pub(crate) wish: Wish,
     pub(crate) extent: Extent,
-    /// How many at once, where that was said.
+    /// How many to rebuild at the same time, if the caller says so.
     pub(crate) at_once: Option<usize>,
 }
 
-/// How far a rebuild goes.
+/// Where a rebuild stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// It is decided, and nothing is done.
+    /// Decide, and do nothing.
     Decide,
-    /// The new trees are built and checked.
+    /// Build and check the new trees.
     Prepare,
     SwapIn,
 }
 
-/// What came of a rebuild that somebody asked for.
+/// The result of a rebuild that somebody asked for.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Rebuilt {
-    /// The decisions by which something is done.
+    /// The decisions that do something.
     pub(crate) decisions: Vec<Decision>,
     /// Whether any venv is registered.
     pub(crate) is_any_registered: bool,
-    /// Whether something is left for a person.
+    /// Whether something is left for a person to do.
     pub(crate) needs_attention: bool,
-    /// Whether one was not carried out well.
+    /// Whether one of them failed.
     pub(crate) has_failed: bool,
 }
 
-/// What came of a rollback that somebody asked for.
+/// The result of a rollback that somebody asked for.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct RolledBack {
@@ -56,8 +56,7 @@ pub(crate) struct RolledBack {
 }
 
 impl Guard {
-    /// Rebuilds the venvs that are named, or each that is not healthy. What goes wrong with one
-    /// is reported.
+    /// Rebuilds the named venvs, or each that is not healthy. Reports failures.
     pub(crate) fn rebuild(&self, wanted: &RebuildRequest) -> Result<Rebuilt, AskError> {
         let decides_only = wanted.extent == Extent::Decide;
         let _lock = if decides_only { None } else { Some(self.alone()?) };
@@ -66,7 +65,7 @@ impl Guard {
             return Err(AskError::NotInstalled(minor));
         }
         let mut registry = self.registry()?;
-        // What cannot be finished is reported, and refused below.
+        // Reports repairs that cannot be finished; their venvs are refused below.
         let recovered = decides_only || self.recover(&mut registry, &now);
         let inventory = self.inventory_of(registry);
         let is_any_registered = inventory.entries().next().is_some();
@@ -117,8 +116,8 @@ impl Guard {
         Ok(RolledBack { decision, has_failed })
     }
 
-    /// Removes the trees that are too many or too old, or all previous environments of some
-    /// venvs. Returns whether all of them are removed.
+    /// Removes the trees that exceed the number to keep or are too old, and all previous
+    /// environments of the `wanted` venvs. Returns whether all of them are removed.
     pub(crate) fn prune_as_asked(&self, wanted: &[String]) -> Result<bool, AskError> {
         let _lock = self.alone()?;
         let mut registry = self.registry()?;
@@ -131,7 +130,7 @@ impl Guard {
         Ok(registry.pending_removals.is_empty())
     }
 
-    /// What is done for the venvs that are named, or for each that is not healthy.
+    /// Decides about the named venvs, or about each that is not healthy.
     fn decide(
         &self,
         inventory: &Inventory,
@@ -180,8 +179,8 @@ impl Guard {
         Carried { good, left: report_unmanaged(&context, &inventory, &ids, now) }
     }
 
-    /// Where no venv is named: names what is registered and no venv. Returns whether there is
-    /// any.
+    /// If no venvs are named, reports the registered paths that are not venvs. Returns whether
+    /// there are any.
     fn report_no_venvs(&self, inventory: &Inventory, wanted: &RebuildRequest) -> bool {
         let mut found = false;
         for (entry, venv) in inventory
@@ -196,7 +195,7 @@ impl Guard {
         found
     }
 
-    /// Names the venvs whose repair has to be finished first. Returns whether there is any.
+    /// Reports the venvs whose repair must be finished first. Returns whether there are any.
     fn report_unfinished(&self, inventory: &Inventory) -> bool {
         let is_open = |entry: &&RegistryEntry| self.store.has_journal(&entry.id);
         let open = inventory.entries().map(|(entry, _)| entry).filter(is_open);
@@ -208,7 +207,7 @@ impl Guard {
             > 0
     }
 
-    /// Why nothing is rebuilt where there is no venv, and what to do.
+    /// Why a venv cannot be rebuilt that is not one, and what to do.
     fn not_a_venv(&self, entry: &RegistryEntry, error: &NotAVenv) -> String {
         let name = &entry.name;
         let way_back = match error {
@@ -231,9 +230,9 @@ impl Guard {
     }
 }
 
-/// What came of the decisions.
+/// The result of carrying the decisions out.
 struct Carried {
     good: bool,
-    /// The processes that nobody but a person can restart.
+    /// The processes that only a person can restart.
     left: usize,
 }

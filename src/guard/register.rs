@@ -1,4 +1,4 @@
-//! Venvs put under guard, and taken out of it.
+//! Registers and unregisters venvs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::service::{self, Processes, Service, ServiceMap};
 use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
 use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
-/// What somebody wants to be put under guard, or to be known of it.
+/// The venvs that somebody wants to register, and their settings.
 #[derive(Debug)]
 pub(crate) struct Registration<'a> {
     pub(crate) paths: &'a [PathBuf],
     pub(crate) name: Option<&'a str>,
     pub(crate) services: &'a [Service],
-    /// A command, as a shell would split it; an empty one clears it, and so does an empty path
+    /// A command, as a shell would split it. An empty one clears the setting, as does an empty path
     /// below.
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
@@ -29,22 +29,22 @@ pub(crate) struct Registration<'a> {
     pub(crate) relax: Option<Relax>,
 }
 
-/// A venv that is registered now.
+/// A venv that was registered.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) entry: RegistryEntry,
     pub(crate) venv: Venv,
-    /// Why a rebuild may not install some distributions as they are, while somebody can still do
-    /// something about it.
+    /// Why a rebuild may not install some distributions exactly as they are, reported while
+    /// somebody can still do something about it.
     pub(crate) not_exact: Vec<String>,
-    /// Why its check does not pass now, where it has a new one.
+    /// Why its check fails now, if it has a new one.
     pub(crate) check_fails: Option<String>,
 }
 
-/// Why nothing was registered, or a venv stays so.
+/// Why nothing was registered, or why a venv stays registered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegisterError {
-    #[error("--name is for one venv, and {0} are given; nothing was registered")]
+    #[error("--name is for one venv, but {0} are given; nothing was registered")]
     OneName(usize),
     #[error("cannot read {}", printable(.path))]
     File { path: PathBuf, source: io::Error },
@@ -60,9 +60,9 @@ pub(crate) enum RegisterError {
     Venv { path: PathBuf, source: VenvError },
     #[error("cannot register {}: {why}; nothing was registered", printable(.path))]
     Refused { path: PathBuf, why: String },
-    #[error("{name} is declared in {}: take it out there", printable(.file))]
+    #[error("{name} is declared in {}: remove it there", printable(.file))]
     Declared { name: String, file: PathBuf },
-    #[error("an interrupted repair of {0} cannot be ended; it stays registered")]
+    #[error("an interrupted repair of {0} cannot be finished; it stays registered")]
     Unfinished(String),
 }
 
@@ -79,20 +79,20 @@ pub(crate) enum VenvError {
     Name(#[from] NameError),
 }
 
-/// Why a command is no check.
+/// Why a command cannot be a check.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckError {
-    #[error("the check {0:?} has a quote without its partner")]
+    #[error("the check {0:?} has an unclosed quote")]
     Quote(String),
     #[error(
-        "the check is run without a shell, {0:?} means nothing there (put it into a script, or use `sh -c '…'`)"
+        "the check runs without a shell, in which {0:?} has no meaning (put it into a script, or use `sh -c '…'`)"
     )]
     Shell(String),
     #[error("the check's program {0:?} is not found")]
     NotFound(String),
 }
 
-/// What is said of a venv beside its path, read before anything is registered.
+/// The settings that need validation, checked before anything is registered.
 struct Known {
     check: Option<Vec<String>>,
     requirements: Option<Setting>,
@@ -103,7 +103,7 @@ struct Known {
 type Setting = Option<PathBuf>;
 
 impl Guard {
-    /// Registers venvs: all of them, or none. A recipe that cannot be kept does not undo that.
+    /// Registers venvs, all of them or none. They stay registered even if a recipe cannot be kept.
     pub(crate) fn register(
         &self,
         wanted: &Registration,
@@ -124,7 +124,7 @@ impl Guard {
         self.save_registered(&registry)?;
         if self.root.user().is_some_and(|uid| !self.is_eligible(uid)) {
             self.report.note(
-                "apt's hook looks after people's accounts, and yours is a program's: it repairs this only if the administrator names you in `users.allow`",
+                "apt's hook serves accounts of people, and yours is an account for programs: the hook repairs this venv only if the administrator names you in `users.allow`",
             );
         }
         self.note_guarded_by_root(added.iter().map(|(_, venv)| venv.path.as_path()));
@@ -158,7 +158,7 @@ impl Guard {
         Ok(Known { check, requirements, lock })
     }
 
-    /// Adds one to the registry, which is not saved yet.
+    /// Adds one venv to the registry, without saving it.
     fn add(
         &self,
         registry: &mut Registry,
@@ -199,8 +199,8 @@ impl Guard {
         }
     }
 
-    /// Refuses a service that its manager does not know: it would never be restarted. One whose
-    /// manager does not answer is noted.
+    /// Refuses a service that is unknown to its manager: it would never be restarted. If the
+    /// manager does not answer, notes that.
     fn require_known(&self, services: &[Service], venv: &Path) -> Result<(), RegisterError> {
         for service in services {
             match service::condition(&self.root, service) {
@@ -211,13 +211,13 @@ impl Guard {
                         map.of(venv).services.iter().map(ToString::to_string).collect();
                     let found = match found.as_slice() {
                         [] => String::new(),
-                        found => format!(" (out of the venv runs {})", found.join(", ")),
+                        found => format!(" (running out of the venv: {})", found.join(", ")),
                     };
                     return Err(RegisterError::NoSuchService { service: service.clone(), found });
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    self.report.note(&format!("cannot ask whether {service} is known: {error}"));
+                    self.report.note(&format!("cannot tell whether {service} exists: {error}"));
                 }
             }
         }
@@ -240,12 +240,12 @@ impl Guard {
         Ok((registry.add(&path, name, self.config.policy)?, venv))
     }
 
-    /// A relative path is relative to where the caller is.
+    /// Makes a relative path absolute, from the caller's working directory.
     fn path_from_here(&self, path: &Path) -> io::Result<PathBuf> {
         if self.root.is_system() { std::path::absolute(path) } else { Ok(path.to_path_buf()) }
     }
 
-    /// The first that is registered begins the watch on the interpreters.
+    /// Saves the registry, and with the first venv the snapshot of the interpreters.
     pub(super) fn save_registered(&self, registry: &Registry) -> Result<(), AskError> {
         self.store.save_registry(registry)?;
         if self.store.interpreters()?.is_none() {
@@ -267,7 +267,7 @@ impl Guard {
         Ok(Registered { entry: entry.clone(), venv, not_exact, check_fails })
     }
 
-    /// Takes venvs out of guard, and returns what was known of them.
+    /// Unregisters venvs, and returns their entries.
     pub(crate) fn unregister(&self, wanted: &[String]) -> Result<Vec<RegistryEntry>, AskError> {
         self.require_root()?;
         let _lock = self.lock()?;
@@ -296,13 +296,14 @@ impl Guard {
         Ok(gone)
     }
 
-    /// What was begun with some venvs is ended before they go: nobody would afterwards.
+    /// Finishes interrupted repairs of venvs before they are unregistered: no later run would.
     fn end_repairs(&self, registry: &mut Registry, ids: &[String]) -> Result<(), AskError> {
         if ids.iter().any(|id| self.store.has_journal(id)) {
             self.recover(registry, &self.interpreters()?);
         }
         for journal in self.store.open_journal().into_iter().flatten() {
-            // One that cannot be ended is of no use, but where it says where the venv is.
+            // A journal entry that cannot be finished is only worth keeping if it says where the
+            // venv is.
             if ids.iter().any(|id| id == journal.id()) && !journal.state.has_taken_the_venv_away() {
                 self.store.close_journal(journal.id())?;
             }
@@ -319,13 +320,13 @@ fn setting(path: &Path) -> Result<Setting, RegisterError> {
     if path.as_os_str().is_empty() { Ok(None) } else { file(path).map(Some) }
 }
 
-/// A file that a person names, wherever its path leads today.
+/// The real path of a file that a person names.
 fn file(path: &Path) -> Result<PathBuf, RegisterError> {
     path.canonicalize().map_err(|source| RegisterError::File { path: path.to_path_buf(), source })
 }
 
-/// The check's words; none for no check. It is run without a shell: what looks like shell is refused here,
-/// and not found out at the next upgrade.
+/// The words of the check; none if there is no check. It runs without a shell: a command that
+/// needs one is refused here, and does not wait for the next upgrade to fail.
 fn check(command: &str) -> Result<Vec<String>, CheckError> {
     let mut words = shlex::split(command).ok_or_else(|| CheckError::Quote(command.to_string()))?;
     let is_shell = |word: &&String| matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<");

@@ -1,4 +1,4 @@
-//! The venvs below some directories.
+//! Finds the venvs below some directories.
 
 use std::path::PathBuf;
 
@@ -23,8 +23,8 @@ impl Guard {
         Ok(found(&self.registry()?, self.venvs_below(dirs)?))
     }
 
-    /// The same, and registers those that can be guarded. One that cannot be registered is
-    /// reported.
+    /// The same, and registers the venvs that can be guarded. Reports those that cannot be
+    /// registered.
     pub(crate) fn scan_and_register(&self, dirs: &[PathBuf]) -> Result<Vec<Found>, AskError> {
         self.require_root()?;
         self.require_allowed()?;

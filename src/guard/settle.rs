@@ -1,4 +1,4 @@
-//! `DPkg::Post-Invoke` and `resume`: what really changed, and the repair of it.
+//! `DPkg::Post-Invoke` and `resume`: find out what actually changed, and repair the venvs.
 
 use super::{Guard, GuardError};
 use crate::host::confine;
@@ -17,9 +17,9 @@ pub(crate) enum Settled {
     Nothing,
     /// Everything is as it should be.
     Done,
-    /// Something needs attention; it was said what.
+    /// Something needs attention, and was reported.
     Attention,
-    /// dpkg has not finished with Python: another time.
+    /// dpkg or apt has not finished yet: try again later.
     Later,
 }
 
@@ -32,8 +32,8 @@ impl Guard {
         Ok(self.store.interpreters()?.is_none_or(|known| python::unchanged(&self.root, &known)))
     }
 
-    /// Brings every venv in line with the interpreters that are there now. Decides from
-    /// the disk, not from apt's list: the run may have failed in the middle, or never begun.
+    /// Repairs every venv for the interpreters that are installed now. Decides from the disk, not
+    /// from apt's list: the run may have failed in the middle, or never have begun.
     pub(crate) fn settle(&self) -> Result<Settled, GuardError> {
         if self.is_settled()? {
             return Ok(Settled::Nothing);
@@ -44,15 +44,15 @@ impl Guard {
         self.after(settled)
     }
 
-    /// Ends what a crash, a kill or a missing Post-Invoke left.
+    /// Finishes what a crash, a kill or a missing Post-Invoke left over.
     pub(crate) fn resume(&self) -> Result<Settled, GuardError> {
         if self.is_settled()? {
             return self.sweep();
         }
         let lock = self.lock()?;
-        // Asked once we are alone: an apt that comes now waits for us in its first hook.
+        // Ask while holding the lock: an apt that starts now waits for it in its first hook.
         if self.is_apt_at_work() {
-            self.report.note("apt or dpkg is at work: another time");
+            self.report.note("apt or dpkg is at work; try again when it has finished");
             return Ok(Settled::Later);
         }
         let settled = self.settle_locked();
@@ -60,7 +60,7 @@ impl Guard {
         self.after(settled)
     }
 
-    /// Removes what a repair that was killed at its end had no time to remove.
+    /// Removes the trees that a repair had no time to remove because it was killed at its end.
     fn sweep(&self) -> Result<Settled, GuardError> {
         if self.store.registry()?.pending_removals.is_empty() {
             return Ok(Settled::Nothing);
@@ -71,8 +71,7 @@ impl Guard {
         Ok(if registry.pending_removals.is_empty() { Settled::Done } else { Settled::Attention })
     }
 
-    /// The same for one user's own venvs, when the hook has found that there is something to
-    /// settle.
+    /// Settles one user's own venvs, for the hook, which has found that there is work.
     pub(crate) fn settle_own(&self) -> Result<Settled, GuardError> {
         confine::step_back();
         let _lock = self.lock()?;
@@ -81,7 +80,8 @@ impl Guard {
         Ok(if is_well { settled } else { Settled::Attention })
     }
 
-    /// The users' turn, whatever became of the system's venvs, unless Python is not there yet.
+    /// Settles the users' venvs, even if the system's venvs failed, unless dpkg has not finished
+    /// with Python.
     fn after(&self, settled: Result<Settled, GuardError>) -> Result<Settled, GuardError> {
         if !matches!(settled, Ok(Settled::Later)) {
             self.settle_users();
@@ -95,7 +95,7 @@ impl Guard {
             let names: Vec<String> = unfinished.iter().map(ToString::to_string).collect();
             let reason = format!("dpkg has not finished with {}", names.join(", "));
             self.report.note(&format!(
-                "{reason}: the venvs stay with the interpreter they have until it has (then: `venvguard resume`)"
+                "{reason}: the venvs keep their interpreters until it has (then run `venvguard resume`)"
             ));
             self.store.mark_pending(&Pending::new(reason))?;
             return Ok(Settled::Later);
@@ -118,15 +118,15 @@ impl Guard {
         let all_good = self.repair_all(inventory, &plan, &now);
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
-        // What dpkg changed meanwhile was marked for the next time.
+        // If dpkg has changed an interpreter since, that is work for the next run.
         if python::unchanged(&self.root, &now) {
             self.store.clear_pending()?;
         }
         Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
     }
 
-    /// Unpins the venvs that were pinned to what is the default interpreter: it did not move, or
-    /// it came back.
+    /// Unpins the venvs whose minor version is the default one: the default did not move, or it
+    /// came back.
     fn unpin_all(&self, inventory: &mut Inventory, now: &Interpreters) {
         let pinned: Vec<(String, Venv)> = inventory
             .present()

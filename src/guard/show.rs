@@ -1,4 +1,4 @@
-//! All that is known of a venv.
+//! Collects everything that is known about a venv.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,28 +11,28 @@ use crate::service::{Processes, Service, ServiceMap, VenvProcess};
 use crate::store::{PreparedTree, PreviousTree, RegistryEntry, StoreError};
 use crate::venv::{self, Additions, NotAVenv, Venv};
 
-/// A registered venv, and all that is known of it.
+/// A registered venv, and everything that is known about it.
 #[derive(Debug)]
 pub(crate) struct Shown {
     pub(crate) looked: Looked,
-    /// What was found out about it, where it is a venv.
+    /// What is in it, if it is a venv.
     pub(crate) contents: Option<Contents>,
-    /// What runs out of it and was not declared.
+    /// The services that run out of it and were not declared.
     pub(crate) services_found: Vec<Service>,
     /// What runs out of it now.
     pub(crate) processes: Vec<VenvProcess>,
     /// The latest first.
     pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
-    /// A new environment that rests until the next rebuild.
+    /// A prepared environment that waits for the next rebuild.
     pub(crate) prepared: Result<Option<PreparedTree>, StoreError>,
 }
 
 /// What is in a venv.
 #[derive(Debug)]
 pub(crate) struct Contents {
-    /// How many distributions are installed, where that can be read.
+    /// How many distributions are installed, if they can be read.
     pub(crate) distributions: Option<usize>,
-    /// Why a rebuild may not install some of them as they are.
+    /// Why a rebuild may not install some of them exactly as they are.
     pub(crate) not_exact: Vec<String>,
     pub(crate) additions: io::Result<Additions>,
 }
@@ -41,12 +41,12 @@ pub(crate) struct Contents {
 #[derive(Debug)]
 pub(crate) enum PreviousState {
     Kept(Result<Venv, NotAVenv>),
-    /// It was removed, or something else has its place.
+    /// It was removed or replaced.
     Gone,
 }
 
 impl Guard {
-    /// All that is known of some venvs.
+    /// Everything that is known about some venvs.
     pub(crate) fn show(&self, wanted: &[String]) -> Result<Vec<Shown>, AskError> {
         let looked = self.looked(self.inventory()?, Some(wanted))?;
         let paths: Vec<PathBuf> = looked.iter().map(|one| one.entry.path().to_path_buf()).collect();

@@ -1,4 +1,4 @@
-//! How the venvs are that somebody asks for.
+//! The state of the venvs that somebody asks for.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use crate::repair;
 use crate::store::RegistryEntry;
 use crate::venv::{BaseLink, NotAVenv, Venv};
 
-/// A registered venv, and how it is.
+/// A registered venv, and its state.
 #[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) entry: RegistryEntry,
@@ -23,10 +23,10 @@ pub(crate) struct Looked {
 }
 
 impl Guard {
-    /// How some venvs are, or all.
+    /// The state of some venvs, or of all.
     pub(crate) fn status(&self, wanted: &[String]) -> Result<Vec<Looked>, AskError> {
         let inventory = self.inventory()?;
-        // Whoever looks at the venvs as who keeps them sees to it that they can be made again.
+        // Keep the recipes current, if the caller may change the state directory.
         if self.may_change() && self.store.is_used() {
             if let Ok(_lock) = self.store.lock(Duration::ZERO) {
                 repair::refresh_recipes(&self.context(), inventory.present());
@@ -35,7 +35,7 @@ impl Guard {
         self.looked(inventory, Some(wanted).filter(|wanted| !wanted.is_empty()))
     }
 
-    /// Those of the venvs that are wanted, in the order of the registry.
+    /// The wanted venvs, in the order of the registry.
     pub(super) fn looked(
         &self,
         inventory: Inventory,
@@ -60,13 +60,13 @@ impl Guard {
             .collect())
     }
 
-    /// What tells who a venv belongs to, and what it runs.
+    /// Looks up the owners of venvs and the versions of their interpreters.
     pub(crate) fn details(&self) -> Result<Details<'_>, SnapshotError> {
         Ok(Details { guard: self, now: self.interpreters()?, owners: RefCell::default() })
     }
 }
 
-/// What more is known of a venv than is in it.
+/// Details of venvs that are not in the venvs themselves.
 #[derive(Debug)]
 pub(crate) struct Details<'a> {
     guard: &'a Guard,

@@ -1,9 +1,9 @@
-//! The venvs that ordinary users have guarded, after the system's.
+//! Settles the venvs that ordinary users have registered, after the system's.
 //!
-//! What belongs to a user is read and done by a process of theirs: this program once more,
-//! started as them by the launcher, with nothing of ours and for a limited time. Root opens no
-//! file of theirs, not even to see whether they have a venv, and believes nothing of what the
-//! process says: it is shown, escaped and cut short, and that is all.
+//! A process of the user does all work on their files: this program once more, started as the user
+//! by the launcher, for a limited time and without anything inherited from root. Root opens none of
+//! their files, not even to see whether they have a venv. It does not trust the output of the
+//! process, and only shows it, escaped and truncated.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,18 +20,18 @@ use crate::repair::{self, Job};
 /// The command that does one user's share.
 const COMMAND: &str = "settle-own";
 
-/// So many users are served at once.
+/// How many users are served at the same time.
 const AT_ONCE: usize = 2;
 
-/// On a machine with more accounts the administrator says whose venvs are meant.
+/// How many users are served at most. On a machine with more accounts the administrator names them.
 const MOST: usize = 256;
 
-/// What is shown of what one user's process says.
+/// How many lines of the output of one user's process are shown, and how many characters of each.
 const LINES: usize = 40;
 const LENGTH: usize = 400;
 
 impl Guard {
-    /// Whether this user may have venvs of their own guarded.
+    /// Whether this user may register venvs of their own.
     pub(super) fn is_allowed(&self, person: &User) -> bool {
         let users = &self.config.users;
         let is_named = |name: &String| match name.strip_prefix('@') {
@@ -41,8 +41,8 @@ impl Guard {
         users.enabled && users.allow.as_ref().is_none_or(|allow| allow.iter().any(is_named))
     }
 
-    /// Lets the venvs of each user who may have some be brought in line, as them. Nothing that
-    /// goes wrong there is any concern of the system's.
+    /// Settles the venvs of each user who may have some, as that user. A failure there does not
+    /// affect the system's venvs.
     pub(super) fn settle_users(&self) {
         if !self.root.is_system() || self.root.user().is_some() || !self.config.users.enabled {
             return;
@@ -50,7 +50,7 @@ impl Guard {
         let mut people = self.eligible_users();
         if people.len() > MOST {
             self.report.error(&format!(
-                "{} users may have venvs of their own, {MOST} are asked: name them in users.allow",
+                "{} users may have venvs of their own, but only {MOST} are served; name the users in users.allow",
                 people.len()
             ));
             people.truncate(MOST);
@@ -66,11 +66,11 @@ impl Guard {
         let left = is_in_time.iter().filter(|is_in_time| !**is_in_time).count();
         if left > 0 {
             self.report
-                .error(&format!("{left} users' own venvs were not looked at: the time is up"));
+                .error(&format!("skipped the venvs of {left} users: the time limit has passed"));
         }
     }
 
-    /// The users whose venvs the hook has looked at: people, and whoever is named.
+    /// The users that the hook serves: people, and users that are named in the configuration.
     fn eligible_users(&self) -> Vec<User> {
         let named = self.config.users.allow.iter().flatten();
         let named = named.filter_map(|name| user::by_name(&self.root, name));
@@ -81,14 +81,13 @@ impl Guard {
         people
     }
 
-    /// Whether one of them is meant.
+    /// Whether the hook serves this user.
     pub(super) fn is_eligible(&self, uid: u32) -> bool {
         self.eligible_users().iter().any(|person| person.uid == uid)
     }
 
-    /// Restarts what runs out of a user's venvs and still runs old code: a venv that root has
-    /// registered too was repaired by root, who does not restart a user's units. Returns whether
-    /// all is well.
+    /// Restarts services of the user that still run old code. If root has registered the venv too,
+    /// root has repaired it, but does not restart units of users. Returns whether all is well.
     pub(super) fn restart_outdated(&self) -> Result<bool, GuardError> {
         let now = self.interpreters()?;
         let mut inventory = self.inventory()?;
@@ -101,7 +100,7 @@ impl Guard {
 
     fn settle_user(&self, person: &User, deadline: Deadline) {
         let limit = Duration::from_secs(self.config.users.time_limit).min(deadline.left());
-        let message = &format!("what is {}'s own is looked at, as him", printable(&person.name));
+        let message = &format!("settling the venvs of {0}, as {0}", printable(&person.name));
         audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
         let program = Program::new("/proc/self/exe").arg(COMMAND).limit(limit);
         let home: &Path = &person.home;
@@ -114,7 +113,7 @@ impl Guard {
             Err(
                 CommandError::TimedOut { limit, .. } | CommandError::Unkillable { limit, .. },
             ) => self.report.error(&format!(
-                "user {}: not done within {} s: his own venvs are as this left them (he ends it by `venvguard resume`)",
+                "user {}: exceeded the time limit of {} s, and left their venvs as they are now (they can run `venvguard resume` to finish)",
                 printable(&person.name),
                 limit.as_secs()
             )),
@@ -125,8 +124,7 @@ impl Guard {
     }
 }
 
-/// What a user's process said, as it may be shown: a line that is indented belongs to the one
-/// before it.
+/// The output of a user's process, safe to show: an indented line belongs to the one before it.
 fn messages(finished: &Finished) -> Vec<String> {
     let said = [&finished.errors[..], &finished.output[..]].map(String::from_utf8_lossy).concat();
     let mut lines = said.lines().filter(|line| !line.trim().is_empty());
@@ -152,7 +150,7 @@ mod tests {
     use crate::report::Report;
 
     #[test]
-    fn what_a_user_says_is_escaped_and_cut_short() {
+    fn output_of_a_users_process_is_escaped_and_truncated() {
         let script = "printf 'a\\033[2J\\n    b\\n' >&2; yes | head -n 1000";
         let said = Program::new("/bin/sh").args(["-c", script]).run().unwrap();
         let messages = messages(&said);
@@ -189,7 +187,7 @@ mod tests {
         assert_eq!(
             allowed("[users]\nallow = [\"@dev\", \"eve\"]\n"),
             ["bob"],
-            "his own group counts"
+            "their primary group counts"
         );
     }
 }

@@ -267,7 +267,7 @@ fn a_block_that_cannot_be_recorded_still_blocks() {
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
     system.write("/var/lib/venvguard/history.jsonl/x", "");
     let said = system.hook("pre-install", MINOR_UPGRADE).expect(10);
-    assert!(said.stderr.contains("the history misses this block"), "{}", said.stderr);
+    assert!(said.stderr.contains("cannot record this block in the history"), "{}", said.stderr);
 }
 
 #[test]
