@@ -1,4 +1,4 @@
-//! The value that is decided, printed, stored and executed.
+//! The decision about a venv: a value that is made, printed, stored and executed.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::python::{self, Interpreters, Minor};
 use crate::service::Service;
 use crate::venv::{BaseLink, Relax, Venv};
 
-/// What is decided about one venv: everything that its execution needs.
+/// The decision about one venv, with everything that its execution needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
@@ -28,14 +28,14 @@ pub(crate) struct Decision {
     pub(crate) remedy: Remedy,
     /// When the remedy is carried out.
     pub(crate) phase: Phase,
-    /// The venv belongs on the default interpreter, though it may be pinned now.
+    /// The venv follows the default interpreter, even if venvguard has pinned it for now.
     pub(crate) follows: bool,
-    /// It is pinned to its own minor version while dpkg runs, so that what starts in the middle
-    /// of the upgrade runs the interpreter that its packages are for.
+    /// It is pinned to its own minor version while dpkg runs, so that a program that starts in the
+    /// middle of the upgrade runs the interpreter that its packages are for.
     pub(crate) pin_during_dpkg: bool,
-    /// What runs out of the venv and is restarted.
+    /// The services that run out of the venv and are restarted.
     pub(crate) services: Vec<Service>,
-    /// Those of them that ran before the transaction: one that fails now fails because of it.
+    /// Those of them that ran before the transaction: if one fails now, the transaction caused it.
     pub(crate) were_up: Vec<Service>,
     /// The transaction must not go on.
     pub(crate) blocks: bool,
@@ -56,13 +56,13 @@ impl Decision {
         }
     }
 
-    /// Whether anything is done about the venv.
+    /// Whether the decision does anything about the venv.
     pub(crate) fn acts(&self) -> bool {
         !matches!(self.remedy, Remedy::None | Remedy::Impossible)
     }
 }
 
-/// What is done about an effect.
+/// What to do about an effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Remedy {
@@ -95,7 +95,7 @@ pub(crate) enum Remedy {
 }
 
 impl Remedy {
-    /// The word for it in JSON, without what it carries.
+    /// Its name in JSON, without its fields.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::None => "none",
@@ -117,14 +117,14 @@ pub(crate) enum Until {
     Transaction,
     /// A rebuild of it succeeds.
     Rebuilt,
-    /// Its policy is another one.
+    /// Its policy changes.
     Policy,
-    /// Somebody rebuilds it: they rolled it back.
+    /// Somebody rebuilds it, having rolled it back.
     Asked,
 }
 
-/// What has to be done to a previous environment before it is swapped in: in its place it must
-/// never run an interpreter that its packages are not for.
+/// How to adjust a previous environment before it is swapped in: once in place, it must never run
+/// an interpreter that its packages are not for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Adjust {
@@ -134,7 +134,7 @@ pub(crate) enum Adjust {
     Refresh,
 }
 
-/// What is left where a rebuild failed.
+/// What makes a venv work after a failed rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Fallback {
@@ -146,7 +146,7 @@ pub(crate) enum Fallback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Phase {
-    /// dpkg has not run: the old interpreter is still there.
+    /// dpkg has not run: the old interpreter is still installed.
     BeforeDpkg,
     AfterDpkg,
     /// No transaction is involved.
@@ -158,7 +158,7 @@ pub(crate) enum Phase {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Target {
     pub(crate) minor: Minor,
-    /// Linked to `/usr/bin/python3`, and not to the interpreter of the minor version.
+    /// Linked to `/usr/bin/python3`, not to the interpreter of the minor version.
     pub(crate) follows: bool,
     pub(crate) copies: bool,
 }
@@ -169,8 +169,8 @@ impl Target {
         Some(Self::new(venv, follows, now.default?))
     }
 
-    /// For the interpreter that somebody asks for, else for the venv's own: the default one for a
-    /// venv that follows it or has lost its own.
+    /// For the interpreter that somebody asks for. Otherwise for the venv's own one, or for the
+    /// default one if the venv follows it or has lost its own.
     pub(crate) fn asked_for(
         venv: &Venv,
         follows: bool,

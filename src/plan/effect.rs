@@ -1,4 +1,4 @@
-//! What the changes of the interpreters do to one venv.
+//! The effect of the changes of the interpreters on one venv.
 
 use crate::apt::{Change, ChangeKind, changes};
 use crate::python::{self, Interpreters, Minor};
@@ -6,7 +6,7 @@ use crate::venv::BaseLink;
 
 use super::{Effect, Reason, Subject};
 
-/// An effect, the change it comes from, and what a person should know about it.
+/// An effect, the change that causes it, and the reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assessment {
     pub(crate) effect: Effect,
@@ -24,8 +24,8 @@ impl Assessment {
     }
 }
 
-/// What happens to a venv when the interpreters become `after`. What was broken before is
-/// not blamed on the change.
+/// Assesses what happens to a venv when the interpreters become `after`. A venv that was broken
+/// before is not blamed on the change.
 pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpreters) -> Assessment {
     let venv = &subject.venv;
     if !venv.base.is_debian {
@@ -33,7 +33,7 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
     }
     match venv.base.link {
         BaseLink::Followed => followed(venv.site, before, after),
-        // Once the default has moved, it hangs on its own interpreter alone.
+        // Once the default has moved, it depends only on its own interpreter.
         BaseLink::Pinned if subject.pinned && before.default == Some(venv.site) => {
             followed(venv.site, before, after)
         }
@@ -42,7 +42,7 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
             _ => broken_before(),
         },
         BaseLink::Copied => copied(subject, before, after),
-        // What it hung on went away: now, or long ago.
+        // Its base interpreter was removed, now or long ago.
         BaseLink::Dangling if venv.follows() => followed(venv.site, before, after),
         BaseLink::Dangling if venv.base.minor == Some(venv.site) => {
             pinned(venv.site, before, after)
@@ -134,12 +134,12 @@ pub(crate) mod samples {
     use super::*;
     use crate::venv::{BaseInterpreter, Flavour, Venv};
 
-    /// That nothing is done about a sample venv.
+    /// The decision to do nothing about a sample venv.
     pub(crate) fn decision() -> Decision {
         subject(BaseLink::Pinned, Minor::new(3, 11)).undecided()
     }
 
-    /// A venv of `site` that reaches its interpreter by `link`.
+    /// A venv for `site` that reaches its interpreter by `link`.
     pub(crate) fn subject(link: BaseLink, site: Minor) -> Subject {
         let path =
             if link == BaseLink::Followed { python::DEFAULT.into() } else { python::path_of(site) };
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_broken_before_is_not_blamed_on_the_change() {
+    fn a_venv_that_was_broken_before_is_not_blamed_on_the_change() {
         let followed = subject(BaseLink::Followed, Minor::new(3, 9));
         let assessment =
             assess(&followed, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_venv_rebuilt_already_is_left_alone() {
+    fn a_venv_that_was_rebuilt_already_is_left_alone() {
         let rebuilt = subject(BaseLink::Followed, NEW);
         let before = system(&["3.11.2-6"]);
         let after = system(&["3.13.5-2", "3.11.2-6"]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_lost_its_interpreter_tells_what_it_hung_on() {
+    fn a_dangling_link_shows_which_interpreter_the_venv_used() {
         let dangling = |path: &str| {
             let mut subject = subject(BaseLink::Dangling, OLD);
             subject.venv.base.path = path.into();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interpreter_that_is_not_debians_is_none_of_our_business() {
+    fn a_venv_on_an_interpreter_that_is_not_debians_is_unaffected() {
         let mut foreign = subject(BaseLink::Pinned, OLD);
         foreign.venv.base.is_debian = false;
         assert_eq!(assess(&foreign, &system(&["3.11.2-6"]), &system(&[])).effect, Effect::None);

@@ -1,11 +1,11 @@
-//! How a venv is now.
+//! The state of a venv.
 
 use serde::Serialize;
 
 use crate::python::{self, Interpreters};
 use crate::venv::{BaseLink, Venv};
 
-/// What `status` says of a venv.
+/// The state of a venv, as `status` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
@@ -14,13 +14,13 @@ pub(crate) enum State {
     Stale,
     Orphaned,
     Stranded,
-    /// A repair was interrupted, and is not finished yet.
+    /// A repair was interrupted and is not finished yet.
     Unfinished,
     Broken,
     Missing,
 }
 
-/// A state and what led to it.
+/// A state and the reasons for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Health {
     pub(crate) state: State,
@@ -33,8 +33,8 @@ impl Health {
     }
 }
 
-/// How a venv stands with the interpreters of now. `processes` says of each process of the
-/// venv that runs old code why it is thought so.
+/// The state of a venv with the installed interpreters. `processes` has a reason for each process
+/// of the venv that runs old code.
 pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> Health {
     let base = &venv.base;
     if !base.is_debian {
@@ -45,7 +45,7 @@ pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> H
             _ => Health::new(
                 State::Healthy,
                 format!(
-                    "{} is not Debian's: venvguard leaves this venv alone",
+                    "{} is not Debian's; venvguard leaves this venv alone",
                     base.path.display()
                 ),
             ),
@@ -63,7 +63,7 @@ pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> H
     if minor != venv.site {
         return Health::new(
             State::Orphaned,
-            format!("bin/python runs {minor}, the packages are for {}", venv.site),
+            format!("bin/python runs {minor}, but the packages are for {}", venv.site),
         );
     }
     let stale: Vec<String> = base
@@ -73,7 +73,7 @@ pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> H
         .map(|copy| {
             let version = copy.version.as_ref().map_or_else(String::new, |v| format!(" {v}"));
             format!(
-                "bin/{} is a copy{version} of another build than {} {}",
+                "bin/{} is a copy{version} of a different build than {} {}",
                 copy.name.display(),
                 python::path_of(minor).display(),
                 interpreter.package.version

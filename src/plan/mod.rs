@@ -1,7 +1,7 @@
-//! Deciding: what changes do to venvs, and what is done about it.
+//! Decides how changes of the interpreters affect venvs, and which remedy each venv needs.
 //!
-//! Values in, values out. No file is read here, no clock, no process: what `plan` prints
-//! is the value that `repair` executes.
+//! Values in, values out: this module reads no files, no clock and no processes. The command `plan`
+//! prints the same value that `repair` executes.
 
 mod decision;
 mod effect;
@@ -33,7 +33,7 @@ use crate::venv::Venv;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Policy {
-    /// Repair whatever can be repaired; keep the old minor version where a rebuild is not ready.
+    /// Repair what can be repaired; keep the old minor version if a rebuild is not ready.
     #[default]
     Auto,
     /// Let no transaction change this venv's interpreter.
@@ -42,7 +42,7 @@ pub(crate) enum Policy {
     Rebuild,
     /// Keep the minor version: pin to the old interpreter instead of rebuilding.
     Pin,
-    /// Say what happens to the venv, and leave it alone.
+    /// Report what happens to the venv, and leave it alone.
     Warn,
     /// Leave it alone silently.
     Ignore,
@@ -54,31 +54,32 @@ impl Policy {
         !matches!(self, Self::Warn | Self::Ignore)
     }
 
-    /// Whether an upgrade may rebuild the venv, and its administrator wants to hear that it could
-    /// not.
+    /// Whether an upgrade may rebuild the venv, so that the administrator wants to know if it
+    /// cannot.
     pub(crate) fn may_rebuild(self) -> bool {
         self.acts() && self != Self::Pin
     }
 }
 
-/// A registered venv, as far as a decision needs it.
+/// What a decision needs to know of a registered venv.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) policy: Policy,
     pub(crate) venv: Venv,
-    /// Pinned by ourselves: where its own minor version is the default one, it counts as followed.
+    /// venvguard has pinned it: while its own minor version is the default one, it counts as
+    /// following the default.
     pub(crate) pinned: bool,
 }
 
 impl Subject {
-    /// Whether it belongs on the default interpreter, though it may be pinned now.
+    /// Whether it follows the default interpreter, even if venvguard has pinned it for now.
     pub(crate) fn follows(&self) -> bool {
         self.pinned || self.venv.follows()
     }
 
-    /// The decision that nothing is done.
+    /// The decision to do nothing.
     fn undecided(&self) -> Decision {
         Decision {
             id: self.id.clone(),
@@ -99,19 +100,19 @@ impl Subject {
     }
 }
 
-/// What was found out about a venv because a decision asked for it.
+/// The facts about a venv that a decision asked for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
-    /// Nothing where no rebuild of it comes into question.
+    /// `None` if a rebuild is out of the question.
     pub(crate) readiness: Option<Readiness>,
-    /// What runs out of it, declared or found.
+    /// The services that run out of it, declared or found.
     pub(crate) services: Vec<(Service, Condition)>,
-    /// What ran out of it before the transaction, where that was recorded.
+    /// The services that ran out of it before the transaction, if they were recorded.
     pub(crate) were_up: Option<Vec<Service>>,
 }
 
-/// Whether a venv can be expected to be rebuilt: its recipe is complete, there is an installer,
-/// and its place allows it.
+/// Whether a rebuild of a venv can be expected to work: its recipe is complete, an installer is
+/// available, and its place allows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Ready,
@@ -119,7 +120,7 @@ pub(crate) enum Readiness {
     NotReady(Vec<String>),
 }
 
-/// What the changes do to one venv.
+/// The effect of the changes on one venv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Effect {
@@ -134,7 +135,7 @@ pub(crate) enum Effect {
     Stranded,
 }
 
-/// What is decided about a transaction: ordered as the venvs are registered.
+/// The decisions about a transaction, in the order in which the venvs are registered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Plan {
@@ -162,7 +163,7 @@ impl Plan {
         }
     }
 
-    /// The decisions by which something happens or is said.
+    /// The decisions that do or report something.
     pub(crate) fn notable(&self) -> impl Iterator<Item = &Decision> {
         self.decisions
             .iter()

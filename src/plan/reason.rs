@@ -1,4 +1,4 @@
-//! Why something is decided: typed here, put into words by `report`.
+//! The reasons of a decision, as types. `report` puts them into words.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ pub(crate) enum Reason {
     /// Its base interpreter belongs to no Debian package.
     NotDebian(PathText),
     BrokenBefore,
-    /// It was broken before this change, which mends it.
+    /// It was broken before this change, and the change repairs it.
     Mended,
-    /// The default interpreter will be another one than its packages are for.
+    /// The default interpreter moves away from the minor version that its packages are for.
     DefaultMoves {
         to: Minor,
         site: Minor,
@@ -29,12 +29,12 @@ pub(crate) enum Reason {
         breaks: bool,
     },
     PolicyBlocks,
-    /// uv recreates a venv whose `pyvenv.cfg` names another version than its interpreter's.
+    /// uv recreates a venv if the version in `pyvenv.cfg` differs from its interpreter's.
     UvCompares,
-    /// The old interpreter is removed in the same transaction: a rebuild that fails would leave
-    /// the venv dead.
+    /// The old interpreter is removed in the same transaction: a failed rebuild would leave the
+    /// venv dead.
     NoWayBack,
-    /// No other interpreter is installed for which it could be rebuilt beforehand.
+    /// No other interpreter is installed that it could be rebuilt for beforehand.
     NoOtherInterpreter,
     /// Why a rebuild cannot be expected to work.
     NotReady(String),

@@ -1,4 +1,4 @@
-//! What mends a venv that is not as it should be, or that somebody asks for.
+//! Decides how to repair a venv that is not healthy, and what to do on request.
 
 use super::upgrade::{fallback, not_ready};
 use super::{
@@ -10,12 +10,12 @@ use crate::host::tree::Identity;
 use crate::python::{Interpreters, Minor};
 use crate::venv::{Relax, Venv};
 
-/// For whom venvs are repaired.
+/// Who repairs venvs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RepairFor {
-    /// Somebody who asks for it: also what failed is brought back.
+    /// A person who asks for it: services that failed are brought back, too.
     Person,
-    /// The hook, after a transaction: restarts what still runs old code, and no more.
+    /// The hook, after a transaction: only restarts services that still run old code.
     Hook,
 }
 
@@ -26,11 +26,11 @@ pub(crate) struct Wish {
     pub(crate) relax: Option<Relax>,
 }
 
-/// What somebody asks for.
+/// The request of a person.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Request<'a> {
     Rebuild(Wish),
-    /// A previous environment, as it lies beside the venv.
+    /// Restore a previous environment, as it lies beside the venv.
     Restore {
         tree: &'a Venv,
         identity: Identity,
@@ -38,14 +38,13 @@ pub(crate) enum Request<'a> {
     },
 }
 
-/// What a repair asks about a venv in this state.
+/// The questions that a repair asks about a venv in this state.
 pub(crate) fn questions_of_repair(subject: &Subject, state: State, whom: RepairFor) -> Questions {
     let kind = mends(subject, state, whom);
     Questions { readiness: kind == Some(Mends::Rebuild), services: kind.is_some() }
 }
 
-/// Decides what mends a venv in this state; nothing where it is as it should be, or nothing may be
-/// done.
+/// Decides how to repair a venv in this state; `None` if it is healthy, or must be left alone.
 pub(crate) fn repair(
     subject: &Subject,
     state: State,
@@ -79,7 +78,7 @@ pub(crate) fn repair(
     Some(decision)
 }
 
-/// Decides about what somebody asks for.
+/// Decides about a request.
 pub(crate) fn request(
     subject: &Subject,
     request: Request,

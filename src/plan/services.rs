@@ -1,12 +1,14 @@
-//! Which services a remedy restarts.
+//! Selects the services that a remedy restarts.
 //!
-//! What is stopped, what ended, and what failed long ago stays so. What failed now may have failed
-//! because of the upgrade, unless a record of before the upgrade says otherwise.
+//! A service that was stopped, has ended, or failed long ago is left so. A service that is failed
+//! now may have failed because of the upgrade, unless a record from before the upgrade says
+//! otherwise.
 
 use super::{Decision, Facts, Phase, Reason};
 use crate::service::{Condition, Service};
 
-/// In a transaction: what ran before it as the gate recorded it, and what runs now.
+/// In a transaction: the services that ran before it, as the gate recorded them, and those that run
+/// now.
 pub(super) fn of_transaction(decision: &mut Decision, facts: &Facts, made: Phase) {
     decision.were_up = facts.were_up.clone().unwrap_or_default();
     let is_recorded = facts.were_up.is_some() || made == Phase::BeforeDpkg;
@@ -15,12 +17,12 @@ pub(super) fn of_transaction(decision: &mut Decision, facts: &Facts, made: Phase
     });
 }
 
-/// For somebody who asks: what runs now, and what failed.
+/// On request: the services that run now, and those that failed.
 pub(super) fn of_request(decision: &mut Decision, facts: &Facts) {
     select(decision, facts, Condition::is_brought_back);
 }
 
-/// Where a restart is only for what still runs old code.
+/// For the hook, which only restarts services that still run old code: the services that run now.
 pub(super) fn at_work(decision: &mut Decision, facts: &Facts) {
     select(decision, facts, Condition::is_restarted);
 }

@@ -1,4 +1,4 @@
-//! What an upgrade does to the venvs, and what is done about it.
+//! Decides about the venvs in an upgrade.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use crate::apt::{Change, ChangeKind, changes};
 use crate::python::{self, Interpreters};
 use crate::venv::{BaseLink, Flavour, Venv};
 
-/// What has to be found out about a venv before something can be decided about it. Both cost
-/// time: its owner's process looks through the whole tree, and every process is looked at.
+/// What a decision about a venv needs to know. Both answers cost time: a process of its owner looks
+/// through the whole tree, and every process on the system is inspected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Questions {
     pub(crate) readiness: bool,
     pub(crate) services: bool,
 }
 
-/// What an upgrade asks about one venv.
+/// The questions that an upgrade asks about one venv.
 pub(crate) fn questions(
     subject: &Subject,
     before: &Interpreters,
@@ -36,7 +36,8 @@ pub(crate) fn questions(
     Questions { readiness, services: true }
 }
 
-/// Decides about an upgrade from `before` to `after`, which `made` before dpkg is a prediction.
+/// Decides about an upgrade from `before` to `after`. If it is `made` before dpkg runs, `after` is
+/// a prediction.
 pub(crate) fn upgrade(
     subjects: &[Subject],
     facts: &BTreeMap<String, Facts>,
@@ -62,7 +63,7 @@ struct Upgrade<'a> {
     facts: &'a Facts,
     before: &'a Interpreters,
     after: &'a Interpreters,
-    /// When the decision is made. Afterwards nothing can be blocked any more.
+    /// When the decision is made. After dpkg has run, it can no longer block.
     made: Phase,
     changes: &'a [Change],
 }
@@ -111,7 +112,7 @@ impl Upgrade<'_> {
         self.facts.readiness.as_ref().unwrap_or(&Readiness::Ready)
     }
 
-    /// The default minor version moves away from under a venv.
+    /// The default interpreter moves away from a venv that follows it.
     fn orphaned(&self, decision: &mut Decision) {
         let site = self.subject.venv.site;
         let can_pin = self.after.get(site).is_some();
@@ -133,8 +134,8 @@ impl Upgrade<'_> {
         }
     }
 
-    /// A venv's interpreter is removed. Where the one that stays is installed already, the venv
-    /// is moved to it before dpkg runs: only if that fails, the removal is blocked.
+    /// A venv's interpreter is removed. If the one that stays is installed already, the venv moves
+    /// to it before dpkg runs, and the removal is blocked only if that fails.
     fn stranded(&self, decision: &mut Decision) {
         let Self { before, after, made, .. } = *self;
         let target_is_there = after
@@ -156,7 +157,7 @@ impl Upgrade<'_> {
     fn rebuild(&self, decision: &mut Decision) {
         let now = if decision.phase == Phase::BeforeDpkg { self.before } else { self.after };
         let venv = &self.subject.venv;
-        // A venv whose own minor version stays is rebuilt for that one.
+        // If its own minor version stays installed, the venv is rebuilt for that one.
         let target = match decision.effect {
             Effect::Stale => Target::asked_for(venv, decision.follows, now, Some(venv.site)),
             _ => Target::of_default(venv, decision.follows, now),
@@ -179,8 +180,8 @@ pub(super) fn not_ready(reasons: &[String]) -> impl Iterator<Item = Reason> {
     reasons.iter().cloned().map(Reason::NotReady)
 }
 
-/// What makes a venv work that was not rebuilt. `follows`, if it belongs on the default
-/// interpreter, though it may be pinned now.
+/// What makes a venv work that was not rebuilt. `follows` says whether it follows the default
+/// interpreter, even if venvguard has pinned it for now.
 pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option<Fallback> {
     let stays = now.get(venv.site).is_some();
     match venv.base.link {
@@ -194,7 +195,7 @@ pub(crate) fn fallback(venv: &Venv, follows: bool, now: &Interpreters) -> Option
     }
 }
 
-/// Whether uv would take the interpreter for another one than it created the venv for.
+/// Whether uv would take the interpreter for a different one than the venv was created for.
 fn is_noted_by_uv(venv: &Venv, change: Option<&Change>) -> bool {
     venv.flavour == Flavour::Uv && change.is_some_and(|change| change.kind == ChangeKind::Patch)
 }
@@ -244,7 +245,7 @@ mod tests {
         decide(Subject { policy: case.policy, ..subject(case.link, OLD) }, case)
     }
 
-    /// Remedy, before dpkg, blocks.
+    /// The remedy, whether it precedes dpkg, and whether it blocks.
     fn outcome(case: &Case) -> (&'static str, bool, bool) {
         let decision = decided(case);
         (decision.remedy.word(), decision.phase == Phase::BeforeDpkg, decision.blocks)
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ready_is_pinned_and_says_why() {
+    fn a_venv_whose_rebuild_is_not_ready_is_pinned_with_a_reason() {
         let decision = decided(&Case { readiness: not_ready(), ..MINOR });
         let pin = Remedy::Pin { to: OLD, until: Until::Rebuilt, outdated: false };
         assert_eq!((&decision.remedy, decision.blocks), (&pin, false));
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn autoremove_moves_the_venv_before_its_interpreter_goes() {
+    fn autoremove_moves_the_venv_before_its_interpreter_is_removed() {
         for link in [BaseLink::Pinned, BaseLink::Copied] {
             let case = Case { link, ..AUTOREMOVE };
             assert_eq!(outcome(&case), ("rebuild", true, false));
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_uv_noted_of_its_interpreter_stays_true() {
+    fn the_version_that_uv_noted_is_kept_current() {
         let remedy = |after: &'static [&'static str]| {
             let mut subject = subject(BaseLink::Pinned, OLD);
             subject.venv.flavour = Flavour::Uv;
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_rebuilt_is_pinned_or_refreshed_where_it_would_not_work() {
+    fn a_venv_that_was_not_rebuilt_is_pinned_or_refreshed_if_it_would_not_work() {
         let then = |link, follows, now: &[&str]| {
             let mut venv = subject(link, OLD).venv;
             venv.base.copies = vec![CopiedInterpreter {
