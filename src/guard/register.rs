@@ -241,7 +241,7 @@ impl Guard {
     }
 
     /// Makes a relative path absolute, from the caller's working directory.
-    fn path_from_here(&self, path: &Path) -> io::Result<PathBuf> {
+    pub(super) fn path_from_here(&self, path: &Path) -> io::Result<PathBuf> {
         if self.root.is_system() { std::path::absolute(path) } else { Ok(path.to_path_buf()) }
     }
 

@@ -40,13 +40,19 @@ impl Guard {
     }
 
     fn venvs_below(&self, dirs: &[PathBuf]) -> Result<Vec<Venv>, AskError> {
+        let mut named = Vec::new();
         for dir in dirs {
-            let is_readable = std::fs::read_dir(self.root.at(normal(dir))).map(drop);
-            is_readable.map_err(|source| AskError::NotScanned { path: dir.clone(), source })?;
+            let path = self.path_from_here(dir).map(|path| normal(&path));
+            let readable = path.and_then(|path| {
+                std::fs::read_dir(self.root.at(&path))?;
+                Ok(path)
+            });
+            let not_scanned = |source| AskError::NotScanned { path: dir.clone(), source };
+            named.push(readable.map_err(not_scanned)?);
         }
         // An ordinary user's venvs are in their home.
         let home = self.root.user().map(|uid| vec![user::own_home(&self.root, uid)]);
-        let dirs = home.as_deref().filter(|_| dirs.is_empty()).unwrap_or(dirs);
+        let dirs = home.as_ref().filter(|_| dirs.is_empty()).unwrap_or(&named);
         let found = venv::scan(&self.root, dirs).found.into_iter();
         let venvs = found.filter_map(|one| venv::inspect(&self.root, &one.path).ok());
         Ok(venvs.filter(|venv| !repair::is_ours_to_keep(&venv.path)).collect())
