@@ -101,7 +101,11 @@ impl Guard {
             return Ok(Settled::Later);
         }
         let now = self.interpreters()?;
-        let before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
+        let mut before = self.store.interpreters()?.unwrap_or_else(|| now.clone());
+        if !self.store.has_work() {
+            // No dpkg run is recorded: an interpreter in another file was restored from a backup.
+            before.forget_files();
+        }
         let mut registry = self.registry()?;
         let recovered = self.recover(&mut registry, &now);
         let transaction = self.store.transaction()?;

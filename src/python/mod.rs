@@ -63,6 +63,11 @@ pub(crate) struct Interpreters {
 }
 
 impl Interpreters {
+    /// Forgets in which files the interpreters are.
+    pub(crate) fn forget_files(&mut self) {
+        self.installed.values_mut().for_each(|one| one.identity = None);
+    }
+
     pub(crate) fn get(&self, minor: Minor) -> Option<&Interpreter> {
         self.installed.get(&minor)
     }
