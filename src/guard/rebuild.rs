@@ -70,7 +70,7 @@ impl Guard {
         let inventory = self.inventory_of(registry);
         let is_any_registered = inventory.entries().next().is_some();
         let mut needs_attention = !recovered | self.report_no_venvs(&inventory, wanted);
-        if decides_only {
+        if decides_only && !self.store.is_locked() {
             needs_attention |= self.report_unfinished(&inventory);
         }
         let decisions = self.decide(&inventory, &now, wanted)?;

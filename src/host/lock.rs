@@ -64,6 +64,15 @@ pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<LockFile, LockE
     }
 }
 
+/// Whether somebody holds the lock at `path`. Creates nothing.
+pub(crate) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    match fs2::FileExt::try_lock_shared(&file) {
+        Ok(()) => false,
+        Err(error) => error.raw_os_error() == fs2::lock_contended_error().raw_os_error(),
+    }
+}
+
 /// Whether apt or dpkg is running: a process holds dpkg's frontend lock, an `fcntl` lock.
 pub(crate) fn is_dpkg_running() -> bool {
     const FRONTEND: &str = "/var/lib/dpkg/lock-frontend";

@@ -9,10 +9,12 @@ use crate::service::{Processes, ServiceMap, needs_restart};
 use crate::store::RegistryEntry;
 use crate::venv::{NotAVenv, Venv};
 
+const RUNNING: &str = "a repair of it is running";
 const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishes it";
 
 /// The state of every venv, in the order of the registry.
 pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interpreters) -> Vec<Health> {
+    let is_locked = context.store.is_locked();
     let processes = Processes::look(context.root);
     let paths = inventory.present().map(|(_, venv)| venv.path.clone());
     let map = ServiceMap::build(context.root, paths, &processes);
@@ -33,8 +35,12 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
                 Err(error) => Health::new(State::Broken, error.to_string()),
             };
             if context.store.has_journal(&entry.id) {
-                health.state = health.state.max(State::Unfinished);
-                health.reasons.insert(0, UNFINISHED.to_string());
+                if is_locked {
+                    health.reasons.insert(0, RUNNING.to_string());
+                } else {
+                    health.state = health.state.max(State::Unfinished);
+                    health.reasons.insert(0, UNFINISHED.to_string());
+                }
             }
             health.reasons.extend(pinned(entry));
             health

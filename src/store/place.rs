@@ -1,6 +1,7 @@
 //! The directory of the store and its lock: the system's, or a user's own.
 
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{REGISTRY, Store, StoreError};
@@ -26,14 +27,22 @@ impl Store {
     /// Locks out every other venvguard that works on the same venvs, waiting for at
     /// most `patience`.
     pub(crate) fn lock(&self, patience: Duration) -> Result<LockFile, StoreError> {
-        let path = match self.root.user() {
+        if let Some(uid) = self.root.user() {
+            self.make_own_dir(uid)?;
+        }
+        Ok(lock::acquire(&self.lock_path(), patience)?)
+    }
+
+    /// Whether a venvguard is at work on the same venvs.
+    pub(crate) fn is_locked(&self) -> bool {
+        lock::is_held(&self.lock_path())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        match self.root.user() {
             None => self.root.at(LOCK),
-            Some(uid) => {
-                self.make_own_dir(uid)?;
-                self.state.join("lock")
-            }
-        };
-        Ok(lock::acquire(&path, patience)?)
+            Some(_) => self.state.join("lock"),
+        }
     }
 
     /// Creates a user's directory, readable only by them, and links to it from where apt's hook
