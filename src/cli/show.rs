@@ -55,7 +55,7 @@ fn shown_in_json(shown: Shown, details: &Details) -> VenvJson {
 }
 
 fn line(report: &Report, what: &str, value: impl Display) {
-    report.data(format!("{what:>14}: {value}"));
+    report.data(format!("{what:>14}: {}", printable(value.to_string())));
 }
 
 fn print_venv(report: &Report, Shown { looked, contents, .. }: &Shown, details: &Details) {

@@ -3,7 +3,7 @@
 
 use console::{Style, measure_text_width};
 
-use super::words::lines;
+use crate::host::file::printable;
 
 /// How a cell is meant. The text says it as well: not everybody sees colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new(cells: impl IntoIterator<Item = String>) -> Self {
-        let cells = cells.into_iter().map(|cell| lines(&cell)).collect();
+        let cells = cells.into_iter().map(printable).collect();
         Self { cells, tone: None, detail: None }
     }
 
@@ -32,7 +32,7 @@ impl Row {
     }
 
     pub(crate) fn with_detail(self, detail: Option<&str>) -> Self {
-        Self { detail: detail.map(lines), ..self }
+        Self { detail: detail.map(printable), ..self }
     }
 }
 
@@ -171,9 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_paint() {
-        let row = Row::new(["\u{1b}[31mred".to_string()]).with_detail(Some("a\u{1b}[2J"));
-        let text = render(&["NAME"], &[row], Some(Terminal { width: 80, has_colours: false }));
-        assert!(!text.contains('\u{1b}'), "{text:?}");
+    fn a_cell_cannot_paint_or_forge_a_row() {
+        let row = || {
+            let row = Row::new(["\u{1b}[31mred\nshop  healthy".to_string()]);
+            row.with_detail(Some("a\u{1b}[2J\nshop  healthy"))
+        };
+        for terminal in [None, Some(Terminal { width: 80, has_colours: false })] {
+            let text = render(&["NAME"], &[row()], terminal);
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("shop")), "{text}");
+        }
     }
 }
