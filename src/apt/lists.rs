@@ -28,9 +28,11 @@ pub(crate) enum Lists {
 
 impl Lists {
     pub(crate) fn look(root: &Root) -> Self {
-        let names = std::fs::read_dir(root.at(LISTS)).into_iter().flatten().flatten();
+        // Somebody may have moved them: then only apt knows.
+        let Ok(names) = std::fs::read_dir(root.at(LISTS)) else { return Self::Updated(None) };
+        let mut names = names.flatten();
         let is_list = |name: &std::ffi::OsString| name.to_string_lossy().contains("_Packages");
-        if !names.map(|entry| entry.file_name()).any(|name| is_list(&name)) {
+        if !names.any(|entry| is_list(&entry.file_name())) {
             return Self::Empty;
         }
         let changed = |path: &&str| std::fs::metadata(root.at(path)).ok()?.modified().ok();
@@ -59,7 +61,7 @@ mod tests {
     fn lists_are_empty_new_or_old() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
-        assert_eq!(Lists::look(&root), Lists::Empty);
+        assert_eq!(Lists::look(&root), Lists::Updated(None));
         fs::create_dir_all(root.at("/var/lib/apt/lists/partial")).unwrap();
         fs::write(root.at("/var/lib/apt/lists/lock"), "").unwrap();
         assert_eq!(Lists::look(&root), Lists::Empty);

@@ -14,6 +14,9 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
     if foreseen.lists == Some(Lists::Empty) {
         guard.report.error("apt has no package lists, so the pending upgrade is unknown");
         guard.report.hint("apt update && venvguard plan");
+        if json {
+            guard.report.json(&PlanJson::from(plan));
+        }
         return Ok(Exit::Attention);
     }
     if json {

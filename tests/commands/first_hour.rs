@@ -139,11 +139,12 @@ fn an_interrupted_repair_is_part_of_the_status() {
 #[test]
 fn plan_fails_without_package_lists() {
     let system = system();
+    system.make_dir("/var/lib/apt/lists/partial");
     for command in [&["plan"][..], &["plan", "--json"]] {
         let said = system.run(command).expect(3);
         assert!(said.stderr.contains("apt has no package lists"), "{}", said.stderr);
         assert!(said.stderr.contains("hint: apt update && venvguard plan"), "{}", said.stderr);
-        assert_eq!(said.stdout, "");
+        assert_eq!(said.stdout.is_empty(), command.len() == 1, "{}", said.stdout);
     }
 }
 
