@@ -22,10 +22,9 @@ use super::prepare::{Build, NotRebuilt, Prepared};
 use super::record::Recorder;
 use super::restart::{Baseline, Proof, Restarted, tell, users_of};
 use super::states::{self, Step};
-use super::swap::SwapIn;
-use super::trees::{put_back, standing};
+use super::swap::{Rebuilt, SwapIn};
+use super::trees::{LOOK_LIMIT, put_back, standing};
 use super::{Context, pin};
-use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::plan::{self, Fallback, Reason, Remedy, State, Target, Until};
 use crate::python::{DEFAULT, Interpreters, path_of};
@@ -324,19 +323,44 @@ impl Repair<'_, '_> {
         self.users();
         match self.build(target, limit) {
             Ok((Build::Beside(prepared), notes)) => Ready::Swap { prepared, notes },
-            Ok((Build::InPlace(work), notes)) => Ready::Ended(match work.in_place(&self.halt) {
-                Ok(built) => self.prove(built.swap, [notes, built.notes].concat(), self.restart()),
-                Err(error) => self.not_rebuilt(error),
-            }),
+            Ok((Build::InPlace(work), notes)) => {
+                // Another venv that restarts the same service would start it on a half-built tree.
+                let _alone = self.recorder.one_in_place();
+                Ready::Ended(match work.in_place(&self.halt) {
+                    Ok(Rebuilt { swap, notes: own }) => {
+                        self.prove(swap, [notes, own].concat(), self.restart())
+                    }
+                    Err(error) => self.not_rebuilt(error),
+                })
+            }
             Err(error) => Ready::Ended(self.not_rebuilt(error)),
         }
     }
 
-    /// The swap of a prepared tree, with the time that is left for it.
+    /// The swap of a prepared tree. A finished build is not thrown away because the builds of other
+    /// venvs have used up the time.
     pub(super) fn swap_in(&self, prepared: Prepared) -> SwapIn<'_> {
         self.progress.step("swapping the new environment in");
-        let limit = self.recorder.time_left(self.job.venv.uid).unwrap_or_default();
-        SwapIn { job: self.job, prepared, deadline: Deadline::after(limit), halt: &self.halt }
+        let left = self.recorder.time_left(self.job.venv.uid).unwrap_or_default();
+        SwapIn { job: self.job, prepared, limit: left.max(LOOK_LIMIT), halt: &self.halt }
+    }
+
+    /// Tests the services of a venv that works as before, and corrects what its result says of
+    /// them: others that share them have changed since.
+    pub(super) fn test_again(&self, result: &mut RepairResult) {
+        let is_of_services =
+            matches!(result.done, Done::Failed { .. } | Done::Pinned { services: Some(_), .. });
+        if !is_of_services || self.restart_down().is_err() {
+            return;
+        }
+        match &mut result.done {
+            Done::Pinned { services, .. } => *services = None,
+            done => {
+                if let Done::Failed { because, .. } = done {
+                    *done = Done::RolledBack { because: std::mem::take(because) };
+                }
+            }
+        }
     }
 
     /// Makes a venv work whose new tree could not be built or swapped in.

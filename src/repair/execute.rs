@@ -1,6 +1,5 @@
 //! Carries out the decisions of a plan, and records the outcomes.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Context;
@@ -8,9 +7,10 @@ use super::adopt::{Ready, Repair, RepairResult};
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::record::Recorder;
-use super::together::{finish, groups};
+use super::together::{Groups, finish};
 use crate::host::clock::Stopwatch;
 use crate::host::parallel;
+use crate::plan::Remedy;
 use crate::python::Interpreters;
 use crate::store::Registry;
 
@@ -25,38 +25,22 @@ pub(crate) fn execute(
     at_once: usize,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
-    let groups = groups(jobs);
-    let is_alone = |group| groups.iter().filter(|other| **other == group).count() == 1;
-    let begun = parallel::map(jobs.iter().zip(&groups), at_once, |(job, group)| {
+    let groups = Groups::of(jobs);
+    let mut queue: Vec<usize> = (0..jobs.len()).collect();
+    // Services that only need a restart do not wait for builds.
+    queue.sort_by_key(|index| jobs.get(*index).map(|job| job.decision.remedy != Remedy::Restart));
+    let outcomes = parallel::map(queue, at_once, |index| {
+        let job = jobs.get(index)?;
         let started = Stopwatch::start();
         let repair = Repair::new(&recorder, now, job, Halt::default());
         let ready = catch_unwind(AssertUnwindSafe(|| repair.get_ready()));
         let ready = ready.unwrap_or_else(|_| Ready::Ended(failed()));
         recorder.charge(job.venv.uid, started.elapsed());
-        if is_alone(*group) {
-            Begun::Ended(conclude(vec![(repair, ready)], 1))
-        } else {
-            repair.progress.step("waiting for the venvs that share its services");
-            Begun::Waits(Box::new((repair, ready)))
-        }
+        repair.progress.step("waiting for the venvs that share its services");
+        // The last of a group finishes it.
+        groups.join(index, (repair, ready)).map(|group| conclude(group, at_once))
     });
-    let mut outcomes = Vec::new();
-    let mut waiting: BTreeMap<usize, Vec<(Repair, Ready)>> = BTreeMap::new();
-    for (begun, group) in begun.into_iter().zip(&groups) {
-        match begun {
-            Begun::Ended(ended) => outcomes.extend(ended),
-            Begun::Waits(one) => waiting.entry(*group).or_default().push(*one),
-        }
-    }
-    let concluded = parallel::map(waiting.into_values(), at_once, |group| conclude(group, at_once));
-    outcomes.extend(concluded.into_iter().flatten());
-    outcomes
-}
-
-/// A repair that ended, or one that waits for the others of its group.
-enum Begun<'a, 'recorder> {
-    Ended(Vec<Outcome>),
-    Waits(Box<(Repair<'a, 'recorder>, Ready)>),
+    outcomes.into_iter().flatten().flatten().collect()
 }
 
 /// Finishes the repairs of a group.
@@ -64,10 +48,9 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
     let started = Stopwatch::start();
     let (repairs, ready): (Vec<Repair>, Vec<Ready>) = repairs.into_iter().unzip();
     let finished = AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once));
-    let results =
-        catch_unwind(finished).unwrap_or_else(|_| repairs.iter().map(|_| failed()).collect());
-    let outcomes = repairs.iter().zip(results).map(|(repair, result)| record(repair, result));
-    let outcomes = outcomes.collect();
+    let results = catch_unwind(finished)
+        .unwrap_or_else(|_| repairs.iter().map(|repair| (repair, failed())).collect());
+    let outcomes = results.into_iter().map(|(repair, result)| record(repair, result)).collect();
     let share = started.elapsed() / u32::try_from(repairs.len()).unwrap_or(u32::MAX).max(1);
     for repair in &repairs {
         repair.recorder.charge(repair.job.venv.uid, share);

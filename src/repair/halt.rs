@@ -24,6 +24,10 @@ pub(super) struct Halt {
 impl Halt {
     /// The same after a crash, from the journal.
     pub(super) fn of(journal: &JournalEntry) -> Self {
+        // A tree that is prepared to rest stops nothing.
+        if matches!(journal.state, JournalState::Preparing { to_rest: true, .. }) {
+            return Self::default();
+        }
         Self { stopped: journal.decision.services.clone(), units: journal.units.clone() }
     }
 

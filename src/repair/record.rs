@@ -33,6 +33,7 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(600);
 pub(super) struct Recorder<'a> {
     pub(super) context: &'a Context<'a>,
     written: Mutex<Written<'a>>,
+    in_place: Mutex<()>,
     budget: Budget,
 }
 
@@ -48,7 +49,12 @@ impl<'a> Recorder<'a> {
         let config = context.config;
         let budget = Budget::new(seconds(config.run_timeout), seconds(config.owner_timeout));
         let written = Mutex::new(Written { registry, wanted: BTreeSet::new() });
-        Self { context, written, budget }
+        Self { context, written, in_place: Mutex::new(()), budget }
+    }
+
+    /// Lets one venv at a time be built in place.
+    pub(super) fn one_in_place(&self) -> MutexGuard<'_, ()> {
+        self.in_place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long the next work on a venv of this owner may take, if any time is left for it.

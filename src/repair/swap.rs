@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Context;
 use super::account::owner;
@@ -13,7 +14,6 @@ use super::names::{self, name_of};
 use super::prepare::{NotRebuilt, Prepared, RebuildError, Work, swap_of};
 use super::trees::{Pair, left_behind};
 use crate::host::Root;
-use crate::host::clock::Deadline;
 use crate::host::tree::Parent;
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
@@ -29,40 +29,59 @@ pub(super) struct Rebuilt {
     pub(super) notes: Vec<String>,
 }
 
+/// How long the services may be down for one last copy, however much time is left.
+const LAST_COPY: Duration = Duration::from_secs(600);
+
 /// A prepared tree that is to be swapped in.
 pub(super) struct SwapIn<'a> {
     pub(super) job: &'a Job,
     pub(super) prepared: Prepared,
-    pub(super) deadline: Deadline,
+    /// How long each copy of its user files may take.
+    pub(super) limit: Duration,
     pub(super) halt: &'a RefCell<Halt>,
 }
 
 /// Swaps prepared trees in. Services that venvs share are stopped once. Starts nothing.
 pub(super) fn swap_in(context: &Context, waiting: Vec<SwapIn>) -> Vec<Result<Rebuilt, NotRebuilt>> {
     let mut swaps: Vec<_> = waiting.into_iter().map(|one| PendingSwap::new(context, one)).collect();
-    let open: Vec<&mut PendingSwap> = swaps.iter_mut().flatten().collect();
-    let (stopping, mut copies): (Vec<Stopping>, Vec<&mut LastCopy>) = open
-        .into_iter()
+    let mut open: Vec<&mut PendingSwap> = swaps.iter_mut().flatten().collect();
+    let stopped = stop_and_copy(context, &mut open);
+    if stopped.is_err() && open.len() > 1 {
+        // One service that cannot be stopped does not keep back venvs that do not need it.
+        for one in open {
+            one.stopped = stop_and_copy(context, &mut [&mut *one]);
+        }
+    } else {
+        for one in open {
+            one.stopped.clone_from(&stopped);
+        }
+    }
+    swaps.into_iter().map(|one| one?.finish(context)).collect()
+}
+
+/// Stops the services of some venvs, and copies what has changed in each. The error says what
+/// could not be stopped.
+fn stop_and_copy(context: &Context, swaps: &mut [&mut PendingSwap]) -> Result<(), String> {
+    if swaps.is_empty() {
+        return Ok(());
+    }
+    let (stopping, mut copies): (Vec<Stopping>, Vec<&mut LastCopy>) = swaps
+        .iter_mut()
         .map(|PendingSwap { job, halt, preparing, copy, .. }| {
             (Stopping { job, state: preparing, halt }, copy)
         })
         .unzip();
-    let stopped = if stopping.is_empty() {
-        Ok(())
-    } else {
-        while_stopped(context, &stopping, Triggers::GoOn, || {
-            for copy in &mut copies {
-                copy.run(context.root);
-            }
-            let is_any_good = copies.iter().any(|copy| copy.carried.is_ok());
-            if is_any_good { Ok(()) } else { Err(()) }
-        })
-    };
-    let not_stopped = match stopped {
-        Err(Halted::Stop(because)) => Some(because),
-        Err(Halted::Work(())) | Ok(()) => None,
-    };
-    swaps.into_iter().map(|one| one?.finish(context, not_stopped.as_deref())).collect()
+    let stopped = while_stopped(context, &stopping, Triggers::GoOn, || {
+        for copy in &mut copies {
+            copy.run(context.root);
+        }
+        let is_any_good = copies.iter().any(|copy| copy.carried.is_ok());
+        if is_any_good { Ok(()) } else { Err(()) }
+    });
+    match stopped {
+        Err(Halted::Stop(because)) => Err(because),
+        Err(Halted::Work(())) | Ok(()) => Ok(()),
+    }
 }
 
 /// A swap up to the last copy.
@@ -73,6 +92,7 @@ struct PendingSwap<'a> {
     swap: Swap,
     preparing: JournalState,
     notes: Vec<String>,
+    stopped: Result<(), String>,
     copy: LastCopy<'a>,
 }
 
@@ -83,35 +103,34 @@ struct LastCopy<'a> {
     aside: PathBuf,
     minor: Minor,
     installed: Installed,
-    deadline: Deadline,
+    limit: Duration,
     carried: Result<Carried, RebuildError>,
 }
 
 impl<'a> PendingSwap<'a> {
     fn new(context: &Context, one: SwapIn<'a>) -> Result<Self, NotRebuilt> {
-        let SwapIn { job, prepared: Prepared { tree, installed, rested }, deadline, halt } = one;
+        let SwapIn { job, prepared: Prepared { tree, installed, rested }, limit, halt } = one;
         let preparing = tree.preparing();
         let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
         let parent = Parent::of(&job.venv.path).map_err(|error| failed(error.into()))?;
         let (owner, aside) = (owner(context, &job.venv), tree.path().to_path_buf());
         let swap = swap_of(job, &tree);
         let (minor, carried) = (swap.minor, Ok(Carried::default()));
-        let copy = LastCopy { job, owner, aside, minor, installed, deadline, carried };
+        let copy = LastCopy { job, owner, aside, minor, installed, limit, carried };
         if rested {
             // Copy and sync while the services still run, because both take long.
-            let all = copy.pair().carry(context.root, Pass::All, deadline.left());
+            let all = copy.pair().carry(context.root, Pass::All, limit);
             all.map_err(|error| failed(RebuildError::Carry(error)))?;
             parent.sync_all().map_err(|error| failed(error.into()))?;
         }
-        Ok(Self { job, halt, parent, swap, preparing, notes: tree.notes, copy })
+        let (notes, stopped) = (tree.notes, Ok(()));
+        Ok(Self { job, halt, parent, swap, preparing, notes, stopped, copy })
     }
 
-    fn finish(self, context: &Context, not_stopped: Option<&str>) -> Result<Rebuilt, NotRebuilt> {
-        let Self { job, halt, parent, mut swap, preparing, mut notes, copy } = self;
+    fn finish(self, context: &Context) -> Result<Rebuilt, NotRebuilt> {
+        let Self { job, halt, parent, mut swap, preparing, mut notes, stopped, copy } = self;
         let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
-        if let Some(because) = not_stopped {
-            return Err(failed(RebuildError::Halt(because.to_string())));
-        }
+        stopped.map_err(|because| failed(RebuildError::Halt(because)))?;
         let carried = copy.carried.map_err(failed)?;
         if parent.identity(name_of(&job.venv.path)) != Some(swap.previous.identity) {
             return Err(failed(RebuildError::Changed));
@@ -143,7 +162,7 @@ impl LastCopy<'_> {
         if self.carried.is_err() {
             return;
         }
-        let carried = self.pair().carry(root, Pass::Last, self.deadline.left());
+        let carried = self.pair().carry(root, Pass::Last, self.limit.min(LAST_COPY));
         self.carried = carried.map_err(RebuildError::Carry).and_then(|carried| {
             let is_same = Installed::of(root, &self.job.venv) == self.installed;
             is_same.then_some(carried).ok_or(RebuildError::Changed)

@@ -3,6 +3,7 @@
 //! form another, so that systemd restarts them in one transaction, in its own order.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
@@ -15,8 +16,36 @@ use crate::host::parallel;
 use crate::plan::Remedy;
 use crate::service::{Processes, Service, ServiceMap};
 
+/// The groups of a run, each with the repairs that are ready.
+pub(super) struct Groups<'a, 'r> {
+    group_of: Vec<usize>,
+    waiting: Mutex<BTreeMap<usize, BTreeMap<usize, Member<'a, 'r>>>>,
+}
+
+type Member<'a, 'r> = (Repair<'a, 'r>, Ready);
+
+impl<'a, 'r> Groups<'a, 'r> {
+    pub(super) fn of(jobs: &[Job]) -> Self {
+        Self { group_of: groups(jobs), waiting: Mutex::default() }
+    }
+
+    /// Adds a repair, by the index of its job. Returns the whole group, in the order of the jobs,
+    /// once it is complete.
+    pub(super) fn join(&self, index: usize, repair: Member<'a, 'r>) -> Option<Vec<Member<'a, 'r>>> {
+        let group = *self.group_of.get(index)?;
+        let size = self.group_of.iter().filter(|other| **other == group).count();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = waiting.entry(group).or_default();
+        members.insert(index, repair);
+        if members.len() < size {
+            return None;
+        }
+        waiting.remove(&group).map(|members| members.into_values().collect())
+    }
+}
+
 /// The number of each job's group, in the order of the jobs.
-pub(super) fn groups(jobs: &[Job]) -> Vec<usize> {
+fn groups(jobs: &[Job]) -> Vec<usize> {
     let mut groups: Vec<usize> = (0..jobs.len()).collect();
     let join = |groups: &mut [usize], one: usize, other: usize| {
         let (to, from) = (one.min(other), one.max(other));
@@ -59,33 +88,62 @@ enum Waiting {
 
 /// Finishes repairs that are ready: swaps the prepared trees in while the services are stopped,
 /// restarts all services, and tests the venvs, `at_once` at a time.
-pub(super) fn finish(repairs: Vec<(&Repair, Ready)>, at_once: usize) -> Vec<RepairResult> {
+pub(super) fn finish<'w, 'a, 'r>(
+    repairs: Vec<(&'w Repair<'a, 'r>, Ready)>,
+    at_once: usize,
+) -> Vec<(&'w Repair<'a, 'r>, RepairResult)> {
     let Some(context) = repairs.first().map(|(repair, _)| repair.context) else {
         return Vec::new();
     };
     look_at_users(&repairs);
     let waiting = swap(context, repairs);
     let proofs = restart(context, &waiting, at_once);
-    let mut goes_back = false;
-    // A venv that is swapped back restarts the services that it shares: test the next ones again.
-    let mut proved = |repair: &Repair, swapped: Rebuilt, proof| {
-        let proof = if goes_back { repair.restart() } else { proof };
-        let result = repair.prove(swapped.swap, swapped.notes, proof);
-        goes_back |= !result.done.is_good();
-        result
-    };
-    let results = waiting.into_iter().zip(proofs).map(|((repair, one), proof)| {
+    let mut order: Vec<usize> = (0..waiting.len()).collect();
+    order.sort_by_key(|index| waiting.get(*index).map(|(repair, one)| one.rank(repair)));
+    let mut steps: Vec<_> = waiting.into_iter().zip(proofs).map(Some).collect();
+    let mut results: Vec<(&Repair, RepairResult)> = Vec::new();
+    let mut went_back = Vec::new();
+    for index in order {
+        let step = steps.get_mut(index).and_then(Option::take);
+        let Some(((repair, one), proof)) = step else { continue };
         let proof = proof.unwrap_or_else(|| Ok(Restarted::default()));
+        // A venv that goes back restarts the services that it shares. What failed is tested again.
+        let proof = if went_back.is_empty() { proof } else { proof.or_else(|_| repair.restart()) };
+        let is_swap = matches!(one, Waiting::Swapped(_) | Waiting::NotSwapped(_));
         let result = match one {
             Waiting::Ended(result) => result,
             Waiting::Restart => Repair::restarted(proof),
             Waiting::Refreshed => Repair::refreshed(proof),
-            Waiting::Swapped(built) => proved(repair, built, proof),
+            Waiting::Swapped(Rebuilt { swap, notes }) => repair.prove(swap, notes, proof),
             Waiting::NotSwapped(error) => repair.not_rebuilt(error),
         };
-        repair.with_left_alone(result)
-    });
-    results.collect()
+        if is_swap && !result.done.is_good() {
+            went_back.push(results.len());
+        }
+        results.push((repair, repair.with_left_alone(result)));
+    }
+    // The service of a venv that went back may have failed because of one that went back later.
+    let earlier = went_back.len().saturating_sub(1);
+    for index in went_back.into_iter().take(earlier) {
+        if let Some((repair, result)) = results.get_mut(index) {
+            repair.test_again(result);
+        }
+    }
+    results
+}
+
+impl Waiting {
+    /// What is finished first: swaps that failed, and of the others those that can go back. A venv
+    /// whose old interpreter is gone stays with its new tree if that works once the others are
+    /// back. What is only restarted comes last.
+    fn rank(&self, repair: &Repair) -> u8 {
+        match self {
+            Self::Ended(_) | Self::NotSwapped(_) => 0,
+            Self::Swapped(_) if repair.now.get(repair.job.venv.site).is_some() => 1,
+            Self::Swapped(_) => 2,
+            Self::Restart | Self::Refreshed => 3,
+        }
+    }
 }
 
 /// Restarts the services of all repairs that wait for it, each service once, and waits until they
@@ -99,6 +157,10 @@ fn restart(
     let to_prove: Vec<Option<Proof>> =
         waiting.iter().map(|(repair, one)| is_waiting(one).then(|| repair.proof())).collect();
     let told = tell(context, &services_of(to_prove.iter().flatten().map(|one| one.job)));
+    for (repair, _) in waiting.iter().filter(|(_, one)| matches!(one, Waiting::NotSwapped(_))) {
+        // They were stopped for nothing. What cannot be started is reported at the end.
+        let _ = repair.halt.borrow().start_what_is_left(context.root);
+    }
     let prove = |one: Proof| {
         let own = |(service, _): &&(Service, _)| one.job.services().contains(service);
         one.prove(context, told.iter().filter(own).cloned().collect())

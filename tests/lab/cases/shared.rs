@@ -6,6 +6,21 @@ use super::Case;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 
+/// Runs a process of each venv. A venv whose inode is recorded works in that directory only: every new tree of it fails.
+const PAIR: &str = "#!/bin/sh
+for venv in one two; do
+    [ ! -e /srv/$venv/inode ] || [ $(stat -c %i /srv/$venv/venv) = $(cat /srv/$venv/inode) ] || exit 3
+done
+/srv/one/venv/bin/python -c 'import time; time.sleep(9000)' &
+exec /srv/two/venv/bin/python -c 'import time; time.sleep(9000)'
+";
+
+const UNIT: &str = "[Service]
+User=app
+ExecStartPre=+/bin/sh -c 'echo started >>/run/starts'
+ExecStart=/srv/pair
+";
+
 /// The effects between two kills.
 const STRIDE: usize = 9;
 
@@ -19,14 +34,9 @@ fn shared(machine: &Machine) -> Result<()> {
             "install -d -o app /srv/{venv}; su app -c '/usr/bin/python3 -m venv --without-pip /srv/{venv}/venv'"
         ))?;
     }
-    machine.must(
-        "printf '#!/bin/sh\\n/srv/one/venv/bin/python -c \"import time; time.sleep(9000)\" &\\n\
-         exec /srv/two/venv/bin/python -c \"import time; time.sleep(9000)\"\\n' >/srv/pair
-         chmod 755 /srv/pair
-         printf '[Service]\\nUser=app\\nExecStartPre=+/bin/sh -c \"echo started >>/run/starts\"\\nExecStart=/srv/pair\\n' \
-             >/etc/systemd/system/pair.service
-         systemctl daemon-reload; systemctl start pair",
-    )?;
+    machine.write("/srv/pair", PAIR)?;
+    machine.write("/etc/systemd/system/pair.service", UNIT)?;
+    machine.must("chmod 755 /srv/pair; systemctl daemon-reload; systemctl start pair")?;
     machine.must("dpkg --install /package/venvguard_*.deb")?;
     machine
         .must("mkdir -p /etc/venvguard; printf 'stable-for = 1\\n' >/etc/venvguard/config.toml")?;
@@ -67,7 +77,24 @@ fn shared(machine: &Machine) -> Result<()> {
     machine.must("venvguard rebuild one two")?;
     ensure!(starts(machine)? == 6, "{} starts after both were swapped in", starts(machine)?);
     is_well(machine)?;
+    one_breaks_the_service(machine, "one")?;
+    one_breaks_the_service(machine, "two")?;
     storm(machine)
+}
+
+/// A new tree that breaks the shared service is rolled back, and the other venv works in either tree, whichever is first.
+fn one_breaks_the_service(machine: &Machine, bad: &str) -> Result<()> {
+    machine.must(&format!("stat -c %i /srv/{bad}/venv >/srv/{bad}/inode"))?;
+    let said = machine.run("venvguard rebuild one two")?;
+    ensure!(said.code == 1, "{said:?}");
+    ensure!(said.text.contains(&format!("{bad}: rolled-back")), "{said:?}");
+    ensure!(!said.text.contains(": failed"), "{said:?}");
+    let inode = machine.must(&format!("stat -c %i /srv/{bad}/venv; cat /srv/{bad}/inode"))?;
+    let inodes: Vec<&str> = inode.lines().collect();
+    ensure!(inodes[0] == inodes[1], "{bad} has another tree: {said:?}");
+    is_well(machine)?;
+    machine.must(&format!("rm /srv/{bad}/inode"))?;
+    Ok(())
 }
 
 /// Kills a rebuild of both at many of its effects.
