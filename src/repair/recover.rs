@@ -181,7 +181,7 @@ fn in_words(step: Step) -> &'static str {
         Step::Refresh => "copying its interpreters again",
         Step::Abandon => "it had not begun",
         Step::Discard | Step::Remove => "removing the unfinished new environment",
-        Step::KeepPrevious => "the previous environment is in place, removing the new one",
+        Step::KeepPrevious => "the previous environment is in place",
         Step::PutBack | Step::SwapBack => "putting the previous environment back",
         Step::Prove => "the new environment is in place, restarting its services",
         Step::NotRestored => "the venv was not rolled back",

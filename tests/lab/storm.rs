@@ -189,7 +189,7 @@ impl<'a> Storm<'a> {
             // It may have finished before the signal arrives.
             Fault::Asked => ensure!(
                 said.code == 0
-                    || matches!(said.code, 129 | 130 | 143) && said.text.contains("interrupted: "),
+                    || matches!(said.code, 129 | 130 | 143) && said.text.contains("interrupted; "),
                 "it ended by {}",
                 said.code
             ),
