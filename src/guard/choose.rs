@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::host::root::normal;
+use crate::host::spelling::nearest;
 use crate::store::{Registry, RegistryEntry};
 
 /// Why the words do not name registered venvs.
@@ -25,8 +26,9 @@ pub(super) fn chosen<'a>(
     for word in wanted {
         let found = matching(registry, word)?;
         if found.is_empty() {
-            let (word, meant) = (word.clone(), nearest(registry, word));
-            return Err(ChoiceError::Nothing { word, meant });
+            let names = registry.venvs.iter().map(|entry| entry.name.as_str());
+            let meant = nearest(word, names).map(str::to_owned);
+            return Err(ChoiceError::Nothing { word: word.clone(), meant });
         }
         for entry in found {
             if !entries.iter().any(|known| known.id == entry.id) {
@@ -35,16 +37,6 @@ pub(super) fn chosen<'a>(
         }
     }
     Ok(entries)
-}
-
-/// The name that may have been meant.
-fn nearest(registry: &Registry, word: &str) -> Option<String> {
-    let likeness = |entry: &RegistryEntry| strsim::jaro_winkler(word, &entry.name);
-    let known = registry.venvs.iter().map(|entry| (likeness(entry), &entry.name));
-    let (_, name) = known
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    Some(name.clone())
 }
 
 fn hint(meant: Option<&String>) -> String {

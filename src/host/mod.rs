@@ -29,6 +29,7 @@ pub(crate) mod redact;
 pub(crate) mod root;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod spelling;
 pub(crate) mod toml;
 pub(crate) mod tree;
 pub(crate) mod user;

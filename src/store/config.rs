@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::StoreError;
+use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
 use crate::plan::Policy;
@@ -142,11 +143,8 @@ fn told(text: &str, line: usize, message: &str) -> String {
     // serde puts names in backquotes: the one it found, then the expected ones.
     let mut names = message.split('`').skip(1).step_by(2);
     let found = names.next().unwrap_or_default();
-    let likeness = |name: &&str| strsim::jaro_winkler(found, name);
-    let nearest = names
-        .filter(|name| likeness(name) > 0.8)
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
-    let meant = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    let meant =
+        nearest(found, names).map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
     format!("{about}{message}{meant}")
 }
 
