@@ -347,20 +347,16 @@ impl Repair<'_, '_> {
 
     /// Tests the services of a venv that works as before, and corrects what its result says of
     /// them: others that share them have changed since.
-    pub(super) fn test_again(&self, result: &mut RepairResult) {
-        let is_of_services =
-            matches!(result.done, Done::Failed { .. } | Done::Pinned { services: Some(_), .. });
-        if !is_of_services || self.restart_down().is_err() {
-            return;
-        }
-        match &mut result.done {
-            Done::Pinned { services, .. } => *services = None,
-            done => {
-                if let Done::Failed { because, .. } = done {
-                    *done = Done::RolledBack { because: std::mem::take(because) };
-                }
+    pub(super) fn test_again(&self, result: RepairResult) -> RepairResult {
+        let works = || self.restart_down().is_ok();
+        let done = match result.done {
+            Done::Pinned { minor, until, because, services: Some(_) } if works() => {
+                Done::Pinned { minor, until, because, services: None }
             }
-        }
+            Done::Failed { because, .. } if works() => Done::RolledBack { because },
+            other => other,
+        };
+        RepairResult { done, ..result }
     }
 
     /// Makes a venv work whose new tree could not be built or swapped in.

@@ -55,6 +55,7 @@ fn groups(jobs: &[Job]) -> Vec<usize> {
     for (index, job) in jobs.iter().enumerate().filter(|(_, job)| is_restarted(job)) {
         for service in job.services() {
             let first = *first_with.entry(service).or_insert(index);
+            // Both are indices of jobs, and there is a group for each.
             let (one, other) = (groups[first], groups[index]);
             join(&mut groups, one, other);
         }
@@ -64,10 +65,10 @@ fn groups(jobs: &[Job]) -> Vec<usize> {
         let is_restart = job.decision.remedy == Remedy::Restart && !job.services().is_empty();
         *only_restarts.entry(*group).or_insert(true) &= is_restart;
     }
-    let only_restarts: Vec<usize> =
-        only_restarts.into_iter().filter_map(|(group, only)| only.then_some(group)).collect();
-    for other in only_restarts.iter().skip(1) {
-        join(&mut groups, only_restarts[0], *other);
+    let mut only_restarts =
+        only_restarts.into_iter().filter_map(|(group, only)| only.then_some(group));
+    if let Some(first) = only_restarts.next() {
+        only_restarts.for_each(|other| join(&mut groups, first, other));
     }
     groups
 }
@@ -98,14 +99,11 @@ pub(super) fn finish<'w, 'a, 'r>(
     look_at_users(&repairs);
     let waiting = swap(context, repairs);
     let proofs = restart(context, &waiting, at_once);
-    let mut order: Vec<usize> = (0..waiting.len()).collect();
-    order.sort_by_key(|index| waiting.get(*index).map(|(repair, one)| one.rank(repair)));
-    let mut steps: Vec<_> = waiting.into_iter().zip(proofs).map(Some).collect();
-    let mut results: Vec<(&Repair, RepairResult)> = Vec::new();
+    let mut steps: Vec<_> = waiting.into_iter().zip(proofs).collect();
+    steps.sort_by_key(|((repair, one), _)| one.rank(repair));
+    let mut results = Vec::new();
     let mut went_back = Vec::new();
-    for index in order {
-        let step = steps.get_mut(index).and_then(Option::take);
-        let Some(((repair, one), proof)) = step else { continue };
+    for ((repair, one), proof) in steps {
         let proof = proof.unwrap_or_else(|| Ok(Restarted::default()));
         // A venv that goes back restarts the services that it shares. What failed is tested again.
         let proof = if went_back.is_empty() { proof } else { proof.or_else(|_| repair.restart()) };
@@ -123,13 +121,12 @@ pub(super) fn finish<'w, 'a, 'r>(
         results.push((repair, repair.with_left_alone(result)));
     }
     // The service of a venv that went back may have failed because of one that went back later.
-    let earlier = went_back.len().saturating_sub(1);
-    for index in went_back.into_iter().take(earlier) {
-        if let Some((repair, result)) = results.get_mut(index) {
-            repair.test_again(result);
-        }
-    }
-    results
+    went_back.pop();
+    let tested = results.into_iter().enumerate().map(|(index, (repair, result))| {
+        let is_meant = went_back.contains(&index);
+        (repair, if is_meant { repair.test_again(result) } else { result })
+    });
+    tested.collect()
 }
 
 impl Waiting {
