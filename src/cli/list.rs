@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Exit, no_venv};
-use crate::guard::Guard;
-use crate::guard::Looked;
+use crate::guard::{Guard, Looked};
 use crate::host::file::printable;
 use crate::plan::State;
 use crate::python::Minor;

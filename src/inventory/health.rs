@@ -14,7 +14,6 @@ const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishe
 
 /// The state of every venv, in the order of the registry.
 pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interpreters) -> Vec<Health> {
-    let is_locked = context.store.is_locked();
     let processes = Processes::look(context.root);
     let paths = inventory.present().map(|(_, venv)| venv.path.clone());
     let map = ServiceMap::build(context.root, paths, &processes);
@@ -35,7 +34,7 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
                 Err(error) => Health::new(State::Broken, error.to_string()),
             };
             if context.store.has_journal(&entry.id) {
-                if is_locked {
+                if context.store.is_locked() {
                     health.reasons.insert(0, RUNNING.to_string());
                 } else {
                     health.state = health.state.max(State::Unfinished);
