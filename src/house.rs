@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["guard"],
     &["diagnose"],
-    &["inventory"],
+    &["inventory", "rehearse"],
     &["repair"],
     &["report"],
     &["store"],

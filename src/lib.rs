@@ -71,6 +71,7 @@
 //! | [`guard`] | what happens at each moment of an apt run, and on each request? |
 //! | [`diagnose`] | what keeps venvguard from working on this machine? |
 //! | [`inventory`] | what state are the registered venvs in, and which facts does a decision need? |
+//! | [`rehearse`] | what will this machine be after the upgrade? |
 //! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |
 //! | [`owner`] | what does a process of a tree's owner do inside the tree? |
 //! | [`report`] | how are results put into words? |
@@ -101,6 +102,7 @@ mod inventory;
 mod owner;
 mod plan;
 mod python;
+mod rehearse;
 mod repair;
 mod report;
 mod service;

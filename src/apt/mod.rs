@@ -2,6 +2,7 @@
 //! packages. No other module calls apt.
 
 mod change;
+mod fetch;
 mod hooks;
 #[cfg(test)]
 mod input;
@@ -14,6 +15,7 @@ mod simulate;
 #[cfg(test)]
 pub(crate) use change::samples;
 pub(crate) use change::{Build, Change, ChangeKind, changes};
+pub(crate) use fetch::{FetchError, fetch, packages_of};
 pub(crate) use hooks::Hooks;
 pub(crate) use lists::Lists;
 pub(crate) use predict::predict;

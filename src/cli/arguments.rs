@@ -91,6 +91,14 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
+    /// Build and check the venvs with the Python of the pending upgrade, before it is installed
+    Rehearse {
+        /// Names, paths, ids or globs (default: all)
+        #[arg(add = ArgValueCandidates::new(candidates::venvs))]
+        venvs: Vec<String>,
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
     /// Check this machine for problems and suggest fixes; exit status 3 if there is a problem
     Doctor {
         #[arg(long, help = JSON_HELP)]

@@ -8,7 +8,7 @@ use crate::host::file::printable;
 use crate::host::redacted;
 use crate::report::{ListJson, Report, VenvJson};
 use crate::service::{Service, VenvProcess};
-use crate::store::{PreparedTree, PreviousTree, RegistryEntry};
+use crate::store::{PreparedTree, PreviousTree, RegistryEntry, Rehearsal};
 
 pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
     let venvs = guard.show(wanted)?;
@@ -29,6 +29,11 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
             Ok(Some(tree)) => line(&guard.report, "prepared", prepared_in_words(tree)),
             Ok(None) => {}
             Err(error) => line(&guard.report, "prepared", format!("not known: {error}")),
+        }
+        match &one.rehearsal {
+            Ok(Some(found)) => line(&guard.report, "rehearsal", rehearsal_in_words(found)),
+            Ok(None) => {}
+            Err(error) => line(&guard.report, "rehearsal", format!("not known: {error}")),
         }
         match one.contents.as_ref().map(|contents| &contents.additions) {
             Some(Ok(found)) => guard.report.additions(found),
@@ -142,4 +147,15 @@ fn previous_in_words(kept: &PreviousTree, state: &PreviousState) -> String {
 fn prepared_in_words(tree: &PreparedTree) -> String {
     let (path, python) = (printable(tree.path()), tree.built_for.target.minor);
     format!("{path} (Python {python}, since {:.0})", tree.at)
+}
+
+fn rehearsal_in_words(found: &Rehearsal) -> String {
+    let (python, at) = (&found.made_for.interpreter.version, found.at);
+    match found.findings.as_slice() {
+        [] => format!("ready for Python {python} ({at:.0})"),
+        [one] => format!("not ready for Python {python} ({at:.0}): {one}"),
+        [one, rest @ ..] => {
+            format!("not ready for Python {python} ({at:.0}): {one}; and {} more", rest.len())
+        }
+    }
 }

@@ -46,7 +46,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
                 context,
                 entry,
                 venv,
-                now.default,
+                (now.default, None),
                 repair::look_at(context.root, venv),
             );
             if let Readiness::NotReady(reasons) = ready {

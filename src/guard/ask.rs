@@ -7,10 +7,12 @@ use super::Guard;
 use super::choose::ChoiceError;
 use super::foresee::ForeseeError;
 use super::register::RegisterError;
+use crate::apt::FetchError;
 use crate::host::file::printable;
 use crate::host::lock::LockFile;
 use crate::host::user;
 use crate::python::{Minor, SnapshotError};
+use crate::rehearse::NextError;
 use crate::repair::RollbackError;
 use crate::store::StoreError;
 
@@ -49,6 +51,10 @@ pub(crate) enum AskError {
     Register(#[from] RegisterError),
     #[error(transparent)]
     Foresee(#[from] ForeseeError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("cannot unpack the next system")]
+    Next(#[from] NextError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

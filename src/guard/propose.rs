@@ -23,12 +23,15 @@ impl Guard {
         record: Option<&TransactionRecord>,
     ) -> Plan {
         let subjects = inventory.subjects();
+        let next = after.default_interpreter().map(|interpreter| &interpreter.package);
+        let next = next.filter(|_| made == Phase::BeforeDpkg);
         let asked: Vec<Asked> = subjects
             .iter()
             .map(|subject| Asked {
                 id: subject.id.clone(),
                 questions: plan::questions(subject, before, after),
                 target: after.default,
+                next: next.cloned(),
             })
             .collect();
         let facts = facts(&self.context(), inventory, &asked, record);
@@ -110,7 +113,7 @@ impl Guard {
         let context = self.context();
         let (previous, tree) = repair::previous_environment(&context, now, entry, wanted)?;
         let questions = Questions { readiness: false, services: true };
-        let asked = Asked { id: entry.id.clone(), questions, target: None };
+        let asked = Asked { id: entry.id.clone(), questions, target: None, next: None };
         let known = facts(&context, inventory, &[asked], None).remove(&entry.id);
         // The directory in place may no longer be a venv, which is a reason to roll back. Then only
         // the declared services are known to run out of it.
@@ -126,7 +129,8 @@ impl Guard {
 /// The questions about a venv that is rebuilt as somebody wishes.
 fn asked(subject: &Subject, questions: Questions, now: &Interpreters, wish: Wish) -> Asked {
     let target = Target::asked_for(&subject.venv, subject.follows(), now, wish.python);
-    Asked { id: subject.id.clone(), questions, target: target.map(|target| target.minor) }
+    let target = target.map(|target| target.minor);
+    Asked { id: subject.id.clone(), questions, target, next: None }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{AskError, Guard};
 use crate::inventory::{Inventory, report_unmanaged};
 use crate::plan::{Decision, Policy, Remedy, RepairFor, Wish};
 use crate::python::Interpreters;
-use crate::repair::{self, Job};
+use crate::repair::{self, Job, System};
 use crate::report::reasons_in_words;
 use crate::store::RegistryEntry;
 use crate::venv::NotAVenv;
@@ -169,7 +169,7 @@ impl Guard {
         self.prune(&mut inventory.registry, &[]);
         let registry = &mut inventory.registry;
         let outcomes = if wanted.extent == Extent::Prepare {
-            repair::prepare_all(&context, registry, now, &jobs, at_once)
+            repair::prepare_all(&context, registry, &System::installed(now), &jobs, at_once)
         } else {
             repair::execute(&context, registry, now, &jobs, at_once)
         };

@@ -291,6 +291,7 @@ impl Guard {
         self.store.save_registry(&registry)?;
         for entry in &gone {
             self.store.forget_prepared(&entry.id)?;
+            self.store.forget_rehearsal(&entry.id)?;
         }
         repair::sweep(&self.context(), &mut registry);
         Ok(gone)

@@ -8,7 +8,7 @@ use super::{AskError, Guard};
 use crate::host::tree;
 use crate::repair;
 use crate::service::{Processes, Service, ServiceMap, VenvProcess};
-use crate::store::{PreparedTree, PreviousTree, RegistryEntry, StoreError};
+use crate::store::{PreparedTree, PreviousTree, RegistryEntry, Rehearsal, StoreError};
 use crate::venv::{self, Additions, NotAVenv, Venv};
 
 /// A registered venv, and everything that is known about it.
@@ -25,6 +25,8 @@ pub(crate) struct Shown {
     pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
     /// A prepared environment that waits for the next rebuild.
     pub(crate) prepared: Result<Option<PreparedTree>, StoreError>,
+    /// What the last rehearsal found.
+    pub(crate) rehearsal: Result<Option<Rehearsal>, StoreError>,
 }
 
 /// What is in a venv.
@@ -67,6 +69,7 @@ impl Guard {
                     .map(|kept| (kept.clone(), self.state_of(kept)))
                     .collect(),
                 prepared: self.store.prepared(&entry.id),
+                rehearsal: self.store.rehearsal(&entry.id),
                 looked: one,
             }
         };

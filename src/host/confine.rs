@@ -13,24 +13,19 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr};
-use rustix::fs::{FileType, Mode, OFlags};
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::{FileType, Mode};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
-use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::fault::{self, Weakness, weakened};
+use super::overlay::{self, Overlay};
 use super::path_text::PathText;
 use super::user::User;
-use super::{Program, Root, descriptor, dir, tree, user};
+use super::{Program, Root, descriptor, user};
 
 /// The exit code with which the launcher reports that it failed. The program itself was not
 /// started then.
 pub(crate) const LAUNCHER_FAILED: i32 = 126;
-
-/// The beginning of the launcher's message when the kernel or a container forbids mount
-/// namespaces.
-pub(crate) const NO_NAMESPACE: &str = "cannot make a private mount namespace";
 
 /// The user that a program runs as, and the directories that it sees in place of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +43,6 @@ pub(crate) struct Confinement {
     processes: u64,
     /// The address space of one process.
     memory: u64,
-}
-
-/// Shows `from` at `to`. `from` is identified by more than its name, so that a directory put in
-/// its place is noticed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Overlay {
-    pub(crate) from: PathText,
-    pub(crate) to: PathText,
-    pub(crate) from_identity: tree::Identity,
 }
 
 /// A program that runs as `owner`, sees `overlays`, and starts in `dir`.
@@ -161,7 +146,7 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
 
 fn prepare(confinement: &Confinement) -> io::Result<()> {
     descriptor::keep_from_children();
-    lay_over(&confinement.overlays)?;
+    overlay::mount(&confinement.overlays)?;
     rustix::process::setsid().map_err(io::Error::from).or_else(already_leader)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     for (resource, most) in [
@@ -303,47 +288,6 @@ fn already_leader(error: io::Error) -> io::Result<Pid> {
     Err(error)
 }
 
-/// Mounts each `from` over its `to`, in a private mount namespace.
-fn lay_over(overlays: &[Overlay]) -> io::Result<()> {
-    if overlays.is_empty() {
-        return Ok(());
-    }
-    let forbidden = |error: io::Error| io::Error::other(format!("{NO_NAMESPACE}: {error}"));
-    unshare_mounts().map_err(forbidden)?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(io::Error::from)
-        .map_err(forbidden)?;
-    for Overlay { from: path, to, from_identity } in overlays {
-        let from = tree::open_nofollow(&path.0, OFlags::PATH, *from_identity)?;
-        let to = dir::open_nofollow(&to.0, OFlags::PATH)?;
-        // By descriptor: no name on the way can be exchanged between the check and the mount.
-        rustix::mount::mount_bind(descriptor::path(&from), descriptor::path(&to))
-            .map_err(io::Error::from)
-            .map_err(forbidden)?;
-    }
-    Ok(())
-}
-
-/// In a user namespace, an ordinary user may mount as root may; only their own id is mapped
-/// there. The program that runs next loses that right.
-fn unshare_mounts() -> io::Result<()> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    if uid.is_root() {
-        return Ok(unshare(UnshareFlags::NEWNS)?);
-    }
-    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
-    let (uid, gid) = (uid.as_raw(), gid.as_raw());
-    std::fs::write("/proc/self/setgroups", "deny")?;
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
-}
-
-#[expect(unsafe_code, reason = "unsharing namespaces affects neither memory nor descriptors")]
-fn unshare(what: UnshareFlags) -> rustix::io::Result<()> {
-    // SAFETY: only namespaces are unshared; the launcher has a single thread.
-    unsafe { rustix::thread::unshare_unsafe(what) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,11 +317,7 @@ mod tests {
             uid: 1,
             gid: 1,
             groups: Vec::new(),
-            overlays: vec![Overlay {
-                from: odd.into(),
-                to: odd.into(),
-                from_identity: tree::identity(Path::new("/usr")).unwrap(),
-            }],
+            overlays: vec![Overlay::bind(odd, odd, (1, 2))],
             dir: odd.into(),
             writes: Some(vec![odd.into()]),
             processes: 1,

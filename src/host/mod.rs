@@ -23,6 +23,7 @@ mod hexadecimal;
 mod input;
 pub(crate) mod lock;
 pub(crate) mod mount;
+pub(crate) mod overlay;
 pub(crate) mod parallel;
 pub(crate) mod path_text;
 pub(crate) mod redact;

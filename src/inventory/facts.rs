@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::Inventory;
 use crate::plan::{Facts, Questions};
-use crate::python::Minor;
+use crate::python::{Minor, Package};
 use crate::repair::{self, Context};
 use crate::service::{self, Condition, Processes, Service, ServiceMap};
 use crate::store::{RegistryEntry, TransactionRecord};
@@ -18,6 +18,8 @@ pub(crate) struct Asked {
     pub(crate) id: String,
     pub(crate) questions: Questions,
     pub(crate) target: Option<Minor>,
+    /// The package of its interpreter, if that is not installed yet.
+    pub(crate) next: Option<Package>,
 }
 
 /// The answers, by the venvs' ids. `record` lists the services that ran before the transaction.
@@ -37,7 +39,10 @@ pub(crate) fn facts(
     for ((one, entry, venv), looked) in
         rebuilt.iter().zip(repair::look_through(context.root, &venvs))
     {
-        let readiness = repair::readiness(context, entry, venv, one.target, looked);
+        let readiness = {
+            let target = (one.target, one.next.as_ref());
+            repair::readiness(context, entry, venv, target, looked)
+        };
         facts.entry(one.id.clone()).or_default().readiness = Some(readiness);
     }
     let served: Vec<(&RegistryEntry, &Venv)> = asked

@@ -5,10 +5,12 @@
 
 mod decision;
 mod effect;
+mod finding;
 mod health;
 mod reason;
 mod repair;
 mod services;
+mod trial;
 mod upgrade;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +19,11 @@ pub(crate) use decision::{Adjust, Decision, Fallback, Phase, Remedy, Target, Unt
 #[cfg(test)]
 pub(crate) use effect::samples;
 use effect::{Assessment, assess};
+pub(crate) use finding::{Finding, FindingKind, Proof};
 pub(crate) use health::{Health, State, health};
 pub(crate) use reason::Reason;
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
+pub(crate) use trial::{Trial, trial};
 pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
 
 use crate::apt::Change;
@@ -115,6 +119,8 @@ pub(crate) struct Facts {
 /// available, and its place allows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
+    /// Its new tree is built and checked, and waits.
+    Rehearsed,
     Ready,
     /// Why not.
     NotReady(Vec<String>),

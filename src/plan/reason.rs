@@ -36,6 +36,8 @@ pub(crate) enum Reason {
     NoWayBack,
     /// No other interpreter is installed that it could be rebuilt for beforehand.
     NoOtherInterpreter,
+    /// Its new tree is built and checked, and waits.
+    Rehearsed,
     /// Why a rebuild cannot be expected to work.
     NotReady(String),
     /// A service that is not restarted, and why.

@@ -145,7 +145,7 @@ fn rebuild(
     let venv = &subject.venv;
     let target = Target::asked_for(venv, decision.follows, now, wish.python);
     decision.remedy = match (target, &facts.readiness) {
-        (Some(target), None | Some(Readiness::Ready)) => {
+        (Some(target), None | Some(Readiness::Ready | Readiness::Rehearsed)) => {
             Remedy::Rebuild { target, relax: wish.relax }
         }
         (_, Some(Readiness::NotReady(reasons))) => {

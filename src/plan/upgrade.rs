@@ -89,9 +89,7 @@ impl Upgrade<'_> {
                 decision.reasons.push(Reason::UvCompares);
             }
             Effect::RestartOnly => decision.remedy = Remedy::Restart,
-            Effect::Stale
-                if subject.policy == Policy::Rebuild && *self.readiness() == Readiness::Ready =>
-            {
+            Effect::Stale if subject.policy == Policy::Rebuild && self.is_ready() => {
                 self.rebuild(&mut decision);
             }
             Effect::Stale => decision.remedy = Remedy::Refresh,
@@ -103,13 +101,18 @@ impl Upgrade<'_> {
             decision.pin_during_dpkg = self.made == Phase::BeforeDpkg
                 && decision.phase == Phase::AfterDpkg
                 && effect == Effect::Orphaned
-                && subject.venv.base.link == BaseLink::Followed;
+                && subject.venv.base.link == BaseLink::Followed
+                && after.get(subject.venv.site).is_some();
         }
         decision
     }
 
     fn readiness(&self) -> &Readiness {
         self.facts.readiness.as_ref().unwrap_or(&Readiness::Ready)
+    }
+
+    fn is_ready(&self) -> bool {
+        !matches!(self.readiness(), Readiness::NotReady(_))
     }
 
     /// The default interpreter moves away from a venv that follows it.
@@ -123,11 +126,19 @@ impl Upgrade<'_> {
             _ if can_pin && self.subject.policy == Policy::Pin => {
                 decision.remedy = pin(Until::Policy);
             }
-            Readiness::Ready if can_pin => self.rebuild(decision),
+            Readiness::Ready | Readiness::Rehearsed if can_pin => self.rebuild(decision),
+            Readiness::NotReady(reasons)
+                if self.subject.policy == Policy::Rebuild && self.made == Phase::BeforeDpkg =>
+            {
+                decision.blocks = true;
+                decision.reasons.extend(not_ready(reasons));
+            }
             Readiness::NotReady(reasons) if can_pin => {
                 decision.remedy = pin(Until::Rebuilt);
                 decision.reasons.extend(not_ready(reasons));
             }
+            // Its old interpreter is not needed any more.
+            Readiness::Rehearsed => self.rebuild(decision),
             Readiness::Ready if self.made == Phase::AfterDpkg => self.rebuild(decision),
             Readiness::Ready => self.impossible(decision, [Reason::NoWayBack]),
             Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
@@ -143,14 +154,13 @@ impl Upgrade<'_> {
             .is_some_and(|minor| before.default == Some(minor) && before.get(minor).is_some());
         match self.readiness() {
             Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
-            Readiness::Ready if made == Phase::AfterDpkg && after.default.is_some() => {
-                self.rebuild(decision);
-            }
-            Readiness::Ready if target_is_there => {
+            _ if made == Phase::AfterDpkg && after.default.is_some() => self.rebuild(decision),
+            _ if target_is_there => {
                 decision.phase = Phase::BeforeDpkg;
                 self.rebuild(decision);
             }
-            Readiness::Ready => self.impossible(decision, [Reason::NoOtherInterpreter]),
+            Readiness::Rehearsed if after.default.is_some() => self.rebuild(decision),
+            _ => self.impossible(decision, [Reason::NoOtherInterpreter]),
         }
     }
 
@@ -163,7 +173,11 @@ impl Upgrade<'_> {
             _ => Target::of_default(venv, decision.follows, now),
         };
         match target {
-            Some(target) => decision.remedy = Remedy::Rebuild { target, relax: None },
+            Some(target) => {
+                decision.remedy = Remedy::Rebuild { target, relax: None };
+                let is_rehearsed = *self.readiness() == Readiness::Rehearsed;
+                decision.reasons.extend(is_rehearsed.then_some(Reason::Rehearsed));
+            }
             None => self.impossible(decision, [Reason::NoOtherInterpreter]),
         }
     }
@@ -303,6 +317,31 @@ mod tests {
         for case in cases {
             assert_eq!(outcome(&case), ("impossible", false, true), "{:?}", case.after);
         }
+    }
+
+    #[test]
+    fn a_rehearsed_venv_needs_no_old_interpreter() {
+        let cases = [
+            Case { after: &["3.13.5-2"], ..MINOR },
+            Case { link: BaseLink::Pinned, after: &["3.13.5-2"], ..MINOR },
+        ];
+        for case in cases {
+            let case = Case { readiness: Readiness::Rehearsed, ..case };
+            assert_eq!(outcome(&case), ("rebuild", false, false));
+            assert!(!decided(&case).pin_during_dpkg, "its interpreter is gone when dpkg ends");
+        }
+        let case = Case { readiness: Readiness::Rehearsed, ..AUTOREMOVE };
+        assert_eq!(outcome(&case), ("rebuild", true, false), "before its interpreter is removed");
+        let case = Case { readiness: Readiness::Rehearsed, after: &[], ..MINOR };
+        assert_eq!(outcome(&case), ("impossible", false, true), "there is nothing to move to");
+    }
+
+    #[test]
+    fn policy_rebuild_blocks_an_upgrade_that_the_venv_is_not_ready_for() {
+        let case = Case { policy: Policy::Rebuild, readiness: not_ready(), ..MINOR };
+        assert_eq!(outcome(&case), ("none", false, true));
+        assert!(decided(&case).reasons.contains(&Reason::NotReady("no wheel".into())));
+        assert_eq!(outcome(&Case { phase: Phase::AfterDpkg, ..case }), ("pin", false, false));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::swap::{Rebuilt, SwapIn};
 use super::trees::{LOOK_LIMIT, put_back, standing};
 use super::{Context, pin};
 use crate::host::file::printable;
-use crate::plan::{self, Fallback, Reason, Remedy, State, Target, Until};
+use crate::plan::{self, Fallback, Finding, Reason, Remedy, State, Target, Until};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
@@ -57,11 +57,14 @@ pub(super) struct RepairResult {
     pub(super) pending_removal: Option<PendingRemoval>,
     /// A new tree that failed, and is kept nevertheless.
     pub(super) aside: Option<PreviousTree>,
+    /// Why there is no prepared tree.
+    pub(super) findings: Vec<Finding>,
 }
 
 impl From<Done> for RepairResult {
     fn from(done: Done) -> Self {
-        Self { done, notes: Vec::new(), restarted: Vec::new(), pending_removal: None, aside: None }
+        let (notes, restarted, findings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { done, notes, restarted, pending_removal: None, aside: None, findings }
     }
 }
 
@@ -362,11 +365,13 @@ impl Repair<'_, '_> {
     /// Makes a venv work whose new tree could not be built or swapped in.
     pub(super) fn not_rebuilt(&self, error: NotRebuilt) -> RepairResult {
         match error {
-            NotRebuilt { because, unfinished: true, .. } => Done::Unfinished { because }.into(),
-            NotRebuilt { because, state: Some(state), .. } => {
-                self.recover(&state, &because, Vec::new())
+            NotRebuilt { why, unfinished: true, .. } => {
+                Done::Unfinished { because: why.to_string() }.into()
             }
-            NotRebuilt { because, .. } => self.fall_back(because, RestartScope::Stopped),
+            NotRebuilt { why, state: Some(state), .. } => {
+                self.recover(&state, &why.to_string(), Vec::new())
+            }
+            NotRebuilt { why, .. } => self.fall_back(why.to_string(), RestartScope::Stopped),
         }
     }
 

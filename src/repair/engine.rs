@@ -160,17 +160,23 @@ impl Seeds {
     }
 }
 
-/// The engines to try for an installed interpreter, the best first. The best one writes metadata
-/// like that of the tool that created the venv, for that tool to find.
+/// Whether Debian's pip is installed in a system.
+pub(crate) fn has_pip(root: &Root) -> bool {
+    pip_wheel(root).is_some() || root.at(PIP_MODULE).is_dir()
+}
+
+/// The engines to try for an interpreter, the best first, with the pip of the system `pip_of`. The
+/// best one writes metadata like that of the tool that created the venv, for that tool to find.
 pub(crate) fn engines(
     root: &Root,
+    pip_of: &Root,
     choice: EngineChoice,
     venv: &Venv,
     owner: &User,
     interpreter: &Path,
 ) -> Vec<Engine> {
-    let pip = pip_wheel(root).map(|(_, wheel)| Engine::PipWheel(wheel)).or_else(|| {
-        root.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
+    let pip = pip_wheel(pip_of).map(|(_, wheel)| Engine::PipWheel(wheel)).or_else(|| {
+        pip_of.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
     });
     let pip = pip.filter(|_| choice != EngineChoice::Uv);
     let mut engines: Vec<Engine> =
@@ -277,7 +283,7 @@ mod tests {
         let mut venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         venv.flavour = flavour;
         let owner = User { name: "app".into(), uid: 4242, gid: 4242, home: "/home/app".into() };
-        engines(root, choice, &venv, &owner, Path::new("/usr/bin/python3.13"))
+        engines(root, root, choice, &venv, &owner, Path::new("/usr/bin/python3.13"))
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
+use super::builder::System;
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::record::Recorder;
@@ -58,18 +59,19 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
     outcomes
 }
 
-/// Builds and checks the new environments that were decided on, and keeps them for later.
+/// Builds and checks the new environments that were decided on, for the interpreters of a system,
+/// and keeps them for later.
 pub(crate) fn prepare_all(
     context: &Context,
     registry: &mut Registry,
-    now: &Interpreters,
+    system: &System,
     jobs: &[Job],
     at_once: usize,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
     parallel::map(jobs, at_once, |job| {
-        run_and_record(&recorder, now, job, Halt::default(), |repair: &Repair| {
-            repair.prepare_only()
+        run_and_record(&recorder, &system.interpreters, job, Halt::default(), |repair: &Repair| {
+            repair.prepare_only(system)
         })
     })
 }
@@ -103,6 +105,7 @@ fn record(repair: &Repair, result: RepairResult) -> Outcome {
     let mut removals = repair.discarded.take();
     removals.extend(result.pending_removal);
     let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
+    outcome.findings = result.findings;
     if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
         outcome.done =
             Done::Unfinished { because: format!("cannot record what was done: {error}") };

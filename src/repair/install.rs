@@ -12,7 +12,8 @@ use crate::venv::{Exact, Flavour, Nearest, ProjectLock, Recipe, Relax, Source, V
 
 /// One engine and the new tree that it installs into, which is visible at the venv's path.
 pub(super) struct Installer<'a> {
-    pub(super) root: &'a Root,
+    /// The system whose wheels of pip it uses.
+    pub(super) pip_of: &'a Root,
     pub(super) engine: &'a Engine,
     pub(super) venv: &'a Venv,
     pub(super) minor: Minor,
@@ -36,8 +37,8 @@ pub(super) enum InstallError {
 /// A distribution that cannot be installed for an interpreter.
 #[derive(Debug)]
 pub(super) struct Missing {
-    requirement: String,
-    nearest: Nearest,
+    pub(super) requirement: String,
+    pub(super) nearest: Nearest,
 }
 
 impl fmt::Display for Missing {
@@ -60,7 +61,7 @@ impl Installer<'_> {
         content: &InstallSpec,
         notes: &mut Vec<String>,
     ) -> Result<(), InstallError> {
-        let seeds = Seeds::of(self.root);
+        let seeds = Seeds::of(self.pip_of);
         // pip and its companions come in the versions for the new interpreter: the old ones may
         // not run on it.
         let pip = content.has_pip().then(|| seeds.pip());
@@ -253,7 +254,7 @@ mod tests {
         let versions: Vec<String> = (0..3000).map(|patch| format!("1.0.{patch}")).collect();
         let script = format!("echo '(from versions: {})' >&2; exit 1", versions.join(", "));
         let run = |_: Program| Program::new("/bin/sh").args(["-c", &script]).run();
-        let installer = Installer { root: &root, engine: &engine, venv: &venv, minor, run: &run };
+        let installer = Installer { pip_of: &root, engine: &engine, venv: &venv, minor, run: &run };
         assert_eq!(installer.offered("x", &"1.0"), versions);
     }
 }

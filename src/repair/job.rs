@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::host::file::printable;
-use crate::plan::{Decision, Remedy, Until};
+use crate::plan::{Decision, Finding, Remedy, Until};
 use crate::python::Minor;
 use crate::service::Service;
 use crate::store::{JournalEntry, JournalState, PreviousTree, RegistryEntry, StoreError};
@@ -68,11 +68,14 @@ pub(crate) struct Outcome {
     /// The services that were restarted, if the repair succeeded.
     pub(crate) restarted: Vec<Service>,
     pub(crate) notes: Vec<String>,
+    /// Why there is no prepared tree.
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl Outcome {
     pub(super) fn new(job: &Job, done: Done, restarted: Vec<Service>, notes: Vec<String>) -> Self {
-        Self { id: job.entry.id.clone(), decision: job.decision.clone(), done, restarted, notes }
+        let (id, decision, findings) = (job.entry.id.clone(), job.decision.clone(), Vec::new());
+        Self { id, decision, done, restarted, notes, findings }
     }
 
     /// What was done, as a word and a sentence; `None` if nothing was done.
@@ -228,7 +231,7 @@ mod tests {
     fn outcome(done: Done) -> Outcome {
         let restarted = vec!["systemd:shop".parse().unwrap()];
         let (id, decision) = ("1".to_string(), samples::decision());
-        Outcome { id, decision, done, restarted, notes: Vec::new() }
+        Outcome { id, decision, done, restarted, notes: Vec::new(), findings: Vec::new() }
     }
 
     #[test]

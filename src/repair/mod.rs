@@ -16,6 +16,7 @@ mod budget;
 mod builder;
 mod engine;
 mod execute;
+mod findings;
 mod halt;
 mod install;
 mod install_spec;
@@ -38,7 +39,9 @@ mod states;
 mod swap;
 mod together;
 mod trees;
+mod trial;
 
+pub(crate) use builder::System;
 pub(crate) use execute::{execute, prepare_all};
 pub(crate) use job::{Done, Job};
 pub(crate) use names::is_ours_to_keep;
@@ -50,6 +53,7 @@ pub(crate) use recover::recover;
 pub(crate) use restart::check_once;
 pub(crate) use rollback::{RollbackError, previous_environment};
 pub(crate) use stage::{look_at, look_through};
+pub(crate) use trial::{check_in, recipe_digest};
 
 use crate::host::Root;
 use crate::report::Report;

@@ -15,13 +15,15 @@ use super::install::{InstallError, Installer};
 use super::install_spec::{InstallSpec, Installed};
 use super::job::Job;
 use super::names::{self, name_of};
+use super::smoke::Failure;
 use super::stage::{self, Stage};
 use super::trees::{Pair, left_behind};
 use super::{Context, smoke, sources};
 use crate::host::Program;
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
-use crate::host::confine::{self, Overlay};
+use crate::host::confine;
+use crate::host::overlay::Overlay;
 use crate::host::tree::{self, Identity, Parent};
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
@@ -49,8 +51,11 @@ pub(super) enum RebuildError {
     Different(Vec<Difference>),
     #[error("the new environment does not work: {0}")]
     Dead(String),
-    #[error("these fail in the new environment, but not in the old one:\n    {}", .0.join("\n    "))]
-    Worse(Vec<String>),
+    #[error(
+        "these fail in the new environment, but not in the old one:\n    {}",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
+    )]
+    Worse(Vec<Failure>),
     #[error(
         "the venv changed while the new environment was built (run `venvguard rebuild` to try again)"
     )]
@@ -74,7 +79,7 @@ pub(super) enum RebuildError {
 /// Why there is no new tree in place, and the state of the journal.
 #[derive(Debug)]
 pub(super) struct NotRebuilt {
-    pub(super) because: String,
+    pub(super) why: Box<RebuildError>,
     /// A directory is left over that the journal does not name.
     pub(super) unfinished: bool,
     /// `None` if nothing was begun.
@@ -82,15 +87,15 @@ pub(super) struct NotRebuilt {
 }
 
 impl NotRebuilt {
-    pub(super) fn at(state: &JournalState, error: &RebuildError) -> Self {
+    pub(super) fn at(state: &JournalState, why: RebuildError) -> Self {
         let state = Some(Box::new(state.clone()));
-        Self { because: error.to_string(), unfinished: false, state }
+        Self { why: Box::new(why), unfinished: false, state }
     }
 }
 
 impl From<RebuildError> for NotRebuilt {
-    fn from(error: RebuildError) -> Self {
-        Self { because: error.to_string(), unfinished: false, state: None }
+    fn from(why: RebuildError) -> Self {
+        Self { why: Box::new(why), unfinished: false, state: None }
     }
 }
 
@@ -175,11 +180,11 @@ pub(super) fn prepare<'a>(
         tree: PreparedTree::new(&path, stage.identity, built_for),
     };
     let begun = preparing(Some(stage.identity));
-    write(Some(stage.identity)).map_err(|error| NotRebuilt::at(&begun, &error.into()))?;
+    write(Some(stage.identity)).map_err(|error| NotRebuilt::at(&begun, error.into()))?;
     match work.beside(&stage) {
         Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed, rested: false })),
         Ok(false) => Ok(Build::InPlace(Box::new(work))),
-        Err(error) => Err(NotRebuilt::at(&begun, &error)),
+        Err(error) => Err(NotRebuilt::at(&begun, error)),
     }
 }
 
@@ -254,7 +259,7 @@ impl Work<'_> {
         let pair = Pair::new(&self.job.venv, &owner, &aside, self.target.minor);
         self.build(pair, &overlays)?;
         temporary.empty_and_remove(root)?;
-        let notes = self.compare(|| self.smoke(&[]), &[over])?;
+        let notes = self.compare(|| self.smoke_installed(&[]), &[over])?;
         self.tree.notes.extend(notes);
         // Sync while the services still run, because it takes long: the whole new tree must be on
         // the disk when it is swapped in.
@@ -264,7 +269,7 @@ impl Work<'_> {
 
     /// The error that there is no prepared tree to keep.
     pub(super) fn cannot_rest(&self) -> NotRebuilt {
-        NotRebuilt::at(&self.tree.preparing(), &RebuildError::OnlyInPlace)
+        NotRebuilt::at(&self.tree.preparing(), RebuildError::OnlyInPlace)
     }
 
     /// The two trees after the swap.
@@ -276,11 +281,15 @@ impl Work<'_> {
         &self.job.venv
     }
 
+    /// What fails in the new tree that is visible at the venv's path, in the system it is built for.
+    fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
+        self.smoke_installed(&[&self.builder.seen_through, overlays].concat())
+    }
+
     /// What fails in the tree that is visible at the venv's path.
-    pub(super) fn smoke(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
+    pub(super) fn smoke_installed(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let modules = &self.spec.modules;
         let limit = self.deadline.left();
-        let overlays = &[&self.builder.seen_through, overlays].concat();
         smoke::smoke(self.context.root, &self.owner, &self.venv().path, modules, overlays, limit)
     }
 
@@ -317,9 +326,11 @@ impl Work<'_> {
     /// is aside and visible at the venv's own path through `overlays`; without any, it is in place.
     pub(super) fn build(&mut self, pair: Pair, overlays: &[Overlay]) -> Result<(), RebuildError> {
         let (root, owner, deadline) = (self.context.root, pair.owner, self.deadline);
-        let Builder { path: interpreter, minor, seen_through, .. } = self.builder.clone();
+        let builder = self.builder.clone();
+        let Builder { path: interpreter, minor, seen_through, .. } = &builder;
+        let (minor, pip_of) = (*minor, builder.has_pip_of(root));
         let is_beside = !overlays.is_empty();
-        let overlays = &[&seen_through, overlays].concat();
+        let overlays = &[seen_through, overlays].concat();
         let carry = |pass| {
             let limit = deadline.left();
             if limit.is_zero() {
@@ -334,7 +345,7 @@ impl Work<'_> {
         };
         let (from, to) = if is_beside { (pair.venv, pair.aside) } else { (pair.aside, pair.venv) };
         let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
-        let engines = sources::engines(self.context, old, owner, minor, &interpreter)
+        let engines = sources::engines(self.context, old, owner, (minor, interpreter), pip_of)
             .map_err(RebuildError::NoEngine)?;
         let dir = starts_in(self.job);
         let writes = self.spec.built_in(root, self.venv(), owner);
@@ -352,7 +363,7 @@ impl Work<'_> {
         self.note(carried);
         let mut last = Ok(());
         for engine in &engines {
-            let installer = Installer { root, engine, venv: self.venv(), minor, run: &run };
+            let installer = Installer { pip_of, engine, venv: self.venv(), minor, run: &run };
             let mut own = Vec::new();
             last = installer.install(&self.spec, &mut own);
             match &last {

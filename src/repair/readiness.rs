@@ -4,33 +4,67 @@ use std::io;
 use std::time::Duration;
 
 use super::account::owner;
-use super::install_spec::InstallSpec;
+use super::install_spec::{InstallSpec, Installed};
 use super::stage::Looked;
 use super::{Context, sources, stage};
 use crate::host::file;
 use crate::owner::{self, ListAdditions};
-use crate::plan::Readiness;
-use crate::python::{self, Minor};
-use crate::store::RegistryEntry;
+use crate::plan::{Proof, Readiness};
+use crate::python::{self, Minor, Package};
+use crate::store::{MadeFor, RegistryEntry};
 use crate::venv::{Additions, Venv};
 
-/// Whether a rebuild for `minor` can be expected to work.
+/// Whether a rebuild for `minor` can be expected to work. If it is for an interpreter that is not
+/// installed yet, what a rehearsal with it found counts.
 pub(crate) fn readiness(
     context: &Context,
     entry: &RegistryEntry,
     venv: &Venv,
-    minor: Option<Minor>,
+    (minor, next): (Option<Minor>, Option<&Package>),
     looked: Looked,
 ) -> Readiness {
     let Some(minor) = minor else {
         return Readiness::NotReady(vec![format!("{} is not installed", python::DEFAULT)]);
     };
     let mut reasons = Vec::new();
-    reasons.extend(InstallSpec::of(context, entry, venv).err().unwrap_or_default());
+    let spec = InstallSpec::of(context, entry, venv);
+    let recipe = match &spec {
+        Ok(spec) => Some(spec.digest(&Installed::of(context.root, venv))),
+        Err(why) => {
+            reasons.extend(why.clone());
+            None
+        }
+    };
     let owner = owner(context, venv);
-    reasons.extend(sources::engines(context, venv, &owner, minor, &python::path_of(minor)).err());
+    reasons.extend(
+        sources::engines(context, venv, &owner, (minor, &python::path_of(minor)), context.root)
+            .err(),
+    );
     reasons.extend(stage::obstacles(context.root, venv, looked));
-    if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(bounded(reasons)) }
+    if !reasons.is_empty() {
+        return Readiness::NotReady(bounded(reasons));
+    }
+    next.and_then(|next| rehearsed(context, entry, next, recipe)).unwrap_or(Readiness::Ready)
+}
+
+/// What the last rehearsal found, if nothing has changed since.
+fn rehearsed(
+    context: &Context,
+    entry: &RegistryEntry,
+    next: &Package,
+    recipe: Option<String>,
+) -> Option<Readiness> {
+    // An unreadable record counts as none: the venv is rebuilt after the upgrade all the same.
+    let found = context.store.rehearsal(&entry.id).ok().flatten()?;
+    if found.made_for != (MadeFor { interpreter: next.clone(), recipe }) {
+        return None;
+    }
+    if !found.is_ready() {
+        let reasons = found.findings.iter().map(ToString::to_string).collect();
+        return Some(Readiness::NotReady(bounded(reasons)));
+    }
+    let waits = found.proof == Proof::Rehearsed && context.store.has_prepared(&entry.id);
+    waits.then_some(Readiness::Rehearsed)
 }
 
 /// How many reasons a decision holds, and how long each may be, in bytes. Some quote the contents

@@ -60,7 +60,7 @@ impl<'a> Recorder<'a> {
     /// How long the next work on a venv of this owner may take, if any time is left for it.
     pub(super) fn time_left(&self, uid: u32) -> Option<Duration> {
         let left = self.budget.left(uid);
-        let limit = Duration::from_secs(self.context.config.rebuild_timeout);
+        let limit = self.context.config.rebuild_limit();
         (!left.is_zero()).then(|| left.min(limit))
     }
 
@@ -314,7 +314,8 @@ mod tests {
         };
         let decision = Decision { id: id.clone(), ..samples::decision() };
         let (restarted, notes) = (Vec::new(), Vec::new());
-        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes };
+        let findings = Vec::new();
+        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings };
         let recorder = Recorder::new(&context, &mut registry);
         recorder.record_outcome(&outcome, 0, Vec::new(), None).unwrap();
         let entry = registry.get(&id).unwrap();

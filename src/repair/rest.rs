@@ -4,27 +4,28 @@
 use std::time::Duration;
 
 use super::adopt::{Repair, RepairResult};
-use super::builder::Builder;
+use super::builder::{Builder, System};
+use super::findings::findings;
 use super::job::Done;
 use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
 use crate::plan::Target;
 use crate::store::{JournalState, PendingRemoval};
 
 impl Repair<'_, '_> {
-    /// Builds and checks a new tree, and keeps it for later.
-    pub(super) fn prepare_only(&self) -> RepairResult {
+    /// Builds and checks a new tree for the interpreter of a system, and keeps it for later.
+    pub(super) fn prepare_only(&self, system: &System) -> RepairResult {
         let (context, job) = (self.context, self.job);
         let Some(target) = job.decision.target() else { return Done::Nothing.into() };
         if let Some(unfinished) = self.interrupted() {
             return unfinished;
         }
         self.progress.step(&format!("building for {}", target.minor));
-        let built = self.resting(target).and_then(|(prepared, notes)| {
+        let builder = Builder::of(target, system);
+        let built = self.resting(target, &builder).and_then(|(prepared, notes)| {
             let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
             let built = if let Some(prepared) = prepared {
                 Build::Beside(prepared)
             } else {
-                let builder = Builder::installed(target, self.now);
                 prepare(context, job, target, builder, limit, true)?
             };
             match built {
@@ -32,7 +33,7 @@ impl Repair<'_, '_> {
                 Build::Beside(Prepared { tree, .. }) => {
                     // A tree that cannot be recorded is removed: no later run would find it.
                     let saved = context.store.save_prepared(job.id(), &tree);
-                    saved.map_err(|error| NotRebuilt::at(&tree.preparing(), &error.into()))?;
+                    saved.map_err(|error| NotRebuilt::at(&tree.preparing(), error.into()))?;
                     Ok((tree, notes))
                 }
             }
@@ -43,23 +44,29 @@ impl Repair<'_, '_> {
                 let notes = [notes, tree.notes].concat();
                 RepairResult { notes, ..Done::Prepared { minor, path }.into() }
             }
-            Err(NotRebuilt { because, unfinished: true, .. }) => {
-                Done::Unfinished { because }.into()
+            Err(NotRebuilt { why, unfinished: true, .. }) => {
+                Done::Unfinished { because: why.to_string() }.into()
             }
-            Err(NotRebuilt { because, state, .. }) => {
+            Err(NotRebuilt { why, state, .. }) => {
                 let removal = match state.as_deref() {
                     Some(JournalState::Preparing { aside, new: Some(new), .. }) => {
                         Some(PendingRemoval::new(&aside.0, *new))
                     }
                     _ => None,
                 };
-                RepairResult { pending_removal: removal, ..Done::unchanged(because).into() }
+                let findings = findings(context, &job.venv, target.minor, &why);
+                let failed = Done::unchanged(why.to_string());
+                RepairResult { pending_removal: removal, findings, ..failed.into() }
             }
         }
     }
 
     /// The prepared tree, if it is still what would be built; otherwise it is discarded.
-    fn resting(&self, target: Target) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
+    fn resting(
+        &self,
+        target: Target,
+        builder: &Builder,
+    ) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
         let tree = match context.store.prepared(job.id()) {
             Ok(Some(tree)) => tree,
@@ -69,11 +76,10 @@ impl Repair<'_, '_> {
                 return Ok((None, vec![format!("cannot read the prepared environment: {error}")]));
             }
         };
-        let builder = Builder::installed(target, self.now);
         let found = if self.recorder.is_to_be_removed(tree.identity) {
             Err("it awaits removal".into())
         } else {
-            rested(context, job, target, &builder, tree.clone())
+            rested(context, job, target, builder, tree.clone())
         };
         match found {
             Ok(prepared) => Ok((Some(prepared), Vec::new())),
@@ -92,16 +98,16 @@ impl Repair<'_, '_> {
         limit: Duration,
     ) -> Result<(Build<'_>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
-        let (resting, notes) = self.resting(target)?;
+        let builder = Builder::installed(target, self.now);
+        let (resting, notes) = self.resting(target, &builder)?;
         let Some(prepared) = resting else {
-            let builder = Builder::installed(target, self.now);
             return Ok((prepare(context, job, target, builder, limit, false)?, notes));
         };
         let preparing = prepared.tree.preparing();
         job.begin(context, preparing.clone(), &[])?;
         // From here on the journal records the tree.
         let forgotten = context.store.forget_prepared(job.id());
-        forgotten.map_err(|error| NotRebuilt::at(&preparing, &error.into()))?;
+        forgotten.map_err(|error| NotRebuilt::at(&preparing, error.into()))?;
         Ok((Build::Beside(prepared), notes))
     }
 }

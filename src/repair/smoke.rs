@@ -3,13 +3,15 @@
 //! Optional imports fail in many healthy venvs. Only imports that fail in the new tree and not in
 //! the old one count.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::host::command::ExitDescription;
-use crate::host::confine::{self, Overlay};
+use crate::host::confine;
 use crate::host::file::within;
+use crate::host::overlay::Overlay;
 use crate::host::user::User;
 use crate::host::{Program, Root, redacted};
 
@@ -21,9 +23,27 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// How much of a name and of an error is shown, in bytes: both come from the venv's own code.
 const TEXT: usize = 512;
 
-/// The errors, by what was tried: `module numpy`, `script flask`.
+/// An import that fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// `module`, or `script` for the function that a program calls.
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) error: String,
+    /// The distribution that a script belongs to.
+    pub(super) distribution: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, error, .. } = self;
+        write!(f, "{}: {}", within(&format!("{kind} {name}"), TEXT), within(error, TEXT))
+    }
+}
+
+/// What fails in one tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Failures(BTreeMap<String, String>);
+pub(super) struct Failures(Vec<Failure>);
 
 impl Failures {
     pub(super) fn is_empty(&self) -> bool {
@@ -31,12 +51,15 @@ impl Failures {
     }
 
     /// Everything that fails here and did not fail in `before`.
-    pub(super) fn new_since(&self, before: &Self) -> Vec<String> {
-        self.0
-            .iter()
-            .filter(|(what, _)| !before.0.contains_key(*what))
-            .map(|(what, error)| format!("{}: {}", within(what, TEXT), within(error, TEXT)))
-            .collect()
+    pub(super) fn new_since(&self, before: &Self) -> Vec<Failure> {
+        let known: BTreeSet<(&str, &str)> = before.0.iter().map(Failure::key).collect();
+        self.0.iter().filter(|one| !known.contains(&one.key())).cloned().collect()
+    }
+}
+
+impl Failure {
+    fn key(&self) -> (&str, &str) {
+        (&self.kind, &self.name)
     }
 }
 
@@ -67,12 +90,13 @@ pub(super) fn smoke(
             finished.complaint()
         ));
     }
-    Ok(Failures(
-        text.lines()
-            .filter_map(|line| serde_json::from_str::<(String, String, String)>(line).ok())
-            .map(|(kind, name, error)| (format!("{kind} {name}"), redacted(&error)))
-            .collect(),
-    ))
+    Ok(Failures(text.lines().filter_map(failure).collect()))
+}
+
+fn failure(line: &str) -> Option<Failure> {
+    let (kind, name, error, distribution) = serde_json::from_str(line).ok()?;
+    let error: String = error;
+    Some(Failure { kind, name, error: redacted(&error), distribution })
 }
 
 #[cfg(test)]
@@ -82,13 +106,17 @@ mod tests {
     #[test]
     fn only_new_failures_count() {
         let failures = |names: &[&str]| {
-            Failures(names.iter().map(|name| ((*name).to_string(), "E".to_string())).collect())
+            let line = |name: &&str| failure(&format!(r#"["module", "{name}", "E", null]"#));
+            Failures(names.iter().map(|name| line(name).unwrap()).collect())
         };
-        let before = failures(&["module a"]);
-        assert_eq!(failures(&["module a"]).new_since(&before), Vec::<String>::new());
-        assert_eq!(failures(&["module a", "module b"]).new_since(&before), ["module b: E"]);
+        let new = |after: &[&str]| -> Vec<String> {
+            let new = failures(after).new_since(&failures(&["a"]));
+            new.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(new(&["a"]), [""; 0]);
+        assert_eq!(new(&["a", "b"]), ["module b: E"]);
         let long = "x".repeat(1 << 20);
-        let [told] = &failures(&[&long]).new_since(&before)[..] else { panic!() };
+        let [told] = &new(&[&long])[..] else { panic!() };
         assert!(told.len() < 2 * TEXT, "{}", told.len());
     }
 }

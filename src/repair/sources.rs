@@ -16,17 +16,18 @@ const LIMIT: u64 = 1 << 20;
 /// The keys that say where packages come from, in pip's files and in uv's.
 const KEYS: [&str; 5] = ["index", "index-url", "extra-index-url", "find-links", "no-index"];
 
-/// The engines that may install into a venv, at least one, the best first. The error says why there
+/// The engines that may install into a venv, at least one, the best first, with the pip of the system
+/// `pip_of`. The error says why there
 /// is none.
 pub(super) fn engines(
     context: &Context,
     venv: &Venv,
     owner: &User,
-    minor: Minor,
-    interpreter: &Path,
+    (minor, interpreter): (Minor, &Path),
+    pip_of: &Root,
 ) -> Result<Vec<Engine>, String> {
     let choice = context.config.engine;
-    let mut engines = engine::engines(context.root, choice, venv, owner, interpreter);
+    let mut engines = engine::engines(context.root, pip_of, choice, venv, owner, interpreter);
     if engines.is_empty() {
         return Err(engine::no_engine(minor, choice));
     }

@@ -16,9 +16,10 @@ use super::names::from_beside;
 use super::trees::{self, LOOK_LIMIT};
 use crate::host::access::{Access, Trusted, Writer};
 use crate::host::clock::Deadline;
-use crate::host::confine::{self, LAUNCHER_FAILED, NO_NAMESPACE, Overlay};
+use crate::host::confine::{self, LAUNCHER_FAILED};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
+use crate::host::overlay::{NO_NAMESPACE, Overlay};
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
 use crate::host::{Dir, Program, Root, clock, mount};
@@ -92,8 +93,7 @@ impl Stage {
 
     /// The overlay that makes it visible at another place.
     pub(super) fn over(&self, place: &Path) -> Overlay {
-        let (from, to) = (self.path.as_path().into(), place.into());
-        Overlay { from, to, from_identity: self.identity }
+        Overlay::bind(&self.path, place, self.identity)
     }
 }
 

@@ -111,7 +111,7 @@ impl<'a> PendingSwap<'a> {
     fn new(context: &Context, one: SwapIn<'a>) -> Result<Self, NotRebuilt> {
         let SwapIn { job, prepared: Prepared { tree, installed, rested }, limit, halt } = one;
         let preparing = tree.preparing();
-        let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
+        let failed = |error: RebuildError| NotRebuilt::at(&preparing, error);
         let parent = Parent::of(&job.venv.path).map_err(|error| failed(error.into()))?;
         let (owner, aside) = (owner(context, &job.venv), tree.path().to_path_buf());
         let swap = swap_of(job, &tree);
@@ -129,7 +129,7 @@ impl<'a> PendingSwap<'a> {
 
     fn finish(self, context: &Context) -> Result<Rebuilt, NotRebuilt> {
         let Self { job, halt, parent, mut swap, preparing, mut notes, stopped, copy } = self;
-        let failed = |error: RebuildError| NotRebuilt::at(&preparing, &error);
+        let failed = |error: RebuildError| NotRebuilt::at(&preparing, error);
         stopped.map_err(|because| failed(RebuildError::Halt(because)))?;
         let carried = copy.carried.map_err(failed)?;
         if parent.identity(name_of(&job.venv.path)) != Some(swap.previous.identity) {
@@ -146,7 +146,7 @@ impl<'a> PendingSwap<'a> {
             // swap back.
             let returning = JournalState::Returning(swap.clone());
             let _ = job.begin(context, returning.clone(), halt.units());
-            NotRebuilt::at(&returning, &error)
+            NotRebuilt::at(&returning, error)
         })?;
         Ok(Rebuilt { swap, notes })
     }
@@ -186,7 +186,7 @@ impl Work<'_> {
         let mut state = self.tree.preparing();
         match self.swap_and_build(halt, &mut state) {
             Ok(()) => Ok(Rebuilt { swap: self.swap(), notes: self.tree.notes }),
-            Err(error) => Err(NotRebuilt::at(&state, &error)),
+            Err(error) => Err(NotRebuilt::at(&state, error)),
         }
     }
 
@@ -195,7 +195,7 @@ impl Work<'_> {
         halt: &RefCell<Halt>,
         state: &mut JournalState,
     ) -> Result<(), RebuildError> {
-        let before = self.smoke(&[]);
+        let before = self.smoke_installed(&[]);
         let in_place = JournalState::BuildingInPlace(self.swap());
         let (context, job) = (self.context, self.job);
         let stopping = [Stopping { job, state: &in_place, halt }];

@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::words;
-use crate::apt::{Build, ChangeKind};
+use crate::apt::{Build, Change, ChangeKind};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::redacted;
-use crate::plan::{Decision, Effect, Health, Phase, Plan, Policy, Remedy, State, Verdict};
+use crate::plan::{
+    Decision, Effect, Finding, Health, Phase, Plan, Policy, Proof, Remedy, State, Verdict,
+};
 use crate::python::{self, Minor, Version};
 use crate::service::{Service, VenvProcess};
 use crate::store::{Event, PreviousTree, RegistryEntry};
@@ -285,20 +287,9 @@ struct TargetJson {
 
 impl From<&Plan> for PlanJson {
     fn from(plan: &Plan) -> Self {
-        let version =
-            |build: &Option<Build>| build.as_ref().map(|build| build.package_version.clone());
         Self {
             schema_version: SCHEMA,
-            changes: plan
-                .changes
-                .iter()
-                .map(|change| ChangeJson {
-                    interpreter: printable(&change.interpreter),
-                    from: version(&change.from),
-                    to: version(&change.to),
-                    kind: change.kind,
-                })
-                .collect(),
+            changes: plan.changes.iter().map(ChangeJson::from).collect(),
             venvs: plan.decisions.iter().map(DecisionJson::from).collect(),
             verdict: plan.verdict(),
         }
@@ -386,5 +377,62 @@ impl HistoryJson {
             })
             .collect();
         Self { schema_version: SCHEMA, events }
+    }
+}
+impl From<&Change> for ChangeJson {
+    fn from(change: &Change) -> Self {
+        let version =
+            |build: &Option<Build>| build.as_ref().map(|build| build.package_version.clone());
+        Self {
+            interpreter: printable(&change.interpreter),
+            from: version(&change.from),
+            to: version(&change.to),
+            kind: change.kind,
+        }
+    }
+}
+
+/// What `rehearse` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct RehearsalJson {
+    schema_version: u64,
+    changes: Vec<ChangeJson>,
+    venvs: Vec<VenvRehearsalJson>,
+}
+
+impl RehearsalJson {
+    pub(crate) fn new(changes: &[Change], venvs: Vec<VenvRehearsalJson>) -> Self {
+        let changes = changes.iter().map(ChangeJson::from).collect();
+        Self { schema_version: SCHEMA, changes, venvs }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct VenvRehearsalJson {
+    id: String,
+    name: String,
+    path: String,
+    version: Option<Version>,
+    ready: bool,
+    proof: Proof,
+    findings: Vec<Finding>,
+}
+
+impl VenvRehearsalJson {
+    pub(crate) fn new(
+        entry: &RegistryEntry,
+        version: Option<&Version>,
+        proof: Proof,
+        findings: &[Finding],
+    ) -> Self {
+        Self {
+            id: entry.id.clone(),
+            name: entry.name.clone(),
+            path: printable(entry.path()),
+            version: version.cloned(),
+            ready: findings.is_empty(),
+            proof,
+            findings: findings.to_vec(),
+        }
     }
 }

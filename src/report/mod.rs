@@ -12,7 +12,10 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, OnceLock};
 
-pub(crate) use json::{DecisionsJson, HistoryJson, ListJson, PlanJson, ScanJson, VenvJson};
+pub(crate) use json::{
+    DecisionsJson, HistoryJson, ListJson, PlanJson, RehearsalJson, ScanJson, VenvJson,
+    VenvRehearsalJson,
+};
 pub(crate) use progress::Progress;
 pub(crate) use table::{Row, Tone};
 pub(crate) use words::{
@@ -46,7 +49,7 @@ impl Report {
         Self { prefix: "venvguard: ", ..Self::for_command() }
     }
 
-    /// Prints a line of data.
+    /// Prints lines of data.
     pub(crate) fn data(&self, line: impl Display) {
         self.print(&words::lines(&line.to_string()));
     }

@@ -109,6 +109,7 @@ fn reason(reason: &Reason) -> String {
         Reason::NoOtherInterpreter => {
             "no other interpreter is installed to rebuild it for".into()
         }
+        Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
         Reason::NotReady(why) => why.clone(),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -49,6 +50,11 @@ fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsi
 }
 
 impl Config {
+    /// How long one rebuild may take.
+    pub(crate) fn rebuild_limit(&self) -> Duration {
+        Duration::from_secs(self.rebuild_timeout)
+    }
+
     /// How many venvs are worked on in parallel.
     pub(crate) fn at_once(&self, asked: Option<usize>) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

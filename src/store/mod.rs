@@ -20,6 +20,7 @@ mod place;
 mod prepared;
 mod previous;
 mod registry;
+mod rehearsal;
 mod transaction;
 
 use std::io;
@@ -39,6 +40,7 @@ pub(crate) use journal::{JournalEntry, JournalState, Swap};
 pub(crate) use prepared::{BuiltFor, PreparedTree};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
 pub(crate) use registry::{NameError, Pin, Registry, RegistryEntry};
+pub(crate) use rehearsal::{MadeFor, Rehearsal};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::file::printable;

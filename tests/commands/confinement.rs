@@ -2,21 +2,60 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 
 /// Runs a shell command confined, as the user who runs the test.
 fn confined(script: &str, writes: &serde_json::Value) -> Output {
+    confined_with(&serde_json::json!([]), script, writes)
+}
+
+fn confined_with(overlays: &serde_json::Value, script: &str, writes: &serde_json::Value) -> Output {
     let me = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
     let specification = serde_json::json!({
-        "uid": me, "gid": group, "groups": [], "overlays": [], "dir": "/", "writes": writes, "processes": 100_000, "memory": 64_u64 << 30,
+        "uid": me, "gid": group, "groups": [], "overlays": overlays, "dir": "/", "writes": writes, "processes": 100_000, "memory": 64_u64 << 30,
     });
     Command::new(env!("CARGO_BIN_EXE_venvguard"))
         .args(["confine", &specification.to_string(), "--", "/bin/sh", "-c", script])
         .output()
         .unwrap()
+}
+
+/// What tells a directory from another one that is put in its place.
+fn identity(dir: &Path) -> (u64, u64) {
+    let metadata = fs::metadata(dir).unwrap();
+    let born = metadata.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    (metadata.ino(), u64::try_from(born.as_nanos()).unwrap())
+}
+
+#[test]
+fn merged_directories_show_the_files_of_both_and_can_be_written_only_where_one_is_bound() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["next", "usr/venv", "stage"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    for (name, text) in [("next/python", "new"), ("usr/python", "old"), ("usr/tar", "tar")] {
+        fs::write(at(name), text).unwrap();
+    }
+    let overlays = serde_json::json!([
+        { "from": at("next"), "to": at("usr"), "from_identity": identity(&at("next")), "merges": true },
+        { "from": at("stage"), "to": at("usr/venv"), "from_identity": identity(&at("stage")) },
+    ]);
+    let script = format!(
+        "cd {}; cat python tar; touch venv/made; touch new 2>/dev/null || echo refused",
+        at("usr").display()
+    );
+    let output = confined_with(&overlays, &script, &serde_json::Value::Null);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "newtarrefused\n", "{output:?}");
+    assert!(at("stage/made").exists());
+    assert_eq!(fs::read_to_string(at("usr/python")).unwrap(), "old");
 }
 
 /// An ordinary user can see one directory in the place of another, if the machine permits it.
@@ -27,9 +66,7 @@ fn an_ordinary_user_overlays_one_directory_with_another() {
         person.make_dir(name);
     }
     fs::write(person.at("home/new/here"), "").unwrap();
-    let metadata = fs::metadata(person.at("home/new")).unwrap();
-    let born = metadata.created().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let identity = (metadata.ino(), u64::try_from(born.as_nanos()).unwrap());
+    let identity = identity(&person.at("home/new"));
     let overlay = serde_json::json!({
         "from": person.at("home/new"), "to": person.at("home/old"), "from_identity": identity,
     });

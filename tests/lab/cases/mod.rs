@@ -13,6 +13,7 @@ mod harmless;
 mod live;
 mod minor;
 mod power;
+mod rehearsal;
 mod runit;
 mod running;
 mod shared;
@@ -71,6 +72,7 @@ pub(crate) fn all() -> Vec<Case> {
         runit::cases(),
         minor::cases(),
         downtime::cases(),
+        rehearsal::cases(),
         block::cases(),
         halfway::cases(),
         harmless::cases(),

@@ -1,0 +1,155 @@
+//! Fetches the archives of packages that an upgrade would install, without installing them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Action;
+use super::protocol::is_package_name;
+use crate::host::command::CommandError;
+use crate::host::file::printable;
+use crate::host::{Program, Root};
+use crate::python::Minor;
+
+/// Where they are kept: apt's own directory may be emptied at any time.
+const ARCHIVES: &str = "/var/cache/venvguard/archives";
+
+/// Enough for fifty archives over a slow line.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Why the archives cannot be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("{path}: {source}", path = printable(.path))]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Apt(#[from] CommandError),
+    #[error("apt fetched no archive of {0}")]
+    Missing(String),
+}
+
+/// The packages of an upgrade that bring a minor version of Python and what creates venvs for it.
+pub(crate) fn packages_of(actions: &[Action], minors: &[Minor]) -> Vec<String> {
+    let brings = |package: &str| {
+        let name = package.strip_prefix("lib").unwrap_or(package);
+        let of_minor = |minor: &Minor| {
+            let rest = name.strip_prefix(&minor.program())?;
+            Some(matches!(rest, "" | "-minimal" | "-stdlib" | "-venv" | "-distutils"))
+        };
+        match name.strip_prefix("python3") {
+            Some("" | "-minimal" | "-stdlib" | "-venv" | "-pip-whl" | "-setuptools-whl") => true,
+            _ => minors.iter().filter_map(of_minor).any(|brings| brings),
+        }
+    };
+    let wanted = actions.iter().filter(|action| action.unpacks && brings(&action.package));
+    wanted.map(|action| action.package.clone()).filter(|name| is_package_name(name)).collect()
+}
+
+/// Fetches these packages in the versions of the pending upgrade, and everything that they need.
+pub(crate) fn fetch(root: &Root, packages: &[String]) -> Result<Vec<PathBuf>, FetchError> {
+    let archives = root.at(ARCHIVES);
+    // With no archive there, apt lists them all.
+    let none = archives.join("none");
+    for dir in [&archives, &none] {
+        let partial = dir.join("partial");
+        fs::create_dir_all(&partial)
+            .map_err(|source| FetchError::Io { path: partial.clone(), source })?;
+    }
+    let listed = apt_get(&none, packages).arg("--print-uris").limit(LIMIT).run()?;
+    apt_get(&archives, packages).arg("--download-only").limit(LIMIT).run()?;
+    let fetched: Vec<PathBuf> =
+        listed.text().lines().filter_map(|line| archive(line, &archives)).collect();
+    match fetched.iter().find(|path| !path.is_file()) {
+        Some(missing) => {
+            Err(FetchError::Missing(printable(missing.file_name().unwrap_or_default())))
+        }
+        None => Ok(fetched),
+    }
+}
+
+/// apt waits for no lock: an apt run may be in progress, and holds them.
+fn apt_get(archives: &Path, packages: &[String]) -> Program {
+    let mut dir = OsString::from("Dir::Cache::archives=");
+    dir.push(archives);
+    Program::new("/usr/bin/apt-get")
+        .args(["install", "--yes", "-qq", "--no-install-recommends"])
+        .args(["-o", "Debug::NoLocking=1", "-o"])
+        .arg(dir)
+        .args(packages)
+}
+
+/// Reads a line of `apt-get --print-uris`: `'URI' NAME SIZE HASH`. apt does not copy what a `file:`
+/// URI names.
+fn archive(line: &str, archives: &Path) -> Option<PathBuf> {
+    let (uri, rest) = line.strip_prefix('\'')?.split_once("' ")?;
+    let name = rest.split(' ').next().filter(|name| !name.contains('/'))?;
+    match uri.strip_prefix("file:") {
+        Some(path) => Some(PathBuf::from(unquoted(path)?)),
+        None => Some(archives.join(name)),
+    }
+}
+
+/// apt writes unusual characters of a URI as `%` and two hexadecimal digits.
+fn unquoted(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first == b'%' {
+            let (digits, after) = after.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    let path = String::from_utf8(bytes).ok()?;
+    // `file:///repo` and `file:/repo` name the same path.
+    Some(format!("/{}", path.trim_start_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_packages_of_the_interpreter_are_fetched_by_name() {
+        let action = |package: &str, unpacks| Action {
+            package: package.into(),
+            from: None,
+            to: Some("1".into()),
+            unpacks,
+        };
+        let names = [
+            "python3",
+            "python3-minimal",
+            "python3.13",
+            "python3.13-minimal",
+            "libpython3.13-stdlib",
+            "python3.13-venv",
+            "python3-pip-whl",
+            "python3.13-dev",
+            "libpython3.13",
+            "python3.11-minimal",
+        ];
+        let mut actions: Vec<Action> = names.iter().map(|name| action(name, true)).collect();
+        actions.push(action("python3-venv", false));
+        let wanted = packages_of(&actions, &[Minor::new(3, 13)]);
+        assert_eq!(wanted, [&names[..7], &["libpython3.13"]].concat());
+    }
+
+    #[test]
+    fn an_archive_is_where_apt_puts_it_or_where_it_is() {
+        let archive = |line| archive(line, Path::new("/a"));
+        let fetched = "'http://d.example/p/python3_3.13.5-1_amd64.deb' python3_3.13.5-1_amd64.deb 28 SHA256:0";
+        assert_eq!(archive(fetched), Some("/a/python3_3.13.5-1_amd64.deb".into()));
+        let here =
+            "'file:///repo/./libc6_2.41%2bdeb_amd64.deb' libc6_2.41+deb_amd64.deb 28 SHA256:0";
+        assert_eq!(archive(here), Some("/repo/./libc6_2.41+deb_amd64.deb".into()));
+        for other in ["", "Reading package lists...", "'http://x/y' ../../etc/x 1 SHA256:0", "'x"] {
+            assert_eq!(archive(other), None, "{other}");
+        }
+    }
+}

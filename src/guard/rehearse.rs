@@ -1,0 +1,172 @@
+//! Finds out before an upgrade which venvs work after it: builds and checks their new trees with
+//! the interpreters of the next system.
+
+use std::collections::BTreeMap;
+
+use super::choose::chosen;
+use super::foresee::ForeseeError;
+use super::{AskError, Guard};
+use crate::apt::{self, Action, Change, Lists, changes, packages_of, pending_upgrade, predict};
+use crate::inventory::{Asked, Inventory, facts, subject};
+use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
+use crate::python::{Interpreters, Minor, Version};
+use crate::rehearse::NextSystem;
+use crate::repair::{self, Done, Job};
+use crate::report::reasons_in_words;
+use crate::store::{MadeFor, RegistryEntry, Rehearsal};
+use crate::venv::Venv;
+
+/// What a rehearsal found.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Rehearsed {
+    pub(crate) lists: Lists,
+    pub(crate) changes: Vec<Change>,
+    /// The venvs about which there was something to find out.
+    pub(crate) venvs: Vec<VenvRehearsal>,
+}
+
+/// What a rehearsal found about one venv.
+#[derive(Debug)]
+pub(crate) struct VenvRehearsal {
+    pub(crate) entry: RegistryEntry,
+    /// The interpreter that the venv gets.
+    pub(crate) version: Option<Version>,
+    pub(crate) proof: Proof,
+    /// Why the venv is not ready; none if it is.
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Guard {
+    /// Rehearses the pending upgrade for some venvs, or for all. Reports progress.
+    pub(crate) fn rehearse(&self, wanted: &[String]) -> Result<Rehearsed, AskError> {
+        let _lock = self.alone()?;
+        let lists = Lists::look(&self.root);
+        let now = self.interpreters()?;
+        let mut registry = self.registry()?;
+        self.recover(&mut registry, &now);
+        let actions = match lists {
+            Lists::Empty => Vec::new(),
+            Lists::Updated(_) => pending_upgrade().map_err(ForeseeError::from)?,
+        };
+        let after = predict(&now, &actions);
+        let mut inventory = self.inventory_of(registry);
+        self.prune(&mut inventory.registry, &[]);
+        let trials = self.trials(&inventory, wanted, &now, &after)?;
+        let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
+        let next = if trials.iter().any(is_tried) {
+            Some(self.next_system(&actions, &now, &after)?)
+        } else {
+            None
+        };
+        let mut found = self.carry_out_trials(&mut inventory, trials, next.as_ref());
+        let mut venvs = Vec::new();
+        for (entry, venv) in inventory.present() {
+            let Some((minor, proof, findings)) = found.remove(&entry.id) else { continue };
+            let interpreter = minor.and_then(|minor| after.get(minor));
+            if let Some(interpreter) = interpreter {
+                let recipe = repair::recipe_digest(&self.context(), entry, venv);
+                let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
+                let record = Rehearsal::new(made_for, proof, findings.clone());
+                self.store.save_rehearsal(&entry.id, &record)?;
+            }
+            let version = interpreter.map(|one| one.version.clone());
+            venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
+        }
+        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
+    }
+
+    /// What there is to find out about the wanted venvs.
+    fn trials(
+        &self,
+        inventory: &Inventory,
+        wanted: &[String],
+        now: &Interpreters,
+        after: &Interpreters,
+    ) -> Result<Vec<(String, Trial)>, AskError> {
+        let chosen = chosen(&inventory.registry, wanted)?;
+        let is_wanted = |entry: &RegistryEntry| {
+            wanted.is_empty() || chosen.iter().any(|one| one.id == entry.id)
+        };
+        let venvs: Vec<(&RegistryEntry, &Venv)> =
+            inventory.present().filter(|(entry, _)| is_wanted(entry)).collect();
+        let asked = |(entry, venv): &(&RegistryEntry, &Venv)| {
+            let readiness = plan::questions(&subject(entry, venv), now, after).readiness;
+            let questions = Questions { readiness, services: false };
+            Asked { id: entry.id.clone(), questions, target: after.default, next: None }
+        };
+        let asked: Vec<Asked> = venvs.iter().map(asked).collect();
+        let facts = facts(&self.context(), inventory, &asked, None);
+        let none = Facts::default();
+        Ok(venvs
+            .into_iter()
+            .filter_map(|(entry, venv)| {
+                let facts = facts.get(&entry.id).unwrap_or(&none);
+                let trial = plan::trial(&subject(entry, venv), facts, now, after)?;
+                Some((entry.id.clone(), trial))
+            })
+            .collect())
+    }
+
+    fn next_system(
+        &self,
+        actions: &[Action],
+        now: &Interpreters,
+        after: &Interpreters,
+    ) -> Result<NextSystem, AskError> {
+        let progress = self.report.progress("rehearsal");
+        progress.step("fetching the packages of the next Python");
+        let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
+        let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
+        let archives = apt::fetch(&self.root, &packages_of(actions, &minors))?;
+        progress.step("unpacking the packages of the next Python");
+        let next = NextSystem::unpack(&self.root, &archives, after)?;
+        progress.end();
+        Ok(next)
+    }
+
+    /// By the ids of the venvs: the minor version that a venv was tried for, and what was found.
+    fn carry_out_trials(
+        &self,
+        inventory: &mut Inventory,
+        trials: Vec<(String, Trial)>,
+        next: Option<&NextSystem>,
+    ) -> BTreeMap<String, (Option<Minor>, Proof, Vec<Finding>)> {
+        let context = self.context();
+        let mut found = BTreeMap::new();
+        let mut builds: Vec<Decision> = Vec::new();
+        for (id, trial) in trials {
+            match (trial, next) {
+                (Trial::Build(decision), _) => builds.push(decision),
+                (Trial::Check(minor), Some(next)) => {
+                    let Some((entry, venv)) = inventory.get(&id) else { continue };
+                    let findings = repair::check_in(&context, entry, venv, next.system());
+                    found.insert(id, (Some(minor), Proof::Smoke, findings));
+                }
+                (Trial::Check(_), None) => {}
+                (Trial::Impossible(decision), _) => {
+                    let why = reasons_in_words(&decision).into_iter();
+                    let obstacle = |why| Finding::of_venv(FindingKind::Obstacle, why);
+                    found.insert(id, (None, Proof::None, why.map(obstacle).collect()));
+                }
+            }
+        }
+        let Some(next) = next else { return found };
+        let jobs = Job::all(inventory.present(), &builds);
+        let (registry, at_once) = (&mut inventory.registry, self.config.at_once(None));
+        for outcome in repair::prepare_all(&context, registry, next.system(), &jobs, at_once) {
+            let minor = outcome.decision.target().map(|target| target.minor);
+            let (proof, findings) = match (outcome.done, outcome.findings) {
+                (Done::Prepared { .. }, _) => (Proof::Rehearsed, Vec::new()),
+                (Done::Failed { because, .. } | Done::Unfinished { because }, findings)
+                    if findings.is_empty() =>
+                {
+                    (Proof::None, vec![Finding::of_venv(FindingKind::Obstacle, because)])
+                }
+                (_, findings) => (Proof::None, findings),
+            };
+            found.insert(outcome.id, (minor, proof, findings));
+        }
+        found
+    }
+}

@@ -1,0 +1,158 @@
+//! Unpacks the packages of the next system.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::command::CommandError;
+use crate::host::file::printable;
+use crate::host::overlay::Overlay;
+use crate::host::user::User;
+use crate::host::{Program, Root, confine, tree};
+use crate::python::{self, Interpreters};
+use crate::repair::System;
+
+/// Only root may enter it: the packages contain programs that run as root, and those in there are
+/// not upgraded.
+const PLACE: &str = "/var/cache/venvguard/next";
+
+/// The directories of a system that packages of Python and of libraries install into. A venv, its
+/// stage and its sources are elsewhere, because nothing in these can be written to.
+const MERGED: [&str; 8] = ["usr", "etc", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// Many times what one package takes on a slow disk.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The largest package that is unpacked, in bytes; a larger one has nothing to do with Python.
+const LARGEST: u64 = 2 << 30;
+
+/// Why the next system cannot be made visible.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NextError {
+    #[error("{path}: {source}", path = printable(.path))]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot unpack {package}: {source}")]
+    Unpack { package: String, source: CommandError },
+    #[error("cannot index the libraries of the next system: {0}")]
+    Libraries(CommandError),
+}
+
+/// The unpacked packages, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct NextSystem {
+    place: PathBuf,
+    system: System,
+}
+
+impl NextSystem {
+    /// Unpacks these archives. `after` are the interpreters that the upgrade leaves; the builds of
+    /// the unpacked ones are read from their files.
+    pub(crate) fn unpack(
+        root: &Root,
+        archives: &[PathBuf],
+        after: &Interpreters,
+    ) -> Result<Self, NextError> {
+        let place = root.at(PLACE);
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| NextError::Io { path, source }
+        };
+        sweep(root).map_err(io(&place))?;
+        DirBuilder::new().mode(0o700).recursive(true).create(&place).map_err(io(&place))?;
+        // From here on, dropping it removes what there is.
+        let system = System::installed(after);
+        let mut next = Self { place, system };
+        let files = next.place.join("files");
+        make_skeleton(root, &files).map_err(io(&files))?;
+        for archive in archives {
+            next.unpack_one(root, archive, &files)?;
+        }
+        next.system.seen_through = layers(root, &files);
+        next.index_libraries(root, &files)?;
+        for (minor, interpreter) in &mut next.system.interpreters.installed {
+            if interpreter.build_id.is_none() {
+                let file = files.join("usr/bin").join(minor.program());
+                interpreter.build_id = python::read_binary(&file).unwrap_or_default().build_id;
+            }
+        }
+        next.system.unpacked = Some(Root::new(files));
+        Ok(next)
+    }
+
+    pub(crate) fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// `dpkg-deb --extract` would replace the link `/lib` of a merged `/usr` by a directory.
+    fn unpack_one(&self, root: &Root, archive: &Path, files: &Path) -> Result<(), NextError> {
+        let content = self.place.join("content.tar");
+        let failed = |source| NextError::Unpack {
+            package: printable(archive.file_name().unwrap_or_default()),
+            source,
+        };
+        let file = File::create(&content)
+            .map_err(|source| NextError::Io { path: content.clone(), source })?;
+        let list = Program::named(root, "dpkg-deb").arg("--fsys-tarfile").arg(archive);
+        list.output_to(file, LARGEST).limit(LIMIT).run().map_err(failed)?;
+        let unpack = Program::named(root, "tar").args(["--extract", "--keep-directory-symlink"]);
+        let unpack = unpack.arg("--directory").arg(files).arg("--file").arg(&content);
+        unpack.limit(LIMIT).run().map_err(failed)?;
+        Ok(())
+    }
+
+    /// The loader finds the libraries of the next system only in an index that lists them.
+    fn index_libraries(&self, root: &Root, files: &Path) -> Result<(), NextError> {
+        let owner = User { name: "root".into(), uid: 0, gid: 0, home: "/root".into() };
+        // Neither links in the merged directories nor ldconfig's own cache can be written.
+        let program = Program::named(root, "ldconfig").args(["-X", "-i", "-C"]);
+        let program = program.arg(files.join("etc/ld.so.cache")).limit(LIMIT);
+        let writes = vec![files.join("etc")];
+        let layers = &self.system.seen_through;
+        confine::confined_to(root, program, &owner, layers, Path::new("/"), writes)
+            .run()
+            .map(drop)
+            .map_err(NextError::Libraries)
+    }
+}
+
+impl Drop for NextSystem {
+    fn drop(&mut self) {
+        // What cannot be removed now, the next run removes.
+        let _ = remove(&self.place);
+    }
+}
+
+/// Removes what an interrupted rehearsal left.
+fn sweep(root: &Root) -> io::Result<()> {
+    remove(&root.at(PLACE))
+}
+
+fn remove(place: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The top of a file system: links as on the installed one, and `/etc` for the index.
+fn make_skeleton(root: &Root, files: &Path) -> io::Result<()> {
+    fs::create_dir_all(files.join("etc"))?;
+    for name in MERGED {
+        if let Ok(target) = fs::read_link(root.at("/").join(name)) {
+            symlink(target, files.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn layers(root: &Root, files: &Path) -> Vec<Overlay> {
+    let layer = |name: &str| {
+        let (from, to) = (files.join(name), root.at("/").join(name));
+        let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        let identity = tree::identity(&from).filter(|_| is_dir(&from) && is_dir(&to))?;
+        Some(Overlay::merge(&from, &to, identity))
+    };
+    MERGED.into_iter().filter_map(layer).collect()
+}

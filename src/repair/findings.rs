@@ -1,0 +1,166 @@
+//! Sorts out why a new tree could not be built or does not work: which distribution, and why.
+
+use std::path::Path;
+
+use super::Context;
+use super::install::{InstallError, Missing};
+use super::prepare::RebuildError;
+use super::smoke::Failure;
+use crate::host::file::within;
+use crate::plan::{Finding, FindingKind};
+use crate::python::Minor;
+use crate::venv::{self, Distribution, Nearest, Venv, normalized};
+
+/// The modules of the standard library that versions of Python have removed. Sources: "Removed" in
+/// What's New in Python 3.12 and 3.13.
+const REMOVED: [(u8, &[&str]); 2] = [
+    (12, &["asynchat", "asyncore", "distutils", "imp", "smtpd"]),
+    (
+        13,
+        &[
+            "aifc",
+            "audioop",
+            "cgi",
+            "cgitb",
+            "chunk",
+            "crypt",
+            "imghdr",
+            "lib2to3",
+            "mailcap",
+            "msilib",
+            "nis",
+            "nntplib",
+            "ossaudiodev",
+            "pipes",
+            "sndhdr",
+            "spwd",
+            "sunau",
+            "telnetlib",
+            "uu",
+            "xdrlib",
+        ],
+    ),
+];
+
+/// How many findings of a venv are kept, and how long a detail is, in bytes: both come from an
+/// owner's code.
+const MOST: usize = 32;
+const DETAIL: usize = 2 << 10;
+
+/// What an error says about the distributions of a venv.
+pub(super) fn findings(
+    context: &Context,
+    venv: &Venv,
+    minor: Minor,
+    error: &RebuildError,
+) -> Vec<Finding> {
+    let site = context.root.at(venv.site_packages());
+    let installed =
+        Installed { distributions: venv::distributions(&site).unwrap_or_default(), site: &site };
+    let mut findings: Vec<Finding> = match error {
+        RebuildError::Install(InstallError::Missing { missing, .. }) => {
+            missing.iter().map(of_missing).collect()
+        }
+        RebuildError::Install(InstallError::Failed { .. }) | RebuildError::Create(_) => {
+            vec![Finding::of_venv(FindingKind::BuildFailed, error.to_string())]
+        }
+        RebuildError::Different(differences) => differences
+            .iter()
+            .map(|one| Finding {
+                distribution: Some(one.name.to_string()),
+                version: one.recorded.as_ref().map(ToString::to_string),
+                ..Finding::of_venv(FindingKind::Different, one.to_string())
+            })
+            .collect(),
+        RebuildError::Worse(failures) => {
+            failures.iter().map(|one| installed.of_failure(one, minor)).collect()
+        }
+        RebuildError::Dead(why) => {
+            vec![Finding::of_venv(FindingKind::Interpreter, why.clone())]
+        }
+        other => vec![Finding::of_venv(FindingKind::Obstacle, other.to_string())],
+    };
+    findings.truncate(MOST);
+    for finding in &mut findings {
+        finding.detail = within(&finding.detail, DETAIL);
+    }
+    findings
+}
+
+fn of_missing(missing: &Missing) -> Finding {
+    let (name, version) = match missing.requirement.split_once("==") {
+        Some((name, version)) => (name, Some(version.trim().to_string())),
+        None => (missing.requirement.as_str(), None),
+    };
+    let works_from = match &missing.nearest {
+        Nearest::Later { version, .. } => Some(version.to_string()),
+        _ => None,
+    };
+    let distribution = Some(name.trim().to_string());
+    let finding = Finding::of_venv(FindingKind::NoWheel, missing.to_string());
+    Finding { distribution, version, works_from, ..finding }
+}
+
+/// The distributions of the old tree.
+struct Installed<'a> {
+    distributions: Vec<Distribution>,
+    site: &'a Path,
+}
+
+impl Installed<'_> {
+    fn of_failure(&self, failure: &Failure, minor: Minor) -> Finding {
+        let found = match &failure.distribution {
+            Some(name) => {
+                self.distributions.iter().find(|one| one.normalized_name() == normalized(name))
+            }
+            None => self.with_module(&failure.name),
+        };
+        let removed = removed_module(&failure.error, minor);
+        let kind = match (removed, failure.kind.as_str()) {
+            (Some(_), _) => FindingKind::RemovedModule,
+            (None, "script") => FindingKind::Script,
+            (None, _) => FindingKind::Import,
+        };
+        let detail = match removed {
+            Some(module) => format!("{failure} (Python {minor} has no module {module} any more)"),
+            None => failure.to_string(),
+        };
+        Finding {
+            distribution: found.map(Distribution::normalized_name),
+            version: found.and_then(|one| one.version.clone()),
+            ..Finding::of_venv(kind, detail)
+        }
+    }
+
+    /// The distribution that a top-level module belongs to.
+    fn with_module(&self, module: &str) -> Option<&Distribution> {
+        self.distributions.iter().find(|one| {
+            let modules = venv::top_level_modules_of(self.site, std::slice::from_ref(one));
+            modules.is_ok_and(|modules| modules.iter().any(|name| name == module))
+        })
+    }
+}
+
+/// The removed module of the standard library that an error complains about.
+fn removed_module(error: &str, minor: Minor) -> Option<&'static str> {
+    let (_, rest) = error.split_once("No module named '")?;
+    let missing = rest.split(['\'', '.']).next()?;
+    let gone = REMOVED.iter().filter(|(since, _)| Minor::new(3, *since) <= minor);
+    gone.flat_map(|(_, modules)| modules.iter()).find(|module| **module == missing).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_the_new_python_lacks_is_named() {
+        let removed = |error, minor| removed_module(error, Minor::new(3, minor));
+        let distutils = "ModuleNotFoundError: No module named 'distutils.util'";
+        assert_eq!(removed(distutils, 13), Some("distutils"));
+        assert_eq!(removed(distutils, 11), None);
+        assert_eq!(removed("ModuleNotFoundError: No module named 'cgi'", 12), None);
+        assert_eq!(removed("ModuleNotFoundError: No module named 'cgi'", 13), Some("cgi"));
+        assert_eq!(removed("ModuleNotFoundError: No module named 'flask'", 13), None);
+    }
+}

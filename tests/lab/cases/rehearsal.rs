@@ -1,0 +1,165 @@
+//! Rehearsals: the new trees are built and checked with the next Python before it is installed.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Case;
+use crate::guard::On;
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+use crate::prepare::venvs::Site;
+
+pub(super) fn cases() -> Vec<Case> {
+    let followed = &[Site::Followed];
+    vec![
+        Case::guarded("rehearsed_bookworm_to_trixie", Kind::BookwormMinor, followed, swapped_in),
+        Case::guarded("rehearsed_trixie_to_forky", Kind::TrixieMinor, followed, swapped_in),
+        Case::guarded("rehearsal_of_what_is_missing", Kind::TrixieMinor, &[Site::Bare], missing),
+        Case::guarded("rehearsal_killed", Kind::TrixieMinor, followed, killed),
+        Case::guarded("rehearsed_without_a_way_back", Kind::TrixieMinor, followed, no_way_back),
+        Case::guarded("rehearsed_patch", Kind::RealPatch, followed, patch),
+    ]
+}
+
+/// The upgrade swaps the rehearsed tree in as it was.
+fn swapped_in(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    let before = machine.must(SYSTEM)?;
+    let venv = rehearse(machine, "followed")?;
+    ensure!(venv["ready"] == true && venv["proof"] == "rehearsed", "{venv}");
+    ensure!(machine.must(SYSTEM)? == before, "the rehearsal changed the system");
+    machine.assert_guarded(&[(Site::Followed, On::Old)])?;
+    let (tree, inode) = waiting(machine)?;
+    let content = digest(machine, &tree)?;
+    let plan = machine.must("venvguard plan")?;
+    ensure!(plan.contains("is built and checked"), "{plan}");
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    let in_place = machine.must(&format!("stat -c %i {}", Site::Followed.venv()))?;
+    ensure!(in_place.trim() == inode, "another tree is in place");
+    ensure!(digest(machine, &Site::Followed.venv())? == content, "the tree was changed");
+    Ok(())
+}
+
+/// A distribution that the next Python cannot have is named before the upgrade.
+fn missing(machine: &Machine) -> Result<()> {
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine.register(Site::Bare, "--policy rebuild")?;
+    let (code, said) = machine.venvguard_json("rehearse bare")?;
+    let venv = &said["venvs"][0];
+    ensure!(code == 3 && venv["ready"] == false, "{said}");
+    let finding = &venv["findings"][0];
+    ensure!(finding["kind"] == "no-wheel" && finding["distribution"].is_string(), "{said}");
+    let name = finding["distribution"].as_str().unwrap_or_default();
+    let packages = machine.packages()?;
+    let blocked = machine.upgrade_python()?;
+    ensure!(blocked.code != 0 && blocked.text.contains("blocked"), "{blocked:?}");
+    ensure!(blocked.text.contains(name), "{name} is not named: {}", blocked.text);
+    ensure!(machine.packages()? == packages, "something was unpacked");
+    machine.must("venvguard register /srv/bare/venv --policy auto")?;
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(Site::Bare, On::Old)])
+}
+
+/// After any number of interrupted rehearsals, the next one leaves nothing but its tree.
+fn killed(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
+    let before = machine.must(TRACES)?;
+    let mut kills = 0;
+    for effect in (1..2000).step_by(11) {
+        let said = machine.run(&format!("venvguard-faults --die-at {effect} rehearse"))?;
+        if said.code != 137 {
+            ensure!(said.code == 0, "{said:?}");
+            break;
+        }
+        kills += 1;
+        machine.assert_guarded(&[(Site::Followed, On::Old)])?;
+    }
+    ensure!(kills > 3, "only {kills} kills");
+    println!("rehearsal_killed: killed {kills} times");
+    rehearse(machine, "followed")?;
+    machine.must("venvguard resume")?;
+    let after = machine.must(TRACES)?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    let trees = machine.must("ls -d /srv/followed/.venv.venvguard-*")?;
+    ensure!(trees.lines().count() == 1, "{trees}");
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(Site::Followed, On::New)])
+}
+
+/// An upgrade that removes the old Python in the same run, as on armhf, is blocked until the venv is rehearsed.
+fn no_way_back(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    let old = format!("python{}-minimal", machine.upgrade.about.from.minor);
+    machine.must(&format!(
+        "mkdir -p /goes/DEBIAN
+         printf 'Package: goes\\nVersion: 1\\nArchitecture: all\\nMaintainer: lab\\nDescription: lab\\nConflicts: {old}\\n' \
+             >/goes/DEBIAN/control
+         dpkg-deb --build /goes /goes.deb"
+    ))?;
+    let upgrade =
+        || machine.apt(&format!("install {} /goes.deb", machine.upgrade.about.packages.join(" ")));
+    let packages = machine.packages()?;
+    let blocked = upgrade()?;
+    ensure!(blocked.code != 0 && blocked.text.contains("blocked"), "{blocked:?}");
+    ensure!(machine.packages()? == packages, "something was unpacked");
+    rehearse(machine, "followed")?;
+    let said = upgrade()?;
+    ensure!(said.code == 0, "{said:?}");
+    ensure!(!machine.is_installed(&old)?, "{old} is still installed: {}", said.text);
+    machine.assert_guarded(&[(Site::Followed, On::New)])
+}
+
+/// A patch version needs no new tree: the venv is checked as it is.
+fn patch(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    let venv = rehearse(machine, "followed")?;
+    ensure!(venv["ready"] == true && venv["proof"] == "smoke", "{venv}");
+    // Imports a private name that the next patch version no longer has, and one that is missing already.
+    machine.must(
+        "site=$(echo /srv/followed/venv/lib/python3.*/site-packages)
+         for name in broken breaks; do
+             mkdir $site/$name-1.dist-info
+             printf 'Metadata-Version: 2.1\\nName: %s\\nVersion: 1\\n' $name >$site/$name-1.dist-info/METADATA
+             printf '%s.py,,\\n' $name >$site/$name-1.dist-info/RECORD
+         done
+         echo 'import nothing_of_this_name' >$site/broken.py
+         python3 -c 'import sys; print(f\"import sys; assert sys.version_info[:3] == {tuple(sys.version_info[:3])}\")' \
+             >$site/breaks.py",
+    )?;
+    let (code, said) = machine.venvguard_json("rehearse followed")?;
+    let findings = said["venvs"][0]["findings"].as_array().context("no findings")?;
+    ensure!(code == 3 && findings.len() == 1, "{said}");
+    ensure!(findings[0]["distribution"] == "breaks" && findings[0]["kind"] == "import", "{said}");
+    Ok(())
+}
+
+fn rehearse(machine: &Machine, name: &str) -> Result<Value> {
+    let (code, said) = machine.venvguard_json(&format!("rehearse {name}"))?;
+    let venv = said["venvs"][0].clone();
+    ensure!(code == 0 && venv["name"] == name, "exit {code}: {said}");
+    Ok(venv)
+}
+
+/// The prepared tree, and its inode.
+fn waiting(machine: &Machine) -> Result<(String, String)> {
+    let said = machine.must("stat -c '%n %i' /srv/followed/.venv.venvguard-*")?;
+    let (tree, inode) = said.trim().split_once(' ').with_context(|| said.clone())?;
+    Ok((tree.to_owned(), inode.to_owned()))
+}
+
+/// The content of a tree, without what its service compiles while it runs and the note about user files.
+fn digest(machine: &Machine, tree: &str) -> Result<String> {
+    machine.must(&format!(
+        "cd {tree} && find . -type f ! -name '*.pyc' ! -name '.venvguard-*' -print0 | sort -z | xargs -0 sha256sum"
+    ))
+}
+
+/// What a rehearsal must not change.
+const SYSTEM: &str = "dpkg-query -W; sha256sum /etc/apt/sources.list /var/lib/dpkg/status /etc/ld.so.cache
+    find /usr /etc -newermt @$(stat -c %Y /proc/1) -type f 2>/dev/null | grep -v -e __pycache__ -e venvguard | sort";
+
+/// What would be left of a rehearsal.
+const TRACES: &str = "cut -d' ' -f5 /proc/self/mountinfo | sort; ls /var/cache/venvguard/next 2>&1
+    ls /var/lib/venvguard/journal; pgrep -c venvguard || true";
