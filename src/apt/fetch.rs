@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Action;
 use super::protocol::is_package_name;
+use super::{Action, AptGet};
 use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::host::{Program, Root};
@@ -47,8 +47,12 @@ pub(crate) fn packages_of(actions: &[Action], minors: &[Minor]) -> Vec<String> {
     wanted.map(|action| action.package.clone()).filter(|name| is_package_name(name)).collect()
 }
 
-/// Fetches these packages in the versions of the pending upgrade, and everything that they need.
-pub(crate) fn fetch(root: &Root, packages: &[String]) -> Result<Vec<PathBuf>, FetchError> {
+/// Fetches these packages in the versions that apt would install, and everything that they need.
+pub(crate) fn fetch(
+    root: &Root,
+    apt: &AptGet,
+    packages: &[String],
+) -> Result<Vec<PathBuf>, FetchError> {
     let archives = root.at(ARCHIVES);
     // With no archive there, apt lists them all.
     let none = archives.join("none");
@@ -57,8 +61,9 @@ pub(crate) fn fetch(root: &Root, packages: &[String]) -> Result<Vec<PathBuf>, Fe
         fs::create_dir_all(&partial)
             .map_err(|source| FetchError::Io { path: partial.clone(), source })?;
     }
-    let listed = apt_get(&none, packages).arg("--print-uris").limit(LIMIT).run()?;
-    apt_get(&archives, packages).arg("--download-only").limit(LIMIT).run()?;
+    let install = |dir: &Path, option| install(apt, dir, packages).arg(option).limit(LIMIT).run();
+    let listed = install(&none, "--print-uris")?;
+    install(&archives, "--download-only")?;
     let fetched: Vec<PathBuf> =
         listed.text().lines().filter_map(|line| archive(line, &archives)).collect();
     match fetched.iter().find(|path| !path.is_file()) {
@@ -69,15 +74,11 @@ pub(crate) fn fetch(root: &Root, packages: &[String]) -> Result<Vec<PathBuf>, Fe
     }
 }
 
-/// apt waits for no lock: an apt run may be in progress, and holds them.
-fn apt_get(archives: &Path, packages: &[String]) -> Program {
+fn install(apt: &AptGet, archives: &Path, packages: &[String]) -> Program {
     let mut dir = OsString::from("Dir::Cache::archives=");
     dir.push(archives);
-    Program::new("/usr/bin/apt-get")
-        .args(["install", "--yes", "-qq", "--no-install-recommends"])
-        .args(["-o", "Debug::NoLocking=1", "-o"])
-        .arg(dir)
-        .args(packages)
+    let install = apt.call("install").args(["--yes", "-qq", "--no-install-recommends", "-o"]);
+    install.arg(dir).args(packages)
 }
 
 /// Reads a line of `apt-get --print-uris`: `'URI' NAME SIZE HASH`. apt does not copy what a `file:`

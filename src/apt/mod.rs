@@ -3,6 +3,7 @@
 
 mod change;
 mod fetch;
+mod get;
 mod hooks;
 #[cfg(test)]
 mod input;
@@ -10,14 +11,17 @@ mod lists;
 pub(crate) mod marks;
 mod predict;
 mod protocol;
+mod release;
 mod simulate;
 
 #[cfg(test)]
 pub(crate) use change::samples;
 pub(crate) use change::{Build, Change, ChangeKind, changes};
 pub(crate) use fetch::{FetchError, fetch, packages_of};
+pub(crate) use get::AptGet;
 pub(crate) use hooks::Hooks;
 pub(crate) use lists::Lists;
 pub(crate) use predict::predict;
 pub(crate) use protocol::{Action, ProtocolError, Transaction, concerns_python};
+pub(crate) use release::{ReleaseError, of_release};
 pub(crate) use simulate::pending_upgrade;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::protocol::is_package_name;
-use super::{Action, concerns_python};
-use crate::host::Program;
+use super::{Action, AptGet, concerns_python};
 use crate::host::command::CommandError;
 use crate::python::is_debian_version;
 
@@ -12,12 +11,9 @@ use crate::python::is_debian_version;
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// What `apt dist-upgrade` would do now.
-pub(crate) fn pending_upgrade() -> Result<Vec<Action>, CommandError> {
-    let apt = Program::new("/usr/bin/apt-get")
-        .args(["--simulate", "-q", "-o", "Debug::NoLocking=1", "dist-upgrade"])
-        .limit(LIMIT)
-        .run()?;
-    Ok(simulated(&apt.text()))
+pub(crate) fn pending_upgrade(apt: &AptGet) -> Result<Vec<Action>, CommandError> {
+    let said = apt.call("dist-upgrade").args(["--simulate", "-q"]).limit(LIMIT).run()?;
+    Ok(simulated(&said.text()))
 }
 
 /// Reads what `apt-get --simulate` prints:

@@ -96,6 +96,10 @@ pub(super) enum Command {
         /// Names, paths, ids or globs (default: all)
         #[arg(add = ArgValueCandidates::new(candidates::venvs))]
         venvs: Vec<String>,
+        /// Rehearse the upgrade to this release, for example trixie, instead of the pending one; apt's
+        /// own sources and lists stay as they are
+        #[arg(long, value_name = "RELEASE")]
+        release: Option<String>,
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Exit, no_venv};
-use crate::guard::{Guard, Looked};
+use crate::guard::{Guard, Looked, Outlook};
 use crate::host::file::printable;
 use crate::plan::State;
 use crate::python::Minor;
@@ -61,7 +61,11 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     } else if looked.is_empty() {
         no_venv(guard);
     } else {
+        let outlooks = guard.outlook(&looked)?;
         print_status(&guard.report, looked);
+        for outlook in &outlooks {
+            guard.report.note(&in_words(outlook));
+        }
     }
     Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
 }
@@ -102,6 +106,16 @@ fn status_row(one: &Looked) -> Row {
     ])
     .toned(1, tone)
     .with_detail(health.reasons.first().map(String::as_str))
+}
+
+/// `rehearsed with python3.13-minimal 3.13.5-2: 11 ready, 1 not ready (shop)`
+fn in_words(outlook: &Outlook) -> String {
+    let Outlook { interpreter, ready, not_ready } = outlook;
+    let others = match not_ready.len() {
+        0 => String::new(),
+        count => format!(", {count} not ready ({})", not_ready.join(", ")),
+    };
+    format!("rehearsed with {} {}: {ready} ready{others}", interpreter.name, interpreter.version)
 }
 
 /// `12 venvs: 1 stale, 11 healthy, 1 pinned to 3.11`

@@ -128,7 +128,9 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
-        Command::Rehearse { venvs, json } => rehearse::rehearse(&guard, &venvs, json),
+        Command::Rehearse { venvs, release, json } => {
+            rehearse::rehearse(&guard, &venvs, release.as_deref(), json)
+        }
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
         Command::History { json } => history::history(&guard, json),

@@ -6,8 +6,13 @@ use crate::guard::{Guard, VenvRehearsal};
 use crate::plan::Proof;
 use crate::report::{RehearsalJson, VenvRehearsalJson};
 
-pub(super) fn rehearse(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Result<Exit> {
-    let rehearsed = guard.rehearse(wanted)?;
+pub(super) fn rehearse(
+    guard: &Guard,
+    wanted: &[String],
+    release: Option<&str>,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let rehearsed = guard.rehearse(wanted, release)?;
     let is_ready = rehearsed.venvs.iter().all(|one| one.findings.is_empty());
     if json {
         let venvs = rehearsed.venvs.iter().map(|one| {

@@ -7,7 +7,7 @@ use super::Guard;
 use super::choose::ChoiceError;
 use super::foresee::ForeseeError;
 use super::register::RegisterError;
-use crate::apt::FetchError;
+use crate::apt::{FetchError, ReleaseError};
 use crate::host::file::printable;
 use crate::host::lock::LockFile;
 use crate::host::user;
@@ -52,6 +52,8 @@ pub(crate) enum AskError {
     #[error(transparent)]
     Foresee(#[from] ForeseeError),
     #[error(transparent)]
+    Release(#[from] ReleaseError),
+    #[error("cannot fetch the packages of the next Python: {0}")]
     Fetch(#[from] FetchError),
     #[error("cannot unpack the next system")]
     Next(#[from] NextError),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{AskError, Guard};
-use crate::apt::{Action, Lists, ProtocolError, Transaction, pending_upgrade, predict};
+use crate::apt::{Action, AptGet, Lists, ProtocolError, Transaction, pending_upgrade, predict};
 use crate::host::ReadError;
 use crate::host::command::CommandError;
 use crate::host::file::{open_untrusted, printable};
@@ -58,7 +58,7 @@ impl Guard {
 }
 
 fn actions(list: Option<&Path>) -> Result<Vec<Action>, ForeseeError> {
-    let Some(path) = list else { return Ok(pending_upgrade()?) };
+    let Some(path) = list else { return Ok(pending_upgrade(&AptGet::default())?) };
     let list = |source| ForeseeError::List { path: path.to_path_buf(), source };
     Ok(Transaction::read(open_untrusted(path)?).map_err(list)?.actions)
 }

@@ -30,7 +30,7 @@ pub(crate) use rehearse::VenvRehearsal;
 pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};
-pub(crate) use status::{Details, Looked};
+pub(crate) use status::{Details, Looked, Outlook};
 
 use crate::host::file::printable;
 use crate::host::lock::{self, LockFile};

@@ -2,11 +2,18 @@
 //! the interpreters of the next system.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::choose::chosen;
 use super::foresee::ForeseeError;
 use super::{AskError, Guard};
-use crate::apt::{self, Action, Change, Lists, changes, packages_of, pending_upgrade, predict};
+use crate::apt::{
+    self, Action, AptGet, Change, Lists, changes, packages_of, pending_upgrade, predict,
+};
+use crate::host::clock::{self, Deadline};
+use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
 use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
 use crate::python::{Interpreters, Minor, Version};
@@ -37,17 +44,46 @@ pub(crate) struct VenvRehearsal {
     pub(crate) findings: Vec<Finding>,
 }
 
+/// How long a rehearsal may take; many times what hundreds of venvs need.
+const LONGEST: Duration = Duration::from_secs(12 * 3600);
+
+/// How often a rehearsal looks whether apt has started.
+const POLL: Duration = Duration::from_millis(250);
+
+/// While it lives, the process gives way to apt.
+struct Way {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Guard {
-    /// Rehearses the pending upgrade for some venvs, or for all. Reports progress.
-    pub(crate) fn rehearse(&self, wanted: &[String]) -> Result<Rehearsed, AskError> {
+    /// Rehearses for some venvs, or for all, the pending upgrade or that to another release.
+    pub(crate) fn rehearse(
+        &self,
+        wanted: &[String],
+        release: Option<&str>,
+    ) -> Result<Rehearsed, AskError> {
         let _lock = self.alone()?;
-        let lists = Lists::look(&self.root);
+        let _way = self.give_way_to_apt();
+        let (apt, lists) = match release {
+            Some(release) => {
+                let progress = self.report.progress("rehearsal");
+                progress.step(&format!("reading the package lists of {release}"));
+                (apt::of_release(&self.root, release)?, Lists::Updated(None))
+            }
+            None => (AptGet::default(), Lists::look(&self.root)),
+        };
         let now = self.interpreters()?;
         let mut registry = self.registry()?;
         self.recover(&mut registry, &now);
         let actions = match lists {
             Lists::Empty => Vec::new(),
-            Lists::Updated(_) => pending_upgrade().map_err(ForeseeError::from)?,
+            Lists::Updated(_) => pending_upgrade(&apt).map_err(ForeseeError::from)?,
         };
         let after = predict(&now, &actions);
         let mut inventory = self.inventory_of(registry);
@@ -55,7 +91,7 @@ impl Guard {
         let trials = self.trials(&inventory, wanted, &now, &after)?;
         let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
         let next = if trials.iter().any(is_tried) {
-            Some(self.next_system(&actions, &now, &after)?)
+            Some(self.next_system(&apt, &actions, &now, &after)?)
         } else {
             None
         };
@@ -74,6 +110,25 @@ impl Guard {
             venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
         }
         Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
+    }
+
+    /// Ends this process when an apt run begins, until the result is dropped: apt waits for the lock
+    /// only for a short time. The apt run, or the next one of ours, removes the unfinished trees.
+    fn give_way_to_apt(&self) -> Way {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (store, report, over) = (self.store.clone(), self.report.clone(), is_over.clone());
+        let (before, is_system) = (store.last_call(), self.root.is_system());
+        std::thread::spawn(move || {
+            let is_wanted = || store.last_call() != before || is_system && lock::is_dpkg_running();
+            clock::wait_until(Deadline::after(LONGEST), POLL, || {
+                over.load(Ordering::Relaxed) || is_wanted()
+            });
+            if !over.load(Ordering::Relaxed) {
+                report.note("the rehearsal ends, because apt has started or it takes too long");
+                signal::end_self();
+            }
+        });
+        Way { is_over }
     }
 
     /// What there is to find out about the wanted venvs.
@@ -110,6 +165,7 @@ impl Guard {
 
     fn next_system(
         &self,
+        apt: &AptGet,
         actions: &[Action],
         now: &Interpreters,
         after: &Interpreters,
@@ -118,7 +174,7 @@ impl Guard {
         progress.step("fetching the packages of the next Python");
         let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
         let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
-        let archives = apt::fetch(&self.root, &packages_of(actions, &minors))?;
+        let archives = apt::fetch(&self.root, apt, &packages_of(actions, &minors))?;
         progress.step("unpacking the packages of the next Python");
         let next = NextSystem::unpack(&self.root, &archives, after)?;
         progress.end();

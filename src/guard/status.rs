@@ -9,7 +9,7 @@ use super::{AskError, Guard};
 use crate::host::user;
 use crate::inventory::{Inventory, healths};
 use crate::plan::Health;
-use crate::python::{Interpreters, SnapshotError, Version};
+use crate::python::{Interpreters, Package, SnapshotError, Version};
 use crate::repair;
 use crate::store::RegistryEntry;
 use crate::venv::{BaseLink, NotAVenv, Venv};
@@ -22,7 +22,46 @@ pub(crate) struct Looked {
     pub(crate) health: Health,
 }
 
+/// What the rehearsals found for an interpreter that is not installed yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outlook {
+    pub(crate) interpreter: Package,
+    pub(crate) ready: usize,
+    /// The names of the venvs that are not ready.
+    pub(crate) not_ready: Vec<String>,
+}
+
 impl Guard {
+    /// What the rehearsals of some venvs found, for each interpreter that is not installed yet.
+    pub(crate) fn outlook(&self, looked: &[Looked]) -> Result<Vec<Outlook>, AskError> {
+        let mut outlooks: Vec<Outlook> = Vec::new();
+        if !self.store.has_rehearsals() {
+            return Ok(outlooks);
+        }
+        let now = self.interpreters()?;
+        for entry in looked.iter().map(|one| &one.entry) {
+            let Some(found) = self.store.rehearsal(&entry.id)? else { continue };
+            let interpreter = &found.made_for.interpreter;
+            if now.installed.values().any(|one| one.package == *interpreter) {
+                continue;
+            }
+            let index = outlooks.iter().position(|one| one.interpreter == *interpreter);
+            let index = index.unwrap_or_else(|| {
+                let (interpreter, not_ready) = (interpreter.clone(), Vec::new());
+                outlooks.push(Outlook { interpreter, ready: 0, not_ready });
+                outlooks.len() - 1
+            });
+            if let Some(outlook) = outlooks.get_mut(index) {
+                if found.is_ready() {
+                    outlook.ready += 1;
+                } else {
+                    outlook.not_ready.push(entry.name.clone());
+                }
+            }
+        }
+        Ok(outlooks)
+    }
+
     /// The state of some venvs, or of all.
     pub(crate) fn status(&self, wanted: &[String]) -> Result<Vec<Looked>, AskError> {
         let inventory = self.inventory()?;

@@ -22,6 +22,12 @@ pub(crate) fn tell_of_interruption(tell: impl FnOnce() + Send + 'static) -> io::
     Ok(())
 }
 
+/// Ends this process as `kill` would.
+pub(crate) fn end_self() {
+    // The signal cannot be an invalid one.
+    let _ = signal_hook::low_level::raise(SIGTERM);
+}
+
 /// The signals that our parent wants ignored (`nohup`), one bit each.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

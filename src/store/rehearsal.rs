@@ -10,6 +10,8 @@ use crate::python::Package;
 
 const SCHEMA: u64 = 1;
 
+const DIR: &str = "rehearsals";
+
 /// A rehearsal, and what it was made for: it says nothing about another interpreter or other
 /// distributions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,11 @@ impl Store {
         self.load(&name(id), SCHEMA)
     }
 
+    /// Whether any venv was rehearsed. It takes one call, for the commands that show many venvs.
+    pub(crate) fn has_rehearsals(&self) -> bool {
+        std::fs::read_dir(self.dir().join(DIR)).is_ok_and(|mut found| found.next().is_some())
+    }
+
     pub(crate) fn save_rehearsal(&self, id: &str, found: &Rehearsal) -> Result<(), StoreError> {
         self.save(&name(id), found)
     }
@@ -59,7 +66,7 @@ impl Store {
 }
 
 fn name(id: &str) -> String {
-    format!("rehearsals/{id}.json")
+    format!("{DIR}/{id}.json")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Case;
 use crate::guard::On;
-use crate::machine::Machine;
+use crate::machine::{Machine, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::guarded("rehearsed_trixie_to_forky", Kind::TrixieMinor, followed, swapped_in),
         Case::guarded("rehearsal_of_what_is_missing", Kind::TrixieMinor, &[Site::Bare], missing),
         Case::guarded("rehearsal_killed", Kind::TrixieMinor, followed, killed),
+        Case::guarded("rehearsal_gives_way_to_apt", Kind::TrixieMinor, followed, gives_way),
         Case::guarded("rehearsed_without_a_way_back", Kind::TrixieMinor, followed, no_way_back),
         Case::guarded("rehearsed_patch", Kind::RealPatch, followed, patch),
     ]
@@ -86,6 +87,22 @@ fn killed(machine: &Machine) -> Result<()> {
     ensure!(trees.lines().count() == 1, "{trees}");
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Followed, On::New)])
+}
+
+/// An apt run does not wait for a rehearsal, and guards the venv.
+fn gives_way(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    machine.must("systemd-run --unit=rehearsal venvguard rehearse")?;
+    wait_for("the rehearsal to build", || {
+        Ok(machine.run("ls -d /srv/followed/.venv.venvguard-*")?.code == 0)
+    })?;
+    machine.must_upgrade_python()?;
+    let said = machine.must("journalctl --output=cat --unit=rehearsal")?;
+    ensure!(said.contains("the rehearsal ends, because apt has started"), "{said}");
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    let trees = machine.must("ls -d /srv/followed/.venv.venvguard-*")?;
+    ensure!(trees.lines().count() == 1, "more than the previous environment: {trees}");
+    Ok(())
 }
 
 /// An upgrade that removes the old Python in the same run, as on armhf, is blocked until the venv is rehearsed.
