@@ -9,7 +9,7 @@ use clap_complete::ArgValueCandidates;
 
 use super::candidates;
 use super::faults::Faults;
-use crate::plan::{Policy, Relax};
+use crate::plan::{Policy, Relax, RestartMode};
 use crate::python::Minor;
 use crate::service::Service;
 
@@ -83,6 +83,11 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
+    /// List the processes that run Python code that was replaced; exit status 3 if there is one
+    Processes {
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
     /// Show what the pending upgrade does to the venvs, and how venvguard repairs them
     Plan {
         /// Read a list in the format of apt's hooks (version 3) instead of simulating dist-upgrade
@@ -131,6 +136,9 @@ pub(super) enum Command {
     /// Repair the venvs of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     SettleOwn,
+    /// Restart units of an ordinary user, as that user; called by the hook
+    #[command(hide = true)]
+    RestartOwn { units: Vec<String> },
 }
 
 /// A file's name, or an empty one that takes back what was set.
@@ -159,6 +167,9 @@ pub(super) struct Register {
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
+    /// Whether its running services are restarted unasked (default: `restart` in the configuration)
+    #[arg(long, value_enum)]
+    pub(super) restart: Option<RestartMode>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]

@@ -10,6 +10,7 @@ mod history;
 mod hook;
 mod list;
 mod plan;
+mod processes;
 mod rebuild;
 mod register;
 mod scan;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::guard::{AskError, Guard, GuardError, Settled};
+use crate::guard::{AskError, Guard, GuardError, Settled, restart_own};
 use crate::host::{Root, confine};
 use crate::owner;
 use crate::report::Report;
@@ -114,6 +115,10 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
             owner::perform(&root, &task, std::io::stdin().lock(), std::io::stdout().lock())?;
             return Ok(Exit::Done);
         }
+        Command::RestartOwn { units } => {
+            let is_well = root.user().is_some() && restart_own(&root, &report, &units);
+            return Ok(if is_well { Exit::Done } else { Exit::Failed });
+        }
         Command::Generate { what } => return generate::run(what).map(|()| Exit::Done),
         _ => {}
     }
@@ -125,6 +130,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::List { json } => list::list(&guard, json),
         Command::Show { venvs, json } => show::show(&guard, &venvs, json),
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),
+        Command::Processes { json } => processes::processes(&guard, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
@@ -136,6 +142,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         | Command::Hook { .. }
         | Command::Confine { .. }
         | Command::Own { .. }
+        | Command::RestartOwn { .. }
         | Command::Generate { .. } => Ok(Exit::Done),
     }
 }

@@ -4,7 +4,7 @@ use super::{Guard, GuardError};
 use crate::apt::{Transaction, predict};
 use crate::host::file::printable;
 use crate::inventory::Inventory;
-use crate::plan::{Decision, Phase, Plan, Until, Verdict};
+use crate::plan::{Decision, Phase, Plan, Reason, Until, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done, Job};
 use crate::report;
@@ -107,7 +107,12 @@ impl Guard {
             if !decision.acts() {
                 continue;
             }
-            let up = decision.services.iter().filter(|service| self.is_up(service)).cloned();
+            let left_running = decision.reasons.iter().filter_map(|reason| match reason {
+                Reason::NotUnasked { service, .. } => Some(service),
+                _ => None,
+            });
+            let services_of_venv = decision.services.iter().chain(left_running);
+            let up = services_of_venv.filter(|service| self.is_up(service)).cloned();
             // The hooks run twice under unattended-upgrades: keep what the first run recorded.
             let known = services.entry(decision.id.clone()).or_default();
             known.extend(up);

@@ -11,6 +11,7 @@ mod ask;
 mod choose;
 mod foresee;
 mod gate;
+mod processes;
 mod propose;
 mod rebuild;
 mod register;
@@ -29,6 +30,7 @@ pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};
 pub(crate) use status::{Details, Looked};
+pub(crate) use users::restart_own;
 
 use crate::host::file::printable;
 use crate::host::lock::{self, LockFile};

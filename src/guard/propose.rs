@@ -22,7 +22,7 @@ impl Guard {
         made: Phase,
         record: Option<&TransactionRecord>,
     ) -> Plan {
-        let subjects = inventory.subjects();
+        let subjects = inventory.subjects(&self.config);
         let asked: Vec<Asked> = subjects
             .iter()
             .map(|subject| Asked {
@@ -48,7 +48,7 @@ impl Guard {
             .entries()
             .zip(healths)
             .filter_map(|((entry, venv), health)| {
-                Some((subject(entry, venv.as_ref().ok()?), health.state))
+                Some((subject(&self.config, entry, venv.as_ref().ok()?), health.state))
             })
             .collect();
         let asked: Vec<Asked> = subjects
@@ -79,7 +79,7 @@ impl Guard {
         let subjects: Vec<Subject> = ids
             .iter()
             .filter_map(|id| inventory.get(id))
-            .map(|(entry, venv)| subject(entry, venv))
+            .map(|(entry, venv)| subject(&self.config, entry, venv))
             .collect();
         let questions = Questions { readiness: true, services: true };
         let asked: Vec<Asked> = subjects
@@ -118,7 +118,8 @@ impl Guard {
         let venv = Venv { path: entry.path().to_path_buf(), ..tree.clone() };
         let (identity, followed) = (previous.identity, previous.followed);
         let request = Request::Restore { tree: &tree, identity, followed };
-        let decision = plan::request(&subject(entry, &venv), request, &facts, now);
+        let subject = subject(&self.config, entry, &venv);
+        let decision = plan::request(&subject, request, &facts, now);
         Ok(Job { decision, entry: entry.clone(), venv })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::choose::chosen;
 use super::{AskError, Guard};
-use crate::inventory::{Inventory, report_unmanaged};
+use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
 use crate::plan::{Decision, Policy, Remedy, RepairFor, Wish};
 use crate::python::Interpreters;
 use crate::repair::{self, Job};
@@ -176,7 +176,10 @@ impl Guard {
         let good = outcomes.iter().all(|outcome| outcome.done.is_good());
         let inventory = self.inventory_of(inventory.registry);
         let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
-        Carried { good, left: report_unmanaged(&context, &inventory, &ids, now) }
+        let left = self.restart_units_of_users(&inventory, now);
+        let left =
+            left + report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
+        Carried { good, left }
     }
 
     /// If no venvs are named, reports the registered paths that are not venvs. Returns whether

@@ -8,7 +8,7 @@ use super::{AskError, Guard};
 use crate::host::command;
 use crate::host::file::printable;
 use crate::inventory::refusal;
-use crate::plan::{Policy, Relax};
+use crate::plan::{Policy, Relax, RestartMode};
 use crate::repair;
 use crate::service::{self, Processes, Service, ServiceMap};
 use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
@@ -24,6 +24,7 @@ pub(crate) struct Registration<'a> {
     /// below.
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) restart: Option<RestartMode>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
     pub(crate) relax: Option<Relax>,
@@ -172,6 +173,9 @@ impl Guard {
         entry.register_by_hand();
         if let Some(policy) = wanted.policy {
             entry.policy = policy;
+        }
+        if wanted.restart.is_some() {
+            entry.restart = wanted.restart;
         }
         if !wanted.services.is_empty() {
             self.require_known(wanted.services, &venv.path)?;

@@ -56,6 +56,12 @@ impl Decision {
         }
     }
 
+    /// Whether services go on that run the old interpreter: a check of them says nothing about the
+    /// venv.
+    pub(crate) fn leaves_services_running(&self) -> bool {
+        self.reasons.iter().any(|reason| matches!(reason, Reason::NotUnasked { .. }))
+    }
+
     /// Whether the decision does anything about the venv.
     pub(crate) fn acts(&self) -> bool {
         !matches!(self.remedy, Remedy::None | Remedy::Impossible)

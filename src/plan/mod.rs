@@ -11,6 +11,8 @@ mod repair;
 mod services;
 mod upgrade;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub(crate) use decision::{Adjust, Decision, Fallback, Phase, Remedy, Target, Until};
@@ -18,7 +20,7 @@ pub(crate) use decision::{Adjust, Decision, Fallback, Phase, Remedy, Target, Unt
 pub(crate) use effect::samples;
 use effect::{Assessment, assess};
 pub(crate) use health::{Health, State, health};
-pub(crate) use reason::Reason;
+pub(crate) use reason::{Reason, Restraint};
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
 pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
 
@@ -61,12 +63,25 @@ impl Policy {
     }
 }
 
+/// Whether running services are restarted without being asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RestartMode {
+    #[default]
+    Now,
+    /// They go on, and are listed until somebody restarts them.
+    List,
+    /// They go on, and that needs no attention.
+    Never,
+}
+
 /// What a decision needs to know of a registered venv.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) policy: Policy,
+    pub(crate) restart: RestartMode,
     pub(crate) venv: Venv,
     /// venvguard has pinned it: while its own minor version is the default one, it counts as
     /// following the default.
@@ -109,6 +124,11 @@ pub(crate) struct Facts {
     pub(crate) services: Vec<(Service, Condition)>,
     /// The services that ran out of it before the transaction, if they were recorded.
     pub(crate) were_up: Option<Vec<Service>>,
+    /// The services that this machine does not let us restart unasked, and why.
+    pub(crate) restrained: BTreeMap<Service, String>,
+    pub(crate) is_shutting_down: bool,
+    /// The program of Debian that runs the venv's code within itself, if one does.
+    pub(crate) embedded_in: Option<PathText>,
 }
 
 /// Whether a rebuild of a venv can be expected to work: its recipe is complete, an installer is
@@ -180,4 +200,4 @@ macro_rules! display_as_in_json {
         }
     )*};
 }
-display_as_in_json!(Policy, Effect, Verdict, State);
+display_as_in_json!(Policy, RestartMode, Effect, Verdict, State);

@@ -73,7 +73,7 @@ pub(crate) fn repair(
     }
     match whom {
         RepairFor::Person => services::of_request(&mut decision, facts),
-        RepairFor::Hook => services::at_work(&mut decision, facts),
+        RepairFor::Hook => services::at_work(&mut decision, subject, facts),
     }
     Some(decision)
 }
@@ -100,6 +100,8 @@ pub(crate) fn request(
                 None => Adjust::Nothing,
             };
             let (minor, tree) = (tree.site, PathText(tree.path.clone()));
+            let embedded_in = facts.embedded_in.clone().filter(|_| now.default != Some(minor));
+            decision.reasons.extend(embedded_in.map(Reason::EmbeddedIn));
             decision.follows = followed;
             decision.remedy = Remedy::Restore { tree, identity, minor, adjust };
         }

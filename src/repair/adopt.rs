@@ -26,7 +26,7 @@ use super::swap::{Rebuilt, SwapIn};
 use super::trees::{LOOK_LIMIT, put_back, standing};
 use super::{Context, pin};
 use crate::host::file::printable;
-use crate::plan::{self, Fallback, Reason, Remedy, State, Target, Until};
+use crate::plan::{self, Fallback, Reason, Remedy, Restraint, State, Target, Until};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
@@ -162,6 +162,10 @@ impl Repair<'_, '_> {
     pub(super) fn with_left_alone(&self, result: RepairResult) -> RepairResult {
         let left_alone = self.job.decision.reasons.iter().filter_map(|reason| match reason {
             Reason::LeftAlone { service, why } => Some(format!("{service} is left alone: {why}")),
+            Reason::NotUnasked { restraint: Restraint::Never, .. } => None,
+            Reason::NotUnasked { service, restraint } => {
+                Some(report::not_unasked_in_words(service, restraint))
+            }
             _ => None,
         });
         RepairResult { notes: left_alone.chain(result.notes).collect(), ..result }
@@ -231,6 +235,10 @@ impl Repair<'_, '_> {
 
     pub(super) fn restarted(restarted: Result<Restarted, String>) -> RepairResult {
         match restarted {
+            // A service that began a oneshot's work in the meantime, for example.
+            Ok(restarted) if restarted.services.is_empty() => {
+                RepairResult::with(Done::Nothing, restarted)
+            }
             Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
             Err(because) => {
                 let state = "the venv itself is unchanged".into();

@@ -85,7 +85,8 @@ impl Proof<'_> {
     pub(super) fn prove(self, context: &Context, told: Told) -> Result<Restarted, String> {
         let Proof { job, units, baseline, before } = self;
         let mut result = Restarted::default();
-        if told.is_empty() && units.is_empty() && job.entry.check.is_empty() {
+        let check = check_of(context, job);
+        if told.is_empty() && units.is_empty() && check.is_none() {
             return Ok(result);
         }
         let path = job.entry.path();
@@ -119,17 +120,36 @@ impl Proof<'_> {
         }
         let patience = Duration::from_secs(context.config.service_timeout);
         let stable = Duration::from_secs(context.config.stable_for);
+        let had_workers = before.with_lasting_workers(stable);
         for service in &restarted {
             if let Err(error) = service::await_up(context.root, service, patience, stable) {
                 failed(service, error.to_string());
+            } else if had_workers.contains(service) {
+                if let Some(count) = service::come_and_go(context.root, service, stable) {
+                    failed(
+                        service,
+                        format!(
+                            "{service}: its workers do not last ({count} came and went while venvguard watched)"
+                        ),
+                    );
+                }
             }
         }
         if !failures.is_empty() {
             return Err(failures.join("\n"));
         }
         result.notes.extend(as_before);
-        let checked = check_of(context, job)
-            .map_or(Ok(()), |check| check.await_passing(context.root, patience));
+        let is_up = || {
+            let up = |one| service::condition(context.root, one).is_ok_and(|found| found.up);
+            restarted.iter().all(up)
+        };
+        let checked = check.map_or(Ok(()), |check| {
+            if baseline.check_fails {
+                check.run(context.root)
+            } else {
+                check.await_passing(context.root, patience, is_up)
+            }
+        });
         match checked {
             Err(error) if baseline.check_fails => {
                 result.notes.push(format!("its check failed before, and still does: {error}"));
@@ -159,7 +179,10 @@ pub(crate) fn check_once(
     check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
-/// The check of the venv, if it has one.
+/// The check of the venv, if it has one that its services can pass or fail.
 fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
+    if job.decision.leaves_services_running() {
+        return None;
+    }
     Check::new(&job.entry.check, owner(context, &job.venv))
 }

@@ -10,7 +10,9 @@ use crate::apt::{Build, ChangeKind};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::redacted;
-use crate::plan::{Decision, Effect, Health, Phase, Plan, Policy, Remedy, State, Verdict};
+use crate::plan::{
+    Decision, Effect, Health, Phase, Plan, Policy, Remedy, RestartMode, State, Verdict,
+};
 use crate::python::{self, Minor, Version};
 use crate::service::{Service, VenvProcess};
 use crate::store::{Event, PreviousTree, RegistryEntry};
@@ -104,6 +106,7 @@ struct SettingsJson {
     requirements: Option<String>,
     lock: Option<String>,
     relax: Option<Relax>,
+    restart: Option<RestartMode>,
 }
 
 /// A previous environment.
@@ -174,6 +177,7 @@ impl VenvJson {
             requirements: entry.requirements().map(printable),
             lock: entry.lock().map(printable),
             relax: entry.relax,
+            restart: entry.restart,
         });
         self
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Store, StoreError, config};
 use crate::host::{Dir, Root, file};
-use crate::plan::Policy;
+use crate::plan::{Policy, RestartMode};
 use crate::service::Service;
 
 /// In order of precedence.
@@ -35,6 +35,7 @@ pub(crate) struct Declaration {
     pub(super) path: Vec<Pattern>,
     pub(super) name: Option<String>,
     pub(super) policy: Option<Policy>,
+    pub(super) restart: Option<RestartMode>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
     /// A program by its absolute path, and its arguments.

@@ -13,7 +13,7 @@ use super::PathText;
 use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
-use crate::plan::{Policy, Until};
+use crate::plan::{Policy, RestartMode, Until};
 use crate::python::Minor;
 use crate::service::Service;
 use crate::venv::Relax;
@@ -58,6 +58,9 @@ pub(crate) struct RegistryEntry {
     lock: Option<PathText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
+    /// Instead of the mode in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restart: Option<RestartMode>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -213,6 +216,7 @@ impl Registry {
             entry.policy = declaration.policy.unwrap_or(policy);
             entry.services.clone_from(&declaration.services);
             entry.check.clone_from(&declaration.check);
+            entry.restart = declaration.restart;
         }
         Ok(entry)
     }
@@ -234,6 +238,7 @@ impl Registry {
             requirements: None,
             lock: None,
             relax: None,
+            restart: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

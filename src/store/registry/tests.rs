@@ -40,6 +40,7 @@ fn a_registry_of_schema_version_1_is_read() {
         requirements: Some(Path::new("/srv/shop/requirements.txt").into()),
         lock: Some(Path::new("/srv/shop/uv.lock").into()),
         relax: Some(Relax::Minor),
+        restart: None,
         declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
         registered_at: at,
         pin: Some(Pin {
@@ -61,6 +62,7 @@ fn a_registry_of_schema_version_1_is_read() {
         requirements: None,
         lock: None,
         relax: None,
+        restart: None,
         declared: None,
         registered_at: at,
         pin: None,
