@@ -104,6 +104,24 @@ pub(super) enum Command {
     /// Rebuild venvs for the interpreter that is installed now (also: upgrade)
     #[command(alias = "upgrade")]
     Rebuild(Rebuild),
+    /// Restart the services of venvs
+    Restart {
+        /// Names, paths, ids or globs
+        #[arg(
+            required_unless_present = "all",
+            conflicts_with = "all",
+            add = ArgValueCandidates::new(candidates::venvs)
+        )]
+        venvs: Vec<String>,
+        /// Restart the services of every venv with a process that runs code that was replaced
+        #[arg(long)]
+        all: bool,
+        /// Print which services are restarted, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, requires = "dry_run", help = JSON_HELP)]
+        json: bool,
+    },
     /// Restore the environment from before the last rebuild
     Rollback(Rollback),
     /// Show what venvguard did

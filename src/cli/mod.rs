@@ -134,6 +134,9 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
+        Command::Restart { venvs, all, dry_run, json } => {
+            rebuild::restart(&guard, (!all).then_some(&venvs), dry_run, json)
+        }
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),

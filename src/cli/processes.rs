@@ -28,7 +28,7 @@ pub(super) fn processes(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
         match stale.found.len() {
             0 => guard.report.note("no process runs code that was replaced"),
             _ => guard.report.hint(
-                "`venvguard rebuild --all` restarts the services of venvs; restart the others yourself",
+                "`venvguard restart --all` restarts the services of venvs; restart the others yourself",
             ),
         }
         match stale.skipped {

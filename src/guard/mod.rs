@@ -15,6 +15,7 @@ mod processes;
 mod propose;
 mod rebuild;
 mod register;
+mod restart;
 mod scan;
 mod settle;
 mod show;
@@ -24,7 +25,7 @@ mod users;
 use std::time::Duration;
 
 pub(crate) use ask::AskError;
-pub(crate) use rebuild::{Extent, RebuildRequest};
+pub(crate) use rebuild::{Extent, RebuildRequest, Rebuilt};
 pub(crate) use register::{Registered, Registration};
 pub(crate) use scan::Found;
 pub(crate) use settle::Settled;

@@ -76,15 +76,41 @@ impl Guard {
         now: &Interpreters,
         wish: Wish,
     ) -> Vec<Decision> {
+        let questions = Questions { readiness: true, services: true };
+        self.propose_requests(inventory, ids, now, Request::Rebuild(wish), questions)
+    }
+
+    /// Decides about the restarts that somebody asks for.
+    pub(super) fn propose_restarts(
+        &self,
+        inventory: &Inventory,
+        ids: &[&str],
+        now: &Interpreters,
+    ) -> Vec<Decision> {
+        let questions = Questions { readiness: false, services: true };
+        self.propose_requests(inventory, ids, now, Request::Restart, questions)
+    }
+
+    fn propose_requests(
+        &self,
+        inventory: &Inventory,
+        ids: &[&str],
+        now: &Interpreters,
+        request: Request,
+        questions: Questions,
+    ) -> Vec<Decision> {
+        let wish = match request {
+            Request::Rebuild(wish) => wish,
+            _ => Wish::default(),
+        };
         let subjects: Vec<Subject> = ids
             .iter()
             .filter_map(|id| inventory.get(id))
             .map(|(entry, venv)| subject(&self.config, entry, venv))
             .collect();
-        let questions = Questions { readiness: true, services: true };
         let asked: Vec<Asked> = subjects
             .iter()
-            .filter(|subject| subject.venv.base.is_debian)
+            .filter(|subject| subject.venv.base.is_debian || !questions.readiness)
             .map(|subject| asked(subject, questions, now, wish))
             .collect();
         let facts = facts(&self.context(), inventory, &asked, None);
@@ -93,7 +119,7 @@ impl Guard {
             .iter()
             .map(|subject| {
                 let facts = facts.get(&subject.id).unwrap_or(&none);
-                plan::request(subject, Request::Rebuild(wish), facts, now)
+                plan::request(subject, request, facts, now)
             })
             .collect()
     }
@@ -185,7 +211,7 @@ mod tests {
             let plan = guard.propose_upgrade(&inventory, &before, &after, made, record);
             names(&plan.decisions[0])
         };
-        let record = TransactionRecord::new(BTreeMap::new());
+        let record = TransactionRecord::new(BTreeMap::new(), BTreeMap::new());
         let at_work = ["late.service", "web.service"];
         assert_eq!(services(Phase::BeforeDpkg, None), at_work);
         assert_eq!(services(Phase::AfterDpkg, Some(&record)), at_work);

@@ -183,6 +183,7 @@ impl Guard {
         }
         if let Some(check) = &known.check {
             entry.check.clone_from(check);
+            entry.check_failure = None;
         }
         match &known.requirements {
             Some(Some(path)) => entry.set_requirements(path),

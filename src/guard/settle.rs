@@ -86,7 +86,9 @@ impl Guard {
         if !matches!(settled, Ok(Settled::Later)) {
             self.settle_users();
             // Their own venvguard may have restarted some of them.
-            self.restart_units_of_users(&self.inventory()?, &self.interpreters()?);
+            if let (Ok(inventory), Ok(now)) = (self.inventory(), self.interpreters()) {
+                self.restart_units_of_users(&inventory, &now);
+            }
         }
         settled
     }

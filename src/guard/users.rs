@@ -28,6 +28,9 @@ const COMMAND: &str = "settle-own";
 /// The command that restarts units of one user.
 const RESTART: &str = "restart-own";
 
+/// How many units of one user are restarted at most.
+const UNITS: usize = 64;
+
 /// How long a unit of a user may take to come up, and must stay up.
 const UNIT_PATIENCE: Duration = Duration::from_secs(30);
 const UNIT_STABLE: Duration = Duration::from_secs(1);
@@ -141,7 +144,7 @@ impl Guard {
         for (uid, units) in units {
             let person = user::by_uid(&self.root, uid);
             let Some(person) = person.filter(|_| !deadline.has_passed()) else { continue };
-            let units: Vec<String> = units.into_iter().collect();
+            let units: Vec<String> = units.into_iter().take(UNITS).collect();
             let (name, names) = (printable(&person.name), units.join(", "));
             let message = &format!("restarting {names} of {name}, as {name}");
             audit::Line { action: "user", message, ..Default::default() }.write(&self.root);

@@ -46,16 +46,28 @@ pub(crate) fn facts(
         .filter(|one| one.questions.services)
         .filter_map(|one| inventory.get(&one.id))
         .collect();
+    if served.is_empty() {
+        return facts;
+    }
     let restraints = Restraints::look(context.root);
-    let is_shutting_down = !served.is_empty() && service::is_shutting_down(context.root);
+    let is_shutting_down = service::is_shutting_down(context.root);
     for (id, Served { services, embedded_in }) in services_of(context, &served) {
         let restrained = services.iter().filter(|(_, condition)| condition.is_restarted());
         let restrained =
             restrained.filter_map(|(one, _)| Some((one.clone(), restraints.on(one)?))).collect();
         let were_up = record.map(|record| record.services_of(&id).to_vec());
+        let check_before = record.and_then(|record| record.checks.get(&id).cloned());
         let fact = facts.entry(id).or_default();
         let readiness = fact.readiness.take();
-        *fact = Facts { readiness, services, were_up, restrained, is_shutting_down, embedded_in };
+        *fact = Facts {
+            readiness,
+            services,
+            were_up,
+            check_before,
+            restrained,
+            is_shutting_down,
+            embedded_in,
+        };
     }
     facts
 }

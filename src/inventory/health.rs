@@ -7,7 +7,7 @@ use crate::python::Interpreters;
 use crate::repair::{self, Context};
 use crate::report;
 use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::RegistryEntry;
+use crate::store::{CheckFailure, RegistryEntry};
 use crate::venv::NotAVenv;
 
 const RUNNING: &str = "a repair of it is running";
@@ -48,6 +48,11 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
                     health.state = health.state.max(State::Unfinished);
                     health.reasons.insert(0, UNFINISHED.to_string());
                 }
+            }
+            if let Some(failure) = &entry.check_failure {
+                health.state = health.state.max(State::CheckFails);
+                let CheckFailure { at, because } = failure;
+                health.reasons.push(format!("its check fails since a repair at {at}: {because}"));
             }
             health.reasons.extend(pinned(entry));
             health

@@ -37,6 +37,9 @@ pub(crate) struct Decision {
     pub(crate) services: Vec<Service>,
     /// Those of them that ran before the transaction: if one fails now, the transaction caused it.
     pub(crate) were_up: Vec<Service>,
+    /// The result of the venv's check before the transaction, if it was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) check_before: Option<Checked>,
     /// The transaction must not go on.
     pub(crate) blocks: bool,
     pub(crate) reasons: Vec<Reason>,
@@ -66,6 +69,15 @@ impl Decision {
     pub(crate) fn acts(&self) -> bool {
         !matches!(self.remedy, Remedy::None | Remedy::Impossible)
     }
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Checked {
+    Passed,
+    /// Why it failed.
+    Failed(String),
 }
 
 /// What to do about an effect.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use decision::{Adjust, Decision, Fallback, Phase, Remedy, Target, Until};
+pub(crate) use decision::{Adjust, Checked, Decision, Fallback, Phase, Remedy, Target, Until};
 #[cfg(test)]
 pub(crate) use effect::samples;
 use effect::{Assessment, assess};
@@ -109,6 +109,7 @@ impl Subject {
             pin_during_dpkg: false,
             services: Vec::new(),
             were_up: Vec::new(),
+            check_before: None,
             blocks: false,
             reasons: Vec::new(),
         }
@@ -124,6 +125,8 @@ pub(crate) struct Facts {
     pub(crate) services: Vec<(Service, Condition)>,
     /// The services that ran out of it before the transaction, if they were recorded.
     pub(crate) were_up: Option<Vec<Service>>,
+    /// The result of its check before the transaction, if that was recorded.
+    pub(crate) check_before: Option<Checked>,
     /// The services that this machine does not let us restart unasked, and why.
     pub(crate) restrained: BTreeMap<Service, String>,
     pub(crate) is_shutting_down: bool,

@@ -19,6 +19,7 @@ pub(super) fn of_transaction(
     made: Phase,
 ) {
     decision.were_up = facts.were_up.clone().unwrap_or_default();
+    decision.check_before.clone_from(&facts.check_before);
     let is_recorded = facts.were_up.is_some() || made == Phase::BeforeDpkg;
     select(decision, facts, |condition| {
         condition.is_restarted() || (!is_recorded && condition.is_brought_back())

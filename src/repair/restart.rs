@@ -1,11 +1,13 @@
 //! Restarts what runs out of a venv, and checks that it came back.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Context;
 use super::account::owner;
 use super::job::Job;
+use crate::plan::Checked;
 use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::{Event, RegistryEntry};
 use crate::venv::Venv;
@@ -22,26 +24,26 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// The services that fail now, except those that a transaction may have brought down.
-    pub(super) fn of_services(context: &Context, job: &Job) -> Self {
+    /// The services that fail now, except those that a transaction may have brought down; and the
+    /// check, as the transaction recorded it or as it is now, if the venv `works`.
+    pub(super) fn take(context: &Context, job: &Job, works: bool) -> Self {
         let fails = |service: &&Service| {
             !job.decision.were_up.contains(service)
                 && service::condition(context.root, service).is_ok_and(|found| found.failed)
         };
         let failing = job.services().iter().filter(fails).cloned().collect();
-        Self { failing, check_fails: false }
+        let fails_now =
+            || check_of(context, job).is_some_and(|check| check.run(context.root).is_err());
+        let check_fails = match &job.decision.check_before {
+            Some(checked) => *checked != Checked::Passed,
+            None => works && fails_now(),
+        };
+        Self { failing, check_fails }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.failing.is_empty()
-    }
-
-    /// The same, with the result of the check. For a venv that works.
-    pub(super) fn with_check(context: &Context, job: &Job) -> Self {
-        let check_fails =
-            check_of(context, job).is_some_and(|check| check.run(context.root).is_err());
-        Self { check_fails, ..Self::of_services(context, job) }
     }
 }
 
@@ -76,6 +78,8 @@ pub(super) struct Proof<'a> {
     pub(super) units: Vec<String>,
     pub(super) baseline: &'a Baseline,
     pub(super) before: &'a VenvUsage,
+    /// Where the result of the check is noted.
+    pub(super) checked: &'a Mutex<Option<Checked>>,
 }
 
 impl Proof<'_> {
@@ -83,7 +87,7 @@ impl Proof<'_> {
     /// passes, and no process from before the restart is left. The error says which of these
     /// failed, and why; a failure that is older than the repair is a note.
     pub(super) fn prove(self, context: &Context, told: Told) -> Result<Restarted, String> {
-        let Proof { job, units, baseline, before } = self;
+        let Proof { job, units, baseline, before, checked: noted } = self;
         let mut result = Restarted::default();
         let check = check_of(context, job);
         if told.is_empty() && units.is_empty() && check.is_none() {
@@ -143,6 +147,7 @@ impl Proof<'_> {
             let up = |one| service::condition(context.root, one).is_ok_and(|found| found.up);
             restarted.iter().all(up)
         };
+        let has_check = check.is_some();
         let checked = check.map_or(Ok(()), |check| {
             if baseline.check_fails {
                 check.run(context.root)
@@ -150,6 +155,13 @@ impl Proof<'_> {
                 check.await_passing(context.root, patience, is_up)
             }
         });
+        let outcome = match &checked {
+            Ok(()) => Checked::Passed,
+            Err(error) => Checked::Failed(error.to_string()),
+        };
+        if has_check && (outcome == Checked::Passed || !baseline.check_fails) {
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        }
         match checked {
             Err(error) if baseline.check_fails => {
                 result.notes.push(format!("its check failed before, and still does: {error}"));

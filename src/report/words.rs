@@ -89,7 +89,8 @@ pub(crate) fn reasons(decision: &Decision) -> Vec<String> {
     decision.reasons.iter().map(reason).collect()
 }
 
-fn reason(reason: &Reason) -> String {
+/// One reason.
+pub(crate) fn reason(reason: &Reason) -> String {
     match reason {
         Reason::NotDebian(path) => {
             format!("its base interpreter {} is not Debian's", printable(&path.0))
@@ -134,7 +135,7 @@ fn reason(reason: &Reason) -> String {
 }
 
 /// Why a running service is not restarted unasked.
-pub(crate) fn not_unasked(service: &Service, restraint: &Restraint) -> String {
+fn not_unasked(service: &Service, restraint: &Restraint) -> String {
     let why = match restraint {
         Restraint::Listed => "its restart mode is \"list\"",
         Restraint::Never => "its restart mode is \"never\"",

@@ -58,6 +58,9 @@ pub(crate) struct RegistryEntry {
     lock: Option<PathText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
+    /// Set when a repair leaves it with a check that passed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) check_failure: Option<CheckFailure>,
     /// Instead of the mode in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<RestartMode>,
@@ -93,6 +96,20 @@ impl Pin {
     pub(crate) fn new(to: Minor, until: Until, because: Option<&str>) -> Self {
         let because = because.map(|text| file::within(text, REASON));
         Self { at: clock::now(), to, until, because, links: Vec::new() }
+    }
+}
+
+/// A check that fails since a repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckFailure {
+    pub(crate) at: Timestamp,
+    pub(crate) because: String,
+}
+
+impl CheckFailure {
+    pub(crate) fn new(because: &str) -> Self {
+        Self { at: clock::now(), because: file::within(because, REASON) }
     }
 }
 
@@ -238,6 +255,7 @@ impl Registry {
             requirements: None,
             lock: None,
             relax: None,
+            check_failure: None,
             restart: None,
             declared: None,
             registered_at: clock::now(),

@@ -70,8 +70,8 @@ fn a_service_that_is_not_restarted_unasked_keeps_its_venv_on_the_old_python() {
         let list = system.list(list);
         system.run(&["plan", "--from", &list]).expect(0).stdout
     };
-    let now = plan(MINOR_UPGRADE);
-    assert!(now.contains("is rebuilt") || now.contains("cannot be"), "{now}");
+    let now = plan(REVISION);
+    assert!(now.contains("; restarts systemd:shop.service"), "{now}");
     for (setting, why) in [
         ("--restart=list", "systemd:shop.service is not restarted: its restart mode is \"list\""),
         ("--restart=never", "systemd:shop.service is not restarted: its restart mode is \"never\""),
@@ -114,4 +114,21 @@ fn the_configuration_and_the_machine_keep_services_from_being_restarted() {
     // Somebody who asks for it is not kept from it.
     let dry = system.run(&["rebuild", "shop", "--dry-run"]);
     assert!(!dry.stdout.contains("policy-rc.d"), "{}", dry.stdout);
+}
+
+#[test]
+fn a_restart_is_asked_for_by_name_or_for_all_that_run_replaced_code() {
+    let system = served();
+    let said = system.run(&["restart", "--all", "--dry-run"]).expect(0);
+    assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
+    let named = system.run(&["restart", "shop", "--dry-run"]).expect(0);
+    assert!(named.stdout.contains("; restarts systemd:shop.service"), "{}", named.stdout);
+    let gone = "/usr/bin/python3.11 (deleted)";
+    process(&system, 71, "shop.service", gone, "/srv/shop/venv/bin/python3 x");
+    system.run(&["register", "/srv/shop/venv", "--restart=never"]).expect(0);
+    let json = system.run(&["restart", "--all", "--dry-run", "--json"]).expect(0).json();
+    let venv = &json["venvs"][0];
+    assert_eq!((&venv["name"], &venv["remedy"]), (&"shop".into(), &"restart".into()), "{json}");
+    assert_eq!(venv["services"][0]["name"], "shop.service");
+    system.run(&["restart"]).expect(2);
 }

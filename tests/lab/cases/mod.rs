@@ -15,6 +15,7 @@ mod minor;
 mod power;
 mod runit;
 mod running;
+mod services;
 mod shared;
 mod users;
 
@@ -67,6 +68,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         copied::cases(),
         running::cases(),
+        services::cases(),
         shared::cases(),
         runit::cases(),
         minor::cases(),
