@@ -11,7 +11,7 @@ use super::candidates;
 use super::faults::Faults;
 use crate::plan::{Policy, Relax, RestartMode};
 use crate::python::Minor;
-use crate::service::Service;
+use crate::service::{Probe, Service};
 
 /// keep Python virtualenvs working across apt upgrades of Python
 ///
@@ -154,6 +154,9 @@ pub(super) enum Command {
     /// Repair the venvs of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     SettleOwn,
+    /// Check whether something answers at an address
+    #[command(hide = true)]
+    Probe { address: Probe },
     /// Restart units of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     RestartOwn { units: Vec<String> },
@@ -178,8 +181,9 @@ pub(super) struct Register {
     /// of your own systemd manager (default: discovered at each upgrade)
     #[arg(long = "service", value_name = "SERVICE")]
     pub(super) services: Vec<Service>,
-    /// A command that exits 0 if the application works; runs as the owner of the venv, without a
-    /// shell; an empty one clears the setting
+    /// A command that exits 0 if the application works, or an address that must answer
+    /// (http://HOST:PORT/PATH, http+unix:SOCKET:/PATH, unix:SOCKET, tcp:HOST:PORT); runs as the owner of
+    /// the venv, without a shell; an empty one clears the setting
     #[arg(long, value_name = "COMMAND")]
     pub(super) check: Option<String>,
     /// What to do when its interpreter changes

@@ -115,6 +115,10 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
             owner::perform(&root, &task, std::io::stdin().lock(), std::io::stdout().lock())?;
             return Ok(Exit::Done);
         }
+        Command::Probe { address } => {
+            address.run()?;
+            return Ok(Exit::Done);
+        }
         Command::RestartOwn { units } => {
             let is_well = root.user().is_some() && restart_own(&root, &report, &units);
             return Ok(if is_well { Exit::Done } else { Exit::Failed });
@@ -145,6 +149,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         | Command::Hook { .. }
         | Command::Confine { .. }
         | Command::Own { .. }
+        | Command::Probe { .. }
         | Command::RestartOwn { .. }
         | Command::Generate { .. } => Ok(Exit::Done),
     }

@@ -10,7 +10,7 @@ use crate::host::file::printable;
 use crate::inventory::refusal;
 use crate::plan::{Policy, Relax, RestartMode};
 use crate::repair;
-use crate::service::{self, Processes, Service, ServiceMap};
+use crate::service::{self, AddressError, Probe, Processes, Service, ServiceMap};
 use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
 use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
@@ -91,6 +91,8 @@ pub(crate) enum CheckError {
     Shell(String),
     #[error("the check's program {0:?} is not found")]
     NotFound(String),
+    #[error(transparent)]
+    Address(#[from] AddressError),
 }
 
 /// The settings that need validation, checked before anything is registered.
@@ -339,6 +341,11 @@ fn check(command: &str) -> Result<Vec<String>, CheckError> {
     let Some(program) = words.first_mut() else { return Ok(words) };
     if let Some(word) = shell {
         return Err(CheckError::Shell(word));
+    }
+    if Probe::is_meant(program) {
+        // An address is the whole check.
+        command.trim().parse::<Probe>()?;
+        return Ok(words);
     }
     let found = command::find(program).ok_or_else(|| CheckError::NotFound(program.clone()))?;
     *program = found.to_string_lossy().into_owned();

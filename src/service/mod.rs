@@ -11,7 +11,7 @@
 //! | [`control`] | is a service up, and how is it stopped, started, awaited? |
 //! | [`restraint`] | must a service not be restarted unasked? |
 //! | [`workers`] | do the workers of a service last? |
-//! | [`check`] | do the services of a venv do their work? |
+//! | [`check`], [`probe`] | do the services of a venv do their work? |
 
 mod check;
 mod condition;
@@ -23,6 +23,7 @@ mod input;
 mod managers;
 mod name;
 mod needrestart;
+mod probe;
 mod restraint;
 mod usage;
 mod workers;
@@ -37,6 +38,7 @@ pub(crate) use discover::cgroup::CgroupOwner;
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use managers::{Outcome, start_units, stop_units};
 pub(crate) use name::Service;
+pub(crate) use probe::{AddressError, Probe};
 pub(crate) use restraint::{Restraints, is_shutting_down};
 pub(crate) use usage::{Current, ServiceMap, VenvProcess, VenvUsage, needs_restart};
 pub(crate) use workers::come_and_go;

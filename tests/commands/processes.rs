@@ -132,3 +132,16 @@ fn a_restart_is_asked_for_by_name_or_for_all_that_run_replaced_code() {
     assert_eq!(venv["services"][0]["name"], "shop.service");
     system.run(&["restart"]).expect(2);
 }
+
+#[test]
+fn the_check_is_run_before_dpkg_and_its_result_is_kept_for_the_repair() {
+    let system = served();
+    system.run(&["register", "/srv/shop/venv", "--check", "false"]).expect(3);
+    system.hook("pre-install", REVISION).expect(0);
+    let record = system.read("/var/lib/venvguard/transaction.json");
+    assert!(record.contains("\"failed\"") && record.contains("false exited 1"), "{record}");
+    // The hooks run twice under unattended-upgrades.
+    system.run(&["register", "/srv/shop/venv", "--check", "true"]).expect(0);
+    system.hook("pre-install", REVISION).expect(0);
+    assert_eq!(system.read("/var/lib/venvguard/transaction.json").matches("failed").count(), 1);
+}
