@@ -179,9 +179,9 @@ impl Guard {
         let good = outcomes.iter().all(|outcome| outcome.done.is_good());
         let inventory = self.inventory_of(inventory.registry);
         let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
-        let left = self.restart_units_of_users(&inventory, now);
+        let units = if prepares { 0 } else { self.restart_units_of_users(&inventory, &ids, now) };
         let left =
-            left + report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
+            units + report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
         Carried { good, left }
     }
 

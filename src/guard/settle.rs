@@ -87,7 +87,7 @@ impl Guard {
             self.settle_users();
             // Their own venvguard may have restarted some of them.
             if let (Ok(inventory), Ok(now)) = (self.inventory(), self.interpreters()) {
-                self.restart_units_of_users(&inventory, &now);
+                self.restart_units_of_users_unasked(&inventory, &now);
             }
         }
         settled

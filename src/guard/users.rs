@@ -16,11 +16,12 @@ use crate::host::file::printable;
 use crate::host::user::{self, User};
 use crate::host::{Program, Root, audit, confine, parallel};
 use crate::inventory::{self, Inventory, Unmanaged, report_unmanaged};
-use crate::plan::{RepairFor, Wish};
+use crate::plan::{RepairFor, RestartMode, Wish};
 use crate::python::Interpreters;
 use crate::repair::{self, Job};
 use crate::report::Report;
 use crate::service::{self, Outcome, Service};
+use crate::store::RegistryEntry;
 
 /// The command that does one user's share.
 const COMMAND: &str = "settle-own";
@@ -119,24 +120,34 @@ impl Guard {
         self.run_as(person, &[COMMAND.to_string()], deadline.left());
     }
 
-    /// Restarts the units of users that still run old code of venvs of this registry, each through
-    /// its user's own manager, as that user. What fails is reported and undoes no repair: any user
+    /// Restarts the units of users that still run old code of some venvs, each through its user's
+    /// own manager, as that user. What fails is reported and undoes no repair: any user
     /// can run a venv of root's. Returns how many processes are left.
     pub(super) fn restart_units_of_users(
         &self,
         inventory: &Inventory,
+        ids: &[&str],
         now: &Interpreters,
     ) -> usize {
         let context = self.context();
         if self.root.is_system() && self.root.user().is_none() {
-            let units = inventory::stale_units_of_users(&context, inventory, now);
+            let units = inventory::stale_units_of_users(&context, inventory, ids, now);
             if !units.is_empty() && !service::is_shutting_down(&self.root) {
                 self.restart_units(units);
             }
         }
-        let acting = inventory.present().filter(|(entry, _)| entry.policy.acts());
-        let ids: Vec<&str> = acting.map(|(entry, _)| entry.id.as_str()).collect();
-        report_unmanaged(&context, inventory, &ids, now, Unmanaged::UnitsOfUsers)
+        report_unmanaged(&context, inventory, ids, now, Unmanaged::UnitsOfUsers)
+    }
+
+    /// The same after a transaction: only where services are restarted unasked.
+    pub(super) fn restart_units_of_users_unasked(&self, inventory: &Inventory, now: &Interpreters) {
+        let is_meant = |entry: &RegistryEntry| {
+            let mode = entry.restart.unwrap_or(self.config.restart);
+            entry.policy.acts() && mode == RestartMode::Now
+        };
+        let meant = inventory.present().filter(|(entry, _)| is_meant(entry));
+        let ids: Vec<&str> = meant.map(|(entry, _)| entry.id.as_str()).collect();
+        self.restart_units_of_users(inventory, &ids, now);
     }
 
     fn restart_units(&self, units: BTreeMap<u32, BTreeSet<String>>) {

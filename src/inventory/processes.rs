@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::Inventory;
 use crate::host::{clock, user};
-use crate::plan::RestartMode;
 use crate::python::{self, Interpreters};
 use crate::repair::Context;
 use crate::service::{CgroupOwner, Current, Processes, Service, ServiceMap, VenvProcess};
@@ -140,20 +139,15 @@ pub(crate) fn report_unmanaged(
     count
 }
 
-/// The units of users' own managers that still run old code of a venv that is repaired, by user.
+/// The units of users' own managers that still run old code of some venvs, by user.
 pub(crate) fn stale_units_of_users(
     context: &Context,
     inventory: &Inventory,
+    ids: &[&str],
     now: &Interpreters,
 ) -> BTreeMap<u32, BTreeSet<String>> {
-    let is_meant = |entry: &RegistryEntry| {
-        let mode = entry.restart.unwrap_or(context.config.restart);
-        entry.policy.acts() && mode == RestartMode::Now
-    };
-    let present = inventory.present().filter(|(entry, _)| is_meant(entry));
-    let ids: Vec<&str> = present.map(|(entry, _)| entry.id.as_str()).collect();
     let mut units: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
-    for (_, user, _) in unmanaged(context, inventory, &ids, now) {
+    for (_, user, _) in unmanaged(context, inventory, ids, now) {
         if let CgroupOwner::UserUnit { uid, unit } = user.process.place {
             units.entry(uid).or_default().insert(unit);
         }

@@ -59,7 +59,7 @@ impl Decision {
         }
     }
 
-    /// Whether services go on that run the old interpreter: a check of them says nothing about the
+    /// Whether services keep running the old interpreter: a check of them says nothing about the
     /// venv.
     pub(crate) fn leaves_services_running(&self) -> bool {
         self.reasons.iter().any(|reason| matches!(reason, Reason::NotUnasked { .. }))

@@ -69,9 +69,9 @@ impl Policy {
 pub(crate) enum RestartMode {
     #[default]
     Now,
-    /// They go on, and are listed until somebody restarts them.
+    /// They keep running, and are listed until somebody restarts them.
     List,
-    /// They go on, and that needs no attention.
+    /// They keep running, and that needs no attention.
     Never,
 }
 

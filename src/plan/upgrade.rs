@@ -449,8 +449,9 @@ mod tests {
         };
         let remedy = |case: &Case| {
             let decision = served(case, RestartMode::Now, embedded());
-            let is_said = decision.reasons.iter().any(|one| matches!(one, Reason::EmbeddedIn(_)));
-            (decision.remedy.word(), decision.blocks, is_said)
+            let is_reported =
+                decision.reasons.iter().any(|one| matches!(one, Reason::EmbeddedIn(_)));
+            (decision.remedy.word(), decision.blocks, is_reported)
         };
         assert_eq!(remedy(&MINOR), ("rebuild", false, false));
         let unready = Case { readiness: not_ready(), ..MINOR };

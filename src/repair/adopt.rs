@@ -166,11 +166,12 @@ impl Repair<'_, '_> {
 
     /// Names what the decision leaves as it is.
     pub(super) fn with_left_alone(&self, result: RepairResult) -> RepairResult {
-        let is_told = |reason: &&Reason| match reason {
+        let is_reported = |reason: &&Reason| match reason {
             Reason::NotUnasked { restraint, .. } => *restraint != Restraint::Never,
             other => matches!(other, Reason::LeftAlone { .. } | Reason::EmbeddedIn(_)),
         };
-        let told = self.job.decision.reasons.iter().filter(is_told).map(report::reason_in_words);
+        let told =
+            self.job.decision.reasons.iter().filter(is_reported).map(report::reason_in_words);
         RepairResult { notes: told.chain(result.notes).collect(), ..result }
     }
 

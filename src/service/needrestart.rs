@@ -1,4 +1,4 @@
-//! The units that needrestart is told to leave alone.
+//! The units that needrestart leaves alone.
 //!
 //! Its configuration is a Perl program. It is read as data: the statements of the usual form are
 //! understood, and all others are skipped.

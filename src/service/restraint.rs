@@ -53,7 +53,7 @@ impl<'a> Restraints<'a> {
     }
 }
 
-/// Whether logind has been told to shut the machine down: then services are about to stop, and
+/// Whether logind prepares to shut the machine down: then services are about to stop, and
 /// systemd refuses to start them.
 pub(crate) fn is_shutting_down(root: &Root) -> bool {
     if !root.at("/run/systemd/system").is_dir() {

@@ -84,7 +84,7 @@ fn a_service_that_is_not_restarted_unasked_keeps_its_venv_on_the_old_python() {
     }
     let json = system.run(&["show", "shop", "--json"]).expect(0).json();
     assert_eq!(json["venvs"][0]["restart"], "never");
-    // What is old counts as healthy in this mode, but it is told.
+    // What is old counts as healthy in this mode, and is named.
     process(
         &system,
         71,

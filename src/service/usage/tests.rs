@@ -275,7 +275,7 @@ fn a_unit_with_a_root_of_its_own_uses_the_venv_that_is_bound_into_it() {
     let machine = FakeProc::new();
     let base = machine.0.path().to_str().unwrap().to_string();
     machine.write("srv/e4/bin/app", "");
-    // A link stands for the mount.
+    // A link in place of the mount.
     machine.link("srv/jail/opt/e4", "../../../srv/e4");
     machine.process((5, 1), UNIT, PYTHON, "/srv/e4/bin/python x");
     machine.link("proc/5/root", &base);
