@@ -9,9 +9,9 @@ use clap_complete::ArgValueCandidates;
 
 use super::candidates;
 use super::faults::Faults;
-use crate::plan::{Policy, Relax};
+use crate::plan::{Policy, Relax, RestartMode};
 use crate::python::Minor;
-use crate::service::Service;
+use crate::service::{Probe, Service};
 
 /// keep Python virtualenvs working across apt upgrades of Python
 ///
@@ -83,6 +83,11 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
+    /// List the processes that run Python code that was replaced; exit status 3 if there is one
+    Processes {
+        #[arg(long, help = JSON_HELP)]
+        json: bool,
+    },
     /// Show what the pending upgrade does to the venvs, and how venvguard repairs them
     Plan {
         /// Read a list in the format of apt's hooks (version 3) instead of simulating dist-upgrade
@@ -111,6 +116,24 @@ pub(super) enum Command {
     /// Rebuild venvs for the interpreter that is installed now (also: upgrade)
     #[command(alias = "upgrade")]
     Rebuild(Rebuild),
+    /// Restart the services of venvs
+    Restart {
+        /// Names, paths, ids or globs
+        #[arg(
+            required_unless_present = "all",
+            conflicts_with = "all",
+            add = ArgValueCandidates::new(candidates::venvs)
+        )]
+        venvs: Vec<String>,
+        /// Restart the services of every venv with a process that runs code that was replaced
+        #[arg(long)]
+        all: bool,
+        /// Print which services are restarted, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, requires = "dry_run", help = JSON_HELP)]
+        json: bool,
+    },
     /// Restore the environment from before the last rebuild
     Rollback(Rollback),
     /// Show what venvguard did
@@ -143,6 +166,12 @@ pub(super) enum Command {
     /// Repair the venvs of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     SettleOwn,
+    /// Check whether something answers at an address
+    #[command(hide = true)]
+    Probe { address: Probe },
+    /// Restart units of an ordinary user, as that user; called by the hook
+    #[command(hide = true)]
+    RestartOwn { units: Vec<String> },
 }
 
 /// A file's name, or an empty one that takes back what was set.
@@ -164,13 +193,17 @@ pub(super) struct Register {
     /// of your own systemd manager (default: discovered at each upgrade)
     #[arg(long = "service", value_name = "SERVICE")]
     pub(super) services: Vec<Service>,
-    /// A command that exits 0 if the application works; runs as the owner of the venv, without a
-    /// shell; an empty one clears the setting
+    /// A command that exits 0 if the application works, or an address that must answer
+    /// (http://HOST:PORT/PATH, http+unix:SOCKET:/PATH, unix:SOCKET, tcp:HOST:PORT); runs as the owner of
+    /// the venv, without a shell; an empty one clears the setting
     #[arg(long, value_name = "COMMAND")]
     pub(super) check: Option<String>,
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
+    /// Whether its running services are restarted unasked (default: `restart` in the configuration)
+    #[arg(long, value_enum)]
+    pub(super) restart: Option<RestartMode>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]

@@ -83,6 +83,9 @@ fn print_status(report: &Report, mut looked: Vec<Looked>) {
     if has(&[State::Unfinished]) {
         report.hint("`venvguard resume` finishes interrupted repairs");
     }
+    if has(&[State::RestartNeeded]) {
+        report.hint("`venvguard processes` lists the processes that run old code");
+    }
     if has(&[State::Stranded, State::Orphaned, State::Stale, State::RestartNeeded]) {
         report.hint("`venvguard rebuild --all` repairs these; add `--dry-run` to see how");
     }
@@ -93,7 +96,9 @@ fn status_row(one: &Looked) -> Row {
     let python = venv.as_ref().map_or("-".into(), |venv| venv.site.to_string());
     let tone = match health.state {
         State::Healthy => Tone::Good,
-        State::RestartNeeded | State::Stale | State::Unfinished => Tone::Attention,
+        State::CheckFails | State::RestartNeeded | State::Stale | State::Unfinished => {
+            Tone::Attention
+        }
         State::Orphaned | State::Stranded | State::Broken | State::Missing => Tone::Bad,
     };
     let backups = entry.previous_trees.len().to_string();

@@ -10,6 +10,7 @@ mod history;
 mod hook;
 mod list;
 mod plan;
+mod processes;
 mod rebuild;
 mod register;
 mod rehearse;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::guard::{AskError, Guard, GuardError, Settled};
+use crate::guard::{AskError, Guard, GuardError, Settled, restart_own};
 use crate::host::{Root, confine};
 use crate::owner;
 use crate::report::Report;
@@ -115,6 +116,14 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
             owner::perform(&root, &task, std::io::stdin().lock(), std::io::stdout().lock())?;
             return Ok(Exit::Done);
         }
+        Command::Probe { address } => {
+            address.run()?;
+            return Ok(Exit::Done);
+        }
+        Command::RestartOwn { units } => {
+            let is_well = root.user().is_some() && restart_own(&root, &report, &units);
+            return Ok(if is_well { Exit::Done } else { Exit::Failed });
+        }
         Command::Generate { what } => return generate::run(what).map(|()| Exit::Done),
         _ => {}
     }
@@ -126,12 +135,16 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::List { json } => list::list(&guard, json),
         Command::Show { venvs, json } => show::show(&guard, &venvs, json),
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),
+        Command::Processes { json } => processes::processes(&guard, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
         Command::Rehearse { venvs, release, json } => {
             rehearse::rehearse(&guard, &venvs, release.as_deref(), json)
         }
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
+        Command::Restart { venvs, all, dry_run, json } => {
+            rebuild::restart(&guard, (!all).then_some(&venvs), dry_run, json)
+        }
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
@@ -140,6 +153,8 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         | Command::Hook { .. }
         | Command::Confine { .. }
         | Command::Own { .. }
+        | Command::Probe { .. }
+        | Command::RestartOwn { .. }
         | Command::Generate { .. } => Ok(Exit::Done),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::{Rebuild, Rollback};
 use super::{Exit, no_venv};
-use crate::guard::{Extent, Guard, RebuildRequest};
+use crate::guard::{Extent, Guard, RebuildRequest, Rebuilt};
 use crate::plan::{Decision, Wish};
 use crate::report::DecisionsJson;
 
@@ -18,21 +18,37 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
         extent,
         at_once: wanted.jobs,
     })?;
-    if wanted.dry_run {
-        print_decisions(guard, &rebuilt.decisions, wanted.json);
+    let nothing = "nothing to do: every venv is healthy";
+    Ok(conclude(guard, &rebuilt, wanted.dry_run, wanted.json, nothing))
+}
+
+pub(super) fn restart(
+    guard: &Guard,
+    wanted: Option<&Vec<String>>,
+    dry_run: bool,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let restarted = guard.restart(wanted.map(Vec::as_slice), dry_run)?;
+    let nothing = "nothing to do: no process of a venv runs code that was replaced";
+    Ok(conclude(guard, &restarted, dry_run, json, nothing))
+}
+
+fn conclude(guard: &Guard, done: &Rebuilt, dry_run: bool, json: bool, nothing: &str) -> Exit {
+    if dry_run {
+        print_decisions(guard, &done.decisions, json);
     }
-    if rebuilt.decisions.is_empty() && !rebuilt.needs_attention && !wanted.json {
-        if rebuilt.is_any_registered {
-            guard.report.note("nothing to do: every venv is healthy");
+    if done.decisions.is_empty() && !done.needs_attention && !json {
+        if done.is_any_registered {
+            guard.report.note(nothing);
         } else {
             no_venv(guard);
         }
     }
-    Ok(match (rebuilt.has_failed, rebuilt.needs_attention) {
+    match (done.has_failed, done.needs_attention) {
         (true, _) => Exit::Failed,
         (false, true) => Exit::Attention,
         (false, false) => Exit::Done,
-    })
+    }
 }
 
 pub(super) fn rollback(guard: &Guard, wanted: &Rollback) -> anyhow::Result<Exit> {

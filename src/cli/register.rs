@@ -14,6 +14,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         services: &wanted.services,
         check: wanted.check.as_deref(),
         policy: wanted.policy,
+        restart: wanted.restart,
         requirements: wanted.requirements.as_deref(),
         lock: wanted.lock.as_deref(),
         relax: wanted.relax,

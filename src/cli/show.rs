@@ -124,6 +124,9 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(path) = entry.lock() {
         line(report, "lock", printable(path));
     }
+    if let Some(restart) = entry.restart {
+        line(report, "restart", restart);
+    }
     if let Some(relax) = entry.relax {
         line(report, "relax", relax);
     }

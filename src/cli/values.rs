@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::plan::{Policy, Relax};
+use crate::plan::{Policy, Relax, RestartMode};
 
 impl ValueEnum for Policy {
     fn value_variants<'a>() -> &'a [Self] {
@@ -26,6 +26,21 @@ impl ValueEnum for Policy {
             }
             Self::Warn => ("warn", "Report what happens to the venv, and leave it alone"),
             Self::Ignore => ("ignore", "Leave the venv alone silently"),
+        };
+        Some(PossibleValue::new(word).help(help))
+    }
+}
+
+impl ValueEnum for RestartMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Now, Self::List, Self::Never]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (word, help) = match self {
+            Self::Now => ("now", "Restart them with the repair"),
+            Self::List => ("list", "Let them run, and list them until somebody restarts them"),
+            Self::Never => ("never", "Let them run, and count that as healthy"),
         };
         Some(PossibleValue::new(word).help(help))
     }
@@ -59,6 +74,7 @@ mod tests {
             }
         }
         words::<Policy>();
+        words::<RestartMode>();
         words::<Relax>();
     }
 }

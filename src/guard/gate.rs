@@ -1,10 +1,13 @@
 //! `DPkg::Pre-Install-Pkgs`: decides whether a transaction may go on.
 
+use std::collections::BTreeMap;
+
 use super::{Guard, GuardError};
 use crate::apt::{Transaction, predict};
 use crate::host::file::printable;
+use crate::host::parallel;
 use crate::inventory::Inventory;
-use crate::plan::{Decision, Phase, Plan, Until, Verdict};
+use crate::plan::{Checked, Decision, Phase, Plan, Reason, Until, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done, Job};
 use crate::report;
@@ -102,12 +105,19 @@ impl Guard {
         plan: &Plan,
         known: Option<TransactionRecord>,
     ) -> Result<(), StoreError> {
-        let mut services = known.map(|record| record.services).unwrap_or_default();
+        let (mut services, checks) =
+            known.map(|record| (record.services, record.checks)).unwrap_or_default();
+        let checks = self.checks(inventory, plan, checks);
         for decision in plan.decisions.iter().filter(|one| one.phase == Phase::AfterDpkg) {
             if !decision.acts() {
                 continue;
             }
-            let up = decision.services.iter().filter(|service| self.is_up(service)).cloned();
+            let left_running = decision.reasons.iter().filter_map(|reason| match reason {
+                Reason::NotUnasked { service, .. } => Some(service),
+                _ => None,
+            });
+            let services_of_venv = decision.services.iter().chain(left_running);
+            let up = services_of_venv.filter(|service| self.is_up(service)).cloned();
             // The hooks run twice under unattended-upgrades: keep what the first run recorded.
             let known = services.entry(decision.id.clone()).or_default();
             known.extend(up);
@@ -121,7 +131,7 @@ impl Guard {
             .filter_map(|one| Some((one.id.clone(), inventory.get(&one.id)?.1.clone())))
             .collect();
         self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
-        self.store.save_transaction(&TransactionRecord::new(services))?;
+        self.store.save_transaction(&TransactionRecord::new(services, checks))?;
         let complain = |path: &str, error: &dyn std::fmt::Display| {
             self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
         };
@@ -137,6 +147,27 @@ impl Guard {
             Err(error) => complain("the venvs", &error),
         }
         Ok(())
+    }
+
+    /// The results of the checks before dpkg runs, of the venvs whose services are restarted. The
+    /// hooks run twice under unattended-upgrades: what the first run recorded is kept.
+    fn checks(
+        &self,
+        inventory: &Inventory,
+        plan: &Plan,
+        known: BTreeMap<String, Checked>,
+    ) -> BTreeMap<String, Checked> {
+        let acting = plan.decisions.iter().filter(|one| one.phase == Phase::AfterDpkg);
+        let unknown = acting
+            .filter(|one| one.acts() && !one.services.is_empty() && !known.contains_key(&one.id))
+            .filter_map(|one| inventory.get(&one.id))
+            .filter(|(entry, _)| !entry.check.is_empty());
+        let context = self.context();
+        let found = parallel::map(unknown, self.config.at_once(None), |(entry, venv)| {
+            let checked = repair::check_once(&context, entry, venv);
+            (entry.id.clone(), checked.map_or_else(Checked::Failed, |()| Checked::Passed))
+        });
+        known.into_iter().chain(found).collect()
     }
 
     fn is_up(&self, service: &crate::service::Service) -> bool {

@@ -11,10 +11,12 @@ mod ask;
 mod choose;
 mod foresee;
 mod gate;
+mod processes;
 mod propose;
 mod rebuild;
 mod register;
 mod rehearse;
+mod restart;
 mod scan;
 mod settle;
 mod show;
@@ -24,13 +26,14 @@ mod users;
 use std::time::Duration;
 
 pub(crate) use ask::AskError;
-pub(crate) use rebuild::{Extent, RebuildRequest};
+pub(crate) use rebuild::{Extent, RebuildRequest, Rebuilt};
 pub(crate) use register::{Registered, Registration};
 pub(crate) use rehearse::VenvRehearsal;
 pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};
 pub(crate) use status::{Details, Looked, Outlook};
+pub(crate) use users::restart_own;
 
 use crate::host::file::printable;
 use crate::host::lock::{self, LockFile};

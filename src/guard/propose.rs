@@ -22,7 +22,7 @@ impl Guard {
         made: Phase,
         record: Option<&TransactionRecord>,
     ) -> Plan {
-        let subjects = inventory.subjects();
+        let subjects = inventory.subjects(&self.config);
         let next = after.default_interpreter().map(|interpreter| &interpreter.package);
         let next = next.filter(|_| made == Phase::BeforeDpkg);
         let asked: Vec<Asked> = subjects
@@ -51,7 +51,7 @@ impl Guard {
             .entries()
             .zip(healths)
             .filter_map(|((entry, venv), health)| {
-                Some((subject(entry, venv.as_ref().ok()?), health.state))
+                Some((subject(&self.config, entry, venv.as_ref().ok()?), health.state))
             })
             .collect();
         let asked: Vec<Asked> = subjects
@@ -79,15 +79,41 @@ impl Guard {
         now: &Interpreters,
         wish: Wish,
     ) -> Vec<Decision> {
+        let questions = Questions { readiness: true, services: true };
+        self.propose_requests(inventory, ids, now, Request::Rebuild(wish), questions)
+    }
+
+    /// Decides about the restarts that somebody asks for.
+    pub(super) fn propose_restarts(
+        &self,
+        inventory: &Inventory,
+        ids: &[&str],
+        now: &Interpreters,
+    ) -> Vec<Decision> {
+        let questions = Questions { readiness: false, services: true };
+        self.propose_requests(inventory, ids, now, Request::Restart, questions)
+    }
+
+    fn propose_requests(
+        &self,
+        inventory: &Inventory,
+        ids: &[&str],
+        now: &Interpreters,
+        request: Request,
+        questions: Questions,
+    ) -> Vec<Decision> {
+        let wish = match request {
+            Request::Rebuild(wish) => wish,
+            _ => Wish::default(),
+        };
         let subjects: Vec<Subject> = ids
             .iter()
             .filter_map(|id| inventory.get(id))
-            .map(|(entry, venv)| subject(entry, venv))
+            .map(|(entry, venv)| subject(&self.config, entry, venv))
             .collect();
-        let questions = Questions { readiness: true, services: true };
         let asked: Vec<Asked> = subjects
             .iter()
-            .filter(|subject| subject.venv.base.is_debian)
+            .filter(|subject| subject.venv.base.is_debian || !questions.readiness)
             .map(|subject| asked(subject, questions, now, wish))
             .collect();
         let facts = facts(&self.context(), inventory, &asked, None);
@@ -96,7 +122,7 @@ impl Guard {
             .iter()
             .map(|subject| {
                 let facts = facts.get(&subject.id).unwrap_or(&none);
-                plan::request(subject, Request::Rebuild(wish), facts, now)
+                plan::request(subject, request, facts, now)
             })
             .collect()
     }
@@ -121,7 +147,8 @@ impl Guard {
         let venv = Venv { path: entry.path().to_path_buf(), ..tree.clone() };
         let (identity, followed) = (previous.identity, previous.followed);
         let request = Request::Restore { tree: &tree, identity, followed };
-        let decision = plan::request(&subject(entry, &venv), request, &facts, now);
+        let subject = subject(&self.config, entry, &venv);
+        let decision = plan::request(&subject, request, &facts, now);
         Ok(Job { decision, entry: entry.clone(), venv })
     }
 }
@@ -188,7 +215,7 @@ mod tests {
             let plan = guard.propose_upgrade(&inventory, &before, &after, made, record);
             names(&plan.decisions[0])
         };
-        let record = TransactionRecord::new(BTreeMap::new());
+        let record = TransactionRecord::new(BTreeMap::new(), BTreeMap::new());
         let at_work = ["late.service", "web.service"];
         assert_eq!(services(Phase::BeforeDpkg, None), at_work);
         assert_eq!(services(Phase::AfterDpkg, Some(&record)), at_work);

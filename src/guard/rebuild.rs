@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::choose::chosen;
 use super::{AskError, Guard};
-use crate::inventory::{Inventory, report_unmanaged};
+use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
 use crate::plan::{Decision, Policy, Remedy, RepairFor, Wish};
 use crate::python::Interpreters;
 use crate::repair::{self, Job, System};
@@ -78,7 +78,8 @@ impl Guard {
         let decisions: Vec<Decision> = decisions.into_iter().filter(Decision::acts).collect();
         let mut has_failed = false;
         if !decides_only && !decisions.is_empty() {
-            let carried = self.carry_out(inventory, &decisions, &now, wanted);
+            let prepares = wanted.extent == Extent::Prepare;
+            let carried = self.carry_out(inventory, &decisions, &now, wanted.at_once, prepares);
             needs_attention |= carried.left > 0;
             has_failed = !carried.good;
         }
@@ -157,18 +158,20 @@ impl Guard {
         Ok(self.propose_rebuilds(inventory, &ids, now, wanted.wish))
     }
 
-    fn carry_out(
+    /// Carries decisions out, `at_once` at a time, or only prepares the new trees.
+    pub(super) fn carry_out(
         &self,
         mut inventory: Inventory,
         decisions: &[Decision],
         now: &Interpreters,
-        wanted: &RebuildRequest,
+        at_once: Option<usize>,
+        prepares: bool,
     ) -> Carried {
         let jobs = Job::all(inventory.present(), decisions);
-        let (context, at_once) = (self.context(), self.config.at_once(wanted.at_once));
+        let (context, at_once) = (self.context(), self.config.at_once(at_once));
         self.prune(&mut inventory.registry, &[]);
         let registry = &mut inventory.registry;
-        let outcomes = if wanted.extent == Extent::Prepare {
+        let outcomes = if prepares {
             repair::prepare_all(&context, registry, &System::installed(now), &jobs, at_once)
         } else {
             repair::execute(&context, registry, now, &jobs, at_once)
@@ -176,7 +179,10 @@ impl Guard {
         let good = outcomes.iter().all(|outcome| outcome.done.is_good());
         let inventory = self.inventory_of(inventory.registry);
         let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
-        Carried { good, left: report_unmanaged(&context, &inventory, &ids, now) }
+        let units = if prepares { 0 } else { self.restart_units_of_users(&inventory, &ids, now) };
+        let left =
+            units + report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
+        Carried { good, left }
     }
 
     /// If no venvs are named, reports the registered paths that are not venvs. Returns whether
@@ -231,8 +237,8 @@ impl Guard {
 }
 
 /// The result of carrying the decisions out.
-struct Carried {
-    good: bool,
+pub(super) struct Carried {
+    pub(super) good: bool,
     /// The processes that only a person can restart.
-    left: usize,
+    pub(super) left: usize,
 }

@@ -8,9 +8,9 @@ use super::{AskError, Guard};
 use crate::host::command;
 use crate::host::file::printable;
 use crate::inventory::refusal;
-use crate::plan::{Policy, Relax};
+use crate::plan::{Policy, Relax, RestartMode};
 use crate::repair;
-use crate::service::{self, Processes, Service, ServiceMap};
+use crate::service::{self, AddressError, Probe, Processes, Service, ServiceMap};
 use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
 use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
@@ -24,6 +24,7 @@ pub(crate) struct Registration<'a> {
     /// below.
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) restart: Option<RestartMode>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
     pub(crate) relax: Option<Relax>,
@@ -90,6 +91,8 @@ pub(crate) enum CheckError {
     Shell(String),
     #[error("the check's program {0:?} is not found")]
     NotFound(String),
+    #[error(transparent)]
+    Address(#[from] AddressError),
 }
 
 /// The settings that need validation, checked before anything is registered.
@@ -173,12 +176,16 @@ impl Guard {
         if let Some(policy) = wanted.policy {
             entry.policy = policy;
         }
+        if wanted.restart.is_some() {
+            entry.restart = wanted.restart;
+        }
         if !wanted.services.is_empty() {
             self.require_known(wanted.services, &venv.path)?;
             entry.services = wanted.services.to_vec();
         }
         if let Some(check) = &known.check {
             entry.check.clone_from(check);
+            entry.check_failure = None;
         }
         match &known.requirements {
             Some(Some(path)) => entry.set_requirements(path),
@@ -335,6 +342,11 @@ fn check(command: &str) -> Result<Vec<String>, CheckError> {
     let Some(program) = words.first_mut() else { return Ok(words) };
     if let Some(word) = shell {
         return Err(CheckError::Shell(word));
+    }
+    if Probe::is_meant(program) {
+        // An address is the whole check.
+        command.trim().parse::<Probe>()?;
+        return Ok(words);
     }
     let found = command::find(program).ok_or_else(|| CheckError::NotFound(program.clone()))?;
     *program = found.to_string_lossy().into_owned();

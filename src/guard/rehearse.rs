@@ -146,7 +146,8 @@ impl Guard {
         let venvs: Vec<(&RegistryEntry, &Venv)> =
             inventory.present().filter(|(entry, _)| is_wanted(entry)).collect();
         let asked = |(entry, venv): &(&RegistryEntry, &Venv)| {
-            let readiness = plan::questions(&subject(entry, venv), now, after).readiness;
+            let readiness =
+                plan::questions(&subject(&self.config, entry, venv), now, after).readiness;
             let questions = Questions { readiness, services: false };
             Asked { id: entry.id.clone(), questions, target: after.default, next: None }
         };
@@ -157,7 +158,7 @@ impl Guard {
             .into_iter()
             .filter_map(|(entry, venv)| {
                 let facts = facts.get(&entry.id).unwrap_or(&none);
-                let trial = plan::trial(&subject(entry, venv), facts, now, after)?;
+                let trial = plan::trial(&subject(&self.config, entry, venv), facts, now, after)?;
                 Some((entry.id.clone(), trial))
             })
             .collect())

@@ -3,7 +3,7 @@
 use super::{Guard, GuardError};
 use crate::host::confine;
 use crate::host::file::printable;
-use crate::inventory::{Inventory, report_unmanaged};
+use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
 use crate::plan::{Phase, Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
@@ -85,6 +85,10 @@ impl Guard {
     fn after(&self, settled: Result<Settled, GuardError>) -> Result<Settled, GuardError> {
         if !matches!(settled, Ok(Settled::Later)) {
             self.settle_users();
+            // Their own venvguard may have restarted some of them.
+            if let (Ok(inventory), Ok(now)) = (self.inventory(), self.interpreters()) {
+                self.restart_units_of_users_unasked(&inventory, &now);
+            }
         }
         settled
     }
@@ -163,7 +167,7 @@ impl Guard {
         let inventory = self.inventory_of(inventory.registry);
         let affected = plan.decisions.iter().filter(|one| one.remedy != Remedy::None);
         let ids: Vec<&str> = affected.map(|decision| decision.id.as_str()).collect();
-        report_unmanaged(&context, &inventory, &ids, now);
+        report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
         all_good && outcomes.iter().all(|outcome| outcome.done.is_good())
     }
 }

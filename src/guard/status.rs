@@ -64,14 +64,32 @@ impl Guard {
 
     /// The state of some venvs, or of all.
     pub(crate) fn status(&self, wanted: &[String]) -> Result<Vec<Looked>, AskError> {
-        let inventory = self.inventory()?;
+        let mut inventory = self.inventory()?;
         // Keep the recipes current, if the caller may change the state directory.
         if self.may_change() && self.store.is_used() {
             if let Ok(_lock) = self.store.lock(Duration::ZERO) {
                 repair::refresh_recipes(&self.context(), inventory.present());
+                self.check_again(&mut inventory)?;
             }
         }
         self.looked(inventory, Some(wanted).filter(|wanted| !wanted.is_empty()))
+    }
+
+    /// Runs the checks again that failed after a repair, and forgets those that pass.
+    fn check_again(&self, inventory: &mut Inventory) -> Result<(), AskError> {
+        let failing = inventory.present().filter(|(entry, _)| entry.check_failure.is_some());
+        let passes = failing
+            .filter(|(entry, venv)| repair::check_once(&self.context(), entry, venv).is_ok());
+        let ids: Vec<String> = passes.map(|(entry, _)| entry.id.clone()).collect();
+        for id in &ids {
+            if let Some(entry) = inventory.registry.get_mut(id) {
+                entry.check_failure = None;
+            }
+        }
+        if !ids.is_empty() {
+            self.store.save_registry(&inventory.registry)?;
+        }
+        Ok(())
     }
 
     /// The wanted venvs, in the order of the registry.

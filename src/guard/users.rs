@@ -5,6 +5,7 @@
 //! their files, not even to see whether they have a venv. It does not trust the output of the
 //! process, and only shows it, escaped and truncated.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +14,27 @@ use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::user::{self, User};
-use crate::host::{Program, audit, confine, parallel};
-use crate::plan::{RepairFor, Wish};
+use crate::host::{Program, Root, audit, confine, parallel};
+use crate::inventory::{self, Inventory, Unmanaged, report_unmanaged};
+use crate::plan::{RepairFor, RestartMode, Wish};
+use crate::python::Interpreters;
 use crate::repair::{self, Job};
+use crate::report::Report;
+use crate::service::{self, Outcome, Service};
+use crate::store::RegistryEntry;
 
 /// The command that does one user's share.
 const COMMAND: &str = "settle-own";
+
+/// The command that restarts units of one user.
+const RESTART: &str = "restart-own";
+
+/// How many units of one user are restarted at most.
+const UNITS: usize = 64;
+
+/// How long a unit of a user may take to come up, and must stay up.
+const UNIT_PATIENCE: Duration = Duration::from_secs(30);
+const UNIT_STABLE: Duration = Duration::from_secs(1);
 
 /// How many users are served at the same time.
 const AT_ONCE: usize = 2;
@@ -99,10 +115,59 @@ impl Guard {
     }
 
     fn settle_user(&self, person: &User, deadline: Deadline) {
-        let limit = Duration::from_secs(self.config.users.time_limit).min(deadline.left());
         let message = &format!("settling the venvs of {0}, as {0}", printable(&person.name));
         audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
-        let program = Program::new("/proc/self/exe").arg(COMMAND).limit(limit);
+        self.run_as(person, &[COMMAND.to_string()], deadline.left());
+    }
+
+    /// Restarts the units of users that still run old code of some venvs, each through its user's
+    /// own manager, as that user. What fails is reported and undoes no repair: any user
+    /// can run a venv of root's. Returns how many processes are left.
+    pub(super) fn restart_units_of_users(
+        &self,
+        inventory: &Inventory,
+        ids: &[&str],
+        now: &Interpreters,
+    ) -> usize {
+        let context = self.context();
+        if self.root.is_system() && self.root.user().is_none() {
+            let units = inventory::stale_units_of_users(&context, inventory, ids, now);
+            if !units.is_empty() && !service::is_shutting_down(&self.root) {
+                self.restart_units(units);
+            }
+        }
+        report_unmanaged(&context, inventory, ids, now, Unmanaged::UnitsOfUsers)
+    }
+
+    /// The same after a transaction: only where services are restarted unasked.
+    pub(super) fn restart_units_of_users_unasked(&self, inventory: &Inventory, now: &Interpreters) {
+        let is_meant = |entry: &RegistryEntry| {
+            let mode = entry.restart.unwrap_or(self.config.restart);
+            entry.policy.acts() && mode == RestartMode::Now
+        };
+        let meant = inventory.present().filter(|(entry, _)| is_meant(entry));
+        let ids: Vec<&str> = meant.map(|(entry, _)| entry.id.as_str()).collect();
+        self.restart_units_of_users(inventory, &ids, now);
+    }
+
+    fn restart_units(&self, units: BTreeMap<u32, BTreeSet<String>>) {
+        let deadline = Deadline::after(Duration::from_secs(self.config.users.total_time_limit));
+        for (uid, units) in units {
+            let person = user::by_uid(&self.root, uid);
+            let Some(person) = person.filter(|_| !deadline.has_passed()) else { continue };
+            let units: Vec<String> = units.into_iter().take(UNITS).collect();
+            let (name, names) = (printable(&person.name), units.join(", "));
+            let message = &format!("restarting {names} of {name}, as {name}");
+            audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
+            let command = [RESTART, "--"].map(str::to_string);
+            self.run_as(&person, &[&command[..], &units].concat(), deadline.left());
+        }
+    }
+
+    /// Runs this program as a user for a limited time, and shows what it says.
+    fn run_as(&self, person: &User, command: &[String], limit: Duration) {
+        let limit = Duration::from_secs(self.config.users.time_limit).min(limit);
+        let program = Program::new("/proc/self/exe").args(command).limit(limit);
         let home: &Path = &person.home;
         match confine::confined(&self.root, program, person, &[], home).finish() {
             Ok(finished) => {
@@ -122,6 +187,28 @@ impl Guard {
             }
         }
     }
+}
+
+/// Restarts units of the user that runs this process, and waits until they are up. Returns whether
+/// all are.
+pub(crate) fn restart_own(root: &Root, report: &Report, units: &[String]) -> bool {
+    let named = units.iter().filter_map(|unit| format!("user:{unit}").parse().ok());
+    let services: Vec<Service> = named.collect();
+    let mut all_good = services.len() == units.len();
+    for (service, told) in service::restart_all(root, &services) {
+        let up = told.map_err(|error| error.to_string()).and_then(|outcome| match outcome {
+            Outcome::LeftAlone(why) => Ok(format!("{service} is left alone: {why}")),
+            Outcome::Done => service::await_up(root, &service, UNIT_PATIENCE, UNIT_STABLE)
+                .map(|()| format!("restarted {service}"))
+                .map_err(|error| error.to_string()),
+        });
+        all_good &= up.is_ok();
+        match up {
+            Ok(words) => report.note(&words),
+            Err(error) => report.error(&format!("cannot restart {service}: {error}")),
+        }
+    }
+    all_good
 }
 
 /// The output of a user's process, safe to show: an indented line belongs to the one before it.
@@ -146,8 +233,6 @@ fn messages(finished: &Finished) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Root;
-    use crate::report::Report;
 
     #[test]
     fn output_of_a_users_process_is_escaped_and_truncated() {

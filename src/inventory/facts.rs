@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Inventory;
+use crate::host::path_text::PathText;
 use crate::plan::{Facts, Questions};
 use crate::python::{Minor, Package};
 use crate::repair::{self, Context};
-use crate::service::{self, Condition, Processes, Service, ServiceMap};
+use crate::service::{self, Condition, Processes, Restraints, Service, ServiceMap};
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
 
@@ -50,12 +51,36 @@ pub(crate) fn facts(
         .filter(|one| one.questions.services)
         .filter_map(|one| inventory.get(&one.id))
         .collect();
-    for (id, services) in services_of(context, &served) {
-        let fact = facts.entry(id.clone()).or_default();
-        fact.services = services;
-        fact.were_up = record.map(|record| record.services_of(&id).to_vec());
+    if served.is_empty() {
+        return facts;
+    }
+    let restraints = Restraints::look(context.root);
+    let is_shutting_down = service::is_shutting_down(context.root);
+    for (id, Served { services, embedded_in }) in services_of(context, &served) {
+        let restrained = services.iter().filter(|(_, condition)| condition.is_restarted());
+        let restrained =
+            restrained.filter_map(|(one, _)| Some((one.clone(), restraints.on(one)?))).collect();
+        let were_up = record.map(|record| record.services_of(&id).to_vec());
+        let check_before = record.and_then(|record| record.checks.get(&id).cloned());
+        let fact = facts.entry(id).or_default();
+        let readiness = fact.readiness.take();
+        *fact = Facts {
+            readiness,
+            services,
+            were_up,
+            check_before,
+            restrained,
+            is_shutting_down,
+            embedded_in,
+        };
     }
     facts
+}
+
+/// What runs out of a venv.
+struct Served {
+    services: Vec<(Service, Condition)>,
+    embedded_in: Option<PathText>,
 }
 
 /// The services declared for a path that may no longer be a venv.
@@ -76,10 +101,7 @@ fn with_condition(context: &Context, service: Service) -> Option<(Service, Condi
 }
 
 /// The services of some venvs, declared or found, and the condition of each.
-fn services_of(
-    context: &Context,
-    venvs: &[(&RegistryEntry, &Venv)],
-) -> BTreeMap<String, Vec<(Service, Condition)>> {
+fn services_of(context: &Context, venvs: &[(&RegistryEntry, &Venv)]) -> BTreeMap<String, Served> {
     if venvs.is_empty() {
         return BTreeMap::new();
     }
@@ -92,15 +114,15 @@ fn services_of(
     venvs
         .iter()
         .map(|(entry, venv)| {
+            let usage = map.of(&venv.path);
             let mut services: Vec<Service> = entry.services.clone();
             // Declared services take precedence: then no others are restarted.
             if services.is_empty() {
-                services.extend(map.of(&venv.path).services.iter().cloned());
+                services.extend(usage.services.iter().cloned());
             }
-            (
-                entry.id.clone(),
-                services.into_iter().filter_map(|one| with_condition(context, one)).collect(),
-            )
+            let services = services.into_iter().filter_map(|one| with_condition(context, one));
+            let embedded_in = usage.embedding().first().map(|program| PathText::from(*program));
+            (entry.id.clone(), Served { services: services.collect(), embedded_in })
         })
         .collect()
 }

@@ -1,13 +1,14 @@
 //! The state of every registered venv, and why.
 
 use super::Inventory;
-use crate::plan::{Health, State, health};
-use crate::python::{self, Interpreters};
+use super::processes::current;
+use crate::plan::{Health, RestartMode, State, health};
+use crate::python::Interpreters;
 use crate::repair::{self, Context};
 use crate::report;
 use crate::service::{Processes, ServiceMap, needs_restart};
-use crate::store::RegistryEntry;
-use crate::venv::{NotAVenv, Venv};
+use crate::store::{CheckFailure, RegistryEntry};
+use crate::venv::NotAVenv;
 
 const RUNNING: &str = "a repair of it is running";
 const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishes it";
@@ -22,9 +23,16 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
         .map(|(entry, venv)| {
             let mut health = match venv {
                 Ok(venv) => {
-                    let interpreter = venv.runs(now).map(python::path_of);
-                    let outdated = needs_restart(map.of(&venv.path), interpreter.as_deref());
-                    health(venv, now, &outdated)
+                    let current = current(entry, venv, now);
+                    let outdated = needs_restart(map.of(&venv.path), &current);
+                    match entry.restart.unwrap_or(context.config.restart) {
+                        RestartMode::Never => {
+                            let mut health = health(venv, now, &[]);
+                            health.reasons.extend(outdated);
+                            health
+                        }
+                        _ => health(venv, now, &outdated),
+                    }
                 }
                 Err(error @ NotAVenv::Missing(_)) => {
                     let way_back = repair::way_back(context, entry);
@@ -41,6 +49,11 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
                     health.reasons.insert(0, UNFINISHED.to_string());
                 }
             }
+            if let Some(failure) = &entry.check_failure {
+                health.state = health.state.max(State::CheckFails);
+                let CheckFailure { at, because } = failure;
+                health.reasons.push(format!("its check fails since a repair at {at}: {because}"));
+            }
             health.reasons.extend(pinned(entry));
             health
         })
@@ -56,29 +69,4 @@ fn pinned(entry: &RegistryEntry) -> Option<String> {
         report::pin_in_words(pin),
         entry.name
     ))
-}
-
-/// Reports the processes that still run old code and that no service manager can restart, and
-/// returns their number.
-pub(crate) fn report_unmanaged(
-    context: &Context,
-    inventory: &Inventory,
-    ids: &[&str],
-    now: &Interpreters,
-) -> usize {
-    let mut count = 0;
-    let chosen: Vec<(&RegistryEntry, &Venv)> =
-        ids.iter().filter_map(|id| inventory.get(id)).collect();
-    let paths = chosen.iter().map(|(_, venv)| &venv.path);
-    let map = ServiceMap::build(context.root, paths, &Processes::look(context.root));
-    for (entry, venv) in chosen {
-        let interpreter = venv.runs(now).map(python::path_of);
-        for process in map.of(&venv.path).unmanaged(interpreter.as_deref()) {
-            context
-                .report
-                .note(&format!("{}: restart this process yourself: {process}", entry.name));
-            count += 1;
-        }
-    }
-    count
 }

@@ -5,16 +5,21 @@
 mod declared;
 mod facts;
 mod health;
+mod processes;
 
 pub(crate) use declared::registry;
 pub(crate) use facts::{Asked, declared_services, facts};
-pub(crate) use health::{healths, report_unmanaged};
+pub(crate) use health::healths;
+pub(crate) use processes::{
+    StaleProcess, StaleProcesses, Unmanaged, report_unmanaged, stale_processes,
+    stale_units_of_users,
+};
 
 use crate::host::{parallel, user};
 use crate::plan::Subject;
 use crate::repair::Context;
 use crate::service;
-use crate::store::{Registry, RegistryEntry, StoreError};
+use crate::store::{Config, Registry, RegistryEntry, StoreError};
 use crate::venv::{self, NotAVenv, Venv};
 
 /// The registry, and the current state on disk of each venv in it, in the same order.
@@ -57,17 +62,18 @@ impl Inventory {
     }
 
     /// The venvs as decisions see them.
-    pub(crate) fn subjects(&self) -> Vec<Subject> {
-        self.present().map(|(entry, venv)| subject(entry, venv)).collect()
+    pub(crate) fn subjects(&self, config: &Config) -> Vec<Subject> {
+        self.present().map(|(entry, venv)| subject(config, entry, venv)).collect()
     }
 }
 
 /// One venv as a decision sees it.
-pub(crate) fn subject(entry: &RegistryEntry, venv: &Venv) -> Subject {
+pub(crate) fn subject(config: &Config, entry: &RegistryEntry, venv: &Venv) -> Subject {
     Subject {
         id: entry.id.clone(),
         name: entry.name.clone(),
         policy: entry.policy,
+        restart: entry.restart.unwrap_or(config.restart),
         venv: venv.clone(),
         pinned: entry.pin.is_some(),
     }

@@ -37,6 +37,9 @@ pub(crate) struct Decision {
     pub(crate) services: Vec<Service>,
     /// Those of them that ran before the transaction: if one fails now, the transaction caused it.
     pub(crate) were_up: Vec<Service>,
+    /// The result of the venv's check before the transaction, if it was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) check_before: Option<Checked>,
     /// The transaction must not go on.
     pub(crate) blocks: bool,
     pub(crate) reasons: Vec<Reason>,
@@ -56,10 +59,25 @@ impl Decision {
         }
     }
 
+    /// Whether services keep running the old interpreter: a check of them says nothing about the
+    /// venv.
+    pub(crate) fn leaves_services_running(&self) -> bool {
+        self.reasons.iter().any(|reason| matches!(reason, Reason::NotUnasked { .. }))
+    }
+
     /// Whether the decision does anything about the venv.
     pub(crate) fn acts(&self) -> bool {
         !matches!(self.remedy, Remedy::None | Remedy::Impossible)
     }
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Checked {
+    Passed,
+    /// Why it failed.
+    Failed(String),
 }
 
 /// What to do about an effect.

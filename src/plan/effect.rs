@@ -130,7 +130,7 @@ fn of_minor(minor: Minor, before: &Interpreters, after: &Interpreters) -> Option
 
 #[cfg(test)]
 pub(crate) mod samples {
-    use super::super::{Decision, Policy};
+    use super::super::{Decision, Policy, RestartMode};
     use super::*;
     use crate::venv::{BaseInterpreter, Flavour, Venv};
 
@@ -147,6 +147,7 @@ pub(crate) mod samples {
             id: "1".into(),
             name: "shop".into(),
             policy: Policy::Auto,
+            restart: RestartMode::Now,
             pinned: false,
             venv: Venv {
                 path: "/srv/shop/venv".into(),

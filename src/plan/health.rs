@@ -10,6 +10,8 @@ use crate::venv::{BaseLink, Venv};
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
     Healthy,
+    /// Its check fails, and passed before a repair.
+    CheckFails,
     RestartNeeded,
     Stale,
     Orphaned,

@@ -13,15 +13,17 @@ mod services;
 mod trial;
 mod upgrade;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-pub(crate) use decision::{Adjust, Decision, Fallback, Phase, Remedy, Target, Until};
+pub(crate) use decision::{Adjust, Checked, Decision, Fallback, Phase, Remedy, Target, Until};
 #[cfg(test)]
 pub(crate) use effect::samples;
 use effect::{Assessment, assess};
 pub(crate) use finding::{Finding, FindingKind, Proof};
 pub(crate) use health::{Health, State, health};
-pub(crate) use reason::Reason;
+pub(crate) use reason::{Reason, Restraint};
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
 pub(crate) use trial::{Trial, trial};
 pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
@@ -65,12 +67,25 @@ impl Policy {
     }
 }
 
+/// Whether running services are restarted without being asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RestartMode {
+    #[default]
+    Now,
+    /// They keep running, and are listed until somebody restarts them.
+    List,
+    /// They keep running, and that needs no attention.
+    Never,
+}
+
 /// What a decision needs to know of a registered venv.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) policy: Policy,
+    pub(crate) restart: RestartMode,
     pub(crate) venv: Venv,
     /// venvguard has pinned it: while its own minor version is the default one, it counts as
     /// following the default.
@@ -98,6 +113,7 @@ impl Subject {
             pin_during_dpkg: false,
             services: Vec::new(),
             were_up: Vec::new(),
+            check_before: None,
             blocks: false,
             reasons: Vec::new(),
         }
@@ -113,6 +129,13 @@ pub(crate) struct Facts {
     pub(crate) services: Vec<(Service, Condition)>,
     /// The services that ran out of it before the transaction, if they were recorded.
     pub(crate) were_up: Option<Vec<Service>>,
+    /// The result of its check before the transaction, if that was recorded.
+    pub(crate) check_before: Option<Checked>,
+    /// The services that this machine does not let us restart unasked, and why.
+    pub(crate) restrained: BTreeMap<Service, String>,
+    pub(crate) is_shutting_down: bool,
+    /// The program of Debian that runs the venv's code within itself, if one does.
+    pub(crate) embedded_in: Option<PathText>,
 }
 
 /// Whether a rebuild of a venv can be expected to work: its recipe is complete, an installer is
@@ -186,4 +209,4 @@ macro_rules! display_as_in_json {
         }
     )*};
 }
-display_as_in_json!(Policy, Effect, Verdict, State);
+display_as_in_json!(Policy, RestartMode, Effect, Verdict, State);

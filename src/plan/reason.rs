@@ -45,4 +45,27 @@ pub(crate) enum Reason {
         service: Service,
         why: String,
     },
+    /// A running service that is not restarted unasked.
+    NotUnasked {
+        service: Service,
+        restraint: Restraint,
+    },
+    /// Its services must be restarted with it, which nobody has asked for.
+    RunsOn,
+    /// A service that uses the venv and does not run.
+    AtRest(Service),
+    /// A program of Debian runs its code within itself, on the default minor version only.
+    EmbeddedIn(PathText),
+}
+
+/// What keeps a service from being restarted unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Restraint {
+    /// The restart mode of the venv.
+    Listed,
+    Never,
+    /// The machine's own settings.
+    Machine(String),
+    ShuttingDown,
 }

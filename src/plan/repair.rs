@@ -30,6 +30,8 @@ pub(crate) struct Wish {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Request<'a> {
     Rebuild(Wish),
+    /// Restart the services.
+    Restart,
     /// Restore a previous environment, as it lies beside the venv.
     Restore {
         tree: &'a Venv,
@@ -55,7 +57,9 @@ pub(crate) fn repair(
 ) -> Option<Decision> {
     let kind = mends(subject, state, whom)?;
     let effect = match state {
-        State::Healthy | State::Unfinished | State::Missing | State::Broken => Effect::None,
+        State::Healthy | State::CheckFails | State::Unfinished | State::Missing | State::Broken => {
+            Effect::None
+        }
         State::RestartNeeded => Effect::RestartOnly,
         State::Stale => Effect::Stale,
         State::Orphaned => Effect::Orphaned,
@@ -73,7 +77,7 @@ pub(crate) fn repair(
     }
     match whom {
         RepairFor::Person => services::of_request(&mut decision, facts),
-        RepairFor::Hook => services::at_work(&mut decision, facts),
+        RepairFor::Hook => services::at_work(&mut decision, subject, facts),
     }
     Some(decision)
 }
@@ -92,6 +96,7 @@ pub(crate) fn request(
             decision.reasons.push(Reason::NotDebian(subject.venv.base.path.as_path().into()));
         }
         Request::Rebuild(wish) => rebuild(&mut decision, subject, facts, now, wish),
+        Request::Restart => decision.remedy = Remedy::Restart,
         Request::Restore { tree, identity, followed } => {
             let adjust = match fallback(tree, followed, now) {
                 Some(Fallback::Pin) => Adjust::Pin,
@@ -100,6 +105,8 @@ pub(crate) fn request(
                 None => Adjust::Nothing,
             };
             let (minor, tree) = (tree.site, PathText(tree.path.clone()));
+            let embedded_in = facts.embedded_in.clone().filter(|_| now.default != Some(minor));
+            decision.reasons.extend(embedded_in.map(Reason::EmbeddedIn));
             decision.follows = followed;
             decision.remedy = Remedy::Restore { tree, identity, minor, adjust };
         }
@@ -126,8 +133,10 @@ fn mends(subject: &Subject, state: State, whom: RepairFor) -> Option<Mends> {
         return is_meant.then_some(Mends::Restart);
     }
     match state {
-        State::Healthy if subject.pinned && !stays => Some(Mends::Rebuild),
-        State::Healthy | State::Unfinished | State::Missing | State::Broken => None,
+        State::Healthy | State::CheckFails if subject.pinned && !stays => Some(Mends::Rebuild),
+        State::Healthy | State::CheckFails | State::Unfinished | State::Missing | State::Broken => {
+            None
+        }
         State::RestartNeeded => Some(Mends::Restart),
         State::Stale => Some(Mends::Refresh),
         State::Orphaned if stays => Some(Mends::Pin),

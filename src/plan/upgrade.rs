@@ -97,7 +97,7 @@ impl Upgrade<'_> {
             Effect::Stranded => self.stranded(&mut decision),
         }
         if decision.acts() {
-            services::of_transaction(&mut decision, self.facts, self.made);
+            services::of_transaction(&mut decision, subject, self.facts, self.made);
             decision.pin_during_dpkg = self.made == Phase::BeforeDpkg
                 && decision.phase == Phase::AfterDpkg
                 && effect == Effect::Orphaned
@@ -105,6 +105,20 @@ impl Upgrade<'_> {
                 && after.get(subject.venv.site).is_some();
         }
         decision
+    }
+
+    fn keeps_from_swapping(&self) -> bool {
+        services::keep_from_swapping(self.subject, self.facts)
+    }
+
+    fn may_swap(&self) -> bool {
+        self.made == Phase::AfterDpkg || !self.keeps_from_swapping()
+    }
+
+    /// A service that is not restarted would keep running on an interpreter that is removed.
+    fn runs_on(&self, decision: &mut Decision) {
+        self.impossible(decision, [Reason::RunsOn]);
+        services::of_transaction(decision, self.subject, self.facts, self.made);
     }
 
     fn readiness(&self) -> &Readiness {
@@ -122,9 +136,18 @@ impl Upgrade<'_> {
         let path = python::path_of(site);
         let outdated = self.changes.iter().any(|change| change.interpreter == path);
         let pin = |until| Remedy::Pin { to: site, until, outdated };
+        // The module that runs its code is for the default minor version, wherever a link leads.
+        let embedded_in = self.facts.embedded_in.as_ref().filter(|_| can_pin);
+        let can_keep = can_pin && embedded_in.is_none();
+        let is_kept = self.subject.policy == Policy::Pin;
+        if is_kept || !self.is_ready() {
+            decision.reasons.extend(embedded_in.cloned().map(Reason::EmbeddedIn));
+        }
         match self.readiness() {
-            _ if can_pin && self.subject.policy == Policy::Pin => {
-                decision.remedy = pin(Until::Policy);
+            _ if can_keep && is_kept => decision.remedy = pin(Until::Policy),
+            // Until somebody restarts its services, they run the old interpreter.
+            _ if can_keep && self.is_ready() && self.keeps_from_swapping() => {
+                decision.remedy = pin(Until::Rebuilt);
             }
             Readiness::Ready | Readiness::Rehearsed if can_pin => self.rebuild(decision),
             Readiness::NotReady(reasons)
@@ -133,12 +156,13 @@ impl Upgrade<'_> {
                 decision.blocks = true;
                 decision.reasons.extend(not_ready(reasons));
             }
-            Readiness::NotReady(reasons) if can_pin => {
+            Readiness::NotReady(reasons) if can_keep => {
                 decision.remedy = pin(Until::Rebuilt);
                 decision.reasons.extend(not_ready(reasons));
             }
-            // Its old interpreter is not needed any more.
-            Readiness::Rehearsed => self.rebuild(decision),
+            // Its old interpreter is not needed any more, unless a service keeps running on it.
+            Readiness::Rehearsed if self.may_swap() => self.rebuild(decision),
+            Readiness::Rehearsed => self.runs_on(decision),
             Readiness::Ready if self.made == Phase::AfterDpkg => self.rebuild(decision),
             Readiness::Ready => self.impossible(decision, [Reason::NoWayBack]),
             Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
@@ -155,11 +179,15 @@ impl Upgrade<'_> {
         match self.readiness() {
             Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
             _ if made == Phase::AfterDpkg && after.default.is_some() => self.rebuild(decision),
+            _ if target_is_there && self.keeps_from_swapping() => self.runs_on(decision),
             _ if target_is_there => {
                 decision.phase = Phase::BeforeDpkg;
                 self.rebuild(decision);
             }
-            Readiness::Rehearsed if after.default.is_some() => self.rebuild(decision),
+            Readiness::Rehearsed if after.default.is_some() && self.may_swap() => {
+                self.rebuild(decision);
+            }
+            Readiness::Rehearsed if after.default.is_some() => self.runs_on(decision),
             _ => self.impossible(decision, [Reason::NoOtherInterpreter]),
         }
     }
@@ -219,7 +247,9 @@ mod tests {
     use super::super::samples::subject;
     use super::*;
     use crate::apt::samples::system;
+    use crate::plan::RestartMode;
     use crate::python::{BuildId, Minor};
+    use crate::service::Condition;
     use crate::venv::CopiedInterpreter;
 
     const OLD: Minor = Minor::new(3, 11);
@@ -396,6 +426,87 @@ mod tests {
         );
         assert_eq!(then(BaseLink::Copied, false, moved), None);
         assert_eq!(then(BaseLink::Copied, false, &["3.11.9-1"]), Some(Fallback::Refresh));
+    }
+
+    /// The decision about a venv with a service that runs.
+    fn served(case: &Case, restart: RestartMode, facts: Facts) -> Decision {
+        let running = Condition {
+            up: true,
+            done: false,
+            at_rest: false,
+            failed: false,
+            left_alone: None,
+            state: "active (running)".into(),
+            main_pid: None,
+            restarts: 0,
+        };
+        let services = vec![("systemd:web".parse().unwrap(), running)];
+        let readiness = Some(case.readiness.clone());
+        let facts = BTreeMap::from([("1".to_string(), Facts { readiness, services, ..facts })]);
+        let subject = Subject { restart, policy: case.policy, ..subject(case.link, OLD) };
+        let (before, after) = (system(case.before), system(case.after));
+        upgrade(&[subject], &facts, &before, &after, case.phase).decisions.remove(0)
+    }
+
+    #[test]
+    fn a_service_that_is_not_restarted_unasked_keeps_its_venv() {
+        let forbidden = || {
+            let why = ("systemd:web".parse().unwrap(), "policy-rc.d".to_string());
+            Facts { restrained: BTreeMap::from([why]), ..Facts::default() }
+        };
+        let patch = Case { after: &["3.11.9-1"], ..MINOR };
+        let copied = Case { link: BaseLink::Copied, after: &["3.11.9-1"], ..MINOR };
+        let late = Case { phase: Phase::AfterDpkg, ..AUTOREMOVE };
+        for (mode, facts) in [
+            (RestartMode::List, Facts::default()),
+            (RestartMode::Never, Facts::default()),
+            (RestartMode::Now, forbidden()),
+        ] {
+            for (case, remedy, blocks) in [
+                (&MINOR, "pin", false),
+                (&patch, "restart", false),
+                (&copied, "refresh", false),
+                (&AUTOREMOVE, "impossible", true),
+                (&late, "rebuild", false),
+            ] {
+                let decision = served(case, mode, facts.clone());
+                assert_eq!((decision.remedy.word(), decision.blocks), (remedy, blocks), "{mode}");
+                assert!(decision.services.is_empty() && decision.leaves_services_running());
+            }
+        }
+        let now = served(&MINOR, RestartMode::Now, Facts::default());
+        assert_eq!((now.remedy.word(), now.services.len()), ("rebuild", 1));
+        let stopped = Case { readiness: Readiness::Ready, ..MINOR };
+        let subject = Subject { restart: RestartMode::List, ..subject(stopped.link, OLD) };
+        assert_eq!(decide(subject, &stopped).remedy.word(), "rebuild", "no service runs");
+    }
+
+    #[test]
+    fn at_a_shutdown_venvs_are_repaired_and_services_left_to_the_next_boot() {
+        let facts = Facts { is_shutting_down: true, ..Facts::default() };
+        for mode in [RestartMode::Now, RestartMode::List] {
+            let decision = served(&MINOR, mode, facts.clone());
+            assert_eq!(decision.remedy.word(), "rebuild");
+            assert!(decision.services.is_empty() && decision.leaves_services_running());
+        }
+    }
+
+    #[test]
+    fn a_venv_that_a_program_of_debian_embeds_cannot_be_pinned() {
+        let embedded = || {
+            let program = Some(std::path::Path::new("/usr/sbin/apache2").into());
+            Facts { embedded_in: program, ..Facts::default() }
+        };
+        let remedy = |case: &Case| {
+            let decision = served(case, RestartMode::Now, embedded());
+            let is_reported =
+                decision.reasons.iter().any(|one| matches!(one, Reason::EmbeddedIn(_)));
+            (decision.remedy.word(), decision.blocks, is_reported)
+        };
+        assert_eq!(remedy(&MINOR), ("rebuild", false, false));
+        let unready = Case { readiness: not_ready(), ..MINOR };
+        assert_eq!(remedy(&unready), ("impossible", true, true));
+        assert_eq!(remedy(&Case { policy: Policy::Pin, ..MINOR }), ("rebuild", false, true));
     }
 
     #[test]

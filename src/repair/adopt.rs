@@ -14,6 +14,7 @@
 //! No tree is removed before the new one runs.
 
 use std::cell::{OnceCell, RefCell};
+use std::sync::Mutex;
 
 use super::account::owner;
 use super::halt::Halt;
@@ -26,7 +27,9 @@ use super::swap::{Rebuilt, SwapIn};
 use super::trees::{LOOK_LIMIT, put_back, standing};
 use super::{Context, pin};
 use crate::host::file::printable;
-use crate::plan::{self, Fallback, Finding, Reason, Remedy, State, Target, Until};
+use crate::plan::{
+    self, Checked, Fallback, Finding, Phase, Reason, Remedy, Restraint, State, Target, Until,
+};
 use crate::python::{DEFAULT, Interpreters, path_of};
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
@@ -45,6 +48,8 @@ pub(super) struct Repair<'a, 'recorder> {
     /// What runs out of the venv, taken before the trees are swapped.
     pub(super) users: OnceCell<VenvUsage>,
     pub(super) halt: RefCell<Halt>,
+    /// The result of the venv's check, whenever it was run last.
+    pub(super) checked: Mutex<Option<Checked>>,
     /// Prepared trees that were no longer valid.
     pub(super) discarded: RefCell<Vec<PendingRemoval>>,
 }
@@ -106,8 +111,8 @@ impl<'a, 'recorder> Repair<'a, 'recorder> {
         let context = recorder.context;
         let progress = context.report.progress(&job.entry.name);
         let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
-        let discarded = RefCell::default();
-        Self { context, recorder, now, job, progress, baseline, users, halt, discarded }
+        let (discarded, checked) = (RefCell::default(), Mutex::default());
+        Self { context, recorder, now, job, progress, baseline, users, halt, checked, discarded }
     }
 }
 
@@ -136,7 +141,8 @@ impl Repair<'_, '_> {
             return Ready::Ended(unfinished);
         }
         if job.decision.target().is_none() {
-            self.baseline();
+            let works = job.decision.phase == Phase::Now;
+            let _ = self.baseline.set(Baseline::take(self.context, job, works));
         }
         match &job.decision.remedy {
             Remedy::None | Remedy::Impossible => Ready::Ended(Done::Nothing.into()),
@@ -161,13 +167,15 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Names the services that the decision leaves alone.
+    /// Names what the decision leaves as it is.
     pub(super) fn with_left_alone(&self, result: RepairResult) -> RepairResult {
-        let left_alone = self.job.decision.reasons.iter().filter_map(|reason| match reason {
-            Reason::LeftAlone { service, why } => Some(format!("{service} is left alone: {why}")),
-            _ => None,
-        });
-        RepairResult { notes: left_alone.chain(result.notes).collect(), ..result }
+        let is_reported = |reason: &&Reason| match reason {
+            Reason::NotUnasked { restraint, .. } => *restraint != Restraint::Never,
+            other => matches!(other, Reason::LeftAlone { .. } | Reason::EmbeddedIn(_)),
+        };
+        let told =
+            self.job.decision.reasons.iter().filter(is_reported).map(report::reason_in_words);
+        RepairResult { notes: told.chain(result.notes).collect(), ..result }
     }
 
     /// Takes the next step of the table, after an interruption or a failure.
@@ -234,6 +242,10 @@ impl Repair<'_, '_> {
 
     pub(super) fn restarted(restarted: Result<Restarted, String>) -> RepairResult {
         match restarted {
+            // A service that began a oneshot's work in the meantime, for example.
+            Ok(restarted) if restarted.services.is_empty() => {
+                RepairResult::with(Done::Nothing, restarted)
+            }
             Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
             Err(because) => {
                 let state = "the venv itself is unchanged".into();
@@ -315,7 +327,7 @@ impl Repair<'_, '_> {
         let works = venv::inspect(self.context.root, job.entry.path())
             .is_ok_and(|venv| plan::health(&venv, self.now, &[]).state == State::Healthy);
         if works {
-            let _ = self.baseline.set(Baseline::with_check(self.context, job));
+            let _ = self.baseline.set(Baseline::take(self.context, job, true));
         }
         self.baseline();
         self.progress.step(&format!("building for {}", target.minor));
@@ -448,7 +460,7 @@ impl Repair<'_, '_> {
             self.progress.step(&format!("restarting {}", names.join(", ")));
         }
         let (baseline, before) = (self.baseline(), self.users());
-        Proof { job: self.job, units: self.units(), baseline, before }
+        Proof { job: self.job, units: self.units(), baseline, before, checked: &self.checked }
     }
 
     /// The units that were stopped with the services.
@@ -461,6 +473,6 @@ impl Repair<'_, '_> {
     }
 
     fn baseline(&self) -> &Baseline {
-        self.baseline.get_or_init(|| Baseline::of_services(self.context, self.job))
+        self.baseline.get_or_init(|| Baseline::take(self.context, self.job, false))
     }
 }

@@ -1,6 +1,7 @@
 //! Carries out the decisions of a plan, and records the outcomes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 
 use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
@@ -106,7 +107,9 @@ fn record(repair: &Repair, result: RepairResult) -> Outcome {
     removals.extend(result.pending_removal);
     let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
     outcome.findings = result.findings;
-    if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, result.aside) {
+    let checked = repair.checked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let aside = result.aside;
+    if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, aside, checked) {
         outcome.done =
             Done::Unfinished { because: format!("cannot record what was done: {error}") };
     }

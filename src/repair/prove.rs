@@ -64,8 +64,9 @@ impl Repair<'_, '_> {
         }
         match result.unwrap_or_else(|| self.bring_back(swap, partial)) {
             Ok((left, more)) => {
-                let result = self.fall_back(because, RestartScope::All);
+                // Before the services start: they are younger than the tree that is put aside.
                 let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
+                let result = self.fall_back(because, RestartScope::All);
                 let notes = [notes, more, result.notes.clone()].concat();
                 RepairResult { notes, pending_removal, aside, ..result }
             }

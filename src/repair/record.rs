@@ -17,10 +17,11 @@ use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::tree::{self, Identity, Parent};
 use crate::owner::RelinkedName;
-use crate::plan::Until;
+use crate::plan::{Checked, Until};
 use crate::python::Minor;
 use crate::store::{
-    Event, PendingRemoval, Pin, PreparedTree, PreviousTree, Registry, RegistryEntry, StoreError,
+    CheckFailure, Event, PendingRemoval, Pin, PreparedTree, PreviousTree, Registry, RegistryEntry,
+    StoreError,
 };
 use crate::venv::{self, Venv};
 
@@ -114,6 +115,7 @@ impl<'a> Recorder<'a> {
         uid: u32,
         removals: Vec<PendingRemoval>,
         aside: Option<PreviousTree>,
+        checked: Option<Checked>,
     ) -> Result<(), StoreError> {
         let Context { root, store, report, config } = *self.context;
         let mut written = self.written();
@@ -122,6 +124,13 @@ impl<'a> Recorder<'a> {
         let before = entry.clone();
         if let Some(kept) = aside {
             entry.previous_trees.put_aside(kept);
+        }
+        match checked {
+            Some(Checked::Passed) => entry.check_failure = None,
+            Some(Checked::Failed(because)) => {
+                entry.check_failure = Some(CheckFailure::new(&because));
+            }
+            None => {}
         }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
         // A tree that is back in place is no previous environment, even if an earlier attempt
@@ -317,9 +326,36 @@ mod tests {
         let findings = Vec::new();
         let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings };
         let recorder = Recorder::new(&context, &mut registry);
-        recorder.record_outcome(&outcome, 0, Vec::new(), None).unwrap();
+        recorder.record_outcome(&outcome, 0, Vec::new(), None, None).unwrap();
         let entry = registry.get(&id).unwrap();
         assert_eq!(entry.pin.as_ref().unwrap().links, [link]);
         assert_eq!(entry.previous_trees.len(), 1);
+    }
+
+    #[test]
+    fn a_check_that_fails_is_kept_until_it_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let (store, config) = (Store::new(&root), Config::default());
+        let report = Report::for_command();
+        let context = Context { root: &root, store: &store, config: &config, report: &report };
+        let mut registry = Registry::default();
+        let id = registry.add(Path::new("/srv/venv"), None, Policy::Auto).unwrap().id.clone();
+        let decision = Decision { id: id.clone(), ..samples::decision() };
+        let done = Done::Restarted;
+        let (restarted, notes) = (Vec::new(), Vec::new());
+        let findings = Vec::new();
+        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings };
+        let failed = Some(Checked::Failed("curl exited 22".to_string()));
+        for (checked, kept) in [
+            (failed, Some("curl exited 22")),
+            (None, Some("curl exited 22")),
+            (Some(Checked::Passed), None),
+        ] {
+            let recorder = Recorder::new(&context, &mut registry);
+            recorder.record_outcome(&outcome, 0, Vec::new(), None, checked).unwrap();
+            let failure = registry.get(&id).unwrap().check_failure.as_ref();
+            assert_eq!(failure.map(|failure| failure.because.as_str()), kept);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Restarts what runs out of a venv, and checks that it came back.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Context;
 use super::account::owner;
 use super::job::Job;
+use crate::plan::Checked;
 use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::{Event, RegistryEntry};
 use crate::venv::Venv;
@@ -22,26 +24,26 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// The services that fail now, except those that a transaction may have brought down.
-    pub(super) fn of_services(context: &Context, job: &Job) -> Self {
+    /// The services that fail now, except those that a transaction may have brought down; and the
+    /// check, as the transaction recorded it or as it is now, if the venv `works`.
+    pub(super) fn take(context: &Context, job: &Job, works: bool) -> Self {
         let fails = |service: &&Service| {
             !job.decision.were_up.contains(service)
                 && service::condition(context.root, service).is_ok_and(|found| found.failed)
         };
         let failing = job.services().iter().filter(fails).cloned().collect();
-        Self { failing, check_fails: false }
+        let fails_now =
+            || check_of(context, job).is_some_and(|check| check.run(context.root).is_err());
+        let check_fails = match &job.decision.check_before {
+            Some(checked) => *checked != Checked::Passed,
+            None => works && fails_now(),
+        };
+        Self { failing, check_fails }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.failing.is_empty()
-    }
-
-    /// The same, with the result of the check. For a venv that works.
-    pub(super) fn with_check(context: &Context, job: &Job) -> Self {
-        let check_fails =
-            check_of(context, job).is_some_and(|check| check.run(context.root).is_err());
-        Self { check_fails, ..Self::of_services(context, job) }
     }
 }
 
@@ -76,6 +78,8 @@ pub(super) struct Proof<'a> {
     pub(super) units: Vec<String>,
     pub(super) baseline: &'a Baseline,
     pub(super) before: &'a VenvUsage,
+    /// Where the result of the check is noted.
+    pub(super) checked: &'a Mutex<Option<Checked>>,
 }
 
 impl Proof<'_> {
@@ -83,9 +87,9 @@ impl Proof<'_> {
     /// passes, and no process from before the restart is left. The error says which of these
     /// failed, and why; a failure that is older than the repair is a note.
     pub(super) fn prove(self, context: &Context, told: Told) -> Result<Restarted, String> {
-        let Proof { job, units, baseline, before } = self;
+        let Proof { job, ref units, baseline, before, .. } = self;
         let mut result = Restarted::default();
-        if told.is_empty() && units.is_empty() && job.entry.check.is_empty() {
+        if told.is_empty() && units.is_empty() && check_of(context, job).is_none() {
             return Ok(result);
         }
         let path = job.entry.path();
@@ -114,29 +118,20 @@ impl Proof<'_> {
                 Err(error) => failed(&service, error),
             }
         }
-        if let Err(error) = service::start_units(context.root, &units) {
+        if let Err(error) = service::start_units(context.root, units) {
             result.notes.push(format!("cannot start {} again: {error}", units.join(", ")));
         }
-        let patience = Duration::from_secs(context.config.service_timeout);
-        let stable = Duration::from_secs(context.config.stable_for);
+        let had_workers = before.with_lasting_workers(stable_for(context));
         for service in &restarted {
-            if let Err(error) = service::await_up(context.root, service, patience, stable) {
-                failed(service, error.to_string());
+            if let Err(error) = stays_up(context, service, had_workers.contains(service)) {
+                failed(service, error);
             }
         }
         if !failures.is_empty() {
             return Err(failures.join("\n"));
         }
         result.notes.extend(as_before);
-        let checked = check_of(context, job)
-            .map_or(Ok(()), |check| check.await_passing(context.root, patience));
-        match checked {
-            Err(error) if baseline.check_fails => {
-                result.notes.push(format!("its check failed before, and still does: {error}"));
-            }
-            Err(error) => return Err(format!("its check fails: {error}")),
-            Ok(()) => {}
-        }
+        result.notes.extend(self.check(context, &restarted)?);
         let before: Vec<ProcessId> =
             before.processes_of(&restarted).map(|process| process.id).collect();
         let left = service::await_gone(context.root, &before, GOING);
@@ -147,6 +142,59 @@ impl Proof<'_> {
         let pids: Vec<String> = left.iter().map(|id| id.pid.to_string()).collect();
         Err(format!("processes from before the restart still run: {}", pids.join(", ")))
     }
+
+    /// Runs the check until it passes, or once if it failed before, and keeps its result. Returns a
+    /// note about a failure that is older than the repair.
+    fn check(
+        &self,
+        context: &Context,
+        restarted: &BTreeSet<Service>,
+    ) -> Result<Option<String>, String> {
+        let Some(check) = check_of(context, self.job) else { return Ok(None) };
+        let failed_before = self.baseline.check_fails;
+        let may_pass = || {
+            let is_up = |found: service::Condition| found.up || found.done;
+            let mut all = restarted.iter().map(|one| service::condition(context.root, one));
+            all.all(|found| found.is_ok_and(is_up))
+        };
+        let patience = Duration::from_secs(context.config.service_timeout);
+        let checked = if failed_before {
+            check.run(context.root)
+        } else {
+            check.await_passing(context.root, patience, may_pass)
+        };
+        let (kept, answer) = match checked {
+            Ok(()) => (Some(Checked::Passed), Ok(None)),
+            Err(error) if failed_before => {
+                (None, Ok(Some(format!("its check failed before, and still does: {error}"))))
+            }
+            Err(error) => {
+                (Some(Checked::Failed(error.to_string())), Err(format!("its check fails: {error}")))
+            }
+        };
+        if kept.is_some() {
+            *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        }
+        answer
+    }
+}
+
+fn stable_for(context: &Context) -> Duration {
+    Duration::from_secs(context.config.stable_for)
+}
+
+/// Waits until a service is up and stays up, and until its workers last if they did before.
+fn stays_up(context: &Context, service: &Service, had_workers: bool) -> Result<(), String> {
+    let patience = Duration::from_secs(context.config.service_timeout);
+    let stable = stable_for(context);
+    let up = service::await_up(context.root, service, patience, stable);
+    up.map_err(|error| error.to_string())?;
+    let gone = had_workers.then(|| service::come_and_go(context.root, service, stable)).flatten();
+    gone.map_or(Ok(()), |count| {
+        Err(format!(
+            "{service}: its workers do not last ({count} came and went while venvguard watched)"
+        ))
+    })
 }
 
 /// Runs the check of a venv once, if it has one. The error says why it fails.
@@ -159,7 +207,10 @@ pub(crate) fn check_once(
     check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
-/// The check of the venv, if it has one.
+/// The check of the venv, if it has one that its services can pass or fail.
 fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
+    if job.decision.leaves_services_running() {
+        return None;
+    }
     Check::new(&job.entry.check, owner(context, &job.venv))
 }

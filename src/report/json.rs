@@ -11,7 +11,8 @@ use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::redacted;
 use crate::plan::{
-    Decision, Effect, Finding, Health, Phase, Plan, Policy, Proof, Remedy, State, Verdict,
+    Decision, Effect, Finding, Health, Phase, Plan, Policy, Proof, Remedy, RestartMode, State,
+    Verdict,
 };
 use crate::python::{self, Minor, Version};
 use crate::service::{Service, VenvProcess};
@@ -106,6 +107,7 @@ struct SettingsJson {
     requirements: Option<String>,
     lock: Option<String>,
     relax: Option<Relax>,
+    restart: Option<RestartMode>,
 }
 
 /// A previous environment.
@@ -176,6 +178,7 @@ impl VenvJson {
             requirements: entry.requirements().map(printable),
             lock: entry.lock().map(printable),
             relax: entry.relax,
+            restart: entry.restart,
         });
         self
     }

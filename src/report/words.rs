@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::host::file::{printable, printable_within};
-use crate::plan::{Decision, Phase, Plan, Reason, Remedy, Until};
+use crate::plan::{Decision, Phase, Plan, Reason, Remedy, Restraint, Until};
 use crate::python::{DEFAULT, path_of};
+use crate::service::Service;
 use crate::store::Pin;
 use crate::venv::Additions;
 
@@ -65,7 +66,16 @@ pub(crate) fn decision(decision: &Decision) -> String {
 
 fn services(decision: &Decision) -> String {
     if decision.services.is_empty() {
-        return "; no service was found that uses it".into();
+        let is_about_services = |reason: &Reason| {
+            matches!(
+                reason,
+                Reason::LeftAlone { .. } | Reason::NotUnasked { .. } | Reason::AtRest(_)
+            )
+        };
+        let is_known = decision.reasons.iter().any(is_about_services);
+        let no_service =
+            if is_known { "restarts no service" } else { "no service was found that uses it" };
+        return format!("; {no_service}");
     }
     let names: Vec<String> = decision.services.iter().map(ToString::to_string).collect();
     match decision.remedy {
@@ -79,7 +89,8 @@ pub(crate) fn reasons(decision: &Decision) -> Vec<String> {
     decision.reasons.iter().map(reason).collect()
 }
 
-fn reason(reason: &Reason) -> String {
+/// One reason.
+pub(crate) fn reason(reason: &Reason) -> String {
     match reason {
         Reason::NotDebian(path) => {
             format!("its base interpreter {} is not Debian's", printable(&path.0))
@@ -112,7 +123,27 @@ fn reason(reason: &Reason) -> String {
         Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
         Reason::NotReady(why) => why.clone(),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
+        Reason::NotUnasked { service, restraint } => not_unasked(service, restraint),
+        Reason::AtRest(service) => format!("{service} does not run"),
+        Reason::RunsOn => {
+            "its services run, and venvguard does not restart them unasked; `venvguard rebuild` moves the venv and restarts them".into()
+        }
+        Reason::EmbeddedIn(program) => format!(
+            "{} runs its code within itself, always on the default Python, so pinning it does not help",
+            printable(&program.0)
+        ),
     }
+}
+
+/// Why a running service is not restarted unasked.
+fn not_unasked(service: &Service, restraint: &Restraint) -> String {
+    let why = match restraint {
+        Restraint::Listed => "its restart mode is \"list\"",
+        Restraint::Never => "its restart mode is \"never\"",
+        Restraint::Machine(why) => why,
+        Restraint::ShuttingDown => "the system is shutting down",
+    };
+    format!("{service} is not restarted: {why}")
 }
 
 /// How long a venv stays pinned, and why.

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::probe::Probe;
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::command::CommandError;
 use crate::host::user::User;
@@ -16,8 +17,11 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How long one run of a check may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A command that passes by exiting 0. It runs confined as the owner of the venv, because it may
-/// be a program in the venv.
+/// The hidden command of this program that asks an address.
+const PROBE: &str = "probe";
+
+/// A command that passes by exiting 0, or an address that must answer. It runs confined as the owner
+/// of the venv, because it may be a program in the venv, or a socket that the owner made.
 #[derive(Debug)]
 pub(crate) struct Check<'a> {
     program: &'a str,
@@ -34,20 +38,27 @@ impl<'a> Check<'a> {
 
     /// Runs it once.
     pub(crate) fn run(&self, root: &Root) -> Result<(), CommandError> {
-        let program = Program::new(self.program).args(self.arguments).limit(LIMIT);
+        let program = if Probe::is_meant(self.program) {
+            Program::new("/proc/self/exe").args([PROBE, "--", self.program]).called("check".into())
+        } else {
+            Program::new(self.program).args(self.arguments)
+        };
+        let program = program.limit(LIMIT);
         confine::confined(root, program, &self.owner, &[], Path::new("/")).run().map(drop)
     }
 
-    /// Runs it until it passes or `patience` has passed; the error is that of the last run.
+    /// Runs it until it passes, `patience` has passed, or there is nothing left that could pass it;
+    /// the error is that of the last run.
     pub(crate) fn await_passing(
         &self,
         root: &Root,
         patience: Duration,
+        may_pass: impl Fn() -> bool,
     ) -> Result<(), CommandError> {
         let mut result = Ok(());
         wait_until(Deadline::after(patience), AGAIN, || {
             result = self.run(root);
-            result.is_ok()
+            result.is_ok() || !may_pass()
         });
         result
     }

@@ -9,7 +9,9 @@
 //! | [`managers`] | which programs run services, and how are they queried and given orders? |
 //! | [`usage`] | which services and processes use a venv? |
 //! | [`control`] | is a service up, and how is it stopped, started, awaited? |
-//! | [`check`] | do the services of a venv do their work? |
+//! | [`restraint`] | must a service not be restarted unasked? |
+//! | [`workers`] | do the workers of a service last? |
+//! | [`check`], [`probe`] | do the services of a venv do their work? |
 
 mod check;
 mod condition;
@@ -20,7 +22,11 @@ mod error;
 mod input;
 mod managers;
 mod name;
+mod needrestart;
+mod probe;
+mod restraint;
 mod usage;
+mod workers;
 
 pub(crate) use check::Check;
 pub(crate) use condition::Condition;
@@ -28,7 +34,11 @@ pub(crate) use control::{
     await_up, came_up_again, condition, dependents, require_trusted, restart_all, start_all,
     stop_all, triggers,
 };
+pub(crate) use discover::cgroup::CgroupOwner;
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use managers::{Outcome, start_units, stop_units};
 pub(crate) use name::Service;
-pub(crate) use usage::{ServiceMap, VenvProcess, VenvUsage, needs_restart};
+pub(crate) use probe::{AddressError, Probe};
+pub(crate) use restraint::{Restraints, is_shutting_down};
+pub(crate) use usage::{Current, ServiceMap, VenvProcess, VenvUsage, needs_restart};
+pub(crate) use workers::come_and_go;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Service;
 use super::discover::process::{Process, Processes};
@@ -18,6 +19,31 @@ pub(crate) struct VenvProcess {
     pub(crate) process: Process,
     /// The service it belongs to; `None` if no known manager runs it.
     pub(crate) service: Option<Service>,
+    /// How long ago it was started.
+    pub(crate) age: Duration,
+}
+
+/// What the processes of a venv run if they were started now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Current {
+    /// The base interpreter, such as `/usr/bin/python3.13`.
+    pub(crate) interpreter: Option<PathBuf>,
+    /// How long ago the tree was swapped in.
+    pub(crate) swapped: Option<Duration>,
+}
+
+/// By how much the two clocks may differ that a start and a swap are timed with.
+const MARGIN: Duration = Duration::from_secs(2);
+
+impl VenvProcess {
+    /// Why it runs code that was replaced, if it does.
+    pub(crate) fn stale(&self, current: &Current) -> Option<String> {
+        let replaced = self.process.stale(current.interpreter.as_deref());
+        // Of pure Python code, nothing is mapped that would show it.
+        let is_older = current.swapped.is_some_and(|swapped| self.age > swapped + MARGIN);
+        let older = "it was started before the venv was replaced";
+        replaced.or_else(|| is_older.then(|| older.to_string()))
+    }
 }
 
 /// The users of one venv.
@@ -41,25 +67,22 @@ impl VenvUsage {
         self.processes.iter().filter(belongs).map(|user| &user.process)
     }
 
-    /// Descriptions of the processes that run old code and that no known manager runs: they have to
-    /// be restarted by hand.
-    pub(crate) fn unmanaged(&self, interpreter: Option<&Path>) -> Vec<String> {
-        self.processes
-            .iter()
-            .filter(|user| user.service.is_none())
-            .filter_map(|VenvProcess { process, .. }| {
-                Some(format!("{}: {}", process.describe(), process.stale(interpreter)?))
-            })
-            .collect()
+    /// The programs of Debian that run the venv's code within themselves.
+    pub(crate) fn embedding(&self) -> Vec<&Path> {
+        let embeds = self.processes.iter().filter(|user| user.process.embeds_python().is_some());
+        let mut programs: Vec<&Path> =
+            embeds.filter_map(|user| Some(user.process.exe.as_ref()?.path.as_path())).collect();
+        programs.sort_unstable();
+        programs.dedup();
+        programs
     }
 }
 
 /// Why a venv's users need a restart, one reason per service; empty if none does.
-/// `interpreter` is the venv's current base interpreter.
-pub(crate) fn needs_restart(users: &VenvUsage, interpreter: Option<&Path>) -> Vec<String> {
+pub(crate) fn needs_restart(users: &VenvUsage, current: &Current) -> Vec<String> {
     let mut pids: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for user in &users.processes {
-        if let Some(reason) = user.process.stale(interpreter) {
+        if let Some(reason) = user.stale(current) {
             let who =
                 user.service.as_ref().map_or_else(|| user.process.describe(), Service::to_string);
             pids.entry((who, reason)).or_default().push(user.process.id.pid.to_string());
@@ -79,6 +102,8 @@ pub(crate) fn needs_restart(users: &VenvUsage, interpreter: Option<&Path>) -> Ve
 pub(crate) struct ServiceMap {
     users: HashMap<PathBuf, VenvUsage>,
     none: VenvUsage,
+    /// The processes that run Python and use none of the venvs.
+    pub(crate) others: Vec<VenvProcess>,
     /// Descriptions of what could not be inspected.
     pub(crate) gaps: Vec<String>,
 }
@@ -95,17 +120,27 @@ impl ServiceMap {
         let mut users = vec![VenvUsage::default(); index.venvs.len()];
         let mut ordered: Vec<&Process> = processes.iter().collect();
         ordered.sort_unstable_by_key(|process| process.id);
+        let mut others = Vec::new();
         for process in ordered {
-            for venv in used(root, process, processes, &index) {
+            let venvs = used(root, process, processes, &index);
+            if venvs.is_empty() && !process.runs_python() {
+                continue;
+            }
+            let service = found.service_of(process, processes).cloned();
+            let age = processes.age(process);
+            let user = VenvProcess { process: process.clone(), service, age };
+            for venv in &venvs {
                 // The index only returns numbers of venvs.
-                let Some(users) = users.get_mut(venv) else { continue };
-                let service = found.service_of(process, processes).cloned();
-                users.services.extend(service.clone());
-                users.processes.push(VenvProcess { process: process.clone(), service });
+                let Some(users) = users.get_mut(*venv) else { continue };
+                users.services.extend(user.service.clone());
+                users.processes.push(user.clone());
+            }
+            if venvs.is_empty() {
+                others.push(user);
             }
         }
         for (service, paths) in &found.configured {
-            for venv in paths.iter().filter_map(|path| index.venv_of(path)) {
+            for venv in paths.iter().filter_map(|path| index.venv_of_configured(path)) {
                 if let Some(users) = users.get_mut(venv) {
                     users.services.insert(service.clone());
                 }
@@ -115,6 +150,7 @@ impl ServiceMap {
         Self {
             users: index.venvs.into_iter().zip(users).collect(),
             none: VenvUsage::default(),
+            others,
             gaps,
         }
     }

@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
-use crate::plan::Policy;
+use crate::plan::{Policy, RestartMode};
 
 const PATH: &str = "/etc/venvguard/config.toml";
 const LIMIT: u64 = 1 << 20;
@@ -22,6 +22,8 @@ const LIMIT: u64 = 1 << 20;
 pub(crate) struct Config {
     /// The policy of venvs that are registered without one.
     pub(crate) policy: Policy,
+    /// The restart mode of venvs that have none of their own.
+    pub(crate) restart: RestartMode,
     /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
     /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
@@ -67,6 +69,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             policy: Policy::Auto,
+            restart: RestartMode::Now,
             engine: EngineChoice::Auto,
             jobs: 0,
             rebuild_timeout: 1800,

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Store, StoreError, config};
 use crate::host::{Dir, Root, file};
-use crate::plan::Policy;
-use crate::service::Service;
+use crate::plan::{Policy, RestartMode};
+use crate::service::{Probe, Service};
 
 /// In order of precedence.
 const DIRS: [&str; 2] = ["/etc/venvguard/venvs.d", "/usr/share/venvguard/venvs.d"];
@@ -35,9 +35,10 @@ pub(crate) struct Declaration {
     pub(super) path: Vec<Pattern>,
     pub(super) name: Option<String>,
     pub(super) policy: Option<Policy>,
+    pub(super) restart: Option<RestartMode>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
-    /// A program by its absolute path, and its arguments.
+    /// A program by its absolute path, and its arguments; or an address.
     #[serde(default, deserialize_with = "check")]
     pub(super) check: Vec<String>,
 }
@@ -152,6 +153,12 @@ fn services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Service>, 
 
 fn check<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let words = Vec::<String>::deserialize(deserializer)?;
+    if let [address] = words.as_slice() {
+        if Probe::is_meant(address) {
+            address.parse::<Probe>().map_err(serde::de::Error::custom)?;
+            return Ok(words);
+        }
+    }
     if words.first().is_some_and(|program| !program.starts_with('/')) {
         return Err(serde::de::Error::custom("the program of the check must be an absolute path"));
     }

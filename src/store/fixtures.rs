@@ -70,6 +70,7 @@ pub(super) fn decision() -> Decision {
         pin_during_dpkg: true,
         services: vec![service("systemd:web.service")],
         were_up: vec![service("systemd:web.service")],
+        check_before: None,
         blocks: false,
         reasons: vec![
             Reason::DefaultMoves { to: minor(13), site: minor(11) },

@@ -39,7 +39,7 @@ pub(crate) use history::{Event, History};
 pub(crate) use journal::{JournalEntry, JournalState, Swap};
 pub(crate) use prepared::{BuiltFor, PreparedTree};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
-pub(crate) use registry::{NameError, Pin, Registry, RegistryEntry};
+pub(crate) use registry::{CheckFailure, NameError, Pin, Registry, RegistryEntry};
 pub(crate) use rehearsal::{MadeFor, Rehearsal};
 pub(crate) use transaction::{Pending, TransactionRecord};
 

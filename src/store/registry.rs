@@ -13,7 +13,7 @@ use super::PathText;
 use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
-use crate::plan::{Policy, Until};
+use crate::plan::{Policy, RestartMode, Until};
 use crate::python::Minor;
 use crate::service::Service;
 use crate::venv::Relax;
@@ -58,6 +58,12 @@ pub(crate) struct RegistryEntry {
     lock: Option<PathText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
+    /// Set when a repair leaves it with a check that passed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) check_failure: Option<CheckFailure>,
+    /// Instead of the mode in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restart: Option<RestartMode>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -90,6 +96,20 @@ impl Pin {
     pub(crate) fn new(to: Minor, until: Until, because: Option<&str>) -> Self {
         let because = because.map(|text| file::within(text, REASON));
         Self { at: clock::now(), to, until, because, links: Vec::new() }
+    }
+}
+
+/// A check that fails since a repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckFailure {
+    pub(crate) at: Timestamp,
+    pub(crate) because: String,
+}
+
+impl CheckFailure {
+    pub(crate) fn new(because: &str) -> Self {
+        Self { at: clock::now(), because: file::within(because, REASON) }
     }
 }
 
@@ -213,6 +233,7 @@ impl Registry {
             entry.policy = declaration.policy.unwrap_or(policy);
             entry.services.clone_from(&declaration.services);
             entry.check.clone_from(&declaration.check);
+            entry.restart = declaration.restart;
         }
         Ok(entry)
     }
@@ -234,6 +255,8 @@ impl Registry {
             requirements: None,
             lock: None,
             relax: None,
+            check_failure: None,
+            restart: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::host::clock;
+use crate::plan::Checked;
 use crate::python::Interpreters;
 use crate::service::Service;
 
@@ -28,11 +29,17 @@ pub(crate) struct TransactionRecord {
     /// The services that used each venv affected by the transaction, by the venv's id: some of them
     /// die in the middle of an upgrade.
     pub(crate) services: BTreeMap<String, Vec<Service>>,
+    /// The results of the venvs' checks, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) checks: BTreeMap<String, Checked>,
 }
 
 impl TransactionRecord {
-    pub(crate) fn new(services: BTreeMap<String, Vec<Service>>) -> Self {
-        Self { schema_version: SCHEMA, begun_at: clock::now(), services }
+    pub(crate) fn new(
+        services: BTreeMap<String, Vec<Service>>,
+        checks: BTreeMap<String, Checked>,
+    ) -> Self {
+        Self { schema_version: SCHEMA, begun_at: clock::now(), services, checks }
     }
 
     /// The services that used a venv.
@@ -93,6 +100,7 @@ mod tests {
                 ("0a1b2c3d".to_string(), services.map(|name| name.parse().unwrap()).to_vec()),
                 ("1".to_string(), Vec::new()),
             ]),
+            checks: BTreeMap::new(),
         };
         let fixture = include_str!("fixtures/transaction.schema-1.json");
         check("transaction.json", fixture, SCHEMA, &record);

@@ -210,3 +210,18 @@ fn show_prints_all_settings_as_json() {
     let status = system.run(&["status", "--json"]).expect(0).json();
     assert!(status["venvs"][0].get("processes").is_none(), "only show looks for them");
 }
+
+#[test]
+fn a_check_may_be_an_address() {
+    let system = system();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", listener.local_addr().unwrap());
+    system.run(&["register", "/srv/shop/venv", "--check", &address]).expect(0);
+    let venv = &system.run(&["show", "shop", "--json"]).expect(0).json()["venvs"][0];
+    assert_eq!(venv["check"], serde_json::json!([address]));
+    drop(listener);
+    let said = system.run(&["register", "/srv/shop/venv", "--check", &address]).expect(3);
+    assert!(said.stderr.contains("does not answer"), "{}", said.stderr);
+    let said = system.run(&["register", "/srv/shop/venv", "--check", "https://x/"]).expect(1);
+    assert!(said.stderr.contains("is not an address"), "{}", said.stderr);
+}

@@ -6,6 +6,7 @@ mod confinement;
 mod damage;
 mod declared;
 mod first_hour;
+mod processes;
 mod system;
 mod users;
 

@@ -110,7 +110,7 @@ impl System {
         fs::read_link(self.at(path)).unwrap().display().to_string()
     }
 
-    fn relink(&self, path: &str, target: &str) {
+    pub(crate) fn relink(&self, path: &str, target: &str) {
         let path = self.at(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let _ = fs::remove_file(&path);

@@ -169,7 +169,7 @@ fn a_service_that_failed_on_the_new_tree_before_the_crash_is_not_in_the_baseline
     for (blamed, decision) in [(false, decision.clone()), (true, blaming(decision))] {
         let (entry, venv) = (entry.clone(), venv.clone());
         let job = Job { decision, entry, venv };
-        let baseline = super::super::restart::Baseline::of_services(&context, &job);
+        let baseline = super::super::restart::Baseline::take(&context, &job, false);
         assert_eq!(baseline.is_empty(), blamed, "{state:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! All this data is controlled by the users of the processes: it is treated as bytes, limited in
 //! size, and only compared and shown.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,6 +12,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::cgroup::{self, CgroupOwner};
 use crate::host::clock::{Deadline, wait_until};
@@ -30,6 +32,9 @@ const MAPPED_LIMIT: usize = 4096;
 
 /// The limit of the files of /proc with only a few lines.
 const SMALL: u64 = 16 << 10;
+
+/// How many words of a Python's command line may name its program: options come first.
+pub(super) const WORDS: usize = 6;
 
 /// A kernel thread's flag in `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -54,6 +59,9 @@ pub(crate) struct ProcessId {
     pub(crate) started: u64,
 }
 
+/// Identifies a directory at one moment: its device and its inode.
+pub(crate) type DirId = (u64, u64);
+
 /// A file that a process has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MappedFile {
@@ -77,6 +85,13 @@ pub(crate) struct Process {
     pub(crate) search_path: Vec<PathBuf>,
     /// The directories that a relative name may be relative to: the current and the initial one.
     pub(crate) dirs: Vec<PathBuf>,
+    /// The directories whose `bin` its command line names, as it sees them itself: through links,
+    /// mounts and a root of its own.
+    pub(crate) homes: Vec<DirId>,
+    /// The directory that `VIRTUAL_ENV` names, seen in the same way.
+    pub(crate) activated: Option<DirId>,
+    /// Whether it has another root than we have: then its paths mean nothing to us.
+    pub(crate) has_own_root: bool,
     /// Extension modules, libpython, and files mapped from outside the system's directories.
     pub(crate) mapped: Vec<MappedFile>,
 }
@@ -148,6 +163,14 @@ impl Processes {
         Some(format!("cannot inspect pid {first}{others}"))
     }
 
+    /// How many processes, of a user or of all, could not be looked at.
+    pub(crate) fn skipped(&self, of: Option<u32>) -> usize {
+        let is_meant = |process: &&Process| of.is_none_or(|uid| uid == process.uid);
+        let hidden = self.iter().filter(is_meant);
+        let hidden = hidden.filter(|one| one.exe.is_none() && one.runs_python());
+        self.unreadable.len() + hidden.count()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Process> {
         self.by_pid.values()
     }
@@ -177,7 +200,7 @@ impl Processes {
 struct Reader {
     proc: PathBuf,
     prefix: Vec<u8>,
-    home: Option<(u64, u64)>,
+    home: Option<DirId>,
 }
 
 impl Reader {
@@ -192,8 +215,12 @@ impl Reader {
 
     fn read(&self, pid: u32) -> Option<Process> {
         let other = fs::metadata(self.proc.join(format!("{pid}/root")));
-        let is_ours = other.map_or(true, |m| self.home == Some((m.dev(), m.ino())));
-        is_ours.then(|| Process::read(&self.proc, pid, &self.prefix)).flatten()
+        let has_own_root = other.is_ok_and(|m| self.home != Some((m.dev(), m.ino())));
+        let process = Process::read(&self.proc, pid, &self.prefix)?;
+        // A unit with a root of its own may have a venv of ours bound into it. A container's
+        // `/opt/app` is not ours.
+        let is_ours = !has_own_root || matches!(process.place, CgroupOwner::Unit(_));
+        is_ours.then_some(Process { has_own_root, ..process })
     }
 
     /// Reads the user of a process; nobody can block this.
@@ -231,6 +258,9 @@ impl Process {
             virtual_env: None,
             search_path: Vec::new(),
             dirs: Vec::new(),
+            homes: Vec::new(),
+            activated: None,
+            has_own_root: false,
             mapped: Vec::new(),
         };
         if process.runs_python() {
@@ -242,11 +272,13 @@ impl Process {
         Some(process)
     }
 
-    /// Whether it runs a Python interpreter, its own or one within uWSGI.
+    /// Whether it runs a Python interpreter, its own or one within uWSGI or Apache.
     pub(crate) fn runs_python(&self) -> bool {
         let is_python = |name: &OsStr| {
             let name = name.as_bytes();
-            name.starts_with(b"python") || name.windows(5).any(|part| part == b"uwsgi")
+            name.starts_with(b"python")
+                || name.windows(5).any(|part| part == b"uwsgi")
+                || matches!(name, b"apache2" | b"httpd")
         };
         let exe = self.exe.as_ref().and_then(|exe| exe.path.file_name());
         let called = self.arguments.first().and_then(|name| Path::new(name).file_name());
@@ -266,10 +298,33 @@ impl Process {
         self.dirs.extend(variable(b"PWD=").map(path));
         self.dirs.retain(|dir| dir.is_absolute());
         self.mapped = mapped(&some(&dir.join("maps"), MAPS_LIMIT).unwrap_or_default());
+        let own_root = File::open(dir.join("root"));
+        let identity = |path: &PathBuf| directory_within(own_root.as_ref().ok()?, path);
+        self.homes = self.named_homes().iter().filter_map(identity).collect();
+        self.activated = self.virtual_env.as_ref().and_then(identity);
+    }
+
+    /// The directories whose `bin` its command line names.
+    fn named_homes(&self) -> BTreeSet<PathBuf> {
+        let words = self.arguments.iter().take(WORDS + 1).map(Path::new);
+        let programs = words.filter(|word| word.components().count() > 1).flat_map(|word| {
+            let all = if word.is_absolute() { vec![PathBuf::new()] } else { self.dirs.clone() };
+            all.into_iter().map(move |dir| dir.join(word))
+        });
+        let home = |program: PathBuf| {
+            let bin = program.parent().filter(|dir| dir.ends_with("bin"))?;
+            Some(bin.parent()?.to_path_buf())
+        };
+        programs.filter_map(home).collect()
     }
 
     /// `pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)`, for a person.
     pub(crate) fn describe(&self) -> String {
+        format!("pid {} ({})", self.id.pid, self.command())
+    }
+
+    /// The beginning of its command line, for a person.
+    pub(crate) fn command(&self) -> String {
         let mut words: Vec<_> = self.arguments.iter().take(2).map(file::printable).collect();
         if words.is_empty() {
             words.extend(self.exe.as_ref().map(|exe| file::printable(&exe.path)));
@@ -277,8 +332,7 @@ impl Process {
         if self.arguments.len() > 2 {
             words.push("…".to_string());
         }
-        let command: String = words.join(" ").chars().take(160).collect();
-        format!("pid {} ({command})", self.id.pid)
+        words.join(" ").chars().take(160).collect()
     }
 }
 
@@ -290,6 +344,15 @@ impl MappedFile {
             None => Self { path, deleted: false },
         }
     }
+}
+
+/// The identity of a directory, looked up as a process with this root looks it up.
+fn directory_within(root: &File, path: &Path) -> Option<DirId> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let dir = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).ok()?;
+    let stat = rustix::fs::fstat(dir).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 /// The needed part of `/proc/PID/stat`.

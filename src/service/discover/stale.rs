@@ -19,6 +19,12 @@ impl Process {
         if let Some(gone) = images().find(|image| image.deleted && is_python(&image.path)) {
             return Some(format!("{} was replaced after the process started", shown(gone)));
         }
+        if let Some(gone) = images().find(|image| image.deleted && is_extension(&image.path)) {
+            return Some(format!("{} was replaced after the process loaded it", shown(gone)));
+        }
+        if self.has_own_root {
+            return None;
+        }
         let is_aside =
             |image: &&MappedFile| image.path.ancestors().any(|path| venv_of_aside(path).is_some());
         if let Some(aside) = images().find(is_aside) {
@@ -53,6 +59,13 @@ fn is_python(path: &Path) -> bool {
         Some(b"lib-dynload") => true,
         _ => name.starts_with(b"libpython"),
     }
+}
+
+/// Whether a file is an extension module that an installer wrote into a venv.
+fn is_extension(path: &Path) -> bool {
+    let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+    let is_library = name.windows(3).any(|part| part == b".so");
+    is_library && path.ancestors().any(|dir| dir.ends_with("site-packages"))
 }
 
 /// The minor version of the base interpreter that a file belongs to: of Debian's
@@ -128,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn an_extension_module_that_pip_replaced_makes_a_process_stale() {
+        let module = "/opt/v/web/lib/python3.13/site-packages/x.cpython-313.so (deleted)";
+        let reason = stale("/usr/bin/python3.13", &[module], "/usr/bin/python3.13").unwrap();
+        assert!(reason.ends_with("x.cpython-313.so was replaced after the process loaded it"));
+    }
+
+    #[test]
     fn only_files_of_an_interpreter_make_a_process_stale() {
         for (exe, mapped) in [
             ("/usr/bin/python3.13", ""),
@@ -135,7 +155,8 @@ mod tests {
             ("/usr/bin/python3.13", "/memfd:python3 (deleted)"),
             ("/usr/bin/python3.13", "/tmp/ffi8Xc (deleted)"),
             ("/usr/bin/python3.13", "/SYSV00000000 (deleted)"),
-            ("/usr/bin/python3.13", "/opt/v/web/lib/python3.13/site-packages/x.so (deleted)"),
+            ("/usr/bin/python3.13", "/opt/v/web/lib/python3.13/site-packages/x.so"),
+            ("/usr/bin/python3.13", "/opt/v/web/lib/python3.13/site-packages/x.mo (deleted)"),
             ("/usr/bin/python3.13", "/usr/lib/x86_64-linux-gnu/libssl.so.3 (deleted)"),
             ("/usr/bin/uwsgi-core (deleted)", ""),
             ("/opt/v/copy/bin/python3", ""),

@@ -124,7 +124,10 @@ impl Catalogue {
 #[derive(Default)]
 pub(crate) struct Settings {
     values: BTreeMap<String, Vec<String>>,
-    has_own_root: bool,
+    /// What is bound into the unit's file system: `/srv/v:/opt/v`.
+    bound: Vec<String>,
+    /// The directory that it has as its root.
+    own_root: Option<String>,
 }
 
 impl Settings {
@@ -141,7 +144,11 @@ impl Settings {
                 continue;
             }
             if matches!(key, "RootDirectory" | "RootImage") {
-                self.has_own_root = !matches!(value, "" | "/");
+                self.own_root =
+                    Some(value.to_string()).filter(|value| !matches!(&**value, "" | "/"));
+            }
+            if matches!(key, "BindPaths" | "BindReadOnlyPaths") {
+                self.bound.push(value.to_string());
             }
             if key.starts_with("Exec") || key == "Environment" {
                 let values = self.values.entry(key.to_string()).or_default();
@@ -156,12 +163,14 @@ impl Settings {
     }
 
     pub(crate) fn paths(&self, whose: &Whose, unit: &str) -> Vec<PathBuf> {
-        if self.has_own_root {
-            // The paths it names are in another root.
-            return Vec::new();
-        }
-        let values = self.values.values().flatten();
-        values.flat_map(|value| paths(&expand(value, whose, unit))).collect()
+        let named = |value: &String| paths(&expand(value, whose, unit));
+        // The sources are in our root.
+        let bound = self.bound.iter().flat_map(named);
+        let values = self.values.values().flatten().flat_map(named);
+        let Some(own_root) = &self.own_root else { return bound.chain(values).collect() };
+        let own_root = PathBuf::from(expand(own_root, whose, unit));
+        let below = |path: PathBuf| Some(own_root.join(path.strip_prefix("/").ok()?));
+        bound.chain(values.filter_map(below)).collect()
     }
 }
 
@@ -325,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_aliases_and_units_with_another_root_name_nothing() {
+    fn masks_and_aliases_name_nothing_and_another_root_has_its_own_paths() {
         let machine = FakeProc::new();
         for unit in ["masked", "real"] {
             machine.write(
@@ -337,12 +346,15 @@ mod tests {
         machine.link("etc/systemd/system/alias.service", "/usr/lib/systemd/system/real.service");
         machine.write(
             "etc/systemd/system/jail.service",
-            "[Service]\nRootDirectory=/srv/jail\nExecStart=/opt/v/bin/app\n",
+            "[Service]\nRootDirectory=/srv/jail\nExecStart=/opt/v/bin/app\nBindReadOnlyPaths=/srv/e4:/opt/e4\n",
         );
         machine.write("srv/app/linked.service", "[Service]\nExecStart=/opt/v/bin/app\n");
         machine.link("etc/systemd/system/linked.service", "/srv/app/linked.service");
-        let found = found(&machine, &[]);
-        let mut named = found;
+        let mut named = found(&machine, &[]);
+        let jail = named.remove("jail.service").unwrap();
+        assert!(jail.contains(&"/srv/e4".into()), "{jail:?}");
+        assert!(jail.contains(&"/srv/jail/opt/v/bin/app".into()), "{jail:?}");
+        assert!(!jail.contains(&"/opt/v/bin/app".into()), "{jail:?}");
         named.retain(|_, paths| !paths.is_empty());
         assert_eq!(named.into_keys().collect::<Vec<_>>(), ["linked.service", "real.service"]);
     }

@@ -36,6 +36,50 @@ pub(crate) fn service_unit(name: &str) -> Result<String, NameError> {
     Ok(name)
 }
 
+/// Units that start what others ask them to: jobs, sessions, containers. What runs in them is
+/// never their service, and they are not restarted for it.
+const STARTERS: [&str; 33] = [
+    "anacron",
+    "atd",
+    "bcron-sched",
+    "console-getty",
+    "container-getty",
+    "containerd",
+    "crio",
+    "cron",
+    "crond",
+    "cronie",
+    "dbus",
+    "dbus-broker",
+    "display-manager",
+    "docker",
+    "fcron",
+    "gdm",
+    "gdm3",
+    "getty",
+    "greetd",
+    "incus",
+    "libvirtd",
+    "lightdm",
+    "lxc",
+    "lxcfs",
+    "lxd",
+    "lxdm",
+    "podman",
+    "sddm",
+    "serial-getty",
+    "ssh",
+    "sshd",
+    "systemd-nspawn",
+    "user",
+];
+
+/// Whether a unit starts jobs, sessions or containers of others: `cron.service`, `ssh@1.service`.
+pub(crate) fn starts_others(unit: &str) -> bool {
+    let stem = unit.strip_suffix(".service").unwrap_or(unit);
+    STARTERS.contains(&stem.split('@').next().unwrap_or(stem))
+}
+
 fn is_service(name: &str) -> bool {
     name.strip_suffix("service").is_some_and(|front| front.ends_with('.'))
 }

@@ -17,6 +17,10 @@ fn users(map: &ServiceMap, venv: &str) -> (Vec<String>, Vec<u32>) {
     (services, users.processes.iter().map(|user| user.process.id.pid).collect())
 }
 
+fn current(interpreter: &str) -> Current {
+    Current { interpreter: Some(interpreter.into()), swapped: None }
+}
+
 fn web(pids: &[u32]) -> (Vec<String>, Vec<u32>) {
     (vec!["systemd:web.service".to_string()], pids.to_vec())
 }
@@ -204,7 +208,7 @@ fn each_service_that_needs_a_restart_is_listed_once() {
     machine.process((7, 1), UNIT, PYTHON, "/opt/v/web/bin/python3 x");
     machine.process((8, 1), "/", "/usr/bin/python3.11", "/opt/v/web/bin/python3 x");
     let map = map(&machine, &["/opt/v/web"]);
-    let reasons = needs_restart(map.of(Path::new("/opt/v/web")), Some(Path::new(PYTHON)));
+    let reasons = needs_restart(map.of(Path::new("/opt/v/web")), &current(PYTHON));
     assert_eq!(
         reasons,
         [
@@ -242,9 +246,117 @@ fn a_process_that_renamed_itself_is_found_when_its_tree_was_put_aside() {
         machine.write("proc/10/maps", &maps);
         let map = map(&machine, &["/opt/v/web"]);
         let users = map.of(Path::new("/opt/v/web"));
-        (users.processes.len(), users.unmanaged(Some(Path::new("/usr/bin/python3.13"))).len())
+        let is_left =
+            |user: &&VenvProcess| user.service.is_none() && user.stale(&current(PYTHON)).is_some();
+        (users.processes.len(), users.processes.iter().filter(is_left).count())
     };
     assert_eq!(run_from("/opt/v/web"), (2, 1));
     assert_eq!(run_from("/opt/v/.web.venvguard-20261122T210208Z"), (2, 1));
     assert_eq!(run_from("/opt/v/.website.venvguard-20261122T210208Z"), (0, 0));
+}
+
+#[test]
+fn a_path_that_leads_through_a_link_means_the_venv_behind_it() {
+    let machine = FakeProc::new();
+    machine.write("srv/cap/releases/7/venv/bin/gunicorn", "");
+    machine.link("srv/cap/current", "releases/7");
+    let unit = "[Service]\nExecStart=/srv/cap/current/venv/bin/gunicorn\n";
+    machine.write("etc/systemd/system/web.service", unit);
+    machine.process((5, 1), UNIT, PYTHON, "/srv/cap/current/venv/bin/python x");
+    machine.link("proc/5/root", machine.0.path().to_str().unwrap());
+    let venv = "/srv/cap/releases/7/venv";
+    assert_eq!(users(&map(&machine, &[venv]), venv), web(&[5]));
+    std::fs::remove_dir_all(machine.0.path().join("proc/5")).unwrap();
+    assert_eq!(users(&map(&machine, &[venv]), venv), web(&[]));
+}
+
+#[test]
+fn a_unit_with_a_root_of_its_own_uses_the_venv_that_is_bound_into_it() {
+    let machine = FakeProc::new();
+    let base = machine.0.path().to_str().unwrap().to_string();
+    machine.write("srv/e4/bin/app", "");
+    // A link in place of the mount.
+    machine.link("srv/jail/opt/e4", "../../../srv/e4");
+    machine.process((5, 1), UNIT, PYTHON, "/srv/e4/bin/python x");
+    machine.link("proc/5/root", &base);
+    machine.process((6, 1), UNIT, PYTHON, "/opt/e5/bin/python x");
+    machine.write("srv/jail/opt/e5/bin/app", "");
+    machine.link("proc/6/root", &format!("{base}/srv/jail"));
+    // A container with a venv at the same path, which is another one.
+    machine.process((7, 1), "/system.slice/docker-0.scope", PYTHON, "/opt/e5/bin/python x");
+    machine.link("proc/7/root", &format!("{base}/srv/jail"));
+    let map = map(&machine, &["/srv/e4", "/srv/jail/opt/e5", "/opt/e5"]);
+    assert_eq!(users(&map, "/srv/e4"), web(&[5]));
+    assert_eq!(users(&map, "/srv/jail/opt/e5"), web(&[6]));
+    assert_eq!(users(&map, "/opt/e5"), (vec![], vec![]));
+}
+
+#[test]
+fn what_cron_or_a_session_starts_belongs_to_no_service() {
+    let machine = FakeProc::new();
+    for (pid, unit) in [(5, "cron"), (6, "ssh"), (7, "system-getty.slice/getty@tty1")] {
+        let cgroup = format!("/system.slice/{unit}.service");
+        machine.process((pid, 1), &cgroup, PYTHON, "/opt/v/web/bin/python bot.py");
+    }
+    assert_eq!(users(&map(&machine, &["/opt/v/web"]), "/opt/v/web"), (vec![], vec![5, 6, 7]));
+}
+
+#[test]
+fn apache_uses_the_venvs_that_its_configuration_gives_to_mod_wsgi() {
+    let machine = FakeProc::new();
+    let site = "WSGIDaemonProcess mw python-home=/srv/mw/venv\n";
+    machine.write("etc/apache2/sites-available/mw.conf", site);
+    machine.link("etc/apache2/sites-enabled/mw.conf", "../sites-available/mw.conf");
+    machine.process((5, 1), "/system.slice/apache2.service", "/usr/sbin/apache2", "apache2 -k x");
+    machine.write("proc/5/maps", "1-2 r-xp 0 fe:00 1  /usr/lib/x/libpython3.11.so.1.0\n");
+    let map = map(&machine, &["/srv/mw/venv"]);
+    let venv = "/srv/mw/venv";
+    assert_eq!(users(&map, venv), (vec!["systemd:apache2.service".into()], vec![5]));
+    let reasons = needs_restart(map.of(Path::new(venv)), &current(PYTHON));
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert_eq!(map.of(Path::new(venv)).embedding(), [Path::new("/usr/sbin/apache2")]);
+}
+
+#[test]
+fn a_process_that_is_older_than_its_venv_is_stale_whatever_it_has_mapped() {
+    let machine = FakeProc::new();
+    // Started 4960 seconds ago.
+    machine.process((5, 1), UNIT, PYTHON, "/opt/v/web/bin/python3 x");
+    let map = map(&machine, &["/opt/v/web"]);
+    let user = &map.of(Path::new("/opt/v/web")).processes[0];
+    let swapped =
+        |seconds| Current { swapped: Some(Duration::from_secs(seconds)), ..current(PYTHON) };
+    let reason = "it was started before the venv was replaced";
+    assert_eq!(user.stale(&swapped(60)).as_deref(), Some(reason));
+    assert_eq!(user.stale(&swapped(5000)), None);
+    assert_eq!(user.stale(&swapped(4959)), None, "the clocks are not that exact");
+    assert_eq!(user.stale(&current(PYTHON)), None);
+}
+
+#[test]
+fn processes_of_no_venv_are_known_if_they_run_python() {
+    let machine = FakeProc::new();
+    let unit = "/system.slice/supervisor.service";
+    machine.process((5, 1), unit, "/usr/bin/python3.13 (deleted)", "/usr/bin/python3 x");
+    machine.process((6, 1), unit, "/usr/bin/bash", "bash");
+    machine.process((7, 1), UNIT, PYTHON, "/opt/v/web/bin/python3 x");
+    let map = map(&machine, &["/opt/v/web"]);
+    let others: Vec<u32> = map.others.iter().map(|one| one.process.id.pid).collect();
+    assert_eq!(others, [5]);
+    assert_eq!(map.others[0].service, Some("systemd:supervisor".parse().unwrap()));
+    assert!(map.others[0].stale(&Current::default()).is_some());
+}
+
+#[test]
+fn a_worker_is_a_process_below_another_one_of_its_service() {
+    let machine = FakeProc::new();
+    machine.process((5, 1), UNIT, PYTHON, "/opt/v/web/bin/python3 x");
+    machine.process((6, 5), UNIT, PYTHON, "/opt/v/web/bin/python3 x");
+    machine.process((7, 1), "/system.slice/job.service", PYTHON, "/opt/v/web/bin/python3 x");
+    let map = map(&machine, &["/opt/v/web"]);
+    let lasting = |seconds| {
+        map.of(Path::new("/opt/v/web")).with_lasting_workers(Duration::from_secs(seconds))
+    };
+    assert_eq!(lasting(60), BTreeSet::from(["systemd:web".parse().unwrap()]));
+    assert_eq!(lasting(6000), BTreeSet::new(), "it is younger");
 }

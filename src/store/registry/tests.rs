@@ -40,6 +40,8 @@ fn a_registry_of_schema_version_1_is_read() {
         requirements: Some(Path::new("/srv/shop/requirements.txt").into()),
         lock: Some(Path::new("/srv/shop/uv.lock").into()),
         relax: Some(Relax::Minor),
+        check_failure: None,
+        restart: None,
         declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
         registered_at: at,
         pin: Some(Pin {
@@ -61,6 +63,8 @@ fn a_registry_of_schema_version_1_is_read() {
         requirements: None,
         lock: None,
         relax: None,
+        check_failure: None,
+        restart: None,
         declared: None,
         registered_at: at,
         pin: None,

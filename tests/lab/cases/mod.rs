@@ -16,6 +16,7 @@ mod power;
 mod rehearsal;
 mod runit;
 mod running;
+mod services;
 mod shared;
 mod users;
 
@@ -68,6 +69,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         copied::cases(),
         running::cases(),
+        services::cases(),
         shared::cases(),
         runit::cases(),
         minor::cases(),

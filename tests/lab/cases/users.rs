@@ -37,7 +37,7 @@ RestartSec=100ms
 WantedBy=default.target
 ";
 
-fn make_unit(machine: &Machine) -> Result<Service> {
+pub(super) fn make_unit(machine: &Machine) -> Result<Service> {
     machine.must(
         "set -e
          systemctl disable --quiet --now followed
@@ -68,7 +68,7 @@ fn make_unit(machine: &Machine) -> Result<Service> {
 }
 
 /// Runs a script as a user who has logged in.
-fn as_user(machine: &Machine, name: &str, script: &str) -> Result<String> {
+pub(super) fn as_user(machine: &Machine, name: &str, script: &str) -> Result<String> {
     machine.must(&format!(
         "cd /; setpriv --reuid {name} --regid {name} --init-groups --reset-env \
          env XDG_RUNTIME_DIR=/run/user/$(id -u {name}) sh -euc '{script}'"

@@ -18,7 +18,7 @@ use crate::service::condition::Condition;
 use crate::service::discover::cgroup::CgroupOwner;
 use crate::service::discover::process::{Process, Processes};
 use crate::service::discover::unit_file;
-use crate::service::discover::unit_name::service_unit;
+use crate::service::discover::unit_name::{service_unit, starts_others};
 use crate::service::error::{NameError, ServiceError};
 
 /// Whose systemd it is.
@@ -52,7 +52,7 @@ impl Manager for Systemd {
     /// A unit's processes are those in its cgroup, regardless of what started them.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
         let unit_of = |process: &Process| match (self, &process.place) {
-            (Self::System, CgroupOwner::Unit(unit)) => Some(unit.clone()),
+            (Self::System, CgroupOwner::Unit(unit)) if !starts_others(unit) => Some(unit.clone()),
             (Self::User, CgroupOwner::UserUnit { uid, unit }) if root.user() == Some(*uid) => {
                 service_unit(unit).ok()
             }

@@ -142,7 +142,7 @@ impl Unit {
             _ if self.has_ended() => "it has ended".to_string(),
             _ if self.is_oneshot() && !self.is_active() => {
                 let is_over = matches!(self.get("ActiveState"), "inactive" | "failed");
-                let word = if is_over { "that has ended" } else { "that is running" };
+                let word = if is_over { "that has ended" } else { "at work" };
                 format!("it is a oneshot {word}")
             }
             _ => return None,
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_oneshot_that_failed_is_not_brought_back() {
         let at_work = shown("LoadState=loaded\nActiveState=activating\nType=oneshot\n");
-        assert_eq!(at_work.left_alone.as_deref(), Some("it is a oneshot that is running"));
+        assert_eq!(at_work.left_alone.as_deref(), Some("it is a oneshot at work"));
         let failed =
             shown("LoadState=loaded\nActiveState=failed\nType=oneshot\nResult=exit-code\n");
         assert!(!failed.is_brought_back() && !failed.failed, "{failed:?}");

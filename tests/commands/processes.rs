@@ -1,0 +1,147 @@
+//! Processes that run code that was replaced, and services that nobody restarts unasked.
+
+use super::system::System;
+use super::{MINOR_UPGRADE, REVISION, system};
+
+/// A process of a unit, started long ago.
+fn process(system: &System, pid: u32, unit: &str, exe: &str, command: &str) {
+    let dir = format!("/proc/{pid}");
+    let stat =
+        format!("{pid} (x) S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0", 1000 + pid);
+    system.write(&format!("{dir}/stat"), &stat);
+    system.write(&format!("{dir}/status"), "Uid:\t0\t0\t0\t0\n");
+    system.write(&format!("{dir}/cgroup"), &format!("0::/system.slice/{unit}\n"));
+    system.write(&format!("{dir}/cmdline"), &format!("{}\0", command.replace(' ', "\0")));
+    system.relink(&format!("{dir}/exe"), exe);
+    system.write("/proc/uptime", "5000.00 9000.00\n");
+    system.write("/proc/1/cgroup", "0::/init.scope\n");
+}
+
+/// A system on which every unit runs, and a service of the venv.
+fn served() -> System {
+    let system = system();
+    let shown = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\n";
+    system.make_dir("/run/systemd/system");
+    system.write("/usr/bin/systemctl", &format!("#!/bin/sh\nprintf '{shown}'\n"));
+    system.set_mode("/usr/bin/systemctl", 0o755);
+    process(
+        &system,
+        70,
+        "shop.service",
+        "/usr/bin/python3.11",
+        "/srv/shop/venv/bin/python3 app.py",
+    );
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    system
+}
+
+#[test]
+fn every_process_that_runs_replaced_code_is_listed() {
+    let system = served();
+    let said = system.run(&["processes"]).expect(0);
+    assert!(said.stderr.contains("no process runs code that was replaced"), "{}", said.stderr);
+    let gone = "/usr/bin/python3.11 (deleted)";
+    process(&system, 71, "shop.service", gone, "/srv/shop/venv/bin/python3 \u{1b}[2J");
+    process(&system, 72, "supervisor.service", gone, "/usr/bin/python3 /usr/bin/supervisord");
+    process(&system, 73, "cron.service", gone, "/usr/bin/python3 job.py");
+    let said = system.run(&["processes"]).expect(3);
+    let rows: Vec<&str> = said.stdout.lines().skip(1).collect();
+    assert_eq!(rows.len(), 3, "{}", said.stdout);
+    assert!(rows[0].starts_with("71") && rows[0].contains("systemd:shop.service"), "{}", rows[0]);
+    assert!(rows[1].contains("systemd:supervisor.service"), "{}", rows[1]);
+    assert!(rows[2].contains("cron.service") && !rows[2].contains("systemd:"), "{}", rows[2]);
+    assert!(!said.stdout.contains('\u{1b}'), "{:?}", said.stdout);
+    let json = system.run(&["processes", "--json"]).expect(3).json();
+    assert_eq!((json["schema_version"].as_u64(), json["skipped"].as_u64()), (Some(1), Some(0)));
+    let first = &json["processes"][0];
+    assert_eq!(first["venvs"][0], "shop");
+    assert_eq!(first["service"]["name"], "shop.service");
+    let reason = "/usr/bin/python3.11 was replaced after the process started";
+    assert_eq!(first["reason"], reason);
+    assert!(first["since"].as_str().unwrap().ends_with('Z'), "{first}");
+    let status = system.run(&["status", "--json"]).expect(3).json();
+    assert_eq!(status["venvs"][0]["state"], "restart-needed");
+}
+
+#[test]
+fn a_service_that_is_not_restarted_unasked_keeps_its_venv_on_the_old_python() {
+    let system = served();
+    let plan = |list: &[&str]| {
+        let list = system.list(list);
+        system.run(&["plan", "--from", &list]).expect(0).stdout
+    };
+    let now = plan(REVISION);
+    assert!(now.contains("; restarts systemd:shop.service"), "{now}");
+    for (setting, why) in [
+        ("--restart=list", "systemd:shop.service is not restarted: its restart mode is \"list\""),
+        ("--restart=never", "systemd:shop.service is not restarted: its restart mode is \"never\""),
+    ] {
+        system.run(&["register", "/srv/shop/venv", setting]).expect(0);
+        let text = plan(MINOR_UPGRADE);
+        assert!(text.contains("is pinned to /usr/bin/python3.11") && text.contains(why), "{text}");
+        let text = plan(REVISION);
+        assert!(text.contains("; restarts no service") && text.contains(why), "{text}");
+    }
+    let json = system.run(&["show", "shop", "--json"]).expect(0).json();
+    assert_eq!(json["venvs"][0]["restart"], "never");
+    // What is old counts as healthy in this mode, and is named.
+    process(
+        &system,
+        71,
+        "shop.service",
+        "/usr/bin/python3.11 (deleted)",
+        "/srv/shop/venv/bin/python3 x",
+    );
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["venvs"][0]["state"], "healthy");
+    assert_eq!(status["venvs"][0]["reasons"].as_array().unwrap().len(), 1, "{status}");
+    system.run(&["processes"]).expect(3);
+}
+
+#[test]
+fn the_configuration_and_the_machine_keep_services_from_being_restarted() {
+    let system = served();
+    let list = system.list(REVISION);
+    let plan = || system.run(&["plan", "--from", &list]).expect(0).stdout;
+    assert!(plan().contains("; restarts systemd:shop.service"), "{}", plan());
+    system.write("/etc/venvguard/config.toml", "restart = \"list\"\n");
+    assert!(plan().contains("its restart mode is \"list\""), "{}", plan());
+    system.run(&["register", "/srv/shop/venv", "--restart=now"]).expect(0);
+    assert!(plan().contains("; restarts systemd:shop.service"), "its own mode: {}", plan());
+    system.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
+    system.set_mode("/usr/sbin/policy-rc.d", 0o755);
+    assert!(plan().contains("/usr/sbin/policy-rc.d forbids it"), "{}", plan());
+    // Somebody who asks for it is not kept from it.
+    let dry = system.run(&["rebuild", "shop", "--dry-run"]);
+    assert!(!dry.stdout.contains("policy-rc.d"), "{}", dry.stdout);
+}
+
+#[test]
+fn a_restart_is_asked_for_by_name_or_for_all_that_run_replaced_code() {
+    let system = served();
+    let said = system.run(&["restart", "--all", "--dry-run"]).expect(0);
+    assert!(said.stderr.contains("nothing to do"), "{}", said.stderr);
+    let named = system.run(&["restart", "shop", "--dry-run"]).expect(0);
+    assert!(named.stdout.contains("; restarts systemd:shop.service"), "{}", named.stdout);
+    let gone = "/usr/bin/python3.11 (deleted)";
+    process(&system, 71, "shop.service", gone, "/srv/shop/venv/bin/python3 x");
+    system.run(&["register", "/srv/shop/venv", "--restart=never"]).expect(0);
+    let json = system.run(&["restart", "--all", "--dry-run", "--json"]).expect(0).json();
+    let venv = &json["venvs"][0];
+    assert_eq!((&venv["name"], &venv["remedy"]), (&"shop".into(), &"restart".into()), "{json}");
+    assert_eq!(venv["services"][0]["name"], "shop.service");
+    system.run(&["restart"]).expect(2);
+}
+
+#[test]
+fn the_check_is_run_before_dpkg_and_its_result_is_kept_for_the_repair() {
+    let system = served();
+    system.run(&["register", "/srv/shop/venv", "--check", "false"]).expect(3);
+    system.hook("pre-install", REVISION).expect(0);
+    let record = system.read("/var/lib/venvguard/transaction.json");
+    assert!(record.contains("\"failed\"") && record.contains("false exited 1"), "{record}");
+    // The hooks run twice under unattended-upgrades.
+    system.run(&["register", "/srv/shop/venv", "--check", "true"]).expect(0);
+    system.hook("pre-install", REVISION).expect(0);
+    assert_eq!(system.read("/var/lib/venvguard/transaction.json").matches("failed").count(), 1);
+}
