@@ -3,6 +3,7 @@
 mod arguments;
 mod candidates;
 mod complete;
+mod diagnose;
 mod doctor;
 mod faults;
 mod generate;
@@ -127,6 +128,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Status { venvs, json } => list::status(&guard, &venvs, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
+        Command::Diagnose(asked) => diagnose::diagnose(&guard, &asked),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
         Command::History { json } => history::history(&guard, json),

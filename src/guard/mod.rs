@@ -9,6 +9,7 @@
 
 mod ask;
 mod choose;
+mod diagnose;
 mod foresee;
 mod gate;
 mod propose;
@@ -23,6 +24,7 @@ mod users;
 use std::time::Duration;
 
 pub(crate) use ask::AskError;
+pub(crate) use diagnose::FailureOf;
 pub(crate) use rebuild::{Extent, RebuildRequest};
 pub(crate) use register::{Registered, Registration};
 pub(crate) use scan::Found;

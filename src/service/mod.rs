@@ -25,10 +25,10 @@ mod usage;
 pub(crate) use check::Check;
 pub(crate) use condition::Condition;
 pub(crate) use control::{
-    await_up, came_up_again, condition, dependents, require_trusted, restart_all, start_all,
+    await_up, came_up_again, condition, dependents, log, require_trusted, restart_all, start_all,
     stop_all, triggers,
 };
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use managers::{Outcome, start_units, stop_units};
-pub(crate) use name::Service;
+pub(crate) use name::{Service, ServiceNameError};
 pub(crate) use usage::{ServiceMap, VenvProcess, VenvUsage, needs_restart};
