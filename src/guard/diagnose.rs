@@ -117,8 +117,8 @@ impl Guard {
         causes
     }
 
-    /// The venvs that the caller and root have registered, and what was done to them, as far as the
-    /// caller may read that.
+    /// The venvs that the caller and root have registered, and what was done to them; without
+    /// what the caller may not read.
     fn known_everywhere(&self) -> (Registry, History) {
         let mut registry = self.registry().unwrap_or_default();
         let mut history = self.store.history().unwrap_or_default();

@@ -147,10 +147,7 @@ impl<'a> Recorder<'a> {
             }
             _ => None,
         };
-        if let Some((what, detail)) = outcome.in_words() {
-            // What failed before the repair is the baseline of later failures.
-            let lines = std::iter::once(detail).chain(outcome.notes.iter().cloned());
-            let detail = lines.collect::<Vec<_>>().join("\n");
+        if let Some((what, detail)) = outcome.for_history() {
             let event = Event::new(&after.name, after.path(), what, detail);
             if let Err(error) = store.record(&event.of(&outcome.decision)) {
                 report.error(&format!("cannot record this repair in the history: {error}"));

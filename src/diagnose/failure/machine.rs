@@ -19,7 +19,7 @@ const FILE_LIMIT: u64 = 16 << 20;
 /// Where Debian's libraries are, without the directory of the architecture.
 const LIBRARIES: [&str; 4] = ["/usr/lib", "/lib", "/usr/local/lib", "/lib64"];
 
-/// This machine, as far as causes are concerned.
+/// This machine: what the verification of causes needs of it.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
     root: &'a Root,

@@ -56,7 +56,7 @@ impl fmt::Display for Certainty {
     }
 }
 
-/// The text of a failure, as far as it is understood.
+/// The text of a failure, read into a value.
 #[derive(Debug)]
 pub(crate) struct FailureText(Failure);
 

@@ -303,7 +303,7 @@ fn a_library_that_is_there_again_was_missing_for_a_moment() {
     machine.write("usr/lib/x86_64-linux-gnu/libpython3.12.so.1.0", "");
     let cause = machine.cause(&known("loader"));
     assert_eq!(cause.certainty, Certainty::Likely);
-    assert!(cause.remedy.contains("is there now"), "{}", cause.remedy);
+    assert!(cause.remedy.contains("exists now"), "{}", cause.remedy);
 }
 
 #[test]

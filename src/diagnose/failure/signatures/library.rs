@@ -122,7 +122,7 @@ fn is_missing(clue: &Clue, machine: &Machine) -> Verdict {
 
 fn is_there(clue: &Clue, machine: &Machine) -> Option<String> {
     let path = printable(machine.library(&clue.name)?);
-    Some(format!("{path} is there now: start the program or service again"))
+    Some(format!("{path} exists now: start the program or service again"))
 }
 
 fn rebuild(clue: &Clue, machine: &Machine) -> String {
