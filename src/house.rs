@@ -41,8 +41,8 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
     ("cli", "repair", &[]),
     ("cli", "owner", &[]),
     ("cli", "venv", &[]),
-    // The findings of `diagnose` are for one command.
-    ("guard", "diagnose", &[]),
+    // The findings about the machine are for one command; the causes of failures are for venvs.
+    ("guard", "diagnose", &["diagnose::failure"]),
 ];
 
 /// The only module that parses arguments.

@@ -70,7 +70,7 @@
 //! |---|---|
 //! | [`cli`] | which commands are there, and what do they answer? |
 //! | [`guard`] | what happens at each moment of an apt run, and on each request? |
-//! | [`diagnose`] | what keeps venvguard from working on this machine? |
+//! | [`diagnose`] | what keeps venvguard from working on this machine, and why does a Python program fail? |
 //! | [`inventory`] | what state are the registered venvs in, and which facts does a decision need? |
 //! | [`rehearse`] | what will this machine be after the upgrade? |
 //! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |

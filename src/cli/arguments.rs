@@ -113,6 +113,8 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
+    /// Find the cause of a Python failure, and what mends it; exit status 3 if a cause is known
+    Diagnose(Diagnose),
     /// Rebuild venvs for the interpreter that is installed now (also: upgrade)
     #[command(alias = "upgrade")]
     Rebuild(Rebuild),
@@ -251,6 +253,25 @@ pub(super) struct Rebuild {
     #[arg(long, value_enum)]
     pub(super) relax: Option<Relax>,
     #[arg(long, requires = "dry_run", help = JSON_HELP)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Diagnose {
+    /// Name, path or id of a venv that fails; - reads the text of a failure from standard input
+    #[arg(
+        required_unless_present_any = ["unit", "file"],
+        conflicts_with_all = ["unit", "file"],
+        add = ArgValueCandidates::new(candidates::venvs)
+    )]
+    pub(super) venv: Option<String>,
+    /// A unit of systemd that fails: reads its journal since its last start
+    #[arg(long, value_name = "UNIT", conflicts_with = "file")]
+    pub(super) unit: Option<String>,
+    /// A file with a traceback or a log
+    #[arg(long, value_name = "TRACE")]
+    pub(super) file: Option<PathBuf>,
+    #[arg(long, help = JSON_HELP)]
     pub(super) json: bool,
 }
 

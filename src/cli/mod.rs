@@ -3,6 +3,7 @@
 mod arguments;
 mod candidates;
 mod complete;
+mod diagnose;
 mod doctor;
 mod faults;
 mod generate;
@@ -141,6 +142,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Rehearse { venvs, release, json } => {
             rehearse::rehearse(&guard, &venvs, release.as_deref(), json)
         }
+        Command::Diagnose(asked) => diagnose::diagnose(&guard, &asked),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
         Command::Restart { venvs, all, dry_run, json } => {
             rebuild::restart(&guard, (!all).then_some(&venvs), dry_run, json)

@@ -1,7 +1,8 @@
-//! Finds what keeps venvguard from working on this machine, and the commands that fix it. It
-//! changes nothing and prints nothing.
+//! Finds what keeps venvguard from working on this machine, and the commands that fix it; and, in
+//! [`failure`], the causes of Python failures. It changes nothing and prints nothing.
 
 mod apt;
+pub(crate) mod failure;
 mod state;
 mod system;
 mod venvs;

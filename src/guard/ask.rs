@@ -14,6 +14,7 @@ use crate::host::user;
 use crate::python::{Minor, SnapshotError};
 use crate::rehearse::NextError;
 use crate::repair::RollbackError;
+use crate::service::ServiceNameError;
 use crate::store::StoreError;
 
 /// Why a request was not carried out.
@@ -43,8 +44,10 @@ pub(crate) enum AskError {
     NotAVenv(String),
     #[error("{0} vanished from the registry")]
     Vanished(String),
-    #[error("{word:?} matches {count} venvs; roll back one at a time")]
+    #[error("{word:?} matches {count} venvs; name one of them")]
     Several { word: String, count: usize },
+    #[error(transparent)]
+    Unit(ServiceNameError),
     #[error("cannot roll {name} back: {why}; nothing was changed")]
     NotRolledBack { name: String, why: RollbackError },
     #[error(transparent)]

@@ -9,6 +9,7 @@
 
 mod ask;
 mod choose;
+mod diagnose;
 mod foresee;
 mod gate;
 mod processes;
@@ -26,6 +27,7 @@ mod users;
 use std::time::Duration;
 
 pub(crate) use ask::AskError;
+pub(crate) use diagnose::FailureOf;
 pub(crate) use rebuild::{Extent, RebuildRequest, Rebuilt};
 pub(crate) use register::{Registered, Registration};
 pub(crate) use rehearse::VenvRehearsal;

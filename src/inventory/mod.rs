@@ -11,7 +11,7 @@ pub(crate) use declared::registry;
 pub(crate) use facts::{Asked, declared_services, facts};
 pub(crate) use health::healths;
 pub(crate) use processes::{
-    StaleProcess, StaleProcesses, Unmanaged, report_unmanaged, stale_processes,
+    StaleProcess, StaleProcesses, Unmanaged, current, report_unmanaged, stale_processes,
     stale_units_of_users,
 };
 

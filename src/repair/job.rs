@@ -78,6 +78,16 @@ impl Outcome {
         Self { id, decision, done, restarted, notes, findings }
     }
 
+    /// The same as [`Outcome::in_words`], with the notes: what failed before the repair is the
+    /// baseline of later failures.
+    pub(super) fn for_history(&self) -> Option<(&'static str, String)> {
+        let (what, mut detail) = self.in_words()?;
+        for note in &self.notes {
+            let _ = write!(detail, "\n{note}");
+        }
+        Some((what, detail))
+    }
+
     /// What was done, as a word and a sentence; `None` if nothing was done.
     pub(crate) fn in_words(&self) -> Option<(&'static str, String)> {
         let (what, mut detail) = match &self.done {
@@ -246,5 +256,13 @@ mod tests {
              restarted systemd:shop.service"
         );
         assert_eq!(outcome(Done::Nothing).in_words(), None);
+    }
+
+    #[test]
+    fn the_history_keeps_what_failed_before_a_repair() {
+        let notes = vec!["it failed before, and still does: x".to_string()];
+        let outcome = Outcome { notes, ..outcome(Done::Refreshed) };
+        let (_, detail) = outcome.for_history().unwrap();
+        assert!(detail.ends_with("\nit failed before, and still does: x"), "{detail}");
     }
 }

@@ -156,7 +156,7 @@ impl<'a> Recorder<'a> {
             }
             _ => None,
         };
-        if let Some((what, detail)) = outcome.in_words() {
+        if let Some((what, detail)) = outcome.for_history() {
             let event = Event::new(&after.name, after.path(), what, detail);
             if let Err(error) = store.record(&event.of(&outcome.decision)) {
                 report.error(&format!("cannot record this repair in the history: {error}"));

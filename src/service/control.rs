@@ -94,6 +94,11 @@ pub(crate) fn await_up(
     })
 }
 
+/// The end of what a service and its manager wrote since its last start.
+pub(crate) fn log(root: &Root, service: &Service) -> String {
+    service.manager().log(root, service.name())
+}
+
 /// The first of these services that runs although it was stopped.
 pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service> {
     let is_up = |service: &&Service| service.manager().came_up_again(root, service.name());

@@ -31,13 +31,13 @@ mod workers;
 pub(crate) use check::Check;
 pub(crate) use condition::Condition;
 pub(crate) use control::{
-    await_up, came_up_again, condition, dependents, require_trusted, restart_all, start_all,
+    await_up, came_up_again, condition, dependents, log, require_trusted, restart_all, start_all,
     stop_all, triggers,
 };
 pub(crate) use discover::cgroup::CgroupOwner;
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use managers::{Outcome, start_units, stop_units};
-pub(crate) use name::Service;
+pub(crate) use name::{Service, ServiceNameError};
 pub(crate) use probe::{AddressError, Probe};
 pub(crate) use restraint::{Restraints, is_shutting_down};
 pub(crate) use usage::{Current, ServiceMap, VenvProcess, VenvUsage, needs_restart};

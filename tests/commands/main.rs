@@ -5,6 +5,7 @@
 mod confinement;
 mod damage;
 mod declared;
+mod diagnose;
 mod first_hour;
 mod processes;
 mod system;

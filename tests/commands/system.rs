@@ -76,6 +76,19 @@ impl System {
         fs::read_to_string(self.at(path)).unwrap()
     }
 
+    /// The real location of a path.
+    pub(crate) fn path(&self, path: &str) -> String {
+        self.at(path).display().to_string()
+    }
+
+    /// A shell script that stands for a program.
+    pub(crate) fn script(&self, path: &str, script: &str) {
+        self.write("/script", &format!("#!/bin/sh\n{script}\n"));
+        // Written by another process: see the tests of systemd.
+        let to = self.path(path);
+        Self::shell(&format!("install -D -m755 {} {to}", self.path("/script")));
+    }
+
     pub(crate) fn make_dir(&self, path: &str) {
         fs::create_dir_all(self.at(path)).unwrap();
     }
@@ -186,6 +199,13 @@ impl System {
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         self.start(arguments, Stdio::null())
+    }
+
+    /// Runs a command with this text as its standard input.
+    pub(crate) fn input(&self, command: &str, text: &str, arguments: &[&str]) -> Said {
+        let path = self.dir.path().join("input");
+        fs::write(&path, text).unwrap();
+        self.start(&[&[command], arguments].concat(), fs::File::open(path).unwrap().into())
     }
 
     pub(crate) fn hook(&self, moment: &str, actions: &[&str]) -> Said {

@@ -73,8 +73,14 @@ pub(crate) trait Manager: Sync {
     /// start, not that it did.
     fn restart(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>>;
 
-    /// The last lines that a service wrote.
-    fn last_words(&self, root: &Root, name: &str) -> Vec<String>;
+    /// The end of what a service wrote since its last start, as far as its manager knows when that
+    /// was, and of what the manager wrote about it.
+    fn log(&self, root: &Root, name: &str) -> String;
+
+    /// The telling lines of what a service wrote.
+    fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
+        last_lines(&self.log(root, name))
+    }
 
     /// How long a service must run before its manager reports it as up, however well it works.
     fn start_time(&self, _root: &Root, _name: &str) -> Duration {

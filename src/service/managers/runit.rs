@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Discovered, Manager, Order, Outcome, last_lines};
+use super::{Discovered, Manager, Order, Outcome};
 use crate::host::clock::{Deadline, wait_until};
 use crate::host::command::CommandError;
 use crate::host::{Program, Root, file};
@@ -130,13 +130,13 @@ impl Manager for Runit {
         give(Order::Restart, root, names, STOP_LIMIT)
     }
 
-    /// The last lines that svlogd wrote, if it writes to one of the usual places. Output without a
-    /// log service goes to runsvdir, mixed with that of all other services.
-    fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
+    /// The end of what svlogd wrote, if it writes to one of the usual places. Output without a log
+    /// service goes to runsvdir, mixed with that of all other services.
+    fn log(&self, root: &Root, name: &str) -> String {
         let beside = dir_of(root, name).map(|dir| dir.join("log/main"));
         let usual = ["/var/log", "/var/log/runit"].map(|dir| Path::new(dir).join(name));
-        let lines = |dir: PathBuf| Some(last_lines(&log(root, &dir)?)).filter(|it| !it.is_empty());
-        beside.into_iter().chain(usual).find_map(lines).unwrap_or_default()
+        let text = |dir: PathBuf| log(root, &dir).filter(|log| !log.trim().is_empty());
+        beside.into_iter().chain(usual).find_map(text).unwrap_or_default()
     }
 }
 

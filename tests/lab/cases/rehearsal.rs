@@ -4,8 +4,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Case;
+use super::minor::WHEEL;
 use crate::guard::On;
-use crate::machine::{Machine, wait_for};
+use crate::machine::{Machine, services_of, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
@@ -14,7 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::guarded("rehearsed_bookworm_to_trixie", Kind::BookwormMinor, followed, swapped_in),
         Case::guarded("rehearsed_trixie_to_forky", Kind::TrixieMinor, followed, swapped_in),
-        Case::guarded("rehearsal_of_what_is_missing", Kind::TrixieMinor, &[Site::Bare], missing),
+        Case::guarded("rehearsal_of_what_is_missing", Kind::TrixieMinor, &[], missing),
         Case::guarded("rehearsal_killed", Kind::TrixieMinor, followed, killed),
         Case::guarded("rehearsal_gives_way_to_apt", Kind::TrixieMinor, followed, gives_way),
         Case::guarded("rehearsed_without_a_way_back", Kind::TrixieMinor, followed, no_way_back),
@@ -42,24 +43,38 @@ fn swapped_in(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A distribution that the next Python cannot have is named before the upgrade.
+/// A distribution that the next Python cannot have is named before the upgrade, with the nearest version.
 fn missing(machine: &Machine) -> Result<()> {
-    machine.must("dpkg --install /package/venvguard_*.deb")?;
-    machine.register(Site::Bare, "--policy rebuild")?;
-    let (code, said) = machine.venvguard_json("rehearse bare")?;
+    let tag = format!("cp{}", machine.upgrade.about.from.minor.replace('.', ""));
+    machine.write("/root/wheel.py", WHEEL)?;
+    machine.must(&format!(
+        "mkdir /wheels && cd /wheels
+         python3 /root/wheel.py tight 1.2.3 {tag}; python3 /root/wheel.py tight 1.3.0 py3
+         printf '[global]\\nno-index = true\\nfind-links = /wheels\\n' >/etc/pip.conf
+         python3 -m venv /srv/tight/venv && /srv/tight/venv/bin/pip install --quiet tight==1.2.3
+         dpkg --install /package/venvguard_*.deb
+         venvguard register /srv/tight/venv --name tight --policy rebuild"
+    ))?;
+    let (code, said) = machine.venvguard_json("rehearse tight")?;
     let venv = &said["venvs"][0];
-    ensure!(code == 3 && venv["ready"] == false, "{said}");
+    ensure!(code == 3 && venv["ready"] == false && venv["proof"] == "none", "{said}");
     let finding = &venv["findings"][0];
-    ensure!(finding["kind"] == "no-wheel" && finding["distribution"].is_string(), "{said}");
-    let name = finding["distribution"].as_str().unwrap_or_default();
+    ensure!(finding["kind"] == "no-wheel" && finding["distribution"] == "tight", "{said}");
+    ensure!(finding["version"] == "1.2.3" && finding["works_from"] == "1.3.0", "{said}");
+    let status = machine.run("venvguard status")?;
+    ensure!(status.text.contains("0 ready, 1 not ready (tight)"), "{status:?}");
     let packages = machine.packages()?;
     let blocked = machine.upgrade_python()?;
     ensure!(blocked.code != 0 && blocked.text.contains("blocked"), "{blocked:?}");
-    ensure!(blocked.text.contains(name), "{name} is not named: {}", blocked.text);
+    ensure!(blocked.text.contains("tight==1.2.3"), "{}", blocked.text);
     ensure!(machine.packages()? == packages, "something was unpacked");
-    machine.must("venvguard register /srv/bare/venv --policy auto")?;
+    let runs =
+        || machine.must("/srv/tight/venv/bin/python -c 'import tight, sys; print(sys.version)'");
+    let old = runs()?;
+    machine.must("venvguard register /srv/tight/venv --policy auto")?;
     machine.must_upgrade_python()?;
-    machine.assert_guarded(&[(Site::Bare, On::Old)])
+    ensure!(runs()? == old, "it was not pinned");
+    Ok(())
 }
 
 /// After any number of interrupted rehearsals, the next one leaves nothing but its tree.
@@ -75,12 +90,13 @@ fn killed(machine: &Machine) -> Result<()> {
             break;
         }
         kills += 1;
-        machine.assert_guarded(&[(Site::Followed, On::Old)])?;
+        machine.page(&services_of(Site::Followed)[0], "/ok")?;
     }
     ensure!(kills > 3, "only {kills} kills");
     println!("rehearsal_killed: killed {kills} times");
+    machine.run("venvguard resume")?;
+    machine.assert_guarded(&[(Site::Followed, On::Old)])?;
     rehearse(machine, "followed")?;
-    machine.must("venvguard resume")?;
     let after = machine.must(TRACES)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     let trees = machine.must("ls -d /srv/followed/.venv.venvguard-*")?;

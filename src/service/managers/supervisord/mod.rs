@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::daemon::{ABSENCE, Daemon, Supervised, SupervisordError, patiently, program_name};
 use self::xml::Value;
-use super::{Discovered, Manager, Outcome, last_lines};
+use super::{Discovered, Manager, Outcome};
 use crate::host::Root;
 use crate::service::condition::Condition;
 use crate::service::discover::command_line::paths;
@@ -72,8 +72,8 @@ impl Manager for Supervisord {
         names.iter().map(|name| Ok(restart(root, name)?)).collect()
     }
 
-    fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
-        last_words(root, name)
+    fn log(&self, root: &Root, name: &str) -> String {
+        log(root, name)
     }
 
     fn start_time(&self, root: &Root, name: &str) -> Duration {
@@ -141,20 +141,20 @@ fn start_time(root: &Root, program: &str) -> Duration {
     Duration::from_secs(configured.and_then(|seconds| seconds.try_into().ok()).unwrap_or(1))
 }
 
-/// The last lines of a program's log.
-fn last_words(root: &Root, program: &str) -> Vec<String> {
-    let Ok((daemon, _)) = Daemon::of(root, program, Duration::ZERO) else { return Vec::new() };
+/// The end of a program's log.
+fn log(root: &Root, program: &str) -> String {
+    let Ok((daemon, _)) = Daemon::of(root, program, Duration::ZERO) else { return String::new() };
     // If stderr is redirected to stdout, only the latter has a log.
     ["supervisor.readProcessStderrLog", "supervisor.readProcessStdoutLog"]
         .into_iter()
         .filter_map(|method| {
             let tail = [Value::Text(program.to_string()), Value::Number(-16_000), Value::Number(0)];
             match daemon.call(method, &tail) {
-                Ok(Value::Text(log)) => Some(last_lines(&log)),
+                Ok(Value::Text(log)) => Some(log),
                 _ => None,
             }
         })
-        .find(|lines| !lines.is_empty())
+        .find(|log| !log.trim().is_empty())
         .unwrap_or_default()
 }
 
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn the_last_words_of_a_program_are_those_in_its_log() {
         let fake = FakeSupervisord::start(&[("dj", "dj", "FATAL")]);
-        let words = last_words(&fake.root(), "dj");
+        let words = Supervisord.last_words(&fake.root(), "dj");
         assert_eq!(
             words,
             ["Traceback (most recent call last):", "ImportError: HAS_TLSv1_3 \u{fffd}[0m"]

@@ -85,25 +85,32 @@ impl Manager for Systemd {
         give(Order::Restart, root, names)
     }
 
+    /// What the unit's processes and the manager wrote to the journal. Only the system's manager
+    /// marks each line with the run that it belongs to.
+    fn log(&self, root: &Root, name: &str) -> String {
+        let unit = Unit::ask(root, name).ok();
+        let run = unit.as_ref().map_or("", |unit| unit.get("InvocationID"));
+        if *self == Self::System && !run.is_empty() {
+            let (own, about) =
+                (format!("_SYSTEMD_INVOCATION_ID={run}"), format!("INVOCATION_ID={run}"));
+            let log = journal(root, LOG_LINES, &[&own, "+", &about]);
+            if !log.trim().is_empty() {
+                return log;
+            }
+        }
+        journal(root, LOG_LINES, &[&format!("{}={name}", self.option())])
+    }
+
     /// The last lines that the unit's own processes wrote to the journal; if there are none, those
     /// of the manager about the unit.
     fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
-        let ask = |selection: &[&str]| {
-            Program::named(root, "journalctl")
-                .read_only()
-                .limit(QUESTION_LIMIT)
-                .args(["--no-pager", "--quiet", "--output=cat", "--lines=200"])
-                .args(selection)
-                .run()
-                .map(|finished| last_lines(&finished.text()))
-                .unwrap_or_default()
+        let field = match self {
+            Self::System => "_SYSTEMD_UNIT",
+            Self::User => "_SYSTEMD_USER_UNIT",
         };
-        let (field, option) = match self {
-            Self::System => ("_SYSTEMD_UNIT", "--unit"),
-            Self::User => ("_SYSTEMD_USER_UNIT", "--user-unit"),
-        };
-        let own = ask(&[&format!("{field}={name}")]);
-        if own.is_empty() { ask(&[&format!("{option}={name}")]) } else { own }
+        let ask = |selection: &str| last_lines(&journal(root, WORDS_LINES, &[selection]));
+        let own = ask(&format!("{field}={name}"));
+        if own.is_empty() { ask(&format!("{}={name}", self.option())) } else { own }
     }
 
     fn came_up_again(&self, root: &Root, name: &str) -> bool {
@@ -119,6 +126,33 @@ impl Manager for Systemd {
 
     fn triggers(&self, root: &Root, names: &[&str]) -> Result<Vec<String>, ServiceError> {
         Ok(related::triggers(root, names)?)
+    }
+}
+
+/// How many lines of the journal are read for an error message, and to find a cause.
+const WORDS_LINES: usize = 200;
+const LOG_LINES: usize = 2000;
+
+/// The last lines of the journal that match, without their prefixes.
+fn journal(root: &Root, lines: usize, selection: &[&str]) -> String {
+    Program::named(root, "journalctl")
+        .read_only()
+        .limit(QUESTION_LIMIT)
+        .args(["--no-pager", "--quiet", "--output=cat"])
+        .arg(format!("--lines={lines}"))
+        .args(selection)
+        .run()
+        .map(|finished| finished.text())
+        .unwrap_or_default()
+}
+
+impl Systemd {
+    /// The option of journalctl for a unit and what the manager writes about it.
+    fn option(self) -> &'static str {
+        match self {
+            Self::System => "--unit",
+            Self::User => "--user-unit",
+        }
     }
 }
 
