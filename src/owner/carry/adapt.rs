@@ -124,17 +124,12 @@ impl Paths<'_> {
         let mut is_old = false;
         for line in text.lines() {
             let own = self.own(line);
-            match self.sibling(&own) {
-                Some(Sibling { new, has_moved }) => {
-                    if !has_moved {
-                        lines.push(own);
-                    }
-                    lines.push(new);
-                }
-                None => {
-                    is_old |= self.names_old(&own);
-                    lines.push(own);
-                }
+            if let Some(Sibling { new, has_moved }) = self.sibling(&own) {
+                lines.extend(Some(own).filter(|_| !has_moved));
+                lines.push(new);
+            } else {
+                is_old |= self.names_old(&own);
+                lines.push(own);
             }
         }
         // On the way back, or in a second upgrade, another version's line may be there already.

@@ -1,7 +1,7 @@
 //! What the creator of a venv writes, but the creator of the other tree does not: virtualenv's
 //! `activate_this.py`, for example, which applications execute.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Work, stat};
 use crate::owner::copy::Copier;
@@ -44,7 +44,7 @@ impl Work<'_> {
         is_seed.then(|| (program.to_string(), alias))
     }
 
-    fn second_name(&self, program: &PathBuf, alias: &PathBuf) -> std::io::Result<()> {
+    fn second_name(&self, program: &Path, alias: &Path) -> std::io::Result<()> {
         if stat(self.to, program).is_err() || stat(self.to, alias).is_ok() {
             return Ok(());
         }
