@@ -335,6 +335,7 @@ impl Work<'_> {
         let (from, to) = if is_beside { (pair.venv, pair.aside) } else { (pair.aside, pair.venv) };
         let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
         let engines = sources::engines(self.context, old, owner, minor, &interpreter)
+            .and_then(|engines| engine::that_run(root, engines, minor))
             .map_err(RebuildError::NoEngine)?;
         let dir = starts_in(self.job);
         let writes = self.spec.built_in(root, self.venv(), owner);
