@@ -50,7 +50,7 @@ pub(crate) use record::sweep;
 pub(crate) use recover::recover;
 pub(crate) use restart::check_once;
 pub(crate) use rollback::{RollbackError, previous_environment};
-pub(crate) use stage::{look_at, look_through};
+pub(crate) use stage::{look_at, look_through, packaged};
 
 use crate::host::Root;
 use crate::report::Report;

@@ -176,6 +176,8 @@ pub(super) fn prepare<'a>(
     };
     let begun = preparing(Some(stage.identity));
     write(Some(stage.identity)).map_err(|error| NotRebuilt::at(&begun, &error.into()))?;
+    stage::require_movable(&work.parent, &venv.path, &path)
+        .map_err(|error| NotRebuilt::at(&begun, &RebuildError::NotThere(vec![error])))?;
     match work.beside(&stage) {
         Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed, rested: false })),
         Ok(false) => Ok(Build::InPlace(Box::new(work))),
