@@ -21,6 +21,7 @@ mod halt;
 mod install;
 mod install_spec;
 mod job;
+mod mentions;
 mod names;
 mod pin;
 mod prepare;

@@ -17,7 +17,7 @@ use super::job::Job;
 use super::names::{self, name_of};
 use super::stage::{self, Stage};
 use super::trees::{Pair, left_behind};
-use super::{Context, smoke, sources};
+use super::{Context, mentions, smoke, sources};
 use crate::host::Program;
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
@@ -382,6 +382,9 @@ impl Work<'_> {
         // The last pass leaves the same files behind and reports them.
         let Carried { notes: more, .. } = carry(Pass::All)?;
         self.tree.notes.extend(more.into_lines());
+        if old.site != minor {
+            self.tree.notes.extend(mentions::mentions(root, &self.venv().path, old.site));
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! User files that name paths which change with the minor version. Their copies name the new paths
 //! where that is certain; the others are reported, because only their author knows what to do.
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
@@ -122,10 +123,12 @@ impl Paths<'_> {
     fn in_pth(&self, text: &str) -> (String, bool) {
         let mut lines: Vec<String> = Vec::new();
         let mut is_old = false;
-        for line in text.lines() {
+        for line in text.split_inclusive('\n') {
             let own = self.own(line);
             if let Some(Sibling { new, has_moved }) = self.sibling(&own) {
-                lines.extend(Some(own).filter(|_| !has_moved));
+                if !has_moved {
+                    lines.push(own.trim_end_matches('\n').to_string() + "\n");
+                }
                 lines.push(new);
             } else {
                 is_old |= self.names_old(&own);
@@ -133,10 +136,9 @@ impl Paths<'_> {
             }
         }
         // On the way back, or in a second upgrade, another version's line may be there already.
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         lines.retain(|line| !line.starts_with('/') || seen.insert(line.clone()));
-        let end = if text.ends_with('\n') { "\n" } else { "" };
-        (lines.join("\n") + end, is_old)
+        (lines.concat(), is_old)
     }
 
     /// A script, of which only the first line says what runs it.

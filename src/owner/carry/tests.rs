@@ -311,7 +311,7 @@ fn files_that_name_the_venvs_own_library_name_the_new_one_and_return_unchanged()
     let own =
         "/srv/venv/lib/python3.11/site-packages/app\nimport x; x('/srv/venv/lib/python3.11')\n";
     trees.write(&format!("/srv/venv/{site}/own.pth"), own);
-    let other = "/x/lib/python3.11/y\n/srv/venv/lib/python3.110\n/srv/venv/lib/python3.11-x\n";
+    let other = "/x/lib/python3.11/y\r\n/srv/venv/lib/python3.110\n/srv/venv/lib/python3.11-x\n";
     trees.write(&format!("/srv/venv/{site}/other.pth"), other);
     let notes = trees.ahead(Pass::All).notes.into_lines();
     assert!(notes.len() == 1 && notes[0].contains("other.pth names python3.11"), "{notes:?}");
