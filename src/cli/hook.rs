@@ -1,6 +1,7 @@
 //! The hooks that apt calls. Only a verdict blocks apt: a failure of venvguard itself is reported,
 //! and apt continues.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +15,25 @@ use crate::plan::Verdict;
 use crate::report::Report;
 use crate::store::{Pending, Store};
 
-pub(super) fn run(root: &Root, report: Report, event: HookEvent) -> Exit {
-    let result = catch_unwind(AssertUnwindSafe(|| live(root, report, event)));
+/// The event of a command line that is spelled exactly as apt's configuration and dpkg's scripts
+/// spell it. Any other command line is left to clap, which calls the same [`run`].
+pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<HookEvent> {
+    let [word, event, end] = [arguments.nth(1), arguments.next(), arguments.next()];
+    if word? != "hook" || end.is_some() {
+        return None;
+    }
+    match event?.to_str()? {
+        "pre-invoke" => Some(HookEvent::PreInvoke),
+        "pre-install" => Some(HookEvent::PreInstall),
+        "post-invoke" => Some(HookEvent::PostInvoke),
+        "trigger" => Some(HookEvent::Trigger),
+        _ => None,
+    }
+}
+
+pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
     let report = Report::for_apt();
+    let result = catch_unwind(AssertUnwindSafe(|| live(root, report.clone(), event)));
     match result {
         Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
@@ -78,4 +95,51 @@ fn list() -> Result<File, ProtocolError> {
         Err(_) => 0,
     };
     Ok(File::open(format!("/proc/self/fd/{number}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::arguments::{Arguments, Command};
+    use super::*;
+
+    #[test]
+    fn every_call_of_apt_and_dpkg_is_recognised_as_clap_would() {
+        let callers = [
+            include_str!("../../hooks/50venvguard"),
+            include_str!("../../hooks/venvguard.rtupdate"),
+            include_str!("../../debian/postinst"),
+        ]
+        .concat();
+        let calls: Vec<&str> = callers
+            .split("venvguard hook ")
+            .skip(1)
+            .filter_map(|rest| rest.split([' ', '"', '\n']).next())
+            .collect();
+        assert!(calls.len() >= 5, "{calls:?}");
+        for event in calls {
+            let line = ["venvguard", "hook", event];
+            let known = called(line.map(OsString::from).into_iter());
+            let Command::Hook { event } = Arguments::parse_from(line).command else {
+                panic!("{line:?}")
+            };
+            assert_eq!(known, Some(event), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn any_other_command_line_is_left_to_clap() {
+        for line in [
+            &["venvguard"][..],
+            &["venvguard", "hook"],
+            &["venvguard", "hook", "help"],
+            &["venvguard", "hook", "--help"],
+            &["venvguard", "hook", "pre-install", "--system"],
+            &["venvguard", "--system", "hook", "pre-install"],
+            &["venvguard", "list", "pre-install"],
+        ] {
+            assert_eq!(called(line.iter().map(OsString::from)), None, "{line:?}");
+        }
+    }
 }

@@ -53,11 +53,15 @@ impl From<Exit> for ExitCode {
 pub fn main() -> ExitCode {
     // Files of root are readable and writable by nobody else, whatever umask the caller has.
     crate::host::file::usual_umask();
+    // Each apt run calls hooks several times: they start before anything else is set up.
+    if let Some(event) = hook::called(std::env::args_os()) {
+        return hook::run(&Root::new("/"), event).into();
+    }
     complete::answer();
     let arguments = Arguments::parse();
     arguments.faults.arm();
     let is_hook = matches!(arguments.command, Command::Hook { .. });
-    let report = if is_hook { Report::for_apt() } else { Report::for_command() };
+    let report = Report::for_command();
     let root = if arguments.system || is_the_systems(&arguments.command) {
         Root::new(arguments.root)
     } else {
@@ -109,7 +113,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
     match command {
         // These must work when venvguard's configuration or state is broken.
         Command::Doctor { json } => return Ok(doctor::doctor(&root, &report, json)),
-        Command::Hook { event } => return Ok(hook::run(&root, report, event)),
+        Command::Hook { event } => return Ok(hook::run(&root, event)),
         Command::Confine { specification, program } => {
             return Ok(confined(&report, &specification, &program));
         }

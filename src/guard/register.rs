@@ -148,6 +148,13 @@ impl Guard {
         }
     }
 
+    /// A venv that a package contains is guarded, but not rebuilt.
+    pub(super) fn note_package(&self, name: &str, venv: &Venv) {
+        if let Some(reason) = repair::packaged(&self.root, venv) {
+            self.report.note(&format!("{name}: {reason}; venvguard never rebuilds it"));
+        }
+    }
+
     fn known(&self, wanted: &Registration) -> Result<Known, RegisterError> {
         let check = wanted.check.map(check).transpose()?;
         let requirements = wanted.requirements.map(setting).transpose()?;
@@ -268,6 +275,7 @@ impl Guard {
         has_new_check: bool,
     ) -> Result<Registered, StoreError> {
         repair::keep_recipe(&self.context(), entry, &venv)?;
+        self.note_package(&entry.name, &venv);
         let not_exact = repair::not_exact(&self.context(), entry, &venv);
         let check = has_new_check.then(|| repair::check_once(&self.context(), entry, &venv));
         let check_fails = check.and_then(Result::err);

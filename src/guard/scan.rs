@@ -68,6 +68,7 @@ impl Guard {
             }
         };
         repair::keep_recipe(&self.context(), entry, venv)?;
+        self.note_package(&entry.name, venv);
         for reason in repair::not_exact(&self.context(), entry, venv) {
             self.report.note(&format!("{}: {reason}", entry.name));
         }

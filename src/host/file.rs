@@ -145,14 +145,20 @@ fn require_trusted(path: &Path, file: &File) -> Result<(), ReadError> {
     Err(ReadError::NotOurs { path: path.to_path_buf(), reason })
 }
 
+/// The most memory to reserve for a file that may turn out to be shorter.
+const FIRST_BUFFER: usize = 1 << 20;
+
 /// Reads an open file of at most `limit` bytes.
 pub(crate) fn read_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let limit = at_most(limit);
     // Do not read up to the limit only to fail.
-    if file.metadata().is_ok_and(|metadata| metadata.len() > limit) {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length > limit {
         return Err(ReadError::TooLarge { path: path.to_path_buf(), limit });
     }
-    let mut bytes = Vec::new();
+    // One more byte: then the end is seen without a larger buffer.
+    let capacity = usize::try_from(length).unwrap_or(0).min(FIRST_BUFFER) + 1;
+    let mut bytes = Vec::with_capacity(capacity);
     file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;

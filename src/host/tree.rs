@@ -9,6 +9,12 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Statx, 
 use super::dir;
 use super::fault::{self, Weakness, weakened};
 
+/// The type of overlayfs in `statfs(2)`.
+const OVERLAYFS: rustix::fs::FsWord = 0x794c_7630;
+
+/// What makes a directory non-empty for a moment.
+const PROBE: &str = ".venvguard-probe";
+
 /// Identifies a directory regardless of its name: inode and birth time in nanoseconds (0 where
 /// the file system has none). It is stored and read after a reboot, when the device may have
 /// another number; both directories of an exchange lie in one directory anyway.
@@ -111,6 +117,27 @@ impl Parent {
         rustix::fs::renameat_with(&self.dir, one, &self.dir, other, RenameFlags::EXCHANGE)
             .map_err(|error| at(&self.path.join(other), error))?;
         self.sync_of(&[one, other])
+    }
+
+    /// Whether the file system can rename a directory at all: overlayfs without `redirect_dir` cannot
+    /// if the directory comes from a lower layer. It is asked for a rename that none carries out:
+    /// onto the directory `beside`, which is not empty for this moment.
+    pub(crate) fn can_move(&self, name: &Path, beside: &Path) -> io::Result<bool> {
+        let found = rustix::fs::fstatfs(&self.dir).map_err(|error| at(&self.path, error))?;
+        if found.f_type != OVERLAYFS {
+            return Ok(true);
+        }
+        let inside = Path::new(PROBE);
+        let made = open_child(&self.dir, beside)?;
+        rustix::fs::mkdirat(&made, inside, Mode::from_raw_mode(0o700))?;
+        let moved = rustix::fs::renameat(&self.dir, name, &self.dir, beside);
+        rustix::fs::unlinkat(&made, inside, AtFlags::REMOVEDIR)?;
+        if moved.is_ok() {
+            // Its owner has emptied the directory.
+            self.rename(beside, name)?;
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(moved != Err(rustix::io::Errno::XDEV))
     }
 
     /// Renames a directory, unless the new name is taken.
@@ -237,6 +264,71 @@ mod tests {
         std::os::unix::fs::symlink(base.join("real"), base.join("link")).unwrap();
         assert!(Parent::of(&base.join("link/venv")).is_err());
         assert!(Parent::of(&base.join("real/venv")).is_ok());
+    }
+
+    /// A directory from a lower layer of overlayfs, and one that was created above it. Mounted in
+    /// a namespace of this thread.
+    #[expect(clippy::disallowed_methods, reason = "a test mounts in a namespace of its own")]
+    fn in_overlay(options: &str, test: impl FnOnce(&Path) + Send) {
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        for name in ["lower/venv/bin", "upper", "work", "all"] {
+            fs::create_dir_all(base.join(name)).unwrap();
+        }
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| base.join(name));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},{options}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use rustix::thread::UnshareFlags;
+                // SAFETY: the thread shares no descriptors that it closes.
+                #[expect(unsafe_code, reason = "the call is unsafe for flags that are not given")]
+                unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
+                    .unwrap();
+                let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                mount_change("/", private).unwrap();
+                let options = std::ffi::CString::new(options).unwrap();
+                let none = MountFlags::empty();
+                mount("overlay", base.join("all"), "overlay", none, options.as_c_str()).unwrap();
+                test(&base.join("all/venv"));
+            });
+        });
+    }
+
+    #[test]
+    fn a_directory_of_a_lower_layer_cannot_be_moved_unless_overlayfs_redirects() {
+        let can_move = |path: &Path| {
+            let parent = Parent::of(path).unwrap();
+            let stage = Path::new(".venv.stage");
+            parent.make(stage, 0, 0, 0o755).unwrap();
+            let can_move = parent.can_move(Path::new("venv"), stage).unwrap();
+            assert!(path.join("bin").is_dir(), "it stays where it is");
+            parent.remove_if_empty(stage).unwrap();
+            assert!(parent.identity(stage).is_none(), "nothing is left in the other one");
+            can_move
+        };
+        in_overlay("redirect_dir=on", |venv| assert!(can_move(venv)));
+        in_overlay("redirect_dir=off", |venv| {
+            assert!(!can_move(venv));
+            // As the hint says.
+            let copy = venv.with_extension("new");
+            fs::create_dir_all(copy.join("bin")).unwrap();
+            fs::remove_dir_all(venv).unwrap();
+            fs::rename(copy, venv).unwrap();
+            assert!(can_move(venv));
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let venv = dir.path().canonicalize().unwrap().join("venv");
+        fs::create_dir_all(venv.join("bin")).unwrap();
+        assert!(can_move(&venv));
     }
 
     #[test]

@@ -7,22 +7,23 @@
 //! A pass overwrites and deletes only files that an earlier pass carried: a [`Manifest`] lists
 //! them.
 
+mod adapt;
+mod created;
 mod modified;
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::copy::{Copier, make_writable, settle};
+use super::copy::{Copier, Instead, make_writable, settle};
 use super::manifest::Manifest;
 use super::{Lines, Task};
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
-use crate::host::root::normal;
 use crate::host::{Dir, FileIdentity, Root};
 use crate::python::Minor;
 use crate::venv::{self, ForeignKind, Layout};
@@ -172,7 +173,12 @@ impl Work<'_> {
             Pass::All | Pass::Last | Pass::Back { .. } => self.delete_what_is_gone()?,
         }
         let mut copier = Copier::new(self.from, self.to, !self.task.is_ahead());
-        for one in found.iter().filter(|one| wanted(&one.path)) {
+        // Links come last: each is adapted if its new target exists.
+        let (links, others): (Vec<_>, Vec<_>) = found
+            .iter()
+            .filter(|one| wanted(&one.path))
+            .partition(|one| one.kind == ForeignKind::Link);
+        for one in others.into_iter().chain(links) {
             if self.deadline.has_passed() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -190,6 +196,9 @@ impl Work<'_> {
             matches!(self.task.pass, Pass::Back { partial: false } | Pass::Late { partial: false });
         if matches!(self.task.pass, Pass::All | Pass::Last) || is_whole {
             self.modified(&mut copier, &distributions);
+        }
+        if matches!(self.task.pass, Pass::All | Pass::Last) {
+            self.created(&mut copier);
         }
         if matches!(self.task.pass, Pass::All | Pass::Last | Pass::Back { partial: false }) {
             self.settle(
@@ -247,12 +256,12 @@ impl Work<'_> {
             return;
         }
         let Ok(here) = stat(self.from, path) else { return };
-        let text = self.link_text(path, &here);
+        let adapted = self.adapted(path, &here);
+        let instead = adapted.instead.as_ref();
         let there = stat(self.to, &target).ok();
         let is_known = self.known.user.contains(&target);
-        let is_same = there
-            .as_ref()
-            .is_some_and(|there| self.is_same(path, &here, &target, there, text.as_deref()));
+        let is_same =
+            there.as_ref().is_some_and(|there| self.is_same(path, &here, &target, there, instead));
         let is_unchanged = self.since.is_none_or(|since| FileIdentity::from(&here).changed < since);
         if is_same && (is_unchanged || !is_known) {
             self.now.user.insert(target);
@@ -268,10 +277,10 @@ impl Work<'_> {
         if matches!(self.task.pass, Pass::Late { .. }) && there.as_ref().is_some_and(is_newer) {
             return self.left(path, &io::Error::other("the other environment has a newer version"));
         }
-        match copier.copy(path, &target, there.is_some(), text.as_deref()) {
+        match copier.copy(path, &target, there.is_some(), instead) {
             Ok(()) => {
-                if !is_known {
-                    self.note_old_paths(path, &here);
+                if let Some(what) = adapted.still.filter(|_| !is_known && !self.task.is_back()) {
+                    self.note(path, &what);
                 }
                 self.now.user.insert(target);
             }
@@ -288,73 +297,26 @@ impl Work<'_> {
         here: &Stat,
         target: &Path,
         there: &Stat,
-        text: Option<&Path>,
+        instead: Option<&Instead>,
     ) -> bool {
         let kind = |stat: &Stat| FileType::from_raw_mode(stat.st_mode);
         if kind(here) != kind(there) {
             return false;
         }
         if kind(here).is_symlink() {
-            let found = read_link(self.from, path);
-            let wanted = text.map(Path::to_path_buf).or(found);
+            let wanted = match instead {
+                Some(Instead::Target(target)) => Some(target.clone()),
+                _ => read_link(self.from, path),
+            };
             return wanted.is_some() && wanted == read_link(self.to, target);
         }
-        here.st_size == there.st_size
+        let size = match instead {
+            Some(Instead::Content(content)) => i64::try_from(content.len()).unwrap_or(i64::MAX),
+            _ => here.st_size,
+        };
+        size == there.st_size
             && (here.st_mtime, here.st_mtime_nsec) == (there.st_mtime, there.st_mtime_nsec)
             && here.st_mode == there.st_mode
-    }
-
-    /// The target of a link into the library of the old minor version, translated to the library of
-    /// the new one, if that target exists.
-    fn link_text(&self, path: &Path, here: &Stat) -> Option<PathBuf> {
-        if !FileType::from_raw_mode(here.st_mode).is_symlink() {
-            return None;
-        }
-        let text = read_link(self.from, path)?;
-        let parent = self.task.venv.0.join(path.parent()?);
-        let inside = normal(&parent.join(&text));
-        let inside = inside.strip_prefix(&self.task.venv.0).ok()?;
-        let moved = self.task.target(inside);
-        if moved == inside || stat(self.to, &moved).is_err() {
-            return None;
-        }
-        let (old, new) = (self.task.from.site.program(), self.task.minor.program());
-        let replaced = text.components().map(|part| match part {
-            Component::Normal(part) if part == old.as_str() => Component::Normal(new.as_ref()),
-            other => other,
-        });
-        Some(replaced.collect())
-    }
-
-    /// Reports user files that name the library or the interpreter of the old minor version: only
-    /// their author knows how to change them.
-    fn note_old_paths(&mut self, path: &Path, here: &Stat) {
-        const READ: u64 = 64 << 10;
-        let old = self.task.from.site.program();
-        if self.task.from.site == self.task.minor || self.task.is_back() {
-            return;
-        }
-        if FileType::from_raw_mode(here.st_mode).is_symlink() {
-            let text = read_link(self.from, path).unwrap_or_default();
-            let leads = text.iter().any(|part| part == old.as_str());
-            if leads && self.link_text(path, here).is_none() {
-                self.note(path, &format!("points to {}", printable(text)));
-            }
-            return;
-        }
-        let is_script = path.parent() == Some(Path::new("bin"));
-        let is_pth = path.extension().is_some_and(|ending| ending == "pth");
-        if !is_script && !is_pth {
-            return;
-        }
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let read = self.from.below(parent).ok().zip(path.file_name());
-        let text = read.and_then(|(dir, name)| dir.read(name, READ).ok()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().take(if is_pth { usize::MAX } else { 1 }).collect();
-        if lines.iter().any(|line| line.contains(&old) && (is_pth || line.starts_with("#!"))) {
-            self.note(path, &format!("names {old}"));
-        }
     }
 
     /// Gives directories their permissions and times, last, because adding files changes the times.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,15 @@ use crate::host::{Dir, xattr};
 
 /// The name of an entry until it is complete.
 const TEMPORARY: &str = ".venvguard-new";
+
+/// What the copy of an entry gets instead of what the entry contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// The target of a link.
+    Target(PathBuf),
+    /// The content of a file.
+    Content(Vec<u8>),
+}
 
 /// Copies entries of one tree to another one.
 pub(super) struct Copier<'a> {
@@ -36,13 +45,13 @@ impl<'a> Copier<'a> {
     }
 
     /// Copies the file or link at `path` to `target`; `over` allows it to replace an existing
-    /// entry. `text` is the target that a link gets in the other tree.
+    /// entry.
     pub(super) fn copy(
         &mut self,
         path: &Path,
         target: &Path,
         over: bool,
-        text: Option<&Path>,
+        instead: Option<&Instead>,
     ) -> io::Result<()> {
         let name = name(path)?;
         let new_name = self::name(target)?;
@@ -55,7 +64,7 @@ impl<'a> Copier<'a> {
             let first_dir = self.to.below(first.parent().unwrap_or(Path::new("")))?;
             first_dir.link(self::name(first)?, to, Path::new(TEMPORARY))?;
         } else {
-            copy_one(from, name, &stat, to, text, self.durable)?;
+            copy_one(from, name, &stat, to, instead, self.durable)?;
         }
         let moved = if over {
             to.rename(Path::new(TEMPORARY), new_name)
@@ -155,14 +164,17 @@ fn copy_one(
     name: &Path,
     stat: &Stat,
     to: &Dir,
-    text: Option<&Path>,
+    instead: Option<&Instead>,
     durable: bool,
 ) -> io::Result<()> {
     let temporary = Path::new(TEMPORARY);
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Symlink => {
-            let found = from.read_link(name)?;
-            rustix::fs::symlinkat(text.unwrap_or(&found), to.descriptor(), temporary)?;
+            let target = match instead {
+                Some(Instead::Target(target)) => target,
+                _ => &from.read_link(name)?,
+            };
+            rustix::fs::symlinkat(target, to.descriptor(), temporary)?;
             let made = to.stat(temporary)?;
             let (uid, gid) = wanted(stat, &made);
             if uid.is_some() || gid.is_some() {
@@ -178,7 +190,11 @@ fn copy_one(
             let flags = flags | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(0o600);
             let new = File::from(rustix::fs::openat(to.descriptor(), temporary, flags, mode)?);
-            let result = fill(&old, &new, stat, durable);
+            let content = match instead {
+                Some(Instead::Content(content)) => Some(content.as_slice()),
+                _ => None,
+            };
+            let result = fill(&old, &new, content, stat, durable);
             if result.is_err() {
                 to.unlink(temporary)?;
             }
@@ -188,8 +204,17 @@ fn copy_one(
     }
 }
 
-fn fill(old: &File, new: &File, stat: &Stat, durable: bool) -> io::Result<()> {
-    copy_content(old, new, u64::try_from(stat.st_size).unwrap_or(0))?;
+fn fill(
+    old: &File,
+    mut new: &File,
+    content: Option<&[u8]>,
+    stat: &Stat,
+    durable: bool,
+) -> io::Result<()> {
+    match content {
+        Some(content) => new.write_all(content)?,
+        None => copy_content(old, new, u64::try_from(stat.st_size).unwrap_or(0))?,
+    }
     // Both before the mode: the mode may forbid one of them, and the other clears some of its bits.
     xattr::copy(old, new)?;
     give(new, stat, &rustix::fs::fstat(new)?)?;

@@ -4,16 +4,21 @@
 //! interrupted, the newer stanzas that wait in `updates/`. No program has to run for that.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{Minor, is_debian_version};
-use crate::host::file::{open_untrusted, printable};
+use crate::host::file::{open_untrusted, printable, read_untrusted};
 use crate::host::{ReadError, Root};
 
 const STATUS: &str = "/var/lib/dpkg/status";
 const UPDATES: &str = "/var/lib/dpkg/updates";
+
+/// Where dpkg keeps a list of the files of each package.
+const INFO: &str = "/var/lib/dpkg/info";
 
 /// With every package of Debian installed, the status file has about 100 MB.
 const LIMIT: u64 = 512 << 20;
@@ -115,7 +120,7 @@ pub(super) fn owner_of(minor: Minor) -> String {
 
 /// Where dpkg keeps the list of the files of that package.
 pub(super) fn list_of(minor: Minor) -> PathBuf {
-    Path::new("/var/lib/dpkg/info").join(format!("{}.list", owner_of(minor)))
+    Path::new(INFO).join(format!("{}.list", owner_of(minor)))
 }
 
 /// Whether a package's list of files contains a path.
@@ -124,6 +129,35 @@ pub(super) fn lists(list: &Path, path: &Path) -> bool {
     open_untrusted(list).is_ok_and(|file| {
         BufReader::new(file.take(LIMIT)).lines().any(|line| line.is_ok_and(|line| line == path))
     })
+}
+
+/// The package that contains a venv, because it contains its `pyvenv.cfg`.
+pub(crate) fn package_of_venv(root: &Root, venv: &Path) -> Option<String> {
+    // All lists are read, once in a process.
+    static KNOWN: OnceLock<BTreeMap<PathBuf, String>> = OnceLock::new();
+    if root.is_system() {
+        KNOWN.get_or_init(|| packaged_venvs(root)).get(venv).cloned()
+    } else {
+        packaged_venvs(root).remove(venv)
+    }
+}
+
+fn packaged_venvs(root: &Root) -> BTreeMap<PathBuf, String> {
+    let lists = std::fs::read_dir(root.at(INFO)).into_iter().flatten().flatten();
+    let mut venvs = BTreeMap::new();
+    for list in lists.map(|entry| entry.path()) {
+        let name =
+            list.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(".list"));
+        let Some((name, bytes)) = name.zip(read_untrusted(&list, LIMIT).ok()) else { continue };
+        let text = String::from_utf8_lossy(&bytes);
+        let package = name.split_once(':').map_or(name, |(package, _)| package);
+        let own = text.match_indices("/pyvenv.cfg\n").filter_map(|(end, _)| {
+            let line = text.get(..end)?;
+            line.rsplit_once('\n').map_or(Some(line), |(_, line)| Some(line))
+        });
+        venvs.extend(own.map(|venv| (PathBuf::from(venv), package.to_string())));
+    }
+    venvs
 }
 
 /// The numbered files of an interrupted dpkg, in order. Other files are still being written.
@@ -273,6 +307,26 @@ mod tests {
     fn a_last_stanza_without_an_empty_line_counts() {
         let (_dir, root) = system(stanza("python3", "install ok unpacked", "1").trim_end());
         assert_eq!(unsettled_names(&root).len(), 1);
+    }
+
+    #[test]
+    fn a_venv_among_the_files_of_a_package_is_that_packages() {
+        let (dir, root) = system("");
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join("var/lib/dpkg/info").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "synapse:amd64.list",
+            "/.\n/opt/venvs/synapse\n/opt/venvs/synapse/pyvenv.cfg\n/opt/x\n",
+        );
+        write("other.list", "/srv/b/pyvenv.cfg\n/srv/c/pyvenv.cfg.d\n");
+        write("synapse.md5sums", "0  srv/d/pyvenv.cfg\n");
+        let package = |venv: &str| package_of_venv(&root, Path::new(venv));
+        assert_eq!(package("/opt/venvs/synapse").as_deref(), Some("synapse"));
+        assert_eq!(package("/srv/b").as_deref(), Some("other"));
+        assert_eq!(["/srv/c", "/srv/d", "/opt/venvs"].map(package), [None, None, None]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use dpkg::unsettled;
+pub(crate) use dpkg::{package_of_venv, unsettled};
 #[cfg(test)]
 pub(crate) use elf::sample;
 pub(crate) use elf::{Binary, ElfError, read_binary, read_opened};

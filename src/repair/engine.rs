@@ -24,8 +24,11 @@ const UV: [&str; 3] = ["/usr/bin/uv", "/usr/local/bin/uv", "/opt/uv/bin/uv"];
 /// where cargo does.
 const OWN_UV: [&str; 2] = [".local/bin/uv", ".cargo/bin/uv"];
 
-/// Debian's python3-pip.
-const PIP_MODULE: &str = "/usr/lib/python3/dist-packages/pip";
+/// Where Debian's python3-pip puts its module.
+const DIST_PACKAGES: &str = "/usr/lib/python3/dist-packages";
+
+/// The first pip that does not import what Python 3.12 no longer has.
+const FIRST_FOR_3_12: [u32; 2] = [23, 1];
 
 /// A way to install distributions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,20 @@ pub(crate) enum Engine {
 impl Engine {
     pub(crate) fn is_uv(&self) -> bool {
         matches!(self, Self::Uv(_))
+    }
+
+    /// Why it does not run on an interpreter, and what to install.
+    fn too_old(&self, root: &Root, minor: Minor) -> Option<String> {
+        let (version, package) = match self {
+            Self::Uv(_) => return None,
+            Self::PipWheel(wheel) => (version_of_wheel(wheel)?, "python3-pip-whl"),
+            Self::PipModule(_) => (version_of_module(root)?, "python3-pip"),
+        };
+        (!runs_on(&version, minor)).then(|| {
+            format!(
+                "pip {version} does not run on Python {minor} (`apt install {package}`, then `venvguard rebuild --all`)"
+            )
+        })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -135,12 +152,14 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
-    pub(crate) fn of(root: &Root) -> Self {
+    pub(crate) fn of(root: &Root, minor: Minor) -> Self {
         let wheels = root.at(WHEELS).is_dir().then(|| PathBuf::from(WHEELS));
-        Self { wheels, pip: pip_wheel(root).map(|(version, _)| format!("pip=={version}")) }
+        let pip = pip_wheel(root).map(|(version, _)| version);
+        let pip = pip.filter(|version| runs_on(version, minor));
+        Self { wheels, pip: pip.map(|version| format!("pip=={version}")) }
     }
 
-    /// pip, in the version that Debian installs into new venvs.
+    /// pip, in the version that Debian installs into new venvs, if that runs on the interpreter.
     pub(crate) fn pip(&self) -> &str {
         self.pip.as_deref().unwrap_or("pip")
     }
@@ -153,7 +172,7 @@ impl Seeds {
         }
     }
 
-    /// An install that needs no index if Debian's wheel of pip is installed.
+    /// An install that needs no index if that wheel of pip is installed.
     pub(crate) fn offline(&self, program: Program) -> Program {
         let program = self.beside(program);
         if self.pip.is_some() { program.arg("--no-index") } else { program }
@@ -162,7 +181,7 @@ impl Seeds {
 
 /// Whether Debian's pip is installed in a system.
 pub(crate) fn has_pip(root: &Root) -> bool {
-    pip_wheel(root).is_some() || root.at(PIP_MODULE).is_dir()
+    pip_wheel(root).is_some() || root.at(DIST_PACKAGES).join("pip").is_dir()
 }
 
 /// The engines to try for an interpreter, the best first, with the pip of the system `pip_of`. The
@@ -175,16 +194,38 @@ pub(crate) fn engines(
     owner: &User,
     interpreter: &Path,
 ) -> Vec<Engine> {
-    let pip = pip_wheel(pip_of).map(|(_, wheel)| Engine::PipWheel(wheel)).or_else(|| {
-        pip_of.at(PIP_MODULE).is_dir().then(|| Engine::PipModule(interpreter.to_path_buf()))
-    });
-    let pip = pip.filter(|_| choice != EngineChoice::Uv);
+    let wheel = pip_wheel(pip_of).map(|(_, wheel)| Engine::PipWheel(wheel));
+    let has_module = pip_of.at(DIST_PACKAGES).join("pip").is_dir();
+    let module = has_module.then(|| Engine::PipModule(interpreter.to_path_buf()));
+    let pip = wheel.into_iter().chain(module).filter(|_| choice != EngineChoice::Uv);
     let mut engines: Vec<Engine> =
         uv(root, choice, venv, owner).map(Engine::Uv).into_iter().chain(pip).collect();
     if matches!(venv.flavour, Flavour::Poetry | Flavour::Pdm) {
         engines.sort_by_key(Engine::is_uv);
     }
     engines
+}
+
+/// Those of the engines that run on an interpreter, one pip at most. The error says why there is
+/// none. Before dpkg has run nobody knows: the same transaction may bring another pip.
+pub(crate) fn that_run(
+    root: &Root,
+    mut engines: Vec<Engine>,
+    minor: Minor,
+) -> Result<Vec<Engine>, String> {
+    let mut old = None;
+    engines.retain(|engine| match engine.too_old(root, minor) {
+        Some(reason) => {
+            old.get_or_insert(reason);
+            false
+        }
+        None => true,
+    });
+    engines.dedup_by_key(|engine| engine.name());
+    match old {
+        Some(reason) if engines.is_empty() => Err(reason),
+        _ => Ok(engines),
+    }
 }
 
 /// The uv that may be used: the system's, or, for a venv created by uv, its owner's own. Both run
@@ -223,17 +264,32 @@ fn pip_wheel(root: &Root) -> Option<(String, PathBuf)> {
         .ok()?
         .filter_map(Result::ok)
         .filter_map(|path| {
-            let name = path.file_name()?.to_str()?;
-            let version = name.strip_prefix("pip-")?.split('-').next()?;
-            Some((
-                version.split('.').map(|part| part.parse().unwrap_or(0)).collect(),
-                version.to_string(),
-                root.logical(&path),
-            ))
+            let version = version_of_wheel(&path)?;
+            Some((numbers(&version), version, root.logical(&path)))
         })
         .collect();
     wheels.sort();
     wheels.pop().map(|(_, version, path)| (version, path))
+}
+
+fn version_of_wheel(wheel: &Path) -> Option<String> {
+    let name = wheel.file_name()?.to_str()?;
+    Some(name.strip_prefix("pip-")?.split('-').next()?.to_string())
+}
+
+fn version_of_module(root: &Root) -> Option<String> {
+    let pattern = root.at(DIST_PACKAGES).join("pip-*.dist-info");
+    let found = glob::glob(pattern.to_str()?).ok()?.find_map(Result::ok)?;
+    let name = found.file_name()?.to_str()?;
+    Some(name.strip_prefix("pip-")?.strip_suffix(".dist-info")?.to_string())
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split(['.', '+']).map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+fn runs_on(pip: &str, minor: Minor) -> bool {
+    minor < Minor::new(3, 12) || numbers(pip).as_slice() >= &FIRST_FOR_3_12[..]
 }
 
 /// Whether a program that runs as its owner belongs to that owner.
@@ -275,6 +331,34 @@ mod tests {
             [Engine::PipWheel(format!("{WHEELS}/pip-23.10-py3-none-any.whl").into())]
         );
         assert_eq!(found(&root, EngineChoice::Uv, Flavour::Venv), []);
+    }
+
+    #[test]
+    fn a_pip_that_is_too_old_for_the_interpreter_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let make = |path: &str| std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        make("usr/share/python-wheels/pip-23.0.1-py3-none-any.whl");
+        let runs = |minor| {
+            let engines = found(&root, EngineChoice::Auto, Flavour::Venv);
+            that_run(&root, engines, Minor::new(3, minor))
+        };
+        let wheel = Engine::PipWheel(format!("{WHEELS}/pip-23.0.1-py3-none-any.whl").into());
+        assert_eq!(runs(11), Ok(vec![wheel.clone()]));
+        assert_eq!(
+            runs(13).unwrap_err(),
+            "pip 23.0.1 does not run on Python 3.13 (`apt install python3-pip-whl`, then `venvguard rebuild --all`)"
+        );
+        assert_eq!(Seeds::of(&root, Minor::new(3, 11)).pip(), "pip==23.0.1");
+        assert_eq!(Seeds::of(&root, Minor::new(3, 13)).pip(), "pip", "any that an index has");
+        make("usr/lib/python3/dist-packages/pip");
+        make("usr/lib/python3/dist-packages/pip-25.1.1.dist-info");
+        let module = Engine::PipModule("/usr/bin/python3.13".into());
+        assert_eq!(runs(13), Ok(vec![module]));
+        assert_eq!(runs(11), Ok(vec![wheel]), "one pip is enough");
+        make("usr/share/python-wheels/pip-23.1-py3-none-any.whl");
+        let newer = Engine::PipWheel(format!("{WHEELS}/pip-23.1-py3-none-any.whl").into());
+        assert_eq!(runs(13), Ok(vec![newer]));
     }
 
     /// The engines that are tried for a venv of this flavour.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::build_needs::Needs;
 use super::engine::{Engine, Seeds};
 use super::install_spec::{InstallSpec, Requested};
 use crate::host::command::{CommandError, Finished};
@@ -24,12 +25,14 @@ pub(super) struct Installer<'a> {
 /// Why something was not installed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InstallError {
-    #[error("{engine} cannot install the packages: {source}", source = .error)]
-    Failed { engine: &'static str, error: CommandError },
     #[error(
-        "these versions are unavailable for Python {minor}:\n    {}\n{}",
-        .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    "),
-        .error
+        "{engine} cannot install the packages: {source}{needs}",
+        source = .error, needs = Needs::of(.error, *.minor).in_words("\n    it")
+    )]
+    Failed { engine: &'static str, minor: Minor, error: CommandError },
+    #[error(
+        "these versions are unavailable for Python {minor}:\n    {}\n{error}",
+        .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
     )]
     Missing { minor: Minor, missing: Vec<Missing>, error: CommandError },
 }
@@ -39,18 +42,21 @@ pub(super) enum InstallError {
 pub(super) struct Missing {
     pub(super) requirement: String,
     pub(super) nearest: Nearest,
+    /// What its build needs.
+    needs: Needs,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requirement, nearest } = self;
+        let Self { requirement, nearest, needs } = self;
         match nearest {
             Nearest::Later { version, step } => write!(
                 f,
                 "{requirement}: the nearest version with a wheel is {version} (`--relax {step}` accepts it)"
             ),
             _ => write!(f, "{requirement}: no later version has a wheel either"),
-        }
+        }?;
+        f.write_str(&needs.in_words(", or it"))
     }
 }
 
@@ -61,7 +67,7 @@ impl Installer<'_> {
         content: &InstallSpec,
         notes: &mut Vec<String>,
     ) -> Result<(), InstallError> {
-        let seeds = Seeds::of(self.pip_of);
+        let seeds = Seeds::of(self.pip_of, self.minor);
         // pip and its companions come in the versions for the new interpreter: the old ones may
         // not run on it.
         let pip = content.has_pip().then(|| seeds.pip());
@@ -161,7 +167,14 @@ impl Installer<'_> {
                     notes
                         .push(format!("{}=={was} was replaced by {requirement}", requirement.name));
                 }
-                nearest => missing.push(Missing { requirement: requirement.to_string(), nearest }),
+                nearest => {
+                    let needs = match &why {
+                        InstallError::Failed { error, .. } => Needs::of(error, self.minor),
+                        InstallError::Missing { .. } => Needs::default(),
+                    };
+                    let requirement = requirement.to_string();
+                    missing.push(Missing { requirement, nearest, needs });
+                }
             }
         }
         if missing.is_empty() {
@@ -205,7 +218,7 @@ impl Installer<'_> {
     }
 
     fn failed(&self, error: CommandError) -> InstallError {
-        InstallError::Failed { engine: self.engine.name(), error }
+        InstallError::Failed { engine: self.engine.name(), minor: self.minor, error }
     }
 
     fn program(&self) -> Program {
@@ -256,5 +269,61 @@ mod tests {
         let run = |_: Program| Program::new("/bin/sh").args(["-c", &script]).run();
         let installer = Installer { pip_of: &root, engine: &engine, venv: &venv, minor, run: &run };
         assert_eq!(installer.offered("x", &"1.0"), versions);
+    }
+
+    /// Replaces greenlet 2.0.2, which fails to build, by means of a pip that offers these versions.
+    fn one_that_fails_to_build(
+        offered: &str,
+        relax: Option<Relax>,
+    ) -> Result<(Recipe, Vec<String>), String> {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let python = dir.path().join("python3.13");
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *===none) echo '(from versions: {offered})' >&2; exit 1;; esac\n\
+             grep -q 2.0.2 || exit 0\n\
+             echo \"error: command 'g++' failed: No such file or directory\" >&2; exit 1\n"
+        );
+        std::fs::write(&python, script).unwrap();
+        std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (root, minor) = (Root::new("/"), Minor::new(3, 13));
+        let venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
+        let run = |program: Program| program.run();
+        let engine = Engine::PipModule(python);
+        let installer = Installer { pip_of: &root, engine: &engine, venv: &venv, minor, run: &run };
+        let text = "lock-version = '1.0'\ncreated-by = 'x'\n\
+                    [[packages]]\nname = 'greenlet'\nversion = '2.0.2'\n\
+                    [tool.venvguard]\nschema-version = 1\nflavour = 'venv'\n\
+                    system-site-packages = false\npip = true\n";
+        let recipe = Recipe::of_pylock(text.as_bytes()).unwrap();
+        let all = installer.listed(installer.program(), recipe.exact(minor).others);
+        let Err(InstallError::Failed { error, .. }) = all else { panic!("{all:?}") };
+        let mut notes = Vec::new();
+        let moved = installer.one_by_one(&recipe, relax, error, &mut notes);
+        moved.map(|moved| (moved, notes)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_version_that_fails_to_build_is_one_that_is_missing() {
+        let (moved, notes) = one_that_fails_to_build("3.1.0, 3.2.0", Some(Relax::Major)).unwrap();
+        assert_eq!(moved.names(), ["greenlet==3.1.0"]);
+        assert_eq!(notes, ["greenlet==2.0.2 was replaced by greenlet==3.1.0"]);
+        let error = one_that_fails_to_build("3.1.0", Some(Relax::Minor)).unwrap_err();
+        assert!(
+            error.contains("greenlet==2.0.2: the nearest version with a wheel is 3.1.0 (`--relax major` accepts it)"),
+            "{error}"
+        );
+        let needs = "or it needs `apt install build-essential python3.13-dev` to be built";
+        assert!(error.contains(needs), "{error}");
+    }
+
+    #[test]
+    fn a_build_that_fails_where_there_is_no_wheel_at_all_says_what_it_needs() {
+        let error = one_that_fails_to_build("none", Some(Relax::Major)).unwrap_err();
+        assert!(error.contains("g++"), "{error}");
+        assert!(
+            error.ends_with("it needs `apt install build-essential python3.13-dev` to be built"),
+            "{error}"
+        );
     }
 }

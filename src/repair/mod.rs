@@ -13,6 +13,7 @@
 mod account;
 mod adopt;
 mod budget;
+mod build_needs;
 mod builder;
 mod engine;
 mod execute;
@@ -21,6 +22,7 @@ mod halt;
 mod install;
 mod install_spec;
 mod job;
+mod mentions;
 mod names;
 mod pin;
 mod prepare;
@@ -52,7 +54,7 @@ pub(crate) use record::sweep;
 pub(crate) use recover::recover;
 pub(crate) use restart::check_once;
 pub(crate) use rollback::{RollbackError, previous_environment};
-pub(crate) use stage::{look_at, look_through};
+pub(crate) use stage::{look_at, look_through, packaged};
 pub(crate) use trial::{check_in, recipe_digest};
 
 use crate::host::Root;

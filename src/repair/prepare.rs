@@ -18,7 +18,7 @@ use super::names::{self, name_of};
 use super::smoke::Failure;
 use super::stage::{self, Stage};
 use super::trees::{Pair, left_behind};
-use super::{Context, smoke, sources};
+use super::{Context, mentions, smoke, sources};
 use crate::host::Program;
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
@@ -181,6 +181,8 @@ pub(super) fn prepare<'a>(
     };
     let begun = preparing(Some(stage.identity));
     write(Some(stage.identity)).map_err(|error| NotRebuilt::at(&begun, error.into()))?;
+    stage::require_movable(&work.parent, &venv.path, &path)
+        .map_err(|error| NotRebuilt::at(&begun, RebuildError::NotThere(vec![error])))?;
     match work.beside(&stage) {
         Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed, rested: false })),
         Ok(false) => Ok(Build::InPlace(Box::new(work))),
@@ -346,6 +348,7 @@ impl Work<'_> {
         let (from, to) = if is_beside { (pair.venv, pair.aside) } else { (pair.aside, pair.venv) };
         let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
         let engines = sources::engines(self.context, old, owner, (minor, interpreter), pip_of)
+            .and_then(|engines| engine::that_run(pip_of, engines, minor))
             .map_err(RebuildError::NoEngine)?;
         let dir = starts_in(self.job);
         let writes = self.spec.built_in(root, self.venv(), owner);
@@ -390,6 +393,9 @@ impl Work<'_> {
         // The last pass leaves the same files behind and reports them.
         let Carried { notes: more, .. } = carry(Pass::All)?;
         self.tree.notes.extend(more.into_lines());
+        if old.site != minor {
+            self.tree.notes.extend(mentions::mentions(root, &self.venv().path, old.site));
+        }
         Ok(())
     }
 

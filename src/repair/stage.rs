@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::owner_of;
-use super::names::from_beside;
+use super::names::{from_beside, name_of};
 use super::trees::{self, LOOK_LIMIT};
 use crate::host::access::{Access, Trusted, Writer};
 use crate::host::clock::Deadline;
@@ -24,6 +24,7 @@ use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
 use crate::host::{Dir, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
+use crate::python;
 use crate::venv::Venv;
 
 /// The name of the temporary directory in a stage.
@@ -146,8 +147,14 @@ pub(super) fn obstacles(root: &Root, venv: &Venv, measured: Looked) -> Vec<Strin
     let path = root.at(&venv.path);
     let untrusted = untrusted_place(root, venv)
         .map(|reason| format!("{reason}: venvguard will not work there as root"));
-    let all = [untrusted, not_writable(&path), mounts_in_the_way(&path)];
+    let all = [packaged(root, venv), untrusted, not_writable(&path), mounts_in_the_way(&path)];
     all.into_iter().flatten().chain(cannot_be_carried(root, venv, measured)).collect()
+}
+
+/// A venv that consists of files of a package is for dpkg to replace.
+pub(crate) fn packaged(root: &Root, venv: &Venv) -> Option<String> {
+    let package = python::package_of_venv(root, &venv.path)?;
+    Some(format!("it belongs to the package {}, which replaces it", printable(package)))
 }
 
 /// What a process of a venv's owner found in it, or why it could not look through it.
@@ -225,6 +232,20 @@ fn mounts_in_the_way(path: &Path) -> Option<String> {
     (device(path) != device(path.parent()?)).then(|| {
         "it is a separate file system, and no tree beside it is on the same one (create the venv in a directory on it)".into()
     })
+}
+
+/// Fails if the venv cannot change places with the stage: asked before anything is built.
+pub(super) fn require_movable(parent: &Parent, venv: &Path, stage: &Path) -> Result<(), String> {
+    match parent.can_move(name_of(venv), &from_beside(venv, stage)) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let venv = printable(venv);
+            Err(format!(
+                "it comes from a lower layer of overlayfs, which does not rename directories (mount it with `redirect_dir=on`, or move a copy into its place: `cp -a {venv} {venv}.new && rm -r {venv} && mv {venv}.new {venv}`)"
+            ))
+        }
+        Err(error) => Err(format!("cannot tell whether it can be moved: {error}")),
+    }
 }
 
 /// Why there is no room for a second tree beside a venv. The estimate starts from the size of the
@@ -321,6 +342,20 @@ mod tests {
         let gid = rustix::process::getegid().as_raw();
         let venv = crate::plan::samples::subject(BaseLink::Pinned, minor).venv;
         Venv { path: path.into(), uid, gid, ..venv }
+    }
+
+    #[test]
+    fn a_venv_of_a_package_is_never_rebuilt() {
+        let (dir, venv, _) = dir();
+        let root = Root::new(dir.path());
+        let info = dir.path().join("var/lib/dpkg/info");
+        fs::create_dir_all(&info).unwrap();
+        let subject = subject(&root.logical(&venv));
+        let found = || obstacles(&root, &subject, Err("not looked at".into()));
+        let is_packaged = |one: &String| one == "it belongs to the package x, which replaces it";
+        assert!(!found().iter().any(is_packaged), "{:?}", found());
+        fs::write(info.join("x.list"), format!("{}/pyvenv.cfg\n", subject.path.display())).unwrap();
+        assert!(found().iter().any(is_packaged), "{:?}", found());
     }
 
     #[test]

@@ -5,13 +5,25 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::host::Dir;
 use crate::host::file::printable;
 use crate::python::{DEFAULT, Minor, debian_minor};
+
+/// The longest `pyvenv.cfg` in use has under 1 KiB.
+pub(super) const LIMIT: u64 = 64 << 10;
 
 /// The claims of a `pyvenv.cfg`, read as Python reads it: keys in any case, the first
 /// of a key counts, lines without `=` do not.
 #[derive(Debug, Default)]
 pub(super) struct Configuration(Vec<(Vec<u8>, Vec<u8>)>);
+
+/// The version of Python that a venv's configuration states, without what virtualenv appends.
+pub(crate) fn stated_version(venv: &Dir) -> Option<String> {
+    let configuration = Configuration::parse(&venv.read("pyvenv.cfg", LIMIT).ok()?);
+    let text = ["version", "version_info"].iter().find_map(|key| configuration.value(key))?;
+    let parts: Vec<&str> = std::str::from_utf8(text).ok()?.split('.').take(3).collect();
+    Some(parts.join("."))
+}
 
 impl Configuration {
     pub(super) fn parse(bytes: &[u8]) -> Self {

@@ -1,5 +1,6 @@
 //! The files that the creators of venvs (venv, virtualenv, uv) write, by name and location.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use rustix::fs::FileType;
@@ -39,6 +40,11 @@ const PROGRAMS: [&str; 6] = ["python", "𝜋thon", "pip", "wheel", "easy_install
 
 /// Scripts that every creator generates for the venv's path. It may copy others with their times.
 const WRITTEN: [&str; 2] = ["activate.csh", "activate.fish"];
+
+/// Whether a creator writes a script of this name into `bin`.
+pub(crate) fn is_creators_script(name: &OsStr) -> bool {
+    SCRIPTS.iter().any(|script| name == *script)
+}
 
 /// The activation scripts that were changed after creation. A creator writes all of them within a
 /// moment.

@@ -10,15 +10,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::base::{Claims, base};
-use super::configuration::Configuration;
+use super::configuration::{self, Configuration};
 use super::{Flavour, Venv};
 use crate::host::file::printable;
 use crate::host::root::normal;
 use crate::host::{Dir, ReadError, Root};
 use crate::python::Minor;
-
-/// The longest `pyvenv.cfg` in use has under 1 KiB.
-const CONFIGURATION_LIMIT: u64 = 64 << 10;
 
 /// The limit of a file that contains one path.
 const PATH_LIMIT: u64 = 8 << 10;
@@ -106,7 +103,7 @@ fn open(real: &Path, path: &Path) -> Result<Dir, NotAVenv> {
 }
 
 fn configuration(dir: &Dir) -> Result<Option<Configuration>, NotAVenv> {
-    match dir.read("pyvenv.cfg", CONFIGURATION_LIMIT) {
+    match dir.read("pyvenv.cfg", configuration::LIMIT) {
         Ok(bytes) => Ok(Some(Configuration::parse(&bytes))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(NotAVenv::Configuration(error)),

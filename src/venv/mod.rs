@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use additions::Additions;
 pub(crate) use base::base_interpreter_link;
-pub(crate) use creator::CARRIED;
+pub(crate) use configuration::stated_version;
+pub(crate) use creator::{CARRIED, is_creators_script};
 pub(crate) use difference::{Difference, Differences};
 pub(crate) use distribution::{Distribution, distributions, normalized, top_level_modules_of};
 pub(crate) use foreign::{ForeignKind, foreign_files};

@@ -58,7 +58,10 @@ impl Work<'_> {
 
     fn is_same_file(&self, path: &Path, target: &Path) -> bool {
         let both = stat(self.from, path).ok().zip(stat(self.to, target).ok());
-        both.is_some_and(|(here, there)| self.is_same(path, &here, target, &there, None))
+        both.is_some_and(|(here, there)| {
+            let instead = self.adapted(path, &here).instead;
+            self.is_same(path, &here, target, &there, instead.as_ref())
+        })
     }
 
     fn keep_beside(&mut self, copier: &mut Copier, path: &Path, target: &Path) {

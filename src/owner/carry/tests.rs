@@ -287,17 +287,112 @@ fn links_into_the_old_library_are_adapted_if_the_new_one_has_the_target() {
     link("lib/python3.11/site-packages/app/static", "static");
     link("/srv/venv/lib/python3.11/site-packages/app", "app");
     link("lib/python3.11/site-packages/gone", "gone");
-    trees.write("/srv/venv/bin/script", "#!/srv/venv/bin/python3.11\n");
-    trees.write("/srv/venv/lib/python3.11/site-packages/my.pth", "/x/lib/python3.11/y\n");
+    link("python3.11", "bin/mine");
+    link("lib/python3.11/site-packages/data", "data");
+    trees.write("/srv/venv/lib/python3.11/site-packages/data/x", "");
+    trees.write("/srv/new/bin/python3.13", "");
     let notes = trees.ahead(Pass::All).notes.into_lines();
     let text = |name: &str| fs::read_link(trees.at("/srv/new").join(name)).unwrap();
     assert_eq!(text("static"), Path::new("lib/python3.13/site-packages/app/static"));
     assert_eq!(text("app"), Path::new("/srv/venv/lib/python3.13/site-packages/app"));
     assert_eq!(text("gone"), Path::new("lib/python3.11/site-packages/gone"));
-    let named = ["bin/script names", "gone points to", "my.pth names"];
-    assert_eq!(notes.len(), named.len(), "{notes:?}");
-    assert!(named.iter().all(|name| notes.iter().any(|note| note.contains(name))), "{notes:?}");
+    assert_eq!(text("data"), Path::new("lib/python3.13/site-packages/data"));
+    assert_eq!(text("bin/mine"), Path::new("python3.13"));
+    assert!(notes.len() == 1 && notes[0].starts_with("gone points to"), "{notes:?}");
     assert_eq!(trees.ahead(Pass::Last), Carried::default());
+}
+
+#[test]
+fn files_that_name_the_venvs_own_library_name_the_new_one_and_return_unchanged() {
+    let trees = Trees::new();
+    let site = "lib/python3.11/site-packages";
+    let script = "#!/srv/venv/bin/python3.11 -E\nprint('/srv/venv/lib/python3.11')\n";
+    trees.write("/srv/venv/bin/script", script);
+    let own =
+        "/srv/venv/lib/python3.11/site-packages/app\nimport x; x('/srv/venv/lib/python3.11')\n";
+    trees.write(&format!("/srv/venv/{site}/own.pth"), own);
+    let other = "/x/lib/python3.11/y\r\n/srv/venv/lib/python3.110\n/srv/venv/lib/python3.11-x\n";
+    trees.write(&format!("/srv/venv/{site}/other.pth"), other);
+    let notes = trees.ahead(Pass::All).notes.into_lines();
+    assert!(notes.len() == 1 && notes[0].contains("other.pth names python3.11"), "{notes:?}");
+    let new = |path: &str| trees.read(&format!("/srv/new/{path}"));
+    assert_eq!(
+        new("bin/script"),
+        "#!/srv/venv/bin/python3.13 -E\nprint('/srv/venv/lib/python3.11')\n",
+        "only the first line says what runs it"
+    );
+    let site = "lib/python3.13/site-packages";
+    assert_eq!(new(&format!("{site}/own.pth")), own.replace("3.11", "3.13"));
+    assert_eq!(new(&format!("{site}/other.pth")), other);
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    trees.swap();
+    tick();
+    trees.write(&format!("/srv/venv/{site}/own.pth"), "/srv/venv/lib/python3.13/changed\n");
+    assert_eq!(trees.back(), Carried::default());
+    let old = |path: &str| trees.read(&format!("/srv/new/{path}"));
+    assert_eq!(old("bin/script"), script);
+    assert_eq!(old("lib/python3.11/site-packages/own.pth"), "/srv/venv/lib/python3.11/changed\n");
+}
+
+#[test]
+fn what_pipx_records_about_a_venv_names_the_new_version() {
+    let trees = Trees::new();
+    let shared = "/srv/shared/lib/python3.11/site-packages\n";
+    trees.write("/srv/shared/pyvenv.cfg", "");
+    trees.write("/srv/shared/lib/python3.11/site-packages/pip/__init__.py", "");
+    trees.write("/srv/venv/lib/python3.11/site-packages/pipx_shared.pth", shared);
+    let recorded = "{\n    \"app_paths\": [\"/srv/venv/lib/python3.11/x\"],\n    \
+                    \"python_version\": \"Python 3.11.2\",\n    \
+                    \"source_interpreter\": \"/usr/bin/python3.11\"\n}\n";
+    trees.write("/srv/venv/pipx_metadata.json", recorded);
+    trees.write("/srv/venv/pyvenv.cfg", "version = 3.11.2\n");
+    trees.write("/srv/new/pyvenv.cfg", "version_info = 3.13.5.final.0\n");
+    assert_eq!(trees.ahead(Pass::All), Carried::default());
+    let new = trees.read("/srv/new/pipx_metadata.json");
+    assert_eq!(new, recorded.replace("3.11.2", "3.13.5").replace("3.11", "3.13"));
+    let pth = || trees.read("/srv/new/lib/python3.13/site-packages/pipx_shared.pth");
+    assert_eq!(
+        pth(),
+        shared.to_string() + &shared.replace("3.11", "3.13"),
+        "the shared venv may be rebuilt later"
+    );
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    fs::rename(trees.at("/srv/shared/lib/python3.11"), trees.at("/srv/shared/lib/python3.13"))
+        .unwrap();
+    tick();
+    trees.write("/srv/venv/lib/python3.11/site-packages/pipx_shared.pth", shared);
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    assert_eq!(pth(), shared.replace("3.11", "3.13"), "it has been rebuilt");
+    trees.swap();
+    tick();
+    trees.write("/srv/venv/pipx_metadata.json", &(new.clone() + "\n"));
+    assert_eq!(trees.back(), Carried::default());
+    assert_eq!(trees.read("/srv/new/pipx_metadata.json"), recorded.to_string() + "\n");
+}
+
+#[test]
+fn what_only_the_old_creator_writes_is_written_for_the_new_version() {
+    let trees = Trees::new();
+    let this = "for lib in \"../lib/python3.11/site-packages\".split(os.pathsep):\n";
+    trees.write("/srv/venv/bin/activate_this.py", this);
+    trees.write("/srv/venv/bin/activate.nu", "let path = '/srv/venv'\n");
+    trees.write("/srv/venv/bin/activate", "old");
+    for name in ["pip", "pip3.11", "pip-3.11", "wheel-3.11"] {
+        trees.write(&format!("/srv/venv/bin/{name}"), "old");
+    }
+    for name in ["activate", "pip", "pip3.13"] {
+        trees.write(&format!("/srv/new/bin/{name}"), "new");
+    }
+    assert_eq!(trees.ahead(Pass::All), Carried::default());
+    assert_eq!(trees.ahead(Pass::Last), Carried::default());
+    let new = |name: &str| trees.read(&format!("/srv/new/bin/{name}"));
+    assert_eq!(new("activate_this.py"), this.replace("3.11", "3.13"));
+    assert_eq!(new("activate.nu"), "let path = '/srv/venv'\n");
+    assert_eq!(["activate", "pip", "pip-3.13", "pip3.13"].map(new), ["new"; 4]);
+    assert_eq!(["pip-3.11", "wheel-3.13"].map(new), ["gone"; 2]);
+    trees.swap();
+    assert_eq!(trees.back(), Carried::default());
+    assert_eq!(trees.read("/srv/new/bin/activate_this.py"), this);
 }
 
 #[test]

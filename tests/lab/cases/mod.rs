@@ -10,6 +10,7 @@ mod faults;
 mod foreign;
 mod halfway;
 mod harmless;
+mod layouts;
 mod live;
 mod minor;
 mod power;
@@ -84,6 +85,7 @@ pub(crate) fn all() -> Vec<Case> {
         doctor::cases(),
         faults::cases(),
         foreign::cases(),
+        layouts::cases(),
         live::cases(),
         crate::hostile::cases(),
         users::cases(),

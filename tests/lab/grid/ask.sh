@@ -17,6 +17,13 @@ echo "# pip freeze --all"
 pip --python "$venv/bin/python" freeze --all |
     sed 's/^pip==.*/pip==(any)/; s/[.]whl#sha256=.*/.whl/'
 case $cell in
+virtualenv-*)
+    echo "## activate_this.py, pip by its name with a version"
+    "$venv/bin/python" -I -S -c 'import sys
+exec(open(sys.argv[1]).read(), {"__file__": sys.argv[1]})
+import pip; print(pip.__name__)' "$venv/bin/activate_this.py"
+    ls "$venv/bin/pip-$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" >/dev/null ||
+        echo "exit $?" ;;
 uv-*)
     echo "## uv sync --check"
     said=$(uv sync --check --frozen 2>&1) || said="$said, exit $?"

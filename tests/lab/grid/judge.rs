@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::cell::{Cell, Change};
+use super::cell::{Cell, Change, Flavour};
 use super::expect::{Expected, Says, expected, flavour_after, says};
 use super::named;
 use super::table::Outcome;
@@ -76,6 +76,12 @@ fn tried(cell: Cell, change: Change, asked: &Asked<'_>, from: &Python, to: &Pyth
         &format!(" on {}\n", python.minor),
         1,
     );
+    let should = if cell.flavour == Flavour::Pipx && expected == Expected::Rebuilt {
+        let shown = |python: &Python| format!("using Python {}", python.upstream);
+        should.replace(&shown(from), &shown(python))
+    } else {
+        should
+    };
     let compared = || format!("expected:\n{should}\nfound:\n{}", after.text);
     match says(cell, change) {
         Says::Same => ensure!(after.text == should, "{}", compared()),

@@ -1,4 +1,4 @@
-//! venvguard's own package, built from the checkout, and statically linked, so that one package serves bullseye to forky.
+//! venvguard's own package, built from the checkout. It is statically linked: one package serves bullseye to forky.
 //! Beside it lies the same program with the feature `faults`, for the tests that make it crash.
 
 use std::fs;
@@ -30,7 +30,8 @@ const FAULTY: &str = "venvguard-faults";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-const STATIC: &str = "-C target-feature=+crt-static";
+/// The flags that debian/rules adds.
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 impl Lab {
     /// A directory that contains only the package and `venvguard-faults`.
@@ -77,7 +78,7 @@ fn build(source: &Path, target: &Path) -> Result<()> {
         std::env::var_os(variable).map_or_else(|| home.join(dir), PathBuf::from)
     };
     let cargo_home = of_home("CARGO_HOME", ".cargo");
-    // The flags that debian/rules adds, so that the crates are compiled once for both programs.
+    // The same flags as the package has, so that the crates are compiled once for both programs.
     let remapped =
         format!("{STATIC} --remap-path-prefix={}=/usr/share/cargo", cargo_home.display());
     let ready = |program: &str, flags: &str| {
@@ -102,7 +103,7 @@ fn build(source: &Path, target: &Path) -> Result<()> {
         }
         command
     };
-    let mut package = ready("dpkg-buildpackage", STATIC);
+    let mut package = ready("dpkg-buildpackage", "");
     package.args(["--build=binary", "--unsigned-changes", "--no-check-builddeps"]);
     child::output(&mut package).context("the package does not build")?;
     let mut faulty = ready("cargo", &remapped);
