@@ -12,6 +12,7 @@ mod halfway;
 mod harmless;
 mod live;
 mod minor;
+mod package;
 mod power;
 mod runit;
 mod running;
@@ -74,6 +75,7 @@ pub(crate) fn all() -> Vec<Case> {
         block::cases(),
         halfway::cases(),
         harmless::cases(),
+        package::cases(),
         crash::cases(),
         decision::cases(),
         power::cases(),
