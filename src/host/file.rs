@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,18 @@ impl ReadError {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// The type of the file system that an open file is on. The field's type differs between
+/// architectures, but each file system has a number of 32 bits.
+pub(crate) fn file_system(file: impl AsFd) -> io::Result<u32> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "the upper half is only a sign"
+    )]
+    Ok(rustix::fs::fstatfs(file)?.f_type as u32)
 }
 
 /// Opens a regular file of an untrusted user: the last name is not followed if it is a link,

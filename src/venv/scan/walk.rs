@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use crate::host::file::file_system;
 use crate::python::Minor;
 
 /// Enough for the names of a large directory in one or two system calls.
@@ -216,7 +217,7 @@ fn is_legacy(dir: &OwnedFd) -> bool {
 }
 
 /// File systems of the kernel, of other machines, and read-only ones.
-const ELSEWHERE: [i64; 34] = [
+const ELSEWHERE: [u32; 34] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
     0x1cd1,      // devpts
@@ -254,7 +255,5 @@ const ELSEWHERE: [i64; 34] = [
 ];
 
 fn is_elsewhere(dir: &OwnedFd) -> bool {
-    #[allow(clippy::useless_conversion, reason = "the type differs between architectures")]
-    rustix::fs::fstatfs(dir)
-        .is_ok_and(|found| ELSEWHERE.contains(&(i64::from(found.f_type) & 0xffff_ffff)))
+    file_system(dir).is_ok_and(|found| ELSEWHERE.contains(&found))
 }

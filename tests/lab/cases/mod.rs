@@ -13,6 +13,7 @@ mod harmless;
 mod layouts;
 mod live;
 mod minor;
+mod package;
 mod power;
 mod rehearsal;
 mod runit;
@@ -79,6 +80,7 @@ pub(crate) fn all() -> Vec<Case> {
         block::cases(),
         halfway::cases(),
         harmless::cases(),
+        package::cases(),
         crash::cases(),
         decision::cases(),
         power::cases(),

@@ -27,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(patch, Half::Guarded, Kind::RealPatch, guarded),
         case(revision, Half::Unguarded, Kind::Revision, revision_unguarded),
         case(revision, Half::Guarded, Kind::Revision, guarded),
+        case("running_process_revision_of_forky", Half::Guarded, Kind::ForkyRevision, guarded),
         case("running_process_reinstalled", Half::Guarded, Kind::Revision, reinstalled),
         case("running_process_told_of", Half::Guarded, Kind::Revision, told_of),
     ]

@@ -14,6 +14,7 @@ pub(crate) enum Suite {
     Bullseye,
     Bookworm,
     Trixie,
+    Forky,
 }
 
 impl Suite {
@@ -22,6 +23,7 @@ impl Suite {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Forky => "forky",
         }
     }
 }

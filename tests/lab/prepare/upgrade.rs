@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Revision,
     /// The same on trixie.
     TrixieRevision,
+    /// The same on forky.
+    ForkyRevision,
     /// From the default minor version of bookworm to that of trixie.
     BookwormMinor,
     /// From the default minor version of trixie to that of forky.
@@ -33,11 +35,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::ArticlePatch,
         Self::RealPatch,
         Self::Revision,
         Self::TrixieRevision,
+        Self::ForkyRevision,
         Self::BookwormMinor,
         Self::TrixieMinor,
     ];
@@ -47,6 +50,7 @@ impl Kind {
             Self::ArticlePatch | Self::RealPatch | Self::TrixieRevision | Self::TrixieMinor => {
                 Suite::Trixie
             }
+            Self::ForkyRevision => Suite::Forky,
             Self::Revision => Suite::Bullseye,
             Self::BookwormMinor => Suite::Bookworm,
         }
@@ -58,6 +62,7 @@ impl Kind {
             Self::RealPatch => "real-patch",
             Self::Revision => "revision",
             Self::TrixieRevision => "trixie-revision",
+            Self::ForkyRevision => "forky-revision",
             Self::BookwormMinor => "bookworm-minor",
             Self::TrixieMinor => "trixie-minor",
         }
@@ -127,7 +132,7 @@ impl Lab {
                 let installed = Installed::in_root(&root)?;
                 let main = &self.mirror.main;
                 let about = match kind {
-                    Kind::ArticlePatch | Kind::TrixieRevision => None,
+                    Kind::ArticlePatch | Kind::TrixieRevision | Kind::ForkyRevision => None,
                     Kind::RealPatch => {
                         let source = format!("deb {main} forky main");
                         self.same_minor(&root, &installed, &source, directory)?
@@ -228,7 +233,7 @@ impl Lab {
         }
         run_in(&overlay, &[(&originals, "/originals")], &script, &[])?;
         let to = match kind {
-            Kind::Revision | Kind::TrixieRevision => {
+            Kind::Revision | Kind::TrixieRevision | Kind::ForkyRevision => {
                 Python::new(&from.minor, &format!("{}+lab1", from.debian))
             }
             _ => Python::new(&from.minor, &format!("{}-1", repackage::next_patch(&from.upstream)?)),
