@@ -30,6 +30,9 @@ const DIST_PACKAGES: &str = "/usr/lib/python3/dist-packages";
 /// The first pip that does not import what Python 3.12 no longer has.
 const FIRST_FOR_3_12: [u32; 2] = [23, 1];
 
+/// A version that no distribution has. pip 25.1 crashes where it is not a version at all.
+const IMPOSSIBLE: &str = "999999999";
+
 /// A way to install distributions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Engine {
@@ -129,7 +132,7 @@ impl Engine {
             _ => self
                 .install(python, true)
                 .args(["--dry-run", "--no-deps", "--only-binary", ":all:"])
-                .arg(format!("{name}===none")),
+                .arg(format!("{name}==={IMPOSSIBLE}")),
         }
     }
 
@@ -316,6 +319,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn pip_is_asked_for_something_that_it_takes_for_a_version() {
+        assert!(IMPOSSIBLE.parse::<pep440_rs::Version>().is_ok());
+    }
 
     #[test]
     fn the_newest_wheel_of_pip_is_taken() {

@@ -52,7 +52,12 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
     let finished = AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once));
     let results = catch_unwind(finished)
         .unwrap_or_else(|_| repairs.iter().map(|repair| (repair, failed())).collect());
-    let outcomes = results.into_iter().map(|(repair, result)| record(repair, result)).collect();
+    let outcomes = results.into_iter().map(|(repair, result)| {
+        let outcome = record(repair, result);
+        tell(repair.context, &outcome);
+        outcome
+    });
+    let outcomes = outcomes.collect();
     let share = started.elapsed() / u32::try_from(repairs.len()).unwrap_or(u32::MAX).max(1);
     for repair in &repairs {
         repair.recorder.charge(repair.job.venv.uid, share);
@@ -70,14 +75,20 @@ pub(crate) fn prepare_all(
     at_once: usize,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
+    // What a rehearsal finds is printed as a whole.
+    let is_told = system.unpacked.is_none();
     parallel::map(jobs, at_once, |job| {
-        run_and_record(&recorder, &system.interpreters, job, Halt::default(), |repair: &Repair| {
-            repair.prepare_only(system)
-        })
+        let prepare = |repair: &Repair| repair.prepare_only(system);
+        let outcome =
+            run_and_record(&recorder, &system.interpreters, job, Halt::default(), prepare);
+        if is_told {
+            tell(context, &outcome);
+        }
+        outcome
     })
 }
 
-/// Runs `work`, then records and reports its outcome.
+/// Runs `work`, and records its outcome.
 pub(super) fn run_and_record(
     recorder: &Recorder,
     now: &Interpreters,
@@ -113,14 +124,19 @@ fn record(repair: &Repair, result: RepairResult) -> Outcome {
         outcome.done =
             Done::Unfinished { because: format!("cannot record what was done: {error}") };
     }
+    outcome
+}
+
+/// Reports an outcome.
+pub(super) fn tell(context: &Context, outcome: &Outcome) {
+    let name = &outcome.decision.name;
     if let Some(words) = outcome.in_words() {
-        context.report.outcome(&job.entry.name, words, &outcome.notes);
+        context.report.outcome(name, words, &outcome.notes);
     } else {
         for note in &outcome.notes {
-            context.report.note(&format!("{}: note: {note}", job.entry.name));
+            context.report.note(&format!("{name}: note: {note}"));
         }
     }
-    outcome
 }
 
 #[cfg(test)]

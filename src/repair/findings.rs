@@ -61,6 +61,11 @@ pub(super) fn findings(
         RebuildError::Install(InstallError::Missing { missing, .. }) => {
             missing.iter().map(of_missing).collect()
         }
+        RebuildError::Install(InstallError::Failed { requirement: Some(requirement), .. }) => {
+            let (distribution, version) = name_and_version(requirement);
+            let finding = Finding::of_venv(FindingKind::BuildFailed, error.to_string());
+            vec![Finding { distribution, version, ..finding }]
+        }
         RebuildError::Install(InstallError::Failed { .. }) | RebuildError::Create(_) => {
             vec![Finding::of_venv(FindingKind::BuildFailed, error.to_string())]
         }
@@ -88,17 +93,20 @@ pub(super) fn findings(
 }
 
 fn of_missing(missing: &Missing) -> Finding {
-    let (name, version) = match missing.requirement.split_once("==") {
-        Some((name, version)) => (name, Some(version.trim().to_string())),
-        None => (missing.requirement.as_str(), None),
-    };
+    let (distribution, version) = name_and_version(&missing.requirement);
     let works_from = match &missing.nearest {
         Nearest::Later { version, .. } => Some(version.to_string()),
         _ => None,
     };
-    let distribution = Some(name.trim().to_string());
     let finding = Finding::of_venv(FindingKind::NoWheel, missing.to_string());
     Finding { distribution, version, works_from, ..finding }
+}
+
+fn name_and_version(requirement: &str) -> (Option<String>, Option<String>) {
+    match requirement.split_once("==") {
+        Some((name, version)) => (Some(name.trim().into()), Some(version.trim().into())),
+        None => (Some(requirement.trim().into()), None),
+    }
 }
 
 /// The distributions of the old tree.

@@ -26,15 +26,33 @@ pub(super) struct Installer<'a> {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InstallError {
     #[error(
-        "{engine} cannot install the packages: {source}{needs}",
-        source = .error, needs = Needs::of(.error, *.minor).in_words("\n    it")
+        "{engine} cannot install {what}: {source}{needs}",
+        what = .requirement.as_deref().unwrap_or("the packages"), source = .error, needs = Needs::of(.error, *.minor).in_words("\n    it")
     )]
-    Failed { engine: &'static str, minor: Minor, error: CommandError },
+    Failed {
+        engine: &'static str,
+        minor: Minor,
+        /// What failed, if it was installed alone.
+        requirement: Option<Box<str>>,
+        error: CommandError,
+    },
     #[error(
         "these versions are unavailable for Python {minor}:\n    {}\n{error}",
         .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
     )]
     Missing { minor: Minor, missing: Vec<Missing>, error: CommandError },
+}
+
+impl InstallError {
+    /// The same about one requirement.
+    fn of(self, name: &str) -> Self {
+        match self {
+            Self::Failed { engine, minor, error, .. } => {
+                Self::Failed { engine, minor, requirement: Some(name.into()), error }
+            }
+            other @ Self::Missing { .. } => other,
+        }
+    }
 }
 
 /// A distribution that cannot be installed for an interpreter.
@@ -149,7 +167,7 @@ impl Installer<'_> {
         for requirement in &mut moved.requirements {
             let Exact { hashed, others, .. } = Exact::of(requirement, self.minor);
             let alone = self.verified(&hashed).and_then(|()| self.listed(self.program(), others));
-            let Err(why) = alone else { continue };
+            let Err(why) = alone.map_err(|why| why.of(&requirement.to_string())) else { continue };
             let Source::Index { version, files } = &mut requirement.source else {
                 return Err(why);
             };
@@ -218,7 +236,8 @@ impl Installer<'_> {
     }
 
     fn failed(&self, error: CommandError) -> InstallError {
-        InstallError::Failed { engine: self.engine.name(), minor: self.minor, error }
+        let (engine, minor) = (self.engine.name(), self.minor);
+        InstallError::Failed { engine, minor, requirement: None, error }
     }
 
     fn program(&self) -> Program {
@@ -247,8 +266,8 @@ mod tests {
     fn an_empty_index_does_not_offer_a_version_called_none() {
         let said = |versions: &str| {
             format!(
-                "ERROR: Could not find a version that satisfies the requirement x===none (from versions: {versions})\n\
-                 ERROR: No matching distribution found for x===none\n"
+                "ERROR: Could not find a version that satisfies the requirement x===999999999 (from versions: {versions})\n\
+                 ERROR: No matching distribution found for x===999999999\n"
             )
         };
         assert_eq!(offered_by_pip(&said("none")), [""; 0]);
@@ -280,7 +299,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let python = dir.path().join("python3.13");
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in *===none) echo '(from versions: {offered})' >&2; exit 1;; esac\n\
+            "#!/bin/sh\ncase \"$*\" in *===999999999) echo '(from versions: {offered})' >&2; exit 1;; esac\n\
              grep -q 2.0.2 || exit 0\n\
              echo \"error: command 'g++' failed: No such file or directory\" >&2; exit 1\n"
         );

@@ -106,7 +106,7 @@ impl Outcome {
             Done::Prepared { minor, path } => (
                 "prepared",
                 format!(
-                    "for Python {minor} at {}; run the same command without --prepare to swap it in",
+                    "for Python {minor} at {}; the next rebuild for that version swaps it in",
                     printable(path)
                 ),
             ),

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::adopt::Repair;
-use super::execute::run_and_record;
+use super::execute::{run_and_record, tell};
 use super::halt::Halt;
 use super::job::{Done, Job};
 use super::record::{Recorder, sweep};
@@ -145,6 +145,7 @@ fn recover_venv(
     let outcome = run_and_record(&recorder, now, &job, Halt::of(journal), |repair: &Repair| {
         repair.go_on(step, &journal.state, "it was interrupted")
     });
+    tell(context, &outcome);
     let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
     Ok(Recovered::Repaired(is_well))
 }
