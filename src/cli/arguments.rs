@@ -105,6 +105,9 @@ pub(super) enum Command {
         /// own sources and lists stay as they are
         #[arg(long, value_name = "RELEASE")]
         release: Option<String>,
+        /// Do what the configuration asks for after an update of apt's package lists
+        #[arg(long, hide = true, conflicts_with_all = ["release", "venvs"])]
+        forecast: bool,
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::guard::{AskError, Guard, GuardError, Settled, restart_own};
+use crate::guard::{AskError, Guard, GuardError, RehearsalRequest, Settled, restart_own};
 use crate::host::{Root, confine};
 use crate::owner;
 use crate::report::Report;
@@ -143,8 +143,13 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Processes { json } => processes::processes(&guard, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
-        Command::Rehearse { venvs, release, json } => {
-            rehearse::rehearse(&guard, &venvs, release.as_deref(), json)
+        Command::Rehearse { venvs, release, forecast, json } => {
+            let request = RehearsalRequest {
+                venvs: &venvs,
+                release: release.as_deref(),
+                is_forecast: forecast,
+            };
+            rehearse::rehearse(&guard, &request, json)
         }
         Command::Diagnose(asked) => diagnose::diagnose(&guard, &asked),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),

@@ -2,17 +2,23 @@
 
 use super::Exit;
 use crate::apt::Lists;
-use crate::guard::{Guard, VenvRehearsal};
+use crate::guard::{AskError, Guard, RehearsalRequest, VenvRehearsal};
 use crate::plan::Proof;
 use crate::report::{RehearsalJson, VenvRehearsalJson};
 
 pub(super) fn rehearse(
     guard: &Guard,
-    wanted: &[String],
-    release: Option<&str>,
+    request: &RehearsalRequest,
     json: bool,
 ) -> anyhow::Result<Exit> {
-    let rehearsed = guard.rehearse(wanted, release)?;
+    if request.is_forecast && !guard.wants_forecast() {
+        return Ok(Exit::Done);
+    }
+    let rehearsed = match guard.rehearse(request) {
+        // The next update of the lists starts another forecast.
+        Err(AskError::AptAtWork) if request.is_forecast => return Ok(Exit::Done),
+        other => other?,
+    };
     let is_ready = rehearsed.venvs.iter().all(|one| one.findings.is_empty());
     if json {
         let venvs = rehearsed.venvs.iter().map(|one| {
@@ -32,7 +38,7 @@ pub(super) fn rehearse(
         guard.report.hint("apt update && venvguard rehearse");
         return Ok(Exit::Attention);
     }
-    if rehearsed.venvs.is_empty() && !json {
+    if rehearsed.venvs.is_empty() && !json && !request.is_forecast {
         guard.report.note("nothing to rehearse: no venv gets another version of Python");
     }
     Ok(if is_ready { Exit::Done } else { Exit::Attention })

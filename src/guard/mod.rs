@@ -30,7 +30,7 @@ pub(crate) use ask::AskError;
 pub(crate) use diagnose::FailureOf;
 pub(crate) use rebuild::{Extent, RebuildRequest, Rebuilt};
 pub(crate) use register::{Registered, Registration};
-pub(crate) use rehearse::VenvRehearsal;
+pub(crate) use rehearse::{RehearsalRequest, VenvRehearsal};
 pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};

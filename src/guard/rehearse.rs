@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::choose::chosen;
 use super::foresee::ForeseeError;
 use super::{AskError, Guard};
@@ -22,6 +24,17 @@ use crate::repair::{self, Done, Job};
 use crate::report::reasons_in_words;
 use crate::store::{MadeFor, RegistryEntry, Rehearsal};
 use crate::venv::Venv;
+
+/// A rehearsal that somebody asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RehearsalRequest<'a> {
+    /// Names, paths, ids or globs; none for every venv.
+    pub(crate) venvs: &'a [String],
+    /// Another release, instead of the pending upgrade.
+    pub(crate) release: Option<&'a str>,
+    /// Only for the venvs about which the last rehearsal says nothing any more.
+    pub(crate) is_forecast: bool,
+}
 
 /// What a rehearsal found.
 #[derive(Debug)]
@@ -47,6 +60,9 @@ pub(crate) struct VenvRehearsal {
 /// How long a rehearsal may take; many times what hundreds of venvs need.
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 
+/// When a forecast tries a venv again that was not ready: an index may have got its wheels.
+const TRY_AGAIN: SignedDuration = SignedDuration::from_hours(23);
+
 /// How often a rehearsal looks whether apt has started.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -62,15 +78,16 @@ impl Drop for Way {
 }
 
 impl Guard {
+    /// Whether the administrator wants the pending upgrade to be rehearsed in the background.
+    pub(crate) fn wants_forecast(&self) -> bool {
+        self.config.forecast
+    }
+
     /// Rehearses for some venvs, or for all, the pending upgrade or that to another release.
-    pub(crate) fn rehearse(
-        &self,
-        wanted: &[String],
-        release: Option<&str>,
-    ) -> Result<Rehearsed, AskError> {
+    pub(crate) fn rehearse(&self, wanted: &RehearsalRequest) -> Result<Rehearsed, AskError> {
         let _lock = self.alone()?;
         let _way = self.give_way_to_apt();
-        let (apt, lists) = match release {
+        let (apt, lists) = match wanted.release {
             Some(release) => {
                 let progress = self.report.progress("rehearsal");
                 progress.step(&format!("reading the package lists of {release}"));
@@ -88,7 +105,10 @@ impl Guard {
         let after = predict(&now, &actions);
         let mut inventory = self.inventory_of(registry);
         self.prune(&mut inventory.registry, &[]);
-        let trials = self.trials(&inventory, wanted, &now, &after)?;
+        let mut trials = self.trials(&inventory, wanted.venvs, &now, &after)?;
+        if wanted.is_forecast {
+            trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
+        }
         let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
         let next = if trials.iter().any(is_tried) {
             Some(self.next_system(&apt, &actions, &now, &after)?)
@@ -129,6 +149,26 @@ impl Guard {
             }
         });
         Way { is_over }
+    }
+
+    /// Whether the last rehearsal of a venv says nothing about this one, or may be out of date.
+    fn is_due(&self, inventory: &Inventory, id: &str, trial: &Trial, after: &Interpreters) -> bool {
+        let minor = match trial {
+            Trial::Build(decision) => decision.target().map(|target| target.minor),
+            Trial::Check(minor) => Some(*minor),
+            Trial::Impossible(_) => return false,
+        };
+        let interpreter = minor.and_then(|minor| after.get(minor));
+        let (Some(interpreter), Some((entry, venv))) = (interpreter, inventory.get(id)) else {
+            return false;
+        };
+        // An unreadable record counts as none.
+        let Some(found) = self.store.rehearsal(id).ok().flatten() else { return true };
+        let recipe = repair::recipe_digest(&self.context(), entry, venv);
+        let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
+        let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared(id);
+        let age = clock::now().duration_since(found.at);
+        found.made_for != made_for || is_gone || !found.is_ready() && age > TRY_AGAIN
     }
 
     /// What there is to find out about the wanted venvs.

@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) service_timeout: u64,
     /// Seconds for which a service must stay up.
     pub(crate) stable_for: u64,
+    /// Whether the pending upgrade is rehearsed whenever apt's package lists are updated.
+    pub(crate) forecast: bool,
     /// How many previous environments are kept of each venv.
     #[serde(deserialize_with = "at_least_one")]
     pub(crate) keep_trees: NonZeroUsize,
@@ -77,6 +79,7 @@ impl Default for Config {
             owner_timeout: 3600,
             service_timeout: 60,
             stable_for: 3,
+            forecast: false,
             keep_trees: const { NonZeroUsize::new(2).unwrap() },
             keep_days: 14,
             users: UserSettings::default(),

@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::guarded("rehearsal_of_what_is_missing", Kind::TrixieMinor, &[], missing),
         Case::guarded("rehearsal_killed", Kind::TrixieMinor, followed, killed),
         Case::guarded("rehearsal_gives_way_to_apt", Kind::TrixieMinor, followed, gives_way),
+        Case::guarded("rehearsed_by_the_forecast", Kind::TrixieMinor, followed, forecast),
         Case::guarded("rehearsed_without_a_way_back", Kind::TrixieMinor, followed, no_way_back),
         Case::guarded("rehearsed_patch", Kind::RealPatch, followed, patch),
     ]
@@ -101,6 +102,28 @@ fn killed(machine: &Machine) -> Result<()> {
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     let trees = machine.must("ls -d /srv/followed/.venv.venvguard-*")?;
     ensure!(trees.lines().count() == 1, "{trees}");
+    machine.must_upgrade_python()?;
+    machine.assert_guarded(&[(Site::Followed, On::New)])
+}
+
+/// An update of apt's lists rehearses in the background, once for what is pending.
+fn forecast(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    let update = |what: &str| {
+        machine.apt("update")?;
+        wait_for(what, || {
+            let state = "systemctl show --property=ActiveState --value venvguard-forecast";
+            Ok(machine.must(state)?.trim() == "inactive")
+        })?;
+        machine.run("ls -di /srv/followed/.venv.venvguard-*")
+    };
+    ensure!(update("the forecast that nobody asked for")?.code != 0, "it was not asked for");
+    machine.must("sed -i 's/^#forecast = false/forecast = true/' /etc/venvguard/config.toml")?;
+    let tree = update("the forecast")?;
+    ensure!(tree.code == 0, "{}", machine.must("journalctl --unit=venvguard-forecast")?);
+    ensure!(update("the second forecast")?.text == tree.text, "it was rehearsed again");
+    let status = machine.must("venvguard status")?;
+    ensure!(status.contains("1 ready"), "{status}");
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
