@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
+use jiff::SignedDuration;
 
-use super::candidates;
 use super::faults::Faults;
+use super::{candidates, values};
 use crate::plan::{Policy, Relax, RestartMode};
 use crate::python::Minor;
 use crate::service::{Probe, Service};
@@ -141,6 +142,17 @@ pub(super) enum Command {
     },
     /// Restore the environment from before the last rebuild
     Rollback(Rollback),
+    /// Keep apt from upgrading Python for a while, security updates included
+    Hold {
+        /// How long, for example 14d or 36h (default: until `venvguard unhold`)
+        #[arg(long = "for", value_name = "TIME", value_parser = values::duration)]
+        time: Option<SignedDuration>,
+        /// Why, for those who read it later
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let apt upgrade Python again
+    Unhold,
     /// Show what venvguard did
     History {
         #[arg(long, help = JSON_HELP)]

@@ -66,6 +66,11 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
         for outlook in &outlooks {
             guard.report.note(&in_words(outlook));
         }
+        match guard.held() {
+            Ok(None) => {}
+            Ok(Some(hold)) => guard.report.note(&super::hold::in_words(&hold)),
+            Err(error) => guard.report.error(&error.to_string()),
+        }
     }
     Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
 }

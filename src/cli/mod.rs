@@ -8,6 +8,7 @@ mod doctor;
 mod faults;
 mod generate;
 mod history;
+mod hold;
 mod hook;
 mod list;
 mod plan;
@@ -157,6 +158,8 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
             rebuild::restart(&guard, (!all).then_some(&venvs), dry_run, json)
         }
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
+        Command::Hold { time, reason } => hold::hold(&guard, time, reason.as_deref()),
+        Command::Unhold => hold::unhold(&guard),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
         Command::SettleOwn => settle_own(&guard),

@@ -3,7 +3,17 @@
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+
 use crate::plan::{Policy, Relax, RestartMode};
+
+/// A time like `14d`, `36h` or `1w`; a day has 24 hours.
+pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
+    let span: Span = text.parse().map_err(|_| "a time is a number and a unit, as in 14d")?;
+    let time = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    let time = time.map_err(|_| "a time consists of weeks, days, hours and minutes")?;
+    if time.is_positive() { Ok(time) } else { Err("it is over before it begins".into()) }
+}
 
 impl ValueEnum for Policy {
     fn value_variants<'a>() -> &'a [Self] {

@@ -1,7 +1,7 @@
 //! Checks whether and when apt and dpkg call venvguard.
 
 use super::Finding;
-use crate::apt::{Hooks, marks};
+use crate::apt::{Hold, Hooks, marks};
 use crate::host::Root;
 use crate::host::access::{Access, Trusted};
 
@@ -29,6 +29,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     findings.extend(of_program());
     findings.extend(of_trigger(root));
     findings.extend(of_holds());
+    findings.extend(of_our_hold(root));
     findings
 }
 
@@ -91,6 +92,19 @@ fn of_holds() -> Option<Finding> {
     (!held.is_empty()).then(|| {
         Finding::note(format!("packages on hold, which no upgrade changes: {}", held.join(" ")))
     })
+}
+
+/// Our own hold, which keeps security updates back, too.
+fn of_our_hold(root: &Root) -> Option<Finding> {
+    match Hold::read(root) {
+        Ok(hold) => hold.map(|hold| {
+            let (since, packages) = (hold.since, hold.packages.join(" "));
+            Finding::note(format!(
+                "Python gets no security updates since {since:.0}: `venvguard hold` holds {packages}"
+            ))
+        }),
+        Err(error) => Some(Finding::fault(error.to_string(), "move that file away")),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::Guard;
 use super::choose::ChoiceError;
 use super::foresee::ForeseeError;
 use super::register::RegisterError;
-use crate::apt::{FetchError, ReleaseError};
+use crate::apt::{FetchError, HoldError, ReleaseError};
 use crate::host::file::printable;
 use crate::host::lock::LockFile;
 use crate::host::user;
@@ -54,6 +54,10 @@ pub(crate) enum AskError {
     Register(#[from] RegisterError),
     #[error(transparent)]
     Foresee(#[from] ForeseeError),
+    #[error("no interpreter of Debian's is installed, so there is nothing to hold")]
+    NothingToHold,
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     #[error(transparent)]
     Release(#[from] ReleaseError),
     #[error("cannot fetch the packages of the next Python: {0}")]

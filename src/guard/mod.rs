@@ -12,6 +12,7 @@ mod choose;
 mod diagnose;
 mod foresee;
 mod gate;
+mod hold;
 mod processes;
 mod propose;
 mod rebuild;
@@ -126,6 +127,7 @@ impl Guard {
     /// `DPkg::Pre-Invoke`: records the interpreters before dpkg touches them. An existing snapshot
     /// stays: if it differs from the system already, that is work left over from an earlier run.
     pub(crate) fn snapshot(&self) -> Result<(), GuardError> {
+        self.end_hold();
         if self.store.interpreters()?.is_none() {
             let _lock = self.lock()?;
             self.store.save_interpreters(&self.interpreters()?)?;

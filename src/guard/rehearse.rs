@@ -87,6 +87,7 @@ impl Guard {
     pub(crate) fn rehearse(&self, wanted: &RehearsalRequest) -> Result<Rehearsed, AskError> {
         let _lock = self.alone()?;
         let _way = self.give_way_to_apt();
+        self.end_hold();
         let (apt, lists) = match wanted.release {
             Some(release) => {
                 let progress = self.report.progress("rehearsal");

@@ -7,6 +7,7 @@ mod damage;
 mod declared;
 mod diagnose;
 mod first_hour;
+mod hold;
 mod processes;
 mod system;
 mod users;

@@ -10,6 +10,7 @@ mod faults;
 mod foreign;
 mod halfway;
 mod harmless;
+mod hold;
 mod layouts;
 mod live;
 mod minor;
@@ -80,6 +81,7 @@ pub(crate) fn all() -> Vec<Case> {
         block::cases(),
         halfway::cases(),
         harmless::cases(),
+        hold::cases(),
         package::cases(),
         crash::cases(),
         decision::cases(),
