@@ -142,7 +142,9 @@ impl Outcome {
         };
         let names: Vec<String> = self.restarted.iter().map(ToString::to_string).collect();
         if !names.is_empty() {
-            let _ = write!(detail, "\nrestarted {}", names.join(", "));
+            // One line for a venv, unless there is more to say about it.
+            let between = if detail.contains('\n') { "\n" } else { "; " };
+            let _ = write!(detail, "{between}restarted {}", names.join(", "));
         }
         Some((what, detail))
     }
@@ -252,7 +254,7 @@ mod tests {
         assert_eq!(what, "rebuilt");
         assert_eq!(
             detail,
-            "for Python 3.13; the previous environment is kept at /srv/.venv.old\n\
+            "for Python 3.13; the previous environment is kept at /srv/.venv.old; \
              restarted systemd:shop.service"
         );
         assert_eq!(outcome(Done::Nothing).in_words(), None);
