@@ -64,6 +64,19 @@
 //! After a crash, two things determine the next step: the state in the journal, and which tree is
 //! at the venv's path. The table is in `repair::states`; the live run uses it as well.
 //!
+//! # A rehearsal, step by step
+//!
+//! 1. `guard` asks [`apt`] what the pending upgrade installs, or the upgrade to another release, and
+//!    predicts the interpreters.
+//! 2. `plan::trial` decides what to find out about each venv: build a new tree, or check the venv
+//!    as it is.
+//! 3. [`apt`] fetches the packages of the next Python. [`rehearse`] unpacks them; confined programs
+//!    see them merged with the installed system.
+//! 4. [`repair`] builds and checks each new tree there by the same `prepare` as after an upgrade. The
+//!    tree waits beside its venv.
+//! 5. [`store`] keeps what was found, by venv and distribution. The gate's readiness takes it into
+//!    account, and `settle` swaps in the trees that wait.
+//!
 //! # The modules
 //!
 //! | module | the question it answers |
