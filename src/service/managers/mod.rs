@@ -73,8 +73,8 @@ pub(crate) trait Manager: Sync {
     /// start, not that it did.
     fn restart(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>>;
 
-    /// The end of what a service wrote since its last start, as far as its manager knows when that
-    /// was, and of what the manager wrote about it.
+    /// The end of what a service wrote, and of what the manager wrote about it: since its last start
+    /// if the manager knows when that was.
     fn log(&self, root: &Root, name: &str) -> String;
 
     /// The telling lines of what a service wrote.

@@ -130,8 +130,8 @@ impl Manager for Runit {
         give(Order::Restart, root, names, STOP_LIMIT)
     }
 
-    /// The end of what svlogd wrote, if it writes to one of the usual places. Output without a log
-    /// service goes to runsvdir, mixed with that of all other services.
+    /// The end of what svlogd wrote, if it writes to one of the usual places. Without a log service,
+    /// runsvdir receives the output of all services mixed.
     fn log(&self, root: &Root, name: &str) -> String {
         let beside = dir_of(root, name).map(|dir| dir.join("log/main"));
         let usual = ["/var/log", "/var/log/runit"].map(|dir| Path::new(dir).join(name));

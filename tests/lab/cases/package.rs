@@ -104,7 +104,7 @@ fn is_installed(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The registry and the administrator's settings are those of before.
+/// The registry and the administrator's settings have not changed.
 fn is_kept(machine: &Machine, registered: &str) -> Result<()> {
     let now = machine.must("venvguard list --json")?;
     ensure!(now == registered, "{registered} became {now}");
