@@ -81,6 +81,11 @@ impl Guard {
         if self.may_change() { Ok(()) } else { Err(AskError::NotRoot) }
     }
 
+    /// Refuses ordinary users, who have venvs of their own but no apt.
+    pub(super) fn require_system(&self) -> Result<(), AskError> {
+        if self.root.user().is_some() { Err(AskError::NotRoot) } else { self.require_root() }
+    }
+
     /// Refuses an ordinary user whom the administrator does not let register venvs.
     pub(super) fn require_allowed(&self) -> Result<(), AskError> {
         let Some(uid) = self.root.user() else { return Ok(()) };

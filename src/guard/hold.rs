@@ -35,11 +35,6 @@ impl Guard {
         Ok(Hold::remove(&self.root)?)
     }
 
-    /// Refuses ordinary users, who have venvs of their own but no apt.
-    fn require_system(&self) -> Result<(), AskError> {
-        if self.root.user().is_some() { Err(AskError::NotRoot) } else { self.require_root() }
-    }
-
     /// The hold on Python, if there is one.
     pub(crate) fn held(&self) -> Result<Option<Hold>, HoldError> {
         Hold::read(&self.root)

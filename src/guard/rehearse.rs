@@ -85,6 +85,7 @@ impl Guard {
 
     /// Rehearses for some venvs, or for all, the pending upgrade or that to another release.
     pub(crate) fn rehearse(&self, wanted: &RehearsalRequest) -> Result<Rehearsed, AskError> {
+        self.require_system()?;
         let _lock = self.alone()?;
         let _way = self.give_way_to_apt();
         self.end_hold();

@@ -50,3 +50,12 @@ fn a_time_that_is_none_is_refused() {
         assert!(said.stderr.contains("--for"), "{}", said.stderr);
     }
 }
+
+#[test]
+fn an_ordinary_user_has_no_apt_to_ask() {
+    let person = super::users::Person::new();
+    for command in [&["hold"][..], &["unhold"], &["rehearse"]] {
+        let said = person.run(command).expect(1);
+        assert!(said.stderr.contains("only root can do this"), "{}", said.stderr);
+    }
+}
