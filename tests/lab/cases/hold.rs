@@ -17,7 +17,7 @@ const FILE: &str = "/etc/apt/preferences.d/venvguard-hold.pref";
 fn hold(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.must("venvguard hold --for 14d --reason 'shop is not ready'")?;
-    let python = "dpkg-query --show 'python3*' 'libpython3*'";
+    let python = "dpkg-query --show python3 python3-minimal 'python3.*'";
     let (before, all) = (machine.must(python)?, machine.packages()?);
     let said = machine.apt("dist-upgrade")?;
     ensure!(said.code == 0, "{said:?}");

@@ -64,6 +64,7 @@ fn unbuildable(machine: &Machine) -> Result<()> {
     let new = machine.upgrade.about.to.clone();
     let tag = format!("cp{}", machine.upgrade.about.from.minor.replace('.', ""));
     machine.write("/root/wheel.py", WHEEL)?;
+    machine.must("mkdir /root/hard-1.0")?;
     machine.write("/root/hard-1.0/backend.py", BACKEND)?;
     machine.write("/root/hard-1.0/pyproject.toml", PROJECT)?;
     machine.must(&format!(

@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// Every file outside the directories that apt, dpkg and the journal write to, with what an upgrade could change of it;
 /// what dpkg and systemd know of venvguard.
 const STATE: &str = r"
-find / -xdev \( -path /var/log -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/lib/dpkg \
+find / -xdev \( -path /var/log -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/cache/debconf -o -path /var/lib/dpkg \
     -o -path /var/backups -o -path /var/lib/systemd/timers -o -path /srv/followed -o -path /root -o -name __pycache__ \) -prune \
     -o -type d -printf '%p %y %m %u:%g\n' -o -type l -printf '%p %y %l\n' -o -printf '%p %y %m %u:%g %s %T@\n' |
     sort
