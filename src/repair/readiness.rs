@@ -28,13 +28,7 @@ pub(crate) fn readiness(
     };
     let mut reasons = Vec::new();
     let spec = InstallSpec::of(context, entry, venv);
-    let recipe = match &spec {
-        Ok(spec) => Some(spec.digest(&Installed::of(context.root, venv))),
-        Err(why) => {
-            reasons.extend(why.clone());
-            None
-        }
-    };
+    reasons.extend(spec.as_ref().err().into_iter().flatten().cloned());
     let owner = owner(context, venv);
     reasons.extend(
         sources::engines(context, venv, &owner, (minor, &python::path_of(minor)), context.root)
@@ -44,7 +38,9 @@ pub(crate) fn readiness(
     if !reasons.is_empty() {
         return Readiness::NotReady(bounded(reasons));
     }
-    next.and_then(|next| rehearsed(context, entry, next, recipe)).unwrap_or(Readiness::Ready)
+    // Only where there was a rehearsal: the hash reads every distribution of the venv once more.
+    let digest = || Some(spec.ok()?.digest(&Installed::of(context.root, venv)));
+    next.and_then(|next| rehearsed(context, entry, next, digest)).unwrap_or(Readiness::Ready)
 }
 
 /// What the last rehearsal found, if nothing has changed since.
@@ -52,11 +48,12 @@ fn rehearsed(
     context: &Context,
     entry: &RegistryEntry,
     next: &Package,
-    recipe: Option<String>,
+    recipe: impl FnOnce() -> Option<String>,
 ) -> Option<Readiness> {
     // An unreadable record counts as none: the venv is rebuilt after the upgrade all the same.
     let found = context.store.rehearsal(&entry.id).ok().flatten()?;
-    if found.made_for != (MadeFor { interpreter: next.clone(), recipe }) {
+    let MadeFor { interpreter, recipe: was } = &found.made_for;
+    if interpreter != next || *was != recipe() {
         return None;
     }
     if !found.is_ready() {
