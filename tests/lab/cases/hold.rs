@@ -32,7 +32,7 @@ fn hold(machine: &Machine) -> Result<()> {
 
     // Its time is over: the next run removes it, and the one after that upgrades Python.
     machine.must(&format!("sed -i 's/^# Until: .*/# Until: 2026-01-01T00:00:00Z/' {FILE}"))?;
-    let said = machine.apt("install --reinstall tzdata")?;
+    let said = machine.apt("install --reinstall python3-pip-whl")?;
     ensure!(said.text.contains("has ended"), "{said:?}");
     ensure!(machine.run(&format!("test -e {FILE}"))?.code != 0, "the hold is still there");
     machine.must("venvguard hold && venvguard unhold")?;
