@@ -6,6 +6,7 @@ mod dpkg;
 mod elf;
 #[cfg(test)]
 mod input;
+mod removed;
 mod snapshot;
 mod version;
 
@@ -19,6 +20,7 @@ pub(crate) use dpkg::{package_of_venv, unsettled};
 #[cfg(test)]
 pub(crate) use elf::sample;
 pub(crate) use elf::{Binary, ElfError, read_binary, read_opened};
+pub(crate) use removed::removed_in;
 pub(crate) use snapshot::{SnapshotError, debian_minor, look, unchanged};
 pub(crate) use version::{Minor, Version, VersionError, is_debian_version};
 

@@ -8,39 +8,8 @@ use super::prepare::RebuildError;
 use super::smoke::Failure;
 use crate::host::file::within;
 use crate::plan::{Finding, FindingKind};
-use crate::python::Minor;
+use crate::python::{Minor, removed_in};
 use crate::venv::{self, Distribution, Nearest, Venv, normalized};
-
-/// The modules of the standard library that versions of Python have removed. Sources: "Removed" in
-/// What's New in Python 3.12 and 3.13.
-const REMOVED: [(u8, &[&str]); 2] = [
-    (12, &["asynchat", "asyncore", "distutils", "imp", "smtpd"]),
-    (
-        13,
-        &[
-            "aifc",
-            "audioop",
-            "cgi",
-            "cgitb",
-            "chunk",
-            "crypt",
-            "imghdr",
-            "lib2to3",
-            "mailcap",
-            "msilib",
-            "nis",
-            "nntplib",
-            "ossaudiodev",
-            "pipes",
-            "sndhdr",
-            "spwd",
-            "sunau",
-            "telnetlib",
-            "uu",
-            "xdrlib",
-        ],
-    ),
-];
 
 /// How many findings of a venv are kept, and how long a detail is, in bytes: both come from an
 /// owner's code.
@@ -150,11 +119,10 @@ impl Installed<'_> {
 }
 
 /// The removed module of the standard library that an error complains about.
-fn removed_module(error: &str, minor: Minor) -> Option<&'static str> {
+fn removed_module(error: &str, minor: Minor) -> Option<&str> {
     let (_, rest) = error.split_once("No module named '")?;
     let missing = rest.split(['\'', '.']).next()?;
-    let gone = REMOVED.iter().filter(|(since, _)| Minor::new(3, *since) <= minor);
-    gone.flat_map(|(_, modules)| modules.iter()).find(|module| **module == missing).copied()
+    removed_in(missing).filter(|since| *since <= minor).map(|_| missing)
 }
 
 #[cfg(test)]

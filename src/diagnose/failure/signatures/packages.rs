@@ -7,7 +7,7 @@ use super::super::text::{Failure, PythonError};
 use super::{Clue, Signature, Upgrade, Verdict};
 use crate::host::file::printable;
 use crate::plan::State;
-use crate::python::Minor;
+use crate::python::{Minor, removed_in};
 use crate::venv::normalized;
 
 pub(super) const PATCH_INCOMPATIBLE: Signature = Signature {
@@ -195,37 +195,6 @@ fn fitting<'m>(clue: &Clue, machine: &'m Machine) -> Result<&'m KnownVenv, Verdi
     if fits { Ok(venv) } else { Err(Verdict::Refuted) }
 }
 
-/// The modules that the standard library lost, and the version that has them no longer.
-const REMOVED: [(&[&str], Minor); 3] = [
-    (&["asynchat", "asyncore", "distutils", "imp", "smtpd"], Minor::new(3, 12)),
-    (
-        &[
-            "aifc",
-            "audioop",
-            "cgi",
-            "cgitb",
-            "chunk",
-            "crypt",
-            "imghdr",
-            "lib2to3",
-            "mailcap",
-            "msilib",
-            "nis",
-            "nntplib",
-            "ossaudiodev",
-            "pipes",
-            "sndhdr",
-            "spwd",
-            "sunau",
-            "telnetlib",
-            "uu",
-            "xdrlib",
-        ],
-        Minor::new(3, 13),
-    ),
-    (&["binhex"], Minor::new(3, 11)),
-];
-
 /// The distributions that have such a module now.
 const INSTEAD: [(&str, &str); 8] = [
     ("distutils", "setuptools"),
@@ -237,11 +206,6 @@ const INSTEAD: [(&str, &str); 8] = [
     ("imghdr", "standard-imghdr"),
     ("pipes", "standard-pipes"),
 ];
-
-fn removed_in(module: &str) -> Option<Minor> {
-    let top = module.split('.').next().unwrap_or_default();
-    REMOVED.iter().find(|(names, _)| names.contains(&top)).map(|(_, minor)| *minor)
-}
 
 fn stdlib_module_removed(failure: &Failure) -> Option<Clue> {
     let is_it =
