@@ -21,12 +21,10 @@ use crate::cases::Case;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
+use crate::storm::is_long;
 use attacks::{ATTACKS, Attack};
 use ground::{Deed, Ground};
 use races::Extent;
-
-/// Set by `tests/run --long`.
-const LONG: &str = "VENVGUARD_LAB_LONG";
 
 /// Set to a part of a name: selects attacks.
 const WANTED: &str = "VENVGUARD_LAB_ATTACK";
@@ -77,7 +75,7 @@ fn race(machine: &Machine) -> Result<()> {
     let ground = Ground::lay(machine)?;
     machine.write("/root/syscalls.py", include_str!("../lab/apps/syscalls.py"))?;
     let mut won = Vec::new();
-    if std::env::var_os(LONG).is_some() {
+    if is_long() {
         won.extend(races::stopped(&ground, Extent::Long, "")?);
         // Without mount namespaces, as in many containers.
         let in_place = "python3 /root/syscalls.py unshare=1 --";

@@ -1,5 +1,5 @@
-//! Storms: a fault strikes a command at its first effect, then at its second, and so on until none is left. Each time
-//! the venv must be whole and still hold the user files; `resume` must finish the work, and find nothing to do when it
+//! Storms: a fault strikes a command at an effect, then at a later one, and so on until none is left. Each time the
+//! venv must be whole and still hold the user files; `resume` must finish the work, and find nothing to do when it
 //! runs again.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,11 @@ pub(crate) const VENV: &str = "/srv/bare/venv";
 
 /// More effects than any command has: catches a command that never ends.
 const MOST: usize = 400;
+
+/// Whether this is `tests/run --long`.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("VENVGUARD_LAB_LONG").is_some()
+}
 
 /// A fault at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +38,17 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// How many effects lie between two strikes. Crashes and failing calls are tried at every effect; the other faults
-    /// lead to the same recovery.
-    fn stride(self) -> usize {
-        match self {
-            Self::Killed | Self::Fails | Self::PowerLoss => 1,
-            Self::Asked | Self::Meanwhile { .. } => 3,
-        }
+    /// The effects that it strikes. Of two neighbours, a short run kills the program at one and lets the other fail; a long
+    /// run does both at each. The other faults lead to the same recovery.
+    fn effects(self) -> impl Iterator<Item = usize> {
+        let (first, stride) = match self {
+            Self::Killed if !is_long() => (1, 2),
+            Self::Fails if !is_long() => (2, 2),
+            Self::PowerLoss if !is_long() => (2, 4),
+            Self::Killed | Self::Fails | Self::PowerLoss => (1, 1),
+            Self::Asked | Self::Meanwhile { .. } => (1, 3),
+        };
+        (first..).step_by(stride)
     }
 
     /// The command with the fault at an effect, as shell commands.
@@ -51,7 +60,7 @@ impl Fault {
             Self::Fails => with("--fail-at"),
             Self::PowerLoss => format!("{}; code=$?; power_off; exit $code", with("--die-at")),
             Self::Asked => {
-                let signal = ["INT", "TERM", "HUP"][effect / self.stride() % 3];
+                let signal = ["INT", "TERM", "HUP"][effect / 3 % 3];
                 stopped(&with("--stop-at"), &format!("kill -{signal} $pid"), "true")
             }
             Self::Meanwhile { does, mends } => stopped(&with("--stop-at"), does, mends),
@@ -132,10 +141,10 @@ impl<'a> Storm<'a> {
         Ok(Self { machine, foreign })
     }
 
-    /// Lets the fault strike at every effect of the command.
+    /// Lets the fault strike the command's effects, one a run.
     pub(crate) fn rages(&self, fault: Fault, command: &Command) -> Result<Steps> {
         let mut steps = Steps::new();
-        for effect in (1..).step_by(fault.stride()) {
+        for effect in fault.effects() {
             ensure!(effect < MOST, "{command:?} never ends");
             let Some(step) = self.strikes(fault, command, effect)? else { break };
             *steps.entry(step).or_default() += 1;

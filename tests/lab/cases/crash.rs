@@ -1,5 +1,5 @@
-//! Crashes and failures at every step: a fault kills the program before each of its effects, or lets each of them fail
-//! once, as on a full disk.
+//! Crashes and failures at every step: a fault kills the program before its effects, or lets them fail once, as on a full
+//! disk.
 
 use anyhow::{Context, Result, ensure};
 
@@ -53,7 +53,7 @@ fn all_steps(machine: &Machine) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Lets the fault strike at every effect of each command that repairs, in each way that it can repair.
+/// Lets the fault strike the effects of each command that repairs, in each way that it can repair.
 pub(super) fn every_command(storm: &Storm, fault: Fault) -> Result<Steps> {
     let mut steps = Steps::new();
     let mut rages = |command: Command| -> Result<()> {

@@ -10,7 +10,7 @@ use crate::guard::On;
 use crate::machine::{Machine, Said, services_of};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
-use crate::storm::{Command, Fault, SITE, Storm, VENV};
+use crate::storm::{Command, Fault, SITE, Storm, VENV, is_long};
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |subject, sites, run| Case::guarded(subject, Kind::TrixieMinor, sites, run);
@@ -281,7 +281,7 @@ fn owner_at_work(machine: &Machine) -> Result<()> {
          systemctl stop venvguard-resume.path"#,
     )?;
     let command = Command::new("rebuild quick");
-    let stride = if std::env::var_os("VENVGUARD_LAB_LONG").is_some() { 1 } else { 4 };
+    let stride = if is_long() { 1 } else { 4 };
     for (work, undo) in [(EDIT, UNDO_EDIT), (INSTALL, UNDO_INSTALL)] {
         let mut moments = 0;
         for effect in (1..400).step_by(stride) {

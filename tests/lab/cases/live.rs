@@ -12,7 +12,7 @@ use super::Case;
 use super::minor::WHEEL;
 use crate::machine::{Machine, wait_for};
 use crate::prepare::upgrade::Kind;
-use crate::storm::{Command, Fault};
+use crate::storm::{Command, Fault, is_long};
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |subject, run| Case::guarded(subject, Kind::TrixieMinor, &[], run);
@@ -292,8 +292,7 @@ fn in_place(machine: &Machine) -> Result<()> {
 
 /// Kills venvguard before its effects: before each of them in a long run, before some of them otherwise.
 fn crash_storm(machine: &Machine) -> Result<()> {
-    let is_long = std::env::var_os("VENVGUARD_LAB_LONG").is_some();
-    let stride = |short| if is_long { 1 } else { short };
+    let stride = |short| if is_long() { 1 } else { short };
     on_live(machine, "live_crash_storm", |live| {
         let rebuild = || Command::new("rebuild live");
         live.storm(&rebuild(), stride(3))?;
