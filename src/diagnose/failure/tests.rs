@@ -32,7 +32,7 @@ impl Box {
             let program = format!("python{}", minor(version));
             let [_, small, patch] =
                 [0, 1, 2].map(|at| version.split('.').nth(at).unwrap().parse::<u64>().unwrap());
-            let number = 0x0300_00f0 | small << 16 | patch << 8;
+            let number = 0x0300_00f0 | (small << 16) | (patch << 8);
             machine.write(
                 &format!("usr/bin/{program}"),
                 binary(Some(number), b"", version.as_bytes()),
