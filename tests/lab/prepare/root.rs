@@ -63,7 +63,7 @@ impl Lab {
                 Command::new("mmdebstrap")
                     .args(["--quiet", "--variant=apt", "--format=directory"])
                     .arg(format!("--include={packages}"))
-                    // A snapshot of the archive may be older than its PackageVersion file allows.
+                    // A snapshot of the archive may be older than its Release file allows.
                     .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                     .arg("--dpkgopt=force-unsafe-io")
                     .arg("--dpkgopt=path-exclude=/usr/share/man/*")
