@@ -31,6 +31,10 @@ pub(crate) struct Transaction {
     /// apt only prints what it would tell dpkg (`Debug::pkgDPkgPM`, which
     /// `unattended-upgrade --dry-run` sets): nothing will change.
     pub(crate) dry_run: bool,
+    /// Whoever started apt wants no questions (`-y`, `-qq`).
+    pub(crate) assumes_yes: bool,
+    /// `VenvGuard::Mode`, which `-o` sets for one run.
+    pub(crate) mode: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,10 +91,24 @@ impl Transaction {
         // apt ignores the case of its options, and prints each as it was first set.
         let mut halves = text.splitn(2, |byte| *byte == b'=');
         let (Some(key), Some(value)) = (halves.next(), halves.next()) else { return };
-        if key.eq_ignore_ascii_case(b"Debug::pkgDPkgPM") {
-            // To apt, a value that is not a boolean gives the default: false.
-            self.dry_run = truth(value).unwrap_or(false);
+        let is = |name: &str| key.eq_ignore_ascii_case(name.as_bytes());
+        // To apt, a value that is not a boolean gives the default: false.
+        let truth = || truth(value).unwrap_or(false);
+        if is("Debug::pkgDPkgPM") {
+            self.dry_run = truth();
+        } else if is("APT::Get::Assume-Yes") || is("Aptitude::CmdLine::Assume-Yes") {
+            self.assumes_yes |= truth();
+        } else if is("quiet") {
+            self.assumes_yes |=
+                std::str::from_utf8(value).is_ok_and(|text| number(text) >= Some(2));
+        } else if is("VenvGuard::Mode") {
+            self.mode = Some(lossy(value));
         }
+    }
+
+    /// Whether it installs a package of Python's; otherwise it only removes some.
+    pub(crate) fn installs(&self) -> bool {
+        self.actions.iter().any(|action| action.unpacks)
     }
 
     fn read_action(&mut self, text: &[u8], line: usize) -> Result<(), ProtocolError> {
@@ -231,7 +249,7 @@ mod tests {
                         ..action("python3.13-minimal", None, Some("3.13.5-2"))
                     },
                 ],
-                dry_run: false,
+                ..Transaction::default()
             }
         );
     }
@@ -241,6 +259,30 @@ mod tests {
         let list = "VERSION 3\nDebug::pkgDPkgPM=1\nAPT::Get::Assume-Yes=1\n\n";
         assert!(read(list).unwrap().dry_run);
         assert!(!read("VERSION 3\nAPT::Get::Assume-Yes=1\n\n").unwrap().dry_run);
+    }
+
+    #[test]
+    fn a_wish_for_no_questions_is_seen() {
+        let assumes_yes = |line: &str| read(&format!("VERSION 3\n{line}\n\n")).unwrap().assumes_yes;
+        for line in [
+            "APT::Get::Assume-Yes=1",
+            "apt::get::assume-yes=true",
+            "Aptitude::CmdLine::Assume-Yes=yes",
+            "quiet=2",
+        ] {
+            assert!(assumes_yes(line), "{line}");
+        }
+        for line in ["APT::Get::Assume-Yes=0", "quiet=1", "quiet=", "APT::Get::Assume-No=1"] {
+            assert!(!assumes_yes(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_mode_of_one_run_is_read() {
+        let mode = |line: &str| read(&format!("VERSION 3\n{line}\n\n")).unwrap().mode;
+        assert_eq!(mode("VenvGuard::Mode=block").as_deref(), Some("block"));
+        assert_eq!(mode("venvguard::mode=").as_deref(), Some(""));
+        assert_eq!(mode("VenvGuard::Other=block"), None);
     }
 
     #[test]

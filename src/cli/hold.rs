@@ -5,16 +5,13 @@ use jiff::SignedDuration;
 use super::Exit;
 use crate::apt::Hold;
 use crate::guard::Guard;
-use crate::host::file::printable;
 
 pub(super) fn hold(
     guard: &Guard,
     time: Option<SignedDuration>,
     reason: Option<&str>,
 ) -> anyhow::Result<Exit> {
-    // Who became root by sudo; else root itself.
-    let by = std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into());
-    let hold = guard.hold(time, &printable(by), reason.map(printable).as_deref())?;
+    let hold = guard.hold(time, reason)?;
     guard.report.data(in_words(&hold));
     guard.report.note("security updates of Python are held as well; `venvguard unhold` ends this");
     Ok(Exit::Done)

@@ -2,16 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use super::consent::Wish;
 use super::{Guard, GuardError};
 use crate::apt::{Transaction, predict};
 use crate::host::file::printable;
 use crate::host::parallel;
 use crate::inventory::Inventory;
-use crate::plan::{Checked, Decision, Phase, Plan, Reason, Until, Verdict};
+use crate::plan::{Checked, Consent, Decision, Occasion, Phase, Plan, Reason, Until, Verdict};
 use crate::python::Interpreters;
 use crate::repair::{self, Done, Job};
 use crate::report;
 use crate::store::{Event, Pending, Registry, StoreError, TransactionRecord};
+
+/// How the gate ends.
+enum Gate {
+    Answer(Verdict),
+    /// Somebody must agree with the plan first.
+    Ask(Plan),
+}
 
 impl Guard {
     /// Answers apt's list.
@@ -20,7 +28,34 @@ impl Guard {
     /// is removed to the one that stays, and pins venvs that follow the default one to their own
     /// minor version until [`Guard::settle`], so that programs that start in the middle of the
     /// upgrade run the right interpreter.
+    ///
+    /// Nobody has to wait while a person thinks: the question is asked without the lock. If the plan
+    /// has changed meanwhile, it is asked again.
     pub(crate) fn gate(&self, transaction: &Transaction) -> Result<Verdict, GuardError> {
+        let occasion = self.occasion(transaction);
+        let mut agreed = None;
+        loop {
+            match self.gate_unless_asked(transaction, occasion, agreed.as_ref())? {
+                Gate::Answer(verdict) => return Ok(verdict),
+                Gate::Ask(plan) => match self.ask(&plan)? {
+                    Wish::Continue => agreed = Some(plan),
+                    Wish::Stop(why) => {
+                        self.record_refusal(&plan, why);
+                        return Ok(Verdict::Block);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Answers apt's list, or returns the plan that somebody must agree with first, unless it is the
+    /// one that was `agreed`.
+    fn gate_unless_asked(
+        &self,
+        transaction: &Transaction,
+        occasion: Occasion,
+        agreed: Option<&Plan>,
+    ) -> Result<Gate, GuardError> {
         let _lock = self.lock()?;
         let now = self.interpreters()?;
         if self.store.interpreters()?.is_none() {
@@ -36,21 +71,28 @@ impl Guard {
         let plan =
             self.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
         if plan.changes.is_empty() || plan.notable().next().is_none() {
-            return Ok(Verdict::Allow);
+            return Ok(Gate::Answer(Verdict::Allow));
         }
-        self.report.plan_for_apt(&plan);
+        let is_agreed = agreed == Some(&plan);
+        let consent = if is_agreed { plan.in_spite_of_a_block() } else { plan.consent(occasion) };
+        let Consent::Given { verdict, overrides } = consent else { return Ok(Gate::Ask(plan)) };
+        if !is_agreed {
+            self.report.plan_for_apt(&plan, verdict, overrides);
+        }
         if transaction.dry_run {
-            return Ok(plan.verdict());
+            return Ok(Gate::Answer(verdict));
         }
         self.audit(&plan);
-        match plan.verdict() {
-            Verdict::Allow => Ok(Verdict::Allow),
-            Verdict::Block => {
-                self.record_block(&plan);
-                Ok(Verdict::Block)
-            }
-            Verdict::Repair => self.prepare_for_dpkg(inventory, &plan, known, &now),
+        match verdict {
+            Verdict::Block if plan.verdict() == Verdict::Block => self.record_block(&plan),
+            Verdict::Block => self.record_refusal(&plan, "the mode is \"block\""),
+            Verdict::Allow | Verdict::Repair if overrides => self.record_override(&plan),
+            _ => {}
         }
+        Ok(Gate::Answer(match verdict {
+            Verdict::Repair => self.prepare_for_dpkg(inventory, &plan, known, &now)?,
+            Verdict::Allow | Verdict::Block => verdict,
+        }))
     }
 
     /// Carries out what must precede dpkg.
@@ -185,6 +227,25 @@ impl Guard {
     fn record_block(&self, plan: &Plan) {
         for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
             self.record_blocked(decision, report::reasons_in_words(decision).join("; "));
+        }
+    }
+
+    /// Records that nobody agreed with the plan.
+    fn record_refusal(&self, plan: &Plan, why: &str) {
+        for decision in plan.notable() {
+            self.record_blocked(decision, why.into());
+        }
+    }
+
+    /// Records that the upgrade is allowed although venvs block it.
+    fn record_override(&self, plan: &Plan) {
+        for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
+            let detail =
+                format!("in spite of this: {}", report::reasons_in_words(decision).join("; "));
+            let event = Event::new(&decision.name, &decision.path.0, "allowed", detail);
+            if let Err(error) = self.store.record(&event.of(decision)) {
+                self.report.error(&format!("cannot record this in the history: {error}"));
+            }
         }
     }
 

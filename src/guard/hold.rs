@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use super::{AskError, Guard};
 use crate::apt::{Hold, HoldError, packages_to_hold};
 use crate::host::clock;
+use crate::host::file::printable;
 
 impl Guard {
     /// Keeps apt from installing another version of the interpreters, for some time or until
@@ -12,7 +13,6 @@ impl Guard {
     pub(crate) fn hold(
         &self,
         time: Option<SignedDuration>,
-        by: &str,
         because: Option<&str>,
     ) -> Result<Hold, AskError> {
         self.require_system()?;
@@ -23,8 +23,9 @@ impl Guard {
         if packages.is_empty() {
             return Err(AskError::NothingToHold);
         }
-        let (by, because) = (by.to_string(), because.map(str::to_string));
-        let hold = Hold { packages, since, until, by, because };
+        // Who became root by sudo; else root itself.
+        let by = printable(std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()));
+        let hold = Hold { packages, since, until, by, because: because.map(printable) };
         hold.write(&self.root)?;
         Ok(hold)
     }

@@ -9,6 +9,7 @@
 
 mod ask;
 mod choose;
+mod consent;
 mod diagnose;
 mod foresee;
 mod gate;

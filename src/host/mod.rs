@@ -31,6 +31,7 @@ pub(crate) mod root;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spelling;
+pub(crate) mod terminal;
 pub(crate) mod toml;
 pub(crate) mod tree;
 pub(crate) mod user;

@@ -1,6 +1,7 @@
 //! Signals that ask venvguard to stop: from Ctrl-C, a closing terminal, `kill` or systemd.
 
 use std::io;
+use std::sync::Once;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -8,8 +9,15 @@ use signal_hook::low_level::emulate_default_handler;
 
 /// Calls `tell` on the first such signal, then lets the signal end the program as it would by
 /// default: the children die with it, and the journal records the unfinished work. So stopping
-/// is a crash, and only crashes have to be tested.
+/// is a crash, and only crashes have to be tested. Only the first call counts.
 pub(crate) fn tell_of_interruption(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    static FIRST: Once = Once::new();
+    let mut result = Ok(());
+    FIRST.call_once(|| result = watch(tell));
+    result
+}
+
+fn watch(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let ignored = ignored();
     let heeded = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_in(ignored, *signal));
     let mut signals = Signals::new(heeded)?;

@@ -3,6 +3,7 @@
 //! Values in, values out: this module reads no files, no clock and no processes. The command `plan`
 //! prints the same value that `repair` executes.
 
+mod consent;
 mod decision;
 mod effect;
 mod finding;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use consent::{Answer, Consent, Mode, Occasion};
 pub(crate) use decision::{Adjust, Checked, Decision, Fallback, Phase, Remedy, Target, Until};
 #[cfg(test)]
 pub(crate) use effect::samples;
@@ -185,7 +187,13 @@ impl Plan {
     pub(crate) fn verdict(&self) -> Verdict {
         if self.decisions.iter().any(|decision| decision.blocks) {
             Verdict::Block
-        } else if self.decisions.iter().any(|decision| decision.remedy != Remedy::None) {
+        } else {
+            self.verdict_without_blocks()
+        }
+    }
+
+    fn verdict_without_blocks(&self) -> Verdict {
+        if self.decisions.iter().any(|decision| decision.remedy != Remedy::None) {
             Verdict::Repair
         } else {
             Verdict::Allow

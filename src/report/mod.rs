@@ -11,6 +11,7 @@ mod words;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 pub(crate) use json::{
     DecisionsJson, HistoryJson, ListJson, PlanJson, RehearsalJson, ScanJson, VenvJson,
@@ -24,7 +25,7 @@ pub(crate) use words::{
 };
 
 use crate::apt::Change;
-use crate::plan::{Decision, Plan, Verdict};
+use crate::plan::{Answer, Decision, Plan, Verdict};
 use crate::venv::Additions;
 
 /// Where and how messages are printed.
@@ -128,19 +129,61 @@ impl Report {
         self.data(words::indented(&words::decision(decision)));
     }
 
-    /// Prints the gate's verdict, in the middle of apt's output.
-    pub(crate) fn plan_for_apt(&self, plan: &Plan) {
-        if plan.verdict() == Verdict::Block {
+    /// Prints the gate's verdict, in the middle of apt's output. `overrides`: although venvs block.
+    pub(crate) fn plan_for_apt(&self, plan: &Plan, verdict: Verdict, overrides: bool) {
+        let blocking = || plan.decisions.iter().filter(|decision| decision.blocks);
+        if verdict == Verdict::Block {
             self.note("this run is blocked; nothing was changed");
-            for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
-                self.note(&words::block(decision));
+            if blocking().next().is_none() {
+                self.details(plan);
+                self.hint("the mode is \"block\"; allow one run by `-o VenvGuard::Mode=auto`");
+                return;
             }
+            blocking().for_each(|decision| self.note(&words::block(decision)));
             self.hint(&words::remediation(plan));
             return;
         }
+        self.details(plan);
+        if overrides {
+            let names: Vec<&str> = blocking().map(|decision| decision.name.as_str()).collect();
+            self.note(&format!("this run is not blocked in spite of {}", names.join(", ")));
+        }
+    }
+
+    /// Prints each venv that an upgrade affects, with the reasons.
+    pub(crate) fn details(&self, plan: &Plan) {
         for decision in plan.notable() {
             self.decision(decision);
         }
+    }
+
+    /// Prints what a person is asked about: one row a venv.
+    pub(crate) fn question(&self, plan: &Plan) {
+        let rows: Vec<Row> = plan.notable().map(words::summary).collect();
+        let venvs = if rows.len() == 1 { "venv" } else { "venvs" };
+        self.note(&format!("this upgrade affects {} {venvs}:", rows.len()));
+        let head = ["NAME", "EFFECT", "REMEDY", "READY", "RESTARTS"];
+        let table = table::render(&head, &rows, table::Terminal::of_stderr());
+        let _ = writeln!(io::stderr().lock(), "{table}");
+    }
+
+    /// Asks for an answer. The usual one is a capital letter, as in apt's own questions.
+    pub(crate) fn prompt(&self, usual: Answer, limit: Duration) {
+        let (what, keys) = match usual {
+            Answer::Abort => ("abort", "c/A/h/d"),
+            Answer::Continue | Answer::Hold => ("continue", "C/a/h/d"),
+        };
+        let _ = write!(
+            io::stderr().lock(),
+            "{}continue, abort, hold Python, or show details ({what} in {} s)? [{keys}] ",
+            self.prefix,
+            limit.as_secs(),
+        );
+    }
+
+    /// Ends the line of a prompt that was not answered.
+    pub(crate) fn end_of_prompt(&self) {
+        let _ = writeln!(io::stderr().lock());
     }
 
     /// Prints a venv's user files and modified files, one per line.

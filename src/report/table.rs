@@ -48,9 +48,16 @@ pub(super) struct Terminal {
 
 impl Terminal {
     pub(super) fn of_stdout() -> Option<Self> {
-        let terminal = console::Term::stdout();
+        Self::of(&console::Term::stdout(), console::colors_enabled())
+    }
+
+    pub(super) fn of_stderr() -> Option<Self> {
+        Self::of(&console::Term::stderr(), console::colors_enabled_stderr())
+    }
+
+    fn of(terminal: &console::Term, has_colours: bool) -> Option<Self> {
         let width = terminal.size_checked().map_or(USUAL_WIDTH, |(_, width)| width.into());
-        terminal.is_term().then(|| Self { width, has_colours: console::colors_enabled() })
+        terminal.is_term().then_some(Self { width, has_colours })
     }
 
     fn paint(self, style: &Style, text: &str) -> String {

@@ -10,6 +10,8 @@ use crate::service::Service;
 use crate::store::Pin;
 use crate::venv::Additions;
 
+use super::table::{Row, Tone};
+
 /// The limits of one message: a user's venv must not flood apt's output.
 const LINES: usize = 100;
 const LINE: usize = 16 << 10;
@@ -62,6 +64,27 @@ pub(crate) fn decision(decision: &Decision) -> String {
         let _ = write!(text, "\n{reason}");
     }
     text
+}
+
+/// One row about a decision: the venv, the effect, the remedy, whether it is ready, what restarts.
+pub(super) fn summary(decision: &Decision) -> Row {
+    let remedy = match &decision.remedy {
+        _ if decision.blocks => "none: blocks".to_string(),
+        Remedy::Pin { to, .. } => format!("pin to {to}"),
+        Remedy::Rebuild { target, .. } => format!("rebuild for {}", target.minor),
+        other => other.word().to_string(),
+    };
+    let is_rehearsed = decision.reasons.contains(&Reason::Rehearsed);
+    let is_unready = decision.reasons.iter().any(|reason| matches!(reason, Reason::NotReady(_)));
+    let (ready, tone) = match () {
+        () if decision.blocks || is_unready => ("no", Tone::Bad),
+        () if is_rehearsed => ("rehearsed", Tone::Good),
+        () => ("yes", Tone::Good),
+    };
+    let restarts: Vec<String> = decision.services.iter().map(ToString::to_string).collect();
+    let restarts = if restarts.is_empty() { "-".into() } else { restarts.join(" ") };
+    let effect = decision.effect.to_string();
+    Row::new([decision.name.clone(), effect, remedy, ready.into(), restarts]).toned(3, tone)
 }
 
 fn services(decision: &Decision) -> String {
@@ -205,18 +228,13 @@ pub(super) fn remediation(plan: &Plan) -> String {
         .copied()
         .filter(|one| one.reasons.contains(&Reason::PolicyBlocks))
         .collect();
-    let packages: Vec<String> =
-        programs(&blocking).iter().map(|program| format!("{program}-minimal")).collect();
     let mut ways = Vec::new();
     if !by_policy.is_empty() {
         let paths = paths(&by_policy);
         ways.push(format!("allow the change: `venvguard register --policy auto {paths}`"));
     }
-    if !packages.is_empty() {
-        ways.push(format!(
-            "keep Python as it is and upgrade the rest: `apt-mark hold {}`",
-            packages.join(" ")
-        ));
+    if !programs(&blocking).is_empty() {
+        ways.push("keep Python as it is and upgrade the rest: `venvguard hold`".into());
     }
     let paths = paths(&blocking);
     ways.push(format!("let venvguard only warn: `venvguard register --policy warn {paths}`"));
@@ -306,14 +324,14 @@ mod tests {
         assert_eq!(
             way(&[policy]),
             "allow the change: `venvguard register --policy auto '/srv/my shop/venv'`\n\
-             or keep Python as it is and upgrade the rest: `apt-mark hold python3.11-minimal`\n\
+             or keep Python as it is and upgrade the rest: `venvguard hold`\n\
              or let venvguard only warn: `venvguard register --policy warn '/srv/my shop/venv'`"
         );
         let gone = decided("/srv/shop", Policy::Auto, "");
         assert!(gone.blocks, "{gone:?}");
         assert_eq!(
             way(&[gone.clone(), Decision { path: Path::new("/srv/blog").into(), ..gone.clone() }]),
-            "keep Python as it is and upgrade the rest: `apt-mark hold python3.11-minimal`\n\
+            "keep Python as it is and upgrade the rest: `venvguard hold`\n\
              or let venvguard only warn: `venvguard register --policy warn /srv/shop /srv/blog`"
         );
         let unknown = Decision { change: None, ..gone.clone() };

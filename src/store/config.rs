@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
-use crate::plan::{Policy, RestartMode};
+use crate::plan::{Answer, Mode, Policy, RestartMode};
 
 const PATH: &str = "/etc/venvguard/config.toml";
 const LIMIT: u64 = 1 << 20;
@@ -22,6 +22,9 @@ const LIMIT: u64 = 1 << 20;
 pub(crate) struct Config {
     /// The policy of venvs that are registered without one.
     pub(crate) policy: Policy,
+    /// Who answers apt about an upgrade that affects venvs.
+    pub(crate) mode: Mode,
+    pub(crate) ask: AskSettings,
     /// The restart mode of venvs that have none of their own.
     pub(crate) restart: RestartMode,
     /// The installer of the distributions of a rebuilt venv.
@@ -71,6 +74,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             policy: Policy::Auto,
+            mode: Mode::Ask,
+            ask: AskSettings::default(),
             restart: RestartMode::Now,
             engine: EngineChoice::Auto,
             jobs: 0,
@@ -84,6 +89,22 @@ impl Default for Config {
             keep_days: 14,
             users: UserSettings::default(),
         }
+    }
+}
+
+/// Settings for the question at the terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct AskSettings {
+    /// Seconds that a person has to answer.
+    pub(crate) timeout: u64,
+    /// The answer if there is none. A run that a venv blocks is aborted in any case.
+    pub(crate) default: Answer,
+}
+
+impl Default for AskSettings {
+    fn default() -> Self {
+        Self { timeout: 120, default: Answer::Continue }
     }
 }
 
@@ -181,6 +202,14 @@ mod tests {
         let config = parse("run-timeout = 600\nowner-timeout = 0\n").unwrap();
         assert_eq!(limits(config), (600, 0));
         assert!(parse("run-timeout = -1\n").is_err());
+    }
+
+    #[test]
+    fn the_question_has_a_time_limit_and_a_default_answer() {
+        let config = parse("mode = \"auto\"\n[ask]\ntimeout = 5\ndefault = \"abort\"\n").unwrap();
+        assert_eq!(config.mode, Mode::Auto);
+        assert_eq!(config.ask, AskSettings { timeout: 5, default: Answer::Abort });
+        assert!(parse("[ask]\ndefault = \"hold\"\n").is_err());
     }
 
     #[test]

@@ -213,9 +213,16 @@ impl System {
     }
 
     pub(crate) fn hook_with(&self, moment: &str, list: &str) -> Said {
+        self.hook_in(&[], moment, list)
+    }
+
+    /// Runs a hook with these variables in its environment.
+    pub(crate) fn hook_in(&self, variables: &[(&str, &str)], moment: &str, list: &str) -> Said {
         let path = self.dir.path().join("input");
         fs::write(&path, list).unwrap();
-        self.start(&["hook", moment], fs::File::open(path).unwrap().into())
+        let mut program = self.program(&["hook", moment]);
+        let program = program.envs(variables.iter().copied());
+        Said::of(&program.stdin(fs::File::open(path).unwrap()).output().unwrap())
     }
 
     /// Runs the program with these variables; without `--root` if the arguments begin with `--`.

@@ -128,16 +128,21 @@ for name in glob.glob("{VENV}/bin/python*"):
     Ok(Command { prepare, venv: Meanwhile::IsToBeMended, ..Command::new("rebuild --all") })
 }
 
-/// The gate: apt is about to move the default Python, and stops because its hook was killed.
-fn before_dpkg(machine: &Machine) -> Result<()> {
+/// The shell command that writes apt's list of an upgrade of the default Python to `/tmp/list`.
+pub(super) fn write_list(machine: &Machine) -> String {
     let minor = &machine.upgrade.about.to.minor;
     let new = &machine.upgrade.about.to.debian;
-    let list = format!(
-        "VERSION 3\\n\\n\
+    format!(
+        "printf \"VERSION 3\\n\\n\
          python{minor}-minimal - - none < {new} amd64 allowed /x.deb\\n\
-         python3-minimal $(dpkg-query -W -f '${{Version}}' python3-minimal) amd64 allowed < {minor}.0-1 amd64 allowed /x.deb\\n"
-    );
-    let prepare = format!("printf \"{list}\" >/tmp/list");
+         python3-minimal $(dpkg-query -W -f '${{Version}}' python3-minimal) amd64 allowed < {minor}.0-1 amd64 allowed /x.deb\\n\
+         \" >/tmp/list"
+    )
+}
+
+/// The gate: apt is about to move the default Python, and stops because its hook was killed.
+fn before_dpkg(machine: &Machine) -> Result<()> {
+    let prepare = write_list(machine);
     let command = Command { prepare, ..Command::new("hook pre-install </tmp/list") };
     let storm = Storm::gathers(machine)?;
     for fault in [Fault::Killed, Fault::Fails] {

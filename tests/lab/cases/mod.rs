@@ -16,6 +16,7 @@ mod live;
 mod minor;
 mod package;
 mod power;
+mod question;
 mod rehearsal;
 mod runit;
 mod running;
@@ -78,6 +79,7 @@ pub(crate) fn all() -> Vec<Case> {
         minor::cases(),
         downtime::cases(),
         rehearsal::cases(),
+        question::cases(),
         block::cases(),
         halfway::cases(),
         harmless::cases(),
