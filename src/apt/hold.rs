@@ -4,18 +4,25 @@
 //! and each program that asks apt for candidates obeys it.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::AptGet;
 use super::protocol::is_package_name;
 use crate::host::file::{self, printable};
 use crate::host::{ReadError, Root};
 use crate::python::Interpreters;
 
 /// apt reads every file in there with this extension (see `apt_preferences(5)`).
-const PATH: &str = "/etc/apt/preferences.d/venvguard-hold.pref";
+const PREFERENCES: &str = "/etc/apt/preferences.d";
+const NAME: &str = "venvguard-hold.pref";
+
+/// Where apt's configuration without the hold is.
+const WITHOUT: &str = "/var/cache/venvguard/without-hold";
 
 const LIMIT: u64 = 1 << 16;
 
@@ -52,10 +59,38 @@ pub(crate) fn packages_to_hold(now: &Interpreters) -> Vec<String> {
     default.into_iter().chain(programs).collect()
 }
 
+/// apt-get as if Python were not held: a rehearsal finds out whether the hold can end.
+pub(crate) fn without_hold(root: &Root) -> Result<AptGet, HoldError> {
+    if Hold::read(root)?.is_none() {
+        return Ok(AptGet::default());
+    }
+    let dir = root.at(WITHOUT);
+    let preferences = dir.join("preferences.d");
+    let io = |source| HoldError::Io { path: dir.clone(), source };
+    match fs::remove_dir_all(&preferences) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => fs::create_dir_all(&preferences).map_err(io)?,
+    }
+    for entry in fs::read_dir(root.at(PREFERENCES)).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_name() != NAME {
+            symlink(entry.path(), preferences.join(entry.file_name())).map_err(io)?;
+        }
+    }
+    let configuration = dir.join("apt.conf");
+    let text = format!("Dir::Etc::PreferencesParts \"{}\";\n", preferences.display());
+    file::write_atomically(&configuration, text.as_bytes(), 0o644).map_err(io)?;
+    Ok(AptGet { configuration: Some(configuration) })
+}
+
 impl Hold {
+    fn path(root: &Root) -> PathBuf {
+        root.at(PREFERENCES).join(NAME)
+    }
+
     /// The hold on this machine, if there is one.
     pub(crate) fn read(root: &Root) -> Result<Option<Self>, HoldError> {
-        let path = root.at(PATH);
+        let path = Self::path(root);
         match file::read_own(&path, LIMIT) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
@@ -69,7 +104,7 @@ impl Hold {
     pub(crate) fn write(&self, root: &Root) -> Result<(), HoldError> {
         // A file of somebody else's stays.
         Self::read(root)?;
-        let path = root.at(PATH);
+        let path = Self::path(root);
         file::write_atomically(&path, self.in_words().as_bytes(), 0o644)
             .map_err(|source| HoldError::Io { path, source })
     }
@@ -78,7 +113,7 @@ impl Hold {
     pub(crate) fn remove(root: &Root) -> Result<Option<Self>, HoldError> {
         let hold = Self::read(root)?;
         if hold.is_some() {
-            let path = root.at(PATH);
+            let path = Self::path(root);
             file::remove_if_there(&path).map_err(|source| HoldError::Io { path, source })?;
         }
         Ok(hold)
@@ -154,9 +189,24 @@ mod tests {
     }
 
     #[test]
+    fn without_the_hold_apt_obeys_all_other_pins() {
+        let (_dir, root) = machine();
+        assert_eq!(without_hold(&root).unwrap().configuration, None);
+        std::fs::write(root.at(PREFERENCES).join("own.pref"), "").unwrap();
+        hold().write(&root).unwrap();
+        for _ in 0..2 {
+            let file = without_hold(&root).unwrap().configuration.unwrap();
+            let text = std::fs::read_to_string(file).unwrap();
+            let dir = text.split('"').nth(1).unwrap();
+            let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+            assert_eq!(names.collect::<Vec<_>>(), ["own.pref"]);
+        }
+    }
+
+    #[test]
     fn a_file_of_somebody_else_is_left_alone() {
         let (_dir, root) = machine();
-        let path = root.at(PATH);
+        let path = Hold::path(&root);
         std::fs::write(&path, "Package: python3\nPin: version *\nPin-Priority: -1\n").unwrap();
         for result in [hold().write(&root), Hold::remove(&root).map(drop)] {
             assert!(matches!(result, Err(HoldError::NotOurs(_))), "{result:?}");

@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 
 use super::Exit;
-use crate::apt::Hold;
 use crate::guard::Guard;
+use crate::report::hold_in_words;
 
 pub(super) fn hold(
     guard: &Guard,
@@ -12,7 +12,7 @@ pub(super) fn hold(
     reason: Option<&str>,
 ) -> anyhow::Result<Exit> {
     let hold = guard.hold(time, reason)?;
-    guard.report.data(in_words(&hold));
+    guard.report.data(hold_in_words(&hold));
     guard.report.note("security updates of Python are held as well; `venvguard unhold` ends this");
     Ok(Exit::Done)
 }
@@ -23,12 +23,4 @@ pub(super) fn unhold(guard: &Guard) -> anyhow::Result<Exit> {
         None => guard.report.note("venvguard holds no package"),
     }
     Ok(Exit::Done)
-}
-
-/// `Python is held since … until … (by alice: reason): python3-minimal …`
-pub(super) fn in_words(hold: &Hold) -> String {
-    let until = hold.until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
-    let reason = hold.because.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let packages = hold.packages.join(" ");
-    format!("Python is held since {:.0}{until} (by {}{reason}): {packages}", hold.since, hold.by)
 }

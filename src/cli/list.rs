@@ -7,7 +7,7 @@ use crate::guard::{Guard, Looked, Outlook};
 use crate::host::file::printable;
 use crate::plan::State;
 use crate::python::Minor;
-use crate::report::{ListJson, Report, Row, Tone, VenvJson};
+use crate::report::{ListJson, Report, Row, Tone, VenvJson, hold_in_words};
 
 pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
     let inventory = guard.inventory()?;
@@ -68,7 +68,7 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
         }
         match guard.held() {
             Ok(None) => {}
-            Ok(Some(hold)) => guard.report.note(&super::hold::in_words(&hold)),
+            Ok(Some(hold)) => guard.report.note(&hold_in_words(&hold)),
             Err(error) => guard.report.error(&error.to_string()),
         }
     }

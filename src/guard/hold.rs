@@ -1,11 +1,19 @@
 //! Holds: keeps apt from upgrading Python for a while.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{AskError, Guard};
 use crate::apt::{Hold, HoldError, packages_to_hold};
 use crate::host::clock;
 use crate::host::file::printable;
+use crate::plan::{Decision, Plan};
+use crate::report::{hold_in_words, reasons_in_words};
+
+/// Who holds Python because the forecast says that a venv would block its upgrade.
+const FORECAST: &str = "venvguard-forecast.service";
+
+/// How long such a hold lasts if no forecast renews it.
+const FORECAST_HOLD: SignedDuration = SignedDuration::from_hours(48);
 
 impl Guard {
     /// Keeps apt from installing another version of the interpreters, for some time or until
@@ -16,18 +24,57 @@ impl Guard {
         because: Option<&str>,
     ) -> Result<Hold, AskError> {
         self.require_system()?;
-        let since = clock::now();
+        // Who became root by sudo; else root itself.
+        let by = printable(std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()));
+        self.hold_since(clock::now(), time, by, because.map(printable))
+    }
+
+    fn hold_since(
+        &self,
+        since: Timestamp,
+        time: Option<SignedDuration>,
+        by: String,
+        because: Option<String>,
+    ) -> Result<Hold, AskError> {
         // A time that no clock shows is for ever.
-        let until = time.and_then(|time| since.checked_add(time).ok());
+        let until = time.and_then(|time| clock::now().checked_add(time).ok());
         let packages = packages_to_hold(&self.interpreters()?);
         if packages.is_empty() {
             return Err(AskError::NothingToHold);
         }
-        // Who became root by sudo; else root itself.
-        let by = printable(std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()));
-        let hold = Hold { packages, since, until, by, because: because.map(printable) };
+        let hold = Hold { packages, since, until, by, because };
         hold.write(&self.root)?;
         Ok(hold)
+    }
+
+    /// Holds Python if the pending upgrade would be blocked, so that unattended-upgrades installs
+    /// everything else instead of nothing. Ends that hold if the upgrade would not be blocked any
+    /// more. A hold of the administrator's stays as it is.
+    pub(super) fn hold_by_forecast(&self, plan: &Plan) -> Result<(), AskError> {
+        let held = self.held()?;
+        if held.as_ref().is_some_and(|hold| hold.by != FORECAST) {
+            return Ok(());
+        }
+        let blocking: Vec<&Decision> =
+            plan.decisions.iter().filter(|decision| decision.blocks).collect();
+        if blocking.is_empty() {
+            if Hold::remove(&self.root)?.is_some() {
+                self.report
+                    .note("no venv blocks the upgrade of Python any more: it is no longer held");
+            }
+            return Ok(());
+        }
+        let because =
+            |one: &&Decision| format!("{}: {}", one.name, reasons_in_words(one).join("; "));
+        let because = blocking.iter().map(because).collect::<Vec<_>>().join("; ");
+        let is_new = held.is_none();
+        let since = held.map_or_else(clock::now, |hold| hold.since);
+        let because = Some(printable(because));
+        let hold = self.hold_since(since, Some(FORECAST_HOLD), FORECAST.into(), because)?;
+        if is_new {
+            self.report.note(&hold_in_words(&hold));
+        }
+        Ok(())
     }
 
     /// Ends the hold, and returns it if there was one.
@@ -39,6 +86,15 @@ impl Guard {
     /// The hold on Python, if there is one.
     pub(crate) fn held(&self) -> Result<Option<Hold>, HoldError> {
         Hold::read(&self.root)
+    }
+
+    /// Reports in apt's output, and so in the log of unattended-upgrades, that the forecast holds
+    /// Python. Who holds it themselves knows that.
+    pub(super) fn report_hold_by_forecast(&self) {
+        match self.held() {
+            Ok(Some(hold)) if hold.by == FORECAST => self.report.note(&hold_in_words(&hold)),
+            _ => {}
+        }
     }
 
     /// Ends a hold whose time has passed: apt knows no end of a pin.

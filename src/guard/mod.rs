@@ -129,6 +129,7 @@ impl Guard {
     /// stays: if it differs from the system already, that is work left over from an earlier run.
     pub(crate) fn snapshot(&self) -> Result<(), GuardError> {
         self.end_hold();
+        self.report_hold_by_forecast();
         if self.store.interpreters()?.is_none() {
             let _lock = self.lock()?;
             self.store.save_interpreters(&self.interpreters()?)?;

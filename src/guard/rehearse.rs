@@ -17,7 +17,7 @@ use crate::apt::{
 use crate::host::clock::{self, Deadline};
 use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
-use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
+use crate::plan::{self, Decision, Facts, Finding, FindingKind, Phase, Proof, Questions, Trial};
 use crate::python::{Interpreters, Minor, Version};
 use crate::rehearse::NextSystem;
 use crate::repair::{self, Done, Job};
@@ -95,7 +95,7 @@ impl Guard {
                 progress.step(&format!("reading the package lists of {release}"));
                 (apt::of_release(&self.root, release)?, Lists::Updated(None))
             }
-            None => (AptGet::default(), Lists::look(&self.root)),
+            None => (apt::without_hold(&self.root)?, Lists::look(&self.root)),
         };
         let now = self.interpreters()?;
         let mut registry = self.registry()?;
@@ -130,6 +130,11 @@ impl Guard {
             }
             let version = interpreter.map(|one| one.version.clone());
             venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
+        }
+        if wanted.is_forecast && lists != Lists::Empty {
+            let made = Phase::BeforeDpkg;
+            let plan = self.propose_upgrade(&inventory, &now, &after, made, None);
+            self.hold_by_forecast(&plan)?;
         }
         Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use crate::apt::Hold;
 use crate::host::file::{printable, printable_within};
 use crate::plan::{Decision, Phase, Plan, Reason, Remedy, Restraint, Until};
 use crate::python::{DEFAULT, path_of};
@@ -105,6 +106,14 @@ fn services(decision: &Decision) -> String {
         Remedy::Pin { outdated: false, .. } => format!("; {} keeps running", names.join(", ")),
         _ => format!("; restarts {}", names.join(", ")),
     }
+}
+
+/// `Python is held since … until … (by alice: reason): python3-minimal …`
+pub(crate) fn hold(hold: &Hold) -> String {
+    let until = hold.until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
+    let reason = hold.because.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let packages = hold.packages.join(" ");
+    format!("Python is held since {:.0}{until} (by {}{reason}): {packages}", hold.since, hold.by)
 }
 
 /// The reasons of a decision.

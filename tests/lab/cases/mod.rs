@@ -22,6 +22,7 @@ mod runit;
 mod running;
 mod services;
 mod shared;
+mod unattended;
 mod users;
 
 use anyhow::Result;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> Vec<Case> {
         live::cases(),
         crate::hostile::cases(),
         users::cases(),
+        unattended::cases(),
     ]
     .into_iter()
     .flatten()
