@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Inventory;
+use super::mentions::mentions;
 use crate::host::path_text::PathText;
 use crate::plan::{Facts, Questions};
 use crate::python::{Minor, Package};
@@ -46,6 +47,9 @@ pub(crate) fn facts(
         };
         facts.entry(one.id.clone()).or_default().readiness = Some(readiness);
     }
+    for ((one, _, _), found) in rebuilt.iter().zip(mentions(context.root, &venvs)) {
+        facts.entry(one.id.clone()).or_default().mentions = found;
+    }
     let served: Vec<(&RegistryEntry, &Venv)> = asked
         .iter()
         .filter(|one| one.questions.services)
@@ -63,15 +67,15 @@ pub(crate) fn facts(
         let were_up = record.map(|record| record.services_of(&id).to_vec());
         let check_before = record.and_then(|record| record.checks.get(&id).cloned());
         let fact = facts.entry(id).or_default();
-        let readiness = fact.readiness.take();
+        let known = std::mem::take(fact);
         *fact = Facts {
-            readiness,
             services,
             were_up,
             check_before,
             restrained,
             is_shutting_down,
             embedded_in,
+            ..known
         };
     }
     facts

@@ -5,6 +5,7 @@
 mod declared;
 mod facts;
 mod health;
+mod mentions;
 mod processes;
 
 pub(crate) use declared::registry;

@@ -25,7 +25,7 @@ pub(crate) use effect::samples;
 use effect::{Assessment, assess};
 pub(crate) use finding::{Finding, FindingKind, Proof};
 pub(crate) use health::{Health, State, health};
-pub(crate) use reason::{Reason, Restraint};
+pub(crate) use reason::{Mention, Reason, Restraint};
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
 pub(crate) use trial::{Trial, trial};
 pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
@@ -127,6 +127,8 @@ impl Subject {
 pub(crate) struct Facts {
     /// `None` if a rebuild is out of the question.
     pub(crate) readiness: Option<Readiness>,
+    /// The system's files that name its `lib/pythonX.Y`.
+    pub(crate) mentions: Vec<Mention>,
     /// The services that run out of it, declared or found.
     pub(crate) services: Vec<(Service, Condition)>,
     /// The services that ran out of it before the transaction, if they were recorded.

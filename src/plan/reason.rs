@@ -54,8 +54,18 @@ pub(crate) enum Reason {
     RunsOn,
     /// A service that uses the venv and does not run.
     AtRest(Service),
+    /// A file of the system's configuration names a path that the rebuild removes.
+    NamedIn(Mention),
     /// A program of Debian runs its code within itself, on the default minor version only.
     EmbeddedIn(PathText),
+}
+
+/// A line of a file that names `lib/pythonX.Y` of a venv.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mention {
+    pub(crate) file: PathText,
+    pub(crate) line: usize,
 }
 
 /// What keeps a service from being restarted unasked.

@@ -1,6 +1,6 @@
 //! Decides how to repair a venv that is not healthy, and what to do on request.
 
-use super::upgrade::{fallback, not_ready};
+use super::upgrade::{fallback, named_in, not_ready};
 use super::{
     Adjust, Decision, Effect, Facts, Fallback, Phase, Policy, Questions, Readiness, Reason, Remedy,
     State, Subject, Target, Until, services,
@@ -155,6 +155,7 @@ fn rebuild(
     let target = Target::asked_for(venv, decision.follows, now, wish.python);
     decision.remedy = match (target, &facts.readiness) {
         (Some(target), None | Some(Readiness::Ready | Readiness::Rehearsed)) => {
+            decision.reasons.extend(named_in(venv, target, facts));
             Remedy::Rebuild { target, relax: wish.relax }
         }
         (_, Some(Readiness::NotReady(reasons))) => {

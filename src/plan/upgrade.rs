@@ -205,6 +205,7 @@ impl Upgrade<'_> {
                 decision.remedy = Remedy::Rebuild { target, relax: None };
                 let is_rehearsed = *self.readiness() == Readiness::Rehearsed;
                 decision.reasons.extend(is_rehearsed.then_some(Reason::Rehearsed));
+                decision.reasons.extend(named_in(venv, target, self.facts));
             }
             None => self.impossible(decision, [Reason::NoOtherInterpreter]),
         }
@@ -215,6 +216,12 @@ impl Upgrade<'_> {
         decision.blocks = self.made == Phase::BeforeDpkg;
         decision.reasons.extend(reasons);
     }
+}
+
+/// What names a path that a rebuild for another minor version removes.
+pub(super) fn named_in(venv: &Venv, target: Target, facts: &Facts) -> impl Iterator<Item = Reason> {
+    let is_moved = target.minor != venv.site;
+    facts.mentions.iter().filter(move |_| is_moved).cloned().map(Reason::NamedIn)
 }
 
 /// Why a rebuild is not ready.
@@ -244,10 +251,12 @@ fn is_noted_by_uv(venv: &Venv, change: Option<&Change>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::samples::subject;
     use super::*;
     use crate::apt::samples::system;
-    use crate::plan::RestartMode;
+    use crate::plan::{Mention, RestartMode};
     use crate::python::{BuildId, Minor};
     use crate::service::Condition;
     use crate::venv::CopiedInterpreter;
@@ -310,6 +319,22 @@ mod tests {
         let pin = Remedy::Pin { to: OLD, until: Until::Rebuilt, outdated: false };
         assert_eq!((&decision.remedy, decision.blocks), (&pin, false));
         assert!(decision.reasons.contains(&Reason::NotReady("no wheel".into())), "{decision:?}");
+    }
+
+    #[test]
+    fn a_rebuild_names_the_files_that_name_a_path_it_removes() {
+        let mention = Mention { file: Path::new("/etc/nginx/shop").into(), line: 7 };
+        let mentions = vec![mention.clone()];
+        let facts = Facts { mentions, ..Facts::default() };
+        let named = |after: &[&str]| {
+            let subject = subject(BaseLink::Followed, OLD);
+            let facts = BTreeMap::from([(subject.id.clone(), facts.clone())]);
+            let (before, after) = (system(MINOR.before), system(after));
+            let plan = upgrade(&[subject], &facts, &before, &after, Phase::BeforeDpkg);
+            plan.decisions[0].reasons.contains(&Reason::NamedIn(mention.clone()))
+        };
+        assert!(named(MINOR.after));
+        assert!(!named(&["3.11.9-1"]));
     }
 
     #[test]

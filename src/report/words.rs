@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::apt::Hold;
 use crate::host::file::{printable, printable_within};
-use crate::plan::{Decision, Phase, Plan, Reason, Remedy, Restraint, Until};
+use crate::plan::{Decision, Mention, Phase, Plan, Reason, Remedy, Restraint, Until};
 use crate::python::{DEFAULT, path_of};
 use crate::service::Service;
 use crate::store::Pin;
@@ -160,6 +160,10 @@ pub(crate) fn reason(reason: &Reason) -> String {
         Reason::RunsOn => {
             "its services run, and venvguard does not restart them unasked; `venvguard rebuild` moves the venv and restarts them".into()
         }
+        Reason::NamedIn(Mention { file, line }) => format!(
+            "{} line {line} names a path in its lib/python3.N, which the rebuild removes: change that line afterwards",
+            printable(&file.0)
+        ),
         Reason::EmbeddedIn(program) => format!(
             "{} runs its code within itself, always on the default Python, so pinning it does not help",
             printable(&program.0)
