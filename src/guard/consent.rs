@@ -67,11 +67,11 @@ impl Guard {
             let answer = match terminal::line(limit) {
                 Ok(Heard::Line(line)) => line.to_ascii_lowercase(),
                 Ok(Heard::Nothing) => {
-                    self.report.end_of_prompt();
+                    self.report.no_answer();
                     String::new()
                 }
                 Ok(Heard::End) | Err(_) => {
-                    self.report.end_of_prompt();
+                    self.report.no_answer();
                     "abort".into()
                 }
             };

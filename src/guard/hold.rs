@@ -51,8 +51,8 @@ impl Guard {
     /// everything else instead of nothing. Ends that hold if the upgrade would not be blocked any
     /// more. A hold of the administrator's stays as it is.
     pub(super) fn hold_by_forecast(&self, plan: &Plan) -> Result<(), AskError> {
-        let held = self.held()?;
-        if held.as_ref().is_some_and(|hold| hold.by != FORECAST) {
+        let existing = self.held()?;
+        if existing.as_ref().is_some_and(|hold| hold.by != FORECAST) {
             return Ok(());
         }
         let blocking: Vec<&Decision> =
@@ -67,8 +67,8 @@ impl Guard {
         let because =
             |one: &&Decision| format!("{}: {}", one.name, reasons_in_words(one).join("; "));
         let because = blocking.iter().map(because).collect::<Vec<_>>().join("; ");
-        let is_new = held.is_none();
-        let since = held.map_or_else(clock::now, |hold| hold.since);
+        let is_new = existing.is_none();
+        let since = existing.map_or_else(clock::now, |hold| hold.since);
         let because = Some(printable(because));
         let hold = self.hold_since(since, Some(FORECAST_HOLD), FORECAST.into(), because)?;
         if is_new {

@@ -182,8 +182,9 @@ impl Report {
     }
 
     /// Ends the line of a prompt that was not answered.
-    pub(crate) fn end_of_prompt(&self) {
+    pub(crate) fn no_answer(&self) {
         let _ = writeln!(io::stderr().lock());
+        self.note("there was no answer");
     }
 
     /// Prints a venv's user files and modified files, one per line.

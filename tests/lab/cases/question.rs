@@ -35,8 +35,10 @@ fn at_terminal(machine: &Machine, keys: &str, command: &str) -> Result<Said> {
 
 /// The state that an answer may not change.
 fn state(machine: &Machine) -> Result<String> {
-    machine
-        .must("dpkg-query --show; readlink /srv/followed/venv/bin/python3; ls /var/lib/venvguard")
+    machine.must(
+        "dpkg-query --show; readlink /srv/followed/venv/bin/python3; ls -d /srv/followed/.*
+         find /var/lib/venvguard -type f ! -name history.jsonl | xargs sha256sum",
+    )
 }
 
 fn question(machine: &Machine) -> Result<()> {
@@ -102,7 +104,7 @@ fn nobody(machine: &Machine) -> Result<()> {
     machine.must(&write_list(machine))?;
     let gate = "APT_HOOK_INFO_FD=20 venvguard hook pre-install 20</tmp/list";
     let said = at_terminal(machine, "", &format!("bash -ic '{gate} & wait $!'"))?;
-    ensure!(said.code == 0 && said.text.contains("is pinned"), "{said:?}");
+    ensure!(said.code == 0 && said.text.contains("is rebuilt"), "{said:?}");
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }

@@ -60,7 +60,7 @@ fn unattended(machine: &Machine) -> Result<()> {
     ensure!(!status.text.contains(held), "Python is still held: {status:?}");
     let said = machine.must("unattended-upgrade --verbose")?;
     ensure!(python()? != old, "Python was not upgraded: {said}");
-    machine.must("venvguard status --check")?;
+    machine.must("venvguard status")?;
     machine.wait_until_all_serve()
 }
 

@@ -93,6 +93,7 @@ fn build(source: &Path, target: &Path) -> Result<()> {
             // The lab tests behaviour, not speed, and optimising across crates takes half of the build time.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("DEB_BUILD_OPTIONS", "nocheck");
         // Keep the test runner's own variables out of the package's build.
         for (name, _) in std::env::vars_os() {
