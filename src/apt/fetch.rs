@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::protocol::is_package_name;
 use super::{Action, AptGet};
-use crate::host::command::CommandError;
+use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::{Program, Root};
 use crate::python::Minor;
@@ -54,23 +54,53 @@ pub(crate) fn fetch(
     packages: &[String],
 ) -> Result<Vec<PathBuf>, FetchError> {
     let archives = root.at(ARCHIVES);
+    let needed = needed(root, apt, packages)?;
+    run(apt, &archives, packages, "--download-only")?;
+    all_there(needed)
+}
+
+/// The same, of the archives that apt has fetched for the run that is in progress.
+pub(crate) fn among(
+    root: &Root,
+    packages: &[String],
+    fetched: &[PathBuf],
+) -> Result<Vec<PathBuf>, FetchError> {
+    let where_it_is = |needed: PathBuf| {
+        let same = |path: &&PathBuf| path.file_name() == needed.file_name();
+        if needed.is_file() { needed } else { fetched.iter().find(same).unwrap_or(&needed).clone() }
+    };
+    let needed = needed(root, &AptGet::default(), packages)?;
+    all_there(needed.into_iter().map(where_it_is).collect())
+}
+
+/// Where apt would have the archives of these packages and of everything that they need.
+fn needed(root: &Root, apt: &AptGet, packages: &[String]) -> Result<Vec<PathBuf>, FetchError> {
+    let archives = root.at(ARCHIVES);
     // With no archive there, apt lists them all.
     let none = archives.join("none");
-    for dir in [&archives, &none] {
-        let partial = dir.join("partial");
-        fs::create_dir_all(&partial)
-            .map_err(|source| FetchError::Io { path: partial.clone(), source })?;
-    }
-    let install = |dir: &Path, option| install(apt, dir, packages).arg(option).limit(LIMIT).run();
-    let listed = install(&none, "--print-uris")?;
-    install(&archives, "--download-only")?;
-    let fetched: Vec<PathBuf> =
-        listed.text().lines().filter_map(|line| archive(line, &archives)).collect();
-    match fetched.iter().find(|path| !path.is_file()) {
+    let listed = run(apt, &none, packages, "--print-uris")?;
+    Ok(listed.text().lines().filter_map(|line| archive(line, &archives)).collect())
+}
+
+/// Calls apt for an installation, with this directory for archives.
+fn run(
+    apt: &AptGet,
+    dir: &Path,
+    packages: &[String],
+    option: &str,
+) -> Result<Finished, FetchError> {
+    // apt expects it there.
+    let path = dir.join("partial");
+    fs::create_dir_all(&path).map_err(|source| FetchError::Io { path, source })?;
+    Ok(install(apt, dir, packages).arg(option).limit(LIMIT).run()?)
+}
+
+fn all_there(archives: Vec<PathBuf>) -> Result<Vec<PathBuf>, FetchError> {
+    match archives.iter().find(|path| !path.is_file()) {
         Some(missing) => {
             Err(FetchError::Missing(printable(missing.file_name().unwrap_or_default())))
         }
-        None => Ok(fetched),
+        None => Ok(archives),
     }
 }
 

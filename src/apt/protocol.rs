@@ -5,7 +5,10 @@
 //! The action is the rest of the line: a path (with spaces as they are), `**CONFIGURE**`,
 //! `**REMOVE**` or `**ERROR**`. A version that does not exist is `-`.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use crate::python::is_debian_version;
 
@@ -28,6 +31,8 @@ pub(crate) struct Action {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Transaction {
     pub(crate) actions: Vec<Action>,
+    /// The archives that dpkg will unpack, of all packages.
+    pub(crate) archives: Vec<PathBuf>,
     /// apt only prints what it would tell dpkg (`Debug::pkgDPkgPM`, which
     /// `unattended-upgrade --dry-run` sets): nothing will change.
     pub(crate) dry_run: bool,
@@ -112,7 +117,11 @@ impl Transaction {
     }
 
     fn read_action(&mut self, text: &[u8], line: usize) -> Result<(), ProtocolError> {
-        let name = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let mut fields = text.splitn(9, |byte| *byte == b' ');
+        let name = fields.next().unwrap_or_default();
+        if let Some(path @ [b'/', ..]) = fields.last() {
+            self.archives.push(OsStr::from_bytes(path).into());
+        }
         if !concerns_python(name) {
             return Ok(());
         }
@@ -249,6 +258,9 @@ mod tests {
                         ..action("python3.13-minimal", None, Some("3.13.5-2"))
                     },
                 ],
+                archives: ["/t/repo/./fpy_1.1-1_amd64.deb", "/var/cache/a b.deb", "/x.deb",]
+                    .map(PathBuf::from)
+                    .to_vec(),
                 ..Transaction::default()
             }
         );

@@ -16,6 +16,8 @@ const HOLD: SignedDuration = SignedDuration::from_hours(24 * 14);
 /// What a person wants.
 pub(super) enum Wish {
     Continue,
+    /// To know first which venvs work after the upgrade.
+    Rehearse,
     /// apt stops, for this reason.
     Stop(&'static str),
 }
@@ -80,12 +82,13 @@ impl Guard {
                 "c" | "continue" | "y" | "yes" => Answer::Continue,
                 "a" | "abort" | "n" | "no" => Answer::Abort,
                 "h" | "hold" => Answer::Hold,
+                "r" | "rehearse" => return Ok(Wish::Rehearse),
                 "d" | "details" => {
                     self.report.details(plan);
                     continue;
                 }
                 _ => {
-                    self.report.note("please answer c, a, h or d");
+                    self.report.note("please answer c, a, h, r or d");
                     continue;
                 }
             };

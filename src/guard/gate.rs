@@ -39,6 +39,12 @@ impl Guard {
                 Gate::Answer(verdict) => return Ok(verdict),
                 Gate::Ask(plan) => match self.ask(&plan)? {
                     Wish::Continue => agreed = Some(plan),
+                    Wish::Rehearse => {
+                        // Without it, less is known; the question is asked again.
+                        if let Err(error) = self.rehearse_transaction(transaction) {
+                            self.report.error(&format!("cannot rehearse this upgrade: {error}"));
+                        }
+                    }
                     Wish::Stop(why) => {
                         self.record_refusal(&plan, why);
                         return Ok(Verdict::Block);

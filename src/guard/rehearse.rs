@@ -2,6 +2,7 @@
 //! the interpreters of the next system.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use super::choose::chosen;
 use super::foresee::ForeseeError;
 use super::{AskError, Guard};
 use crate::apt::{
-    self, Action, AptGet, Change, Lists, changes, packages_of, pending_upgrade, predict,
+    self, Action, Change, FetchError, Lists, Transaction, changes, packages_of, pending_upgrade,
+    predict,
 };
 use crate::host::clock::{self, Deadline};
 use crate::host::{lock, signal};
@@ -111,13 +113,46 @@ impl Guard {
         if wanted.is_forecast {
             trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
         }
+        let archives = |packages: &[String]| apt::fetch(&self.root, &apt, packages);
+        let venvs = self.find_out(&mut inventory, trials, (&actions, &now, &after), archives)?;
+        if wanted.is_forecast && lists != Lists::Empty {
+            let made = Phase::BeforeDpkg;
+            let plan = self.propose_upgrade(&inventory, &now, &after, made, None);
+            self.hold_by_forecast(&plan)?;
+        }
+        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
+    }
+
+    /// Rehearses a transaction of apt's before dpkg runs, with the archives that apt has fetched.
+    pub(super) fn rehearse_transaction(&self, transaction: &Transaction) -> Result<(), AskError> {
+        let _lock = self.lock()?;
+        let now = self.interpreters()?;
+        let actions = &transaction.actions;
+        let after = predict(&now, actions);
+        let mut inventory = self.inventory()?;
+        let mut trials = self.trials(&inventory, &[], &now, &after)?;
+        trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
+        let archives =
+            |packages: &[String]| apt::among(&self.root, packages, &transaction.archives);
+        self.find_out(&mut inventory, trials, (actions, &now, &after), archives).map(drop)
+    }
+
+    /// Carries out the trials for an upgrade by these actions, and records what they find.
+    /// `archives` knows where the archives of some packages are, and of all that these need.
+    fn find_out(
+        &self,
+        inventory: &mut Inventory,
+        trials: Vec<(String, Trial)>,
+        (actions, now, after): (&[Action], &Interpreters, &Interpreters),
+        archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
+    ) -> Result<Vec<VenvRehearsal>, AskError> {
         let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
         let next = if trials.iter().any(is_tried) {
-            Some(self.next_system(&apt, &actions, &now, &after)?)
+            Some(self.next_system(actions, now, after, archives)?)
         } else {
             None
         };
-        let mut found = self.carry_out_trials(&mut inventory, trials, next.as_ref());
+        let mut found = self.carry_out_trials(inventory, trials, next.as_ref());
         let mut venvs = Vec::new();
         for (entry, venv) in inventory.present() {
             let Some((minor, proof, findings)) = found.remove(&entry.id) else { continue };
@@ -131,12 +166,7 @@ impl Guard {
             let version = interpreter.map(|one| one.version.clone());
             venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
         }
-        if wanted.is_forecast && lists != Lists::Empty {
-            let made = Phase::BeforeDpkg;
-            let plan = self.propose_upgrade(&inventory, &now, &after, made, None);
-            self.hold_by_forecast(&plan)?;
-        }
-        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
+        Ok(venvs)
     }
 
     /// Ends this process when an apt run begins, until the result is dropped: apt waits for the lock
@@ -213,16 +243,16 @@ impl Guard {
 
     fn next_system(
         &self,
-        apt: &AptGet,
         actions: &[Action],
         now: &Interpreters,
         after: &Interpreters,
+        archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
     ) -> Result<NextSystem, AskError> {
         let progress = self.report.progress("rehearsal");
         progress.step("fetching the packages of the next Python");
         let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
         let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
-        let archives = apt::fetch(&self.root, apt, &packages_of(actions, &minors))?;
+        let archives = archives(&packages_of(actions, &minors))?;
         progress.step("unpacking the packages of the next Python");
         let next = NextSystem::unpack(&self.root, &archives, after)?;
         progress.end();

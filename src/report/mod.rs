@@ -170,12 +170,12 @@ impl Report {
     /// Asks for an answer. The usual one is a capital letter, as in apt's own questions.
     pub(crate) fn prompt(&self, usual: Answer, limit: Duration) {
         let (what, keys) = match usual {
-            Answer::Abort => ("abort", "c/A/h/d"),
-            Answer::Continue | Answer::Hold => ("continue", "C/a/h/d"),
+            Answer::Abort => ("abort", "c/A/h/r/d"),
+            Answer::Continue | Answer::Hold => ("continue", "C/a/h/r/d"),
         };
         let _ = write!(
             io::stderr().lock(),
-            "{}continue, abort, hold Python, or show details ({what} in {} s)? [{keys}] ",
+            "{}continue, abort, hold Python, rehearse, or show details ({what} in {} s)? [{keys}] ",
             self.prefix,
             limit.as_secs(),
         );

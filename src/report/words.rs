@@ -80,6 +80,8 @@ pub(super) fn summary(decision: &Decision) -> Row {
     let (ready, tone) = match () {
         () if decision.blocks || is_unready => ("no", Tone::Bad),
         () if is_rehearsed => ("rehearsed", Tone::Good),
+        // A rebuild that was not tried.
+        () if decision.target().is_some() => ("likely", Tone::Attention),
         () => ("yes", Tone::Good),
     };
     let restarts: Vec<String> = decision.services.iter().map(ToString::to_string).collect();

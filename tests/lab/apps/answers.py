@@ -9,7 +9,7 @@ import os
 import pty
 import sys
 
-APT, OURS = b"[Y/n] ", (b"[C/a/h/d] ", b"[c/A/h/d] ")
+APT, OURS = b"[Y/n] ", (b"[C/a/h/r/d] ", b"[c/A/h/r/d] ")
 CONTROL = {"^C": b"\x03", "^D": b"\x04"}
 
 keys = iter(sys.argv[1].split(","))

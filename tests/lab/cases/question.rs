@@ -76,8 +76,9 @@ fn question(machine: &Machine) -> Result<()> {
     let said = at_terminal(machine, "", &upgrade)?;
     ensure!(said.code == 100 && said.text.contains("none: blocks"), "{said:?}");
     machine.must("venvguard register /srv/followed/venv --policy auto")?;
-    let said = at_terminal(machine, "d,c", &upgrade)?;
-    ensure!(said.code == 0, "{said:?}");
+    let said = at_terminal(machine, "r,d,c", &upgrade)?;
+    ensure!(said.code == 0 && said.text.contains("rehearsed"), "{said:?}");
+    ensure!(said.text.contains("is built and checked"), "{said:?}");
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
 
@@ -98,7 +99,7 @@ fn nobody(machine: &Machine) -> Result<()> {
     ] {
         let said = at_terminal(machine, "", &command)?;
         ensure!(said.code == 0, "{command}: {said:?}");
-        ensure!(!said.text.contains("[C/a/h/d]"), "{command}: {said:?}");
+        ensure!(!said.text.contains("[C/a/h/r/d]"), "{command}: {said:?}");
     }
     // In the background, a program that reads the terminal is stopped.
     machine.must(&write_list(machine))?;
