@@ -9,6 +9,7 @@ mod diagnose;
 mod first_hour;
 mod hold;
 mod mode;
+mod metrics;
 mod processes;
 mod system;
 mod users;
