@@ -80,7 +80,7 @@ pub(super) enum Command {
     Status(Status),
     /// Print metrics of the venvs for Prometheus
     Metrics {
-        /// Write them where node_exporter reads them, and the summary that `status --nagios` reads
+        /// Write them where `node_exporter` reads them, and the summary that `status --nagios` reads
         #[arg(long)]
         write: bool,
         #[arg(long, conflicts_with = "write", help = JSON_HELP)]

@@ -1,4 +1,4 @@
-//! Writes the summary for monitoring, and the metrics for Prometheus's node_exporter.
+//! Writes the summary for monitoring, and the metrics for Prometheus's `node_exporter`.
 //!
 //! Neither needs a registry or a configuration that can be read: that one of them is damaged is what
 //! monitoring must learn first.
@@ -78,7 +78,7 @@ pub(crate) fn summary(root: &Root, report: &Report) -> Summary {
     summary
 }
 
-/// Writes the summary, and the metrics where node_exporter reads them.
+/// Writes the summary, and the metrics where `node_exporter` reads them.
 pub(crate) fn publish(
     root: &Root,
     report: &Report,
@@ -103,8 +103,8 @@ pub(crate) fn republish(root: &Root, report: &Report, run: Option<LastRun>) {
     }
 }
 
-/// The directory above Debian's belongs to node_exporter's user, who could put a link in place of
-/// it: the path is followed without links, and the file written in the directory that was found.
+/// The directory above Debian's belongs to the user of `node_exporter`, who could put a link in
+/// place of it: the path is followed without links, and the file written in the directory found.
 fn write_metrics(dir: &Path, summary: &Summary) -> io::Result<()> {
     let dir = match Dir::open(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

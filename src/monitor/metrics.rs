@@ -28,7 +28,7 @@ fn of_guard(summary: &Summary) -> Vec<Family> {
             vec![Sample::with("version", &summary.version, 1)],
         ),
         (
-            "summary_timestamp_seconds",
+            "observation_timestamp_seconds",
             "When these values were determined.",
             times(Some(summary.at)),
         ),
@@ -210,7 +210,7 @@ mod tests {
         let text = metrics(&summary);
         let second = |at: Timestamp| at.as_second().to_string();
         for (name, expected) in [
-            ("summary_timestamp_seconds", second(now())),
+            ("observation_timestamp_seconds", second(now())),
             ("guard_enabled", "1".into()),
             ("data_readable", "1".into()),
             ("venvs_pinned", "2".into()),

@@ -48,7 +48,7 @@ pub(crate) struct Config {
     pub(crate) keep_trees: NonZeroUsize,
     /// Days for which each of them is kept.
     pub(crate) keep_days: u32,
-    /// The directory from which node_exporter reads metrics; nothing is written if it is missing.
+    /// The directory from which `node_exporter` reads; nothing is written if it is missing.
     pub(crate) metrics_dir: PathBuf,
     pub(crate) users: UserSettings,
 }
