@@ -15,11 +15,11 @@ pub(super) fn metrics(
 ) -> anyhow::Result<Exit> {
     if write {
         anyhow::ensure!(may_summarize(root), "only root can do this (try `sudo venvguard …`)");
-        guard::publish(root, report, None)?;
+        guard::publish(root, None)?;
         return Ok(Exit::Done);
     }
     let summary = if may_summarize(root) {
-        guard::summary(root, report)
+        guard::summary(root)
     } else {
         let Known { summary, .. } = guard::known(root)?;
         summary.ok_or_else(|| anyhow::anyhow!(NO_SUMMARY))?

@@ -60,7 +60,7 @@ pub(crate) fn may_summarize(root: &Root) -> bool {
 }
 
 /// A summary of the present state.
-pub(crate) fn summary(root: &Root, report: &Report) -> Summary {
+pub(crate) fn summary(root: &Root) -> Summary {
     let store = Store::new(root);
     let mut summary = Summary::new(clock::now());
     // A directory that stands for a system has no apt to ask.
@@ -71,7 +71,7 @@ pub(crate) fn summary(root: &Root, report: &Report) -> Summary {
     summary.last_run = store.summary().ok().flatten().and_then(|known| known.last_run);
     let hold = Hold::read(root).ok().flatten();
     summary.held = hold.map(|hold| HeldSince { since: hold.since, until: hold.until });
-    let seen = Guard::open(root.clone(), report.clone())
+    let seen = Guard::open(root.clone(), Report::silent())
         .map_err(AskError::from)
         .and_then(|guard| guard.describe(&mut summary));
     summary.damage = seen.err().map(|error| printable(error.to_string()));
@@ -79,14 +79,10 @@ pub(crate) fn summary(root: &Root, report: &Report) -> Summary {
 }
 
 /// Writes the summary, and the metrics where `node_exporter` reads them.
-pub(crate) fn publish(
-    root: &Root,
-    report: &Report,
-    run: Option<LastRun>,
-) -> Result<(), SummaryError> {
+pub(crate) fn publish(root: &Root, run: Option<LastRun>) -> Result<(), SummaryError> {
     let store = Store::new(root);
     let _lock = store.lock_summary(PATIENCE)?;
-    let mut summary = summary(root, report);
+    let mut summary = summary(root);
     summary.last_run = run.or(summary.last_run);
     store.save_summary(&summary)?;
     let dir = root.at(store.config().unwrap_or_else(|_| Config::default()).metrics_dir);
@@ -97,7 +93,7 @@ pub(crate) fn publish(
 /// changes nothing about the result of what was done.
 pub(crate) fn republish(root: &Root, report: &Report, run: Option<LastRun>) {
     if root.user().is_none() && may_summarize(root) && Store::new(root).is_used() {
-        if let Err(error) = publish(root, report, run) {
+        if let Err(error) = publish(root, run) {
             report.error(&error.to_string());
         }
     }
