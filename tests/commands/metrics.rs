@@ -58,11 +58,12 @@ fn note(system: &System, field: &str) {
 
 #[test]
 fn nagios_learns_the_state_of_the_venvs() {
+    type Change<'a> = &'a dyn Fn(&System);
     let healthy = asked(&guarded(), 0);
     let expected = "VENVGUARD OK - 1 venv healthy|'age'=";
     assert!(healthy.starts_with(expected), "{healthy}");
     assert!(healthy.contains(" 'venvs'=1;;;0 'healthy'=1;;;0;1 "), "{healthy}");
-    let states: [(&str, &dyn Fn(&System)); 6] = [
+    let states: [(&str, Change); 6] = [
         ("missing", &|system| system.remove("/srv/shop/venv")),
         ("broken", &|system| system.remove_file("/srv/shop/venv/pyvenv.cfg")),
         ("stranded", &|system| system.remove_python("3.11")),

@@ -1,4 +1,4 @@
-//! Monitoring: node_exporter serves the metrics, Nagios's user and a login read the summary.
+//! Monitoring: `node_exporter` serves the metrics, Nagios's user and a login read the summary.
 
 use anyhow::{Result, ensure};
 
@@ -70,7 +70,7 @@ fn served(machine: &Machine) -> Result<()> {
     machine.must("test ! -e /etc/venvguard.prom").map(drop)
 }
 
-/// Waits until node_exporter serves a sample.
+/// Waits until `node_exporter` serves a sample.
 fn sample(machine: &Machine, sample: &str) -> Result<()> {
     let served = "curl -fsS http://localhost:9100/metrics | grep ^venvguard_";
     wait_for(sample, || Ok(machine.run(served)?.text.lines().any(|line| line == sample)))?;
