@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use super::first_hour::with_systemd;
 use super::system::{Said, System};
 use super::users::Person;
 use super::{REVISION, system};
@@ -90,6 +91,19 @@ fn nagios_learns_the_state_of_the_venvs() {
         assert!(detail.starts_with(&format!("shop: {state}: ")), "{detail}");
         assert!(!detail.contains('|'), "{detail}");
     }
+}
+
+#[test]
+fn nagios_learns_that_a_service_failed() {
+    let failed = "LoadState=loaded\\nActiveState=failed\\nSubState=failed\\n";
+    let system = with_systemd(failed);
+    system.run(&["register", "/srv/shop/venv", "--service", "systemd:web"]).expect(0);
+    let line = asked(&system, 2);
+    let expected = "VENVGUARD CRITICAL - systemd:web.service of shop failed|";
+    assert!(line.starts_with(expected) && line.contains("'failed_services'=1;;;0"), "{line}");
+    let metrics = system.run(&["metrics"]).expect(0).stdout;
+    assert!(metrics.contains("\nvenvguard_services_failed 1\n"), "{metrics}");
+    assert!(metrics.contains("\nvenvguard_venvs{state=\"healthy\"} 1\n"), "{metrics}");
 }
 
 #[test]
