@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["diagnose"],
     &["inventory", "rehearse"],
     &["repair"],
-    &["report"],
+    &["report", "monitor"],
     &["store"],
     &["plan", "owner"],
     &["service"],
@@ -36,6 +36,7 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
             "host::redacted",
         ],
     ),
+    ("monitor", "host", &["host::file::printable_within"]),
     // The commands ask `guard`, and print.
     ("cli", "host", &["host::Root", "host::file::printable", "host::redacted"]),
     ("cli", "repair", &[]),

@@ -89,6 +89,7 @@
 //! | [`repair`] | how is a decision carried out, undone, and finished after a crash? |
 //! | [`owner`] | what does a process of a tree's owner do inside the tree? |
 //! | [`report`] | how are results put into words? |
+//! | [`monitor`] | what do monitoring systems and logins read? |
 //! | [`store`] | what is remembered, and how? |
 //! | [`plan`] | how do the changes affect a venv, and what is the remedy? (pure) |
 //! | [`service`] | what runs out of a venv, and did it come back? |
@@ -97,7 +98,7 @@
 //! | [`python`] | which interpreters are installed? (read from the file, never run) |
 //! | [`host`] | the only access to the system: processes, users, mounts, clocks, files |
 //!
-//! `plan` and `report` have no effects. No module imports from one above it, and nothing imports
+//! `plan`, `report` and `monitor` have no effects. No module imports from one above it, and nothing imports
 //! `cli` (`house.rs` tests both). Paths go through [`host::Root`], so that a test can use a
 //! directory of files as its system.
 
@@ -113,6 +114,7 @@ mod house;
 #[cfg(test)]
 mod input;
 mod inventory;
+mod monitor;
 mod owner;
 mod plan;
 mod python;

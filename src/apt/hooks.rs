@@ -3,6 +3,13 @@
 use crate::host::Program;
 use crate::host::command::CommandError;
 
+/// The events at which apt must call venvguard, each with the command and, in words, the moment.
+const CALLS: [(&str, &str, &str); 3] = [
+    ("DPkg::Pre-Invoke", "venvguard hook pre-invoke", "before dpkg"),
+    ("DPkg::Pre-Install-Pkgs", "venvguard hook pre-install", "with its list of packages"),
+    ("DPkg::Post-Invoke", "venvguard hook post-invoke", "after dpkg"),
+];
+
 /// The commands that apt calls at its events, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
@@ -18,6 +25,13 @@ impl Hooks {
     /// `apt-config dump` has a line for each hook, in the order in which apt calls them.
     pub(crate) fn of_dump(dump: &str) -> Self {
         Self { dump: dump.to_string() }
+    }
+
+    /// The events at which apt does not call venvguard, and the moments in words.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let missing =
+            CALLS.iter().filter(|(event, command, _)| self.place(event, command).is_none());
+        missing.map(|(event, _, moment)| (*event, *moment))
     }
 
     /// The position, among an event's hooks, of the first one that contains a command.

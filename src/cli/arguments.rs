@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 use jiff::SignedDuration;
 
@@ -77,11 +77,13 @@ pub(super) enum Command {
         json: bool,
     },
     /// Show the state of each venv; exit status 3 if one is not healthy
-    Status {
-        /// Names, paths, ids or globs (default: all)
-        #[arg(add = ArgValueCandidates::new(candidates::venvs))]
-        venvs: Vec<String>,
-        #[arg(long, help = JSON_HELP)]
+    Status(Status),
+    /// Print metrics of the venvs for Prometheus
+    Metrics {
+        /// Write them where `node_exporter` reads them, and the summary that `status --nagios` reads
+        #[arg(long)]
+        write: bool,
+        #[arg(long, conflicts_with = "write", help = JSON_HELP)]
         json: bool,
     },
     /// List the processes that run Python code that was replaced; exit status 3 if there is one
@@ -197,6 +199,24 @@ fn file_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 const JSON_HELP: &str = "Print one JSON object, with a schema_version";
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Names, paths, ids or globs (default: all)
+    #[arg(add = ArgValueCandidates::new(candidates::venvs))]
+    pub(super) venvs: Vec<String>,
+    /// Answer like a plugin of Nagios and Icinga, from the latest summary; needs no root
+    #[arg(long, conflicts_with_all = ["venvs", "json", "motd"])]
+    pub(super) nagios: bool,
+    /// With --nagios, add a line for each venv
+    #[arg(short, long, action = ArgAction::Count, requires = "nagios")]
+    pub(super) verbose: u8,
+    /// Print the message of the day, from the latest summary
+    #[arg(long, hide = true, conflicts_with_all = ["venvs", "json"])]
+    pub(super) motd: bool,
+    #[arg(long, help = JSON_HELP)]
+    pub(super) json: bool,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Register {

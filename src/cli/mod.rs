@@ -11,6 +11,8 @@ mod history;
 mod hold;
 mod hook;
 mod list;
+mod metrics;
+mod nagios;
 mod plan;
 mod processes;
 mod rebuild;
@@ -24,7 +26,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::guard::{AskError, Guard, GuardError, RehearsalRequest, Settled, restart_own};
+use crate::guard::{
+    AskError, Guard, GuardError, RehearsalRequest, Settled, republish, restart_own,
+};
 use crate::host::{Root, confine};
 use crate::owner;
 use crate::report::Report;
@@ -36,6 +40,8 @@ use arguments::{Arguments, Command};
 pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
+    /// A plugin of Nagios found something critical; to Nagios, the others have a meaning of their own.
+    Critical = 2,
     /// The command worked, and found something that needs attention.
     Attention = 3,
     /// The transaction is blocked.
@@ -59,7 +65,13 @@ pub fn main() -> ExitCode {
         return hook::run(&Root::new("/"), event).into();
     }
     complete::answer();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() && nagios::is_asked(std::env::args_os()) => {
+            return nagios::not_understood(&error).into();
+        }
+        Err(error) => error.exit(),
+    };
     arguments.faults.arm();
     let is_hook = matches!(arguments.command, Command::Hook { .. });
     let report = Report::for_command();
@@ -68,7 +80,12 @@ pub fn main() -> ExitCode {
     } else {
         Root::of_caller(arguments.root)
     };
-    let exit = run(root.clone(), report.clone(), arguments.command).unwrap_or_else(|error| {
+    let changes = metrics::may_change(&arguments.command);
+    let result = run(root.clone(), report.clone(), arguments.command);
+    if changes && result.is_ok() {
+        republish(&root, &report, None);
+    }
+    let exit = result.unwrap_or_else(|error| {
         let report = Report::for_command();
         report.error(&in_words(&error));
         if let Some(advice) = advice(&root, &error) {
@@ -98,7 +115,11 @@ fn in_words(error: &anyhow::Error) -> String {
 
 /// Whether a command concerns the whole machine, for ordinary users as well.
 fn is_the_systems(command: &Command) -> bool {
-    matches!(command, Command::Hook { .. } | Command::Doctor { .. })
+    match command {
+        Command::Hook { .. } | Command::Doctor { .. } | Command::Metrics { .. } => true,
+        Command::Status(wanted) => wanted.nagios || wanted.motd,
+        _ => false,
+    }
 }
 
 /// What to do about an error of the store.
@@ -115,6 +136,11 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         // These must work when venvguard's configuration or state is broken.
         Command::Doctor { json } => return Ok(doctor::doctor(&root, &report, json)),
         Command::Hook { event } => return Ok(hook::run(&root, event)),
+        Command::Metrics { write, json } => return metrics::metrics(&root, &report, write, json),
+        Command::Status(wanted) if wanted.nagios => {
+            return Ok(nagios::nagios(&root, &report, wanted.verbose));
+        }
+        Command::Status(wanted) if wanted.motd => return Ok(nagios::motd(&root, &report)),
         Command::Confine { specification, program } => {
             return Ok(confined(&report, &specification, &program));
         }
@@ -140,7 +166,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Prune { venvs } => rebuild::prune(&guard, &venvs),
         Command::List { json } => list::list(&guard, json),
         Command::Show { venvs, json } => show::show(&guard, &venvs, json),
-        Command::Status { venvs, json } => list::status(&guard, &venvs, json),
+        Command::Status(wanted) => list::status(&guard, &wanted.venvs, wanted.json),
         Command::Processes { json } => processes::processes(&guard, json),
         Command::Scan { dirs, register, json } => scan::scan(&guard, &dirs, register, json),
         Command::Plan { from, json } => plan::plan(&guard, from.as_deref(), json),
@@ -165,6 +191,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::SettleOwn => settle_own(&guard),
         Command::Doctor { .. }
         | Command::Hook { .. }
+        | Command::Metrics { .. }
         | Command::Confine { .. }
         | Command::Own { .. }
         | Command::Probe { .. }

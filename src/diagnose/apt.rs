@@ -5,13 +5,6 @@ use crate::apt::{Hold, Hooks, marks};
 use crate::host::Root;
 use crate::host::access::{Access, Trusted};
 
-/// The commands that apt must call, with their events.
-const HOOKS: [(&str, &str, &str); 3] = [
-    ("DPkg::Pre-Invoke", "venvguard hook pre-invoke", "before dpkg"),
-    ("DPkg::Pre-Install-Pkgs", "venvguard hook pre-install", "with its list of packages"),
-    ("DPkg::Post-Invoke", "venvguard hook post-invoke", "after dpkg"),
-];
-
 const SNIPPET: &str = "/etc/apt/apt.conf.d/50venvguard";
 
 pub(super) fn findings(root: &Root) -> Vec<Finding> {
@@ -34,10 +27,9 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
 }
 
 fn of_hooks(hooks: &Hooks) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = HOOKS
-        .iter()
-        .filter(|(event, command, _)| hooks.place(event, command).is_none())
-        .map(|(event, _, when)| {
+    let mut findings: Vec<Finding> = hooks
+        .missing()
+        .map(|(event, when)| {
             Finding::fault(
                 format!("apt does not call venvguard {when} ({event}): nothing is guarded"),
                 format!("`venvguard generate apt-hook >{SNIPPET}`"),

@@ -24,6 +24,7 @@ mod scan;
 mod settle;
 mod show;
 mod status;
+mod summary;
 mod users;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(crate) use scan::Found;
 pub(crate) use settle::Settled;
 pub(crate) use show::{Contents, PreviousState, Shown};
 pub(crate) use status::{Details, Looked, Outlook};
+pub(crate) use summary::{Known, known, may_summarize, publish, republish, summary};
 pub(crate) use users::restart_own;
 
 use crate::host::file::printable;

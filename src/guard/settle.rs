@@ -90,6 +90,7 @@ impl Guard {
                 self.restart_units_of_users_unasked(&inventory, &now);
             }
         }
+        self.publish_run(settled.as_ref());
         settled
     }
 

@@ -4,12 +4,14 @@
 
 mod declared;
 mod facts;
+mod failed;
 mod health;
 mod mentions;
 mod processes;
 
 pub(crate) use declared::registry;
 pub(crate) use facts::{Asked, declared_services, facts};
+pub(crate) use failed::failed_services;
 pub(crate) use health::healths;
 pub(crate) use processes::{
     StaleProcess, StaleProcesses, Unmanaged, current, report_unmanaged, stale_processes,

@@ -1,12 +1,12 @@
 //! The state of a venv.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::python::{self, Interpreters};
 use crate::venv::{BaseLink, Venv};
 
 /// The state of a venv, as `status` reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
     Healthy,
@@ -20,6 +20,21 @@ pub(crate) enum State {
     Unfinished,
     Broken,
     Missing,
+}
+
+impl State {
+    /// Every state, from the best to the worst.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Healthy,
+        Self::CheckFails,
+        Self::RestartNeeded,
+        Self::Stale,
+        Self::Orphaned,
+        Self::Stranded,
+        Self::Unfinished,
+        Self::Broken,
+        Self::Missing,
+    ];
 }
 
 /// A state and the reasons for it.

@@ -33,6 +33,8 @@ use crate::venv::Additions;
 pub(crate) struct Report {
     /// Precedes each message, to mark it as venvguard's within apt's output.
     prefix: &'static str,
+    /// Whether messages are dropped.
+    is_silent: bool,
     bars: Option<indicatif::MultiProgress>,
     /// Why data could not be written, the first time.
     lost: Arc<OnceLock<io::Error>>,
@@ -42,7 +44,12 @@ impl Report {
     /// For a command that a person or a script runs.
     pub(crate) fn for_command() -> Self {
         let bars = std::io::stderr().is_terminal().then(indicatif::MultiProgress::new);
-        Self { prefix: "", bars, lost: Arc::default() }
+        Self { prefix: "", is_silent: false, bars, lost: Arc::default() }
+    }
+
+    /// For a look at what others have reported already, or will report.
+    pub(crate) fn silent() -> Self {
+        Self { prefix: "", is_silent: true, bars: None, lost: Arc::default() }
     }
 
     /// For a hook, whose messages appear among apt's.
@@ -83,6 +90,9 @@ impl Report {
 
     /// Prints a message; the lines after the first are indented.
     pub(crate) fn note(&self, message: &str) {
+        if self.is_silent {
+            return;
+        }
         let text = format!("{}{}", self.prefix, words::indented(message));
         let write = || {
             let _ = writeln!(std::io::stderr().lock(), "{text}");

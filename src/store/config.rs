@@ -1,7 +1,7 @@
 //! `/etc/venvguard/config.toml`.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -48,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) keep_trees: NonZeroUsize,
     /// Days for which each of them is kept.
     pub(crate) keep_days: u32,
+    /// The directory from which `node_exporter` reads; nothing is written if it is missing.
+    pub(crate) metrics_dir: PathBuf,
     pub(crate) users: UserSettings,
 }
 
@@ -87,6 +89,7 @@ impl Default for Config {
             forecast: false,
             keep_trees: const { NonZeroUsize::new(2).unwrap() },
             keep_days: 14,
+            metrics_dir: "/var/lib/prometheus/node-exporter".into(),
             users: UserSettings::default(),
         }
     }

@@ -21,6 +21,7 @@ mod prepared;
 mod previous;
 mod registry;
 mod rehearsal;
+mod summary;
 mod transaction;
 
 use std::io;
@@ -41,6 +42,7 @@ pub(crate) use prepared::{BuiltFor, PreparedTree};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
 pub(crate) use registry::{CheckFailure, NameError, Pin, Registry, RegistryEntry};
 pub(crate) use rehearsal::{MadeFor, Rehearsal};
+pub(crate) use summary::{HeldSince, LastRun, Rehearsed, Summary, VenvSummary};
 pub(crate) use transaction::{Pending, TransactionRecord};
 
 use crate::host::file::printable;

@@ -114,7 +114,7 @@ fn a_service_that_its_manager_does_not_know_is_refused() {
 }
 
 /// A system whose systemd gives the same answer for every unit.
-fn with_systemd(shown: &str) -> System {
+pub(crate) fn with_systemd(shown: &str) -> System {
     let system = system();
     system.make_dir("/run/systemd/system");
     system.write("/usr/bin/systemctl", &format!("#!/bin/sh\nprintf '{shown}'\n"));

@@ -8,6 +8,7 @@ mod declared;
 mod diagnose;
 mod first_hour;
 mod hold;
+mod metrics;
 mod mode;
 mod processes;
 mod system;

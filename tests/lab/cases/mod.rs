@@ -13,6 +13,7 @@ mod harmless;
 mod hold;
 mod layouts;
 mod live;
+mod metrics;
 mod minor;
 mod package;
 mod power;
@@ -94,6 +95,7 @@ pub(crate) fn all() -> Vec<Case> {
         foreign::cases(),
         layouts::cases(),
         live::cases(),
+        metrics::cases(),
         crate::hostile::cases(),
         users::cases(),
         unattended::cases(),

@@ -33,14 +33,17 @@ systemctl list-units --failed --no-legend
 ";
 
 /// What only a purge removes: conffiles, state, and systemd's record that the unit was enabled.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 11] = [
     "/etc/apt/apt.conf.d/50venvguard.disabled ",
     "/etc/systemd/system/paths.target.wants",
+    "/etc/systemd/system/timers.target.wants",
+    "/etc/update-motd.d",
     "/etc/venvguard",
     "/run/venvguard",
     "/var/lib/systemd/deb-systemd-helper-",
     "/var/lib/venvguard",
     "venvguard\t",
+    "venvguard-metrics.timer not-found ",
     "venvguard-resume.path not-found ",
 ];
 
