@@ -127,6 +127,9 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(restart) = entry.restart {
         line(report, "restart", restart);
     }
+    if let Some(window) = &entry.window {
+        line(report, "window", window);
+    }
     if let Some(relax) = entry.relax {
         line(report, "relax", relax);
     }

@@ -10,6 +10,7 @@
 mod ask;
 mod choose;
 mod diagnose;
+mod due;
 mod foresee;
 mod gate;
 mod hold;

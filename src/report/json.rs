@@ -108,6 +108,7 @@ struct SettingsJson {
     lock: Option<String>,
     relax: Option<Relax>,
     restart: Option<RestartMode>,
+    window: Option<String>,
 }
 
 /// A previous environment.
@@ -179,6 +180,7 @@ impl VenvJson {
             lock: entry.lock().map(printable),
             relax: entry.relax,
             restart: entry.restart,
+            window: entry.window.as_ref().map(ToString::to_string),
         });
         self
     }

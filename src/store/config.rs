@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
-use crate::plan::{Policy, RestartMode};
+use crate::plan::{Policy, RestartMode, Window};
 
 const PATH: &str = "/etc/venvguard/config.toml";
 const LIMIT: u64 = 1 << 20;
@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     /// The restart mode of venvs that have none of their own.
     pub(crate) restart: RestartMode,
+    /// The window of venvs that have none of their own.
+    pub(crate) window: Option<Window>,
     /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
     /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
@@ -72,6 +74,7 @@ impl Default for Config {
         Self {
             policy: Policy::Auto,
             restart: RestartMode::Now,
+            window: None,
             engine: EngineChoice::Auto,
             jobs: 0,
             rebuild_timeout: 1800,
@@ -120,11 +123,22 @@ impl Config {
     pub(super) fn load(root: &Root) -> Result<Self, StoreError> {
         let path = root.at(PATH);
         match file::read_own(&path, LIMIT) {
-            Ok(bytes) => parse(&path, &bytes),
+            Ok(bytes) => read(&path, &bytes),
             Err(error) if error.is_not_found() => Ok(Self::default()),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn read(path: &Path, bytes: &[u8]) -> Result<Config, StoreError> {
+    let config: Config = parse(path, bytes)?;
+    if config.restart == RestartMode::Window && config.window.is_none() {
+        let is_restart = |line: &[u8]| line.trim_ascii_start().starts_with(b"restart");
+        let line = bytes.split(|byte| *byte == b'\n').position(is_restart).map_or(1, |at| at + 1);
+        let reason = "restart: \"window\" needs a `window`, such as \"Sat 03:00..05:00\"".into();
+        return Err(StoreError::Damaged { path: path.to_path_buf(), line, reason });
+    }
+    Ok(config)
 }
 
 /// Reads a hand-written file; mistakes are reported with their line.
@@ -165,7 +179,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, StoreError> {
-        super::parse(Path::new("config.toml"), text.as_bytes())
+        super::read(Path::new("config.toml"), text.as_bytes())
     }
 
     #[test]
@@ -191,6 +205,8 @@ mod tests {
             ("jobs = 1\nenigne = \"uv\"\n", 2),
             ("policy = \"blok\"\n", 1),
             ("jobs =\n", 1),
+            ("jobs = 1\nwindow = \"Sat 03:00\"\n", 2),
+            ("jobs = 1\nrestart = \"window\"\n", 2),
         ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { line: at, .. } if at == line), "{error}");

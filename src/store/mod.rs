@@ -22,6 +22,7 @@ mod previous;
 mod registry;
 mod rehearsal;
 mod transaction;
+mod waiting;
 
 use std::io;
 use std::path::{Path, PathBuf};

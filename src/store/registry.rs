@@ -13,7 +13,7 @@ use super::PathText;
 use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
-use crate::plan::{Policy, RestartMode, Until};
+use crate::plan::{Policy, RestartMode, Until, Window};
 use crate::python::Minor;
 use crate::service::Service;
 use crate::venv::Relax;
@@ -64,6 +64,9 @@ pub(crate) struct RegistryEntry {
     /// Instead of the mode in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<RestartMode>,
+    /// Instead of the window in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Window>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -234,6 +237,7 @@ impl Registry {
             entry.services.clone_from(&declaration.services);
             entry.check.clone_from(&declaration.check);
             entry.restart = declaration.restart;
+            entry.window.clone_from(&declaration.window);
         }
         Ok(entry)
     }
@@ -257,6 +261,7 @@ impl Registry {
             relax: None,
             check_failure: None,
             restart: None,
+            window: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

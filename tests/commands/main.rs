@@ -11,6 +11,7 @@ mod hold;
 mod processes;
 mod system;
 mod users;
+mod windows;
 
 use std::os::unix::fs::MetadataExt;
 use std::time::UNIX_EPOCH;

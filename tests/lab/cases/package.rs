@@ -33,7 +33,7 @@ systemctl list-units --failed --no-legend
 ";
 
 /// What only a purge removes: conffiles, state, and systemd's record that the unit was enabled.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 9] = [
     "/etc/apt/apt.conf.d/50venvguard.disabled ",
     "/etc/systemd/system/paths.target.wants",
     "/etc/venvguard",
@@ -41,6 +41,7 @@ const KEPT: [&str; 8] = [
     "/var/lib/systemd/deb-systemd-helper-",
     "/var/lib/venvguard",
     "venvguard\t",
+    "venvguard-restart.path not-found ",
     "venvguard-resume.path not-found ",
 ];
 
