@@ -13,6 +13,7 @@ use super::{candidates, values};
 use crate::plan::{Policy, Relax, RestartMode, Window};
 use crate::python::Minor;
 use crate::service::{Probe, Service};
+use crate::store::Pause;
 
 /// keep Python virtualenvs working across apt upgrades of Python
 ///
@@ -228,6 +229,10 @@ pub(super) struct Register {
     /// (default: `window` in the configuration)
     #[arg(long, value_name = "WINDOW")]
     pub(super) window: Option<Window>,
+    /// The pause between instances of a template (web@1, web@2) or programs of a group, which then restart
+    /// one after another; "no" restarts them together (default: `rolling` in the configuration)
+    #[arg(long, value_name = "PAUSE")]
+    pub(super) rolling: Option<Pause>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]

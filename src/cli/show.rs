@@ -130,6 +130,9 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(window) = &entry.window {
         line(report, "window", window);
     }
+    if let Some(rolling) = &entry.rolling {
+        line(report, "rolling", rolling);
+    }
     if let Some(relax) = entry.relax {
         line(report, "relax", relax);
     }

@@ -11,7 +11,7 @@ use crate::inventory::{has_window, refusal, window_of};
 use crate::plan::{Policy, Relax, RestartMode, Window};
 use crate::repair;
 use crate::service::{self, AddressError, Probe, Processes, Service, ServiceMap};
-use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
+use crate::store::{NameError, Pause, PreparedTree, Registry, RegistryEntry, Store, StoreError};
 use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
 /// The venvs that somebody wants to register, and their settings.
@@ -26,6 +26,7 @@ pub(crate) struct Registration<'a> {
     pub(crate) policy: Option<Policy>,
     pub(crate) restart: Option<RestartMode>,
     pub(crate) window: Option<&'a Window>,
+    pub(crate) rolling: Option<&'a Pause>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
     pub(crate) relax: Option<Relax>,
@@ -199,6 +200,9 @@ impl Guard {
         }
         if wanted.window.is_some() {
             entry.window = wanted.window.cloned();
+        }
+        if wanted.rolling.is_some() {
+            entry.rolling = wanted.rolling.cloned();
         }
         if has_window(&self.config, entry) && window_of(&self.config, entry).is_none() {
             return Err(RegisterError::NoWindow);

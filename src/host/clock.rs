@@ -60,6 +60,11 @@ impl Stopwatch {
     }
 }
 
+/// Does nothing for some time.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Polls `condition` until it holds or the deadline has passed.
 pub(crate) fn wait_until(
     deadline: Deadline,

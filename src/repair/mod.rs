@@ -42,6 +42,7 @@ mod swap;
 mod together;
 mod trees;
 mod trial;
+mod turns;
 
 pub(crate) use builder::System;
 pub(crate) use execute::{execute, prepare_all};

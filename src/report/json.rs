@@ -109,6 +109,7 @@ struct SettingsJson {
     relax: Option<Relax>,
     restart: Option<RestartMode>,
     window: Option<String>,
+    rolling: Option<String>,
 }
 
 /// A previous environment.
@@ -181,6 +182,7 @@ impl VenvJson {
             relax: entry.relax,
             restart: entry.restart,
             window: entry.window.as_ref().map(ToString::to_string),
+            rolling: entry.rolling.as_ref().map(ToString::to_string),
         });
         self
     }

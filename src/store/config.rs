@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::StoreError;
+use super::{Pause, StoreError};
 use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) restart: RestartMode,
     /// The window of venvs that have none of their own.
     pub(crate) window: Option<Window>,
+    /// The pause between services of one kind, which otherwise restart together.
+    pub(crate) rolling: Option<Pause>,
     /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
     /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
@@ -75,6 +77,7 @@ impl Default for Config {
             policy: Policy::Auto,
             restart: RestartMode::Now,
             window: None,
+            rolling: None,
             engine: EngineChoice::Auto,
             jobs: 0,
             rebuild_timeout: 1800,
@@ -205,6 +208,7 @@ mod tests {
             ("jobs = 1\nenigne = \"uv\"\n", 2),
             ("policy = \"blok\"\n", 1),
             ("jobs =\n", 1),
+            ("jobs = 1\nrolling = 10\n", 2),
             ("jobs = 1\nwindow = \"Sat 03:00\"\n", 2),
             ("jobs = 1\nrestart = \"window\"\n", 2),
         ] {

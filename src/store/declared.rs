@@ -10,7 +10,7 @@ use glob::{MatchOptions, Pattern};
 use rustix::fs::FileType;
 use serde::{Deserialize, Deserializer};
 
-use super::{Store, StoreError, config};
+use super::{Pause, Store, StoreError, config};
 use crate::host::{Dir, Root, file};
 use crate::plan::{Policy, RestartMode, Window};
 use crate::service::{Probe, Service};
@@ -37,6 +37,7 @@ pub(crate) struct Declaration {
     pub(super) policy: Option<Policy>,
     pub(super) restart: Option<RestartMode>,
     pub(super) window: Option<Window>,
+    pub(super) rolling: Option<Pause>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
     /// A program by its absolute path, and its arguments; or an address.

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Declaration;
 use super::PathText;
+use super::Pause;
 use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
@@ -67,6 +68,9 @@ pub(crate) struct RegistryEntry {
     /// Instead of the window in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) window: Option<Window>,
+    /// Instead of the pause in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rolling: Option<Pause>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -238,6 +242,7 @@ impl Registry {
             entry.check.clone_from(&declaration.check);
             entry.restart = declaration.restart;
             entry.window.clone_from(&declaration.window);
+            entry.rolling.clone_from(&declaration.rolling);
         }
         Ok(entry)
     }
@@ -262,6 +267,7 @@ impl Registry {
             check_failure: None,
             restart: None,
             window: None,
+            rolling: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

@@ -43,6 +43,7 @@ fn a_registry_of_schema_version_1_is_read() {
         check_failure: None,
         restart: None,
         window: None,
+        rolling: None,
         declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
         registered_at: at,
         pin: Some(Pin {
@@ -67,6 +68,7 @@ fn a_registry_of_schema_version_1_is_read() {
         check_failure: None,
         restart: None,
         window: None,
+        rolling: None,
         declared: None,
         registered_at: at,
         pin: None,

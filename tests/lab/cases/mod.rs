@@ -17,6 +17,7 @@ mod minor;
 mod package;
 mod power;
 mod rehearsal;
+mod rolling;
 mod runit;
 mod running;
 mod services;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Case> {
         copied::cases(),
         running::cases(),
         services::cases(),
+        rolling::cases(),
         shared::cases(),
         runit::cases(),
         minor::cases(),
