@@ -157,6 +157,9 @@ impl Repair<'_, '_> {
         if let Some(unfinished) = self.interrupted() {
             return Ready::Ended(unfinished);
         }
+        if let Some(withheld) = self.withheld() {
+            return Ready::Ended(withheld);
+        }
         if job.decision.target().is_none() {
             let works = job.decision.phase == Phase::Now;
             let _ = self.baseline.set(Baseline::take(self.context, job, works));
@@ -307,7 +310,7 @@ impl Repair<'_, '_> {
     }
 
     /// Pins the venv to its own minor version.
-    fn pin(
+    pub(super) fn pin(
         &self,
         venv: &Venv,
         until: Until,

@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 
-use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
 use super::builder::System;
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::record::Recorder;
 use super::together::{Groups, finish};
+use super::{Context, hooks};
 use crate::host::clock::Stopwatch;
 use crate::host::parallel;
 use crate::plan::Remedy;
@@ -55,6 +55,7 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
     let outcomes = results.into_iter().map(|(repair, result)| {
         let outcome = record(repair, result);
         tell(repair.context, &outcome);
+        hooks::after(repair.context, repair.job, &outcome);
         outcome
     });
     let outcomes = outcomes.collect();

@@ -19,6 +19,7 @@ mod engine;
 mod execute;
 mod findings;
 mod halt;
+mod hooks;
 mod install;
 mod install_spec;
 mod job;

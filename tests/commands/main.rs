@@ -8,6 +8,7 @@ mod declared;
 mod diagnose;
 mod first_hour;
 mod hold;
+mod hooks;
 mod processes;
 mod system;
 mod users;

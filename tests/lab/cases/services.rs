@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("refused_restarts", Kind::Revision, refused),
         case("restart_mode_list", Kind::TrixieMinor, listed),
         case("restart_mode_window", Kind::TrixieMinor, in_window),
+        case("hooks", Kind::TrixieMinor, hooks),
         case("processes_agree_with_proc", Kind::Revision, processes_agree),
     ]
 }
@@ -160,6 +161,33 @@ fn in_window(machine: &Machine) -> Result<()> {
     machine.assert_guarded(&[(Site::Followed, On::New)])?;
     machine.must("systemctl start venvguard-restart.service")?;
     machine.must("test ! -e /var/lib/venvguard/waiting.json")?;
+    Ok(())
+}
+
+/// A program that fails before the repair leaves the venv on the old Python; one after it learns how it ended.
+fn hooks(machine: &Machine) -> Result<()> {
+    let venv = Site::Followed.venv();
+    machine.install_guard()?;
+    let dir = "/etc/venvguard/hooks.d";
+    machine.write(&format!("{dir}/before/10-drain"), "#!/bin/sh\ntest -e /run/may-drain\n")?;
+    machine.write(
+        &format!("{dir}/after/10-note"),
+        "#!/bin/sh\necho $VENVGUARD_VENV $VENVGUARD_ACTION $VENVGUARD_PYTHON_FROM $VENVGUARD_PYTHON_TO $VENVGUARD_RESULT >>/run/notes\n",
+    )?;
+    machine.must(&format!("chmod 755 {dir}/before/10-drain {dir}/after/10-note"))?;
+    let before = machine.pids_of(&venv)?;
+    let said = machine.must_upgrade_python()?;
+    let told = "a program in /etc/venvguard/hooks.d/before failed: 10-drain exited 1";
+    ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
+    ensure!(machine.pids_of(&venv)? == before, "it was restarted: {}", said.text);
+    let (old, new) = (&machine.upgrade.about.from.minor, &machine.upgrade.about.to.minor);
+    let link = machine.must(&format!("readlink {venv}/bin/python3 {venv}/bin/python || true"))?;
+    ensure!(link.contains(&format!("python{old}")), "it is not pinned: {link}");
+    machine.must("touch /run/may-drain; venvguard rebuild followed")?;
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    let notes = machine.must("cat /run/notes")?;
+    let expected = ["pinned", "rebuilt"].map(|end| format!("followed rebuild {old} {new} {end}"));
+    ensure!(notes.lines().eq(expected.iter()), "{notes}");
     Ok(())
 }
 
