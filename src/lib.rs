@@ -19,6 +19,7 @@
 //!                                              then the venvs that users have registered themselves,
 //!                                              as each user and for a limited time
 //! boot, timer: `resume`      Guard::settle     the same, if a hook did not run or was interrupted
+//! timer: `restart --due`     Guard::restart_due  repairs the venvs that waited for a window
 //! ```
 //!
 //! Each moment is a separate process. The processes share state on disk only ([`store`]), and each

@@ -10,9 +10,10 @@ use jiff::SignedDuration;
 
 use super::faults::Faults;
 use super::{candidates, values};
-use crate::plan::{Policy, Relax, RestartMode};
+use crate::plan::{Policy, Relax, RestartMode, Window};
 use crate::python::Minor;
 use crate::service::{Probe, Service};
+use crate::store::Pause;
 
 /// keep Python virtualenvs working across apt upgrades of Python
 ///
@@ -39,7 +40,7 @@ const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the comm
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Register venvs, or change their settings
-    Register(Register),
+    Register(Box<Register>),
     /// Remove previous environments: all of the named venvs, or those beyond the limits
     Prune {
         /// Names, paths, ids or globs (default: only what exceeds keep-trees and keep-days)
@@ -128,14 +129,17 @@ pub(super) enum Command {
     Restart {
         /// Names, paths, ids or globs
         #[arg(
-            required_unless_present = "all",
-            conflicts_with = "all",
+            required_unless_present_any = ["all", "due"],
+            conflicts_with_all = ["all", "due"],
             add = ArgValueCandidates::new(candidates::venvs)
         )]
         venvs: Vec<String>,
         /// Restart the services of every venv with a process that runs code that was replaced
         #[arg(long)]
         all: bool,
+        /// Repair the venvs whose services wait for a window that is open
+        #[arg(long, conflicts_with = "all")]
+        due: bool,
         /// Print which services are restarted, and do nothing
         #[arg(long)]
         dry_run: bool,
@@ -241,6 +245,14 @@ pub(super) struct Register {
     /// Whether its running services are restarted unasked (default: `restart` in the configuration)
     #[arg(long, value_enum)]
     pub(super) restart: Option<RestartMode>,
+    /// When its services may be restarted with --restart window, for example 'Sat 03:00..05:00'
+    /// (default: `window` in the configuration)
+    #[arg(long, value_name = "WINDOW")]
+    pub(super) window: Option<Window>,
+    /// The pause between instances of a template (web@1, web@2) or programs of a group, which then restart
+    /// one after another; "no" restarts them together (default: `rolling` in the configuration)
+    #[arg(long, value_name = "PAUSE")]
+    pub(super) rolling: Option<Pause>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]

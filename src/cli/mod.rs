@@ -180,7 +180,10 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         }
         Command::Diagnose(asked) => diagnose::diagnose(&guard, &asked),
         Command::Rebuild(wanted) => rebuild::rebuild(&guard, &wanted),
-        Command::Restart { venvs, all, dry_run, json } => {
+        Command::Restart { due: true, dry_run, json, .. } => {
+            rebuild::restart_due(&guard, dry_run, json)
+        }
+        Command::Restart { venvs, all, dry_run, json, .. } => {
             rebuild::restart(&guard, (!all).then_some(&venvs), dry_run, json)
         }
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),

@@ -33,6 +33,12 @@ pub(super) fn restart(
     Ok(conclude(guard, &restarted, dry_run, json, nothing))
 }
 
+pub(super) fn restart_due(guard: &Guard, dry_run: bool, json: bool) -> anyhow::Result<Exit> {
+    let restarted = guard.restart_due(dry_run)?;
+    let nothing = "nothing to do: nothing waits for a window that is open";
+    Ok(conclude(guard, &restarted, dry_run, json, nothing))
+}
+
 fn conclude(guard: &Guard, done: &Rebuilt, dry_run: bool, json: bool, nothing: &str) -> Exit {
     if dry_run {
         print_decisions(guard, &done.decisions, json);

@@ -15,6 +15,8 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         check: wanted.check.as_deref(),
         policy: wanted.policy,
         restart: wanted.restart,
+        window: wanted.window.as_ref(),
+        rolling: wanted.rolling.as_ref(),
         requirements: wanted.requirements.as_deref(),
         lock: wanted.lock.as_deref(),
         relax: wanted.relax,

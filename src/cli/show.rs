@@ -127,6 +127,12 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(restart) = entry.restart {
         line(report, "restart", restart);
     }
+    if let Some(window) = &entry.window {
+        line(report, "window", window);
+    }
+    if let Some(rolling) = &entry.rolling {
+        line(report, "rolling", rolling);
+    }
     if let Some(relax) = entry.relax {
         line(report, "relax", relax);
     }

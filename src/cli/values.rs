@@ -43,13 +43,14 @@ impl ValueEnum for Policy {
 
 impl ValueEnum for RestartMode {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Now, Self::List, Self::Never]
+        &[Self::Now, Self::List, Self::Window, Self::Never]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (word, help) = match self {
             Self::Now => ("now", "Restart them with the repair"),
             Self::List => ("list", "Let them run, and list them until somebody restarts them"),
+            Self::Window => ("window", "Let them run until a window opens"),
             Self::Never => ("never", "Let them run, and count that as healthy"),
         };
         Some(PossibleValue::new(word).help(help))

@@ -35,7 +35,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     if !root.is_system() {
         return findings;
     }
-    findings.extend(of_unit());
+    findings.extend(of_units());
     // Root makes them without asking for a user namespace, which others may not have.
     let unshare = Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).read_only();
     if rustix::process::geteuid().is_root() && unshare.run().is_err() {
@@ -51,21 +51,29 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     findings
 }
 
-/// The unit by which systemd finishes interrupted work.
-fn of_unit() -> Option<Finding> {
+/// The units by which systemd finishes interrupted work, and does what waits for a window.
+const UNITS: [(&str, &str); 2] = [
+    ("venvguard-resume.path", "interrupted work stays unfinished"),
+    ("venvguard-restart.path", "services that wait for a window are not restarted"),
+];
+
+fn of_units() -> Vec<Finding> {
     if !std::path::Path::new("/run/systemd/system").is_dir() {
-        return Some(Finding::note(
+        return vec![Finding::note(
             "systemd is not running: run `venvguard resume` after an interruption",
-        ));
+        )];
     }
-    let is_active = Program::new("/usr/bin/systemctl")
-        .args(["is-active", "--quiet", "venvguard-resume.path"])
-        .read_only()
-        .run();
-    is_active.err().map(|_| {
-        Finding::fault(
-            "venvguard-resume.path is not active: interrupted work stays unfinished",
-            "`systemctl unmask venvguard-resume.path && systemctl enable --now venvguard-resume.path`",
-        )
-    })
+    let is_inactive = |unit: &str| {
+        let program = Program::new("/usr/bin/systemctl");
+        program.args(["is-active", "--quiet", unit]).read_only().run().is_err()
+    };
+    let inactive = UNITS.into_iter().filter(|(unit, _)| is_inactive(unit));
+    inactive
+        .map(|(unit, so)| {
+            Finding::fault(
+                format!("{unit} is not active: {so}"),
+                format!("`systemctl unmask {unit} && systemctl enable --now {unit}`"),
+            )
+        })
+        .collect()
 }

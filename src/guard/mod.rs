@@ -11,6 +11,7 @@ mod ask;
 mod choose;
 mod consent;
 mod diagnose;
+mod due;
 mod foresee;
 mod gate;
 mod hold;

@@ -34,7 +34,7 @@ pub(crate) enum Extent {
 }
 
 /// The result of a rebuild that somebody asked for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Rebuilt {
     /// The decisions that do something.

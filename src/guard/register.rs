@@ -7,11 +7,11 @@ use super::choose::chosen;
 use super::{AskError, Guard};
 use crate::host::command;
 use crate::host::file::printable;
-use crate::inventory::refusal;
-use crate::plan::{Policy, Relax, RestartMode};
+use crate::inventory::{has_window, refusal, window_of};
+use crate::plan::{Policy, Relax, RestartMode, Window};
 use crate::repair;
 use crate::service::{self, AddressError, Probe, Processes, Service, ServiceMap};
-use crate::store::{NameError, PreparedTree, Registry, RegistryEntry, Store, StoreError};
+use crate::store::{NameError, Pause, PreparedTree, Registry, RegistryEntry, Store, StoreError};
 use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Venv};
 
 /// The venvs that somebody wants to register, and their settings.
@@ -25,6 +25,8 @@ pub(crate) struct Registration<'a> {
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
     pub(crate) restart: Option<RestartMode>,
+    pub(crate) window: Option<&'a Window>,
+    pub(crate) rolling: Option<&'a Pause>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
     pub(crate) relax: Option<Relax>,
@@ -61,6 +63,10 @@ pub(crate) enum RegisterError {
     Venv { path: PathBuf, source: VenvError },
     #[error("cannot register {}: {why}; nothing was registered", printable(.path))]
     Refused { path: PathBuf, why: String },
+    #[error(
+        "the restart mode \"window\" needs a window: --window 'Sat 03:00..05:00', or `window` in the configuration; nothing was registered"
+    )]
+    NoWindow,
     #[error("{name} is declared in {}: remove it there", printable(.file))]
     Declared { name: String, file: PathBuf },
     #[error("an interrupted repair of {0} cannot be finished; it stays registered")]
@@ -125,6 +131,12 @@ impl Guard {
             added.push(self.add(&mut registry, path, wanted, &known)?);
         }
         self.save_registered(&registry)?;
+        let is_added = |entry: &&RegistryEntry| added.iter().any(|(id, _)| *id == entry.id);
+        let mut entries = registry.venvs.iter().filter(is_added);
+        if entries.any(|entry| has_window(&self.config, entry)) {
+            // Its services may run old code already.
+            self.store.wait_for_windows()?;
+        }
         if self.root.user().is_some_and(|uid| !self.is_eligible(uid)) {
             self.report.note(
                 "apt's hook serves accounts of people, and yours is an account for programs: the hook repairs this venv only if the administrator names you in `users.allow`",
@@ -185,6 +197,15 @@ impl Guard {
         }
         if wanted.restart.is_some() {
             entry.restart = wanted.restart;
+        }
+        if wanted.window.is_some() {
+            entry.window = wanted.window.cloned();
+        }
+        if wanted.rolling.is_some() {
+            entry.rolling = wanted.rolling.cloned();
+        }
+        if has_window(&self.config, entry) && window_of(&self.config, entry).is_none() {
+            return Err(RegisterError::NoWindow);
         }
         if !wanted.services.is_empty() {
             self.require_known(wanted.services, &venv.path)?;

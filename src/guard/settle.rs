@@ -165,6 +165,7 @@ impl Guard {
         let (context, at_once) = (self.context(), self.config.at_once(None));
         self.prune(&mut inventory.registry, &[]);
         let outcomes = repair::execute(&context, &mut inventory.registry, now, &jobs, at_once);
+        self.note_waiting(&plan.decisions);
         let inventory = self.inventory_of(inventory.registry);
         let affected = plan.decisions.iter().filter(|one| one.remedy != Remedy::None);
         let ids: Vec<&str> = affected.map(|decision| decision.id.as_str()).collect();

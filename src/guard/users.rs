@@ -108,6 +108,7 @@ impl Guard {
         let now = self.interpreters()?;
         let mut inventory = self.inventory()?;
         let decisions = self.propose_repair(&inventory, &now, Wish::default(), RepairFor::Hook);
+        self.note_waiting(&decisions);
         let jobs = Job::all(inventory.present(), &decisions);
         let (context, at_once) = (self.context(), self.config.at_once(None));
         let outcomes = repair::execute(&context, &mut inventory.registry, &now, &jobs, at_once);

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ZonedDateTime};
 
 use super::fault;
 
@@ -11,6 +12,11 @@ pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     let now = now.checked_add(fault::step_of_the_clock()).unwrap_or(now);
     Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// The same in the time zone of the system.
+pub(crate) fn local_now() -> ZonedDateTime {
+    now().to_zoned_datetime(TimeZone::system())
 }
 
 /// A timestamp as a file time. On Linux every `Timestamp` has one; the fallback, the epoch,
@@ -52,6 +58,11 @@ impl Stopwatch {
     pub(crate) fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Does nothing for some time.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Polls `condition` until it holds or the deadline has passed.

@@ -127,7 +127,7 @@ pub(crate) fn read_own(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
 
 /// Opens a directory to check its permissions. If the user may not list it, it is opened with
 /// `O_PATH`.
-fn open_dir(path: &Path) -> io::Result<File> {
+pub(super) fn open_dir(path: &Path) -> io::Result<File> {
     let open = |access| {
         rustix::fs::open(path, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     };
@@ -138,7 +138,8 @@ fn open_dir(path: &Path) -> io::Result<File> {
     Ok(opened?.into())
 }
 
-fn require_trusted(path: &Path, file: &File) -> Result<(), ReadError> {
+/// Refuses a file that another user could write to.
+pub(super) fn require_trusted(path: &Path, file: &File) -> Result<(), ReadError> {
     let access =
         Access::of(file).map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;
     let me = [rustix::process::geteuid().as_raw()];

@@ -26,6 +26,7 @@ pub(crate) mod mount;
 pub(crate) mod overlay;
 pub(crate) mod parallel;
 pub(crate) mod path_text;
+pub(crate) mod programs;
 pub(crate) mod redact;
 pub(crate) mod root;
 pub(crate) mod signal;

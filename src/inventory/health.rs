@@ -2,7 +2,9 @@
 
 use super::Inventory;
 use super::processes::current;
-use crate::plan::{Health, RestartMode, State, health};
+use super::waiting;
+use crate::host::clock;
+use crate::plan::{Health, RestartMode, State, Until, health};
 use crate::python::Interpreters;
 use crate::repair::{self, Context};
 use crate::report;
@@ -18,6 +20,7 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
     let processes = Processes::look(context.root);
     let paths = inventory.present().map(|(_, venv)| venv.path.clone());
     let map = ServiceMap::build(context.root, paths, &processes);
+    let is_waiting = matches!(context.store.waiting_since(), Ok(Some(_)));
     inventory
         .entries()
         .map(|(entry, venv)| {
@@ -41,6 +44,11 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
                 }
                 Err(error) => Health::new(State::Broken, error.to_string()),
             };
+            let is_kept = entry.pin.as_ref().is_some_and(|pin| pin.until == Until::Rebuilt);
+            if is_waiting && (is_kept || health.state == State::RestartNeeded) {
+                let restarts = waiting::restarts(context.config, entry, &clock::local_now());
+                health.reasons.splice(0..0, restarts);
+            }
             if context.store.has_journal(&entry.id) {
                 if context.store.is_locked() {
                     health.reasons.insert(0, RUNNING.to_string());

@@ -8,6 +8,7 @@ mod failed;
 mod health;
 mod mentions;
 mod processes;
+mod waiting;
 
 pub(crate) use declared::registry;
 pub(crate) use facts::{Asked, declared_services, facts};
@@ -17,8 +18,9 @@ pub(crate) use processes::{
     StaleProcess, StaleProcesses, Unmanaged, current, report_unmanaged, stale_processes,
     stale_units_of_users,
 };
+pub(crate) use waiting::{has_window, window_of};
 
-use crate::host::{parallel, user};
+use crate::host::{clock, parallel, user};
 use crate::plan::Subject;
 use crate::repair::Context;
 use crate::service;
@@ -77,6 +79,7 @@ pub(crate) fn subject(config: &Config, entry: &RegistryEntry, venv: &Venv) -> Su
         name: entry.name.clone(),
         policy: entry.policy,
         restart: entry.restart.unwrap_or(config.restart),
+        waits_for: waiting::waits_for(config, entry, clock::local_now),
         venv: venv.clone(),
         pinned: entry.pin.is_some(),
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Policy, Reason};
+use super::{Effect, Policy, Reason, Restraint};
 use crate::apt::Change;
 use crate::host::path_text::{self, PathText};
 use crate::host::tree::Identity;
@@ -63,6 +63,14 @@ impl Decision {
     /// venv.
     pub(crate) fn leaves_services_running(&self) -> bool {
         self.reasons.iter().any(|reason| matches!(reason, Reason::NotUnasked { .. }))
+    }
+
+    /// Whether services wait for a window.
+    pub(crate) fn waits(&self) -> bool {
+        let waits = |reason: &Reason| {
+            matches!(reason, Reason::NotUnasked { restraint: Restraint::Window(_), .. })
+        };
+        self.reasons.iter().any(waits)
     }
 
     /// Whether the decision does anything about the venv.

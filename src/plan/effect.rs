@@ -148,6 +148,7 @@ pub(crate) mod samples {
             name: "shop".into(),
             policy: Policy::Auto,
             restart: RestartMode::Now,
+            waits_for: None,
             pinned: false,
             venv: Venv {
                 path: "/srv/shop/venv".into(),

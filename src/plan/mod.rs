@@ -13,6 +13,7 @@ mod repair;
 mod services;
 mod trial;
 mod upgrade;
+mod window;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub(crate) use reason::{Mention, Reason, Restraint};
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
 pub(crate) use trial::{Trial, trial};
 pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
+pub(crate) use window::Window;
 
 use crate::apt::Change;
 use crate::host::path_text::PathText;
@@ -77,6 +79,8 @@ pub(crate) enum RestartMode {
     Now,
     /// They keep running, and are listed until somebody restarts them.
     List,
+    /// They keep running until a window opens.
+    Window,
     /// They keep running, and that needs no attention.
     Never,
 }
@@ -88,6 +92,8 @@ pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) policy: Policy,
     pub(crate) restart: RestartMode,
+    /// The window that its services wait for, unless it is open.
+    pub(crate) waits_for: Option<String>,
     pub(crate) venv: Venv,
     /// venvguard has pinned it: while its own minor version is the default one, it counts as
     /// following the default.

@@ -75,6 +75,8 @@ pub(crate) enum Restraint {
     /// The restart mode of the venv.
     Listed,
     Never,
+    /// The window that it waits for.
+    Window(String),
     /// The machine's own settings.
     Machine(String),
     ShuttingDown,

@@ -57,7 +57,10 @@ fn restrained<'a>(
             _ if facts.is_shutting_down => Restraint::ShuttingDown,
             RestartMode::List => Restraint::Listed,
             RestartMode::Never => Restraint::Never,
-            RestartMode::Now => of_machine?,
+            RestartMode::Now | RestartMode::Window => match &subject.waits_for {
+                Some(window) => Restraint::Window(window.clone()),
+                None => of_machine?,
+            },
         };
         Some((service, restraint))
     })

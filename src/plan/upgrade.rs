@@ -468,7 +468,9 @@ mod tests {
         let services = vec![("systemd:web".parse().unwrap(), running)];
         let readiness = Some(case.readiness.clone());
         let facts = BTreeMap::from([("1".to_string(), Facts { readiness, services, ..facts })]);
-        let subject = Subject { restart, policy: case.policy, ..subject(case.link, OLD) };
+        let waits_for = (restart == RestartMode::Window).then(|| "Sat 03:00..05:00".into());
+        let policy = case.policy;
+        let subject = Subject { policy, restart, waits_for, ..subject(case.link, OLD) };
         let (before, after) = (system(case.before), system(case.after));
         upgrade(&[subject], &facts, &before, &after, case.phase).decisions.remove(0)
     }
@@ -485,6 +487,7 @@ mod tests {
         for (mode, facts) in [
             (RestartMode::List, Facts::default()),
             (RestartMode::Never, Facts::default()),
+            (RestartMode::Window, Facts::default()),
             (RestartMode::Now, forbidden()),
         ] {
             for (case, remedy, blocks) in [

@@ -13,8 +13,8 @@
 //! result. In between, only the disk says which tree is where, and [`states`] names the next step.
 //! No tree is removed before the new one runs.
 
-use std::cell::{OnceCell, RefCell};
-use std::sync::Mutex;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::{Mutex, PoisonError};
 
 use super::account::owner;
 use super::halt::Halt;
@@ -25,7 +25,8 @@ use super::restart::{Baseline, Proof, Restarted, tell, users_of};
 use super::states::{self, Step};
 use super::swap::{Rebuilt, SwapIn};
 use super::trees::{LOOK_LIMIT, put_back, standing};
-use super::{Context, pin};
+use super::turns::{self, Turns};
+use super::{Context, pin, readiness};
 use crate::host::file::printable;
 use crate::plan::{
     self, Checked, Fallback, Finding, Phase, Reason, Remedy, Restraint, State, Target, Until,
@@ -48,6 +49,10 @@ pub(super) struct Repair<'a, 'recorder> {
     /// What runs out of the venv, taken before the trees are swapped.
     pub(super) users: OnceCell<VenvUsage>,
     pub(super) halt: RefCell<Halt>,
+    /// The services restart in turns, and those whose turn has not come run on.
+    pub(super) in_turns: Cell<bool>,
+    /// The services that were told to stop or restart, or will be at the next step.
+    pub(super) reached: Mutex<Vec<Service>>,
     /// The result of the venv's check, whenever it was run last.
     pub(super) checked: Mutex<Option<Checked>>,
     /// Prepared trees that were no longer valid.
@@ -111,8 +116,20 @@ impl<'a, 'recorder> Repair<'a, 'recorder> {
         let context = recorder.context;
         let progress = context.report.progress(&job.entry.name);
         let (baseline, users, halt) = (OnceCell::new(), OnceCell::new(), RefCell::new(halt));
-        let (discarded, checked) = (RefCell::default(), Mutex::default());
-        Self { context, recorder, now, job, progress, baseline, users, halt, checked, discarded }
+        Self {
+            context,
+            recorder,
+            now,
+            job,
+            progress,
+            baseline,
+            users,
+            halt,
+            in_turns: Cell::new(false),
+            reached: Mutex::new(job.services().to_vec()),
+            checked: Mutex::default(),
+            discarded: RefCell::default(),
+        }
     }
 }
 
@@ -140,9 +157,15 @@ impl Repair<'_, '_> {
         if let Some(unfinished) = self.interrupted() {
             return Ready::Ended(unfinished);
         }
+        if let Some(withheld) = self.withheld() {
+            return Ready::Ended(withheld);
+        }
         if job.decision.target().is_none() {
             let works = job.decision.phase == Phase::Now;
             let _ = self.baseline.set(Baseline::take(self.context, job, works));
+        }
+        if matches!(job.decision.remedy, Remedy::Restart | Remedy::Refresh) {
+            self.in_turns.set(turns::pause(self.context, job).is_some());
         }
         match &job.decision.remedy {
             Remedy::None | Remedy::Impossible => Ready::Ended(Done::Nothing.into()),
@@ -287,7 +310,7 @@ impl Repair<'_, '_> {
     }
 
     /// Pins the venv to its own minor version.
-    fn pin(
+    pub(super) fn pin(
         &self,
         venv: &Venv,
         until: Until,
@@ -337,7 +360,10 @@ impl Repair<'_, '_> {
         };
         self.users();
         match self.build(target, limit) {
-            Ok((Build::Beside(prepared), notes)) => Ready::Swap { prepared, notes },
+            Ok((Build::Beside(prepared), notes)) => {
+                self.swap_in_turns();
+                Ready::Swap { prepared, notes }
+            }
             Ok((Build::InPlace(work), notes)) => {
                 // Another venv that restarts the same service would start it on a half-built tree.
                 let _alone = self.recorder.one_in_place();
@@ -357,7 +383,33 @@ impl Repair<'_, '_> {
     pub(super) fn swap_in(&self, prepared: Prepared) -> SwapIn<'_> {
         self.progress.step("swapping the new environment in");
         let left = self.recorder.time_left(self.job.venv.uid).unwrap_or_default();
-        SwapIn { job: self.job, prepared, limit: left.max(LOOK_LIMIT), halt: &self.halt }
+        let (limit, services) = (left.max(LOOK_LIMIT), self.reached());
+        SwapIn { job: self.job, prepared, services, limit, halt: &self.halt }
+    }
+
+    /// Lets all services but those of the first turn run through the swap, if they restart in
+    /// turns. They must not write into the venv meanwhile, so it must hold no user files.
+    fn swap_in_turns(&self) {
+        if turns::pause(self.context, self.job).is_none() {
+            return;
+        }
+        let additions = readiness::additions(self.context, &self.job.venv);
+        if additions.is_ok_and(|found| found.foreign.is_empty() && found.omitted == 0) {
+            self.in_turns.set(true);
+            let first = self.turns(self.job.services()).first;
+            *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = first;
+        }
+    }
+
+    /// The services that were told to stop or restart, or will be at the next step.
+    pub(super) fn reached(&self) -> Vec<Service> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The turns in which some services restart.
+    fn turns(&self, services: &[Service]) -> Turns {
+        let pause = turns::pause(self.context, self.job).filter(|_| self.in_turns.get());
+        pause.map_or_else(|| Turns::at_once(services), |pause| Turns::of(services, pause))
     }
 
     /// Tests the services of a venv that works as before, and corrects what its result says of
@@ -428,7 +480,7 @@ impl Repair<'_, '_> {
 
     /// Restarts all services.
     pub(super) fn restart(&self) -> Result<Restarted, String> {
-        self.restart_some(self.job.services())
+        self.restart_some(self.turns(self.job.services()))
     }
 
     pub(super) fn restart_down(&self) -> Result<Restarted, String> {
@@ -437,7 +489,7 @@ impl Repair<'_, '_> {
 
     fn restart_which(&self, scope: RestartScope) -> Result<Restarted, String> {
         if scope == RestartScope::All {
-            return self.restart();
+            return self.restart_some(self.turns(&self.reached()));
         }
         let is_down = |service: &&Service| {
             !service::condition(self.context.root, service).is_ok_and(|condition| condition.up)
@@ -446,21 +498,28 @@ impl Repair<'_, '_> {
         if down.is_empty() && self.units().is_empty() {
             return Ok(Restarted::default());
         }
-        self.restart_some(&down)
+        self.restart_some(Turns::at_once(&down))
     }
 
-    fn restart_some(&self, services: &[Service]) -> Result<Restarted, String> {
-        self.proof().prove(self.context, tell(self.context, services))
+    fn restart_some(&self, turns: Turns) -> Result<Restarted, String> {
+        let told = tell(self.context, &turns.first);
+        self.proof(turns).prove(self.context, told)
+    }
+
+    /// What must be true after all services were told to restart, in their turns.
+    pub(super) fn proof_of_all(&self) -> Proof<'_> {
+        self.proof(self.turns(self.job.services()))
     }
 
     /// What must be true after the services were told to restart.
-    pub(super) fn proof(&self) -> Proof<'_> {
+    fn proof(&self, turns: Turns) -> Proof<'_> {
         let names: Vec<String> = self.job.services().iter().map(ToString::to_string).collect();
         if !names.is_empty() {
             self.progress.step(&format!("restarting {}", names.join(", ")));
         }
         let (baseline, before) = (self.baseline(), self.users());
-        Proof { job: self.job, units: self.units(), baseline, before, checked: &self.checked }
+        let (units, reached) = (self.units(), &self.reached);
+        Proof { job: self.job, turns, units, baseline, before, reached, checked: &self.checked }
     }
 
     /// The units that were stopped with the services.

@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 
-use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
 use super::builder::System;
 use super::halt::Halt;
 use super::job::{Done, Job, Outcome};
 use super::record::Recorder;
 use super::together::{Groups, finish};
+use super::{Context, hooks};
 use crate::host::clock::Stopwatch;
 use crate::host::parallel;
 use crate::plan::Remedy;
@@ -55,6 +55,7 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
     let outcomes = results.into_iter().map(|(repair, result)| {
         let outcome = record(repair, result);
         tell(repair.context, &outcome);
+        hooks::after(repair.context, repair.job, &outcome);
         outcome
     });
     let outcomes = outcomes.collect();
@@ -146,6 +147,7 @@ mod tests {
     use crate::plan::{Decision, Policy, Remedy, samples};
     use crate::python::Minor;
     use crate::report::Report;
+    use crate::service::Service;
     use crate::store::{Config, Store};
     use crate::venv::{BaseLink, Venv};
 
@@ -173,15 +175,27 @@ mod tests {
         let venv = Venv { path: path.into(), ..sample };
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap().clone();
         let services = units.iter().map(|unit| format!("systemd:{unit}").parse().unwrap());
-        let (id, remedy, services) = (entry.id.clone(), Remedy::Restart, services.collect());
-        Job { decision: Decision { id, remedy, services, ..samples::decision() }, entry, venv }
+        let (id, remedy) = (entry.id.clone(), Remedy::Restart);
+        let services: Vec<Service> = services.collect();
+        let were_up = services.clone();
+        let decision = Decision { id, remedy, services, were_up, ..samples::decision() };
+        Job { decision, entry, venv }
     }
 
     /// The outcomes of restarts on a machine, and its calls of systemctl.
     fn restarted(dir: &tempfile::TempDir, jobs: &[(&str, &[&str])]) -> (Vec<Outcome>, String) {
+        restarted_with(dir, jobs, None)
+    }
+
+    fn restarted_with(
+        dir: &tempfile::TempDir,
+        jobs: &[(&str, &[&str])],
+        rolling: Option<&str>,
+    ) -> (Vec<Outcome>, String) {
         let root = Root::new(dir.path().canonicalize().unwrap());
         let store = Store::new(&root);
-        let config = Config { stable_for: 0, ..Config::default() };
+        let rolling = rolling.map(|pause| pause.parse().unwrap());
+        let config = Config { stable_for: 0, rolling, ..Config::default() };
         let report = Report::for_command();
         let context = Context { root: &root, store: &store, config: &config, report: &report };
         let mut registry = Registry::default();
@@ -210,5 +224,32 @@ mod tests {
             calls.lines().filter(|line| line.starts_with("restart")).collect();
         assert_eq!(restarts, ["restart -- db.service web.service"], "{calls}");
         assert_eq!(outcomes.iter().map(|one| one.restarted.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    fn orders(calls: &str) -> Vec<&str> {
+        calls.lines().filter(|line| line.starts_with("restart")).collect()
+    }
+
+    #[test]
+    fn instances_restart_one_after_another() {
+        let running = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\nResult=success\n";
+        let jobs = [("/srv/a/venv", &["web@2", "db", "web@1"][..]), ("/srv/b/venv", &["web@1"])];
+        let (outcomes, calls) = restarted_with(&machine(running), &jobs, Some("0s"));
+        let expected = ["restart -- db.service web@1.service", "restart -- web@2.service"];
+        assert_eq!(orders(&calls), expected);
+        assert_eq!(outcomes.iter().map(|one| one.restarted.len()).collect::<Vec<_>>(), [3, 1]);
+        let (_, calls) = restarted_with(&machine(running), &jobs, Some("no"));
+        assert_eq!(orders(&calls), ["restart -- db.service web@1.service web@2.service"]);
+    }
+
+    #[test]
+    fn an_instance_that_does_not_come_up_leaves_the_others_as_they_were() {
+        let failed = r"LoadState=loaded\nActiveState=failed\nSubState=failed\nType=simple\nResult=exit-code\n";
+        let jobs = [("/srv/a/venv", &["web@1", "web@2", "web@3"][..])];
+        let (outcomes, calls) = restarted_with(&machine(failed), &jobs, Some("0s"));
+        assert_eq!(orders(&calls), ["restart -- web@1.service"]);
+        let Done::Failed { because, .. } = &outcomes[0].done else { panic!("{outcomes:?}") };
+        let left = "left as they were: systemd:web@2.service, systemd:web@3.service";
+        assert!(because.ends_with(left), "{because}");
     }
 }

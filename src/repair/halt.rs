@@ -68,6 +68,8 @@ impl Halt {
 /// A venv whose services are stopped.
 pub(super) struct Stopping<'a> {
     pub(super) job: &'a Job,
+    /// Its services that stop.
+    pub(super) services: Vec<Service>,
     /// The state that the journal holds until the swap.
     pub(super) state: &'a JournalState,
     pub(super) halt: &'a RefCell<Halt>,
@@ -83,7 +85,7 @@ pub(super) fn while_stopped<E>(
     mut work: impl FnMut() -> Result<(), E>,
 ) -> Result<(), Halted<E>> {
     let root = context.root;
-    let services = services_of(venvs.iter().map(|one| one.job));
+    let services = each_once(venvs.iter().flat_map(|one| &one.services));
     let failed = |error: &dyn std::fmt::Display| Halted::Stop(error.to_string());
     let units = service::dependents(root, &services).map_err(|error| failed(&error))?;
     let add = |units: &[String]| {
@@ -118,13 +120,13 @@ fn stop(
     if services.is_empty() {
         return Ok(());
     }
-    for Stopping { job, state, halt } in venvs {
+    for Stopping { job, state, halt, .. } in venvs {
         let begun = job.begin(context, (*state).clone(), halt.borrow().units());
         begun.map_err(|error| error.to_string())?;
     }
     service::stop_units(context.root, triggers).map_err(|error| error.to_string())?;
-    for Stopping { job, halt, .. } in venvs {
-        halt.borrow_mut().stopped = job.services().to_vec();
+    for Stopping { services, halt, .. } in venvs {
+        halt.borrow_mut().stopped.clone_from(services);
     }
     for (service, told) in service::stop_all(context.root, services) {
         told.map_err(|error| format!("cannot stop {service}: {error}"))?;
@@ -132,9 +134,9 @@ fn stop(
     Ok(())
 }
 
-/// The services of some venvs, each once.
-pub(super) fn services_of<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<Service> {
-    let services: BTreeSet<&Service> = jobs.flat_map(Job::services).collect();
+/// Some services, each once.
+pub(super) fn each_once<'a>(services: impl Iterator<Item = &'a Service>) -> Vec<Service> {
+    let services: BTreeSet<&Service> = services.collect();
     services.into_iter().cloned().collect()
 }
 

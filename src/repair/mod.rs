@@ -19,6 +19,7 @@ mod engine;
 mod execute;
 mod findings;
 mod halt;
+mod hooks;
 mod install;
 mod install_spec;
 mod job;
@@ -42,6 +43,7 @@ mod swap;
 mod together;
 mod trees;
 mod trial;
+mod turns;
 
 pub(crate) use builder::System;
 pub(crate) use execute::{execute, prepare_all};

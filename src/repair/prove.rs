@@ -51,7 +51,9 @@ impl Repair<'_, '_> {
         self.progress.step("putting the previous environment back");
         let (mut result, mut notes) = (None, Vec::new());
         let partial = states::is_partial(state);
-        let stopping = [Stopping { job: self.job, state, halt: &self.halt }];
+        // Those that were not told to restart run out of the previous environment.
+        let (job, services) = (self.job, self.reached());
+        let stopping = [Stopping { job, services, state, halt: &self.halt }];
         let stopped = while_stopped(self.context, &stopping, Triggers::GoOn, || {
             // Further attempts only stop services again: the environment is back already.
             if result.is_none() {

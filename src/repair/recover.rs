@@ -9,7 +9,7 @@ use super::job::{Done, Job};
 use super::record::{Recorder, sweep};
 use super::states::{self, Step};
 use super::trees::{put_back, standing};
-use super::{Context, names};
+use super::{Context, hooks, names};
 use crate::host::file::printable;
 use crate::host::tree::{self, Parent};
 use crate::plan::Decision;
@@ -146,6 +146,7 @@ fn recover_venv(
         repair.go_on(step, &journal.state, "it was interrupted")
     });
     tell(context, &outcome);
+    hooks::after(context, &job, &outcome);
     let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
     Ok(Recovered::Repaired(is_well))
 }

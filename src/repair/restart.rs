@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::Context;
 use super::account::owner;
 use super::job::Job;
+use super::turns::Turns;
+use crate::host::clock;
 use crate::plan::Checked;
 use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::{Event, RegistryEntry};
@@ -74,20 +76,52 @@ pub(super) fn tell(context: &Context, services: &[Service]) -> Told {
 /// What must be true after the services of a venv were told to restart.
 pub(super) struct Proof<'a> {
     pub(super) job: &'a Job,
+    /// The turns in which the services restart.
+    pub(super) turns: Turns,
     /// The units that were stopped with the services, and are started with them.
     pub(super) units: Vec<String>,
     pub(super) baseline: &'a Baseline,
     pub(super) before: &'a VenvUsage,
+    /// Where the services are noted that were told to restart.
+    pub(super) reached: &'a Mutex<Vec<Service>>,
     /// Where the result of the check is noted.
     pub(super) checked: &'a Mutex<Option<Checked>>,
 }
 
 impl Proof<'_> {
+    /// Proves the first turn, whose services were told to restart, then tells and proves each
+    /// later one. After a failure, the services of later turns are left as they are.
+    pub(super) fn prove(mut self, context: &Context, told: Told) -> Result<Restarted, String> {
+        // Other venvs may share some of them.
+        for turn in &mut self.turns.later {
+            turn.retain(|service| !told.iter().any(|(one, _)| one == service));
+        }
+        let mut later = self.turns.later.iter().filter(|turn| !turn.is_empty());
+        let mut result = self.prove_told(context, told);
+        while let Ok(before) = &mut result {
+            let Some(turn) = later.next() else { break };
+            clock::pause(self.turns.pause);
+            self.reached.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(turn);
+            match self.prove_told(context, tell(context, turn)) {
+                Ok(next) => {
+                    before.services.extend(next.services);
+                    before.notes.extend(next.notes);
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        let left: Vec<String> = later.flatten().map(ToString::to_string).collect();
+        result.map_err(|error| match left.as_slice() {
+            [] => error,
+            left => format!("{error}\nleft as they were: {}", left.join(", ")),
+        })
+    }
+
     /// Starts the units, and waits until all services that were told to restart are up, the check
     /// passes, and no process from before the restart is left. The error says which of these
     /// failed, and why; a failure that is older than the repair is a note.
-    pub(super) fn prove(self, context: &Context, told: Told) -> Result<Restarted, String> {
-        let Proof { job, ref units, baseline, before, .. } = self;
+    fn prove_told(&self, context: &Context, told: Told) -> Result<Restarted, String> {
+        let Proof { job, units, baseline, before, .. } = self;
         let mut result = Restarted::default();
         if told.is_empty() && units.is_empty() && check_of(context, job).is_none() {
             return Ok(result);

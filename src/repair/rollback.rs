@@ -169,7 +169,8 @@ impl Repair<'_, '_> {
         let pass = Pass::Back { partial: false };
         let pair = Pair::new(&job.venv, &owner, &place, swap.minor);
         let pair = site.map(|site| Pair { in_place: site, ..pair });
-        let stopping = [Stopping { job, state: &step, halt: &self.halt }];
+        let services = job.services().to_vec();
+        let stopping = [Stopping { job, services, state: &step, halt: &self.halt }];
         let stopped = while_stopped(context, &stopping, Triggers::GoOn, || {
             if let Some(pair) = &pair {
                 carried = pair.carry(context.root, pass.clone(), LOOK_LIMIT)?;

@@ -18,7 +18,7 @@ use crate::host::tree::Parent;
 use crate::host::user::User;
 use crate::owner::{Carried, Pass};
 use crate::python::Minor;
-use crate::service;
+use crate::service::{self, Service};
 use crate::store::{JournalState, Swap};
 
 /// A venv whose new tree is in place, its services not yet started.
@@ -36,6 +36,8 @@ const LAST_COPY: Duration = Duration::from_secs(600);
 pub(super) struct SwapIn<'a> {
     pub(super) job: &'a Job,
     pub(super) prepared: Prepared,
+    /// The services that stop for it.
+    pub(super) services: Vec<Service>,
     /// How long each copy of its user files may take.
     pub(super) limit: Duration,
     pub(super) halt: &'a RefCell<Halt>,
@@ -67,8 +69,8 @@ fn stop_and_copy(context: &Context, swaps: &mut [&mut PendingSwap]) -> Result<()
     }
     let (stopping, mut copies): (Vec<Stopping>, Vec<&mut LastCopy>) = swaps
         .iter_mut()
-        .map(|PendingSwap { job, halt, preparing, copy, .. }| {
-            (Stopping { job, state: preparing, halt }, copy)
+        .map(|PendingSwap { job, services, halt, preparing, copy, .. }| {
+            (Stopping { job, services: services.clone(), state: preparing, halt }, copy)
         })
         .unzip();
     let stopped = while_stopped(context, &stopping, Triggers::GoOn, || {
@@ -87,6 +89,7 @@ fn stop_and_copy(context: &Context, swaps: &mut [&mut PendingSwap]) -> Result<()
 /// A swap up to the last copy.
 struct PendingSwap<'a> {
     job: &'a Job,
+    services: Vec<Service>,
     halt: &'a RefCell<Halt>,
     parent: Parent,
     swap: Swap,
@@ -109,7 +112,8 @@ struct LastCopy<'a> {
 
 impl<'a> PendingSwap<'a> {
     fn new(context: &Context, one: SwapIn<'a>) -> Result<Self, NotRebuilt> {
-        let SwapIn { job, prepared: Prepared { tree, installed, rested }, limit, halt } = one;
+        let SwapIn { job, prepared, services, limit, halt } = one;
+        let Prepared { tree, installed, rested } = prepared;
         let preparing = tree.preparing();
         let failed = |error: RebuildError| NotRebuilt::at(&preparing, error);
         let parent = Parent::of(&job.venv.path).map_err(|error| failed(error.into()))?;
@@ -124,11 +128,11 @@ impl<'a> PendingSwap<'a> {
             parent.sync_all().map_err(|error| failed(error.into()))?;
         }
         let (notes, stopped) = (tree.notes, Ok(()));
-        Ok(Self { job, halt, parent, swap, preparing, notes, stopped, copy })
+        Ok(Self { job, services, halt, parent, swap, preparing, notes, stopped, copy })
     }
 
     fn finish(self, context: &Context) -> Result<Rebuilt, NotRebuilt> {
-        let Self { job, halt, parent, mut swap, preparing, mut notes, stopped, copy } = self;
+        let Self { job, halt, parent, mut swap, preparing, mut notes, stopped, copy, .. } = self;
         let failed = |error: RebuildError| NotRebuilt::at(&preparing, error);
         stopped.map_err(|because| failed(RebuildError::Halt(because)))?;
         let carried = copy.carried.map_err(failed)?;
@@ -198,7 +202,8 @@ impl Work<'_> {
         let before = self.smoke_installed(&[]);
         let in_place = JournalState::BuildingInPlace(self.swap());
         let (context, job) = (self.context, self.job);
-        let stopping = [Stopping { job, state: &in_place, halt }];
+        let services = job.services().to_vec();
+        let stopping = [Stopping { job, services, state: &in_place, halt }];
         while_stopped(context, &stopping, Triggers::Stopped, || Ok(()))
             .map_err(RebuildError::from)?;
         job.begin(context, in_place.clone(), halt.borrow().units())?;

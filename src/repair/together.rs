@@ -1,13 +1,14 @@
 //! Groups of venvs whose services are stopped and restarted together. Venvs that share a service
 //! form a group, so that the service restarts once for all of them. Venvs that only need a restart
-//! form another, so that systemd restarts them in one transaction, in its own order.
+//! form another, so that systemd restarts them in one transaction, in its own order. Only services that
+//! restart in turns wait for theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
-use super::halt::services_of;
+use super::halt::each_once;
 use super::job::Job;
 use super::prepare::NotRebuilt;
 use super::restart::{Proof, Restarted, tell};
@@ -151,9 +152,12 @@ fn restart(
     at_once: usize,
 ) -> Vec<Option<Result<Restarted, String>>> {
     let is_waiting = |one: &Waiting| !matches!(one, Waiting::Ended(_) | Waiting::NotSwapped(_));
-    let to_prove: Vec<Option<Proof>> =
-        waiting.iter().map(|(repair, one)| is_waiting(one).then(|| repair.proof())).collect();
-    let told = tell(context, &services_of(to_prove.iter().flatten().map(|one| one.job)));
+    let to_prove: Vec<Option<Proof>> = waiting
+        .iter()
+        .map(|(repair, one)| is_waiting(one).then(|| repair.proof_of_all()))
+        .collect();
+    let first = to_prove.iter().flatten().flat_map(|one| &one.turns.first);
+    let told = tell(context, &each_once(first));
     for (repair, _) in waiting.iter().filter(|(_, one)| matches!(one, Waiting::NotSwapped(_))) {
         // They were stopped for nothing. What cannot be started is reported at the end.
         let _ = repair.halt.borrow().start_what_is_left(context.root);

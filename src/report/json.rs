@@ -108,6 +108,8 @@ struct SettingsJson {
     lock: Option<String>,
     relax: Option<Relax>,
     restart: Option<RestartMode>,
+    window: Option<String>,
+    rolling: Option<String>,
 }
 
 /// A previous environment.
@@ -179,6 +181,8 @@ impl VenvJson {
             lock: entry.lock().map(printable),
             relax: entry.relax,
             restart: entry.restart,
+            window: entry.window.as_ref().map(ToString::to_string),
+            rolling: entry.rolling.as_ref().map(ToString::to_string),
         });
         self
     }

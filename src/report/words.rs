@@ -178,6 +178,7 @@ fn not_unasked(service: &Service, restraint: &Restraint) -> String {
     let why = match restraint {
         Restraint::Listed => "its restart mode is \"list\"",
         Restraint::Never => "its restart mode is \"never\"",
+        Restraint::Window(window) => &format!("it waits for its window ({window})"),
         Restraint::Machine(why) => why,
         Restraint::ShuttingDown => "the system is shutting down",
     };

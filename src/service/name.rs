@@ -70,6 +70,11 @@ impl Service {
         &self.name
     }
 
+    /// What it has in common with others of its kind.
+    pub(crate) fn family(&self) -> Option<String> {
+        self.manager.family(&self.name)
+    }
+
     fn identity(&self) -> (&str, &str) {
         (self.manager.key(), &self.name)
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::StoreError;
+use super::{Pause, StoreError};
 use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
 use crate::host::{Root, file};
-use crate::plan::{Answer, Mode, Policy, RestartMode};
+use crate::plan::{Answer, Mode, Policy, RestartMode, Window};
 
 const PATH: &str = "/etc/venvguard/config.toml";
 const LIMIT: u64 = 1 << 20;
@@ -27,6 +27,10 @@ pub(crate) struct Config {
     pub(crate) ask: AskSettings,
     /// The restart mode of venvs that have none of their own.
     pub(crate) restart: RestartMode,
+    /// The window of venvs that have none of their own.
+    pub(crate) window: Option<Window>,
+    /// The pause between services of one kind, which otherwise restart together.
+    pub(crate) rolling: Option<Pause>,
     /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
     /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
@@ -79,6 +83,8 @@ impl Default for Config {
             mode: Mode::Ask,
             ask: AskSettings::default(),
             restart: RestartMode::Now,
+            window: None,
+            rolling: None,
             engine: EngineChoice::Auto,
             jobs: 0,
             rebuild_timeout: 1800,
@@ -144,11 +150,22 @@ impl Config {
     pub(super) fn load(root: &Root) -> Result<Self, StoreError> {
         let path = root.at(PATH);
         match file::read_own(&path, LIMIT) {
-            Ok(bytes) => parse(&path, &bytes),
+            Ok(bytes) => read(&path, &bytes),
             Err(error) if error.is_not_found() => Ok(Self::default()),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn read(path: &Path, bytes: &[u8]) -> Result<Config, StoreError> {
+    let config: Config = parse(path, bytes)?;
+    if config.restart == RestartMode::Window && config.window.is_none() {
+        let is_restart = |line: &[u8]| line.trim_ascii_start().starts_with(b"restart");
+        let line = bytes.split(|byte| *byte == b'\n').position(is_restart).map_or(1, |at| at + 1);
+        let reason = "restart: \"window\" needs a `window`, such as \"Sat 03:00..05:00\"".into();
+        return Err(StoreError::Damaged { path: path.to_path_buf(), line, reason });
+    }
+    Ok(config)
 }
 
 /// Reads a hand-written file; mistakes are reported with their line.
@@ -189,7 +206,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, StoreError> {
-        super::parse(Path::new("config.toml"), text.as_bytes())
+        super::read(Path::new("config.toml"), text.as_bytes())
     }
 
     #[test]
@@ -223,6 +240,9 @@ mod tests {
             ("jobs = 1\nenigne = \"uv\"\n", 2),
             ("policy = \"blok\"\n", 1),
             ("jobs =\n", 1),
+            ("jobs = 1\nrolling = 10\n", 2),
+            ("jobs = 1\nwindow = \"Sat 03:00\"\n", 2),
+            ("jobs = 1\nrestart = \"window\"\n", 2),
         ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { line: at, .. } if at == line), "{error}");

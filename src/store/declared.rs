@@ -10,9 +10,9 @@ use glob::{MatchOptions, Pattern};
 use rustix::fs::FileType;
 use serde::{Deserialize, Deserializer};
 
-use super::{Store, StoreError, config};
+use super::{Pause, Store, StoreError, config};
 use crate::host::{Dir, Root, file};
-use crate::plan::{Policy, RestartMode};
+use crate::plan::{Policy, RestartMode, Window};
 use crate::service::{Probe, Service};
 
 /// In order of precedence.
@@ -36,6 +36,8 @@ pub(crate) struct Declaration {
     pub(super) name: Option<String>,
     pub(super) policy: Option<Policy>,
     pub(super) restart: Option<RestartMode>,
+    pub(super) window: Option<Window>,
+    pub(super) rolling: Option<Pause>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
     /// A program by its absolute path, and its arguments; or an address.
@@ -239,6 +241,10 @@ mod tests {
                 "line 2: services: \"web\" does not name a service",
             ),
             ("path = \"/srv/a\"\ncheck = [\"curl\"]\n", "line 2: check: the program of the check"),
+            (
+                "path = \"/srv/a\"\nwindow = \"Sat\"\n",
+                "bad.toml, line 2: window: \"Sat\" is not a window",
+            ),
             ("path = \"/srv/*/venv\"\nname = \"a\"\n", "`path` is a pattern"),
         ] {
             system.write("etc/venvguard/venvs.d/bad.toml", text);

@@ -16,6 +16,7 @@ mod history;
 #[cfg(test)]
 mod input;
 mod journal;
+mod pause;
 mod place;
 mod prepared;
 mod previous;
@@ -23,6 +24,7 @@ mod registry;
 mod rehearsal;
 mod summary;
 mod transaction;
+mod waiting;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +40,7 @@ pub(crate) use config::{Config, EngineChoice};
 pub(crate) use declared::Declaration;
 pub(crate) use history::{Event, History};
 pub(crate) use journal::{JournalEntry, JournalState, Swap};
+pub(crate) use pause::Pause;
 pub(crate) use prepared::{BuiltFor, PreparedTree};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
 pub(crate) use registry::{CheckFailure, NameError, Pin, Registry, RegistryEntry};

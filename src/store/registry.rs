@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::Declaration;
 use super::PathText;
+use super::Pause;
 use super::previous::{PendingRemoval, PreviousTrees};
 use crate::host::{clock, file, path_text};
 use crate::owner::RelinkedName;
-use crate::plan::{Policy, RestartMode, Until};
+use crate::plan::{Policy, RestartMode, Until, Window};
 use crate::python::Minor;
 use crate::service::Service;
 use crate::venv::Relax;
@@ -64,6 +65,12 @@ pub(crate) struct RegistryEntry {
     /// Instead of the mode in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<RestartMode>,
+    /// Instead of the window in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Window>,
+    /// Instead of the pause in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rolling: Option<Pause>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -234,6 +241,8 @@ impl Registry {
             entry.services.clone_from(&declaration.services);
             entry.check.clone_from(&declaration.check);
             entry.restart = declaration.restart;
+            entry.window.clone_from(&declaration.window);
+            entry.rolling.clone_from(&declaration.rolling);
         }
         Ok(entry)
     }
@@ -257,6 +266,8 @@ impl Registry {
             relax: None,
             check_failure: None,
             restart: None,
+            window: None,
+            rolling: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

@@ -8,11 +8,13 @@ mod declared;
 mod diagnose;
 mod first_hour;
 mod hold;
+mod hooks;
 mod metrics;
 mod mode;
 mod processes;
 mod system;
 mod users;
+mod windows;
 
 use std::os::unix::fs::MetadataExt;
 use std::time::UNIX_EPOCH;

@@ -4,7 +4,7 @@ use super::system::System;
 use super::{MINOR_UPGRADE, REVISION, system};
 
 /// A process of a unit, started long ago.
-fn process(system: &System, pid: u32, unit: &str, exe: &str, command: &str) {
+pub(super) fn process(system: &System, pid: u32, unit: &str, exe: &str, command: &str) {
     let dir = format!("/proc/{pid}");
     let stat =
         format!("{pid} (x) S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {} 0 0", 1000 + pid);
@@ -18,7 +18,7 @@ fn process(system: &System, pid: u32, unit: &str, exe: &str, command: &str) {
 }
 
 /// A system on which every unit runs, and a service of the venv.
-fn served() -> System {
+pub(super) fn served() -> System {
     let system = system();
     let shown = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\n";
     system.make_dir("/run/systemd/system");

@@ -93,6 +93,10 @@ impl System {
         fs::create_dir_all(self.at(path)).unwrap();
     }
 
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        self.at(path).exists()
+    }
+
     pub(crate) fn remove(&self, path: &str) {
         fs::remove_dir_all(self.at(path)).unwrap();
     }

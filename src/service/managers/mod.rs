@@ -57,6 +57,11 @@ pub(crate) trait Manager: Sync {
     /// The full name of a service, if the manager accepts it and no command line could misread it.
     fn parse(&self, name: &str) -> Result<String, NameError>;
 
+    /// What a service has in common with others of its kind: instances of one template.
+    fn family(&self, _name: &str) -> Option<String> {
+        None
+    }
+
     /// The services that run or are configured, and their processes.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered;
 

@@ -42,6 +42,8 @@ fn a_registry_of_schema_version_1_is_read() {
         relax: Some(Relax::Minor),
         check_failure: None,
         restart: None,
+        window: None,
+        rolling: None,
         declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
         registered_at: at,
         pin: Some(Pin {
@@ -65,6 +67,8 @@ fn a_registry_of_schema_version_1_is_read() {
         relax: None,
         check_failure: None,
         restart: None,
+        window: None,
+        rolling: None,
         declared: None,
         registered_at: at,
         pin: None,

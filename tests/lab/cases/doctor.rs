@@ -34,6 +34,10 @@ const PLANTED: &[(&str, &str)] = &[
         "systemctl disable --quiet --now venvguard-resume.path",
         "venvguard-resume.path is not active",
     ),
+    (
+        "systemctl disable --quiet --now venvguard-restart.path",
+        "venvguard-restart.path is not active",
+    ),
     ("systemctl mask --quiet --now venvguard-resume.path", "venvguard-resume.path is not active"),
     (
         "sed -i '/^Package: python3-minimal$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",

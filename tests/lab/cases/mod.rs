@@ -19,6 +19,7 @@ mod package;
 mod power;
 mod question;
 mod rehearsal;
+mod rolling;
 mod runit;
 mod running;
 mod services;
@@ -76,6 +77,7 @@ pub(crate) fn all() -> Vec<Case> {
         copied::cases(),
         running::cases(),
         services::cases(),
+        rolling::cases(),
         shared::cases(),
         runit::cases(),
         minor::cases(),

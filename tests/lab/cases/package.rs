@@ -33,7 +33,7 @@ systemctl list-units --failed --no-legend
 ";
 
 /// What only a purge removes: conffiles, state, and systemd's record that the unit was enabled.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 12] = [
     "/etc/apt/apt.conf.d/50venvguard.disabled ",
     "/etc/systemd/system/paths.target.wants",
     "/etc/systemd/system/timers.target.wants",
@@ -44,6 +44,7 @@ const KEPT: [&str; 11] = [
     "/var/lib/venvguard",
     "venvguard\t",
     "venvguard-metrics.timer not-found ",
+    "venvguard-restart.path not-found ",
     "venvguard-resume.path not-found ",
 ];
 

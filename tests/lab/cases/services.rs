@@ -17,6 +17,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("policy_forbids_a_restart", Kind::Revision, policy_forbids),
         case("refused_restarts", Kind::Revision, refused),
         case("restart_mode_list", Kind::TrixieMinor, listed),
+        case("restart_mode_window", Kind::TrixieMinor, in_window),
+        case("hooks", Kind::TrixieMinor, hooks),
         case("processes_agree_with_proc", Kind::Revision, processes_agree),
     ]
 }
@@ -122,6 +124,71 @@ fn listed(machine: &Machine) -> Result<()> {
     ensure!(link.contains(&format!("python{old}")), "it is not pinned: {link}");
     machine.must("venvguard rebuild followed")?;
     machine.assert_guarded(&[(Site::Followed, On::New)])
+}
+
+/// The service keeps the old Python until its window opens; then the timer's unit rebuilds the venv.
+fn in_window(machine: &Machine) -> Result<()> {
+    let venv = Site::Followed.venv();
+    machine.install_guard()?;
+    let days = "Sat *-*-1..7 03:00";
+    machine.register(Site::Followed, &format!("--restart window --window '{days}..05:00'"))?;
+    let before = machine.pids_of(&venv)?;
+    let said = machine.must_upgrade_python()?;
+    let told = format!("is not restarted: it waits for its window ({days}..05:00)");
+    ensure!(said.text.contains(&told), "{told:?} is missing from the output: {said:?}");
+    ensure!(machine.pids_of(&venv)? == before, "it was restarted: {}", said.text);
+    let state =
+        machine.must("systemctl is-active venvguard-restart.path venvguard-restart.timer")?;
+    ensure!(state.lines().all(|line| line == "active"), "{state}");
+    // venvguard and systemd agree on the days.
+    let status = machine.status_of(Site::Followed)?;
+    let reason = status["reasons"][0].as_str().unwrap_or_default();
+    let opens = reason.strip_prefix("in the window of ").unwrap_or_default();
+    let opens = opens.rsplit_once(' ').map_or(opens, |(time, _zone)| time);
+    let elapses = machine.must(&format!("systemd-analyze calendar '{days}'"))?;
+    ensure!(!opens.is_empty() && elapses.contains(opens), "{status}\n{elapses}");
+    // Nothing happens outside of the window.
+    machine.must("systemctl start venvguard-restart.service")?;
+    ensure!(machine.pids_of(&venv)? == before, "it was restarted outside of its window");
+    let soon = machine.must("date -d '1 minute' +%H:%M")?;
+    let soon = soon.trim();
+    let window = format!("{soon}..$(date -d '31 minutes' +%H:%M)");
+    machine.register(Site::Followed, &format!("--window \"{window}\""))?;
+    machine.must(&format!("until [ $(date +%H:%M) = {soon} ]; do sleep 1; done"))?;
+    machine.must("systemctl start venvguard-restart.service")?;
+    let after = machine.pids_of(&venv)?;
+    ensure!(before.iter().all(|pid| !after.contains(pid)), "not restarted");
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    machine.must("systemctl start venvguard-restart.service")?;
+    machine.must("test ! -e /var/lib/venvguard/waiting.json")?;
+    Ok(())
+}
+
+/// A program that fails before the repair leaves the venv on the old Python; one after it learns how it ended.
+fn hooks(machine: &Machine) -> Result<()> {
+    let venv = Site::Followed.venv();
+    machine.install_guard()?;
+    let dir = "/etc/venvguard/hooks.d";
+    machine.write(&format!("{dir}/before/10-drain"), "#!/bin/sh\ntest -e /run/may-drain\n")?;
+    machine.write(
+        &format!("{dir}/after/10-note"),
+        "#!/bin/sh\necho $VENVGUARD_VENV $VENVGUARD_ACTION $VENVGUARD_PYTHON_FROM $VENVGUARD_PYTHON_TO $VENVGUARD_RESULT >>/run/notes\n",
+    )?;
+    machine.must(&format!("chmod 755 {dir}/before/10-drain {dir}/after/10-note"))?;
+    let before = machine.pids_of(&venv)?;
+    let said = machine.must_upgrade_python()?;
+    let told = "a program in /etc/venvguard/hooks.d/before failed: 10-drain exited 1";
+    ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
+    ensure!(machine.pids_of(&venv)? == before, "it was restarted: {}", said.text);
+    let (old, new) = (&machine.upgrade.about.from.minor, &machine.upgrade.about.to.minor);
+    let link = machine.must(&format!("readlink {venv}/bin/python3 {venv}/bin/python || true"))?;
+    ensure!(link.contains(&format!("python{old}")), "it is not pinned: {link}");
+    machine.must("touch /run/may-drain; venvguard rebuild followed")?;
+    machine.assert_guarded(&[(Site::Followed, On::New)])?;
+    let notes = machine.must("cat /run/notes")?;
+    let expected = ["pinned", "rebuilt"].map(|end| format!("followed rebuild {old} {new} {end}"));
+    ensure!(notes.lines().eq(expected.iter()), "{notes}");
+    Ok(())
 }
 
 /// `processes` and the kernel agree to the pid, on a master without a venv as well.

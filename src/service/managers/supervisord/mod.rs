@@ -45,6 +45,10 @@ impl Manager for Supervisord {
         program_name(group, program)
     }
 
+    fn family(&self, name: &str) -> Option<String> {
+        name.split_once(':').map(|(group, _)| group.to_string())
+    }
+
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
         let (programs, errors) = programs(root, patience(processes));
         let trees = programs.iter().filter_map(|one| Some((one.pid?, Some(one.name.clone()))));

@@ -49,6 +49,10 @@ impl Manager for Systemd {
         service_unit(name)
     }
 
+    fn family(&self, name: &str) -> Option<String> {
+        name.split_once('@').map(|(template, _)| template.to_string())
+    }
+
     /// A unit's processes are those in its cgroup, regardless of what started them.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
         let unit_of = |process: &Process| match (self, &process.place) {

@@ -1,0 +1,97 @@
+//! The administrator's programs that run before and after a repair.
+//!
+//! They belong to root's venvs only, and run as root. One at a time: they may change a load
+//! balancer that several venvs share.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Context;
+use super::adopt::{Repair, RepairResult, RestartScope};
+use super::job::{Done, Job, Outcome};
+use crate::host::{Program, programs};
+use crate::plan::{self, Fallback, Remedy, Until};
+use crate::store::Event;
+
+const SETTINGS: &str = "/etc/venvguard";
+const DIR: &str = "/etc/venvguard/hooks.d";
+
+/// How long each program may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+impl Repair<'_, '_> {
+    /// Runs the programs that come before the repair. Why it does not begin, if one fails: a venv
+    /// that its default interpreter has left is pinned, and any other stays as it is.
+    pub(super) fn withheld(&self) -> Option<RepairResult> {
+        let because = run(self.context, self.job, "before", None).into_iter().next()?;
+        let (job, follows) = (self.job, self.job.decision.follows);
+        let is_rebuild = matches!(job.decision.remedy, Remedy::Rebuild { .. });
+        Some(match plan::fallback(&job.venv, follows, self.now) {
+            Some(Fallback::Pin) if is_rebuild => {
+                self.pin(&job.venv, Until::Rebuilt, Some(because), RestartScope::Stopped)
+            }
+            _ => Done::unchanged(because).into(),
+        })
+    }
+}
+
+/// Runs the programs that come after a repair. A failure is only reported.
+pub(super) fn after(context: &Context, job: &Job, outcome: &Outcome) {
+    let Some((result, _)) = outcome.in_words() else { return };
+    for error in run(context, job, "after", Some(result)) {
+        context.report.note(&format!("{}: note: {error}", job.entry.name));
+        context.store.audit(&Event::new(&job.entry.name, job.entry.path(), "hook", error));
+    }
+}
+
+/// Runs the programs of a moment, and says which fail. Those before a repair end with the first
+/// that fails.
+fn run(context: &Context, job: &Job, moment: &str, result: Option<&str>) -> Vec<String> {
+    let remedy = &job.decision.remedy;
+    let is_meant = match remedy {
+        Remedy::Restart => !job.services().is_empty(),
+        Remedy::Refresh | Remedy::Rebuild { .. } | Remedy::Restore { .. } => true,
+        Remedy::None | Remedy::Pin { .. } | Remedy::Impossible => false,
+    };
+    if !is_meant || context.root.user().is_some() {
+        return Vec::new();
+    }
+    let failed =
+        |error: &dyn std::fmt::Display| format!("a program in {DIR}/{moment} failed: {error}");
+    let hooks = context.root.at(DIR);
+    let programs =
+        match programs::in_dir(&[&context.root.at(SETTINGS), &hooks, &hooks.join(moment)]) {
+            Ok(programs) => programs,
+            Err(error) => return vec![failed(&error)],
+        };
+    let (entry, from) = (&job.entry, job.venv.site);
+    let to = match remedy {
+        Remedy::Rebuild { target, .. } => target.minor,
+        Remedy::Restore { minor, .. } => *minor,
+        _ => from,
+    };
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut errors = Vec::new();
+    for path in programs {
+        let program = Program::new(path)
+            .env("VENVGUARD_VENV", &entry.name)
+            .env("VENVGUARD_PATH", entry.path())
+            .env("VENVGUARD_ACTION", remedy.word())
+            .env("VENVGUARD_PYTHON_FROM", from.to_string())
+            .env("VENVGUARD_PYTHON_TO", to.to_string())
+            .limit(LIMIT);
+        let program = match result {
+            Some(result) => program.env("VENVGUARD_RESULT", result),
+            None => program,
+        };
+        if let Err(error) = program.run() {
+            errors.push(failed(&error));
+            if result.is_none() {
+                break;
+            }
+        }
+    }
+    errors
+}
