@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{EnumValueParser, OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 use jiff::SignedDuration;
 
+use super::candidates;
 use super::faults::Faults;
-use super::{candidates, values};
+use super::values::{self, OrNothing, Setting};
 use crate::plan::{Policy, Relax, RestartMode};
 use crate::python::Minor;
 use crate::service::{Probe, Service};
@@ -150,9 +151,20 @@ pub(super) enum Command {
         /// Why, for those who read it later
         #[arg(long)]
         reason: Option<String>,
+        /// Print the hold as it is and as it would be, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, requires = "dry_run", help = JSON_HELP)]
+        json: bool,
     },
     /// Let apt upgrade Python again
-    Unhold,
+    Unhold {
+        /// Print the hold that would end, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, requires = "dry_run", help = JSON_HELP)]
+        json: bool,
+    },
     /// Show what venvguard did
     History {
         #[arg(long, help = JSON_HELP)]
@@ -196,6 +208,10 @@ fn file_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
+fn service() -> impl TypedValueParser<Value = Service> {
+    StringValueParser::new().try_map(|text| text.parse::<Service>())
+}
+
 const JSON_HELP: &str = "Print one JSON object, with a schema_version";
 
 #[derive(Debug, Args)]
@@ -207,9 +223,10 @@ pub(super) struct Register {
     #[arg(long)]
     pub(super) name: Option<String>,
     /// A service that runs from the venv: systemd:UNIT, supervisord:PROGRAM, runit:NAME, or user:UNIT
-    /// of your own systemd manager (default: discovered at each upgrade)
-    #[arg(long = "service", value_name = "SERVICE")]
-    pub(super) services: Vec<Service>,
+    /// of your own systemd manager (default: discovered at each upgrade); an empty one clears the
+    /// setting
+    #[arg(long = "service", value_name = "SERVICE", value_parser = OrNothing(service()))]
+    pub(super) services: Vec<Setting<Service>>,
     /// A command that exits 0 if the application works, or an address that must answer
     /// (http://HOST:PORT/PATH, http+unix:SOCKET:/PATH, unix:SOCKET, tcp:HOST:PORT); runs as the owner of
     /// the venv, without a shell; an empty one clears the setting
@@ -218,9 +235,10 @@ pub(super) struct Register {
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
-    /// Whether its running services are restarted unasked (default: `restart` in the configuration)
-    #[arg(long, value_enum)]
-    pub(super) restart: Option<RestartMode>,
+    /// Whether its running services are restarted unasked (default: `restart` in the configuration);
+    /// an empty one clears the setting
+    #[arg(long, value_parser = OrNothing(EnumValueParser::<RestartMode>::new()))]
+    pub(super) restart: Option<Setting<RestartMode>>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]
@@ -231,9 +249,9 @@ pub(super) struct Register {
     #[arg(long, value_name = "FILE", conflicts_with = "requirements", value_parser = file_or_nothing())]
     pub(super) lock: Option<PathBuf>,
     /// How far a distribution may move if its version has no file for a new Python (default: not at
-    /// all)
-    #[arg(long, value_enum)]
-    pub(super) relax: Option<Relax>,
+    /// all); an empty one clears the setting
+    #[arg(long, value_parser = OrNothing(EnumValueParser::<Relax>::new()))]
+    pub(super) relax: Option<Setting<Relax>>,
 }
 
 #[derive(Debug, Args)]

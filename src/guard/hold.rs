@@ -15,6 +15,18 @@ impl Guard {
         by: &str,
         because: Option<&str>,
     ) -> Result<Hold, AskError> {
+        let hold = self.propose_hold(time, by, because)?;
+        hold.write(&self.root)?;
+        Ok(hold)
+    }
+
+    /// The hold that [`Guard::hold`] writes.
+    pub(crate) fn propose_hold(
+        &self,
+        time: Option<SignedDuration>,
+        by: &str,
+        because: Option<&str>,
+    ) -> Result<Hold, AskError> {
         self.require_system()?;
         let since = clock::now();
         // A time that no clock shows is for ever.
@@ -24,9 +36,7 @@ impl Guard {
             return Err(AskError::NothingToHold);
         }
         let (by, because) = (by.to_string(), because.map(str::to_string));
-        let hold = Hold { packages, since, until, by, because };
-        hold.write(&self.root)?;
-        Ok(hold)
+        Ok(Hold { packages, since, until, by, because })
     }
 
     /// Ends the hold, and returns it if there was one.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::words;
-use crate::apt::{Build, Change, ChangeKind};
+use crate::apt::{Build, Change, ChangeKind, Hold};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::redacted;
@@ -16,7 +16,7 @@ use crate::plan::{
 };
 use crate::python::{self, Minor, Version};
 use crate::service::{Service, VenvProcess};
-use crate::store::{Event, PreviousTree, RegistryEntry};
+use crate::store::{Event, PreviousTree, RegistryEntry, Rehearsal};
 use crate::venv::{Additions, BaseLink, Flavour, Relax, Venv};
 
 const SCHEMA: u64 = 1;
@@ -55,6 +55,8 @@ pub(crate) struct VenvJson {
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsal: Option<LastRehearsalJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_exact: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +110,19 @@ struct SettingsJson {
     lock: Option<String>,
     relax: Option<Relax>,
     restart: Option<RestartMode>,
+    declared_in: Option<String>,
+}
+
+/// What the last rehearsal found.
+#[derive(Debug, Serialize)]
+struct LastRehearsalJson {
+    at: Timestamp,
+    /// The package of the interpreter that the venv was tried with, and its version.
+    package: String,
+    package_version: String,
+    ready: bool,
+    proof: Proof,
+    findings: Vec<Finding>,
 }
 
 /// A previous environment.
@@ -160,6 +175,7 @@ impl VenvJson {
             previous_trees: entry.previous_trees.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
+            rehearsal: None,
             not_exact: None,
             foreign_files: None,
             modified_files: None,
@@ -179,6 +195,7 @@ impl VenvJson {
             lock: entry.lock().map(printable),
             relax: entry.relax,
             restart: entry.restart,
+            declared_in: entry.declared_in().map(printable),
         });
         self
     }
@@ -197,6 +214,18 @@ impl VenvJson {
             service: one.service.as_ref().map(ToString::to_string),
         };
         self.processes = Some(processes.iter().map(process).collect());
+        self
+    }
+
+    pub(crate) fn with_rehearsal(mut self, found: Rehearsal) -> Self {
+        self.rehearsal = Some(LastRehearsalJson {
+            at: found.at,
+            ready: found.is_ready(),
+            package: found.made_for.interpreter.name,
+            package_version: found.made_for.interpreter.version,
+            proof: found.proof,
+            findings: found.findings,
+        });
         self
     }
 
@@ -344,6 +373,37 @@ impl DecisionsJson {
     pub(crate) fn new(decisions: &[Decision]) -> Self {
         let venvs = decisions.iter().map(DecisionJson::from).collect();
         Self { schema_version: SCHEMA, venvs }
+    }
+}
+
+/// What the dry runs of `hold` and `unhold` print.
+#[derive(Debug, Serialize)]
+pub(crate) struct HoldChangeJson {
+    schema_version: u64,
+    before: Option<HoldJson>,
+    after: Option<HoldJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct HoldJson {
+    packages: Vec<String>,
+    since: Timestamp,
+    until: Option<Timestamp>,
+    by: String,
+    reason: Option<String>,
+}
+
+impl HoldChangeJson {
+    pub(crate) fn new(before: Option<&Hold>, after: Option<&Hold>) -> Self {
+        let json = |hold: Option<&Hold>| hold.cloned().map(HoldJson::from);
+        Self { schema_version: SCHEMA, before: json(before), after: json(after) }
+    }
+}
+
+impl From<Hold> for HoldJson {
+    fn from(hold: Hold) -> Self {
+        let Hold { packages, since, until, by, because } = hold;
+        Self { packages, since, until, by, reason: because }
     }
 }
 

@@ -13,8 +13,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use json::{
-    DecisionsJson, HistoryJson, ListJson, PlanJson, RehearsalJson, ScanJson, VenvJson,
-    VenvRehearsalJson,
+    DecisionsJson, HistoryJson, HoldChangeJson, ListJson, PlanJson, RehearsalJson, ScanJson,
+    VenvJson, VenvRehearsalJson,
 };
 pub(crate) use progress::Progress;
 pub(crate) use table::{Row, Tone};
