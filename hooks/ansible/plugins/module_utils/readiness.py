@@ -44,11 +44,9 @@ def report(answers, release=None, at=None):
 
 
 def rows_of(answer):
-    """The venvs of a host."""
-    if answer.get("error"):
-        return []
+    """The venvs of a host, as much as is known about them."""
     plan = answer.get("plan") or {}
-    rehearsal = answer.get("rehearsal")
+    rehearsal = answer.get("rehearsal") or None
     planned = {venv["id"]: venv for venv in plan.get("venvs") or []}
     tried = None if rehearsal is None else {venv["id"]: venv for venv in rehearsal["venvs"]}
     changes = (rehearsal or plan).get("changes") or []
@@ -81,11 +79,12 @@ def row_of(host, venv, decision, tried, changes):
 
 
 def judge(venv, decision, tried, changes):
-    """The readiness of a venv, its proof, the next version, and what was found."""
-    if tried is not None:
-        result = tried.get(venv["id"])
-        if result is None:
-            return UNAFFECTED, None, None, []
+    """The readiness of a venv, its proof, the next version, and what was found.
+
+    A rehearsal tries the venvs that get another Python; the others are not affected, unless the plan knows better.
+    """
+    result = (tried or {}).get(venv["id"])
+    if result is not None:
         return said(result), result["proof"], result["version"], result["findings"]
     if decision.get("effect", "none") == "none":
         return UNAFFECTED, None, None, []
@@ -180,8 +179,8 @@ def host_of(answer):
     rehearsal = answer.get("rehearsal") or {}
     return {
         "host": answer["host"],
-        "error": answer.get("error"),
-        "venvs": 0 if answer.get("error") else len(answer.get("venvs") or []),
+        "error": answer.get("error") or None,
+        "venvs": len(answer.get("venvs") or []),
         "verdict": plan.get("verdict"),
         "known": plan.get("known", True),
         "hold": plan.get("hold"),
