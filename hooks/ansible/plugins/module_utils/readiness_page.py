@@ -72,7 +72,7 @@ summary { cursor: pointer; margin: 1rem 0 .5rem; } input { font: inherit; paddin
 # Hides the rows without the text that was typed. A row's text is read once.
 SCRIPT = """
 const search = document.querySelector('input');
-search.parentElement.hidden = false;
+search.closest('p').hidden = false;
 let rows, timer;
 function show() {
   rows ??= Array.from(document.querySelectorAll('tbody.venvs tr'), row => [row, row.textContent.toLowerCase()]);
@@ -226,7 +226,7 @@ def venv_row(row):
     state = "" if row["state"] == "healthy" else '<br><span class="bad">%s now</span>' % escape(row["state"])
     return [
         cell(row["host"]),
-        "<td>%s<br><span class=dull>%s</span></td>" % (escape(row["name"]), escape(row["path"])),
+        '<td>%s<br><span class="dull">%s</span></td>' % (escape(row["name"]), escape(row["path"])),
         cell(python),
         readiness(row),
         cell(REMEDIES.get(row["remedy"], row["remedy"]) if row["remedy"] else "-"),
