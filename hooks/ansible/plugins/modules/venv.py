@@ -159,7 +159,7 @@ def changes(now, params):
     """The options whose settings differ from what is wanted."""
     same = dict(
         services=lambda shown, wanted: shown == sorted(wanted),
-        check=lambda shown, wanted: is_check(shown, wanted),
+        check=is_check,
         requirements=is_file,
         lock=is_file,
     )

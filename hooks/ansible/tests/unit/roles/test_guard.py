@@ -28,7 +28,8 @@ def test_the_specification_agrees_with_the_defaults(role, options):
 def test_each_default_is_valid(options):
     for name, option in options.items():
         assert name.startswith("guard_")
-        assert type(option["default"]) is TYPES[option["type"]], name
+        assert isinstance(option["default"], TYPES[option["type"]]), name
+        assert isinstance(option["default"], bool) == (option["type"] == "bool"), name
         assert option["default"] in option.get("choices", [option["default"]]), name
 
 
