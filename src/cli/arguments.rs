@@ -1,15 +1,18 @@
 //! The command line.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{EnumValueParser, OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 use jiff::SignedDuration;
 
+use super::candidates;
 use super::faults::Faults;
-use super::{candidates, values};
+use super::values::{self, OrNothing, Setting};
 use crate::plan::{Policy, Relax, RestartMode, Window};
 use crate::python::Minor;
 use crate::service::{Probe, Service};
@@ -156,9 +159,20 @@ pub(super) enum Command {
         /// Why, for those who read it later
         #[arg(long)]
         reason: Option<String>,
+        /// Print the hold as it is and as it would be, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, requires = "dry_run", help = JSON_HELP)]
+        json: bool,
     },
     /// Let apt upgrade Python again
-    Unhold,
+    Unhold {
+        /// Print the hold that would end, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, requires = "dry_run", help = JSON_HELP)]
+        json: bool,
+    },
     /// Show what venvguard did
     History {
         #[arg(long, help = JSON_HELP)]
@@ -202,6 +216,13 @@ fn file_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
+fn parsed<T>() -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    StringValueParser::new().try_map(|text| text.parse::<T>())
+}
+
 const JSON_HELP: &str = "Print one JSON object, with a schema_version";
 
 #[derive(Debug, Args)]
@@ -231,9 +252,10 @@ pub(super) struct Register {
     #[arg(long)]
     pub(super) name: Option<String>,
     /// A service that runs from the venv: systemd:UNIT, supervisord:PROGRAM, runit:NAME, or user:UNIT
-    /// of your own systemd manager (default: discovered at each upgrade)
-    #[arg(long = "service", value_name = "SERVICE")]
-    pub(super) services: Vec<Service>,
+    /// of your own systemd manager (default: discovered at each upgrade); an empty one clears the
+    /// setting
+    #[arg(long = "service", value_name = "SERVICE", value_parser = OrNothing(parsed::<Service>()))]
+    pub(super) services: Vec<Setting<Service>>,
     /// A command that exits 0 if the application works, or an address that must answer
     /// (http://HOST:PORT/PATH, http+unix:SOCKET:/PATH, unix:SOCKET, tcp:HOST:PORT); runs as the owner of
     /// the venv, without a shell; an empty one clears the setting
@@ -242,17 +264,19 @@ pub(super) struct Register {
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
-    /// Whether its running services are restarted unasked (default: `restart` in the configuration)
-    #[arg(long, value_enum)]
-    pub(super) restart: Option<RestartMode>,
+    /// Whether its running services are restarted unasked (default: `restart` in the configuration);
+    /// an empty one clears the setting
+    #[arg(long, value_parser = OrNothing(EnumValueParser::<RestartMode>::new()))]
+    pub(super) restart: Option<Setting<RestartMode>>,
     /// When its services may be restarted with --restart window, for example 'Sat 03:00..05:00'
-    /// (default: `window` in the configuration)
-    #[arg(long, value_name = "WINDOW")]
-    pub(super) window: Option<Window>,
+    /// (default: `window` in the configuration); an empty one clears the setting
+    #[arg(long, value_name = "WINDOW", value_parser = OrNothing(parsed::<Window>()))]
+    pub(super) window: Option<Setting<Window>>,
     /// The pause between instances of a template (web@1, web@2) or programs of a group, which then restart
-    /// one after another; "no" restarts them together (default: `rolling` in the configuration)
-    #[arg(long, value_name = "PAUSE")]
-    pub(super) rolling: Option<Pause>,
+    /// one after another; "no" restarts them together (default: `rolling` in the configuration); an empty
+    /// one clears the setting
+    #[arg(long, value_name = "PAUSE", value_parser = OrNothing(parsed::<Pause>()))]
+    pub(super) rolling: Option<Setting<Pause>>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]
@@ -263,9 +287,9 @@ pub(super) struct Register {
     #[arg(long, value_name = "FILE", conflicts_with = "requirements", value_parser = file_or_nothing())]
     pub(super) lock: Option<PathBuf>,
     /// How far a distribution may move if its version has no file for a new Python (default: not at
-    /// all)
-    #[arg(long, value_enum)]
-    pub(super) relax: Option<Relax>,
+    /// all); an empty one clears the setting
+    #[arg(long, value_parser = OrNothing(EnumValueParser::<Relax>::new()))]
+    pub(super) relax: Option<Setting<Relax>>,
 }
 
 #[derive(Debug, Args)]

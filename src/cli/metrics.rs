@@ -41,9 +41,8 @@ pub(super) fn may_change(command: &Command) -> bool {
         Command::Register(_)
         | Command::Unregister { .. }
         | Command::Prune { .. }
-        | Command::Rehearse { .. }
-        | Command::Hold { .. }
-        | Command::Unhold => true,
+        | Command::Rehearse { .. } => true,
+        Command::Hold { dry_run, .. } | Command::Unhold { dry_run, .. } => !dry_run,
         Command::Scan { register, .. } => *register,
         Command::Rebuild(wanted) => !wanted.dry_run,
         Command::Restart { dry_run, .. } => !dry_run,

@@ -187,8 +187,16 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
             rebuild::restart(&guard, (!all).then_some(&venvs), dry_run, json)
         }
         Command::Rollback(wanted) => rebuild::rollback(&guard, &wanted),
-        Command::Hold { time, reason } => hold::hold(&guard, time, reason.as_deref()),
-        Command::Unhold => hold::unhold(&guard),
+        Command::Hold { time, reason, dry_run, json } => {
+            let reason = reason.as_deref();
+            if dry_run {
+                hold::propose(&guard, time, reason, json)
+            } else {
+                hold::hold(&guard, time, reason)
+            }
+        }
+        Command::Unhold { dry_run: true, json } => hold::propose_end(&guard, json),
+        Command::Unhold { .. } => hold::unhold(&guard),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
         Command::SettleOwn => settle_own(&guard),

@@ -5,18 +5,20 @@ use super::arguments::Register;
 use crate::guard::{Guard, Registered, Registration};
 use crate::host::file::printable;
 use crate::report::{Report, pin_in_words};
+use crate::service::Service;
 use crate::store::RegistryEntry;
 
 pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit> {
+    let services: Vec<Service> = wanted.services.iter().flatten().cloned().collect();
     let registered = guard.register(&Registration {
         paths: &wanted.paths,
         name: wanted.name.as_deref(),
-        services: &wanted.services,
+        services: (!wanted.services.is_empty()).then_some(services.as_slice()),
         check: wanted.check.as_deref(),
         policy: wanted.policy,
         restart: wanted.restart,
-        window: wanted.window.as_ref(),
-        rolling: wanted.rolling.as_ref(),
+        window: wanted.window.as_ref().map(Option::as_ref),
+        rolling: wanted.rolling.as_ref().map(Option::as_ref),
         requirements: wanted.requirements.as_deref(),
         lock: wanted.lock.as_deref(),
         relax: wanted.relax,

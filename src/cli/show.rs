@@ -46,11 +46,14 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
 }
 
 fn shown_in_json(shown: Shown, details: &Details) -> VenvJson {
-    let Shown { looked, contents, services_found, processes, .. } = shown;
-    let json = VenvJson::new(&looked.entry, details.of(&looked.venv))
+    let Shown { looked, contents, services_found, processes, rehearsal, .. } = shown;
+    let mut json = VenvJson::new(&looked.entry, details.of(&looked.venv))
         .with_health(looked.health)
         .with_settings(&looked.entry)
         .with_usage(&services_found, &processes);
+    if let Ok(Some(found)) = rehearsal {
+        json = json.with_rehearsal(found);
+    }
     let Some(Contents { not_exact, additions, .. }) = contents else { return json };
     let json = json.with_not_exact(not_exact);
     match additions {

@@ -1,7 +1,9 @@
 //! The values of options, and the help for each.
 
-use clap::ValueEnum;
-use clap::builder::PossibleValue;
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command, ValueEnum};
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
@@ -13,6 +15,33 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
     let time = span.to_duration(SpanRelativeTo::days_are_24_hours());
     let time = time.map_err(|_| "a time consists of weeks, days, hours and minutes")?;
     if time.is_positive() { Ok(time) } else { Err("it is over before it begins".into()) }
+}
+
+/// The value of an option that an empty text clears.
+pub(super) type Setting<T> = Option<T>;
+
+/// Parses a [`Setting`].
+#[derive(Clone)]
+pub(super) struct OrNothing<P>(pub(super) P);
+
+impl<P: TypedValueParser> TypedValueParser for OrNothing<P> {
+    type Value = Setting<P::Value>;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        if value.is_empty() {
+            return Ok(None);
+        }
+        self.0.parse_ref(command, argument, value).map(Some)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
 }
 
 impl ValueEnum for Policy {

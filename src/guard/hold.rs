@@ -23,13 +23,24 @@ impl Guard {
         time: Option<SignedDuration>,
         because: Option<&str>,
     ) -> Result<Hold, AskError> {
+        let hold = self.propose_hold(time, because)?;
+        hold.write(&self.root)?;
+        Ok(hold)
+    }
+
+    /// The hold that [`Guard::hold`] writes.
+    pub(crate) fn propose_hold(
+        &self,
+        time: Option<SignedDuration>,
+        because: Option<&str>,
+    ) -> Result<Hold, AskError> {
         self.require_system()?;
         // Who became root by sudo; else root itself.
         let by = printable(std::env::var("SUDO_USER").unwrap_or_else(|_| "root".into()));
-        self.hold_since(clock::now(), time, by, because.map(printable))
+        self.hold_to_be(clock::now(), time, by, because.map(printable))
     }
 
-    fn hold_since(
+    fn hold_to_be(
         &self,
         since: Timestamp,
         time: Option<SignedDuration>,
@@ -42,9 +53,7 @@ impl Guard {
         if packages.is_empty() {
             return Err(AskError::NothingToHold);
         }
-        let hold = Hold { packages, since, until, by, because };
-        hold.write(&self.root)?;
-        Ok(hold)
+        Ok(Hold { packages, since, until, by, because })
     }
 
     /// Holds Python if the pending upgrade would be blocked, so that unattended-upgrades installs
@@ -70,7 +79,8 @@ impl Guard {
         let is_new = existing.is_none();
         let since = existing.map_or_else(clock::now, |hold| hold.since);
         let because = Some(printable(because));
-        let hold = self.hold_since(since, Some(FORECAST_HOLD), FORECAST.into(), because)?;
+        let hold = self.hold_to_be(since, Some(FORECAST_HOLD), FORECAST.into(), because)?;
+        hold.write(&self.root)?;
         if is_new {
             self.report.note(&hold_in_words(&hold));
         }

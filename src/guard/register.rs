@@ -19,17 +19,18 @@ use crate::venv::{self, LockError, NotAVenv, ProjectLock, RequirementsError, Ven
 pub(crate) struct Registration<'a> {
     pub(crate) paths: &'a [PathBuf],
     pub(crate) name: Option<&'a str>,
-    pub(crate) services: &'a [Service],
-    /// A command, as a shell would split it. An empty one clears the setting, as does an empty path
-    /// below.
+    /// None of them: those that are discovered.
+    pub(crate) services: Option<&'a [Service]>,
+    /// A command, as a shell would split it. An empty one clears the setting, as do an empty path and
+    /// an inner `None` below.
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
-    pub(crate) restart: Option<RestartMode>,
-    pub(crate) window: Option<&'a Window>,
-    pub(crate) rolling: Option<&'a Pause>,
+    pub(crate) restart: Option<Option<RestartMode>>,
+    pub(crate) window: Option<Option<&'a Window>>,
+    pub(crate) rolling: Option<Option<&'a Pause>>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
-    pub(crate) relax: Option<Relax>,
+    pub(crate) relax: Option<Option<Relax>>,
 }
 
 /// A venv that was registered.
@@ -195,21 +196,21 @@ impl Guard {
         if let Some(policy) = wanted.policy {
             entry.policy = policy;
         }
-        if wanted.restart.is_some() {
-            entry.restart = wanted.restart;
+        if let Some(restart) = wanted.restart {
+            entry.restart = restart;
         }
-        if wanted.window.is_some() {
-            entry.window = wanted.window.cloned();
+        if let Some(window) = wanted.window {
+            entry.window = window.cloned();
         }
-        if wanted.rolling.is_some() {
-            entry.rolling = wanted.rolling.cloned();
+        if let Some(rolling) = wanted.rolling {
+            entry.rolling = rolling.cloned();
         }
         if has_window(&self.config, entry) && window_of(&self.config, entry).is_none() {
             return Err(RegisterError::NoWindow);
         }
-        if !wanted.services.is_empty() {
-            self.require_known(wanted.services, &venv.path)?;
-            entry.services = wanted.services.to_vec();
+        if let Some(services) = wanted.services {
+            self.require_known(services, &venv.path)?;
+            entry.services = services.to_vec();
         }
         if let Some(check) = &known.check {
             entry.check.clone_from(check);
@@ -225,8 +226,8 @@ impl Guard {
             Some(None) => entry.clear_lock(),
             None => {}
         }
-        if wanted.relax.is_some() {
-            entry.relax = wanted.relax;
+        if let Some(relax) = wanted.relax {
+            entry.relax = relax;
         }
         match refusal(&self.context(), entry, &venv) {
             Some(why) => Err(RegisterError::Refused { path: path.to_path_buf(), why }),

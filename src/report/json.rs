@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::words;
-use crate::apt::{Build, Change, ChangeKind};
+use crate::apt::{Build, Change, ChangeKind, Hold};
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::redacted;
@@ -16,7 +16,7 @@ use crate::plan::{
 };
 use crate::python::{self, Minor, Version};
 use crate::service::{Service, VenvProcess};
-use crate::store::{Event, PreviousTree, RegistryEntry};
+use crate::store::{Event, PreviousTree, RegistryEntry, Rehearsal};
 use crate::venv::{Additions, BaseLink, Flavour, Relax, Venv};
 
 const SCHEMA: u64 = 1;
@@ -55,6 +55,8 @@ pub(crate) struct VenvJson {
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsal: Option<LastRehearsalJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_exact: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +112,19 @@ struct SettingsJson {
     restart: Option<RestartMode>,
     window: Option<String>,
     rolling: Option<String>,
+    declared_in: Option<String>,
+}
+
+/// What the last rehearsal found.
+#[derive(Debug, Serialize)]
+struct LastRehearsalJson {
+    at: Timestamp,
+    /// The package of the interpreter that the venv was tried with, and its version.
+    package: String,
+    package_version: String,
+    ready: bool,
+    proof: Proof,
+    findings: Vec<Finding>,
 }
 
 /// A previous environment.
@@ -162,6 +177,7 @@ impl VenvJson {
             previous_trees: entry.previous_trees.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
+            rehearsal: None,
             not_exact: None,
             foreign_files: None,
             modified_files: None,
@@ -183,6 +199,7 @@ impl VenvJson {
             restart: entry.restart,
             window: entry.window.as_ref().map(ToString::to_string),
             rolling: entry.rolling.as_ref().map(ToString::to_string),
+            declared_in: entry.declared_in().map(printable),
         });
         self
     }
@@ -201,6 +218,18 @@ impl VenvJson {
             service: one.service.as_ref().map(ToString::to_string),
         };
         self.processes = Some(processes.iter().map(process).collect());
+        self
+    }
+
+    pub(crate) fn with_rehearsal(mut self, found: Rehearsal) -> Self {
+        self.rehearsal = Some(LastRehearsalJson {
+            at: found.at,
+            ready: found.is_ready(),
+            package: found.made_for.interpreter.name,
+            package_version: found.made_for.interpreter.version,
+            proof: found.proof,
+            findings: found.findings,
+        });
         self
     }
 
@@ -348,6 +377,37 @@ impl DecisionsJson {
     pub(crate) fn new(decisions: &[Decision]) -> Self {
         let venvs = decisions.iter().map(DecisionJson::from).collect();
         Self { schema_version: SCHEMA, venvs }
+    }
+}
+
+/// What the dry runs of `hold` and `unhold` print.
+#[derive(Debug, Serialize)]
+pub(crate) struct HoldChangeJson {
+    schema_version: u64,
+    before: Option<HoldJson>,
+    after: Option<HoldJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct HoldJson {
+    packages: Vec<String>,
+    since: Timestamp,
+    until: Option<Timestamp>,
+    by: String,
+    reason: Option<String>,
+}
+
+impl HoldChangeJson {
+    pub(crate) fn new(before: Option<&Hold>, after: Option<&Hold>) -> Self {
+        let json = |hold: Option<&Hold>| hold.cloned().map(HoldJson::from);
+        Self { schema_version: SCHEMA, before: json(before), after: json(after) }
+    }
+}
+
+impl From<Hold> for HoldJson {
+    fn from(hold: Hold) -> Self {
+        let Hold { packages, since, until, by, because } = hold;
+        Self { packages, since, until, by, reason: because }
     }
 }
 

@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub(crate) use json::{
-    DecisionsJson, HistoryJson, ListJson, PlanJson, RehearsalJson, ScanJson, VenvJson,
-    VenvRehearsalJson,
+    DecisionsJson, HistoryJson, HoldChangeJson, ListJson, PlanJson, RehearsalJson, ScanJson,
+    VenvJson, VenvRehearsalJson,
 };
 pub(crate) use progress::Progress;
 pub(crate) use table::{Row, Tone};

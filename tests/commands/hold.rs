@@ -59,3 +59,25 @@ fn an_ordinary_user_has_no_apt_to_ask() {
         assert!(said.stderr.contains("only root can do this"), "{}", said.stderr);
     }
 }
+
+#[test]
+fn a_dry_run_shows_the_hold_and_changes_nothing() {
+    let system = system();
+    system.make_dir("/etc/apt/preferences.d");
+    let proposed = system.run(&["hold", "--for", "2h", "--reason", "a", "--dry-run", "--json"]);
+    let proposed = proposed.expect(0).json();
+    assert_eq!(proposed["schema_version"], 1);
+    assert!(proposed["before"].is_null() && proposed["after"]["reason"] == "a", "{proposed}");
+    assert_eq!(
+        proposed["after"]["packages"],
+        serde_json::json!(["python3-minimal", "python3.11-minimal"])
+    );
+    assert!(!Path::new(&system.path("/etc/apt/preferences.d/venvguard-hold.pref")).exists());
+    system.run(&["hold", "--reason", "a"]).expect(0);
+    let proposed = system.run(&["unhold", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(proposed["before"]["until"], serde_json::Value::Null);
+    assert!(proposed["before"]["reason"] == "a" && proposed["after"].is_null(), "{proposed}");
+    let said = system.run(&["unhold", "--dry-run"]).expect(0).stdout;
+    assert!(said.contains("now: Python is held since"), "{said}");
+    assert!(said.ends_with("then: Python is not held\n"), "{said}");
+}

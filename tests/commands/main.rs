@@ -128,6 +128,42 @@ fn each_decision_is_a_line_in_the_journal() {
 }
 
 #[test]
+fn an_empty_value_clears_a_setting() {
+    let system = system();
+    let settings = || system.run(&["show", "shop", "--json"]).expect(0).json()["venvs"][0].clone();
+    let (service, never) = (["--service", "systemd:shop.service"], ["--restart", "never"]);
+    let set = [&["register", "/srv/shop/venv"], &service[..], &never, &["--relax", "patch"]];
+    system.run(&set.concat()).expect(0);
+    let set = settings();
+    assert_eq!(set["services"][0]["name"], "shop.service", "{set}");
+    assert!(set["restart"] == "never" && set["relax"] == "patch", "{set}");
+    let clear = ["--service", "", "--restart", "", "--relax", ""];
+    system.run(&[&["register", "/srv/shop/venv"], &clear[..]].concat()).expect(0);
+    let cleared = settings();
+    assert_eq!(cleared["services"], serde_json::json!([]));
+    assert!(cleared["restart"].is_null() && cleared["relax"].is_null(), "{cleared}");
+    system.run(&["register", "/srv/shop/venv", "--restart", "soon"]).expect(2);
+}
+
+#[test]
+fn show_reports_the_last_rehearsal_and_the_declaration_as_json() {
+    let system = system();
+    system.write("/etc/venvguard/venvs.d/shop.toml", "path = \"/srv/shop/venv\"\n");
+    let shown = || system.run(&["show", "shop", "--json"]).expect(0).json()["venvs"][0].clone();
+    let declared = shown();
+    assert_eq!(declared["declared_in"], "/etc/venvguard/venvs.d/shop.toml");
+    assert!(declared.get("rehearsal").is_none(), "{declared}");
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    assert!(shown()["declared_in"].is_null());
+    let id = shown()["id"].as_str().unwrap().to_string();
+    let rehearsal = include_str!("../../src/store/fixtures/rehearsal.schema-1.json");
+    system.write(&format!("/var/lib/venvguard/rehearsals/{id}.json"), rehearsal);
+    let found = shown()["rehearsal"].clone();
+    assert!(found["ready"] == false && found["package"] == "python3.13-minimal", "{found}");
+    assert_eq!(found["findings"][0]["distribution"], "psycopg2-binary");
+}
+
+#[test]
 fn a_taken_name_and_a_venv_below_a_venv_are_refused() {
     let system = system();
     system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");

@@ -1,0 +1,277 @@
+# Copyright the venvguard maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Renders a readiness report as one HTML page that needs nothing else.
+
+The page works without scripts; a script adds the search. Names from hosts are hostile: each is escaped.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from ansible_collections.venvguard.venvguard.plugins.module_utils.readiness import (
+    NOT_READY,
+    READY,
+    THE_VENV,
+    UNAFFECTED,
+    UNKNOWN,
+)
+
+READINESS = {
+    READY: "ready",
+    NOT_READY: "not ready",
+    UNAFFECTED: "not affected",
+    UNKNOWN: "not tried",
+}
+
+PROOF = {
+    "rehearsed": "built and checked",
+    "smoke": "checked as it is",
+}
+
+KINDS = {
+    "no-wheel": "no file for the new Python",
+    "build-failed": "does not build",
+    "different": "another version is installed",
+    "import": "cannot be imported",
+    "script": "a program does not start",
+    "removed-module": "needs a removed module of Python",
+    "interpreter": "the interpreter fails",
+    "obstacle": "cannot be rebuilt",
+    "policy": "its policy blocks the upgrade",
+}
+
+REMEDIES = {
+    "pin": "stays on its Python",
+    "rebuild": "is rebuilt",
+    "refresh": "is refreshed",
+    "restart": "its services restart",
+    "restore": "is restored",
+    "impossible": "cannot be repaired",
+    "none": "nothing",
+}
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --bad: #b3261e; --good: #1b6e3c; --dull: #777; }
+@media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #81c995; --dull: #aaa; } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+p { margin: .4rem 0; } .dull { color: var(--dull); }
+.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; padding: 0; list-style: none; }
+.tiles li { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; min-width: 6rem; }
+.tiles b { display: block; font-size: 1.6rem; line-height: 1.2; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: left; vertical-align: top;
+  overflow-wrap: anywhere; }
+th { font-weight: 600; } .number { text-align: right; width: 5rem; }
+.bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
+summary { cursor: pointer; margin: 1rem 0 .5rem; } input { font: inherit; padding: .3rem .5rem; width: 20rem; }
+@media print { input, label { display: none; } }
+"""
+
+# Hides the rows without the text that was typed. A row's text is read once.
+SCRIPT = """
+const search = document.querySelector('input');
+search.closest('p').hidden = false;
+let rows, timer;
+function show() {
+  rows ??= Array.from(document.querySelectorAll('tbody.venvs tr'), row => [row, row.textContent.toLowerCase()]);
+  const text = search.value.toLowerCase();
+  for (const [row, words] of rows) row.hidden = !words.includes(text);
+  if (text) document.querySelectorAll('details').forEach(one => { one.open = true; });
+}
+search.addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(show, 150); });
+"""
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def page(report):
+    """The page, as text."""
+    release = report["release"]
+    title = "Python upgrade to %s" % release if release else "The pending upgrade of Python"
+    shown = [row for row in report["venvs"] if row["readiness"] in (NOT_READY, UNKNOWN)]
+    others = [row for row in report["venvs"] if row["readiness"] not in (NOT_READY, UNKNOWN)]
+    parts = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+        '<meta http-equiv="Content-Security-Policy" content="%s">\n' % escape(POLICY),
+        '<meta name="viewport" content="width=device-width">\n',
+        "<title>%s</title>\n<style>%s</style>\n</head>\n<body>\n" % (escape(title), STYLE),
+        "<h1>%s</h1>\n" % escape(title),
+        '<p class="dull">%s</p>\n' % escape(report["at"] or ""),
+        "<p>%s</p>\n" % escape(summary(report["totals"])),
+        tiles(report["totals"]),
+        blockers(report["blockers"]),
+        '<p hidden><label>Search <input type="search" placeholder="host, venv, path, distribution"></label></p>\n',
+        venvs("Virtualenvs that need attention", shown),
+        folded("Virtualenvs that are ready or not affected", others),
+        hosts(report["hosts"]),
+        "<script>%s</script>\n</body>\n</html>\n" % SCRIPT,
+    ]
+    return "".join(parts)
+
+
+def count(number, noun):
+    """`1 host`, `2 hosts`."""
+    return "%d %s%s" % (number, noun, "" if number == 1 else "s")
+
+
+def summary(totals):
+    """The report in one or two sentences."""
+    affected = totals["venvs"] - totals["unaffected"]
+    text = "The upgrade changes the Python of %d of %s." % (affected, count(totals["venvs"], "virtualenv"))
+    if totals["not_ready"]:
+        text += " %d %s not ready, on %s." % (
+            totals["not_ready"],
+            "is" if totals["not_ready"] == 1 else "are",
+            count(totals["hosts_not_ready"], "host"),
+        )
+    elif affected and not totals["unknown"]:
+        text += " All of them are ready."
+    if totals["unknown"]:
+        text += " %d not tried yet." % totals["unknown"]
+    if totals["hosts_failed"]:
+        text += " %s gave no answer." % count(totals["hosts_failed"], "host")
+    return text
+
+
+def tiles(totals):
+    shown = (
+        (totals["ready"], "ready"),
+        (totals["not_ready"], "not ready"),
+        (totals["unknown"], "not tried"),
+        (totals["unaffected"], "not affected"),
+        (totals["blocks"], "block the upgrade"),
+        (totals["hosts"], "hosts"),
+        (totals["hosts_failed"], "hosts without an answer"),
+        (totals["hosts_held"], "hosts that hold Python"),
+    )
+    items = ["<li><b>%d</b>%s</li>\n" % (number, escape(words)) for number, words in shown]
+    return '<ul class="tiles">\n%s</ul>\n' % "".join(items)
+
+
+def table(heads, rows, kind=""):
+    """A table; its cells are HTML. A heading that begins with # is that of a number."""
+    head = "".join(
+        '<th class="number">%s</th>' % escape(name[1:]) if name.startswith("#") else "<th>%s</th>" % escape(name)
+        for name in heads
+    )
+    body = "".join("<tr>%s</tr>\n" % "".join(row) for row in rows)
+    return "<table>\n<thead><tr>%s</tr></thead>\n<tbody%s>\n%s</tbody>\n</table>\n" % (head, kind, body)
+
+
+def cell(text):
+    return "<td>%s</td>" % escape(str(text))
+
+
+def number(value):
+    return '<td class="number">%d</td>' % value
+
+
+def blockers(found):
+    if not found:
+        return ""
+    heads = ["What is in the way", "#Venvs", "#Hosts", "Why", "Versions", "Example"]
+    rows = [
+        [
+            cell(one["distribution"] or "the virtualenv itself"),
+            number(one["venvs"]),
+            number(one["hosts"]),
+            cell(", ".join(KINDS.get(kind, kind) for kind in one["kinds"])),
+            cell("; ".join(version(need) for need in one["versions"][:4]) or "-"),
+            cell(bounded(one["example"])),
+        ]
+        for one in found
+    ]
+    return "<h2>What blocks most</h2>\n" + table(heads, rows)
+
+
+def version(need):
+    """`2.9.5 → 2.9.10`, if a newer version works."""
+    text = need["version"] or "-"
+    return "%s → %s" % (text, need["works_from"]) if need["works_from"] else text
+
+
+def bounded(text):
+    """The first line of a detail."""
+    line = (text or "").strip().partition("\n")[0]
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def why(row):
+    """What is in the way of a venv, as HTML."""
+    lines = []
+    for finding in row["findings"]:
+        name = finding["distribution"] or THE_VENV
+        text = " ".join(word for word in (name, finding["version"]) if word)
+        text = "%s: %s" % (text, bounded(finding["detail"])) if text else bounded(finding["detail"])
+        if finding["works_from"]:
+            text += " (%s works)" % finding["works_from"]
+        lines.append(escape(text))
+    lines += [escape(bounded(reason)) for reason in row["reasons"]]
+    return "<br>".join(lines)
+
+
+def readiness(row):
+    style = {READY: "good", NOT_READY: "bad"}.get(row["readiness"], "dull")
+    words = READINESS[row["readiness"]] + (", blocks apt" if row["blocks"] else "")
+    proof = PROOF.get(row["proof"])
+    return '<td><span class="%s">%s</span>%s</td>' % (style, words, escape(" (%s)" % proof if proof else ""))
+
+
+def venv_row(row):
+    python = row["python"] or "-"
+    if row["python_after"]:
+        python += " → " + row["python_after"]
+    state = "" if row["state"] == "healthy" else '<br><span class="bad">%s now</span>' % escape(row["state"])
+    return [
+        cell(row["host"]),
+        '<td>%s<br><span class="dull">%s</span></td>' % (escape(row["name"]), escape(row["path"])),
+        cell(python),
+        readiness(row),
+        cell(REMEDIES.get(row["remedy"], row["remedy"]) if row["remedy"] else "-"),
+        "<td>%s%s</td>" % (why(row), state),
+    ]
+
+
+VENV_HEADS = ["Host", "Virtualenv", "Python", "Readiness", "The upgrade", "Why"]
+
+
+def venvs(title, rows):
+    if not rows:
+        return ""
+    heading = "<h2>%s (%d)</h2>\n" % (escape(title), len(rows))
+    return heading + table(VENV_HEADS, map(venv_row, rows), ' class="venvs"')
+
+
+def folded(title, rows):
+    if not rows:
+        return ""
+    body = table(VENV_HEADS, map(venv_row, rows), ' class="venvs"')
+    return "<details>\n<summary>%s (%d)</summary>\n%s</details>\n" % (escape(title), len(rows), body)
+
+
+def hosts(found):
+    """The hosts about which the report says less than about the others."""
+    rows = []
+    for host in found:
+        remarks = []
+        if host["error"] is not None:
+            remarks.append(bounded(host["error"]))
+        if not host["known"]:
+            remarks.append("apt has no recent package lists, so its pending upgrade is not known")
+        if host["hold"] is not None:
+            until = host["hold"]["until"]
+            remarks.append(
+                "holds Python since %s%s (by %s%s)"
+                % (
+                    host["hold"]["since"][:10],
+                    " until " + until[:10] if until else "",
+                    host["hold"]["by"],
+                    ": " + host["hold"]["reason"] if host["hold"]["reason"] else "",
+                )
+            )
+        rows += [[cell(host["host"]), cell(remark)] for remark in remarks]
+    if not rows:
+        return ""
+    return "<h2>Hosts</h2>\n" + table(["Host", "Remark"], rows)
