@@ -6,7 +6,7 @@ use super::rebuild::Rebuilt;
 use super::{AskError, Guard};
 use crate::host::clock;
 use crate::inventory::{Inventory, has_window, window_of};
-use crate::plan::{Decision, RepairFor, Wish};
+use crate::plan::{Decision, Remedy, RepairFor, Wish};
 use crate::store::RegistryEntry;
 
 impl Guard {
@@ -40,7 +40,9 @@ impl Guard {
         let inventory = self.inventory_of(registry);
         let waiting = ids(&inventory, |entry| has_window(&self.config, entry));
         let decisions = self.propose_repair(&inventory, &now, Wish::default(), RepairFor::Person);
-        let is_left = |one: &Decision| one.acts() && waiting.contains(&one.id);
+        // No window restarts a process that belongs to no service.
+        let restarts = |one: &Decision| one.remedy != Remedy::Restart || !one.services.is_empty();
+        let is_left = |one: &Decision| one.acts() && restarts(one) && waiting.contains(&one.id);
         let mut decisions: Vec<Decision> = decisions.into_iter().filter(is_left).collect();
         if decisions.is_empty() && !dry_run {
             self.store.end_waiting()?;

@@ -2,7 +2,7 @@
 
 use super::processes::{process, served};
 use super::system::System;
-use super::{MINOR_UPGRADE, REVISION};
+use super::{MINOR_UPGRADE, REVISION, system};
 
 const WAITING: &str = "/var/lib/venvguard/waiting.json";
 
@@ -92,6 +92,19 @@ fn what_waits_is_restarted_once_in_its_window() {
     assert_eq!(system.read("/calls").lines().count(), 1);
     // Somebody restarts it by hand.
     system.remove("/proc/71");
+    system.run(&["restart", "--due"]).expect(0);
+    assert!(!system.exists(WAITING));
+}
+
+#[test]
+fn a_process_that_belongs_to_no_service_waits_for_no_window() {
+    let system = system();
+    in_window(&system, OVER);
+    let gone = "/usr/bin/python3.11 (deleted)";
+    process(&system, 71, "cron.service", gone, "/srv/shop/venv/bin/python3 job.py");
+    let status = system.run(&["status", "--json"]).expect(3).json();
+    assert_eq!(status["venvs"][0]["state"], "restart-needed");
+    assert!(system.exists(WAITING), "it was registered just now");
     system.run(&["restart", "--due"]).expect(0);
     assert!(!system.exists(WAITING));
 }
