@@ -10,7 +10,8 @@ use jiff::SignedDuration;
 
 use super::candidates;
 use super::faults::Faults;
-use super::values::{self, OrNothing, Setting};
+use super::values::{self, OrNothing};
+use crate::guard::Setting;
 use crate::plan::{Policy, Relax, RestartMode};
 use crate::python::Minor;
 use crate::service::{Probe, Service};
