@@ -12,7 +12,8 @@ use jiff::SignedDuration;
 
 use super::candidates;
 use super::faults::Faults;
-use super::values::{self, OrNothing, Setting};
+use super::values::{self, OrNothing};
+use crate::guard::Setting;
 use crate::plan::{Policy, Relax, RestartMode, Window};
 use crate::python::Minor;
 use crate::service::{Probe, Service};

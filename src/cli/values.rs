@@ -7,6 +7,7 @@ use clap::{Arg, Command, ValueEnum};
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+use crate::guard::Setting;
 use crate::plan::{Policy, Relax, RestartMode};
 
 /// A time like `14d`, `36h` or `1w`; a day has 24 hours.
@@ -17,10 +18,7 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
     if time.is_positive() { Ok(time) } else { Err("it is over before it begins".into()) }
 }
 
-/// The value of an option that an empty text clears.
-pub(super) type Setting<T> = Option<T>;
-
-/// Parses a [`Setting`].
+/// Parses the value of an option that an empty text clears.
 #[derive(Clone)]
 pub(super) struct OrNothing<P>(pub(super) P);
 

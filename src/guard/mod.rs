@@ -33,7 +33,7 @@ use std::time::Duration;
 pub(crate) use ask::AskError;
 pub(crate) use diagnose::FailureOf;
 pub(crate) use rebuild::{Extent, RebuildRequest, Rebuilt};
-pub(crate) use register::{Registered, Registration};
+pub(crate) use register::{Registered, Registration, Setting};
 pub(crate) use rehearse::{RehearsalRequest, VenvRehearsal};
 pub(crate) use scan::Found;
 pub(crate) use settle::Settled;

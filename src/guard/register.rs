@@ -25,12 +25,12 @@ pub(crate) struct Registration<'a> {
     /// an inner `None` below.
     pub(crate) check: Option<&'a str>,
     pub(crate) policy: Option<Policy>,
-    pub(crate) restart: Option<Option<RestartMode>>,
-    pub(crate) window: Option<Option<&'a Window>>,
-    pub(crate) rolling: Option<Option<&'a Pause>>,
+    pub(crate) restart: Option<Setting<RestartMode>>,
+    pub(crate) window: Option<Setting<&'a Window>>,
+    pub(crate) rolling: Option<Setting<&'a Pause>>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
-    pub(crate) relax: Option<Option<Relax>>,
+    pub(crate) relax: Option<Setting<Relax>>,
 }
 
 /// A venv that was registered.
@@ -105,12 +105,12 @@ pub(crate) enum CheckError {
 /// The settings that need validation, checked before anything is registered.
 struct Known {
     check: Option<Vec<String>>,
-    requirements: Option<Setting>,
-    lock: Option<Setting>,
+    requirements: Option<Setting<PathBuf>>,
+    lock: Option<Setting<PathBuf>>,
 }
 
-/// A file that is set, or cleared.
-type Setting = Option<PathBuf>;
+/// A setting that somebody sets, or clears.
+pub(crate) type Setting<T> = Option<T>;
 
 impl Guard {
     /// Registers venvs, all of them or none. They stay registered even if a recipe cannot be kept.
@@ -354,7 +354,7 @@ impl Guard {
     }
 }
 
-fn setting(path: &Path) -> Result<Setting, RegisterError> {
+fn setting(path: &Path) -> Result<Setting<PathBuf>, RegisterError> {
     if path.as_os_str().is_empty() { Ok(None) } else { file(path).map(Some) }
 }
 
