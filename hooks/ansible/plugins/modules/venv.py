@@ -50,7 +50,15 @@ options:
     description:
       - Whether the running services are restarted unasked.
     type: str
-    choices: [now, list, never, '']
+    choices: [now, list, window, never, '']
+  window:
+    description:
+      - When services may be restarted whose O(restart) is V(window), for example V(Sat 03:00..05:00).
+    type: str
+  rolling:
+    description:
+      - The pause between services of one kind, which then restart one after another, for example V(10s).
+    type: str
   requirements:
     description:
       - A requirements file on the host that a rebuild installs.
@@ -116,7 +124,7 @@ from ansible_collections.venvguard.venvguard.plugins.module_utils.venvguard impo
     arguments,
 )
 
-WORDS = ("name", "policy", "check", "restart", "requirements", "lock", "relax")
+WORDS = ("name", "policy", "check", "restart", "window", "rolling", "requirements", "lock", "relax")
 
 # What venvguard prints in place of a password.
 MASK = "****"
@@ -128,7 +136,7 @@ def settings(venv):
         return {}
     services = ["%s:%s" % (service["manager"], service["name"]) for service in venv["services"]]
     check = " ".join(shlex.quote(word) for word in venv["check"])
-    texts = {name: venv[name] or "" for name in ("restart", "requirements", "lock", "relax")}
+    texts = {name: venv[name] or "" for name in ("restart", "window", "rolling", "requirements", "lock", "relax")}
     return dict(texts, name=venv["name"], policy=venv["policy"], services=sorted(services), check=check)
 
 
@@ -226,7 +234,9 @@ def main():
         policy=dict(type="str", choices=["auto", "block", "rebuild", "pin", "warn", "ignore"]),
         services=dict(type="list", elements="str"),
         check=dict(type="str"),
-        restart=dict(type="str", choices=["now", "list", "never", ""]),
+        restart=dict(type="str", choices=["now", "list", "window", "never", ""]),
+        window=dict(type="str"),
+        rolling=dict(type="str"),
         requirements=dict(type="path"),
         lock=dict(type="path"),
         relax=dict(type="str", choices=["patch", "minor", "major", ""]),

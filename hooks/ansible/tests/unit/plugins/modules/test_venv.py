@@ -17,6 +17,8 @@ SHOP = {
     "lock": "/srv/shop/uv.lock",
     "relax": None,
     "restart": None,
+    "window": None,
+    "rolling": None,
     "declared_in": None,
 }
 
@@ -42,7 +44,7 @@ def nothing(**settings):
     "wanted",
     [
         {},
-        {"policy": "auto", "name": "shop", "relax": "", "restart": "", "requirements": ""},
+        {"policy": "auto", "name": "shop", "relax": "", "restart": "", "window": "", "requirements": ""},
         {"services": ["runit:cache", "systemd:shop.service"]},
         {"check": "curl --fail http://u:secret@localhost/"},
         {"check": "/usr/bin/curl '--fail' http://u:other@localhost/"},
