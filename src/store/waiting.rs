@@ -9,7 +9,7 @@ use crate::host::clock;
 const FILE: &str = "waiting.json";
 const SCHEMA: u64 = 1;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Waiting {
     schema_version: u64,
@@ -48,6 +48,14 @@ impl Store {
 mod tests {
     use super::*;
     use crate::host::Root;
+
+    #[test]
+    fn a_record_of_schema_version_1_is_read() {
+        let since = "2026-01-01T00:00:00Z".parse().unwrap();
+        let fixture = include_str!("fixtures/waiting.schema-1.json");
+        let waiting = Waiting { schema_version: SCHEMA, since };
+        super::super::fixtures::check(FILE, fixture, SCHEMA, &waiting);
+    }
 
     #[test]
     fn what_waits_keeps_its_time_until_it_is_tried() {
