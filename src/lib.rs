@@ -37,8 +37,8 @@
 //! 2. [`inventory`] inspects every registered venv; [`apt`] predicts the interpreters.
 //! 3. `plan::questions` says which facts a decision needs; [`inventory`] finds them out.
 //! 4. `plan::upgrade` makes a `Decision` for each venv. [`report`] prints them, and the verdict
-//!    answers apt. The gate carries out what must precede dpkg, and records which services run and
-//!    which checks pass.
+//!    answers apt. If a person sits at the terminal, the gate asks them first. Then it carries out
+//!    what must precede dpkg, and records which services run and which checks pass.
 //! 5. dpkg runs. `settle` compares the interpreters with the snapshot, and calls the same function
 //!    again to decide from the actual changes.
 //! 6. [`repair`] executes the decisions, each with its own journal. `prepare` builds and checks a

@@ -8,6 +8,7 @@ use crate::diagnose::failure::{Cause, FailureText, Machine, cause_of_state, caus
 use crate::host::root::normal;
 use crate::inventory::Inventory;
 use crate::plan::State;
+use crate::repair::Outcome;
 use crate::service::{self, Processes, Service, ServiceMap};
 use crate::store::{History, Registry, RegistryEntry, Store};
 use crate::venv;
@@ -36,6 +37,21 @@ impl Guard {
             FailureOf::Unit(unit) => self.diagnose_unit(unit),
             FailureOf::Venv(word) => self.diagnose_venv(word),
         }
+    }
+
+    /// Names the cause of each failed repair, if it is known. Returns whether all repairs are good.
+    pub(super) fn judge(&self, outcomes: &[Outcome]) -> bool {
+        let mut all_good = true;
+        for outcome in outcomes {
+            let Some(failure) = outcome.done.failure() else { continue };
+            all_good = false;
+            let causes = self.diagnose(FailureOf::Text(failure.as_bytes())).unwrap_or_default();
+            if let Some(Cause { title, remedy, certainty, .. }) = causes.first() {
+                let name = &outcome.decision.name;
+                self.report.note(&format!("{name}: {certainty} cause: {title}; fix: {remedy}"));
+            }
+        }
+        all_good
     }
 
     /// The causes in the log of a unit, and in the venvs that use it.

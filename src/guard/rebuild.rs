@@ -113,7 +113,7 @@ impl Guard {
         }
         let registry = &mut inventory.registry;
         let outcomes = repair::execute(&self.context(), registry, &now, &[job], 1);
-        let has_failed = !outcomes.iter().all(|outcome| outcome.done.is_good());
+        let has_failed = !self.judge(&outcomes);
         Ok(RolledBack { decision, has_failed })
     }
 
@@ -176,7 +176,7 @@ impl Guard {
         } else {
             repair::execute(&context, registry, now, &jobs, at_once)
         };
-        let good = outcomes.iter().all(|outcome| outcome.done.is_good());
+        let good = self.judge(&outcomes);
         let inventory = self.inventory_of(inventory.registry);
         let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
         let units = if prepares { 0 } else { self.restart_units_of_users(&inventory, &ids, now) };

@@ -170,6 +170,6 @@ impl Guard {
         let affected = plan.decisions.iter().filter(|one| one.remedy != Remedy::None);
         let ids: Vec<&str> = affected.map(|decision| decision.id.as_str()).collect();
         report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
-        all_good && outcomes.iter().all(|outcome| outcome.done.is_good())
+        self.judge(&outcomes) && all_good
     }
 }

@@ -112,7 +112,7 @@ impl Guard {
         let jobs = Job::all(inventory.present(), &decisions);
         let (context, at_once) = (self.context(), self.config.at_once(None));
         let outcomes = repair::execute(&context, &mut inventory.registry, &now, &jobs, at_once);
-        Ok(outcomes.iter().all(|outcome| outcome.done.is_good()))
+        Ok(self.judge(&outcomes))
     }
 
     fn settle_user(&self, person: &User, deadline: Deadline) {

@@ -200,15 +200,22 @@ pub(crate) enum Done {
 impl Done {
     /// Whether nothing went wrong.
     pub(crate) fn is_good(&self) -> bool {
+        self.failure().is_none()
+    }
+
+    /// What went wrong, if anything did.
+    pub(crate) fn failure(&self) -> Option<&str> {
         match self {
             Self::Nothing
             | Self::Restarted
             | Self::Refreshed
             | Self::Rebuilt { .. }
-            | Self::Prepared { .. } => true,
-            Self::Pinned { because, services, .. } => because.is_none() && services.is_none(),
-            Self::Restored { because, .. } => because.is_none(),
-            Self::RolledBack { .. } | Self::Failed { .. } | Self::Unfinished { .. } => false,
+            | Self::Prepared { .. } => None,
+            Self::Pinned { because, services, .. } => because.as_deref().or(services.as_deref()),
+            Self::Restored { because, .. } => because.as_deref(),
+            Self::RolledBack { because }
+            | Self::Failed { because, .. }
+            | Self::Unfinished { because } => Some(because),
         }
     }
 
