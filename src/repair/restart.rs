@@ -1,6 +1,6 @@
 //! Restarts what runs out of a venv, and checks that it came back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ const GOING: Duration = Duration::from_secs(5);
 pub(super) struct Baseline {
     failing: BTreeSet<Service>,
     check_fails: bool,
+    /// Where the services listen.
+    listening: BTreeMap<Service, BTreeSet<String>>,
 }
 
 impl Baseline {
@@ -40,7 +42,27 @@ impl Baseline {
             Some(checked) => *checked != Checked::Passed,
             None => works && fails_now(),
         };
-        Self { failing, check_fails }
+        let listening = job.services().iter().cloned().map(|service| {
+            let addresses = service::listening(context.root, &service);
+            (service, addresses)
+        });
+        Self { failing, check_fails, listening: listening.collect() }
+    }
+
+    /// Waits until a service listens somewhere, if it did before. Its addresses may have changed:
+    /// somebody may have edited its configuration.
+    fn serves(&self, context: &Context, service: &Service) -> Result<(), String> {
+        let before = self.listening.get(service).filter(|addresses| !addresses.is_empty());
+        let Some(before) = before else { return Ok(()) };
+        let patience = Duration::from_secs(context.config.service_timeout);
+        if service::await_listening(context.root, service, patience) {
+            return Ok(());
+        }
+        let before: Vec<&str> = before.iter().map(String::as_str).take(3).collect();
+        Err(format!(
+            "{service}: it is up, but listens nowhere; before, it listened at {}",
+            before.join(", ")
+        ))
     }
 
     #[cfg(test)]
@@ -155,9 +177,13 @@ impl Proof<'_> {
         if let Err(error) = service::start_units(context.root, units) {
             result.notes.push(format!("cannot start {} again: {error}", units.join(", ")));
         }
+        let is_checked = check_of(context, job).is_some();
         let had_workers = before.with_lasting_workers(stable_for(context));
         for service in &restarted {
-            if let Err(error) = stays_up(context, service, had_workers.contains(service)) {
+            let up = stays_up(context, service, had_workers.contains(service));
+            // A check that somebody has declared says more.
+            let serves = || if is_checked { Ok(()) } else { baseline.serves(context, service) };
+            if let Err(error) = up.and_then(|()| serves()) {
                 failed(service, error);
             }
         }

@@ -20,6 +20,7 @@ mod discover;
 mod error;
 #[cfg(test)]
 mod input;
+mod listening;
 mod managers;
 mod name;
 mod needrestart;
@@ -36,6 +37,7 @@ pub(crate) use control::{
 };
 pub(crate) use discover::cgroup::CgroupOwner;
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
+pub(crate) use listening::{await_listening, listening};
 pub(crate) use managers::{Outcome, start_units, stop_units};
 pub(crate) use name::{Service, ServiceNameError};
 pub(crate) use probe::{AddressError, Probe};

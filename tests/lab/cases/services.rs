@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::Case;
 use super::users::{as_user, make_unit};
 use crate::guard::On;
-use crate::machine::{Machine, services_of};
+use crate::machine::{Machine, services_of, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("restart_mode_list", Kind::TrixieMinor, listed),
         case("restart_mode_window", Kind::TrixieMinor, in_window),
         case("hooks", Kind::TrixieMinor, hooks),
+        Case::guarded("service_that_listens_nowhere", Kind::TrixieMinor, &[], mute),
         case("processes_agree_with_proc", Kind::Revision, processes_agree),
     ]
 }
@@ -216,4 +217,34 @@ fn processes_agree(machine: &Machine) -> Result<()> {
     let venvs = processes.iter().filter(|one| one["venvs"] == serde_json::json!(["followed"]));
     ensure!(venvs.count() == machine.pids_of(&Site::Followed.venv())?.len(), "{listed}");
     Ok(())
+}
+
+/// An application without a check that comes up with the new Python, but does not open its port.
+const MUTE: &str = r#"
+install -d -o app /srv/mute && su app -c '/usr/bin/python3 -m venv --without-pip /srv/mute/venv'
+cat >/srv/mute/app.py <<'END'
+import socket, sys, time
+if "%d.%d" % sys.version_info[:2] == sys.argv[1]:
+    server = socket.create_server(("127.0.0.1", 8123))
+time.sleep(9000)
+END
+printf '[Service]\nUser=app\nExecStart=/srv/mute/venv/bin/python /srv/mute/app.py %s\n' MINOR \
+    >/etc/systemd/system/mute.service
+systemctl daemon-reload && systemctl start mute
+printf 'service-timeout = 5\n' >/etc/venvguard/config.toml
+venvguard register /srv/mute/venv
+"#;
+
+fn mute(machine: &Machine) -> Result<()> {
+    let old = machine.upgrade.about.from.minor.clone();
+    machine.must("dpkg --install /package/venvguard_*.deb")?;
+    machine.must(&MUTE.replace("MINOR", &old))?;
+    // 127.0.0.1:8123 as the kernel prints it, in the state of listening.
+    let listens = "grep -q ' 0100007F:1FBB 00000000:0000 0A ' /proc/net/tcp";
+    wait_for("the port", || Ok(machine.run(listens)?.code == 0))?;
+    let said = machine.must_upgrade_python()?;
+    let told = "it is up, but listens nowhere; before, it listened at 127.0.0.1:8123";
+    ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
+    wait_for("the port after the rollback", || Ok(machine.run(listens)?.code == 0))?;
+    machine.must(&format!("readlink /srv/mute/venv/bin/python3 | grep -q python{old}")).map(drop)
 }
