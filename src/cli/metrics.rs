@@ -42,10 +42,11 @@ pub(super) fn may_change(command: &Command) -> bool {
         | Command::Unregister { .. }
         | Command::Prune { .. }
         | Command::Rehearse { .. } => true,
-        Command::Hold { dry_run, .. } | Command::Unhold { dry_run, .. } => !dry_run,
+        Command::Hold { dry_run, .. }
+        | Command::Unhold { dry_run, .. }
+        | Command::Restart { dry_run, .. } => !dry_run,
         Command::Scan { register, .. } => *register,
         Command::Rebuild(wanted) => !wanted.dry_run,
-        Command::Restart { dry_run, .. } => !dry_run,
         Command::Rollback(wanted) => !wanted.dry_run,
         _ => false,
     }
