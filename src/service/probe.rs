@@ -166,8 +166,10 @@ impl fmt::Display for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
     use std::os::unix::net::UnixListener;
+
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
     #[test]
     fn an_address_is_read_or_refused() {
@@ -234,7 +236,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         format!("tcp:{address}").parse::<Probe>().unwrap().run().unwrap();
-        drop(listener);
+        // A socket that is bound and does not listen: nobody else can take its port.
+        let silent = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&silent, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = SocketAddr::try_from(getsockname(&silent).unwrap()).unwrap();
         assert!(format!("tcp:{address}").parse::<Probe>().unwrap().run().is_err());
         assert!("unix:/nowhere".parse::<Probe>().unwrap().run().is_err());
     }
