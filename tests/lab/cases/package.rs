@@ -28,7 +28,7 @@ find /run -name '*venvguard*'
 cat /var/lib/dpkg/triggers/File /var/lib/dpkg/diversions /var/lib/dpkg/statoverride
 dpkg-query --show
 systemctl list-unit-files --no-legend 'venvguard*'
-systemctl list-units --all --plain --no-legend 'venvguard*'
+systemctl list-units --all --plain --no-legend 'venvguard*' | tr -s ' '
 systemctl list-units --failed --no-legend
 ";
 
