@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::apt::Hold;
+use crate::apt::{ChangeKind, Hold};
 use crate::host::file::{printable, printable_within};
 use crate::plan::{Decision, Mention, Phase, Plan, Reason, Remedy, Restraint, Until};
 use crate::python::{DEFAULT, path_of};
@@ -249,9 +249,12 @@ pub(super) fn remediation(plan: &Plan) -> String {
         let paths = paths(&by_policy);
         ways.push(format!("allow the change: `venvguard register --policy auto {paths}`"));
     }
-    if !programs(&blocking).is_empty() {
+    let (removed, moved): (Vec<&Decision>, Vec<&Decision>) =
+        blocking.iter().partition(|decision| is_removed(decision));
+    if moved.iter().any(|decision| decision.change.is_some()) {
         ways.push("keep Python as it is and upgrade the rest: `venvguard hold`".into());
     }
+    ways.extend(mark_as_wanted(&removed));
     let paths = paths(&blocking);
     ways.push(format!("let venvguard only warn: `venvguard register --policy warn {paths}`"));
     ways.join("\nor ")
@@ -261,15 +264,22 @@ pub(super) fn remediation(plan: &Plan) -> String {
 pub(super) fn way_to_keep(plan: &Plan, ids: &[&str]) -> String {
     let failed: Vec<&Decision> =
         plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str())).collect();
-    let packages: Vec<String> = programs(&failed)
+    let fix = "fix the cause above and run apt again".to_string();
+    std::iter::once(fix).chain(mark_as_wanted(&failed)).collect::<Vec<_>>().join("\nor ")
+}
+
+/// How apt keeps interpreters that nothing else needs. A hold does not keep them from autoremove.
+fn mark_as_wanted(decisions: &[&Decision]) -> Option<String> {
+    let packages: Vec<String> = programs(decisions)
         .into_iter()
         .flat_map(|program| [program.clone(), format!("{program}-minimal")])
         .collect();
-    let mut ways = vec!["fix the cause above and run apt again".to_string()];
-    if !packages.is_empty() {
-        ways.push(format!("keep the interpreter: `apt-mark manual {}`", packages.join(" ")));
-    }
-    ways.join("\nor ")
+    (!packages.is_empty())
+        .then(|| format!("keep the interpreter: `apt-mark manual {}`", packages.join(" ")))
+}
+
+fn is_removed(decision: &Decision) -> bool {
+    decision.change.as_ref().is_some_and(|change| change.kind == ChangeKind::Removed)
 }
 
 /// The names of the interpreters whose changes these decisions are about, each once.
@@ -347,7 +357,7 @@ mod tests {
         assert!(gone.blocks, "{gone:?}");
         assert_eq!(
             way(&[gone.clone(), Decision { path: Path::new("/srv/blog").into(), ..gone.clone() }]),
-            "keep Python as it is and upgrade the rest: `venvguard hold`\n\
+            "keep the interpreter: `apt-mark manual python3.11 python3.11-minimal`\n\
              or let venvguard only warn: `venvguard register --policy warn /srv/shop /srv/blog`"
         );
         let unknown = Decision { change: None, ..gone.clone() };
