@@ -502,8 +502,10 @@ impl Repair<'_, '_> {
     }
 
     fn restart_some(&self, turns: Turns) -> Result<Restarted, String> {
-        let told = tell(self.context, &turns.first);
-        self.proof(turns).prove(self.context, told)
+        let first = turns.first.clone();
+        // What runs before the restart is looked up first.
+        let proof = self.proof(turns);
+        proof.prove(self.context, tell(self.context, &first))
     }
 
     /// What must be true after all services were told to restart, in their turns.
