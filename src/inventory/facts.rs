@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Inventory;
-use super::mentions::mentions;
 use crate::host::path_text::PathText;
 use crate::plan::{Facts, Questions};
 use crate::python::{Minor, Package};
@@ -13,6 +12,9 @@ use crate::repair::{self, Context};
 use crate::service::{self, Condition, Processes, Restraints, Service, ServiceMap};
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
+
+/// The most mentions of one venv that a decision names.
+const MENTIONS: usize = 5;
 
 /// The questions about one venv, and the minor version that a rebuild of it would be for.
 #[derive(Debug, Clone)]
@@ -47,7 +49,14 @@ pub(crate) fn facts(
         };
         facts.entry(one.id.clone()).or_default().readiness = Some(readiness);
     }
-    for ((one, _, _), found) in rebuilt.iter().zip(mentions(context.root, &venvs)) {
+    // Only a rebuild for another minor version removes what files may name.
+    let moved: Vec<_> = rebuilt
+        .iter()
+        .filter(|(one, _, venv)| one.target.is_some_and(|target| target != venv.site))
+        .collect();
+    let paths: Vec<_> = moved.iter().map(|(.., venv)| (venv.path.as_path(), venv.site)).collect();
+    for ((one, ..), mut found) in moved.iter().zip(repair::mentions(context.root, &paths)) {
+        found.truncate(MENTIONS);
         facts.entry(one.id.clone()).or_default().mentions = found;
     }
     let served: Vec<(&RegistryEntry, &Venv)> = asked

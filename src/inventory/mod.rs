@@ -6,7 +6,6 @@ mod declared;
 mod facts;
 mod failed;
 mod health;
-mod mentions;
 mod processes;
 mod waiting;
 

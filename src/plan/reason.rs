@@ -60,12 +60,14 @@ pub(crate) enum Reason {
     EmbeddedIn(PathText),
 }
 
-/// A line of a file that names `lib/pythonX.Y` of a venv.
+/// A line of a file that names the library or the interpreter of a venv's minor version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mention {
     pub(crate) file: PathText,
     pub(crate) line: usize,
+    /// The path that it names.
+    pub(crate) name: PathText,
 }
 
 /// What keeps a service from being restarted unasked.

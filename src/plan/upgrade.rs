@@ -323,7 +323,11 @@ mod tests {
 
     #[test]
     fn a_rebuild_names_the_files_that_name_a_path_it_removes() {
-        let mention = Mention { file: Path::new("/etc/nginx/shop").into(), line: 7 };
+        let mention = Mention {
+            file: Path::new("/etc/nginx/shop").into(),
+            line: 7,
+            name: Path::new("/srv/shop/venv/lib/python3.11").into(),
+        };
         let mentions = vec![mention.clone()];
         let facts = Facts { mentions, ..Facts::default() };
         let named = |after: &[&str]| {

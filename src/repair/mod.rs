@@ -48,6 +48,7 @@ mod turns;
 pub(crate) use builder::System;
 pub(crate) use execute::{execute, prepare_all};
 pub(crate) use job::{Done, Job, Outcome};
+pub(crate) use mentions::mentions;
 pub(crate) use names::is_ours_to_keep;
 pub(crate) use pin::{record_and_pin_all, record_and_unpin};
 pub(crate) use readiness::{additions, readiness};

@@ -394,7 +394,7 @@ impl Work<'_> {
         let Carried { notes: more, .. } = carry(Pass::All)?;
         self.tree.notes.extend(more.into_lines());
         if old.site != minor {
-            self.tree.notes.extend(mentions::mentions(root, &self.venv().path, old.site));
+            self.tree.notes.extend(mentions::notes(root, &self.venv().path, old.site));
         }
         Ok(())
     }

@@ -162,9 +162,10 @@ pub(crate) fn reason(reason: &Reason) -> String {
         Reason::RunsOn => {
             "its services run, and venvguard does not restart them unasked; `venvguard rebuild` moves the venv and restarts them".into()
         }
-        Reason::NamedIn(Mention { file, line }) => format!(
-            "{} line {line} names a path in its lib/python3.N, which the rebuild removes: change that line afterwards",
-            printable(&file.0)
+        Reason::NamedIn(Mention { file, line, name }) => format!(
+            "{} line {line} names {}, which the rebuild removes: change that line afterwards",
+            printable(&file.0),
+            printable(&name.0)
         ),
         Reason::EmbeddedIn(program) => format!(
             "{} runs its code within itself, always on the default Python, so pinning it does not help",
