@@ -100,25 +100,30 @@ impl Guard {
 
     /// Reports in apt's output, and so in the log of unattended-upgrades, that the forecast holds
     /// Python. Who holds it themselves knows that.
-    pub(super) fn report_hold_by_forecast(&self) {
-        match self.held() {
-            Ok(Some(hold)) if hold.by == FORECAST => self.report.note(&hold_in_words(&hold)),
-            _ => {}
+    pub(super) fn report_hold_by_forecast(&self, hold: &Hold) {
+        if hold.by == FORECAST {
+            self.report.note(&hold_in_words(hold));
         }
     }
 
-    /// Ends a hold whose time has passed: apt knows no end of a pin.
-    pub(super) fn end_hold(&self) {
-        let has_ended = |hold: &Hold| hold.has_ended(clock::now());
-        match self.held() {
-            Ok(Some(hold)) if has_ended(&hold) => match Hold::remove(&self.root) {
-                Ok(_) => self.report.note(&format!(
+    /// Ends a hold whose time has passed: apt knows no end of a pin. Returns the hold that is left.
+    pub(super) fn end_hold(&self) -> Option<Hold> {
+        let hold = self.held().ok().flatten()?;
+        if !hold.has_ended(clock::now()) {
+            return Some(hold);
+        }
+        match Hold::remove(&self.root) {
+            Ok(_) => {
+                self.report.note(&format!(
                     "the hold on Python since {:.0} has ended; the next run may upgrade Python",
                     hold.since
-                )),
-                Err(error) => self.report.error(&error.to_string()),
-            },
-            _ => {}
+                ));
+                None
+            }
+            Err(error) => {
+                self.report.error(&error.to_string());
+                Some(hold)
+            }
         }
     }
 }

@@ -131,8 +131,9 @@ impl Guard {
     /// `DPkg::Pre-Invoke`: records the interpreters before dpkg touches them. An existing snapshot
     /// stays: if it differs from the system already, that is work left over from an earlier run.
     pub(crate) fn snapshot(&self) -> Result<(), GuardError> {
-        self.end_hold();
-        self.report_hold_by_forecast();
+        if let Some(hold) = self.end_hold() {
+            self.report_hold_by_forecast(&hold);
+        }
         if self.store.interpreters()?.is_none() {
             let _lock = self.lock()?;
             self.store.save_interpreters(&self.interpreters()?)?;
