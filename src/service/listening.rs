@@ -30,11 +30,10 @@ const ACCEPTS: u32 = 0x0001_0000;
 
 /// The addresses at which the processes of a service listen: its main process and the Python
 /// processes below it.
-pub(crate) fn listening(root: &Root, service: &Service) -> BTreeSet<String> {
+pub(crate) fn listening(root: &Root, service: &Service, processes: &Processes) -> BTreeSet<String> {
     let Some(main) = condition(root, service).ok().and_then(|found| found.main_pid) else {
         return BTreeSet::new();
     };
-    let processes = Processes::look(root);
     let is_below = |one: &&Process| processes.lineage(one).any(|other| other.id.pid == main);
     let below: Vec<u32> = processes.iter().filter(is_below).map(|one| one.id.pid).collect();
     let pids: BTreeSet<u32> = below.into_iter().chain([main]).collect();
@@ -43,7 +42,8 @@ pub(crate) fn listening(root: &Root, service: &Service) -> BTreeSet<String> {
 
 /// Waits until a service listens anywhere. Returns whether it does.
 pub(crate) fn await_listening(root: &Root, service: &Service, patience: Duration) -> bool {
-    wait_until(Deadline::after(patience), POLL, || !listening(root, service).is_empty())
+    let listens = || !listening(root, service, &Processes::look(root)).is_empty();
+    wait_until(Deadline::after(patience), POLL, listens)
 }
 
 /// The addresses at which a process listens, in the network namespace that it sees.
