@@ -1,6 +1,6 @@
 //! The administrator's programs before and after repairs.
 
-use super::processes::served;
+use super::processes::{restarts, served};
 use super::system::System;
 
 const BEFORE: &str = "/etc/venvguard/hooks.d/before/10-drain";
@@ -9,15 +9,7 @@ const AFTER: &str = "/etc/venvguard/hooks.d/after/10-fill";
 /// A service whose restarts are recorded, and a program after them that records what it is given.
 fn hooked() -> System {
     let system = served();
-    let shown = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\n";
-    let (proc, calls) = (system.path("/proc"), system.path("/calls"));
-    system.script(
-        "/usr/bin/systemctl",
-        &format!(
-            "case \"$*\" in *restart*) rm -rf {proc}/70; echo restart >>{calls};; esac\nprintf '{shown}'"
-        ),
-    );
-    system.write("/etc/venvguard/config.toml", "stable-for = 0\n");
+    restarts(&system, "70", "restart");
     system.script(AFTER, &note(&system));
     system
 }

@@ -35,6 +35,20 @@ pub(super) fn served() -> System {
     system
 }
 
+/// A systemctl whose restarts end these processes, a pattern of pids, and are noted in `/calls` as
+/// this word of a shell.
+pub(super) fn restarts(system: &System, pids: &str, word: &str) {
+    let shown = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\n";
+    let (proc, calls) = (system.path("/proc"), system.path("/calls"));
+    system.script(
+        "/usr/bin/systemctl",
+        &format!(
+            "case \"$*\" in *restart*) rm -rf {proc}/{pids}; echo {word} >>{calls};; esac\nprintf '{shown}'"
+        ),
+    );
+    system.write("/etc/venvguard/config.toml", "stable-for = 0\n");
+}
+
 #[test]
 fn every_process_that_runs_replaced_code_is_listed() {
     let system = served();

@@ -1,6 +1,6 @@
 //! Services that wait for a window.
 
-use super::processes::{process, served};
+use super::processes::{process, restarts, served};
 use super::system::System;
 use super::{MINOR_UPGRADE, REVISION, system};
 
@@ -19,15 +19,7 @@ fn in_window(system: &System, window: &str) {
 fn stale(system: &System) {
     let gone = "/usr/bin/python3.11 (deleted)";
     process(system, 71, "shop.service", gone, "/srv/shop/venv/bin/python3 x");
-    let shown = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\n";
-    let (proc, calls) = (system.path("/proc"), system.path("/calls"));
-    system.script(
-        "/usr/bin/systemctl",
-        &format!(
-            "case \"$*\" in *restart*) rm -rf {proc}/7?; echo \"$*\" >>{calls};; esac\nprintf '{shown}'"
-        ),
-    );
-    system.write("/etc/venvguard/config.toml", "stable-for = 0\n");
+    restarts(system, "7?", "\"$*\"");
 }
 
 #[test]
