@@ -36,7 +36,7 @@ pub(crate) struct Transaction {
     /// apt only prints what it would tell dpkg (`Debug::pkgDPkgPM`, which
     /// `unattended-upgrade --dry-run` sets): nothing will change.
     pub(crate) dry_run: bool,
-    /// Whoever started apt wants no questions (`-y`, `-qq`).
+    /// apt was told to ask no questions (`-y`, `-qq`).
     pub(crate) assumes_yes: bool,
     /// `VenvGuard::Mode`, which `-o` sets for one run.
     pub(crate) mode: Option<String>,

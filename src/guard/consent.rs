@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{Guard, GuardError};
+use super::Guard;
 use crate::apt::Transaction;
 use crate::host::terminal::{self, Heard};
 use crate::plan::{Answer, Mode, Occasion, Plan, Verdict};
@@ -56,7 +56,7 @@ impl Guard {
     }
 
     /// Asks whether apt shall go on with a plan.
-    pub(super) fn ask(&self, plan: &Plan) -> Result<Wish, GuardError> {
+    pub(super) fn ask(&self, plan: &Plan) -> Wish {
         let limit = Duration::from_secs(self.config.ask.timeout);
         let usual = match plan.verdict() {
             Verdict::Block => Answer::Abort,
@@ -82,7 +82,7 @@ impl Guard {
                 "c" | "continue" | "y" | "yes" => Answer::Continue,
                 "a" | "abort" | "n" | "no" => Answer::Abort,
                 "h" | "hold" => Answer::Hold,
-                "r" | "rehearse" => return Ok(Wish::Rehearse),
+                "r" | "rehearse" => return Wish::Rehearse,
                 "d" | "details" => {
                     self.report.details(plan);
                     continue;
@@ -92,14 +92,14 @@ impl Guard {
                     continue;
                 }
             };
-            return Ok(match answer {
+            return match answer {
                 Answer::Continue => Wish::Continue,
                 Answer::Abort => {
                     self.report.note("this run is stopped, as you wish; nothing was changed");
                     Wish::Stop("the answer at the terminal was to abort")
                 }
                 Answer::Hold => self.hold_by_answer(),
-            });
+            };
         }
     }
 

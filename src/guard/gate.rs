@@ -37,7 +37,7 @@ impl Guard {
         loop {
             match self.gate_unless_asked(transaction, occasion, agreed.as_ref())? {
                 Gate::Answer(verdict) => return Ok(verdict),
-                Gate::Ask(plan) => match self.ask(&plan)? {
+                Gate::Ask(plan) => match self.ask(&plan) {
                     Wish::Continue => agreed = Some(plan),
                     Wish::Rehearse => {
                         // Without it, less is known; the question is asked again.

@@ -70,9 +70,10 @@ impl Plan {
     /// Whether somebody must agree before the answer is given.
     pub(crate) fn consent(&self, occasion: Occasion) -> Consent {
         let given = |verdict| Consent::Given { verdict, overrides: false };
+        if occasion.is_past_return || occasion.mode == Mode::Allow {
+            return self.in_spite_of_a_block();
+        }
         match occasion.mode {
-            _ if occasion.is_past_return => self.in_spite_of_a_block(),
-            Mode::Allow => self.in_spite_of_a_block(),
             Mode::Block if self.notable().next().is_some() => given(Verdict::Block),
             Mode::Ask if occasion.is_attended && self.is_weighty() => Consent::Wanted,
             _ => given(self.verdict()),
