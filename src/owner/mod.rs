@@ -20,6 +20,7 @@ mod measure;
 mod remove;
 
 use std::io::{self, Read, Write};
+use std::marker;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(crate) use remove::{MakeDirectory, Remove};
 
 use crate::host::clock::Deadline;
 use crate::host::user::User;
-use crate::host::{Program, Root, confine, fault};
+use crate::host::{Program, Root, confine, fault, parallel};
 
 /// How many names an answer lists; it counts the others.
 const NAMED: usize = 10;
@@ -44,11 +45,15 @@ const NAMED: usize = 10;
 /// The address space of such a process: it holds the names of a tree, but never a whole file.
 const MEMORY_LIMIT: u64 = 2 << 30;
 
+/// How many tasks one process performs at a time, and how many owners work at a time. They wait for
+/// the disk, and the file system syncs the changes of several tasks together.
+pub(crate) const AT_ONCE: usize = 8;
+
 /// A piece of work in one tree.
-pub(crate) trait Task: Serialize + DeserializeOwned {
+pub(crate) trait Task: Serialize + DeserializeOwned + Sync + marker::Send {
     /// Its name in the hidden command.
     const NAME: &'static str;
-    type Answer: Serialize + DeserializeOwned;
+    type Answer: Serialize + DeserializeOwned + marker::Send;
 
     /// Performs the task as the user of this process.
     fn perform(&self, root: &Root, deadline: Deadline) -> io::Result<Self::Answer>;
@@ -65,8 +70,9 @@ pub(crate) fn run<T: Task>(
     answers.into_iter().next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
 }
 
-/// Lets the owner perform several tasks in one process, all within `limit`. No other process is
-/// needed if the owner runs venvguard themselves, or below a directory that stands for a system.
+/// Lets the owner perform several tasks in one process, all within `limit` and several at once. No
+/// other process is needed if the owner runs venvguard themselves, or below a directory that stands
+/// for a system.
 pub(crate) fn run_all<T: Task>(
     root: &Root,
     owner: &User,
@@ -76,7 +82,7 @@ pub(crate) fn run_all<T: Task>(
     fault::point(T::NAME)?;
     if is_own(root, owner.uid) {
         let deadline = Deadline::after(limit);
-        return Ok(tasks.iter().map(|task| task.perform(root, deadline)).collect());
+        return Ok(parallel::map(tasks, AT_ONCE, |task| task.perform(root, deadline)));
     }
     let program = process(T::NAME, serde_json::to_vec(tasks)?, limit);
     let finished = confine::confined(root, program, owner, &[], Path::new("/"))
@@ -149,7 +155,7 @@ fn answer<T: Task>(root: &Root, input: &[u8], mut output: impl Write) -> io::Res
         Ok(answer) => Answer::Done(answer),
         Err(error) => Answer::Failed(error.to_string()),
     };
-    let answers: Vec<Answer<T::Answer>> = tasks.into_iter().map(perform).collect();
+    let answers = parallel::map(tasks, AT_ONCE, perform);
     serde_json::to_writer(&mut output, &answers)?;
     output.flush()
 }

@@ -15,7 +15,7 @@ use super::account::owner;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
 use crate::host::user::User;
-use crate::host::{Dir, Root};
+use crate::host::{Dir, Root, parallel};
 use crate::owner::{self, Refresh, Relink, RelinkedName};
 use crate::plan::Until;
 use crate::python::{self, Interpreter, Minor};
@@ -83,9 +83,8 @@ pub(crate) fn record_and_pin_all(
         by_owner.entry(venv.uid).or_default().push((number, links));
     }
     context.store.save_registry(registry)?;
-    for owned in by_owner.into_values() {
-        failed.extend(pin_of_owner(context, venvs, owned));
-    }
+    let pin = |owned| pin_of_owner(context, venvs, owned);
+    failed.extend(parallel::map(by_owner.into_values(), owner::AT_ONCE, pin).into_iter().flatten());
     let are_failed: BTreeSet<usize> = failed.iter().map(|(number, _)| *number).collect();
     for (number, pinned) in before {
         let Some((id, venv)) = venvs.get(number) else { continue };

@@ -22,7 +22,7 @@ use crate::host::file::printable;
 use crate::host::overlay::{NO_NAMESPACE, Overlay};
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
-use crate::host::{Dir, Program, Root, clock, mount};
+use crate::host::{Dir, Program, Root, clock, mount, parallel};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
 use crate::python;
 use crate::venv::Venv;
@@ -172,11 +172,13 @@ pub(crate) fn look_through(root: &Root, venvs: &[&Venv]) -> Vec<Looked> {
     for (number, venv) in venvs.iter().enumerate() {
         by_owner.entry((venv.uid, venv.gid)).or_default().push(number);
     }
-    let mut looked: Vec<Looked> = vec![Err("it was not inspected".into()); venvs.len()];
-    for ((uid, gid), numbers) in by_owner {
+    let look = |((uid, gid), numbers): (_, Vec<usize>)| {
         let own = numbers.iter().filter_map(|number| venvs.get(*number));
         let tasks: Vec<Measure> = own.map(|venv| Measure { tree: venv.layout() }).collect();
-        let answers = owner::run_all(root, &owner_of(root, uid, gid), LOOK_LIMIT, &tasks);
+        (numbers, owner::run_all(root, &owner_of(root, uid, gid), LOOK_LIMIT, &tasks))
+    };
+    let mut looked: Vec<Looked> = vec![Err("it was not inspected".into()); venvs.len()];
+    for (numbers, answers) in parallel::map(by_owner, owner::AT_ONCE, look) {
         let mut answers = answers.map(Vec::into_iter).map_err(|error| error.to_string());
         for number in numbers {
             let answer = match &mut answers {
