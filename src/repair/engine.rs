@@ -136,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// Makes uv use the system's certificates, as pip does: a company's own one is there. Both
+    /// Makes uv use the system's certificates, as pip does: they include a company's own. Both
     /// variables, because uv has renamed the switch.
     fn uv(uv: &Path) -> Program {
         Program::new(uv)

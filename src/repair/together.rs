@@ -106,7 +106,7 @@ pub(super) fn finish<'w, 'a, 'r>(
     let mut went_back = Vec::new();
     for ((repair, one), proof) in steps {
         let proof = proof.unwrap_or_else(|| Ok(Restarted::default()));
-        // A venv that goes back restarts the services that it shares. What failed is tested again.
+        // Swapping a venv back restarts the services that it shares: test again what failed.
         let proof = if went_back.is_empty() { proof } else { proof.or_else(|_| repair.restart()) };
         let is_swap = matches!(one, Waiting::Swapped(_) | Waiting::NotSwapped(_));
         let result = match one {

@@ -107,10 +107,10 @@ impl PreviousTrees {
         self.take(|_, _| true)
     }
 
-    fn take(&mut self, goes: impl Fn(usize, &PreviousTree) -> bool) -> Vec<PendingRemoval> {
+    fn take(&mut self, is_taken: impl Fn(usize, &PreviousTree) -> bool) -> Vec<PendingRemoval> {
         let mut taken = Vec::new();
         for (index, one) in std::mem::take(&mut self.0).into_iter().enumerate() {
-            if goes(index, &one) {
+            if is_taken(index, &one) {
                 taken.push(PendingRemoval { path: one.path, identity: one.identity });
             } else {
                 self.0.push(one);

@@ -97,7 +97,7 @@ impl Grid {
         }
     }
 
-    /// How much its machine may write, in MiB: each venv of the whole grid is there twice once it is rebuilt.
+    /// How much its machine may write, in MiB: a rebuild keeps the previous environment of each venv.
     pub(crate) fn room(self) -> u64 {
         if self.is_whole() { 6 << 10 } else { ROOM }
     }
