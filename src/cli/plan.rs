@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Exit;
 use crate::apt::Lists;
 use crate::guard::Guard;
-use crate::plan::Verdict;
+use crate::plan::{Decision, Verdict};
 use crate::report::PlanJson;
 
 pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Result<Exit> {
@@ -32,6 +32,7 @@ pub(super) fn plan(guard: &Guard, from: Option<&Path>, json: bool) -> anyhow::Re
         guard.report.hint("apt update && venvguard plan");
     }
     let is_unknown = days.is_some() && plan.changes.is_empty();
-    let needs_attention = is_unknown || plan.verdict() == Verdict::Block;
+    let is_ready = plan.decisions.iter().all(Decision::ready);
+    let needs_attention = is_unknown || !is_ready || plan.verdict() == Verdict::Block;
     Ok(if needs_attention { Exit::Attention } else { Exit::Done })
 }

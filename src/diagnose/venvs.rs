@@ -17,8 +17,8 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     let Ok(now) = python::look(context.root) else { return Vec::new() };
     let healths = healths(context, &inventory, &now);
     let mut findings = vec![of_users(context)];
-    let stands = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
-    findings.extend(inventory.registry.pending_removals.iter().filter(stands).map(|one| {
+    let is_left = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
+    findings.extend(inventory.registry.pending_removals.iter().filter(is_left).map(|one| {
         let what =
             format!("{} is left over from a repair and no longer needed", printable(one.path()));
         Finding::fault(what, "`venvguard resume`")
@@ -49,7 +49,8 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
                 (now.default, None),
                 repair::look_at(context.root, venv),
             );
-            if let Readiness::NotReady(reasons) = ready {
+            if let Readiness::NotReady(found) = ready {
+                let reasons: Vec<String> = found.iter().map(ToString::to_string).collect();
                 findings.push(Finding::fault(
                     format!("{name} could not be rebuilt: {}", reasons.join("; ")),
                     format!(

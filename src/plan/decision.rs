@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Policy, Reason, Restraint};
+use super::{Effect, Finding, Policy, Proof, Reason, Restraint};
 use crate::apt::Change;
 use crate::host::path_text::{self, PathText};
 use crate::host::tree::Identity;
@@ -46,9 +46,27 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    /// Whether the remedy is expected to work.
+    /// Whether the venv is expected to work after the upgrade without anybody's help.
     pub(crate) fn ready(&self) -> bool {
-        !self.blocks && self.remedy != Remedy::Impossible
+        !self.blocks && self.remedy != Remedy::Impossible && self.findings().next().is_none()
+    }
+
+    /// Why a rebuild cannot be expected to work.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.reasons.iter().filter_map(|reason| match reason {
+            Reason::NotReady(finding) => Some(finding),
+            _ => None,
+        })
+    }
+
+    /// The program that runs the venv's code on the default interpreter, whatever the venv's own is.
+    pub(crate) fn embedded_in(&self) -> Option<&Reason> {
+        self.reasons.iter().find(|reason| matches!(reason, Reason::EmbeddedIn(_)))
+    }
+
+    /// How well that is known.
+    pub(crate) fn proof(&self) -> Proof {
+        if self.reasons.contains(&Reason::Rehearsed) { Proof::Rehearsed } else { Proof::None }
     }
 
     /// The interpreter and the links that a rebuild ends with.

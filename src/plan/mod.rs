@@ -156,7 +156,7 @@ pub(crate) enum Readiness {
     Rehearsed,
     Ready,
     /// Why not.
-    NotReady(Vec<String>),
+    NotReady(Vec<Finding>),
 }
 
 /// The effect of the changes on one venv.

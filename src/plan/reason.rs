@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Finding;
 use crate::host::path_text::PathText;
 use crate::python::Minor;
 use crate::service::Service;
@@ -39,7 +40,7 @@ pub(crate) enum Reason {
     /// Its new tree is built and checked, and waits.
     Rehearsed,
     /// Why a rebuild cannot be expected to work.
-    NotReady(String),
+    NotReady(Finding),
     /// A service that is not restarted, and why.
     LeftAlone {
         service: Service,

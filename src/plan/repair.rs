@@ -158,8 +158,8 @@ fn rebuild(
             decision.reasons.extend(named_in(venv, target, facts));
             Remedy::Rebuild { target, relax: wish.relax }
         }
-        (_, Some(Readiness::NotReady(reasons))) => {
-            decision.reasons.extend(not_ready(reasons));
+        (_, Some(Readiness::NotReady(findings))) => {
+            decision.reasons.extend(not_ready(findings));
             Remedy::Impossible
         }
         (None, _) => {

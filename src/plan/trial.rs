@@ -60,6 +60,8 @@ pub(crate) fn trial(
 #[cfg(test)]
 mod tests {
     use super::super::samples::subject;
+    use super::super::{Finding, FindingKind};
+
     use super::*;
     use crate::apt::samples::system;
     use crate::venv::BaseLink;
@@ -90,11 +92,12 @@ mod tests {
 
     #[test]
     fn a_venv_that_cannot_be_rebuilt_is_not_tried() {
-        let readiness = Some(Readiness::NotReady(vec!["no engine".into()]));
+        let finding = Finding::of_venv(FindingKind::Obstacle, "no engine");
+        let readiness = Some(Readiness::NotReady(vec![finding.clone()]));
         let facts = Facts { readiness, ..Facts::default() };
         let found = tried(BaseLink::Followed, Policy::Auto, &facts, &["3.13.5-2"]);
         let Some(Trial::Impossible(decision)) = found else { panic!("{found:?}") };
-        assert_eq!(decision.reasons, [Reason::NotReady("no engine".into())]);
+        assert_eq!(decision.reasons, [Reason::NotReady(finding)]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Assessment, Decision, Effect, Facts, Fallback, Phase, Plan, Policy, Readiness, Reason, Remedy,
-    State, Subject, Target, Until, assess, health, services,
+    Assessment, Decision, Effect, Facts, Fallback, Finding, Phase, Plan, Policy, Readiness, Reason,
+    Remedy, State, Subject, Target, Until, assess, health, services,
 };
 use crate::apt::{Change, ChangeKind, changes};
 use crate::python::{self, Interpreters};
@@ -150,22 +150,22 @@ impl Upgrade<'_> {
                 decision.remedy = pin(Until::Rebuilt);
             }
             Readiness::Ready | Readiness::Rehearsed if can_pin => self.rebuild(decision),
-            Readiness::NotReady(reasons)
+            Readiness::NotReady(findings)
                 if self.subject.policy == Policy::Rebuild && self.made == Phase::BeforeDpkg =>
             {
                 decision.blocks = true;
-                decision.reasons.extend(not_ready(reasons));
+                decision.reasons.extend(not_ready(findings));
             }
-            Readiness::NotReady(reasons) if can_keep => {
+            Readiness::NotReady(findings) if can_keep => {
                 decision.remedy = pin(Until::Rebuilt);
-                decision.reasons.extend(not_ready(reasons));
+                decision.reasons.extend(not_ready(findings));
             }
             // Its old interpreter is not needed any more, unless a service keeps running on it.
             Readiness::Rehearsed if self.may_swap() => self.rebuild(decision),
             Readiness::Rehearsed => self.runs_on(decision),
             Readiness::Ready if self.made == Phase::AfterDpkg => self.rebuild(decision),
             Readiness::Ready => self.impossible(decision, [Reason::NoWayBack]),
-            Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
+            Readiness::NotReady(findings) => self.impossible(decision, not_ready(findings)),
         }
     }
 
@@ -177,7 +177,7 @@ impl Upgrade<'_> {
             .default
             .is_some_and(|minor| before.default == Some(minor) && before.get(minor).is_some());
         match self.readiness() {
-            Readiness::NotReady(reasons) => self.impossible(decision, not_ready(reasons)),
+            Readiness::NotReady(findings) => self.impossible(decision, not_ready(findings)),
             _ if made == Phase::AfterDpkg && after.default.is_some() => self.rebuild(decision),
             _ if target_is_there && self.keeps_from_swapping() => self.runs_on(decision),
             _ if target_is_there => {
@@ -225,8 +225,8 @@ pub(super) fn named_in(venv: &Venv, target: Target, facts: &Facts) -> impl Itera
 }
 
 /// Why a rebuild is not ready.
-pub(super) fn not_ready(reasons: &[String]) -> impl Iterator<Item = Reason> {
-    reasons.iter().cloned().map(Reason::NotReady)
+pub(super) fn not_ready(findings: &[Finding]) -> impl Iterator<Item = Reason> {
+    findings.iter().cloned().map(Reason::NotReady)
 }
 
 /// What makes a venv work that was not rebuilt. `follows` says whether it follows the default
@@ -256,7 +256,7 @@ mod tests {
     use super::super::samples::subject;
     use super::*;
     use crate::apt::samples::system;
-    use crate::plan::{Mention, RestartMode};
+    use crate::plan::{FindingKind, Mention, RestartMode};
     use crate::python::{BuildId, Minor};
     use crate::service::Condition;
     use crate::venv::CopiedInterpreter;
@@ -304,8 +304,12 @@ mod tests {
         (decision.remedy.word(), decision.phase == Phase::BeforeDpkg, decision.blocks)
     }
 
+    fn no_wheel() -> Finding {
+        Finding::of_venv(FindingKind::NoWheel, "no wheel")
+    }
+
     fn not_ready() -> Readiness {
-        Readiness::NotReady(vec!["no wheel".into()])
+        Readiness::NotReady(vec![no_wheel()])
     }
 
     #[test]
@@ -318,7 +322,7 @@ mod tests {
         let decision = decided(&Case { readiness: not_ready(), ..MINOR });
         let pin = Remedy::Pin { to: OLD, until: Until::Rebuilt, outdated: false };
         assert_eq!((&decision.remedy, decision.blocks), (&pin, false));
-        assert!(decision.reasons.contains(&Reason::NotReady("no wheel".into())), "{decision:?}");
+        assert!(decision.reasons.contains(&Reason::NotReady(no_wheel())), "{decision:?}");
     }
 
     #[test]
@@ -399,7 +403,7 @@ mod tests {
     fn policy_rebuild_blocks_an_upgrade_that_the_venv_is_not_ready_for() {
         let case = Case { policy: Policy::Rebuild, readiness: not_ready(), ..MINOR };
         assert_eq!(outcome(&case), ("none", false, true));
-        assert!(decided(&case).reasons.contains(&Reason::NotReady("no wheel".into())));
+        assert!(decided(&case).reasons.contains(&Reason::NotReady(no_wheel())));
         assert_eq!(outcome(&Case { phase: Phase::AfterDpkg, ..case }), ("pin", false, false));
     }
 

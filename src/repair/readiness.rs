@@ -9,7 +9,7 @@ use super::stage::Looked;
 use super::{Context, sources, stage};
 use crate::host::file;
 use crate::owner::{self, ListAdditions};
-use crate::plan::{Proof, Readiness};
+use crate::plan::{Finding, FindingKind, Proof, Readiness};
 use crate::python::{self, Minor, Package};
 use crate::store::{MadeFor, RegistryEntry};
 use crate::venv::{Additions, Venv};
@@ -24,7 +24,7 @@ pub(crate) fn readiness(
     looked: Looked,
 ) -> Readiness {
     let Some(minor) = minor else {
-        return Readiness::NotReady(vec![format!("{} is not installed", python::DEFAULT)]);
+        return obstacles([format!("{} is not installed", python::DEFAULT)]);
     };
     let mut reasons = Vec::new();
     let spec = InstallSpec::of(context, entry, venv);
@@ -36,7 +36,7 @@ pub(crate) fn readiness(
     );
     reasons.extend(stage::obstacles(context.root, venv, looked));
     if !reasons.is_empty() {
-        return Readiness::NotReady(bounded(reasons));
+        return obstacles(reasons);
     }
     // Only where there was a rehearsal: the hash reads every distribution of the venv once more.
     let digest = || Some(spec.ok()?.digest(&Installed::of(context.root, venv)));
@@ -57,26 +57,33 @@ fn rehearsed(
         return None;
     }
     if !found.is_ready() {
-        let reasons = found.findings.iter().map(ToString::to_string).collect();
-        return Some(Readiness::NotReady(bounded(reasons)));
+        return Some(Readiness::NotReady(bounded(found.findings)));
     }
     let waits = found.proof == Proof::Rehearsed && context.store.has_prepared(&entry.id);
     waits.then_some(Readiness::Rehearsed)
 }
 
-/// How many reasons a decision holds, and how long each may be, in bytes. Some quote the contents
-/// of another user's venv, and decisions are stored.
-const REASONS: usize = 16;
-const REASON: usize = 1 << 10;
+fn obstacles(reasons: impl IntoIterator<Item = String>) -> Readiness {
+    let finding = |reason| Finding::of_venv(FindingKind::Obstacle, reason);
+    Readiness::NotReady(bounded(reasons.into_iter().map(finding).collect()))
+}
 
-fn bounded(mut reasons: Vec<String>) -> Vec<String> {
-    let more = reasons.len().saturating_sub(REASONS);
-    reasons.truncate(REASONS);
-    let mut bounded: Vec<String> = reasons.iter().map(|one| file::within(one, REASON)).collect();
-    if more > 0 {
-        bounded.push(format!("and {more} more reasons"));
+/// How many findings a decision holds, and how long each detail may be, in bytes. Some quote the
+/// contents of another user's venv, and decisions are stored.
+const FINDINGS: usize = 16;
+const DETAIL: usize = 1 << 10;
+
+fn bounded(mut findings: Vec<Finding>) -> Vec<Finding> {
+    let more = findings.len().saturating_sub(FINDINGS);
+    findings.truncate(FINDINGS);
+    for finding in &mut findings {
+        finding.detail = file::within(&finding.detail, DETAIL);
     }
-    bounded
+    if more > 0 {
+        let more = format!("and {more} more reasons");
+        findings.push(Finding::of_venv(FindingKind::Obstacle, more));
+    }
+    findings
 }
 
 /// The time limit for listing user files: a person waits for it, and the owner decides how much
@@ -94,10 +101,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reasons_of_a_decision_are_few_and_short() {
-        let bounded = bounded(vec!["x".repeat(1 << 20); 40]);
-        assert_eq!(bounded.len(), REASONS + 1);
-        assert!(bounded.iter().all(|reason| reason.len() <= REASON), "{}", bounded[0].len());
-        assert_eq!(bounded.last().unwrap(), "and 24 more reasons");
+    fn the_findings_of_a_decision_are_few_and_short() {
+        let finding = Finding::of_venv(FindingKind::Import, "x".repeat(1 << 20));
+        let bounded = bounded(vec![finding; 40]);
+        assert_eq!(bounded.len(), FINDINGS + 1);
+        assert!(
+            bounded.iter().all(|one| one.detail.len() <= DETAIL),
+            "{}",
+            bounded[0].detail.len()
+        );
+        assert_eq!(bounded.last().unwrap().detail, "and 24 more reasons");
     }
 }

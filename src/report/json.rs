@@ -308,6 +308,8 @@ struct DecisionJson {
     target: Option<TargetJson>,
     services: Vec<Service>,
     ready: bool,
+    proof: Proof,
+    findings: Vec<Finding>,
     blocks: bool,
     reasons: Vec<String>,
 }
@@ -360,6 +362,8 @@ impl From<&Decision> for DecisionJson {
             target,
             services: decision.services.clone(),
             ready: decision.ready(),
+            proof: decision.proof(),
+            findings: decision.findings().cloned().collect(),
             blocks: decision.blocks,
             reasons: words::reasons(decision),
         }

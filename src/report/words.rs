@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::apt::{ChangeKind, Hold};
 use crate::host::file::{printable, printable_within};
-use crate::plan::{Decision, Mention, Phase, Plan, Reason, Remedy, Restraint, Until};
+use crate::plan::{Decision, Mention, Phase, Plan, Proof, Reason, Remedy, Restraint, Until};
 use crate::python::{DEFAULT, path_of};
 use crate::service::Service;
 use crate::store::Pin;
@@ -75,11 +75,9 @@ pub(super) fn summary(decision: &Decision) -> Row {
         Remedy::Rebuild { target, .. } => format!("rebuild for {}", target.minor),
         other => other.word().to_string(),
     };
-    let is_rehearsed = decision.reasons.contains(&Reason::Rehearsed);
-    let is_unready = decision.reasons.iter().any(|reason| matches!(reason, Reason::NotReady(_)));
     let (ready, tone) = match () {
-        () if decision.blocks || is_unready => ("no", Tone::Bad),
-        () if is_rehearsed => ("rehearsed", Tone::Good),
+        () if decision.blocks || decision.findings().next().is_some() => ("no", Tone::Bad),
+        () if decision.proof() == Proof::Rehearsed => ("rehearsed", Tone::Good),
         // A rebuild that was not tried.
         () if decision.target().is_some() => ("likely", Tone::Attention),
         () => ("yes", Tone::Good),
@@ -155,7 +153,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
             "no other interpreter is installed to rebuild it for".into()
         }
         Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
-        Reason::NotReady(why) => why.clone(),
+        Reason::NotReady(finding) => finding.to_string(),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
         Reason::NotUnasked { service, restraint } => not_unasked(service, restraint),
         Reason::AtRest(service) => format!("{service} does not run"),

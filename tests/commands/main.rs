@@ -305,6 +305,19 @@ fn the_plan_names_change_effect_and_remedy() {
 }
 
 #[test]
+fn a_plan_for_a_venv_that_is_not_ready_names_what_is_in_the_way() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let list = system.list(MINOR_UPGRADE);
+    let plan = system.run(&["plan", "--json", "--from", &list]).expect(3).json();
+    let venv = &plan["venvs"][0];
+    assert!(venv["ready"] == false && venv["proof"] == "none", "{venv}");
+    let finding = &venv["findings"][0];
+    assert_eq!(finding["kind"], "obstacle");
+    assert!(finding["detail"].as_str().unwrap().contains("neither uv nor pip"), "{finding}");
+}
+
+#[test]
 fn a_block_that_cannot_be_recorded_still_blocks() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
