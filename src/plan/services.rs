@@ -38,11 +38,15 @@ pub(super) fn at_work(decision: &mut Decision, subject: &Subject, facts: &Facts)
     restrain(decision, subject, facts);
 }
 
-/// Whether a running service must not be restarted unasked, so that a rebuild would swap the venv
-/// under it.
+/// Whether a running service is not restarted, so that a rebuild would swap the venv under it.
 pub(super) fn keep_from_swapping(subject: &Subject, facts: &Facts) -> bool {
     let waits = |(_, restraint): (&Service, Restraint)| restraint != Restraint::ShuttingDown;
+    // A oneshot that has ended runs nothing.
+    let runs_on = |(_, condition): &(Service, Condition)| {
+        condition.left_alone.is_some() && condition.is_at_work() && !condition.done
+    };
     restrained(subject, facts).any(waits)
+        || !facts.is_shutting_down && facts.services.iter().any(runs_on)
 }
 
 /// The running services that are not restarted unasked.

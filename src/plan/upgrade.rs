@@ -461,9 +461,8 @@ mod tests {
         assert_eq!(then(BaseLink::Copied, false, &["3.11.9-1"]), Some(Fallback::Refresh));
     }
 
-    /// The decision about a venv with a service that runs.
-    fn served(case: &Case, restart: RestartMode, facts: Facts) -> Decision {
-        let running = Condition {
+    fn running() -> Condition {
+        Condition {
             up: true,
             done: false,
             at_rest: false,
@@ -472,8 +471,21 @@ mod tests {
             state: "active (running)".into(),
             main_pid: None,
             restarts: 0,
-        };
-        let services = vec![("systemd:web".parse().unwrap(), running)];
+        }
+    }
+
+    /// The decision about a venv with a service that runs.
+    fn served(case: &Case, restart: RestartMode, facts: Facts) -> Decision {
+        served_in(running(), case, restart, facts)
+    }
+
+    fn served_in(
+        condition: Condition,
+        case: &Case,
+        restart: RestartMode,
+        facts: Facts,
+    ) -> Decision {
+        let services = vec![("systemd:web".parse().unwrap(), condition)];
         let readiness = Some(case.readiness.clone());
         let facts = BTreeMap::from([("1".to_string(), Facts { readiness, services, ..facts })]);
         let waits_for = (restart == RestartMode::Window).then(|| "Sat 03:00..05:00".into());
@@ -515,6 +527,25 @@ mod tests {
         let stopped = Case { readiness: Readiness::Ready, ..MINOR };
         let subject = Subject { restart: RestartMode::List, ..subject(stopped.link, OLD) };
         assert_eq!(decide(subject, &stopped).remedy.word(), "rebuild", "no service runs");
+    }
+
+    #[test]
+    fn a_service_that_runs_and_is_left_alone_keeps_its_venv() {
+        let left_alone = || Condition { left_alone: Some("it is at work".into()), ..running() };
+        let ended = Condition { done: true, ..left_alone() };
+        let stopped = Condition { up: false, at_rest: true, ..left_alone() };
+        let patch = Case { after: &["3.11.9-1"], ..MINOR };
+        for (condition, case, remedy, blocks) in [
+            (left_alone(), &MINOR, "pin", false),
+            (left_alone(), &patch, "restart", false),
+            (left_alone(), &AUTOREMOVE, "impossible", true),
+            (ended, &MINOR, "rebuild", false),
+            (stopped, &MINOR, "rebuild", false),
+        ] {
+            let decision = served_in(condition, case, RestartMode::Now, Facts::default());
+            assert_eq!((decision.remedy.word(), decision.blocks), (remedy, blocks), "{decision:?}");
+            assert!(decision.services.is_empty());
+        }
     }
 
     #[test]
