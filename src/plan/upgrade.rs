@@ -140,9 +140,7 @@ impl Upgrade<'_> {
         let embedded_in = self.facts.embedded_in.as_ref().filter(|_| can_pin);
         let can_keep = can_pin && embedded_in.is_none();
         let is_kept = self.subject.policy == Policy::Pin;
-        if is_kept || !self.is_ready() {
-            decision.reasons.extend(embedded_in.cloned().map(Reason::EmbeddedIn));
-        }
+        decision.reasons.extend(embedded_in.cloned().map(Reason::EmbeddedIn));
         match self.readiness() {
             _ if can_keep && is_kept => decision.remedy = pin(Until::Policy),
             // Until somebody restarts its services, they run the old interpreter.
@@ -570,7 +568,7 @@ mod tests {
                 decision.reasons.iter().any(|one| matches!(one, Reason::EmbeddedIn(_)));
             (decision.remedy.word(), decision.blocks, is_reported)
         };
-        assert_eq!(remedy(&MINOR), ("rebuild", false, false));
+        assert_eq!(remedy(&MINOR), ("rebuild", false, true));
         let unready = Case { readiness: not_ready(), ..MINOR };
         assert_eq!(remedy(&unready), ("impossible", true, true));
         assert_eq!(remedy(&Case { policy: Policy::Pin, ..MINOR }), ("rebuild", false, true));
