@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Inventory;
+use crate::host::parallel;
 use crate::host::path_text::PathText;
 use crate::plan::{Facts, Questions};
 use crate::python::{Minor, Package};
@@ -40,14 +41,14 @@ pub(crate) fn facts(
         .filter_map(|one| inventory.get(&one.id).map(|(entry, venv)| (one, entry, venv)))
         .collect();
     let venvs: Vec<&Venv> = rebuilt.iter().map(|(_, _, venv)| *venv).collect();
-    for ((one, entry, venv), looked) in
-        rebuilt.iter().zip(repair::look_through(context.root, &venvs))
-    {
-        let readiness = {
-            let target = (one.target, one.next.as_ref());
-            repair::readiness(context, entry, venv, target, looked)
-        };
-        facts.entry(one.id.clone()).or_default().readiness = Some(readiness);
+    let looked = rebuilt.iter().zip(repair::look_through(context.root, &venvs));
+    let readiness = parallel::map(looked, context.config.at_once(None), |(venv, looked)| {
+        let (one, entry, venv) = venv;
+        let target = (one.target, one.next.as_ref());
+        (&one.id, repair::readiness(context, entry, venv, target, looked))
+    });
+    for (id, readiness) in readiness {
+        facts.entry(id.clone()).or_default().readiness = Some(readiness);
     }
     // Only a rebuild for another minor version removes what files may name.
     let moved: Vec<_> = rebuilt
