@@ -40,6 +40,8 @@ pub(crate) struct RelinkedName {
 
 impl Task for Relink {
     const NAME: &'static str = "relink";
+    /// Each waits for the disk, and the file system syncs the changes of several together.
+    const AT_ONCE: usize = 32;
     /// How many links have the new target.
     type Answer = usize;
 

@@ -45,14 +45,15 @@ const NAMED: usize = 10;
 /// The address space of such a process: it holds the names of a tree, but never a whole file.
 const MEMORY_LIMIT: u64 = 2 << 30;
 
-/// How many tasks one process performs at a time, and how many owners work at a time. They wait for
-/// the disk, and the file system syncs the changes of several tasks together.
+/// How many owners work at a time.
 pub(crate) const AT_ONCE: usize = 8;
 
 /// A piece of work in one tree.
 pub(crate) trait Task: Serialize + DeserializeOwned + Sync + marker::Send {
     /// Its name in the hidden command.
     const NAME: &'static str;
+    /// How many of them one process performs at a time.
+    const AT_ONCE: usize = 4;
     type Answer: Serialize + DeserializeOwned + marker::Send;
 
     /// Performs the task as the user of this process.
@@ -82,7 +83,7 @@ pub(crate) fn run_all<T: Task>(
     fault::point(T::NAME)?;
     if is_own(root, owner.uid) {
         let deadline = Deadline::after(limit);
-        return Ok(parallel::map(tasks, AT_ONCE, |task| task.perform(root, deadline)));
+        return Ok(parallel::map(tasks, T::AT_ONCE, |task| task.perform(root, deadline)));
     }
     let program = process(T::NAME, serde_json::to_vec(tasks)?, limit);
     let finished = confine::confined(root, program, owner, &[], Path::new("/"))
@@ -155,7 +156,7 @@ fn answer<T: Task>(root: &Root, input: &[u8], mut output: impl Write) -> io::Res
         Ok(answer) => Answer::Done(answer),
         Err(error) => Answer::Failed(error.to_string()),
     };
-    let answers = parallel::map(tasks, AT_ONCE, perform);
+    let answers = parallel::map(tasks, T::AT_ONCE, perform);
     serde_json::to_writer(&mut output, &answers)?;
     output.flush()
 }
