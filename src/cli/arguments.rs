@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{EnumValueParser, OsStringValueParser, StringValueParser, TypedValueParser};
+use clap::builder::{
+    BoolValueParser, EnumValueParser, OsStringValueParser, StringValueParser, TypedValueParser,
+};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 use jiff::SignedDuration;
@@ -206,7 +208,12 @@ pub(super) enum Command {
     SettleOwn,
     /// Check whether something answers at an address
     #[command(hide = true)]
-    Probe { address: Probe },
+    Probe {
+        /// Print the status of its HTTP answer, and accept any
+        #[arg(long)]
+        status: bool,
+        address: Probe,
+    },
     /// Restart units of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     RestartOwn { units: Vec<String> },
@@ -278,6 +285,10 @@ pub(super) struct Register {
     /// one clears the setting
     #[arg(long, value_name = "PAUSE", value_parser = OrNothing(parsed::<Pause>()))]
     pub(super) rolling: Option<Setting<Pause>>,
+    /// Whether a service without a check that answers a request for / before a repair must answer it
+    /// afterwards, too (default: `probe` in the configuration); an empty one clears the setting
+    #[arg(long, value_name = "BOOL", value_parser = OrNothing(BoolValueParser::new()))]
+    pub(super) probe: Option<Setting<bool>>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]

@@ -19,6 +19,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         restart: wanted.restart,
         window: wanted.window.as_ref().map(Option::as_ref),
         rolling: wanted.rolling.as_ref().map(Option::as_ref),
+        probe: wanted.probe,
         requirements: wanted.requirements.as_deref(),
         lock: wanted.lock.as_deref(),
         relax: wanted.relax,

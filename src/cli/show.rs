@@ -136,6 +136,9 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(rolling) = &entry.rolling {
         line(report, "rolling", rolling);
     }
+    if let Some(probe) = entry.probe {
+        line(report, "probe", probe);
+    }
     if let Some(relax) = entry.relax {
         line(report, "relax", relax);
     }

@@ -28,6 +28,7 @@ pub(crate) struct Registration<'a> {
     pub(crate) restart: Option<Setting<RestartMode>>,
     pub(crate) window: Option<Setting<&'a Window>>,
     pub(crate) rolling: Option<Setting<&'a Pause>>,
+    pub(crate) probe: Option<Setting<bool>>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
     pub(crate) relax: Option<Setting<Relax>>,
@@ -204,6 +205,9 @@ impl Guard {
         }
         if let Some(rolling) = wanted.rolling {
             entry.rolling = rolling.cloned();
+        }
+        if let Some(probe) = wanted.probe {
+            entry.probe = probe;
         }
         if has_window(&self.config, entry) && window_of(&self.config, entry).is_none() {
             return Err(RegisterError::NoWindow);

@@ -112,6 +112,7 @@ struct SettingsJson {
     restart: Option<RestartMode>,
     window: Option<String>,
     rolling: Option<String>,
+    probe: Option<bool>,
     declared_in: Option<String>,
 }
 
@@ -199,6 +200,7 @@ impl VenvJson {
             restart: entry.restart,
             window: entry.window.as_ref().map(ToString::to_string),
             rolling: entry.rolling.as_ref().map(ToString::to_string),
+            probe: entry.probe,
             declared_in: entry.declared_in().map(printable),
         });
         self

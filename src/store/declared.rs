@@ -38,6 +38,7 @@ pub(crate) struct Declaration {
     pub(super) restart: Option<RestartMode>,
     pub(super) window: Option<Window>,
     pub(super) rolling: Option<Pause>,
+    pub(super) probe: Option<bool>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
     /// A program by its absolute path, and its arguments; or an address.

@@ -71,6 +71,9 @@ pub(crate) struct RegistryEntry {
     /// Instead of the pause in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rolling: Option<Pause>,
+    /// Whether its services are probed, instead of the setting in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probe: Option<bool>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -243,6 +246,7 @@ impl Registry {
             entry.restart = declaration.restart;
             entry.window.clone_from(&declaration.window);
             entry.rolling.clone_from(&declaration.rolling);
+            entry.probe = declaration.probe;
         }
         Ok(entry)
     }
@@ -268,6 +272,7 @@ impl Registry {
             restart: None,
             window: None,
             rolling: None,
+            probe: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

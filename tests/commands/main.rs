@@ -11,6 +11,7 @@ mod hold;
 mod hooks;
 mod metrics;
 mod mode;
+mod probe;
 mod processes;
 mod system;
 mod users;

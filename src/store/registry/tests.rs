@@ -44,6 +44,7 @@ fn a_registry_of_schema_version_1_is_read() {
         restart: None,
         window: None,
         rolling: None,
+        probe: None,
         declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
         registered_at: at,
         pin: Some(Pin {
@@ -69,6 +70,7 @@ fn a_registry_of_schema_version_1_is_read() {
         restart: None,
         window: None,
         rolling: None,
+        probe: None,
         declared: None,
         registered_at: at,
         pin: None,
