@@ -59,6 +59,11 @@ options:
     description:
       - The pause between services of one kind, which then restart one after another, for example V(10s).
     type: str
+  probe:
+    description:
+      - Whether a service without a check is asked for V(/) over HTTP before and after a repair.
+    type: str
+    choices: ['true', 'false', '']
   requirements:
     description:
       - A requirements file on the host that a rebuild installs.
@@ -124,7 +129,7 @@ from ansible_collections.venvguard.venvguard.plugins.module_utils.venvguard impo
     arguments,
 )
 
-WORDS = ("name", "policy", "check", "restart", "window", "rolling", "requirements", "lock", "relax")
+WORDS = ("name", "policy", "check", "restart", "window", "rolling", "probe", "requirements", "lock", "relax")
 
 # What venvguard prints in place of a password.
 MASK = "****"
@@ -137,7 +142,8 @@ def settings(venv):
     services = ["%s:%s" % (service["manager"], service["name"]) for service in venv["services"]]
     check = " ".join(shlex.quote(word) for word in venv["check"])
     texts = {name: venv[name] or "" for name in ("restart", "window", "rolling", "requirements", "lock", "relax")}
-    return dict(texts, name=venv["name"], policy=venv["policy"], services=sorted(services), check=check)
+    probe = "" if venv["probe"] is None else str(venv["probe"]).lower()
+    return dict(texts, name=venv["name"], policy=venv["policy"], services=sorted(services), check=check, probe=probe)
 
 
 def is_word(shown, wanted):
@@ -237,6 +243,7 @@ def main():
         restart=dict(type="str", choices=["now", "list", "window", "never", ""]),
         window=dict(type="str"),
         rolling=dict(type="str"),
+        probe=dict(type="str", choices=["true", "false", ""]),
         requirements=dict(type="path"),
         lock=dict(type="path"),
         relax=dict(type="str", choices=["patch", "minor", "major", ""]),

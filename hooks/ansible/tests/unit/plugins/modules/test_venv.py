@@ -19,6 +19,7 @@ SHOP = {
     "restart": None,
     "window": None,
     "rolling": None,
+    "probe": True,
     "declared_in": None,
 }
 
@@ -49,6 +50,7 @@ def nothing(**settings):
         {"check": "curl --fail http://u:secret@localhost/"},
         {"check": "/usr/bin/curl '--fail' http://u:other@localhost/"},
         {"lock": "/srv/../srv/shop/uv.lock"},
+        {"probe": "true"},
     ],
 )
 def test_the_same_settings_are_no_change(wanted):
@@ -68,6 +70,8 @@ def test_the_same_settings_are_no_change(wanted):
         {"lock": ""},
         {"requirements": "/srv/shop/requirements.txt"},
         {"relax": "minor"},
+        {"probe": "false"},
+        {"probe": ""},
     ],
 )
 def test_another_setting_is_a_change(wanted):
