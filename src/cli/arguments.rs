@@ -298,6 +298,11 @@ pub(super) struct Register {
     /// project); an empty name clears the setting
     #[arg(long, value_name = "FILE", conflicts_with = "requirements", value_parser = file_or_nothing())]
     pub(super) lock: Option<PathBuf>,
+    /// A command that fills a rebuilt venv, for an application that builds its venv itself; runs as the
+    /// owner of the venv, in the directory that contains it, without a shell (default: what is installed now
+    /// is installed again); an empty one clears the setting
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["requirements", "lock"])]
+    pub(super) build_command: Option<String>,
     /// How far a distribution may move if its version has no file for a new Python (default: not at
     /// all); an empty one clears the setting
     #[arg(long, value_parser = OrNothing(EnumValueParser::<Relax>::new()))]

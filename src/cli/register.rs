@@ -22,6 +22,7 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         probe: wanted.probe,
         requirements: wanted.requirements.as_deref(),
         lock: wanted.lock.as_deref(),
+        build_command: wanted.build_command.as_deref(),
         relax: wanted.relax,
     })?;
     let mut exit = Exit::Done;

@@ -127,6 +127,10 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(path) = entry.lock() {
         line(report, "lock", printable(path));
     }
+    if !entry.build_command().is_empty() {
+        let command = entry.build_command().join(" ");
+        line(report, "build command", printable(redacted(&command)));
+    }
     if let Some(restart) = entry.restart {
         line(report, "restart", restart);
     }

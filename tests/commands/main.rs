@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
+mod build;
 mod confinement;
 mod damage;
 mod declared;
