@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{EnumValueParser, OsStringValueParser, StringValueParser, TypedValueParser};
+use clap::builder::{
+    BoolValueParser, EnumValueParser, OsStringValueParser, StringValueParser, TypedValueParser,
+};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 use jiff::SignedDuration;
@@ -206,7 +208,12 @@ pub(super) enum Command {
     SettleOwn,
     /// Check whether something answers at an address
     #[command(hide = true)]
-    Probe { address: Probe },
+    Probe {
+        /// Print the status of its HTTP answer, and accept any
+        #[arg(long)]
+        status: bool,
+        address: Probe,
+    },
     /// Restart units of an ordinary user, as that user; called by the hook
     #[command(hide = true)]
     RestartOwn { units: Vec<String> },
@@ -278,6 +285,10 @@ pub(super) struct Register {
     /// one clears the setting
     #[arg(long, value_name = "PAUSE", value_parser = OrNothing(parsed::<Pause>()))]
     pub(super) rolling: Option<Setting<Pause>>,
+    /// Whether a service without a check that answers a request for / before a repair must answer it
+    /// afterwards, too (default: `probe` in the configuration); an empty one clears the setting
+    #[arg(long, value_name = "BOOL", value_parser = OrNothing(BoolValueParser::new()))]
+    pub(super) probe: Option<Setting<bool>>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
     /// name clears the setting
     #[arg(long, value_name = "FILE", value_parser = file_or_nothing())]
@@ -287,6 +298,11 @@ pub(super) struct Register {
     /// project); an empty name clears the setting
     #[arg(long, value_name = "FILE", conflicts_with = "requirements", value_parser = file_or_nothing())]
     pub(super) lock: Option<PathBuf>,
+    /// A command that fills a rebuilt venv, for an application that builds its venv itself; runs as the
+    /// owner of the venv, in the directory that contains it, without a shell (default: what is installed now
+    /// is installed again); an empty one clears the setting
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["requirements", "lock"])]
+    pub(super) build_command: Option<String>,
     /// How far a distribution may move if its version has no file for a new Python (default: not at
     /// all); an empty one clears the setting
     #[arg(long, value_parser = OrNothing(EnumValueParser::<Relax>::new()))]

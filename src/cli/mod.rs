@@ -148,7 +148,11 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
             owner::perform(&root, &task, std::io::stdin().lock(), std::io::stdout().lock())?;
             return Ok(Exit::Done);
         }
-        Command::Probe { address } => {
+        Command::Probe { status: true, address } => {
+            report.data(address.status()?.map_or_else(String::new, |status| status.to_string()));
+            return Ok(Exit::Done);
+        }
+        Command::Probe { status: false, address } => {
             address.run()?;
             return Ok(Exit::Done);
         }

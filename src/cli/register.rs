@@ -19,8 +19,10 @@ pub(super) fn register(guard: &Guard, wanted: &Register) -> anyhow::Result<Exit>
         restart: wanted.restart,
         window: wanted.window.as_ref().map(Option::as_ref),
         rolling: wanted.rolling.as_ref().map(Option::as_ref),
+        probe: wanted.probe,
         requirements: wanted.requirements.as_deref(),
         lock: wanted.lock.as_deref(),
+        build_command: wanted.build_command.as_deref(),
         relax: wanted.relax,
     })?;
     let mut exit = Exit::Done;

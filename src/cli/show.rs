@@ -127,6 +127,10 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     if let Some(path) = entry.lock() {
         line(report, "lock", printable(path));
     }
+    if !entry.build_command().is_empty() {
+        let command = entry.build_command().join(" ");
+        line(report, "build command", printable(redacted(&command)));
+    }
     if let Some(restart) = entry.restart {
         line(report, "restart", restart);
     }
@@ -135,6 +139,9 @@ fn print_wishes(report: &Report, entry: &RegistryEntry) {
     }
     if let Some(rolling) = &entry.rolling {
         line(report, "rolling", rolling);
+    }
+    if let Some(probe) = entry.probe {
+        line(report, "probe", probe);
     }
     if let Some(relax) = entry.relax {
         line(report, "relax", relax);

@@ -9,6 +9,7 @@ use crate::inventory::{Inventory, healths};
 use crate::plan::{Readiness, State};
 use crate::python;
 use crate::repair::{self, Context};
+use crate::service::Probe;
 use crate::store::{PendingRemoval, RegistryEntry};
 
 pub(super) fn findings(context: &Context) -> Vec<Finding> {
@@ -87,7 +88,7 @@ fn of_users(context: &Context) -> Finding {
 fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
     let (name, path) = (&entry.name, printable(entry.path()));
     let mut findings = Vec::new();
-    if let Some(program) = entry.check.first() {
+    if let Some(program) = entry.check.first().filter(|word| !Probe::is_meant(word)) {
         if command::find(program).is_none() {
             findings.push(Finding::fault(
                 format!("the check of {name} no longer exists: {}", printable(program)),

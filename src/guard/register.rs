@@ -28,8 +28,11 @@ pub(crate) struct Registration<'a> {
     pub(crate) restart: Option<Setting<RestartMode>>,
     pub(crate) window: Option<Setting<&'a Window>>,
     pub(crate) rolling: Option<Setting<&'a Pause>>,
+    pub(crate) probe: Option<Setting<bool>>,
     pub(crate) requirements: Option<&'a Path>,
     pub(crate) lock: Option<&'a Path>,
+    /// A command, as a shell would split it; an empty one clears the setting.
+    pub(crate) build_command: Option<&'a str>,
     pub(crate) relax: Option<Setting<Relax>>,
 }
 
@@ -59,7 +62,7 @@ pub(crate) enum RegisterError {
     #[error("{service} is unknown to its manager{found}; nothing was registered")]
     NoSuchService { service: Service, found: String },
     #[error(transparent)]
-    Check(#[from] CheckError),
+    Command(#[from] CommandLineError),
     #[error("cannot register {}; nothing was registered", printable(.path))]
     Venv { path: PathBuf, source: VenvError },
     #[error("cannot register {}: {why}; nothing was registered", printable(.path))]
@@ -87,17 +90,17 @@ pub(crate) enum VenvError {
     Name(#[from] NameError),
 }
 
-/// Why a command cannot be a check.
+/// Why a text cannot be a command, or an address in its place.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CheckError {
-    #[error("the check {0:?} has an unclosed quote")]
-    Quote(String),
+pub(crate) enum CommandLineError {
+    #[error("{what} {command:?} has an unclosed quote")]
+    Quote { what: &'static str, command: String },
     #[error(
-        "the check runs without a shell, in which {0:?} has no meaning (put it into a script, or use `sh -c '…'`)"
+        "{what} runs without a shell, in which {word:?} has no meaning (put it into a script, or use `sh -c '…'`)"
     )]
-    Shell(String),
-    #[error("the check's program {0:?} is not found")]
-    NotFound(String),
+    Shell { what: &'static str, word: String },
+    #[error("{what}'s program {program:?} is not found")]
+    NotFound { what: &'static str, program: String },
     #[error(transparent)]
     Address(#[from] AddressError),
 }
@@ -107,6 +110,7 @@ struct Known {
     check: Option<Vec<String>>,
     requirements: Option<Setting<PathBuf>>,
     lock: Option<Setting<PathBuf>>,
+    build_command: Option<Vec<String>>,
 }
 
 /// A setting that somebody sets, or clears.
@@ -178,7 +182,8 @@ impl Guard {
         if let Some(Some(path)) = &requirements {
             venv::require_requirements(path)?;
         }
-        Ok(Known { check, requirements, lock })
+        let build_command = wanted.build_command.map(build_command).transpose()?;
+        Ok(Known { check, requirements, lock, build_command })
     }
 
     /// Adds one venv to the registry, without saving it.
@@ -205,6 +210,9 @@ impl Guard {
         if let Some(rolling) = wanted.rolling {
             entry.rolling = rolling.cloned();
         }
+        if let Some(probe) = wanted.probe {
+            entry.probe = probe;
+        }
         if has_window(&self.config, entry) && window_of(&self.config, entry).is_none() {
             return Err(RegisterError::NoWindow);
         }
@@ -224,6 +232,11 @@ impl Guard {
         match &known.lock {
             Some(Some(path)) => entry.set_lock(path),
             Some(None) => entry.clear_lock(),
+            None => {}
+        }
+        match known.build_command.as_deref() {
+            Some([]) => entry.clear_build_command(),
+            Some(command) => entry.set_build_command(command),
             None => {}
         }
         if let Some(relax) = wanted.relax {
@@ -363,22 +376,43 @@ fn file(path: &Path) -> Result<PathBuf, RegisterError> {
     path.canonicalize().map_err(|source| RegisterError::File { path: path.to_path_buf(), source })
 }
 
-/// The words of the check; none if there is no check. It runs without a shell: a command that
-/// needs one is refused here, and does not wait for the next upgrade to fail.
-fn check(command: &str) -> Result<Vec<String>, CheckError> {
-    let mut words = shlex::split(command).ok_or_else(|| CheckError::Quote(command.to_string()))?;
-    let is_shell = |word: &&String| matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<");
-    let shell = words.iter().find(is_shell).cloned();
-    let Some(program) = words.first_mut() else { return Ok(words) };
-    if let Some(word) = shell {
-        return Err(CheckError::Shell(word));
-    }
-    if Probe::is_meant(program) {
+/// The words of the check; none if there is no check.
+fn check(text: &str) -> Result<Vec<String>, CommandLineError> {
+    let words = words("the check", text)?;
+    if words.first().is_some_and(|word| Probe::is_meant(word)) {
         // An address is the whole check.
-        command.trim().parse::<Probe>()?;
+        text.trim().parse::<Probe>()?;
         return Ok(words);
     }
-    let found = command::find(program).ok_or_else(|| CheckError::NotFound(program.clone()))?;
-    *program = found.to_string_lossy().into_owned();
+    with_program("the check", words)
+}
+
+/// The words of the build command; none if there is no build command.
+fn build_command(text: &str) -> Result<Vec<String>, CommandLineError> {
+    with_program("the build command", words("the build command", text)?)
+}
+
+/// The words of a command. It runs without a shell: one that needs a shell is refused here, and
+/// does not wait for the next upgrade to fail.
+fn words(what: &'static str, text: &str) -> Result<Vec<String>, CommandLineError> {
+    let words = shlex::split(text)
+        .ok_or_else(|| CommandLineError::Quote { what, command: text.to_string() })?;
+    let is_shell = |word: &&String| matches!(word.as_str(), "|" | "||" | "&&" | ";" | ">" | "<");
+    match words.iter().find(is_shell) {
+        Some(word) => Err(CommandLineError::Shell { what, word: word.clone() }),
+        None => Ok(words),
+    }
+}
+
+/// The same command with the path of its program.
+fn with_program(
+    what: &'static str,
+    mut words: Vec<String>,
+) -> Result<Vec<String>, CommandLineError> {
+    if let Some(program) = words.first_mut() {
+        let found = command::find(program)
+            .ok_or_else(|| CommandLineError::NotFound { what, program: program.clone() })?;
+        *program = found.to_string_lossy().into_owned();
+    }
     Ok(words)
 }

@@ -41,6 +41,9 @@ const FILLER: [&str; 6] = [
 const HEADLINES: [&str; 3] =
     ["Failed to build `", "Failed building wheel for", "Failed to download"];
 
+/// How lines begin in which other programs report an error, in lower case.
+const ERRORS: [&str; 2] = ["error:", "fatal:"];
+
 /// How much of the complaint is searched for its last lines.
 const COMPLAINT_TAIL: usize = 64 << 10;
 
@@ -113,7 +116,8 @@ impl Finished {
     }
 }
 
-/// The last lines of a complaint, and the one that names what failed if it comes earlier.
+/// The last lines of a complaint, and the one that names what failed, or the first error, if it comes
+/// earlier.
 fn telling(text: &str) -> Vec<&str> {
     let is_filler = |line: &str| FILLER.iter().any(|filler| line.contains(filler));
     let lines: Vec<&str> =
@@ -123,7 +127,12 @@ fn telling(text: &str) -> Vec<&str> {
     if last.iter().any(|line| names(&line)) {
         return last.to_vec();
     }
-    let Some(headline) = before.iter().rfind(names) else { return last.to_vec() };
+    let is_error = |line: &&&str| {
+        let line = line.trim_start().to_ascii_lowercase();
+        ERRORS.iter().any(|beginning| line.starts_with(beginning))
+    };
+    let headline = before.iter().rfind(names).or_else(|| before.iter().find(is_error));
+    let Some(headline) = headline else { return last.to_vec() };
     std::iter::once(*headline).chain(last.iter().skip(1).copied()).collect()
 }
 
@@ -455,6 +464,14 @@ mod tests {
         assert!(said.starts_with("  × Failed to build `psutil==5.0`"), "{said}");
         assert!(said.ends_with("command 'gcc' failed: No such file or directory"), "{said}");
         assert_eq!(said.lines().count(), COMPLAINT_LINES);
+    }
+
+    #[test]
+    fn the_first_error_of_a_script_is_reported_whatever_it_prints_afterwards() {
+        let said = "upgrading\nERROR: no such index\nerror: gave up\n1\n2\n3\n4\n5\nmake: *** [x] Error 1\n";
+        let expected = ["ERROR: no such index", "2", "3", "4", "5", "make: *** [x] Error 1"];
+        assert_eq!(telling(said), expected);
+        assert_eq!(telling("a\nb\n1\n2\n3\n4\n5\n"), ["b", "1", "2", "3", "4", "5"]);
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub(super) fn findings(
             let finding = Finding::of_venv(FindingKind::BuildFailed, error.to_string());
             vec![Finding { distribution, version, ..finding }]
         }
-        RebuildError::Install(InstallError::Failed { .. }) | RebuildError::Create(_) => {
+        RebuildError::Install(InstallError::Failed { .. } | InstallError::Command { .. })
+        | RebuildError::Create(_) => {
             vec![Finding::of_venv(FindingKind::BuildFailed, error.to_string())]
         }
         RebuildError::Different(differences) => differences

@@ -66,22 +66,15 @@ fn run(context: &Context, job: &Job, moment: &str, result: Option<&str>) -> Vec<
             Ok(programs) => programs,
             Err(error) => return vec![failed(&error)],
         };
-    let (entry, from) = (&job.entry, job.venv.site);
     let to = match remedy {
         Remedy::Rebuild { target, .. } => target.minor,
         Remedy::Restore { minor, .. } => *minor,
-        _ => from,
+        _ => job.venv.site,
     };
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut errors = Vec::new();
     for path in programs {
-        let program = Program::new(path)
-            .env("VENVGUARD_VENV", &entry.name)
-            .env("VENVGUARD_PATH", entry.path())
-            .env("VENVGUARD_ACTION", remedy.word())
-            .env("VENVGUARD_PYTHON_FROM", from.to_string())
-            .env("VENVGUARD_PYTHON_TO", to.to_string())
-            .limit(LIMIT);
+        let program = job.inform(Program::new(path), to).limit(LIMIT);
         let program = match result {
             Some(result) => program.env("VENVGUARD_RESULT", result),
             None => program,

@@ -37,6 +37,11 @@ pub(super) enum InstallError {
         error: CommandError,
     },
     #[error(
+        "its build command failed: {error}{needs}",
+        needs = Needs::of(.error, *.minor).in_words("\n    it")
+    )]
+    Command { minor: Minor, error: CommandError },
+    #[error(
         "these versions are unavailable for Python {minor}:\n    {}\n{error}",
         .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n    ")
     )]
@@ -50,7 +55,7 @@ impl InstallError {
             Self::Failed { engine, minor, error, .. } => {
                 Self::Failed { engine, minor, requirement: Some(name.into()), error }
             }
-            other @ Self::Missing { .. } => other,
+            other => other,
         }
     }
 }
@@ -90,6 +95,8 @@ impl Installer<'_> {
         // not run on it.
         let pip = content.has_pip().then(|| seeds.pip());
         let (recipe, lock) = match &content.wanted {
+            // A command needs no engine.
+            Requested::Built(_) => return Ok(()),
             Requested::Listed { file, .. } => {
                 if let Some(pip) = pip {
                     self.run(seeds.offline(self.program()).arg(pip))?;
@@ -188,7 +195,7 @@ impl Installer<'_> {
                 nearest => {
                     let needs = match &why {
                         InstallError::Failed { error, .. } => Needs::of(error, self.minor),
-                        InstallError::Missing { .. } => Needs::default(),
+                        _ => Needs::default(),
                     };
                     let requirement = requirement.to_string();
                     missing.push(Missing { requirement, nearest, needs });

@@ -9,11 +9,14 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 
 use super::Context;
+use super::build_command::BuildCommand;
 use crate::host::user::User;
 use crate::host::{Root, file, hexadecimal};
 use crate::python::Minor;
 use crate::store::RegistryEntry;
-use crate::venv::{self, Differences, LockError, ProjectLock, Recipe, Relax, Unreproducible, Venv};
+use crate::venv::{
+    self, Difference, Differences, LockError, ProjectLock, Recipe, Relax, Unreproducible, Venv,
+};
 
 /// What to install into a new tree, and how to check it.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(super) enum Requested<'a> {
     Same(Recipe, Option<ProjectLock>),
     /// A requirements file that a person wrote; and pip, if the old tree had one.
     Listed { file: &'a Path, pip: bool },
+    /// Whatever a command installs.
+    Built(BuildCommand<'a>),
 }
 
 impl<'a> InstallSpec<'a> {
@@ -44,11 +49,16 @@ impl<'a> InstallSpec<'a> {
         venv: &Venv,
     ) -> Result<Self, Vec<String>> {
         let site = context.root.at(venv.site_packages());
-        let distributions = venv::distributions(&site)
-            .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
-        let modules = venv::top_level_modules_of(&site, &distributions)
-            .map_err(|error| vec![format!("{}: {error}", file::printable(&site))])?;
+        let unreadable = |error: io::Error| vec![format!("{}: {error}", file::printable(&site))];
+        let distributions = venv::distributions(&site).map_err(unreadable)?;
         let relax = entry.relax;
+        let command = BuildCommand::of(context.root, entry.build_command(), venv, &distributions);
+        if let Some(command) = command.transpose().map_err(|why| vec![why])? {
+            let modules = command.modules(&site).map_err(unreadable)?;
+            let wanted = Requested::Built(command);
+            return Ok(Self { wanted, modules, relax, notes: Vec::new() });
+        }
+        let modules = venv::top_level_modules_of(&site, &distributions).map_err(unreadable)?;
         if let Some(file) = entry.requirements() {
             let pip = distributions.iter().any(|one| one.normalized_name() == "pip");
             let wanted = Requested::Listed { file, pip };
@@ -92,16 +102,21 @@ impl<'a> InstallSpec<'a> {
     }
 
     /// How the distributions in a new tree differ from the wanted ones. A requirements file is not
-    /// compared: it decides for itself.
+    /// compared: it decides for itself. A command decides about versions only.
     pub(super) fn compare(
         &self,
         root: &Root,
         tree: &Path,
         minor: Minor,
     ) -> io::Result<Differences> {
-        let Requested::Same(recipe, _) = &self.wanted else { return Ok(Differences::default()) };
-        let mut installed = venv::distributions(&root.at(venv::site_packages(tree, minor)))?;
-        if recipe.system_site_packages {
+        let sees_system = match &self.wanted {
+            Requested::Same(recipe, _) => recipe.system_site_packages,
+            Requested::Built(command) => command.system_site_packages,
+            Requested::Listed { .. } => return Ok(Differences::default()),
+        };
+        let own = root.at(venv::site_packages(tree, minor));
+        let mut installed = venv::distributions(&own)?;
+        if sees_system {
             // An installer skips distributions that the system has in the same version.
             let system = [format!("local/lib/{}", minor.program()), "lib/python3".to_string()];
             for dir in system {
@@ -109,7 +124,20 @@ impl<'a> InstallSpec<'a> {
                 installed.extend(venv::distributions(&site).unwrap_or_default());
             }
         }
-        Ok(Differences::of(recipe, &installed, self.relax))
+        Ok(match &self.wanted {
+            Requested::Same(recipe, _) => Differences::of(recipe, &installed, self.relax),
+            Requested::Built(command) => command.compare(&own, &installed),
+            Requested::Listed { .. } => Differences::default(),
+        })
+    }
+
+    /// Expects no module of the distributions that a command left out.
+    pub(super) fn leave_out(&mut self, old_site: &Path, missing: &[Difference]) -> io::Result<()> {
+        if let (Requested::Built(command), false) = (&mut self.wanted, missing.is_empty()) {
+            command.forget(missing);
+            self.modules = command.modules(old_site)?;
+        }
+        Ok(())
     }
 
     /// A hash of the distributions to install, and of the installed ones.
@@ -118,10 +146,12 @@ impl<'a> InstallSpec<'a> {
         match &self.wanted {
             Requested::Same(recipe, _) => hash.update(recipe.to_pylock()),
             Requested::Listed { file, pip } => {
-                let found = std::fs::metadata(file).ok();
-                let written = found.and_then(|found| Some((found.len(), found.modified().ok()?)));
                 hash.update(file.as_os_str().as_encoded_bytes());
-                hash.update(format!("{pip} {written:?}"));
+                hash.update(format!("{pip} {:?}", written(file)));
+            }
+            Requested::Built(BuildCommand { program, arguments, pip, .. }) => {
+                hash.update(program.as_os_str().as_encoded_bytes());
+                hash.update(format!("{arguments:?} {pip} {:?}", written(program)));
             }
         }
         hash.update(format!("{:?} {installed:?}", self.relax));
@@ -132,6 +162,14 @@ impl<'a> InstallSpec<'a> {
         match &self.wanted {
             Requested::Same(recipe, _) => recipe.seed_pip,
             Requested::Listed { pip, .. } => *pip,
+            Requested::Built(command) => command.pip,
+        }
+    }
+
+    pub(super) fn command(&self) -> Option<&BuildCommand<'a>> {
+        match &self.wanted {
+            Requested::Built(command) => Some(command),
+            _ => None,
         }
     }
 
@@ -139,7 +177,7 @@ impl<'a> InstallSpec<'a> {
     /// build backends leave their output.
     pub(super) fn built_in(&self, root: &Root, venv: &Venv, owner: &User) -> Vec<PathBuf> {
         let mut dirs = self.sources();
-        if matches!(self.wanted, Requested::Same(..)) {
+        if !matches!(self.wanted, Requested::Listed { .. }) {
             dirs.retain(|dir| may_be_built_in(root, dir, venv, owner));
         }
         dirs.push(venv.path.clone());
@@ -150,8 +188,10 @@ impl<'a> InstallSpec<'a> {
     pub(super) fn read_from(&self, venv: &Path) -> Vec<PathBuf> {
         let mut paths = self.sources();
         paths.push(venv.to_path_buf());
-        if let Requested::Same(recipe, _) = &self.wanted {
-            paths.extend(recipe.local_paths());
+        match &self.wanted {
+            Requested::Same(recipe, _) => paths.extend(recipe.local_paths()),
+            Requested::Built(command) => paths.extend(command.paths()),
+            Requested::Listed { .. } => {}
         }
         paths
     }
@@ -164,16 +204,26 @@ impl<'a> InstallSpec<'a> {
             Requested::Listed { file, .. } => {
                 file.parent().map(Path::to_path_buf).into_iter().collect()
             }
+            Requested::Built(command) => command.sources(),
         }
     }
 
     /// Sources inside the venv itself, by their paths in it. Like pip's settings, they are carried
     /// over before anything is installed.
     pub(super) fn sources_inside(&self, venv: &Path) -> Vec<PathBuf> {
-        let Requested::Same(recipe, _) = &self.wanted else { return Vec::new() };
-        let inside = recipe.sources_inside(venv);
+        let inside = match &self.wanted {
+            Requested::Same(recipe, _) => recipe.sources_inside(venv),
+            Requested::Built(command) => command.sources(),
+            Requested::Listed { .. } => return Vec::new(),
+        };
         inside.iter().filter_map(|path| Some(path.strip_prefix(venv).ok()?.to_path_buf())).collect()
     }
+}
+
+/// The length of a file and when it was written, if it can be read.
+fn written(file: &Path) -> Option<(u64, SystemTime)> {
+    let found = std::fs::metadata(file).ok()?;
+    Some((found.len(), found.modified().ok()?))
 }
 
 /// The files that make a directory a project.
@@ -336,6 +386,75 @@ mod tests {
         ] {
             assert!(!may(path, &venv), "{path}");
         }
+    }
+
+    /// The specification of a venv of `venv::uid` with a command.
+    fn built_by<'a>(root: &Root, words: &'a [String], venv: &Venv) -> InstallSpec<'a> {
+        let distributions = venv::distributions(&root.at(venv.site_packages())).unwrap();
+        let command = BuildCommand::of(root, words, venv, &distributions).unwrap().unwrap();
+        let modules = command.modules(&root.at(venv.site_packages())).unwrap();
+        let wanted = Requested::Built(command);
+        InstallSpec { wanted, modules, relax: None, notes: Vec::new() }
+    }
+
+    #[test]
+    fn a_prepared_tree_is_for_one_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("build");
+        fs::write(&program, "one").unwrap();
+        let root = Root::new("/");
+        let sample = crate::plan::samples::subject(BaseLink::Pinned, OLD).venv;
+        let path = dir.path().join("venv");
+        let venv = Venv { path, uid: 1000, ..sample };
+        fs::create_dir_all(venv.site_packages()).unwrap();
+        let digest = |arguments: &[&str]| {
+            let program = program.display().to_string();
+            let arguments = arguments.iter().map(ToString::to_string);
+            let words: Vec<String> = std::iter::once(program).chain(arguments).collect();
+            built_by(&root, &words, &venv).digest(&Installed(Vec::new()))
+        };
+        let first = digest(&["a"]);
+        assert_eq!(digest(&["a"]), first);
+        assert_ne!(digest(&["a", "b"]), first);
+        assert_ne!(digest(&["a b"]), digest(&["a", "b"]));
+        fs::write(&program, "longer").unwrap();
+        assert_ne!(digest(&["a"]), first, "its program was changed");
+        assert!(BuildCommand::of(&root, &[], &venv, &[]).is_none());
+    }
+
+    #[test]
+    fn a_command_chooses_versions_and_installs_what_was_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        let sample = crate::plan::samples::subject(BaseLink::Pinned, OLD).venv;
+        let venv = Venv { uid: 1000, ..sample };
+        let (old, new) =
+            (root.at(venv.site_packages()), root.at(venv::site_packages(&venv.path, NEW)));
+        for name in ["flask", "backport", "setuptools", "pip"] {
+            install(&old, name, "1.0");
+            fs::write(old.join(format!("{name}-1.0.dist-info/RECORD")), format!("{name}.py,,\n"))
+                .unwrap();
+        }
+        fs::create_dir_all(root.at("/srv")).unwrap();
+        fs::write(root.at("/srv/build"), "").unwrap();
+        let words = ["/srv/build".to_string()];
+        let mut spec = built_by(&root, &words, &venv);
+        assert!(spec.has_pip());
+        assert_eq!(spec.modules, ["backport", "flask"], "setuptools moves with the interpreter");
+        install(&new, "flask", "2.0");
+        let words =
+            |found: &[Difference]| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let found = spec.compare(&root, &venv.path, NEW).unwrap();
+        assert_eq!(words(&found.failures), ["backport 1.0 is missing"]);
+        fs::write(
+            new.join("flask-2.0.dist-info/METADATA"),
+            "Name: flask\nVersion: 2.0\nRequires-Dist: backport; python_version < \"3.12\"\n",
+        )
+        .unwrap();
+        let found = spec.compare(&root, &venv.path, NEW).unwrap();
+        assert_eq!((found.failures.len(), found.notes.len()), (0, 1), "{found:?}");
+        spec.leave_out(&old, &found.notes).unwrap();
+        assert_eq!(spec.modules, ["flask"]);
     }
 
     #[test]

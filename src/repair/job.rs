@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use crate::host::Program;
 use crate::host::file::printable;
 use crate::plan::{Decision, Finding, Remedy, Until};
 use crate::python::Minor;
@@ -46,6 +47,16 @@ impl Job {
     /// The services that run out of the venv and must come back.
     pub(super) fn services(&self) -> &[Service] {
         &self.decision.services
+    }
+
+    /// Tells a program of the repair, by variables.
+    pub(super) fn inform(&self, program: Program, to: Minor) -> Program {
+        program
+            .env("VENVGUARD_VENV", &self.entry.name)
+            .env("VENVGUARD_PATH", self.entry.path())
+            .env("VENVGUARD_ACTION", self.decision.remedy.word())
+            .env("VENVGUARD_PYTHON_FROM", self.venv.site.to_string())
+            .env("VENVGUARD_PYTHON_TO", to.to_string())
     }
 
     /// Writes a step to the journal before it begins.

@@ -13,6 +13,7 @@
 mod account;
 mod adopt;
 mod budget;
+mod build_command;
 mod build_needs;
 mod builder;
 mod engine;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::account::owner;
 use super::builder::Builder;
-use super::engine;
+use super::engine::{self, Engine};
 use super::halt::Halted;
 use super::install::{InstallError, Installer};
 use super::install_spec::{InstallSpec, Installed};
@@ -18,14 +18,14 @@ use super::names::{self, name_of};
 use super::smoke::Failure;
 use super::stage::{self, Stage};
 use super::trees::{Pair, left_behind};
-use super::{Context, mentions, smoke, sources};
-use crate::host::Program;
+use super::{Context, build_command, mentions, smoke, sources};
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::confine;
 use crate::host::overlay::Overlay;
 use crate::host::tree::{self, Identity, Parent};
 use crate::host::user::User;
+use crate::host::{Program, Root};
 use crate::owner::{Carried, Pass};
 use crate::plan::Target;
 use crate::store::{BuiltFor, JournalState, PreparedTree, PreviousTree, StoreError, Swap};
@@ -224,6 +224,9 @@ fn built_for(
 
 /// The working directory of installers.
 fn starts_in(job: &Job) -> &Path {
+    if !job.entry.build_command().is_empty() {
+        return build_command::starts_in(&job.venv);
+    }
     let listed = job.entry.requirements().and_then(Path::parent);
     listed.or_else(|| sources::project(&job.venv)).unwrap_or(Path::new("/"))
 }
@@ -329,7 +332,7 @@ impl Work<'_> {
     pub(super) fn build(&mut self, pair: Pair, overlays: &[Overlay]) -> Result<(), RebuildError> {
         let (root, owner, deadline) = (self.context.root, pair.owner, self.deadline);
         let builder = self.builder.clone();
-        let Builder { path: interpreter, minor, seen_through, .. } = &builder;
+        let Builder { minor, seen_through, .. } = &builder;
         let (minor, pip_of) = (*minor, builder.has_pip_of(root));
         let is_beside = !overlays.is_empty();
         let overlays = &[seen_through, overlays].concat();
@@ -347,9 +350,7 @@ impl Work<'_> {
         };
         let (from, to) = if is_beside { (pair.venv, pair.aside) } else { (pair.aside, pair.venv) };
         let old = &Venv { path: from.to_path_buf(), ..self.venv().clone() };
-        let engines = sources::engines(self.context, old, owner, (minor, interpreter), pip_of)
-            .and_then(|engines| engine::that_run(pip_of, engines, minor))
-            .map_err(RebuildError::NoEngine)?;
+        let engines = self.engines(old, pip_of)?;
         let dir = starts_in(self.job);
         let writes = self.spec.built_in(root, self.venv(), owner);
         let run = |program: Program| {
@@ -364,9 +365,51 @@ impl Work<'_> {
         self.tree.notes.extend(self.spec.notes.clone());
         let carried = carry(Pass::First(needed))?;
         self.note(carried);
+        self.install(&engines, pip_of, &run)?;
+        let differences = self.spec.compare(root, to, minor)?;
+        if !differences.failures.is_empty() {
+            return Err(RebuildError::Different(differences.failures));
+        }
+        self.tree.notes.extend(differences.notes.iter().map(ToString::to_string));
+        self.spec.leave_out(&root.at(old.site_packages()), &differences.notes)?;
+        if let Err(error) = self.isolate(old, to, &run) {
+            self.tree.notes.push(error);
+        }
+        // The last pass leaves the same files behind and reports them.
+        let Carried { notes: more, .. } = carry(Pass::All)?;
+        self.tree.notes.extend(more.into_lines());
+        if old.site != minor {
+            self.tree.notes.extend(mentions::notes(root, &self.venv().path, old.site));
+        }
+        Ok(())
+    }
+
+    /// The engines that may install the content: none if a command does.
+    fn engines(&self, old: &Venv, pip_of: &Root) -> Result<Vec<Engine>, RebuildError> {
+        if self.spec.command().is_some() {
+            return Ok(Vec::new());
+        }
+        let Builder { path, minor, .. } = &self.builder;
+        sources::engines(self.context, old, &self.owner, (*minor, path), pip_of)
+            .and_then(|engines| engine::that_run(pip_of, engines, *minor))
+            .map_err(RebuildError::NoEngine)
+    }
+
+    /// Installs the content: by its command, or by the first engine that can.
+    fn install(
+        &mut self,
+        engines: &[Engine],
+        pip_of: &Root,
+        run: &dyn Fn(Program) -> Result<Finished, CommandError>,
+    ) -> Result<(), InstallError> {
+        let minor = self.builder.minor;
+        if let Some(command) = self.spec.command() {
+            let finished = run(command.to_program(self.job, minor));
+            return finished.map(drop).map_err(|error| InstallError::Command { minor, error });
+        }
         let mut last = Ok(());
-        for engine in &engines {
-            let installer = Installer { pip_of, engine, venv: self.venv(), minor, run: &run };
+        for engine in engines {
+            let installer = Installer { pip_of, engine, venv: self.venv(), minor, run };
             let mut own = Vec::new();
             last = installer.install(&self.spec, &mut own);
             match &last {
@@ -381,22 +424,7 @@ impl Work<'_> {
                 break;
             }
         }
-        last?;
-        let differences = self.spec.compare(root, to, minor)?;
-        if !differences.failures.is_empty() {
-            return Err(RebuildError::Different(differences.failures));
-        }
-        self.tree.notes.extend(differences.notes.iter().map(ToString::to_string));
-        if let Err(error) = self.isolate(old, to, &run) {
-            self.tree.notes.push(error);
-        }
-        // The last pass leaves the same files behind and reports them.
-        let Carried { notes: more, .. } = carry(Pass::All)?;
-        self.tree.notes.extend(more.into_lines());
-        if old.site != minor {
-            self.tree.notes.extend(mentions::notes(root, &self.venv().path, old.site));
-        }
-        Ok(())
+        last
     }
 
     /// Isolates programs, as pipx does after it has installed them.
@@ -430,18 +458,23 @@ impl Work<'_> {
     }
 
     /// The tool that created the venv, if it is installed; otherwise the standard library's `venv`.
+    /// It installs pip for a command, which may need that; an engine brings its own.
     fn creation(&self) -> Program {
         let (venv, target) = (self.venv(), self.target);
         let interpreter = &self.builder.path;
+        let has_pip = self.spec.command().is_some_and(|command| command.pip);
         let uv = engine::uv(self.context.root, self.context.config.engine, venv, &self.owner)
             .filter(|_| venv.flavour == Flavour::Uv && !target.copies);
         let mut program = if let Some(uv) = uv {
             Program::new(uv)
                 .env("UV_PYTHON_DOWNLOADS", "never")
-                .args(["venv", "--quiet", "--allow-existing", "--no-project", "--python"])
+                .args(["venv", "--quiet", "--allow-existing", "--no-project"])
+                .args(has_pip.then_some("--seed"))
+                .arg("--python")
                 .arg(interpreter)
         } else {
-            let program = Program::new(interpreter).args(["-I", "-m", "venv", "--without-pip"]);
+            let program = Program::new(interpreter).args(["-I", "-m", "venv"]);
+            let program = program.args((!has_pip).then_some("--without-pip"));
             program.arg(if target.copies { "--copies" } else { "--symlinks" })
         };
         if venv.system_site_packages {

@@ -29,11 +29,11 @@ pub(crate) fn readiness(
     let mut reasons = Vec::new();
     let spec = InstallSpec::of(context, entry, venv);
     reasons.extend(spec.as_ref().err().into_iter().flatten().cloned());
-    let owner = owner(context, venv);
-    reasons.extend(
-        sources::engines(context, venv, &owner, (minor, &python::path_of(minor)), context.root)
-            .err(),
-    );
+    if entry.build_command().is_empty() {
+        let (owner, interpreter) = (owner(context, venv), python::path_of(minor));
+        let engines = sources::engines(context, venv, &owner, (minor, &interpreter), context.root);
+        reasons.extend(engines.err());
+    }
     reasons.extend(stage::obstacles(context.root, venv, looked));
     if !reasons.is_empty() {
         return obstacles(reasons);

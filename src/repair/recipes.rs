@@ -130,17 +130,18 @@ pub(crate) fn not_exact(context: &Context, entry: &RegistryEntry, venv: &Venv) -
             }
             recipe.uncertain().iter().map(ToString::to_string).collect()
         }
-        // A requirements file decides for itself what is exact.
+        // A requirements file or a command decides for itself what is exact.
         Ok(_) => Vec::new(),
         Err(reasons) => reasons,
     }
 }
 
-/// How to recreate a venv that is gone, from its recipe or its requirements file; `None` if there
-/// is neither.
+/// How to recreate a venv that is gone, from its recipe, its requirements file or by its command;
+/// `None` if there is none of them.
 pub(crate) fn way_back(context: &Context, entry: &RegistryEntry) -> Option<String> {
     let recipe = context.store.recipe(&entry.id).ok().flatten();
-    if recipe.is_none() && entry.requirements().is_none() {
+    let is_known = entry.requirements().is_some() || !entry.build_command().is_empty();
+    if recipe.is_none() && !is_known {
         return None;
     }
     let sees_system = recipe.is_some_and(|recipe| recipe.system_site_packages);

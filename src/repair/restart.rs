@@ -10,7 +10,9 @@ use super::job::Job;
 use super::turns::Turns;
 use crate::host::clock;
 use crate::plan::Checked;
-use crate::service::{self, Check, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage};
+use crate::service::{
+    self, Check, HttpAnswer, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage,
+};
 use crate::store::{Event, RegistryEntry};
 use crate::venv::Venv;
 
@@ -23,8 +25,15 @@ const GOING: Duration = Duration::from_secs(5);
 pub(super) struct Baseline {
     failing: BTreeSet<Service>,
     check_fails: bool,
-    /// Where the services listen, if no check is declared.
-    listening: BTreeMap<Service, BTreeSet<String>>,
+    /// How the services serve, if no check is declared.
+    serving: BTreeMap<Service, Serving>,
+}
+
+/// How a service serves: where it listens, and what it answers if it is probed.
+#[derive(Debug)]
+struct Serving {
+    addresses: BTreeSet<String>,
+    answer: Option<HttpAnswer>,
 }
 
 impl Baseline {
@@ -42,32 +51,42 @@ impl Baseline {
             Some(checked) => *checked != Checked::Passed,
             None => works && fails_now(),
         };
-        let listening = match job.services() {
+        let serving = match job.services() {
             // A check that somebody has declared says more.
             services if services.is_empty() || check_of(context, job).is_some() => BTreeMap::new(),
             services => {
-                let processes = Processes::look(context.root);
-                let addresses = |one| service::listening(context.root, one, &processes);
-                services.iter().map(|one| (one.clone(), addresses(one))).collect()
+                let (root, processes) = (context.root, Processes::look(context.root));
+                let is_probed = job.entry.probe.unwrap_or(context.config.probe);
+                let owner = owner(context, &job.venv);
+                let serving = |one: &Service| {
+                    let addresses = service::listening(root, one, &processes);
+                    let ask = || HttpAnswer::first(root, &owner, &addresses);
+                    let answer = is_probed.then(ask).flatten();
+                    (one.clone(), Serving { addresses, answer })
+                };
+                services.iter().map(serving).collect()
             }
         };
-        Self { failing, check_fails, listening }
+        Self { failing, check_fails, serving }
     }
 
-    /// Waits until a service listens somewhere, if it did before. Its addresses may have changed:
-    /// somebody may have edited its configuration.
-    fn serves(&self, context: &Context, service: &Service) -> Result<(), String> {
-        let before = self.listening.get(service).filter(|addresses| !addresses.is_empty());
-        let Some(before) = before else { return Ok(()) };
+    /// Waits until a service listens somewhere and answers as well, if it did before. Its addresses
+    /// may have changed: somebody may have edited its configuration.
+    fn serves(&self, context: &Context, job: &Job, service: &Service) -> Result<(), String> {
+        let before = self.serving.get(service).filter(|before| !before.addresses.is_empty());
+        let Some(Serving { addresses, answer }) = before else { return Ok(()) };
         let patience = Duration::from_secs(context.config.service_timeout);
-        if service::await_listening(context.root, service, patience) {
-            return Ok(());
+        if !service::await_listening(context.root, service, patience) {
+            let before: Vec<&str> = addresses.iter().map(String::as_str).take(3).collect();
+            return Err(format!(
+                "{service}: it is up, but listens nowhere; before, it listened at {}",
+                before.join(", ")
+            ));
         }
-        let before: Vec<&str> = before.iter().map(String::as_str).take(3).collect();
-        Err(format!(
-            "{service}: it is up, but listens nowhere; before, it listened at {}",
-            before.join(", ")
-        ))
+        let Some(answer) = answer else { return Ok(()) };
+        let owner = owner(context, &job.venv);
+        service::await_answer(context.root, service, &owner, answer, patience)
+            .map_err(|error| format!("{service}: {error}"))
     }
 
     #[cfg(test)]
@@ -185,7 +204,7 @@ impl Proof<'_> {
         let had_workers = before.with_lasting_workers(stable_for(context));
         for service in &restarted {
             let up = stays_up(context, service, had_workers.contains(service));
-            if let Err(error) = up.and_then(|()| baseline.serves(context, service)) {
+            if let Err(error) = up.and_then(|()| baseline.serves(context, job, service)) {
                 failed(service, error);
             }
         }

@@ -108,10 +108,12 @@ struct SettingsJson {
     check: Vec<String>,
     requirements: Option<String>,
     lock: Option<String>,
+    build_command: Vec<String>,
     relax: Option<Relax>,
     restart: Option<RestartMode>,
     window: Option<String>,
     rolling: Option<String>,
+    probe: Option<bool>,
     declared_in: Option<String>,
 }
 
@@ -195,10 +197,12 @@ impl VenvJson {
             check: entry.check.iter().map(|word| redacted(word)).collect(),
             requirements: entry.requirements().map(printable),
             lock: entry.lock().map(printable),
+            build_command: entry.build_command().iter().map(|word| redacted(word)).collect(),
             relax: entry.relax,
             restart: entry.restart,
             window: entry.window.as_ref().map(ToString::to_string),
             rolling: entry.rolling.as_ref().map(ToString::to_string),
+            probe: entry.probe,
             declared_in: entry.declared_in().map(printable),
         });
         self

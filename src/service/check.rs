@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The hidden command of this program that asks an address.
-const PROBE: &str = "probe";
+pub(super) const PROBE: &str = "probe";
 
 /// A command that passes by exiting 0, or an address that must answer. It runs confined as the owner
 /// of the venv, because it may be a program in the venv, or a socket that the owner made.

@@ -11,8 +11,9 @@
 //! | [`control`] | is a service up, and how is it stopped, started, awaited? |
 //! | [`restraint`] | must a service not be restarted unasked? |
 //! | [`workers`] | do the workers of a service last? |
-//! | [`check`], [`probe`] | do the services of a venv do their work? |
+//! | [`check`], [`probe`], [`listening`], [`answer`] | do the services of a venv do their work? |
 
+mod answer;
 mod check;
 mod condition;
 mod control;
@@ -29,6 +30,7 @@ mod restraint;
 mod usage;
 mod workers;
 
+pub(crate) use answer::{HttpAnswer, await_answer};
 pub(crate) use check::Check;
 pub(crate) use condition::Condition;
 pub(crate) use control::{

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -56,8 +56,31 @@ impl Probe {
             .any(|scheme| word.starts_with(scheme))
     }
 
+    /// The request for `/` at an address at which a service listens, as text: `127.0.0.1:8000` or
+    /// `/run/shop.sock`. There is none for a socket without an absolute path.
+    pub(super) fn of_root_page(address: &str) -> Option<String> {
+        let text = match address.parse::<SocketAddr>() {
+            Ok(address) => format!("http://{address}/"),
+            Err(_) if address.starts_with('/') && !address.contains(':') => {
+                format!("http+unix:{address}:/")
+            }
+            Err(_) => return None,
+        };
+        text.parse::<Self>().is_ok().then_some(text)
+    }
+
     /// Connects, and sends the request if there is one: any status below 400 will do.
     pub(crate) fn run(&self) -> Result<(), ProbeError> {
+        match self.status()? {
+            Some(status @ 400..) => {
+                Err(ProbeError::Status { place: self.place.to_string(), status })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Connects, and sends the request if there is one. Returns the status of the answer to it.
+    pub(crate) fn status(&self) -> Result<Option<u16>, ProbeError> {
         let silent = |source| ProbeError::Silent { place: self.place.to_string(), source };
         match &self.place {
             Place::Host(host) => {
@@ -73,8 +96,8 @@ impl Probe {
         }
     }
 
-    fn ask(&self, mut stream: impl Read + Write) -> Result<(), ProbeError> {
-        let Some((host, path)) = &self.request else { return Ok(()) };
+    fn ask(&self, mut stream: impl Read + Write) -> Result<Option<u16>, ProbeError> {
+        let Some((host, path)) = &self.request else { return Ok(None) };
         let place = || self.place.to_string();
         let silent = |source| ProbeError::Silent { place: place(), source };
         let request = format!(
@@ -92,10 +115,7 @@ impl Probe {
         let head = String::from_utf8_lossy(&head);
         let status = head.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').nth(1));
         let status = status.and_then(|word| word.get(..3)?.parse::<u16>().ok());
-        match status.ok_or_else(|| ProbeError::NotHttp(place()))? {
-            status if status < 400 => Ok(()),
-            status => Err(ProbeError::Status { place: place(), status }),
-        }
+        status.map(Some).ok_or_else(|| ProbeError::NotHttp(place()))
     }
 }
 
@@ -166,7 +186,7 @@ impl fmt::Display for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
@@ -201,6 +221,17 @@ mod tests {
         }
         for program in ["curl", "/usr/bin/unix:x", "./http://x"] {
             assert!(!Probe::is_meant(program), "{program}");
+        }
+    }
+
+    #[test]
+    fn the_root_page_is_asked_for_wherever_a_service_listens() {
+        let text = |address: &str| Probe::of_root_page(address).unwrap_or_default();
+        assert_eq!(text("127.0.0.1:8000"), "http://127.0.0.1:8000/");
+        assert_eq!(text("[::]:80"), "http://[::]:80/");
+        assert_eq!(text("/run/shop.sock"), "http+unix:/run/shop.sock:/");
+        for nowhere in ["@abstract", "shop.sock", "/run/a:b", "/run/a\u{1b}", "127.0.0.1", ""] {
+            assert_eq!(text(nowhere), "", "{nowhere}");
         }
     }
 

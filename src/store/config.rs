@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) window: Option<Window>,
     /// The pause between services of one kind, which otherwise restart together.
     pub(crate) rolling: Option<Pause>,
+    /// Whether services that have no check are probed, of venvs that say nothing else.
+    pub(crate) probe: bool,
     /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
     /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
@@ -85,6 +87,7 @@ impl Default for Config {
             restart: RestartMode::Now,
             window: None,
             rolling: None,
+            probe: false,
             engine: EngineChoice::Auto,
             jobs: 0,
             rebuild_timeout: 1800,
@@ -241,6 +244,7 @@ mod tests {
             ("policy = \"blok\"\n", 1),
             ("jobs =\n", 1),
             ("jobs = 1\nrolling = 10\n", 2),
+            ("jobs = 1\nprobe = \"yes\"\n", 2),
             ("jobs = 1\nwindow = \"Sat 03:00\"\n", 2),
             ("jobs = 1\nrestart = \"window\"\n", 2),
         ] {

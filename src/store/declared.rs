@@ -38,11 +38,15 @@ pub(crate) struct Declaration {
     pub(super) restart: Option<RestartMode>,
     pub(super) window: Option<Window>,
     pub(super) rolling: Option<Pause>,
+    pub(super) probe: Option<bool>,
     #[serde(default, deserialize_with = "services")]
     pub(super) services: Vec<Service>,
     /// A program by its absolute path, and its arguments; or an address.
     #[serde(default, deserialize_with = "check")]
     pub(super) check: Vec<String>,
+    /// The command that fills a rebuilt venv: a program by its absolute path, and its arguments.
+    #[serde(default, deserialize_with = "build_command")]
+    pub(super) build_command: Vec<String>,
 }
 
 impl Store {
@@ -161,8 +165,17 @@ fn check<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
             return Ok(words);
         }
     }
+    absolute("check", words)
+}
+
+fn build_command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    absolute("build command", Vec::deserialize(deserializer)?)
+}
+
+/// A command whose program is named by its absolute path.
+fn absolute<E: serde::de::Error>(what: &str, words: Vec<String>) -> Result<Vec<String>, E> {
     if words.first().is_some_and(|program| !program.starts_with('/')) {
-        return Err(serde::de::Error::custom("the program of the check must be an absolute path"));
+        return Err(E::custom(format!("the program of the {what} must be an absolute path")));
     }
     Ok(words)
 }
@@ -241,6 +254,10 @@ mod tests {
                 "line 2: services: \"web\" does not name a service",
             ),
             ("path = \"/srv/a\"\ncheck = [\"curl\"]\n", "line 2: check: the program of the check"),
+            (
+                "path = \"/srv/a\"\nbuild-command = [\"make\"]\n",
+                "line 2: build-command: the program of the build command must be an absolute path",
+            ),
             (
                 "path = \"/srv/a\"\nwindow = \"Sat\"\n",
                 "bad.toml, line 2: window: \"Sat\" is not a window",

@@ -57,6 +57,9 @@ pub(crate) struct RegistryEntry {
     /// The lock file that determines the versions to install.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock: Option<PathText>,
+    /// The program and the arguments of the command that fills a rebuilt venv.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    build_command: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
     /// Set when a repair leaves it with a check that passed before.
@@ -71,6 +74,9 @@ pub(crate) struct RegistryEntry {
     /// Instead of the pause in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rolling: Option<Pause>,
+    /// Whether its services are probed, instead of the setting in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probe: Option<bool>,
     /// The file that declares it, unless it was registered by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<PathText>,
@@ -163,13 +169,28 @@ impl RegistryEntry {
         self.lock.as_ref().map(|path| path.0.as_path())
     }
 
-    /// Sets the lock file, which replaces any other list of what to install.
+    pub(crate) fn build_command(&self) -> &[String] {
+        &self.build_command
+    }
+
+    /// Sets the lock file, which replaces any other description of what to install.
     pub(crate) fn set_lock(&mut self, path: &Path) {
-        (self.lock, self.requirements) = (Some(path.into()), None);
+        self.install_the_same();
+        self.lock = Some(path.into());
     }
 
     pub(crate) fn set_requirements(&mut self, path: &Path) {
-        (self.requirements, self.lock) = (Some(path.into()), None);
+        self.install_the_same();
+        self.requirements = Some(path.into());
+    }
+
+    pub(crate) fn set_build_command(&mut self, command: &[String]) {
+        self.install_the_same();
+        self.build_command = command.to_vec();
+    }
+
+    fn install_the_same(&mut self) {
+        (self.requirements, self.lock, self.build_command) = (None, None, Vec::new());
     }
 
     /// A rebuild installs what is installed again.
@@ -179,6 +200,10 @@ impl RegistryEntry {
 
     pub(crate) fn clear_lock(&mut self) {
         self.lock = None;
+    }
+
+    pub(crate) fn clear_build_command(&mut self) {
+        self.build_command.clear();
     }
 }
 
@@ -240,9 +265,11 @@ impl Registry {
             entry.policy = declaration.policy.unwrap_or(policy);
             entry.services.clone_from(&declaration.services);
             entry.check.clone_from(&declaration.check);
+            entry.build_command.clone_from(&declaration.build_command);
             entry.restart = declaration.restart;
             entry.window.clone_from(&declaration.window);
             entry.rolling.clone_from(&declaration.rolling);
+            entry.probe = declaration.probe;
         }
         Ok(entry)
     }
@@ -263,11 +290,13 @@ impl Registry {
             check: Vec::new(),
             requirements: None,
             lock: None,
+            build_command: Vec::new(),
             relax: None,
             check_failure: None,
             restart: None,
             window: None,
             rolling: None,
+            probe: None,
             declared: None,
             registered_at: clock::now(),
             pin: None,

@@ -1,6 +1,7 @@
 //! Compares what a rebuild installed with its recipe. A URL, a directory or an index may serve
 //! something different from what it served before.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -26,6 +27,8 @@ pub(crate) struct Difference {
 pub(crate) enum Kind {
     /// It is not installed.
     Missing,
+    /// It is not installed, because nothing requires it on the new Python.
+    NotRequired,
     /// The index or the project's lock gave another version.
     AnotherVersion { installed: String, step: Option<Relax> },
     /// The address or directory that it came from now serves another version.
@@ -61,6 +64,37 @@ impl Differences {
                 }
                 Kind::Computed { .. } => differences.notes.push(difference),
                 _ => differences.failures.push(difference),
+            }
+        }
+        differences
+    }
+
+    /// Looks for the names of the distributions that `had` lists, for an installer that chooses their
+    /// versions itself. Those that are `required_elsewhere`, on other versions of Python, may be
+    /// missing.
+    pub(crate) fn of_names(
+        had: &[Distribution],
+        installed: &[Distribution],
+        required_elsewhere: &BTreeSet<String>,
+    ) -> Self {
+        let mut differences = Self::default();
+        let installed: BTreeSet<String> =
+            installed.iter().map(Distribution::normalized_name).collect();
+        for one in had {
+            let text = one.normalized_name();
+            // No installer installs what has no proper name.
+            let Ok(name) = Name::try_from(text.clone()) else { continue };
+            if installed.contains(&text) {
+                continue;
+            }
+            let version = one.version.clone();
+            let recorded = version.and_then(|version| PackageVersion::try_from(version).ok());
+            if required_elsewhere.contains(&text) {
+                let kind = Kind::NotRequired;
+                differences.notes.push(Difference { name, recorded, kind });
+            } else {
+                let kind = Kind::Missing;
+                differences.failures.push(Difference { name, recorded, kind });
             }
         }
         differences
@@ -168,6 +202,9 @@ impl fmt::Display for Difference {
         }
         match kind {
             Kind::Missing => write!(f, " is missing"),
+            Kind::NotRequired => {
+                write!(f, " is no longer installed: nothing requires it on this Python")
+            }
             Kind::AnotherVersion { installed, step } => {
                 write!(f, " became {}", printable(installed))?;
                 allowed_by(f, *step)
@@ -236,6 +273,20 @@ mod tests {
         let [only] = &found.notes[..] else { panic!("{found:?}") };
         assert!(found.failures.is_empty(), "{found:?}");
         only.to_string()
+    }
+
+    #[test]
+    fn a_name_may_be_missing_only_if_another_python_requires_it() {
+        let one = |name: &str, version| distribution(name, version, Origin::Index);
+        let had = [one("Flask", "3.0"), one("async-timeout", "4.0.3"), one("lost", "1.0")];
+        let installed = [one("flask", "2.0"), one("new", "1.0")];
+        let elsewhere = BTreeSet::from(["async-timeout".to_string()]);
+        let found = Differences::of_names(&had, &installed, &elsewhere);
+        let words =
+            |found: &[Difference]| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(words(&found.failures), ["lost 1.0 is missing"]);
+        let note = "async-timeout 4.0.3 is no longer installed: nothing requires it on this Python";
+        assert_eq!(words(&found.notes), [note]);
     }
 
     #[test]

@@ -84,6 +84,16 @@ impl Distribution {
         scripts_in(&String::from_utf8_lossy(&self.note(site_packages, "entry_points.txt")))
     }
 
+    /// The beginning of its metadata: the description comes last.
+    pub(super) fn metadata(&self, site_packages: &Path) -> String {
+        let info = open(site_packages).and_then(|site| site.dir(&self.info));
+        let file = info.ok().and_then(|info| info.file("METADATA").ok());
+        let mut text = Vec::new();
+        // What cannot be read says nothing.
+        let _ = file.map(|file| file.take(SMALL_LIMIT).read_to_end(&mut text));
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// A small file among those that describe it; empty if there is none.
     fn note(&self, site_packages: &Path, name: &str) -> Vec<u8> {
         let is_egg = self.info.extension().is_some_and(|extension| extension == "egg");

@@ -8,6 +8,7 @@ use proptest::sample::select;
 use super::configuration::Configuration;
 use super::distribution::{headers, modules_in, scripts_in};
 use super::record::{RecordEntry, installed_files, is_identifier, record, top_level_modules};
+use super::required::requirement;
 use super::text::{Name, PackageVersion, Subdirectory, Token, Url};
 use super::*;
 use crate::host::Root;
@@ -72,10 +73,24 @@ const RECORD_WORDS: &[&str] = &[
 const METADATA: &[&str] = &[
     "Metadata-Version: 2.1\nName: zope.interface\nVersion: 6.0\nSummary: x\n\nlong text\nName: no\n",
     "name:ruamel.yaml\nVERSION : no\nversion: 1\n",
+    "Name: redis\nRequires-Dist: Async_Timeout[a,b] (>=4.0); python_version < \"3.11\"\n",
 ];
 
-const METADATA_WORDS: &[&str] =
-    &["Name", "Version", ":", ": ", "a", "1.0", "\n", "\r\n", " ", "-", "; x", "Summary: y\n"];
+const METADATA_WORDS: &[&str] = &[
+    "Name",
+    "Version",
+    "Requires-Dist",
+    ":",
+    ": ",
+    "a",
+    "1.0",
+    "\n",
+    "\r\n",
+    " ",
+    "-",
+    "; x",
+    "Summary: y\n",
+];
 
 const NOTES: &[&str] = &[
     "[console_scripts]\nflask = flask.cli:main\n\n[gui_scripts]\nidle=idle:main\n[pytest11]\nx = y\n",
@@ -254,6 +269,11 @@ proptest! {
         if let Some(name) = name {
             prop_assert!(!name.contains('\n'));
             assert_recipe_is_safe(distribution(name, version, Origin::Index));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        for (name, marker) in text.lines().filter_map(requirement) {
+            prop_assert!(name.chars().all(is_of_name) && !marker.contains('\n'), "{name:?} {marker:?}");
         }
     }
 

@@ -16,6 +16,7 @@ mod origin;
 mod recipe;
 mod record;
 mod relax;
+mod required;
 mod requirements;
 mod scan;
 mod text;
@@ -38,8 +39,11 @@ pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use lock::{LockError, ProjectLock};
 pub(crate) use modified::{has_hash, isolated_programs, modified_files};
 pub(crate) use origin::Origin;
-pub(crate) use recipe::{Exact, Recipe, RecipeError, Source, Unreproducible};
+pub(crate) use recipe::{
+    Exact, Recipe, RecipeError, Source, Unreproducible, comes_with_every_venv,
+};
 pub(crate) use relax::{Nearest, Relax, nearest};
+pub(crate) use required::required_on_some_pythons;
 pub(crate) use requirements::{RequirementsError, require_requirements};
 pub(crate) use scan::scan;
 

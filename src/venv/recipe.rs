@@ -185,8 +185,8 @@ impl Recipe {
         venv: &Venv,
         distributions: &[Distribution],
     ) -> Result<Self, Vec<Unreproducible>> {
-        let is_seed = |distribution: &&Distribution| seed(distribution).is_some();
-        let (seeds, others): (Vec<_>, Vec<_>) = distributions.iter().partition(is_seed);
+        let (seeds, others): (Vec<_>, Vec<_>) =
+            distributions.iter().partition(|one| comes_with_every_venv(one));
         let mut unreproducible = Vec::new();
         let mut requirements: Vec<Requirement> = seeds.iter().filter_map(|d| seed(d)?).collect();
         requirements.dedup_by(|a, b| a.name == b.name);
@@ -343,6 +343,11 @@ impl Requirement {
     fn is_seed(&self) -> bool {
         matches!(self.source, Source::Newest { .. })
     }
+}
+
+/// Whether a distribution comes with every venv and moves with its interpreter.
+pub(crate) fn comes_with_every_venv(distribution: &Distribution) -> bool {
+    seed(distribution).is_some()
 }
 
 /// Distributions that come with every venv and move with its interpreter: no requirement for

@@ -75,6 +75,14 @@ fn a_check_is_tried_when_it_is_registered() {
 }
 
 #[test]
+fn an_address_is_no_program_that_is_missing() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--check", "unix:/run/shop.sock"]).expect(3);
+    let said = system.run(&["doctor"]);
+    assert!(!said.stdout.contains("no longer exists"), "{}", said.stdout);
+}
+
+#[test]
 fn an_empty_value_clears_a_setting() {
     let system = system();
     let requirements = system.list(&[]).replace("list", "requirements.txt");

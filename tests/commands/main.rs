@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
+mod build;
 mod confinement;
 mod damage;
 mod declared;
@@ -11,6 +12,7 @@ mod hold;
 mod hooks;
 mod metrics;
 mod mode;
+mod probe;
 mod processes;
 mod system;
 mod users;

@@ -63,13 +63,30 @@ impl Person {
     }
 
     fn run_with(&self, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Said {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).env_clear().env("HOME", self.at("home"));
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut command = self.command(&self.program);
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        Said::of(&command.output().unwrap())
+    }
+
+    /// Runs a shell command, and returns whether it succeeds.
+    pub(crate) fn shell(&self, script: &str) -> bool {
+        self.command(Path::new("/bin/sh")).args(["-c", script]).status().unwrap().success()
+    }
+
+    /// The output of a shell command, which must succeed.
+    #[track_caller]
+    pub(crate) fn output(&self, script: &str) -> String {
+        let output = self.command(Path::new("/bin/sh")).args(["-c", script]).output().unwrap();
+        Said::of(&output).expect(0).stdout
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.at("home")).current_dir("/");
         if rustix::process::geteuid().is_root() {
             command.uid(self.uid).gid(self.uid);
         }
-        Said::of(&command.output().unwrap())
+        command
     }
 
     fn registry(&self) -> PathBuf {

@@ -39,11 +39,13 @@ fn a_registry_of_schema_version_1_is_read() {
         check: vec!["/bin/sh".into(), "-c".into(), "exit 0".into()],
         requirements: Some(Path::new("/srv/shop/requirements.txt").into()),
         lock: Some(Path::new("/srv/shop/uv.lock").into()),
+        build_command: Vec::new(),
         relax: Some(Relax::Minor),
         check_failure: None,
         restart: None,
         window: None,
         rolling: None,
+        probe: None,
         declared: Some(Path::new("/etc/venvguard/venvs.d/shop.toml").into()),
         registered_at: at,
         pin: Some(Pin {
@@ -64,11 +66,13 @@ fn a_registry_of_schema_version_1_is_read() {
         check: Vec::new(),
         requirements: None,
         lock: None,
+        build_command: Vec::new(),
         relax: None,
         check_failure: None,
         restart: None,
         window: None,
         rolling: None,
+        probe: None,
         declared: None,
         registered_at: at,
         pin: None,
@@ -79,6 +83,21 @@ fn a_registry_of_schema_version_1_is_read() {
         Registry { schema_version: 1, venvs: vec![full, bare], pending_removals: vec![removal] };
     let fixture = include_str!("../fixtures/registry.schema-1.json");
     super::super::fixtures::check("registry.json", fixture, SCHEMA, &registry);
+}
+
+#[test]
+fn one_setting_says_what_to_install() {
+    let mut registry = with(&["/srv/shop/venv"]);
+    let entry = &mut registry.venvs[0];
+    let set = |entry: &RegistryEntry| {
+        (entry.requirements().is_some(), entry.lock().is_some(), !entry.build_command().is_empty())
+    };
+    entry.set_requirements(Path::new("/srv/shop/requirements.txt"));
+    assert_eq!(set(entry), (true, false, false));
+    entry.set_build_command(&["/srv/shop/build".to_string()]);
+    assert_eq!(set(entry), (false, false, true));
+    entry.set_lock(Path::new("/srv/shop/uv.lock"));
+    assert_eq!(set(entry), (false, true, false));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The cases, a file for each kind of upgrade.
 
 mod block;
+mod built;
 mod copied;
 mod crash;
 pub(crate) mod decision;
@@ -81,6 +82,7 @@ pub(crate) fn all() -> Vec<Case> {
         shared::cases(),
         runit::cases(),
         minor::cases(),
+        built::cases(),
         downtime::cases(),
         rehearsal::cases(),
         question::cases(),

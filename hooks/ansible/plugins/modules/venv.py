@@ -59,6 +59,11 @@ options:
     description:
       - The pause between services of one kind, which then restart one after another, for example V(10s).
     type: str
+  probe:
+    description:
+      - Whether a service without a check is asked for V(/) over HTTP before and after a repair.
+    type: str
+    choices: ['true', 'false', '']
   requirements:
     description:
       - A requirements file on the host that a rebuild installs.
@@ -67,6 +72,10 @@ options:
     description:
       - A lock file on the host whose versions and hashes a rebuild installs.
     type: path
+  build_command:
+    description:
+      - A command that fills a rebuilt venv. It runs as the owner of the venv, without a shell.
+    type: str
   relax:
     description:
       - How far a distribution may move if its version has no file for a new Python.
@@ -124,7 +133,19 @@ from ansible_collections.venvguard.venvguard.plugins.module_utils.venvguard impo
     arguments,
 )
 
-WORDS = ("name", "policy", "check", "restart", "window", "rolling", "requirements", "lock", "relax")
+WORDS = (
+    "name",
+    "policy",
+    "check",
+    "restart",
+    "window",
+    "rolling",
+    "probe",
+    "requirements",
+    "lock",
+    "build_command",
+    "relax",
+)
 
 # What venvguard prints in place of a password.
 MASK = "****"
@@ -135,19 +156,20 @@ def settings(venv):
     if venv is None:
         return {}
     services = ["%s:%s" % (service["manager"], service["name"]) for service in venv["services"]]
-    check = " ".join(shlex.quote(word) for word in venv["check"])
+    commands = {name: " ".join(map(shlex.quote, venv[name])) for name in ("check", "build_command")}
     texts = {name: venv[name] or "" for name in ("restart", "window", "rolling", "requirements", "lock", "relax")}
-    return dict(texts, name=venv["name"], policy=venv["policy"], services=sorted(services), check=check)
+    probe = "" if venv["probe"] is None else str(venv["probe"]).lower()
+    return dict(texts, name=venv["name"], policy=venv["policy"], services=sorted(services), probe=probe, **commands)
 
 
 def is_word(shown, wanted):
-    """Whether venvguard prints this word of a check for that one: it masks passwords."""
+    """Whether venvguard prints this word of a command for that one: it masks passwords."""
     pattern = ".*".join(re.escape(part) for part in shown.split(MASK))
     return re.fullmatch(pattern, wanted, re.DOTALL) is not None
 
 
-def is_check(shown, wanted):
-    """Whether a check is the one that is wanted. venvguard stores its program by its path."""
+def is_command(shown, wanted):
+    """Whether a command is the one that is wanted. venvguard stores its program by its path."""
     try:
         shown, wanted = shlex.split(shown), shlex.split(wanted)
     except ValueError:
@@ -167,7 +189,8 @@ def changes(now, params):
     """The options whose settings differ from what is wanted."""
     same = dict(
         services=lambda shown, wanted: shown == sorted(wanted),
-        check=is_check,
+        check=is_command,
+        build_command=is_command,
         requirements=is_file,
         lock=is_file,
     )
@@ -182,7 +205,7 @@ def changes(now, params):
 def words_of(changed):
     """The arguments of `venvguard register` for some settings."""
     # The order of the options is that of the documentation, so that it does not vary.
-    words = ["--%s=%s" % (option, changed[option]) for option in WORDS if option in changed]
+    words = ["--%s=%s" % (option.replace("_", "-"), changed[option]) for option in WORDS if option in changed]
     if "services" in changed:
         words += ["--service=%s" % service for service in changed["services"] or [""]]
     return words
@@ -237,12 +260,16 @@ def main():
         restart=dict(type="str", choices=["now", "list", "window", "never", ""]),
         window=dict(type="str"),
         rolling=dict(type="str"),
+        probe=dict(type="str", choices=["true", "false", ""]),
         requirements=dict(type="path"),
         lock=dict(type="path"),
+        build_command=dict(type="str"),
         relax=dict(type="str", choices=["patch", "minor", "major", ""]),
     )
     module = AnsibleModule(
-        argument_spec=spec, supports_check_mode=True, mutually_exclusive=[("requirements", "lock")]
+        argument_spec=spec,
+        supports_check_mode=True,
+        mutually_exclusive=[("requirements", "lock", "build_command")],
     )
     venvguard = Venvguard(module)
     venv = found(venvguard, module.params["path"])

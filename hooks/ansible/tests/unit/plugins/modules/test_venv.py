@@ -15,10 +15,12 @@ SHOP = {
     "check": ["/usr/bin/curl", "--fail", "http://u:****@localhost/"],
     "requirements": None,
     "lock": "/srv/shop/uv.lock",
+    "build_command": ["/bin/sh", "/srv/shop/build me"],
     "relax": None,
     "restart": None,
     "window": None,
     "rolling": None,
+    "probe": True,
     "declared_in": None,
 }
 
@@ -49,6 +51,8 @@ def nothing(**settings):
         {"check": "curl --fail http://u:secret@localhost/"},
         {"check": "/usr/bin/curl '--fail' http://u:other@localhost/"},
         {"lock": "/srv/../srv/shop/uv.lock"},
+        {"probe": "true"},
+        {"build_command": "sh '/srv/shop/build me'"},
     ],
 )
 def test_the_same_settings_are_no_change(wanted):
@@ -68,6 +72,10 @@ def test_the_same_settings_are_no_change(wanted):
         {"lock": ""},
         {"requirements": "/srv/shop/requirements.txt"},
         {"relax": "minor"},
+        {"probe": "false"},
+        {"probe": ""},
+        {"build_command": ""},
+        {"build_command": "/bin/sh /srv/shop/build"},
     ],
 )
 def test_another_setting_is_a_change(wanted):
@@ -78,6 +86,7 @@ def test_an_empty_list_of_services_clears_them():
     assert venv.words_of({"services": []}) == ["--service="]
     assert venv.words_of({"services": ["runit:a", "runit:b"]}) == ["--service=runit:a", "--service=runit:b"]
     assert venv.words_of({"check": ""}) == ["--check="]
+    assert venv.words_of({"build_command": "make"}) == ["--build-command=make"]
 
 
 def test_a_new_venv_is_registered_with_its_settings(machine):
