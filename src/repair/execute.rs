@@ -27,7 +27,7 @@ pub(crate) fn execute(
     at_once: usize,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
-    let groups = Groups::of(context.root, jobs);
+    let groups = Groups::of(jobs);
     let mut queue: Vec<usize> = (0..jobs.len()).collect();
     // Services that only need a restart do not wait for builds.
     queue.sort_by_key(|index| jobs.get(*index).map(|job| job.decision.remedy != Remedy::Restart));

@@ -1,9 +1,9 @@
-//! Groups of venvs whose services are stopped and restarted together. Venvs that share a service, or
-//! whose services stop together, form a group, so that each service restarts once. Venvs that only need a restart
+//! Groups of venvs whose services are stopped and restarted together. Venvs that share a service
+//! form a group, so that the service restarts once for all of them. Venvs that only need a restart
 //! form another, so that systemd restarts them in one transaction, in its own order. Only services that
 //! restart in turns wait for theirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
@@ -13,9 +13,9 @@ use super::job::Job;
 use super::prepare::NotRebuilt;
 use super::restart::{Proof, Restarted, tell};
 use super::swap::{Rebuilt, swap_in};
-use crate::host::{Root, parallel};
+use crate::host::parallel;
 use crate::plan::Remedy;
-use crate::service::{self, Processes, Service, ServiceMap};
+use crate::service::{Processes, Service, ServiceMap};
 
 /// The groups of a run, each with the repairs that are ready.
 pub(super) struct Groups<'a, 'r> {
@@ -26,14 +26,8 @@ pub(super) struct Groups<'a, 'r> {
 type Member<'a, 'r> = (Repair<'a, 'r>, Ready);
 
 impl<'a, 'r> Groups<'a, 'r> {
-    pub(super) fn of(root: &Root, jobs: &[Job]) -> Self {
-        let services = jobs.iter().filter(|job| is_restarted(job)).flat_map(Job::services);
-        let services: BTreeSet<&Service> = services.collect();
-        let alone = services.len() < 2;
-        // Stopping the services fails for the same reason, and reports it.
-        let stop_with =
-            if alone { Vec::new() } else { service::stop_with(root, &services).unwrap_or_default() };
-        Self { group_of: groups(jobs, &stop_with), waiting: Mutex::default() }
+    pub(super) fn of(jobs: &[Job]) -> Self {
+        Self { group_of: groups(jobs), waiting: Mutex::default() }
     }
 
     /// Adds a repair, by the index of its job. Returns the whole group, in the order of the jobs,
@@ -51,9 +45,8 @@ impl<'a, 'r> Groups<'a, 'r> {
     }
 }
 
-/// The number of each job's group, in the order of the jobs. The second of two services stops with
-/// the first.
-fn groups(jobs: &[Job], stop_with: &[(&Service, &Service)]) -> Vec<usize> {
+/// The number of each job's group, in the order of the jobs.
+fn groups(jobs: &[Job]) -> Vec<usize> {
     let mut groups: Vec<usize> = (0..jobs.len()).collect();
     let join = |groups: &mut [usize], one: usize, other: usize| {
         let (to, from) = (one.min(other), one.max(other));
@@ -65,12 +58,6 @@ fn groups(jobs: &[Job], stop_with: &[(&Service, &Service)]) -> Vec<usize> {
             let first = *first_with.entry(service).or_insert(index);
             // Both are indices of jobs, and there is a group for each.
             let (one, other) = (groups[first], groups[index]);
-            join(&mut groups, one, other);
-        }
-    }
-    for (first, second) in stop_with {
-        if let (Some(one), Some(other)) = (first_with.get(first), first_with.get(second)) {
-            let (one, other) = (groups[*one], groups[*other]);
             join(&mut groups, one, other);
         }
     }
@@ -257,8 +244,8 @@ mod tests {
             job(Remedy::Restart, &[]),
             job(Remedy::None, &["systemd:alone"]),
         ];
-        assert_eq!(groups(&jobs, &[]), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
-        assert_eq!(groups(&[], &[]), [0; 0]);
+        assert_eq!(groups(&jobs), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
+        assert_eq!(groups(&[]), [0; 0]);
     }
 
     #[test]
@@ -268,15 +255,6 @@ mod tests {
             job(Remedy::Refresh, &["systemd:b"]),
             job(Remedy::Refresh, &["systemd:b", "systemd:a"]),
         ];
-        assert_eq!(groups(&jobs, &[]), [0, 0, 0]);
-    }
-
-    #[test]
-    fn venvs_whose_services_stop_together_form_a_group() {
-        let jobs =
-            ["systemd:a", "systemd:b", "systemd:c"].map(|service| job(Remedy::Refresh, &[service]));
-        let [a, c]: [Service; 2] = ["systemd:a", "systemd:c"].map(|name| name.parse().unwrap());
-        let other = "systemd:other".parse().unwrap();
-        assert_eq!(groups(&jobs, &[(&c, &a), (&a, &other)]), [0, 1, 0]);
+        assert_eq!(groups(&jobs), [0, 0, 0]);
     }
 }

@@ -107,30 +107,7 @@ pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service
 
 /// The active units that stop with these services, other than the services themselves.
 pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
-    related(services, |manager, names| {
-        let found = manager.stop_with(root, names)?.into_values().flatten();
-        let others: BTreeSet<String> = found.filter(|unit| !names.contains(&&**unit)).collect();
-        Ok(others.into_iter().collect())
-    })
-}
-
-/// The pairs of these services of which the second stops with the first.
-pub(crate) fn stop_with<'a>(
-    root: &Root,
-    services: &'a BTreeSet<&'a Service>,
-) -> Result<Vec<(&'a Service, &'a Service)>, ServiceError> {
-    let mut pairs = Vec::new();
-    for manager in MANAGERS.iter().copied() {
-        let own = services.iter().copied().filter(|one| one.manager_key() == manager.key());
-        let own: BTreeMap<&str, &Service> = own.map(|one| (one.name(), one)).collect();
-        let names: Vec<&str> = own.keys().copied().collect();
-        for (first, others) in manager.stop_with(root, &names)? {
-            let Some(first) = own.get(first.as_str()) else { continue };
-            let known = others.iter().filter_map(|other| own.get(other.as_str()));
-            pairs.extend(known.map(|second| (*first, *second)));
-        }
-    }
-    Ok(pairs)
+    related(services, |manager, names| manager.dependents(root, names))
 }
 
 /// The active sockets, timers and paths that may start one of these services.

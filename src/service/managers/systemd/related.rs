@@ -17,41 +17,24 @@ const STOP_WITH: [&str; 5] =
 /// No chain of dependencies is longer than this.
 const CHAIN: usize = 16;
 
-/// The active units that stop with each of these services, directly or through others.
-pub(super) fn stop_with(
-    root: &Root,
-    services: &[&str],
-) -> Result<BTreeMap<String, BTreeSet<String>>, SystemdError> {
-    let mut direct: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut next: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
+/// The active units that stop with these services, other than the services themselves.
+pub(super) fn dependents(root: &Root, services: &[&str]) -> Result<Vec<String>, SystemdError> {
+    let own: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    let mut next = own.clone();
     for _ in 0..CHAIN {
         let asked = ask(root, &next, &STOP_WITH)?;
-        let active = active(root, &asked.values().flatten().cloned().collect())?;
-        direct.extend(asked.into_iter().map(|(unit, mut named)| {
-            named.retain(|other| active.contains(other));
-            (unit, named)
-        }));
-        next = active.into_iter().filter(|unit| !direct.contains_key(unit)).collect();
+        let named: BTreeSet<String> = asked.values().flatten().cloned().collect();
+        next = active(root, &named)?
+            .into_iter()
+            .filter(|unit| !own.contains(unit) && !found.contains(unit))
+            .collect();
         if next.is_empty() {
             break;
         }
+        found.extend(next.iter().cloned());
     }
-    let all = |service: &&str| ((*service).to_string(), reached(&direct, service));
-    Ok(services.iter().map(all).collect())
-}
-
-/// The units that are reached from a unit, and not the unit itself.
-fn reached(direct: &BTreeMap<String, Vec<String>>, from: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut next = vec![from];
-    while let Some(unit) = next.pop() {
-        for other in direct.get(unit).into_iter().flatten() {
-            if other != from && found.insert(other.clone()) {
-                next.push(other);
-            }
-        }
-    }
-    found
+    Ok(found.into_iter().collect())
 }
 
 /// The active sockets, timers and paths that may start one of these services.
@@ -123,22 +106,6 @@ fn active(root: &Root, units: &BTreeSet<String>) -> Result<BTreeSet<String>, Sys
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn units_that_stop_through_others_are_reached_and_a_circle_ends() {
-        let direct: BTreeMap<String, Vec<String>> = [
-            ("db", &["web", "cache"][..]),
-            ("web", &["worker"]),
-            ("worker", &["db", "mail"]),
-            ("cache", &[]),
-        ]
-        .map(|(unit, others)| (unit.to_string(), others.iter().map(ToString::to_string).collect()))
-        .into();
-        let found = |from| reached(&direct, from).into_iter().collect::<Vec<_>>();
-        assert_eq!(found("db"), ["cache", "mail", "web", "worker"]);
-        assert_eq!(found("worker"), ["cache", "db", "mail", "web"]);
-        assert_eq!(found("mail"), [""; 0]);
-    }
 
     #[test]
     fn the_units_that_systemctl_names_are_read_by_block() {
