@@ -1,5 +1,6 @@
 //! The cases, a file for each kind of upgrade.
 
+mod article;
 mod block;
 mod copied;
 mod crash;
@@ -74,6 +75,7 @@ impl Case {
 
 pub(crate) fn all() -> Vec<Case> {
     [
+        article::cases(),
         copied::cases(),
         running::cases(),
         services::cases(),
