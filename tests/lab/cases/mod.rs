@@ -12,6 +12,7 @@ mod foreign;
 mod halfway;
 mod harmless;
 mod hold;
+mod kinds;
 mod layouts;
 mod live;
 mod metrics;
@@ -97,6 +98,7 @@ pub(crate) fn all() -> Vec<Case> {
         doctor::cases(),
         faults::cases(),
         foreign::cases(),
+        kinds::cases(),
         layouts::cases(),
         live::cases(),
         metrics::cases(),
