@@ -54,9 +54,11 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     let worst = looked.iter().map(|one| one.health.state).max().unwrap_or(State::Healthy);
     if json {
         let details = guard.details()?;
-        let venvs = looked
-            .into_iter()
-            .map(|one| VenvJson::new(&one.entry, details.of(&one.venv)).with_health(one.health));
+        let venvs = looked.into_iter().map(|one| {
+            VenvJson::new(&one.entry, details.of(&one.venv))
+                .with_usage(one.services_found(), &one.usage.processes)
+                .with_health(one.health)
+        });
         guard.report.json(&ListJson::new(venvs.collect()));
     } else if looked.is_empty() {
         no_venv(guard);
@@ -97,7 +99,7 @@ fn print_status(report: &Report, mut looked: Vec<Looked>) {
 }
 
 fn status_row(one: &Looked) -> Row {
-    let Looked { entry, venv, health } = one;
+    let Looked { entry, venv, health, .. } = one;
     let python = venv.as_ref().map_or("-".into(), |venv| venv.site.to_string());
     let tone = match health.state {
         State::Healthy => Tone::Good,

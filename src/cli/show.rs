@@ -46,11 +46,11 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
 }
 
 fn shown_in_json(shown: Shown, details: &Details) -> VenvJson {
-    let Shown { looked, contents, services_found, processes, rehearsal, .. } = shown;
+    let Shown { looked, contents, rehearsal, .. } = shown;
     let mut json = VenvJson::new(&looked.entry, details.of(&looked.venv))
+        .with_usage(looked.services_found(), &looked.usage.processes)
         .with_health(looked.health)
-        .with_settings(&looked.entry)
-        .with_usage(&services_found, &processes);
+        .with_settings(&looked.entry);
     if let Ok(Some(found)) = rehearsal {
         json = json.with_rehearsal(found);
     }
@@ -96,18 +96,19 @@ fn print_services(report: &Report, shown: &Shown) {
     for service in &shown.looked.entry.services {
         line(report, "service", service);
     }
-    for service in &shown.services_found {
-        line(report, "service found", format!("{service} ({})", evidence(service, shown)));
+    let processes = &shown.looked.usage.processes;
+    for service in shown.looked.services_found() {
+        line(report, "service found", format!("{service} ({})", evidence(service, processes)));
     }
-    for VenvProcess { process, .. } in shown.processes.iter().filter(|one| one.service.is_none()) {
+    for VenvProcess { process, .. } in processes.iter().filter(|one| one.service.is_none()) {
         line(report, "process", format!("{} (no service runs it)", process.describe()));
     }
 }
 
 /// How venvguard knows that a service belongs to the venv.
-fn evidence(service: &Service, shown: &Shown) -> String {
+fn evidence(service: &Service, processes: &[VenvProcess]) -> String {
     let is_its = |one: &&VenvProcess| one.service.as_ref() == Some(service);
-    let its = shown.processes.iter().filter(is_its);
+    let its = processes.iter().filter(is_its);
     let pids: Vec<String> = its.map(|one| one.process.id.pid.to_string()).collect();
     match pids.as_slice() {
         [] => "its configuration names the venv".to_string(),

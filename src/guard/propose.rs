@@ -46,7 +46,8 @@ impl Guard {
         wish: Wish,
         whom: RepairFor,
     ) -> Vec<Decision> {
-        let healths = healths(&self.context(), inventory, now);
+        let users = inventory.users(&self.root);
+        let healths = healths(&self.context(), inventory, now, &users);
         let subjects: Vec<(Subject, State)> = inventory
             .entries()
             .zip(healths)

@@ -1,13 +1,11 @@
 //! Collects everything that is known about a venv.
 
 use std::io;
-use std::path::PathBuf;
 
 use super::status::Looked;
 use super::{AskError, Guard};
 use crate::host::tree;
 use crate::repair;
-use crate::service::{Processes, Service, ServiceMap, VenvProcess};
 use crate::store::{PreparedTree, PreviousTree, RegistryEntry, Rehearsal, StoreError};
 use crate::venv::{self, Additions, NotAVenv, Venv};
 
@@ -17,10 +15,6 @@ pub(crate) struct Shown {
     pub(crate) looked: Looked,
     /// What is in it, if it is a venv.
     pub(crate) contents: Option<Contents>,
-    /// The services that run out of it and were not declared.
-    pub(crate) services_found: Vec<Service>,
-    /// What runs out of it now.
-    pub(crate) processes: Vec<VenvProcess>,
     /// The latest first.
     pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
     /// A prepared environment that waits for the next rebuild.
@@ -51,18 +45,10 @@ impl Guard {
     /// Everything that is known about some venvs.
     pub(crate) fn show(&self, wanted: &[String]) -> Result<Vec<Shown>, AskError> {
         let looked = self.looked(self.inventory()?, Some(wanted))?;
-        let paths: Vec<PathBuf> = looked.iter().map(|one| one.entry.path().to_path_buf()).collect();
-        let map = ServiceMap::build(&self.root, paths, &Processes::look(&self.root));
         let shown = |one: Looked| {
             let entry = &one.entry;
-            let usage = map.of(entry.path());
-            let services = usage.services.iter();
-            let services_found =
-                services.filter(|service| !entry.services.contains(service)).cloned().collect();
             Shown {
                 contents: one.venv.as_ref().ok().map(|venv| self.contents(entry, venv)),
-                services_found,
-                processes: usage.processes.clone(),
                 previous: entry
                     .previous_trees
                     .latest_first()

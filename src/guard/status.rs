@@ -11,6 +11,7 @@ use crate::inventory::{Inventory, healths};
 use crate::plan::Health;
 use crate::python::{Interpreters, Package, SnapshotError, Version};
 use crate::repair;
+use crate::service::{Service, VenvUsage};
 use crate::store::RegistryEntry;
 use crate::venv::{BaseLink, NotAVenv, Venv};
 
@@ -20,6 +21,15 @@ pub(crate) struct Looked {
     pub(crate) entry: RegistryEntry,
     pub(crate) venv: Result<Venv, NotAVenv>,
     pub(crate) health: Health,
+    /// What runs out of it, or is configured to.
+    pub(crate) usage: VenvUsage,
+}
+
+impl Looked {
+    /// The services that use it and were not declared.
+    pub(crate) fn services_found(&self) -> impl Iterator<Item = &Service> {
+        self.usage.services.iter().filter(|service| !self.entry.services.contains(service))
+    }
 }
 
 /// What the rehearsals found for an interpreter that is not installed yet.
@@ -107,13 +117,17 @@ impl Guard {
                 chosen.as_ref().is_none_or(|some| some.iter().any(|one| one.id == entry.id))
             })
             .collect();
-        let healths = healths(&self.context(), &inventory, &self.interpreters()?);
+        let users = inventory.users(&self.root);
+        let healths = healths(&self.context(), &inventory, &self.interpreters()?, &users);
         let venvs = inventory.registry.venvs.into_iter().zip(inventory.venvs);
         Ok(venvs
             .zip(healths)
             .zip(is_wanted)
             .filter(|(_, is_wanted)| *is_wanted)
-            .map(|(((entry, venv), health), _)| Looked { entry, venv, health })
+            .map(|(((entry, venv), health), _)| {
+                let usage = users.of(entry.path()).clone();
+                Looked { entry, venv, health, usage }
+            })
             .collect())
     }
 

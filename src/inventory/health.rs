@@ -8,18 +8,20 @@ use crate::plan::{Health, RestartMode, State, Until, health};
 use crate::python::Interpreters;
 use crate::repair::{self, Context};
 use crate::report;
-use crate::service::{Processes, ServiceMap, needs_restart};
+use crate::service::{ServiceMap, needs_restart};
 use crate::store::{CheckFailure, RegistryEntry};
 use crate::venv::NotAVenv;
 
 const RUNNING: &str = "a repair of it is running";
 const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishes it";
 
-/// The state of every venv, in the order of the registry.
-pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interpreters) -> Vec<Health> {
-    let processes = Processes::look(context.root);
-    let paths = inventory.present().map(|(_, venv)| venv.path.clone());
-    let map = ServiceMap::build(context.root, paths, &processes);
+/// The state of every venv, in the order of the registry. `users` says what uses them.
+pub(crate) fn healths(
+    context: &Context,
+    inventory: &Inventory,
+    now: &Interpreters,
+    users: &ServiceMap,
+) -> Vec<Health> {
     let is_waiting = matches!(context.store.waiting_since(), Ok(Some(_)));
     inventory
         .entries()
@@ -27,7 +29,7 @@ pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interprete
             let mut health = match venv {
                 Ok(venv) => {
                     let current = current(entry, venv, now);
-                    let outdated = needs_restart(map.of(&venv.path), &current);
+                    let outdated = needs_restart(users.of(&venv.path), &current);
                     match entry.restart.unwrap_or(context.config.restart) {
                         RestartMode::Never => {
                             let mut health = health(venv, now, &[]);

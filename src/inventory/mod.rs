@@ -19,10 +19,10 @@ pub(crate) use processes::{
 };
 pub(crate) use waiting::{has_window, window_of};
 
-use crate::host::{clock, parallel, user};
+use crate::host::{Root, clock, parallel, user};
 use crate::plan::Subject;
 use crate::repair::Context;
-use crate::service;
+use crate::service::{self, Processes, ServiceMap};
 use crate::store::{Config, Registry, RegistryEntry, StoreError};
 use crate::venv::{self, NotAVenv, Venv};
 
@@ -63,6 +63,12 @@ impl Inventory {
     /// The entry with this id, if it is a venv.
     pub(crate) fn get(&self, id: &str) -> Option<(&RegistryEntry, &Venv)> {
         self.present().find(|(entry, _)| entry.id == id)
+    }
+
+    /// What uses the venvs, even those that do not exist any more.
+    pub(crate) fn users(&self, root: &Root) -> ServiceMap {
+        let paths = self.registry.venvs.iter().map(RegistryEntry::path);
+        ServiceMap::build(root, paths, &Processes::look(root))
     }
 
     /// The venvs as decisions see them.

@@ -27,7 +27,7 @@ pub(crate) fn execute(
     at_once: usize,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
-    let groups = Groups::of(jobs);
+    let groups = Groups::of(context, jobs);
     let mut queue: Vec<usize> = (0..jobs.len()).collect();
     // Services that only need a restart do not wait for builds.
     queue.sort_by_key(|index| jobs.get(*index).map(|job| job.decision.remedy != Remedy::Restart));
@@ -227,7 +227,8 @@ mod tests {
     }
 
     fn orders(calls: &str) -> Vec<&str> {
-        calls.lines().filter(|line| line.starts_with("restart")).collect()
+        let is_order = |line: &&str| line.starts_with("restart") || line.starts_with("start");
+        calls.lines().filter(is_order).collect()
     }
 
     #[test]
@@ -247,7 +248,7 @@ mod tests {
         let failed = r"LoadState=loaded\nActiveState=failed\nSubState=failed\nType=simple\nResult=exit-code\n";
         let jobs = [("/srv/a/venv", &["web@1", "web@2", "web@3"][..])];
         let (outcomes, calls) = restarted_with(&machine(failed), &jobs, Some("0s"));
-        assert_eq!(orders(&calls), ["restart -- web@1.service"]);
+        assert_eq!(orders(&calls), ["start -- web@1.service"]);
         let Done::Failed { because, .. } = &outcomes[0].done else { panic!("{outcomes:?}") };
         let left = "left as they were: systemd:web@2.service, systemd:web@3.service";
         assert!(because.ends_with(left), "{because}");

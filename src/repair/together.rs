@@ -1,7 +1,8 @@
 //! Groups of venvs whose services are stopped and restarted together. Venvs that share a service
-//! form a group, so that the service restarts once for all of them. Venvs that only need a restart
-//! form another, so that systemd restarts them in one transaction, in its own order. Only services that
-//! restart in turns wait for theirs.
+//! form a group, so that the service restarts once for all of them; and so do venvs of which one's
+//! service stops with another's. Venvs that only need a restart form another group, so that systemd
+//! restarts them in one transaction, in its own order. Only services that restart in turns wait for
+//! theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +16,7 @@ use super::restart::{Proof, Restarted, tell};
 use super::swap::{Rebuilt, swap_in};
 use crate::host::parallel;
 use crate::plan::Remedy;
-use crate::service::{Processes, Service, ServiceMap};
+use crate::service::{self, Processes, Service, ServiceMap};
 
 /// The groups of a run, each with the repairs that are ready.
 pub(super) struct Groups<'a, 'r> {
@@ -26,8 +27,11 @@ pub(super) struct Groups<'a, 'r> {
 type Member<'a, 'r> = (Repair<'a, 'r>, Ready);
 
 impl<'a, 'r> Groups<'a, 'r> {
-    pub(super) fn of(jobs: &[Job]) -> Self {
-        Self { group_of: groups(jobs), waiting: Mutex::default() }
+    pub(super) fn of(context: &Context, jobs: &[Job]) -> Self {
+        // What cannot be asked now is asked again, and reported, when the services stop.
+        let stop_with =
+            |job: &Job| service::dependents(context.root, job.services()).unwrap_or_default();
+        Self { group_of: groups(jobs, stop_with), waiting: Mutex::default() }
     }
 
     /// Adds a repair, by the index of its job. Returns the whole group, in the order of the jobs,
@@ -45,17 +49,19 @@ impl<'a, 'r> Groups<'a, 'r> {
     }
 }
 
-/// The number of each job's group, in the order of the jobs.
-fn groups(jobs: &[Job]) -> Vec<usize> {
+/// The number of each job's group, in the order of the jobs. `stop_with` names the units that stop
+/// with the services of a job.
+fn groups(jobs: &[Job], stop_with: impl Fn(&Job) -> Vec<String>) -> Vec<usize> {
     let mut groups: Vec<usize> = (0..jobs.len()).collect();
     let join = |groups: &mut [usize], one: usize, other: usize| {
         let (to, from) = (one.min(other), one.max(other));
         groups.iter_mut().filter(|group| **group == from).for_each(|group| *group = to);
     };
-    let mut first_with: BTreeMap<&Service, usize> = BTreeMap::new();
+    let mut first_with: BTreeMap<String, usize> = BTreeMap::new();
     for (index, job) in jobs.iter().enumerate().filter(|(_, job)| is_restarted(job)) {
-        for service in job.services() {
-            let first = *first_with.entry(service).or_insert(index);
+        let own = job.services().iter().map(Service::name);
+        for name in own.map(str::to_string).chain(stop_with(job)) {
+            let first = *first_with.entry(name).or_insert(index);
             // Both are indices of jobs, and there is a group for each.
             let (one, other) = (groups[first], groups[index]);
             join(&mut groups, one, other);
@@ -244,8 +250,20 @@ mod tests {
             job(Remedy::Restart, &[]),
             job(Remedy::None, &["systemd:alone"]),
         ];
-        assert_eq!(groups(&jobs), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
-        assert_eq!(groups(&[]), [0; 0]);
+        let none = |_: &Job| Vec::new();
+        assert_eq!(groups(&jobs, none), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
+        assert_eq!(groups(&[], none), [0; 0]);
+    }
+
+    #[test]
+    fn venvs_whose_services_stop_together_form_a_group() {
+        let jobs = ["systemd:site", "systemd:alone", "systemd:worker"]
+            .map(|service| job(Remedy::Refresh, &[service]));
+        let stop_with = |job: &Job| {
+            let is_required = job.services() == ["systemd:site".parse().unwrap()];
+            if is_required { vec!["worker.service".to_string()] } else { Vec::new() }
+        };
+        assert_eq!(groups(&jobs, stop_with), [0, 1, 0]);
     }
 
     #[test]
@@ -255,6 +273,6 @@ mod tests {
             job(Remedy::Refresh, &["systemd:b"]),
             job(Remedy::Refresh, &["systemd:b", "systemd:a"]),
         ];
-        assert_eq!(groups(&jobs), [0, 0, 0]);
+        assert_eq!(groups(&jobs, |_| Vec::new()), [0, 0, 0]);
     }
 }

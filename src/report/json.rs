@@ -209,14 +209,18 @@ impl VenvJson {
     }
 
     /// The services that were discovered, and the processes that run from the venv.
-    pub(crate) fn with_usage(mut self, services: &[Service], processes: &[VenvProcess]) -> Self {
+    pub(crate) fn with_usage<'a>(
+        mut self,
+        services: impl Iterator<Item = &'a Service>,
+        processes: &[VenvProcess],
+    ) -> Self {
         let runs =
             |service: &Service| processes.iter().any(|one| one.service.as_ref() == Some(service));
         let found = |service: &Service| FoundServiceJson {
             service: ServiceJson::from(service),
             evidence: if runs(service) { Evidence::Process } else { Evidence::Configuration },
         };
-        self.services_found = Some(services.iter().map(found).collect());
+        self.services_found = Some(services.map(found).collect());
         let process = |one: &VenvProcess| ProcessJson {
             pid: one.process.id.pid,
             service: one.service.as_ref().map(ToString::to_string),

@@ -215,8 +215,8 @@ fn show_prints_all_settings_as_json() {
     assert!(venv["requirements"].is_null() && venv["lock"].is_null() && venv["relax"].is_null());
     assert_eq!(venv["services_found"].as_array().unwrap().len(), 0);
     assert_eq!(venv["processes"].as_array().unwrap().len(), 0);
-    let status = system.run(&["status", "--json"]).expect(0).json();
-    assert!(status["venvs"][0].get("processes").is_none(), "only show looks for them");
+    let listed = system.run(&["list", "--json"]).expect(0).json();
+    assert!(listed["venvs"][0].get("processes").is_none(), "list does not look for them");
 }
 
 #[test]

@@ -74,7 +74,14 @@ fn every_process_that_runs_replaced_code_is_listed() {
     assert_eq!(first["reason"], reason);
     assert!(first["since"].as_str().unwrap().ends_with('Z'), "{first}");
     let status = system.run(&["status", "--json"]).expect(3).json();
-    assert_eq!(status["venvs"][0]["state"], "restart-needed");
+    let venv = &status["venvs"][0];
+    assert_eq!(venv["state"], "restart-needed");
+    let (found, process) = (&venv["services_found"][0], &venv["processes"][1]);
+    assert_eq!((&found["name"], &found["evidence"]), (&"shop.service".into(), &"process".into()));
+    assert_eq!(
+        (process["pid"].as_u64(), &process["service"]),
+        (Some(71), &"systemd:shop.service".into())
+    );
 }
 
 #[test]

@@ -259,7 +259,13 @@ fn a_job_that_runs_in_each_worker_and_the_master_is_counted() {
     let text = known("scheduler-forked") + "\n/srv/app/venv/bin/gunicorn --preload\n";
     let cause = machine.cause(&text);
     assert_eq!(cause.certainty, Certainty::Verified);
-    let workers = "gunicorn started 3 workers: workers + 1 runs";
+    let workers = "gunicorn started 3 workers: workers + 1 runs, as the master runs it too";
+    assert!(cause.evidence.iter().any(|line| line == workers), "{cause:?}");
+    // The master ran it only when it ended.
+    let (running, _) = text.split_once("Handling signal: term").unwrap();
+    let cause = machine.cause(&format!("{running}\n/srv/app/venv/bin/gunicorn --preload\n"));
+    assert!(cause.evidence[0].ends_with("took place 3 times"), "{cause:?}");
+    let workers = "gunicorn started 3 workers: each of them ran it";
     assert!(cause.evidence.iter().any(|line| line == workers), "{cause:?}");
 }
 

@@ -1,5 +1,6 @@
 //! The cases, a file for each kind of upgrade.
 
+mod article;
 mod block;
 mod built;
 mod copied;
@@ -12,6 +13,7 @@ mod foreign;
 mod halfway;
 mod harmless;
 mod hold;
+mod kinds;
 mod layouts;
 mod live;
 mod metrics;
@@ -75,6 +77,7 @@ impl Case {
 
 pub(crate) fn all() -> Vec<Case> {
     [
+        article::cases(),
         copied::cases(),
         running::cases(),
         services::cases(),
@@ -97,6 +100,7 @@ pub(crate) fn all() -> Vec<Case> {
         doctor::cases(),
         faults::cases(),
         foreign::cases(),
+        kinds::cases(),
         layouts::cases(),
         live::cases(),
         metrics::cases(),

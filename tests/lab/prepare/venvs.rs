@@ -71,8 +71,7 @@ impl Site {
     pub(crate) fn suites(self) -> &'static [Suite] {
         match self {
             Self::Followed => &[Suite::Bullseye, Suite::Bookworm, Suite::Trixie, Suite::Forky],
-            Self::Pinned | Self::Copied => &[Suite::Bookworm, Suite::Trixie],
-            Self::News => &[Suite::Bookworm],
+            Self::Pinned | Self::Copied | Self::News => &[Suite::Bookworm, Suite::Trixie],
             Self::Bare | Self::Shop | Self::Quick => &[Suite::Trixie],
         }
     }

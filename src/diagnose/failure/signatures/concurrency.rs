@@ -19,14 +19,14 @@ pub(super) const PATCHED_LATE: Signature = Signature {
          monkey.patch_ssl()`, which patches ssl alone before --preload imports the application; or \
          import the application after the fork, without --preload. Patching everything first \
          (patch_all() at the top of the application) also lets every process run the threads that \
-         the application starts, so that a BackgroundScheduler runs each job workers + 1 times"
+         the application starts, so that a BackgroundScheduler runs each job in every worker"
             .to_string()
     },
 };
 
 pub(super) const SCHEDULER_FORKED: Signature = Signature {
     id: "scheduler-forked",
-    title: "a scheduler that was started before the fork runs each job in the master and in every worker",
+    title: "a scheduler that was started before the fork runs each job in every worker",
     upgrade: Upgrade::Never,
     matches: scheduler_forked,
     verify: |clue, machine| needs(clue, machine, &["apscheduler"]),
@@ -154,9 +154,13 @@ fn scheduler_forked(failure: &Failure) -> Option<Clue> {
     let workers = workers.count();
     let quote = format!("the run of the job {job:?} due at {time} took place {count} times");
     let mut clue = Clue { venv: super::only(failure), ..Clue::at(Place::Line(at), quote) };
-    if workers + 1 == count {
-        clue.details.push(format!("gunicorn started {workers} workers: workers + 1 runs"));
-    }
+    // The master of some versions of gunicorn lets its own greenlets run, that of others does not.
+    let also = match count.checked_sub(workers) {
+        Some(0) => Some(": each of them ran it"),
+        Some(1) => Some(": workers + 1 runs, as the master runs it too"),
+        _ => None,
+    };
+    clue.details.extend(also.map(|also| format!("gunicorn started {workers} workers{also}")));
     clue.details.push(WHY_FORKED.to_string());
     Some(clue)
 }

@@ -161,7 +161,7 @@ impl Systemd {
 }
 
 /// Gives the order to several units in one call: their jobs then are in systemd's queue together,
-/// so that each is done once, in the order of the units' dependencies.
+/// in the order of the units' dependencies.
 fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
     let before: Vec<_> =
         names.iter().map(|name| admit(order, name, Unit::ask(root, name)?)).collect();
@@ -203,16 +203,31 @@ fn tell(order: Order, root: &Root, units: &[(&str, &Unit)]) -> Result<(), System
     if units.is_empty() {
         return Ok(());
     }
-    let names = || units.iter().map(|(name, _)| name);
+    let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
     if order != Order::Stop {
         if units.iter().any(|(_, unit)| unit.is("NeedDaemonReload")) {
             systemctl(root)?.arg("daemon-reload").run()?;
         }
         // systemd refuses to start a unit that failed too often until its counter is reset. The
         // counter includes our own restarts, so it is reset for running units too.
-        systemctl(root)?.args(["reset-failed", "--"]).args(names()).finish()?;
+        systemctl(root)?.args(["reset-failed", "--"]).args(&names).finish()?;
     }
-    systemctl(root)?.limit(ORDER_LIMIT).args([order.verb(), "--"]).args(names()).run()?;
+    if order != Order::Restart {
+        return call(order, root, &names);
+    }
+    // systemctl orders one unit after the other. A unit that restarts with another one, or has just
+    // been started for another one, would restart twice.
+    let is_down =
+        |name: &&str| units.iter().any(|(one, unit)| one == name && unit.condition().at_rest);
+    let (down, running): (Vec<&str>, Vec<&str>) = names.into_iter().partition(is_down);
+    let restarted = call(order, root, &related::independent(root, &running)?);
+    call(Order::Start, root, &down).and(restarted)
+}
+
+fn call(order: Order, root: &Root, names: &[&str]) -> Result<(), SystemdError> {
+    if !names.is_empty() {
+        systemctl(root)?.limit(ORDER_LIMIT).args([order.verb(), "--"]).args(names).run()?;
+    }
     Ok(())
 }
 
@@ -276,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_restart_reloads_changed_units_and_forgives_past_failures() {
-        let (dir, root) = machine("LoadState=loaded\nActiveState=failed\nNeedDaemonReload=yes\n");
+        let (dir, root) = machine("LoadState=loaded\nActiveState=active\nNeedDaemonReload=yes\n");
         assert_eq!(restart(&root, "web.service").unwrap(), Outcome::Done);
         let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
         let calls: Vec<_> = calls.lines().skip(1).collect();
@@ -284,6 +299,15 @@ mod tests {
             calls,
             ["daemon-reload", "reset-failed -- web.service", "restart -- web.service"]
         );
+    }
+
+    #[test]
+    fn a_unit_that_is_down_is_only_started() {
+        let (dir, root) = machine("LoadState=loaded\nActiveState=failed\n");
+        assert_eq!(restart(&root, "web.service").unwrap(), Outcome::Done);
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        let calls: Vec<_> = calls.lines().skip(1).collect();
+        assert_eq!(calls, ["reset-failed -- web.service", "start -- web.service"]);
     }
 
     #[test]

@@ -19,22 +19,68 @@ const CHAIN: usize = 16;
 
 /// The active units that stop with these services, other than the services themselves.
 pub(super) fn dependents(root: &Root, services: &[&str]) -> Result<Vec<String>, SystemdError> {
-    let own: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
-    let mut found: BTreeSet<String> = BTreeSet::new();
-    let mut next = own.clone();
-    for _ in 0..CHAIN {
-        let asked = ask(root, &next, &STOP_WITH)?;
-        let named: BTreeSet<String> = asked.values().flatten().cloned().collect();
-        next = active(root, &named)?
-            .into_iter()
-            .filter(|unit| !own.contains(unit) && !found.contains(unit))
-            .collect();
-        if next.is_empty() {
-            break;
-        }
-        found.extend(next.iter().cloned());
+    let found: BTreeSet<String> =
+        StopsWith::look(root, services)?.0.into_values().flatten().collect();
+    Ok(found.into_iter().filter(|unit| !services.contains(&unit.as_str())).collect())
+}
+
+/// Those of some services that do not restart with another one of them.
+pub(super) fn independent<'a>(
+    root: &Root,
+    services: &[&'a str],
+) -> Result<Vec<&'a str>, SystemdError> {
+    // One alone restarts with no other.
+    match services {
+        [] | [_] => Ok(services.to_vec()),
+        several => Ok(StopsWith::look(root, several)?.independent(several)),
     }
-    Ok(found.into_iter().collect())
+}
+
+/// The active units that stop with each unit.
+struct StopsWith(BTreeMap<String, BTreeSet<String>>);
+
+impl StopsWith {
+    /// Those of some services, and of the units that stop with them.
+    fn look(root: &Root, services: &[&str]) -> Result<Self, SystemdError> {
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut next: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
+        for _ in 0..CHAIN {
+            let asked = ask(root, &next, &STOP_WITH)?;
+            let active = active(root, &asked.values().flatten().cloned().collect())?;
+            let is_active = |unit: &String| active.contains(unit);
+            found.extend(
+                asked
+                    .into_iter()
+                    .map(|(unit, with)| (unit, with.into_iter().filter(is_active).collect())),
+            );
+            next = active.iter().filter(|unit| !found.contains_key(*unit)).cloned().collect();
+            if next.is_empty() {
+                break;
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// Of services that stop with each other, one is left.
+    fn independent<'a>(&self, services: &[&'a str]) -> Vec<&'a str> {
+        let mut left = services.to_vec();
+        for service in services {
+            if left.iter().any(|other| other != service && self.all(other).contains(service)) {
+                left.retain(|one| one != service);
+            }
+        }
+        left
+    }
+
+    /// Everything that stops with a unit.
+    fn all<'a>(&'a self, unit: &'a str) -> BTreeSet<&'a str> {
+        let (mut all, mut next) = (BTreeSet::new(), vec![unit]);
+        while let Some(unit) = next.pop() {
+            let with = self.0.get(unit).into_iter().flatten().map(String::as_str);
+            next.extend(with.filter(|one| all.insert(*one)));
+        }
+        all
+    }
 }
 
 /// The active sockets, timers and paths that may start one of these services.
@@ -106,6 +152,26 @@ fn active(root: &Root, units: &BTreeSet<String>) -> Result<BTreeSet<String>, Sys
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_that_restarts_with_another_one_is_left_out() {
+        let stop_with: [(&str, &[&str]); 5] = [
+            ("db.service", &["site.target"]),
+            ("site.target", &["web.service"]),
+            ("web.service", &["worker.service"]),
+            ("one.service", &["other.service"]),
+            ("other.service", &["one.service"]),
+        ];
+        let found = stop_with
+            .map(|(unit, with)| (unit.to_string(), with.iter().map(ToString::to_string).collect()));
+        let found = StopsWith(found.into());
+        let services =
+            ["alone", "worker", "db", "web", "one", "other"].map(|one| format!("{one}.service"));
+        let services: Vec<&str> = services.iter().map(String::as_str).collect();
+        assert_eq!(found.independent(&services), ["alone.service", "db.service", "other.service"]);
+        let without = ["worker.service", "one.service"];
+        assert_eq!(found.independent(&without), without);
+    }
 
     #[test]
     fn the_units_that_systemctl_names_are_read_by_block() {

@@ -8,7 +8,7 @@ use crate::host::file::printable;
 use crate::service::condition::Condition;
 
 /// The properties that are queried.
-const PROPERTIES: [&str; 16] = [
+const PROPERTIES: [&str; 17] = [
     "LoadState",
     "ActiveState",
     "SubState",
@@ -21,6 +21,7 @@ const PROPERTIES: [&str; 16] = [
     "NeedDaemonReload",
     "InvocationID",
     "TasksCurrent",
+    "Transient",
     "ControlGroup",
     "TriggeredBy",
     "RefuseManualStart",
@@ -108,9 +109,14 @@ impl Unit {
 
     /// Why it is not stopped for a swap, if so. Units that are left alone keep running, and so do
     /// oneshots: once one is inactive, nothing shows that it left daemons behind and has to run
-    /// again.
+    /// again. systemd forgets a transient unit that has stopped, but restarts one that runs.
     pub(super) fn runs_on(&self) -> Option<String> {
-        self.left_alone().or_else(|| self.is_oneshot().then(|| "it is a oneshot".to_string()))
+        let why = if self.is_oneshot() {
+            Some("it is a oneshot")
+        } else {
+            self.is("Transient").then_some("it is a transient unit")
+        };
+        self.left_alone().or_else(|| why.map(str::to_string))
     }
 
     fn is_active(&self) -> bool {
@@ -240,6 +246,16 @@ mod tests {
             "LoadState=loaded\nActiveState=inactive\nSubState=dead\nType=oneshot\nResult=success\n",
         );
         assert!(condition.done && !condition.up);
+    }
+
+    #[test]
+    fn a_unit_that_systemd_forgets_when_it_stops_is_restarted_but_not_stopped() {
+        let running = "LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\n";
+        let transient = format!("{running}Transient=yes\n");
+        let runs_on = Unit::read(&transient).runs_on();
+        assert_eq!(runs_on.as_deref(), Some("it is a transient unit"));
+        assert!(shown(&transient).is_restarted());
+        assert_eq!(Unit::read(running).runs_on(), None);
     }
 
     #[test]
