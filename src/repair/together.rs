@@ -4,7 +4,7 @@
 //! restarts them in one transaction, in its own order. Only services that restart in turns wait for
 //! theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
@@ -28,10 +28,15 @@ type Member<'a, 'r> = (Repair<'a, 'r>, Ready);
 
 impl<'a, 'r> Groups<'a, 'r> {
     pub(super) fn of(context: &Context, jobs: &[Job]) -> Self {
+        let services = jobs.iter().filter(|job| is_restarted(job)).flat_map(Job::services);
+        let services: BTreeSet<&Service> = services.collect();
+        let services: Vec<Service> = services.into_iter().cloned().collect();
         // What cannot be asked now is asked again, and reported, when the services stop.
-        let stop_with =
-            |job: &Job| service::dependents(context.root, job.services()).unwrap_or_default();
-        Self { group_of: groups(jobs, stop_with), waiting: Mutex::default() }
+        let stop_with = match services.as_slice() {
+            [] | [_] => BTreeMap::new(),
+            several => service::stop_with(context.root, several).unwrap_or_default(),
+        };
+        Self { group_of: groups(jobs, &stop_with), waiting: Mutex::default() }
     }
 
     /// Adds a repair, by the index of its job. Returns the whole group, in the order of the jobs,
@@ -50,17 +55,18 @@ impl<'a, 'r> Groups<'a, 'r> {
 }
 
 /// The number of each job's group, in the order of the jobs. `stop_with` names the units that stop
-/// with the services of a job.
-fn groups(jobs: &[Job], stop_with: impl Fn(&Job) -> Vec<String>) -> Vec<usize> {
+/// with each service.
+fn groups(jobs: &[Job], stop_with: &BTreeMap<String, BTreeSet<String>>) -> Vec<usize> {
     let mut groups: Vec<usize> = (0..jobs.len()).collect();
     let join = |groups: &mut [usize], one: usize, other: usize| {
         let (to, from) = (one.min(other), one.max(other));
         groups.iter_mut().filter(|group| **group == from).for_each(|group| *group = to);
     };
-    let mut first_with: BTreeMap<String, usize> = BTreeMap::new();
+    let mut first_with: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, job) in jobs.iter().enumerate().filter(|(_, job)| is_restarted(job)) {
         let own = job.services().iter().map(Service::name);
-        for name in own.map(str::to_string).chain(stop_with(job)) {
+        let others = own.clone().filter_map(|name| stop_with.get(name)).flatten();
+        for name in own.chain(others.map(String::as_str)) {
             let first = *first_with.entry(name).or_insert(index);
             // Both are indices of jobs, and there is a group for each.
             let (one, other) = (groups[first], groups[index]);
@@ -250,20 +256,17 @@ mod tests {
             job(Remedy::Restart, &[]),
             job(Remedy::None, &["systemd:alone"]),
         ];
-        let none = |_: &Job| Vec::new();
-        assert_eq!(groups(&jobs, none), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
-        assert_eq!(groups(&[], none), [0; 0]);
+        assert_eq!(groups(&jobs, &BTreeMap::new()), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
+        assert_eq!(groups(&[], &BTreeMap::new()), [0; 0]);
     }
 
     #[test]
     fn venvs_whose_services_stop_together_form_a_group() {
         let jobs = ["systemd:site", "systemd:alone", "systemd:worker"]
             .map(|service| job(Remedy::Refresh, &[service]));
-        let stop_with = |job: &Job| {
-            let is_required = job.services() == ["systemd:site".parse().unwrap()];
-            if is_required { vec!["worker.service".to_string()] } else { Vec::new() }
-        };
-        assert_eq!(groups(&jobs, stop_with), [0, 1, 0]);
+        let with = BTreeSet::from(["worker.service".to_string()]);
+        let stop_with = BTreeMap::from([("site.service".to_string(), with)]);
+        assert_eq!(groups(&jobs, &stop_with), [0, 1, 0]);
     }
 
     #[test]
@@ -273,6 +276,6 @@ mod tests {
             job(Remedy::Refresh, &["systemd:b"]),
             job(Remedy::Refresh, &["systemd:b", "systemd:a"]),
         ];
-        assert_eq!(groups(&jobs, |_| Vec::new()), [0, 0, 0]);
+        assert_eq!(groups(&jobs, &BTreeMap::new()), [0, 0, 0]);
     }
 }

@@ -107,7 +107,22 @@ pub(crate) fn came_up_again(root: &Root, services: &[Service]) -> Option<Service
 
 /// The active units that stop with these services, other than the services themselves.
 pub(crate) fn dependents(root: &Root, services: &[Service]) -> Result<Vec<String>, ServiceError> {
-    related(services, |manager, names| manager.dependents(root, names))
+    related(services, |manager, names| {
+        let found = manager.stop_with(root, names)?.into_values().flatten();
+        let others: BTreeSet<String> = found.filter(|unit| !names.contains(&&**unit)).collect();
+        Ok(others.into_iter().collect())
+    })
+}
+
+/// The names of the active units that stop with each of these services.
+pub(crate) fn stop_with(
+    root: &Root,
+    services: &[Service],
+) -> Result<BTreeMap<String, BTreeSet<String>>, ServiceError> {
+    let found = related(services, |manager, names| {
+        Ok(manager.stop_with(root, names)?.into_iter().collect())
+    })?;
+    Ok(found.into_iter().collect())
 }
 
 /// The active sockets, timers and paths that may start one of these services.
@@ -115,10 +130,10 @@ pub(crate) fn triggers(root: &Root, services: &[Service]) -> Result<Vec<String>,
     related(services, |manager, names| manager.triggers(root, names))
 }
 
-fn related(
+fn related<T>(
     services: &[Service],
-    ask: impl Fn(&dyn Manager, &[&str]) -> Result<Vec<String>, ServiceError>,
-) -> Result<Vec<String>, ServiceError> {
+    ask: impl Fn(&dyn Manager, &[&str]) -> Result<Vec<T>, ServiceError>,
+) -> Result<Vec<T>, ServiceError> {
     let mut units = Vec::new();
     for manager in MANAGERS.iter().copied() {
         let is_own = |service: &&Service| service.manager_key() == manager.key();

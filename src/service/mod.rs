@@ -35,7 +35,7 @@ pub(crate) use check::Check;
 pub(crate) use condition::Condition;
 pub(crate) use control::{
     await_up, came_up_again, condition, dependents, log, require_trusted, restart_all, start_all,
-    stop_all, triggers,
+    stop_all, stop_with, triggers,
 };
 pub(crate) use discover::cgroup::CgroupOwner;
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};

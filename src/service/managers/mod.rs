@@ -12,7 +12,7 @@ mod systemd;
 pub(super) use supervisord::fake::FakeSupervisord;
 pub(crate) use systemd::{start_units, stop_units};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,9 +97,13 @@ pub(crate) trait Manager: Sync {
         self.condition(root, name).is_ok_and(|found| found.up || found.main_pid.is_some())
     }
 
-    /// The active units that stop with these services, other than the services themselves.
-    fn dependents(&self, _root: &Root, _names: &[&str]) -> Result<Vec<String>, ServiceError> {
-        Ok(Vec::new())
+    /// The active units that stop with each of these services, directly or through others.
+    fn stop_with(
+        &self,
+        _root: &Root,
+        _names: &[&str],
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, ServiceError> {
+        Ok(BTreeMap::new())
     }
 
     /// The active units that may start one of these services.

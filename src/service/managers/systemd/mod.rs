@@ -8,7 +8,7 @@ mod unit;
 
 pub(crate) use related::{start_units, stop_units};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use self::systemctl::{ORDER_LIMIT, QUESTION_LIMIT, SystemdError, systemctl};
 use self::unit::Unit;
@@ -124,8 +124,12 @@ impl Manager for Systemd {
         })
     }
 
-    fn dependents(&self, root: &Root, names: &[&str]) -> Result<Vec<String>, ServiceError> {
-        Ok(related::dependents(root, names)?)
+    fn stop_with(
+        &self,
+        root: &Root,
+        names: &[&str],
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, ServiceError> {
+        Ok(related::stop_with(root, names)?)
     }
 
     fn triggers(&self, root: &Root, names: &[&str]) -> Result<Vec<String>, ServiceError> {

@@ -17,11 +17,17 @@ const STOP_WITH: [&str; 5] =
 /// No chain of dependencies is longer than this.
 const CHAIN: usize = 16;
 
-/// The active units that stop with these services, other than the services themselves.
-pub(super) fn dependents(root: &Root, services: &[&str]) -> Result<Vec<String>, SystemdError> {
-    let found: BTreeSet<String> =
-        StopsWith::look(root, services)?.0.into_values().flatten().collect();
-    Ok(found.into_iter().filter(|unit| !services.contains(&unit.as_str())).collect())
+/// The active units that stop with each of these services, directly or through others.
+pub(super) fn stop_with(
+    root: &Root,
+    services: &[&str],
+) -> Result<BTreeMap<String, BTreeSet<String>>, SystemdError> {
+    let found = StopsWith::look(root, services)?;
+    let all = |service: &&str| {
+        let all = found.all(service).into_iter().map(str::to_string).collect();
+        ((*service).to_string(), all)
+    };
+    Ok(services.iter().map(all).collect())
 }
 
 /// Those of some services that do not restart with another one of them.
