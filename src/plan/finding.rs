@@ -22,6 +22,8 @@ pub(crate) struct Finding {
 pub(crate) enum FindingKind {
     /// The version has no wheel for the interpreter, and cannot be built.
     NoWheel,
+    /// Its metadata allows no version of Python of this minor version.
+    RequiresPython,
     /// The installer fails.
     BuildFailed,
     /// Another version is installed.

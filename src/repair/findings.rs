@@ -6,7 +6,7 @@ use super::Context;
 use super::install::{InstallError, Missing};
 use super::prepare::RebuildError;
 use super::smoke::Failure;
-use crate::host::file::within;
+use crate::host::file::{printable, within};
 use crate::plan::{Finding, FindingKind};
 use crate::python::{Minor, removed_in};
 use crate::venv::{self, Distribution, Nearest, Venv, normalized};
@@ -28,7 +28,7 @@ pub(super) fn findings(
         Installed { distributions: venv::distributions(&site).unwrap_or_default(), site: &site };
     let mut findings: Vec<Finding> = match error {
         RebuildError::Install(InstallError::Missing { missing, .. }) => {
-            missing.iter().map(of_missing).collect()
+            missing.iter().map(|one| installed.of_missing(one, minor)).collect()
         }
         RebuildError::Install(InstallError::Failed { requirement: Some(requirement), .. }) => {
             let (distribution, version) = name_and_version(requirement);
@@ -62,14 +62,17 @@ pub(super) fn findings(
     findings
 }
 
-fn of_missing(missing: &Missing) -> Finding {
-    let (distribution, version) = name_and_version(&missing.requirement);
-    let works_from = match &missing.nearest {
-        Nearest::Later { version, .. } => Some(version.to_string()),
-        _ => None,
-    };
-    let finding = Finding::of_venv(FindingKind::NoWheel, missing.to_string());
-    Finding { distribution, version, works_from, ..finding }
+/// A distribution that does not support an interpreter.
+pub(super) fn requires_python(distribution: &Distribution) -> Finding {
+    let (name, version) = (distribution.normalized_name(), distribution.version.clone());
+    let requires = printable(distribution.requires_python.as_deref().unwrap_or_default());
+    let version_word = version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+    let detail = format!("{name}{version_word} requires Python {requires}");
+    Finding {
+        distribution: Some(name),
+        version,
+        ..Finding::of_venv(FindingKind::RequiresPython, detail)
+    }
 }
 
 fn name_and_version(requirement: &str) -> (Option<String>, Option<String>) {
@@ -86,11 +89,33 @@ struct Installed<'a> {
 }
 
 impl Installed<'_> {
+    fn named(&self, name: &str) -> Option<&Distribution> {
+        self.distributions.iter().find(|one| one.normalized_name() == normalized(name))
+    }
+
+    fn of_missing(&self, missing: &Missing, minor: Minor) -> Finding {
+        let (distribution, version) = name_and_version(&missing.requirement);
+        let works_from = match &missing.nearest {
+            Nearest::Later { version, .. } => Some(version.to_string()),
+            _ => None,
+        };
+        let known = distribution.as_deref().and_then(|name| self.named(name));
+        match known.filter(|one| one.version == version && one.excludes(minor)) {
+            Some(excluding) => {
+                let finding = requires_python(excluding);
+                let detail = format!("{missing} ({})", finding.detail);
+                Finding { detail, works_from, ..finding }
+            }
+            None => {
+                let finding = Finding::of_venv(FindingKind::NoWheel, missing.to_string());
+                Finding { distribution, version, works_from, ..finding }
+            }
+        }
+    }
+
     fn of_failure(&self, failure: &Failure, minor: Minor) -> Finding {
         let found = match &failure.distribution {
-            Some(name) => {
-                self.distributions.iter().find(|one| one.normalized_name() == normalized(name))
-            }
+            Some(name) => self.named(name),
             None => self.with_module(&failure.name),
         };
         let removed = removed_module(&failure.error, minor);

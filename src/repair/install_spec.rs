@@ -15,7 +15,8 @@ use crate::host::{Root, file, hexadecimal};
 use crate::python::Minor;
 use crate::store::RegistryEntry;
 use crate::venv::{
-    self, Difference, Differences, LockError, ProjectLock, Recipe, Relax, Unreproducible, Venv,
+    self, Difference, Differences, Distribution, LockError, ProjectLock, Recipe, Relax,
+    Unreproducible, Venv,
 };
 
 /// What to install into a new tree, and how to check it.
@@ -28,6 +29,8 @@ pub(super) struct InstallSpec<'a> {
     pub(super) relax: Option<Relax>,
     /// What a person should know.
     pub(super) notes: Vec<String>,
+    /// The distributions that must have the same version again.
+    same: Vec<Distribution>,
 }
 
 /// The distributions to install.
@@ -56,18 +59,20 @@ impl<'a> InstallSpec<'a> {
         if let Some(command) = command.transpose().map_err(|why| vec![why])? {
             let modules = command.modules(&site).map_err(unreadable)?;
             let wanted = Requested::Built(command);
-            return Ok(Self { wanted, modules, relax, notes: Vec::new() });
+            return Ok(Self { wanted, modules, relax, notes: Vec::new(), same: Vec::new() });
         }
         let modules = venv::top_level_modules_of(&site, &distributions).map_err(unreadable)?;
         if let Some(file) = entry.requirements() {
             let pip = distributions.iter().any(|one| one.normalized_name() == "pip");
             let wanted = Requested::Listed { file, pip };
-            return Ok(Self { wanted, modules, relax, notes: Vec::new() });
+            return Ok(Self { wanted, modules, relax, notes: Vec::new(), same: Vec::new() });
         }
         let words =
             |reasons: Vec<Unreproducible>| reasons.iter().map(ToString::to_string).collect();
         let mut recipe = match Recipe::of(venv, &distributions) {
-            Ok(empty) if stands_new(context, entry, venv, &empty) && distributions.is_empty() => {
+            Ok(empty)
+                if is_new_and_empty(context, entry, venv, &empty) && distributions.is_empty() =>
+            {
                 context.store.recipe(&entry.id).ok().flatten().unwrap_or(empty)
             }
             Ok(recipe) => recipe,
@@ -98,7 +103,15 @@ impl<'a> InstallSpec<'a> {
                 ));
             }
         }
-        Ok(Self { wanted: Requested::Same(recipe, lock), modules, relax, notes })
+        let may_differ = relax.is_some() || entry.lock().is_some();
+        let mut same = distributions;
+        same.retain(|one| !may_differ && !venv::comes_with_every_venv(one));
+        Ok(Self { wanted: Requested::Same(recipe, lock), modules, relax, notes, same })
+    }
+
+    /// The distributions that no installer installs for a minor version.
+    pub(super) fn excluding(&self, minor: Minor) -> impl Iterator<Item = &Distribution> {
+        self.same.iter().filter(move |one| one.excludes(minor))
     }
 
     /// How the distributions in a new tree differ from the wanted ones. A requirements file is not
@@ -310,7 +323,7 @@ fn lock(
 
 /// Whether a venv is still empty and was created after its recipe was written: it replaces an
 /// earlier one, and the recipe says what to install.
-pub(super) fn stands_new(
+pub(super) fn is_new_and_empty(
     context: &Context,
     entry: &RegistryEntry,
     venv: &Venv,
@@ -394,7 +407,7 @@ mod tests {
         let command = BuildCommand::of(root, words, venv, &distributions).unwrap().unwrap();
         let modules = command.modules(&root.at(venv.site_packages())).unwrap();
         let wanted = Requested::Built(command);
-        InstallSpec { wanted, modules, relax: None, notes: Vec::new() }
+        InstallSpec { wanted, modules, relax: None, notes: Vec::new(), same: Vec::new() }
     }
 
     #[test]
@@ -474,8 +487,13 @@ mod tests {
             let venv = Venv { system_site_packages: sees_system, ..venv.clone() };
             let recipe = Recipe::of(&venv, &venv::distributions(&old).unwrap()).unwrap();
             let wanted = Requested::Same(recipe, None);
-            let content =
-                InstallSpec { wanted, modules: Vec::new(), relax: None, notes: Vec::new() };
+            let content = InstallSpec {
+                wanted,
+                modules: Vec::new(),
+                relax: None,
+                notes: Vec::new(),
+                same: Vec::new(),
+            };
             let failures = content.compare(&root, stage, NEW).unwrap().failures;
             failures.iter().map(ToString::to_string).collect::<Vec<_>>()
         };

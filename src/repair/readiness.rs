@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::account::owner;
+use super::findings::requires_python;
 use super::install_spec::{InstallSpec, Installed};
 use super::stage::Looked;
 use super::{Context, sources, stage};
@@ -24,7 +25,10 @@ pub(crate) fn readiness(
     looked: Looked,
 ) -> Readiness {
     let Some(minor) = minor else {
-        return obstacles([format!("{} is not installed", python::DEFAULT)]);
+        return Readiness::NotReady(vec![obstacle(format!(
+            "{} is not installed",
+            python::DEFAULT
+        ))]);
     };
     let mut reasons = Vec::new();
     let spec = InstallSpec::of(context, entry, venv);
@@ -35,12 +39,18 @@ pub(crate) fn readiness(
         reasons.extend(engines.err());
     }
     reasons.extend(stage::obstacles(context.root, venv, looked));
-    if !reasons.is_empty() {
-        return obstacles(reasons);
+    let mut findings: Vec<Finding> = reasons.into_iter().map(obstacle).collect();
+    if let (Some(next), Ok(spec)) = (next, &spec) {
+        // Only where there was a rehearsal: the hash reads every distribution of the venv once more.
+        let digest = || Some(spec.digest(&Installed::of(context.root, venv)));
+        match rehearsed(context, entry, next, digest) {
+            Some(found) if findings.is_empty() => return found,
+            Some(_) => {}
+            // A rehearsal would find the same, and the nearest version that supports the interpreter.
+            None => findings.extend(spec.excluding(minor).map(requires_python)),
+        }
     }
-    // Only where there was a rehearsal: the hash reads every distribution of the venv once more.
-    let digest = || Some(spec.ok()?.digest(&Installed::of(context.root, venv)));
-    next.and_then(|next| rehearsed(context, entry, next, digest)).unwrap_or(Readiness::Ready)
+    if findings.is_empty() { Readiness::Ready } else { Readiness::NotReady(bounded(findings)) }
 }
 
 /// What the last rehearsal found, if nothing has changed since.
@@ -63,9 +73,8 @@ fn rehearsed(
     waits.then_some(Readiness::Rehearsed)
 }
 
-fn obstacles(reasons: impl IntoIterator<Item = String>) -> Readiness {
-    let finding = |reason| Finding::of_venv(FindingKind::Obstacle, reason);
-    Readiness::NotReady(bounded(reasons.into_iter().map(finding).collect()))
+fn obstacle(reason: String) -> Finding {
+    Finding::of_venv(FindingKind::Obstacle, reason)
 }
 
 /// How many findings a decision holds, and how long each detail may be, in bytes. Some quote the

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Context;
 use super::account::owner;
-use super::install_spec::{InstallSpec, Requested, known_hashes, stands_new};
+use super::install_spec::{InstallSpec, Requested, is_new_and_empty, known_hashes};
 use crate::host::clock::Deadline;
 use crate::host::file;
 use crate::host::path_text::PathText;
@@ -106,7 +106,7 @@ fn keep_recipe_until(
 ) -> Result<(), StoreError> {
     match InstallSpec::of(context, entry, venv) {
         Ok(InstallSpec { wanted: Requested::Same(recipe, _), .. })
-            if stands_new(context, entry, venv, &recipe) =>
+            if is_new_and_empty(context, entry, venv, &recipe) =>
         {
             Ok(())
         }

@@ -5,15 +5,18 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use pep440_rs::{Version, VersionSpecifiers};
+
 use super::origin::Origin;
 use super::record::{RecordEntry, installed_files, record, top_level_modules};
 use crate::host::dir::DirEntry;
 use crate::host::{Dir, ReadError};
+use crate::python::Minor;
 
 /// The headers end long before this, even with a description among them.
 const HEADERS_LIMIT: u64 = 1 << 20;
 
-/// How much of a METADATA file is read in one go: name and version are in its first lines.
+/// How much of a METADATA file is read in one go: most headers are no longer.
 const HEADERS_READ: usize = 4 << 10;
 
 /// The limit of a file that contains a word or a path.
@@ -39,6 +42,8 @@ pub(crate) struct Distribution {
     /// As its metadata spells it.
     pub(crate) name: String,
     pub(crate) version: Option<String>,
+    /// The versions of Python that it supports, as its metadata writes them: `>=3.8,<3.12`.
+    pub(crate) requires_python: Option<String>,
     /// `pip`, `uv`, …, as it recorded itself.
     pub(crate) installer: Option<String>,
     /// Requested by name, not pulled in. Meaningful only if `pip` is the installer.
@@ -52,6 +57,15 @@ impl Distribution {
     /// The normalized name, equal for all spellings.
     pub(crate) fn normalized_name(&self) -> String {
         normalized(&self.name)
+    }
+
+    /// Whether it supports no version of Python of this minor version: pip and uv refuse to install
+    /// it. They ignore what they cannot parse.
+    pub(crate) fn excludes(&self, minor: Minor) -> bool {
+        let text = self.requires_python.as_deref().unwrap_or_default();
+        let Ok(specifiers) = text.parse::<VersionSpecifiers>() else { return false };
+        let patch = |patch| Version::new([minor.major.into(), minor.minor.into(), patch]);
+        [0, u64::from(u16::MAX)].iter().all(|number| !specifiers.contains(&patch(*number)))
     }
 
     /// The files that its installer wrote, relative to site-packages; `None` if it did not record
@@ -234,6 +248,7 @@ fn plain(headers: Headers, stem: &str, info: PathBuf) -> Distribution {
     Distribution {
         name: headers.name.unwrap_or_else(|| name.to_string()),
         version: headers.version.or_else(|| version.map(str::to_string)),
+        requires_python: headers.requires_python,
         installer: None,
         requested: false,
         origin: Origin::Index,
@@ -283,15 +298,16 @@ fn in_file_name(stem: &str) -> (&str, Option<&str>) {
 pub(super) struct Headers {
     pub(super) name: Option<String>,
     pub(super) version: Option<String>,
+    pub(super) requires_python: Option<String>,
 }
 
-/// Name and version from a METADATA or PKG-INFO file; an unreadable file has neither.
+/// The headers of a METADATA or PKG-INFO file; an unreadable file has none.
 pub(super) fn headers(file: Result<impl Read, ReadError>) -> Headers {
     let mut found = Headers::default();
     let Ok(file) = file else { return found };
     let mut reader = BufReader::with_capacity(HEADERS_READ, file.take(HEADERS_LIMIT));
     let mut line = Vec::new();
-    while found.name.is_none() || found.version.is_none() {
+    while found.requires_python.is_none() || found.name.is_none() || found.version.is_none() {
         line.clear();
         match reader.read_until(b'\n', &mut line) {
             // An empty line ends the headers.
@@ -309,6 +325,8 @@ pub(super) fn headers(file: Result<impl Read, ReadError>) -> Headers {
             found.name = found.name.or_else(value);
         } else if key.eq_ignore_ascii_case(b"version") {
             found.version = found.version.or_else(value);
+        } else if key.eq_ignore_ascii_case(b"requires-python") {
+            found.requires_python = found.requires_python.or_else(value);
         }
     }
     found
@@ -363,6 +381,29 @@ mod tests {
             .write("flask/__init__.py", "")
             .write("~lask-2.0.dist-info/METADATA", "Name: flask\nVersion: 2.0\n");
         assert_eq!(site.told(), ["Flask 3.0", "ruamel.yaml 1", "zope.interface 6.0"]);
+    }
+
+    #[test]
+    fn a_distribution_excludes_a_minor_version_that_its_metadata_does_not_allow() {
+        let site = Site::new();
+        let minor = Minor::new(3, 12);
+        for (requires, excludes) in [
+            (">=3.8,<3.12", true),
+            ("<3.12", true),
+            ("!=3.12.*,>=3.8", true),
+            ("~=3.11.2", true),
+            (">=3.8", false),
+            (">=3.12.4", false),
+            ("<3.12.1", false),
+            ("", false),
+            ("three", false),
+        ] {
+            let text = format!("Name: a\nVersion: 1\nRequires-Python: {requires}\n");
+            site.write("a-1.dist-info/METADATA", &text);
+            assert_eq!(site.distributions()[0].excludes(minor), excludes, "{requires}");
+        }
+        site.write("a-1.dist-info/METADATA", "Name: a\nVersion: 1\n\nRequires-Python: <3\n");
+        assert!(!site.distributions()[0].excludes(minor), "the line is part of the description");
     }
 
     #[test]

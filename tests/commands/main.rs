@@ -309,14 +309,27 @@ fn the_plan_names_change_effect_and_remedy() {
 #[test]
 fn a_plan_for_a_venv_that_is_not_ready_names_what_is_in_the_way() {
     let system = system();
+    let site = "/srv/shop/venv/lib/python3.11/site-packages";
+    for (name, requires) in [("numpy-1.24.2", ">=3.8,<3.12"), ("flask-3.0.0", ">=3.8")] {
+        let (title, version) = name.split_once('-').unwrap();
+        let text = format!("Name: {title}\nVersion: {version}\nRequires-Python: {requires}\n");
+        system.write(&format!("{site}/{name}.dist-info/METADATA"), &text);
+    }
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     let list = system.list(MINOR_UPGRADE);
     let plan = system.run(&["plan", "--json", "--from", &list]).expect(3).json();
     let venv = &plan["venvs"][0];
     assert!(venv["ready"] == false && venv["proof"] == "none", "{venv}");
-    let finding = &venv["findings"][0];
-    assert_eq!(finding["kind"], "obstacle");
-    assert!(finding["detail"].as_str().unwrap().contains("neither uv nor pip"), "{finding}");
+    let [installer, old] = &venv["findings"].as_array().unwrap()[..] else { panic!("{venv}") };
+    assert_eq!(installer["kind"], "obstacle");
+    assert!(installer["detail"].as_str().unwrap().contains("neither uv nor pip"), "{installer}");
+    assert_eq!(
+        *old,
+        serde_json::json!({
+            "distribution": "numpy", "version": "1.24.2", "kind": "requires-python",
+            "detail": "numpy 1.24.2 requires Python >=3.8,<3.12", "works_from": null,
+        })
+    );
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(in crate::venv) fn distribution(name: &str, version: &str, origin: Origin) -
     Distribution {
         name: name.into(),
         version: Some(version.into()),
+        requires_python: None,
         installer: None,
         requested: false,
         origin,
