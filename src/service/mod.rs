@@ -11,7 +11,7 @@
 //! | [`control`] | is a service up, and how is it stopped, started, awaited? |
 //! | [`restraint`] | must a service not be restarted unasked? |
 //! | [`workers`] | do the workers of a service last? |
-//! | [`check`], [`probe`], [`listening`], [`answer`] | do the services of a venv do their work? |
+//! | [`check`], [`probe`], [`mod@listening`], [`answer`] | do the services of a venv do their work? |
 
 mod answer;
 mod check;
