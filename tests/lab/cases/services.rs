@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case("user_units", Kind::TrixieMinor, user_units),
         case("oneshot_at_work", Kind::Revision, oneshot_at_work),
+        case("oneshot_that_imports_late", Kind::TrixieMinor, imports_late),
         case("policy_forbids_a_restart", Kind::Revision, policy_forbids),
         case("refused_restarts", Kind::Revision, refused),
         case("restart_mode_list", Kind::TrixieMinor, listed),
@@ -73,6 +74,39 @@ fn oneshot_at_work(machine: &Machine) -> Result<()> {
     }
     ensure!(pid()? == before, "the oneshot was run again");
     Ok(())
+}
+
+const LATE: &str = "[Service]
+Type=oneshot
+User=app
+ExecStart=/srv/followed/venv/bin/python /srv/late.py
+";
+
+const LATE_PROGRAM: &str = "import os, time
+while not os.path.exists('/run/upgraded'):
+    time.sleep(0.1)
+import gunicorn.arbiter, sys
+print(sys.version_info[:2], gunicorn.arbiter.__file__, file=open('/tmp/late', 'w'))
+";
+
+/// A oneshot at work cannot be restarted: its venv stays as it is, so that the job finds its modules.
+fn imports_late(machine: &Machine) -> Result<()> {
+    machine.write("/etc/systemd/system/job.service", LATE)?;
+    machine.write("/srv/late.py", LATE_PROGRAM)?;
+    machine.must("systemctl daemon-reload; systemctl start --no-block job; sleep 2")?;
+    machine.install_guard_that_finds()?;
+    let said = machine.must_upgrade_python()?;
+    let told = "systemd:job.service is left alone: it is a oneshot at work";
+    ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
+    let old = machine.upgrade.about.from.minor.clone();
+    ensure!(said.text.contains("followed: pinned"), "{said:?}");
+    machine.must("touch /run/upgraded")?;
+    let has_ended = || Ok(machine.run("systemctl is-active job")?.text.trim() == "inactive");
+    wait_for("the job to end", has_ended)?;
+    let late = machine.must("cat /tmp/late")?;
+    ensure!(late.contains(&format!("/lib/python{old}/site-packages/gunicorn")), "{late}");
+    machine.must("venvguard rebuild followed")?;
+    machine.assert_guarded(&[(Site::Followed, On::New)])
 }
 
 fn policy_forbids(machine: &Machine) -> Result<()> {
