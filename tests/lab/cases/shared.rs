@@ -1,5 +1,4 @@
-//! Venvs that share a service, or whose services require each other: a run restarts each service once for all of them,
-//! and judges each venv separately.
+//! Venvs that share a service: a run restarts it once for all of them, and judges each venv separately.
 
 use anyhow::{Result, ensure};
 
@@ -26,40 +25,7 @@ ExecStart=/srv/pair
 const STRIDE: usize = 9;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
-        Case::guarded("shared_service", Kind::TrixieMinor, &[], shared),
-        Case::guarded("required_service", Kind::TrixieMinor, &[], required),
-    ]
-}
-
-/// The service of one venv requires that of another, and stops with it: the upgrade rebuilds both venvs, and each
-/// service starts once more.
-fn required(machine: &Machine) -> Result<()> {
-    for (venv, requires) in [("one", ""), ("two", "Requires=one.service\nAfter=one.service\n")] {
-        machine.must(&format!(
-            "install -d -o app /srv/{venv}; su app -c '/usr/bin/python3 -m venv --without-pip /srv/{venv}/venv'"
-        ))?;
-        let unit = format!(
-            "[Unit]\n{requires}[Service]\nUser=app\nExecStartPre=+/bin/sh -c 'echo {venv} >>/run/starts'\n\
-             ExecStart=/srv/{venv}/venv/bin/python -c 'import time; time.sleep(9000)'\n"
-        );
-        machine.write(&format!("/etc/systemd/system/{venv}.service"), &unit)?;
-    }
-    machine.must("systemctl daemon-reload; systemctl start two")?;
-    machine.install_guard_that_finds()?;
-    ensure!(machine.must("cat /run/starts")? == "one\ntwo\n");
-    let said = machine.must_upgrade_python()?;
-    let starts = machine.must("cat /run/starts")?;
-    ensure!(
-        starts == "one\ntwo\none\ntwo\n",
-        "they started in this order:\n{starts}\n{}",
-        said.text
-    );
-    for venv in ["one", "two"] {
-        ensure!(runs(machine, venv)? == machine.upgrade.about.to.minor, "{venv}: {}", said.text);
-        machine.must(&format!("systemctl is-active {venv}"))?;
-    }
-    Ok(())
+    vec![Case::guarded("shared_service", Kind::TrixieMinor, &[], shared)]
 }
 
 fn shared(machine: &Machine) -> Result<()> {
