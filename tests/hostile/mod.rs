@@ -24,7 +24,7 @@ use crate::prepare::venvs::Site;
 use crate::storm::is_long;
 use attacks::{ATTACKS, Attack};
 use ground::{Deed, Ground};
-use races::Extent;
+use races::{Extent, PAUSES};
 
 /// Set to a part of a name: selects attacks.
 const WANTED: &str = "VENVGUARD_LAB_ATTACK";
@@ -37,14 +37,24 @@ pub(crate) fn cases() -> Vec<Case> {
     let case = |subject, sites: &'static [Site], run| {
         Case::guarded(subject, Kind::TrixieMinor, sites, run)
     };
-    vec![
+    let races = if is_long() {
+        vec![
+            case("hostile_races_with_each_effect", &[], stopped),
+            case("hostile_races_with_each_effect_in_place", &[], stopped_in_place),
+            case("hostile_races_with_names", &[], |machine| flipped(machine, &PAUSES[..1])),
+            case("hostile_races_with_quick_names", &[], |machine| flipped(machine, &PAUSES[1..])),
+        ]
+    } else {
+        vec![case("hostile_races", &[], race)]
+    };
+    let others = vec![
         case("hostile_attacks", &[], stand),
-        case("hostile_races", &[], race),
         case("hostile_trees", &[], trees::stand),
         case("hostile_apt", &[], trees::apt),
         case("hostile_weaknesses", &[], |machine| weakness::are_found(&Ground::lay(machine)?)),
         case("hostile_upgrade", upgrade::SITES, upgrade::upgrade),
-    ]
+    ];
+    races.into_iter().chain(others).collect()
 }
 
 /// Makes every static attack.
@@ -70,21 +80,33 @@ fn won_by(ground: &Ground, attacks: &[Attack]) -> Result<Vec<String>> {
     Ok(lost)
 }
 
-/// Makes every race.
+/// Makes some rounds of every race.
 fn race(machine: &Machine) -> Result<()> {
     let ground = Ground::lay(machine)?;
+    let mut won = races::stopped(&ground, Extent::Short, "")?;
+    won.extend(races::flipped(&ground, ROUNDS, &PAUSES)?);
+    none_was_won(&won)
+}
+
+/// Makes every race with a guard that is stopped at its effects.
+fn stopped(machine: &Machine) -> Result<()> {
+    none_was_won(&races::stopped(&Ground::lay(machine)?, Extent::Long, "")?)
+}
+
+/// The same without mount namespaces, as in many containers.
+fn stopped_in_place(machine: &Machine) -> Result<()> {
+    let ground = Ground::lay(machine)?;
     machine.write("/root/syscalls.py", include_str!("../lab/apps/syscalls.py"))?;
-    let mut won = Vec::new();
-    if is_long() {
-        won.extend(races::stopped(&ground, Extent::Long, "")?);
-        // Without mount namespaces, as in many containers.
-        let in_place = "python3 /root/syscalls.py unshare=1 --";
-        won.extend(races::stopped(&ground, Extent::Long, in_place)?);
-        won.extend(races::flipped(&ground, LONG_ROUNDS)?);
-    } else {
-        won.extend(races::stopped(&ground, Extent::Short, "")?);
-        won.extend(races::flipped(&ground, ROUNDS)?);
-    }
+    let under = "python3 /root/syscalls.py unshare=1 --";
+    none_was_won(&races::stopped(&ground, Extent::Long, under)?)
+}
+
+/// Makes thousands of rounds of the races with names.
+fn flipped(machine: &Machine, pauses: &[&str]) -> Result<()> {
+    none_was_won(&races::flipped(&Ground::lay(machine)?, LONG_ROUNDS, pauses)?)
+}
+
+fn none_was_won(won: &[String]) -> Result<()> {
     ensure!(won.is_empty(), "{} races were won\n{}", won.len(), won.join("\n\n"));
     Ok(())
 }

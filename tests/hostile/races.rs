@@ -176,12 +176,14 @@ const FLIPS: [(&str, &str); 6] = [
 ];
 
 /// The longest time, in seconds, that the real name is in place: as long as a command, and no time at all.
-const PAUSES: [&str; 2] = ["0.1", "0"];
+pub(super) const PAUSES: [&str; 2] = ["0.1", "0"];
 
 /// Lets the attacker flip names through many repairs.
-pub(super) fn flipped(ground: &Ground, rounds: usize) -> Result<Vec<String>> {
+pub(super) fn flipped(ground: &Ground, rounds: usize, pauses: &[&str]) -> Result<Vec<String>> {
     let mut won = Vec::new();
-    for ((name, target), pause) in FLIPS.iter().flat_map(|flip| PAUSES.map(|pause| (flip, pause))) {
+    for ((name, target), pause) in
+        FLIPS.iter().flat_map(|flip| pauses.iter().map(move |pause| (flip, pause)))
+    {
         let deed = ground.deed(&format!(
             "python3 $KEEP/ground.py before
              as mallory sh -euc 'chmod 0 /home/mallory/place/venv/.env; ln -s {target} /home/mallory/link' || echo '--- not planted'
