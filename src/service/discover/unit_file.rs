@@ -21,6 +21,8 @@ const LIMIT: u64 = 1 << 20;
 pub(crate) struct UnitFile {
     pub(crate) name: String,
     pub(crate) paths: Vec<PathBuf>,
+    /// The setting by which it uses a disk image, which is not looked into.
+    pub(crate) image: Option<&'static str>,
 }
 
 /// All service units; for a template, its enabled or `running` instances.
@@ -116,8 +118,8 @@ impl Catalogue {
                 settings.read(&text);
             }
         }
-        let paths = settings.paths(whose, name);
-        Some(UnitFile { name: unit, paths })
+        let (paths, image) = (settings.paths(whose, name), settings.image());
+        Some(UnitFile { name: unit, paths, image })
     }
 }
 
@@ -129,6 +131,8 @@ pub(crate) struct Settings {
     bound: Vec<String>,
     /// The directory that it has as its root.
     own_root: Option<String>,
+    has_root_image: bool,
+    has_mount_images: bool,
 }
 
 impl Settings {
@@ -145,10 +149,12 @@ impl Settings {
                 continue;
             }
             match key {
-                "RootDirectory" | "RootImage" => {
+                "RootDirectory" => {
                     let root = Some(value.to_string());
                     self.own_root = root.filter(|value| !matches!(&**value, "" | "/"));
                 }
+                "RootImage" => self.has_root_image = !value.is_empty(),
+                "MountImages" => self.has_mount_images = !value.is_empty(),
                 // An empty value resets both.
                 "BindPaths" | "BindReadOnlyPaths" if value.is_empty() => self.bound.clear(),
                 "BindPaths" | "BindReadOnlyPaths" => self.bound.push(value.to_string()),
@@ -179,12 +185,18 @@ impl Settings {
             match (mounts.iter().filter_map(below).max_by_key(|(length, _)| *length), &own_root) {
                 (Some((_, mounted)), _) => Some(normal(&mounted)),
                 (None, Some(root)) => Some(Path::new(root).join(path.strip_prefix("/").ok()?)),
-                (None, None) => Some(path),
+                (None, None) => (!self.has_root_image).then_some(path),
             }
         };
         let named = self.values.values().flatten();
         let named = named.flat_map(|value| paths(&expand(value, whose, unit))).filter_map(seen);
         mounts.iter().map(|(from, _)| from.clone()).chain(named).collect()
+    }
+
+    /// The setting that mounts a disk image.
+    fn image(&self) -> Option<&'static str> {
+        let of_root = self.has_root_image.then_some("RootImage");
+        of_root.or_else(|| self.has_mount_images.then_some("MountImages"))
     }
 }
 

@@ -305,6 +305,23 @@ fn a_unit_uses_a_venv_that_is_bound_into_its_view_even_when_it_is_down() {
 }
 
 #[test]
+fn a_unit_that_uses_a_disk_image_is_reported_as_not_looked_into() {
+    let machine = FakeProc::new();
+    for (unit, setting) in [
+        ("image", "RootImage=/srv/app.raw"),
+        ("mounts", "MountImages=/srv/venv.raw:/opt/venv"),
+        ("reset", "RootImage=/srv/app.raw\nRootImage="),
+    ] {
+        let text = format!("[Service]\n{setting}\nExecStart=/opt/venv/bin/python x\n");
+        machine.write(&format!("etc/systemd/system/{unit}.service"), text);
+    }
+    let map = map(&machine, &["/opt/venv"]);
+    let gap = |unit, setting| format!("{unit}.service uses a disk image ({setting}=)");
+    assert_eq!(map.gaps, [gap("image", "RootImage"), gap("mounts", "MountImages")]);
+    assert_eq!(users(&map, "/opt/venv").0, ["systemd:mounts.service", "systemd:reset.service"]);
+}
+
+#[test]
 fn what_cron_or_a_session_starts_belongs_to_no_service() {
     let machine = FakeProc::new();
     for (pid, unit) in [(5, "cron"), (6, "ssh"), (7, "system-getty.slice/getty@tty1")] {

@@ -17,7 +17,7 @@ use crate::host::{Program, Root};
 use crate::service::condition::Condition;
 use crate::service::discover::cgroup::CgroupOwner;
 use crate::service::discover::process::{Process, Processes};
-use crate::service::discover::unit_file;
+use crate::service::discover::unit_file::{self, UnitFile};
 use crate::service::discover::unit_name::{service_unit, starts_others};
 use crate::service::error::{NameError, ServiceError};
 
@@ -65,9 +65,12 @@ impl Manager for Systemd {
         let members = processes.iter().filter_map(|one| Some((one.id.pid, unit_of(one)?)));
         let members: HashMap<u32, String> = members.collect();
         let running = members.values().cloned().collect();
-        let configured = unit_file::units(root, &running).into_iter();
+        let units = unit_file::units(root, &running);
+        let gap =
+            |unit: &UnitFile| Some(format!("{} uses a disk image ({}=)", unit.name, unit.image?));
         Discovered {
-            configured: configured.map(|unit| (unit.name, unit.paths)).collect(),
+            gaps: units.iter().filter_map(gap).collect(),
+            configured: units.into_iter().map(|unit| (unit.name, unit.paths)).collect(),
             members,
             ..Discovered::default()
         }
