@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
 mod build;
+mod checks;
 mod confinement;
 mod damage;
 mod declared;
