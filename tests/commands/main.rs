@@ -13,6 +13,7 @@ mod hold;
 mod hooks;
 mod metrics;
 mod mode;
+mod plan;
 mod probe;
 mod processes;
 mod system;
