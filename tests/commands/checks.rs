@@ -129,7 +129,7 @@ fn with_workers(worker: &str) -> System {
             stat("$worker", 72, "$started")
         ),
     );
-    system.write("/etc/venvguard/config.toml", "stable-for = 1\nservice-timeout = 20\n");
+    system.write("/etc/venvguard/config.toml", "stable-for = 3\nservice-timeout = 60\n");
     system
 }
 
