@@ -197,7 +197,7 @@ impl Guard {
         Ok(())
     }
 
-    /// The results of the checks before dpkg runs, of the venvs whose services are restarted. The
+    /// The results of the checks before dpkg runs, of the venvs whose checks are run after it. The
     /// hooks run twice under unattended-upgrades: what the first run recorded is kept.
     fn checks(
         &self,
@@ -207,7 +207,8 @@ impl Guard {
     ) -> BTreeMap<String, Checked> {
         let acting = plan.decisions.iter().filter(|one| one.phase == Phase::AfterDpkg);
         let unknown = acting
-            .filter(|one| one.acts() && !one.services.is_empty() && !known.contains_key(&one.id))
+            .filter(|one| one.acts() && !one.leaves_services_running())
+            .filter(|one| !known.contains_key(&one.id))
             .filter_map(|one| inventory.get(&one.id))
             .filter(|(entry, _)| !entry.check.is_empty());
         let context = self.context();

@@ -85,7 +85,7 @@ impl Guard {
         self.looked(inventory, Some(wanted).filter(|wanted| !wanted.is_empty()))
     }
 
-    /// Runs the checks again that failed after a repair, and forgets those that pass.
+    /// Runs the checks again that failed after an upgrade or a repair, and forgets those that pass.
     fn check_again(&self, inventory: &mut Inventory) -> Result<(), AskError> {
         let failing = inventory.present().filter(|(entry, _)| entry.check_failure.is_some());
         let passes = failing

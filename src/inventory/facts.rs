@@ -1,16 +1,19 @@
 //! Finds out what a decision needs to know about a venv: whether it can be rebuilt, and which
 //! services use it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Inventory;
-use crate::host::parallel;
 use crate::host::path_text::PathText;
+use crate::host::{parallel, user};
 use crate::plan::{Facts, Questions};
 use crate::python::{Minor, Package};
 use crate::repair::{self, Context};
-use crate::service::{self, Condition, Processes, Restraints, Service, ServiceMap};
+use crate::service::{
+    self, CgroupOwner, Condition, Processes, Restraints, Service, ServiceMap, VenvProcess,
+    VenvUsage,
+};
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
 
@@ -70,7 +73,7 @@ pub(crate) fn facts(
     }
     let restraints = Restraints::look(context.root);
     let is_shutting_down = service::is_shutting_down(context.root);
-    for (id, Served { services, embedded_in }) in services_of(context, &served) {
+    for (id, Served { services, embedded_in, units_of_users }) in services_of(context, &served) {
         let restrained = services.iter().filter(|(_, condition)| condition.is_restarted());
         let restrained =
             restrained.filter_map(|(one, _)| Some((one.clone(), restraints.on(one)?))).collect();
@@ -80,6 +83,7 @@ pub(crate) fn facts(
         let known = std::mem::take(fact);
         *fact = Facts {
             services,
+            units_of_users,
             were_up,
             check_before,
             restrained,
@@ -95,6 +99,7 @@ pub(crate) fn facts(
 struct Served {
     services: Vec<(Service, Condition)>,
     embedded_in: Option<PathText>,
+    units_of_users: BTreeSet<(String, String)>,
 }
 
 /// The services declared for a path that may no longer be a venv.
@@ -136,7 +141,22 @@ fn services_of(context: &Context, venvs: &[(&RegistryEntry, &Venv)]) -> BTreeMap
             }
             let services = services.into_iter().filter_map(|one| with_condition(context, one));
             let embedded_in = usage.embedding().first().map(|program| PathText::from(*program));
-            (entry.id.clone(), Served { services: services.collect(), embedded_in })
+            let (services, units_of_users) = (services.collect(), units_of_users(context, usage));
+            (entry.id.clone(), Served { services, embedded_in, units_of_users })
         })
         .collect()
+}
+
+/// The units of users' own service managers that run out of a venv of root's, each after its user.
+fn units_of_users(context: &Context, usage: &VenvUsage) -> BTreeSet<(String, String)> {
+    if context.root.user().is_some() {
+        return BTreeSet::new();
+    }
+    let unit = |user: &VenvProcess| match &user.process.place {
+        CgroupOwner::UserUnit { uid, unit } if user.service.is_none() => {
+            Some((user::name(context.root, *uid), unit.clone()))
+        }
+        _ => None,
+    };
+    usage.processes.iter().filter_map(unit).collect()
 }

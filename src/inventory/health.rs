@@ -62,7 +62,7 @@ pub(crate) fn healths(
             if let Some(failure) = &entry.check_failure {
                 health.state = health.state.max(State::CheckFails);
                 let CheckFailure { at, because } = failure;
-                health.reasons.push(format!("its check fails since a repair at {at}: {because}"));
+                health.reasons.push(format!("its check fails since {at}: {because}"));
             }
             health.reasons.extend(pinned(entry));
             health

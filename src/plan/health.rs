@@ -10,7 +10,7 @@ use crate::venv::{BaseLink, Venv};
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
     Healthy,
-    /// Its check fails, and passed before a repair.
+    /// Its check fails, and passed before an upgrade or a repair.
     CheckFails,
     RestartNeeded,
     Stale,

@@ -15,7 +15,7 @@ mod trial;
 mod upgrade;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +137,8 @@ pub(crate) struct Facts {
     pub(crate) mentions: Vec<Mention>,
     /// The services that run out of it, declared or found.
     pub(crate) services: Vec<(Service, Condition)>,
+    /// The units of users' own service managers that run out of it, each after its user.
+    pub(crate) units_of_users: BTreeSet<(String, String)>,
     /// The services that ran out of it before the transaction, if they were recorded.
     pub(crate) were_up: Option<Vec<Service>>,
     /// The result of its check before the transaction, if that was recorded.

@@ -55,6 +55,12 @@ pub(crate) enum Reason {
     RunsOn,
     /// A service that uses the venv and does not run.
     AtRest(Service),
+    /// A unit of a user's own service manager that runs out of the venv.
+    UnitOfUser {
+        user: String,
+        unit: String,
+        restarts: bool,
+    },
     /// A file of the system's configuration names a path that the rebuild removes.
     NamedIn(Mention),
     /// A program of Debian runs its code within itself, on the default minor version only.

@@ -169,3 +169,28 @@ fn rebuild(
     };
     debug_assert_eq!(decision.phase, Phase::Now);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::subject;
+    use super::*;
+    use crate::apt::samples::system;
+    use crate::venv::BaseLink;
+
+    #[test]
+    fn a_rollback_names_the_program_of_debian_that_runs_the_code_on_the_default_python() {
+        let reasons = |site: Minor, embedded_in: Option<PathText>| {
+            let now = subject(BaseLink::Followed, Minor::new(3, 13));
+            let tree = subject(BaseLink::Followed, site).venv;
+            let restore = Request::Restore { tree: &tree, identity: (1, 2), followed: true };
+            let facts = Facts { embedded_in, ..Facts::default() };
+            let installed = system(&["3.13.5-2", "3.11.2-6"]);
+            request(&now, restore, &facts, &installed).reasons
+        };
+        let apache = || Some(PathText("/usr/sbin/apache2".into()));
+        let (old, default) = (Minor::new(3, 11), Minor::new(3, 13));
+        assert_eq!(reasons(old, apache()), [Reason::EmbeddedIn(apache().unwrap())]);
+        assert_eq!(reasons(default, apache()), [], "it runs that version");
+        assert_eq!(reasons(old, None), []);
+    }
+}

@@ -4,10 +4,10 @@
 //! now may have failed because of the upgrade, unless a record from before the upgrade says
 //! otherwise.
 
-use super::{Decision, Facts, Phase, Reason, RestartMode, Restraint, Subject};
+use super::{Decision, Facts, Phase, Reason, Remedy, RestartMode, Restraint, Subject};
 use crate::service::{Condition, Service};
 
-/// How many services that do not run are named.
+/// How many services that do not run are named, and how many units of users.
 const NAMED: usize = 5;
 
 /// In a transaction: the services that ran before it, as the gate recorded them, and those that run
@@ -25,11 +25,22 @@ pub(super) fn of_transaction(
         condition.is_restarted() || (!is_recorded && condition.is_brought_back())
     });
     restrain(decision, subject, facts);
+    name_units_of_users(decision, facts, subject.restart == RestartMode::Now);
 }
 
 /// On request: the services that run now, and those that failed.
 pub(super) fn of_request(decision: &mut Decision, facts: &Facts) {
     select(decision, facts, Condition::is_brought_back);
+    name_units_of_users(decision, facts, true);
+}
+
+/// Units of users are restarted after the repair, if they run old code then.
+fn name_units_of_users(decision: &mut Decision, facts: &Facts, unasked: bool) {
+    let keeps =
+        matches!(decision.remedy, Remedy::Pin { outdated: false, .. } | Remedy::Restore { .. });
+    let restarts = unasked && !keeps && !facts.is_shutting_down;
+    let named = facts.units_of_users.iter().take(NAMED).cloned();
+    decision.reasons.extend(named.map(|(user, unit)| Reason::UnitOfUser { user, unit, restarts }));
 }
 
 /// For the hook, which only restarts services that still run old code: the services that run now.

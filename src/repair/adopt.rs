@@ -21,7 +21,7 @@ use super::halt::Halt;
 use super::job::{Done, Job};
 use super::prepare::{Build, NotRebuilt, Prepared};
 use super::record::Recorder;
-use super::restart::{Baseline, Proof, Restarted, tell, users_of};
+use super::restart::{Baseline, Proof, Restarted, check_of, tell, users_of};
 use super::states::{self, Step};
 use super::swap::{Rebuilt, SwapIn};
 use super::trees::{LOOK_LIMIT, put_back, standing};
@@ -169,7 +169,7 @@ impl Repair<'_, '_> {
         }
         match &job.decision.remedy {
             Remedy::None | Remedy::Impossible => Ready::Ended(Done::Nothing.into()),
-            Remedy::Restart if job.services().is_empty() => Ready::Ended(Done::Nothing.into()),
+            Remedy::Restart if !self.has_to_prove() => Ready::Ended(Done::Nothing.into()),
             Remedy::Restart => self.begun(JournalState::Restarting, || Ready::Restart),
             Remedy::Refresh => {
                 self.begun(JournalState::Refreshing, || match self.refresh(&job.venv) {
@@ -188,6 +188,11 @@ impl Repair<'_, '_> {
                 Ready::Ended(self.roll_back(&tree.0, *identity, *minor, *adjust))
             }
         }
+    }
+
+    /// Whether there is anything to restart, or to check: a check needs no service.
+    fn has_to_prove(&self) -> bool {
+        !self.job.services().is_empty() || check_of(self.context, self.job).is_some()
     }
 
     /// Names what the decision leaves as it is.

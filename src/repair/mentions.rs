@@ -12,10 +12,12 @@ use crate::host::{Dir, Root};
 use crate::plan::Mention;
 use crate::python::Minor;
 
-/// Where service managers, web servers and cron have what an administrator writes.
-const PLACES: [&str; 3] = ["/etc", "/usr/local/lib/systemd", "/var/spool/cron/crontabs"];
+/// Where service managers, web servers and cron have what an administrator writes; first what runs
+/// programs: reading stops after [`MOST`] files.
+const PLACES: [&str; 5] =
+    ["/var/spool/cron/crontabs", "/etc/cron.d", "/etc/systemd", "/usr/local/lib/systemd", "/etc"];
 
-/// No hand-written file is longer, and no such directory is deeper or fuller.
+/// No hand-written file is longer, and few such directories are deeper or fuller.
 const LONGEST: u64 = 256 << 10;
 const DEEPEST: usize = 6;
 const MOST: usize = 4096;
@@ -85,19 +87,21 @@ fn names(line: &[u8], path: &Path) -> bool {
     })
 }
 
-/// The regular files below a directory, in the order of their names. A link leads to a file that
-/// is listed elsewhere.
+/// The regular files below a directory, its own first, in the order of their names. A link leads to
+/// a file that is listed elsewhere, and so does a directory that is itself one of the places.
 fn list(dir: &Dir, path: &Path, depth: usize, files: &mut Vec<PathBuf>) {
     let mut entries = dir.entries().unwrap_or_default();
-    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    entries.sort_by_cached_key(|entry| (entry.kind.is_dir(), entry.name.clone()));
     for entry in entries {
         let inner = path.join(&entry.name);
         if files.len() == MOST {
             return;
         }
+        let is_entered =
+            depth > 0 && entry.kind.is_dir() && PLACES.iter().all(|one| inner != Path::new(one));
         if entry.kind.is_file() {
             files.push(inner);
-        } else if let (true, Ok(dir)) = (entry.kind.is_dir() && depth > 0, dir.dir(&entry.name)) {
+        } else if let (true, Ok(dir)) = (is_entered, dir.dir(&entry.name)) {
             list(&dir, &inner, depth - 1, files);
         }
     }
@@ -128,8 +132,8 @@ mod tests {
         assert_eq!(
             notes(&root, Path::new("/srv/app"), Minor::new(3, 11)),
             [
-                "/etc/nginx/sites-available/app names /srv/app/lib/python3.11, which no longer exists; change it by hand",
                 "/etc/systemd/system/a.service.d/b.conf names /srv/app/bin/python3.11, which no longer exists; change it by hand",
+                "/etc/nginx/sites-available/app names /srv/app/lib/python3.11, which no longer exists; change it by hand",
             ]
         );
     }
@@ -155,7 +159,34 @@ mod tests {
         let found: Vec<(&Path, usize)> =
             found[0].iter().map(|one| (one.file.0.as_path(), one.line)).collect();
         let expected =
-            [("/etc/nginx/sites-available/shop", 2), ("/var/spool/cron/crontabs/app", 1)];
+            [("/var/spool/cron/crontabs/app", 1), ("/etc/nginx/sites-available/shop", 2)];
         assert_eq!(found, expected.map(|(file, line)| (Path::new(file), line)));
+    }
+
+    #[test]
+    fn what_runs_programs_is_read_although_there_are_more_files_than_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        std::fs::create_dir_all(root.at("/etc/apparmor.d/local")).unwrap();
+        for number in 0..=MOST {
+            std::fs::write(root.at(format!("/etc/apparmor.d/local/{number}")), "").unwrap();
+        }
+        let files = [
+            "/var/spool/cron/crontabs/app",
+            "/etc/cron.d/app",
+            "/etc/systemd/system/app.service",
+            "/usr/local/lib/systemd/system/app.service",
+            "/etc/crontab",
+        ];
+        for file in files {
+            let path = root.at(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "/srv/app/bin/python3.11 x\n").unwrap();
+        }
+        let found = mentions(&root, &[(Path::new("/srv/app"), Minor::new(3, 11))]).concat();
+        assert_eq!(
+            found.iter().map(|one| one.file.0.as_path()).collect::<Vec<_>>(),
+            files.map(Path::new)
+        );
     }
 }

@@ -283,8 +283,11 @@ fn is_another(one: &PendingRemoval) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
     use crate::host::Root;
+    use crate::host::clock::wait_until;
     use crate::host::path_text::PathText;
     use crate::plan::{Decision, Policy, samples};
     use crate::report::Report;
@@ -357,5 +360,44 @@ mod tests {
             let failure = registry.get(&id).unwrap().check_failure.as_ref();
             assert_eq!(failure.map(|failure| failure.because.as_str()), kept);
         }
+    }
+    #[test]
+    fn other_repairs_go_on_while_trees_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let root = Root::new(base.join("system"));
+        let (store, config) = (Store::new(&root), Config::default());
+        let report = Report::for_command();
+        let context = Context { root: &root, store: &store, config: &config, report: &report };
+        let mut registry = Registry::default();
+        let id = registry.add(&base.join("venv"), None, Policy::Auto).unwrap().id.clone();
+        let removal = |name: &str| {
+            let tree = base.join(name);
+            std::fs::create_dir(&tree).unwrap();
+            PendingRemoval::new(&tree, tree::identity(&tree).unwrap())
+        };
+        let removals = ["one", "two", "three", "four", "five"].map(removal);
+        let [first, .., last] = &removals;
+        // A journal that is full: each removal waits for a second before it is recorded there.
+        let socket = root.at("/run/systemd/journal/socket");
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let journal = UnixDatagram::bind(&socket).unwrap();
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        while filler.send_to(b"x", &socket).is_ok() {}
+        let decision = Decision { id: id.clone(), ..samples::decision() };
+        let (restarted, notes, findings) = (Vec::new(), Vec::new(), Vec::new());
+        let outcome = Outcome { id, decision, done: Done::Nothing, restarted, notes, findings };
+        let recorder = Recorder::new(&context, &mut registry);
+        std::thread::scope(|scope| {
+            let all = removals.to_vec();
+            scope.spawn(|| recorder.record_outcome(&outcome, 0, all, None, None).unwrap());
+            let limit = Deadline::after(Duration::from_secs(60));
+            assert!(wait_until(limit, Duration::from_millis(1), || !first.path().exists()));
+            // Its answer comes before all trees are removed and forgotten.
+            assert!(recorder.is_to_be_removed(last.identity));
+            drop(journal);
+        });
+        assert!(!recorder.is_to_be_removed(last.identity));
     }
 }

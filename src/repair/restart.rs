@@ -236,7 +236,8 @@ impl Proof<'_> {
         let may_pass = || {
             let is_up = |found: service::Condition| found.up || found.done;
             let mut all = restarted.iter().map(|one| service::condition(context.root, one));
-            all.all(|found| found.is_ok_and(is_up))
+            let starts = !restarted.is_empty() || !self.units.is_empty();
+            starts && all.all(|found| found.is_ok_and(is_up))
         };
         let patience = Duration::from_secs(context.config.service_timeout);
         let checked = if failed_before {
@@ -250,7 +251,10 @@ impl Proof<'_> {
                 (None, Ok(Some(format!("its check failed before, and still does: {error}"))))
             }
             Err(error) => {
-                (Some(Checked::Failed(error.to_string())), Err(format!("its check fails: {error}")))
+                let passed = self.job.decision.check_before == Some(Checked::Passed);
+                let since = if passed { ", and passed before the upgrade" } else { "" };
+                let told = format!("its check fails{since}: {error}");
+                (Some(Checked::Failed(error.to_string())), Err(told))
             }
         };
         if kept.is_some() {
@@ -288,8 +292,8 @@ pub(crate) fn check_once(
     check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
-/// The check of the venv, if it has one that its services can pass or fail.
-fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
+/// The check of the venv, unless services that run on decide its result.
+pub(super) fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
     if job.decision.leaves_services_running() {
         return None;
     }

@@ -90,15 +90,20 @@ pub(super) fn summary(decision: &Decision) -> Row {
 
 fn services(decision: &Decision) -> String {
     if decision.services.is_empty() {
-        let is_about_services = |reason: &Reason| {
+        let is_about_services: fn(&Reason) -> bool = |reason| {
             matches!(
                 reason,
                 Reason::LeftAlone { .. } | Reason::NotUnasked { .. } | Reason::AtRest(_)
             )
         };
-        let is_known = decision.reasons.iter().any(is_about_services);
-        let no_service =
-            if is_known { "restarts no service" } else { "no service was found that uses it" };
+        let has = |is_meant: fn(&Reason) -> bool| decision.reasons.iter().any(is_meant);
+        let no_service = match () {
+            () if has(is_about_services) => "restarts no service",
+            () if has(|one| matches!(one, Reason::UnitOfUser { .. })) => {
+                "restarts no service of the system"
+            }
+            () => "no service was found that uses it",
+        };
         return format!("; {no_service}");
     }
     let names: Vec<String> = decision.services.iter().map(ToString::to_string).collect();
@@ -157,6 +162,11 @@ pub(crate) fn reason(reason: &Reason) -> String {
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
         Reason::NotUnasked { service, restraint } => not_unasked(service, restraint),
         Reason::AtRest(service) => format!("{service} does not run"),
+        Reason::UnitOfUser { user, unit, restarts } => {
+            let (user, unit) = (printable(user), printable(unit));
+            let how = if *restarts { "is restarted through" } else { "keeps running in" };
+            format!("user:{unit} of {user} {how} that user's own service manager")
+        }
         Reason::RunsOn => {
             "its services run, and venvguard does not restart them unasked; `venvguard rebuild` moves the venv and restarts them".into()
         }

@@ -62,7 +62,7 @@ pub(crate) struct RegistryEntry {
     build_command: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
-    /// Set when a repair leaves it with a check that passed before.
+    /// Set when its check fails after an upgrade or a repair, and passed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) check_failure: Option<CheckFailure>,
     /// Instead of the mode in the configuration.
@@ -112,7 +112,7 @@ impl Pin {
     }
 }
 
-/// A check that fails since a repair.
+/// A check that fails since an upgrade or a repair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CheckFailure {

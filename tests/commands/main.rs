@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
 mod build;
+mod checks;
 mod confinement;
 mod damage;
 mod declared;
@@ -12,6 +13,7 @@ mod hold;
 mod hooks;
 mod metrics;
 mod mode;
+mod plan;
 mod probe;
 mod processes;
 mod system;

@@ -29,7 +29,7 @@ pub(crate) fn paths(line: &str) -> Vec<PathBuf> {
 }
 
 /// The words of a line, unquoted by the rules that systemd and shells share.
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

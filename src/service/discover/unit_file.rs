@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::command_line::paths;
+use super::command_line::{paths, words};
 use super::unit_dir::Whose;
 use super::unit_name::service_unit;
+use crate::host::root::normal;
 use crate::host::{Root, file};
 
 /// No unit file is larger.
@@ -20,6 +21,8 @@ const LIMIT: u64 = 1 << 20;
 pub(crate) struct UnitFile {
     pub(crate) name: String,
     pub(crate) paths: Vec<PathBuf>,
+    /// The setting by which it uses a disk image, which is not looked into.
+    pub(crate) image: Option<&'static str>,
 }
 
 /// All service units; for a template, its enabled or `running` instances.
@@ -115,8 +118,8 @@ impl Catalogue {
                 settings.read(&text);
             }
         }
-        let paths = settings.paths(whose, name);
-        Some(UnitFile { name: unit, paths })
+        let (paths, image) = (settings.paths(whose, name), settings.image());
+        Some(UnitFile { name: unit, paths, image })
     }
 }
 
@@ -128,6 +131,8 @@ pub(crate) struct Settings {
     bound: Vec<String>,
     /// The directory that it has as its root.
     own_root: Option<String>,
+    has_root_image: bool,
+    has_mount_images: bool,
 }
 
 impl Settings {
@@ -143,12 +148,17 @@ impl Settings {
             if section != "[Service]" {
                 continue;
             }
-            if matches!(key, "RootDirectory" | "RootImage") {
-                self.own_root =
-                    Some(value.to_string()).filter(|value| !matches!(&**value, "" | "/"));
-            }
-            if matches!(key, "BindPaths" | "BindReadOnlyPaths") {
-                self.bound.push(value.to_string());
+            match key {
+                "RootDirectory" => {
+                    let root = Some(value.to_string());
+                    self.own_root = root.filter(|value| !matches!(&**value, "" | "/"));
+                }
+                "RootImage" => self.has_root_image = !value.is_empty(),
+                "MountImages" => self.has_mount_images = !value.is_empty(),
+                // An empty value resets both.
+                "BindPaths" | "BindReadOnlyPaths" if value.is_empty() => self.bound.clear(),
+                "BindPaths" | "BindReadOnlyPaths" => self.bound.push(value.to_string()),
+                _ => {}
             }
             if key.starts_with("Exec") || key == "Environment" {
                 let values = self.values.entry(key.to_string()).or_default();
@@ -162,16 +172,41 @@ impl Settings {
         }
     }
 
+    /// The paths that the unit names, as we see them.
     pub(crate) fn paths(&self, whose: &Whose, unit: &str) -> Vec<PathBuf> {
-        let named = |value: &String| paths(&expand(value, whose, unit));
-        // The sources are in our root.
-        let bound = self.bound.iter().flat_map(named);
-        let values = self.values.values().flatten().flat_map(named);
-        let Some(own_root) = &self.own_root else { return bound.chain(values).collect() };
-        let own_root = PathBuf::from(expand(own_root, whose, unit));
-        let below = |path: PathBuf| Some(own_root.join(path.strip_prefix("/").ok()?));
-        bound.chain(values.filter_map(below)).collect()
+        let bound = self.bound.iter().flat_map(|value| words(&expand(value, whose, unit)));
+        let mounts: Vec<(PathBuf, PathBuf)> = bound.filter_map(|word| mount(&word)).collect();
+        let own_root = self.own_root.as_ref().map(|root| expand(root, whose, unit));
+        let seen = |path: PathBuf| {
+            let below = |(from, to): &(PathBuf, PathBuf)| {
+                Some((to.as_os_str().len(), from.join(path.strip_prefix(to).ok()?)))
+            };
+            // The innermost mount hides the others.
+            match (mounts.iter().filter_map(below).max_by_key(|(length, _)| *length), &own_root) {
+                (Some((_, mounted)), _) => Some(normal(&mounted)),
+                (None, Some(root)) => Some(Path::new(root).join(path.strip_prefix("/").ok()?)),
+                (None, None) => (!self.has_root_image).then_some(path),
+            }
+        };
+        let named = self.values.values().flatten();
+        let named = named.flat_map(|value| paths(&expand(value, whose, unit))).filter_map(seen);
+        mounts.iter().map(|(from, _)| from.clone()).chain(named).collect()
     }
+
+    /// The setting that mounts a disk image.
+    fn image(&self) -> Option<&'static str> {
+        let of_root = self.has_root_image.then_some("RootImage");
+        of_root.or_else(|| self.has_mount_images.then_some("MountImages"))
+    }
+}
+
+/// What a bind mount such as `/srv/v:/opt/v` mounts, and where.
+fn mount(word: &str) -> Option<(PathBuf, PathBuf)> {
+    let mut parts = word.trim_start_matches(['-', '+']).split(':');
+    let from = parts.next()?;
+    let to = parts.next().filter(|to| !to.is_empty()).unwrap_or(from);
+    let is_whole = from.starts_with('/') && to.starts_with('/');
+    is_whole.then(|| (normal(Path::new(from)), normal(Path::new(to))))
 }
 
 /// The lines, joined where a backslash continues them, without comments.
@@ -357,6 +392,30 @@ mod tests {
         assert!(!jail.contains(&"/opt/v/bin/app".into()), "{jail:?}");
         named.retain(|_, paths| !paths.is_empty());
         assert_eq!(named.into_keys().collect::<Vec<_>>(), ["linked.service", "real.service"]);
+    }
+
+    #[test]
+    fn a_path_below_a_bind_mount_means_what_is_mounted_there() {
+        let machine = FakeProc::new();
+        let named = |settings: &str| {
+            let text = format!("[Service]\n{settings}\nExecStart=/opt/e4/venv/bin/python x\n");
+            machine.write("etc/systemd/system/web.service", text);
+            found(&machine, &[]).remove("web.service").unwrap()
+        };
+        let venv = PathBuf::from("/srv/e4/venv/bin/python");
+        for bound in [
+            "BindReadOnlyPaths=/srv/e4:/opt/e4",
+            "BindPaths=/srv/a -/srv/e4:/opt/e4:rbind",
+            "BindPaths=/srv/other:/opt\nBindReadOnlyPaths=\"/srv/e4:/opt/e4\"",
+            "RootDirectory=/srv/jail\nBindPaths=/srv/e4:/opt/e4",
+        ] {
+            let paths = named(bound);
+            assert!(paths.contains(&venv), "{bound}: {paths:?}");
+            assert!(!paths.contains(&"/opt/e4/venv/bin/python".into()), "{bound}: {paths:?}");
+        }
+        for other in ["BindPaths=/srv/e4:/opt/e", "BindPaths=/srv/e4:/opt/e4\nBindPaths="] {
+            assert!(!named(other).contains(&venv), "{other}");
+        }
     }
 
     #[test]

@@ -274,21 +274,51 @@ fn a_path_that_leads_through_a_link_means_the_venv_behind_it() {
 fn a_unit_with_a_root_of_its_own_uses_the_venv_that_is_bound_into_it() {
     let machine = FakeProc::new();
     let base = machine.0.path().to_str().unwrap().to_string();
-    machine.write("srv/e4/bin/app", "");
-    // A link in place of the mount.
-    machine.link("srv/jail/opt/e4", "../../../srv/e4");
-    machine.process((5, 1), UNIT, PYTHON, "/srv/e4/bin/python x");
-    machine.link("proc/5/root", &base);
-    machine.process((6, 1), UNIT, PYTHON, "/opt/e5/bin/python x");
+    let jail = format!("{base}/srv/jail");
     machine.write("srv/jail/opt/e5/bin/app", "");
-    machine.link("proc/6/root", &format!("{base}/srv/jail"));
+    machine.process((6, 1), UNIT, PYTHON, "/opt/e5/bin/python x");
+    machine.link("proc/6/root", &jail);
+    // A link in place of the mount.
+    machine.write("srv/jail/srv/e4/bin/app", "");
+    machine.link("srv/jail/opt/e4", "/srv/e4");
+    machine.process((5, 1), UNIT, PYTHON, "/opt/e4/bin/python x");
+    machine.link("proc/5/root", &jail);
     // A container with a venv at the same path, which is another one.
     machine.process((7, 1), "/system.slice/docker-0.scope", PYTHON, "/opt/e5/bin/python x");
-    machine.link("proc/7/root", &format!("{base}/srv/jail"));
-    let map = map(&machine, &["/srv/e4", "/srv/jail/opt/e5", "/opt/e5"]);
-    assert_eq!(users(&map, "/srv/e4"), web(&[5]));
+    machine.link("proc/7/root", &jail);
+    let map = map(&machine, &["/srv/jail/srv/e4", "/srv/jail/opt/e5", "/opt/e5"]);
+    assert_eq!(users(&map, "/srv/jail/srv/e4"), web(&[5]));
     assert_eq!(users(&map, "/srv/jail/opt/e5"), web(&[6]));
     assert_eq!(users(&map, "/opt/e5"), (vec![], vec![]));
+}
+
+#[test]
+fn a_unit_uses_a_venv_that_is_bound_into_its_view_even_when_it_is_down() {
+    let machine = FakeProc::new();
+    machine.write("srv/e4/venv/bin/python", "");
+    let unit =
+        "[Service]\nBindReadOnlyPaths=/srv/e4:/opt/e4\nExecStart=/opt/e4/venv/bin/python x\n";
+    machine.write("etc/systemd/system/web.service", unit);
+    let map = map(&machine, &["/srv/e4/venv", "/opt/e4/venv"]);
+    assert_eq!(users(&map, "/srv/e4/venv"), web(&[]));
+    assert_eq!(users(&map, "/opt/e4/venv"), (vec![], vec![]));
+}
+
+#[test]
+fn a_unit_that_uses_a_disk_image_is_reported_as_not_looked_into() {
+    let machine = FakeProc::new();
+    for (unit, setting) in [
+        ("image", "RootImage=/srv/app.raw"),
+        ("mounts", "MountImages=/srv/venv.raw:/opt/venv"),
+        ("reset", "RootImage=/srv/app.raw\nRootImage="),
+    ] {
+        let text = format!("[Service]\n{setting}\nExecStart=/opt/venv/bin/python x\n");
+        machine.write(&format!("etc/systemd/system/{unit}.service"), text);
+    }
+    let map = map(&machine, &["/opt/venv"]);
+    let gap = |unit, setting| format!("{unit}.service uses a disk image ({setting}=)");
+    assert_eq!(map.gaps, [gap("image", "RootImage"), gap("mounts", "MountImages")]);
+    assert_eq!(users(&map, "/opt/venv").0, ["systemd:mounts.service", "systemd:reset.service"]);
 }
 
 #[test]

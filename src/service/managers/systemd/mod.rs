@@ -17,7 +17,7 @@ use crate::host::{Program, Root};
 use crate::service::condition::Condition;
 use crate::service::discover::cgroup::CgroupOwner;
 use crate::service::discover::process::{Process, Processes};
-use crate::service::discover::unit_file;
+use crate::service::discover::unit_file::{self, UnitFile};
 use crate::service::discover::unit_name::{service_unit, starts_others};
 use crate::service::error::{NameError, ServiceError};
 
@@ -65,9 +65,12 @@ impl Manager for Systemd {
         let members = processes.iter().filter_map(|one| Some((one.id.pid, unit_of(one)?)));
         let members: HashMap<u32, String> = members.collect();
         let running = members.values().cloned().collect();
-        let configured = unit_file::units(root, &running).into_iter();
+        let units = unit_file::units(root, &running);
+        let gap =
+            |unit: &UnitFile| Some(format!("{} uses a disk image ({}=)", unit.name, unit.image?));
         Discovered {
-            configured: configured.map(|unit| (unit.name, unit.paths)).collect(),
+            gaps: units.iter().filter_map(gap).collect(),
+            configured: units.into_iter().map(|unit| (unit.name, unit.paths)).collect(),
             members,
             ..Discovered::default()
         }
@@ -89,14 +92,10 @@ impl Manager for Systemd {
         give(Order::Restart, root, names)
     }
 
-    /// What the unit's processes and the manager wrote to the journal. Only the system's manager
-    /// marks each line with the run that it belongs to.
+    /// What the unit's processes and the manager wrote to the journal.
     fn log(&self, root: &Root, name: &str) -> String {
         let unit = Unit::ask(root, name).ok();
-        let run = unit.as_ref().map_or("", |unit| unit.get("InvocationID"));
-        if *self == Self::System && !run.is_empty() {
-            let (own, about) =
-                (format!("_SYSTEMD_INVOCATION_ID={run}"), format!("INVOCATION_ID={run}"));
+        if let Some([own, about]) = unit.and_then(|unit| self.of_run(&unit)) {
             let log = journal(root, LOG_LINES, &[&own, "+", &about]);
             if !log.trim().is_empty() {
                 return log;
@@ -105,16 +104,22 @@ impl Manager for Systemd {
         journal(root, LOG_LINES, &[&format!("{}={name}", self.option())])
     }
 
-    /// The last lines that the unit's own processes wrote to the journal; if there are none, those
-    /// of the manager about the unit.
+    /// The last lines that the unit's own processes wrote to the journal since its last start; if
+    /// there are none, those of the manager about the unit.
     fn last_words(&self, root: &Root, name: &str) -> Vec<String> {
         let field = match self {
             Self::System => "_SYSTEMD_UNIT",
             Self::User => "_SYSTEMD_USER_UNIT",
         };
-        let ask = |selection: &str| last_lines(&journal(root, WORDS_LINES, &[selection]));
-        let own = ask(&format!("{field}={name}"));
-        if own.is_empty() { ask(&format!("{}={name}", self.option())) } else { own }
+        let unit = Unit::ask(root, name).ok();
+        // The start before may be of another day, unless systemd itself has repeated it.
+        let most =
+            if unit.as_ref().is_some_and(|unit| unit.condition().restarts > 0) { 1 } else { 2 };
+        let of_run = unit.and_then(|unit| self.of_run(&unit)).into_iter().flatten().take(most);
+        let of_unit = [format!("{field}={name}"), format!("{}={name}", self.option())];
+        let mut words =
+            of_run.chain(of_unit).map(|one| last_lines(&journal(root, WORDS_LINES, &[&one])));
+        words.find(|words| !words.is_empty()).unwrap_or_default()
     }
 
     fn came_up_again(&self, root: &Root, name: &str) -> bool {
@@ -161,6 +166,16 @@ impl Systemd {
             Self::System => "--unit",
             Self::User => "--user-unit",
         }
+    }
+
+    /// Selects from the journal what the processes of the unit's last run wrote, and what the
+    /// manager wrote about that run. Only the system's manager marks each line with its run.
+    fn of_run(self, unit: &Unit) -> Option<[String; 2]> {
+        let run = unit.get("InvocationID");
+        let is_marked = self == Self::System && !run.is_empty();
+        is_marked.then(|| {
+            ["_SYSTEMD_INVOCATION_ID", "INVOCATION_ID"].map(|field| format!("{field}={run}"))
+        })
     }
 }
 
@@ -495,6 +510,37 @@ mod tests {
         let failed: Vec<bool> = told.iter().map(Result::is_err).collect();
         assert_eq!(failed, [false, true, false], "{told:?}");
         assert!(told[1].as_ref().unwrap_err().to_string().contains("Job for b.service failed"));
+    }
+
+    #[test]
+    fn the_last_words_of_a_unit_are_those_of_its_last_run() {
+        let older = "Traceback (most recent call last):\n  File \"x\", line 1\nKeyError: 'older'";
+        let said = |systemd: Systemd, shown: &str, own: &str, about: &str| {
+            let (dir, root) = machine(&format!("LoadState=loaded\nInvocationID=b2\n{shown}"));
+            // The last value counts, and the script of `machine` writes one of its own.
+            let shown = format!("#!/bin/sh\ncat {}/shown\n", dir.path().display());
+            let journal = format!(
+                "#!/bin/sh\ncase \"$*\" in\n\
+                 *_SYSTEMD_INVOCATION_ID=b2*) printf '%s' \"{own}\";;\n\
+                 *INVOCATION_ID=b2*) printf '%s' \"{about}\";;\n\
+                 *_UNIT=web.service*) cat {}/older;;\nesac\n",
+                dir.path().display()
+            );
+            std::fs::write(dir.path().join("older"), older).unwrap();
+            for (name, script) in [("systemctl", shown), ("journalctl", journal)] {
+                let (from, to) = (dir.path().join("script"), dir.path().join("usr/bin").join(name));
+                std::fs::write(&from, script).unwrap();
+                Program::new("/usr/bin/install").arg("-m755").args([from, to]).run().unwrap();
+            }
+            systemd.last_words(&root, "web.service").last().cloned().unwrap_or_default()
+        };
+        let (system, failed) = (Systemd::System, "Main process exited");
+        assert_eq!(said(system, "", "out of memory", failed), "out of memory");
+        assert_eq!(said(system, "", "", failed), failed, "it wrote nothing");
+        let repeated = "NRestarts=3\n";
+        assert_eq!(said(system, repeated, "", "Started"), "KeyError: 'older'", "it failed before");
+        assert_eq!(said(system, "", "", ""), "KeyError: 'older'", "its lines are not marked");
+        assert_eq!(said(Systemd::User, "", "not its own", ""), "KeyError: 'older'");
     }
 
     #[test]

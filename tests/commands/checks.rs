@@ -1,0 +1,147 @@
+//! What an upgrade must leave as it was: checks that pass, and workers that last.
+
+use super::processes::{process, restarts, served};
+use super::system::System;
+use super::{REVISION, system};
+
+const NEXT_REVISION: &[&str] =
+    &["python3.11-minimal 3.11.2-7 amd64 allowed < 3.11.2-8 amd64 allowed /x.deb"];
+
+/// A check that notes its runs, and then runs this script.
+fn check(system: &System, script: &str) -> String {
+    let runs = system.path("/runs");
+    system.script("/srv/check", &format!("echo run >>{runs}\n{script}"));
+    system.path("/srv/check")
+}
+
+fn runs(system: &System) -> usize {
+    system.read("/runs").lines().count()
+}
+
+/// The messages of an upgrade to another revision of Python, which breaks what `breaks` says.
+fn upgrade(system: &System, list: &[&str], version: &str, breaks: impl Fn()) -> String {
+    system.hook("pre-install", list).expect(0);
+    breaks();
+    system.install_python(version);
+    system.hook("post-invoke", list).expect(0).stderr
+}
+
+#[test]
+fn the_check_of_a_venv_without_services_is_run_before_and_after_an_upgrade() {
+    let system = system();
+    let check = check(&system, &format!("[ ! -e {} ]", system.path("/broken")));
+    let state = || system.run(&["status", "--json"]).json()["venvs"][0]["state"].clone();
+    system.run(&["register", "/srv/shop/venv", "--check", &check]).expect(0);
+
+    let said = upgrade(&system, REVISION, "3.11.2-7", || system.write("/broken", ""));
+    let told = "its check fails, and passed before the upgrade: ";
+    assert!(said.contains("shop: failed: ") && said.contains(told), "{said}");
+    assert_eq!(runs(&system), 3, "nothing starts that could pass it later");
+    assert_eq!(state(), "check-fails");
+
+    let said = upgrade(&system, NEXT_REVISION, "3.11.2-8", || ());
+    assert!(said.contains("shop: note: its check failed before, and still does: "), "{said}");
+    assert_eq!(state(), "check-fails");
+    system.remove_file("/broken");
+    assert_eq!(state(), "healthy");
+}
+
+#[test]
+fn a_check_that_failed_before_the_upgrade_is_tried_once_and_not_blamed_on_it() {
+    let system = served();
+    restarts(&system, "70", "restarted");
+    let check = check(&system, "exit 1");
+    system.run(&["register", "/srv/shop/venv", "--check", &check]).expect(3);
+    let said = upgrade(&system, REVISION, "3.11.2-7", || ());
+    assert!(said.contains("its check failed before, and still does: "), "{said}");
+    assert_eq!(runs(&system), 3, "at the registration, before the upgrade, and after it");
+    assert_eq!(system.read("/calls"), "restarted\n");
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["venvs"][0]["state"], "healthy", "{status}");
+}
+
+/// A system whose service is restarted by an upgrade; the script of its check can read `$runs`, the
+/// number of runs since the restart, and create `$down`, which stops the service.
+fn upgraded(script: &str) -> (System, String) {
+    let system = served();
+    let [proc, calls, down, count] =
+        ["/proc", "/calls", "/down", "/count"].map(|one| system.path(one));
+    system.write("/etc/venvguard/config.toml", "stable-for = 0\nservice-timeout = 20\n");
+    system.script(
+        "/usr/bin/systemctl",
+        &format!(
+            "case \"$*\" in *restart*) rm -rf {proc}/70; echo x >>{calls};; esac
+             state=active; [ ! -e {down} ] || state=failed
+             printf 'LoadState=loaded\\nActiveState=%s\\nSubState=running\\nType=simple\\n' $state"
+        ),
+    );
+    let script = format!(
+        "[ -e {calls} ] || exit 0
+         echo x >>{count}; runs=$(wc -l <{count}); down={down}
+         {script}"
+    );
+    let check = check(&system, &script);
+    system.run(&["register", "/srv/shop/venv", "--check", &check]).expect(0);
+    let said = upgrade(&system, REVISION, "3.11.2-7", || ());
+    (system, said)
+}
+
+#[test]
+fn a_check_is_repeated_while_its_service_is_up() {
+    let (system, said) = upgraded("[ $runs -gt 2 ]");
+    assert!(!said.contains("check"), "{said}");
+    assert_eq!(system.read("/count").lines().count(), 3);
+}
+
+#[test]
+fn a_check_is_not_repeated_once_its_service_is_down() {
+    let (system, said) = upgraded("touch $down; exit 1");
+    assert!(said.contains("its check fails, and passed before the upgrade: "), "{said}");
+    assert_eq!(system.read("/count").lines().count(), 1);
+}
+
+/// A system with a master and a worker, and a manager whose restart starts another master; each
+/// time that it is asked, `worker` names the pid and the start of the worker that runs now.
+fn with_workers(worker: &str) -> System {
+    let system = served();
+    let (python, command) = ("/usr/bin/python3.11", "/srv/shop/venv/bin/python3 app.py");
+    for pid in [71, 72, 73] {
+        process(&system, pid, "shop.service", python, command);
+    }
+    let stat = |pid: &str, parent: u32, started: &str| {
+        format!("{pid} (x) S {parent} 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {started} 0 0")
+    };
+    system.write("/proc/71/stat", &stat("71", 70, "2000"));
+    let (proc, dir, asked) = (system.path("/proc"), system.path("/next"), system.path("/asked"));
+    System::shell(&format!("mkdir {dir}; mv {proc}/72 {proc}/73 {dir}"));
+    system.script(
+        "/usr/bin/systemctl",
+        &format!(
+            "case \"$*\" in *restart*) rm -r {proc}/70 {proc}/71; mv {dir}/72 {proc};; esac
+             pid=70
+             if [ -e {proc}/72 ]; then
+                 pid=72; echo x >>{asked}; asked=$(wc -l <{asked})
+                 {worker}
+                 rm -rf {proc}/1???; cp -R {dir}/73 {proc}/$worker
+                 echo \"{}\" >{proc}/$worker/stat
+             fi
+             printf 'LoadState=loaded\\nActiveState=active\\nSubState=running\\nType=simple\\nMainPID=%s\\n' $pid",
+            stat("$worker", 72, "$started")
+        ),
+    );
+    system.write("/etc/venvguard/config.toml", "stable-for = 3\nservice-timeout = 60\n");
+    system
+}
+
+#[test]
+fn a_master_whose_workers_do_not_last_does_not_count_as_up() {
+    let said = with_workers("worker=$((1000 + asked)) started=500000").run(&["restart", "shop"]);
+    let told = "systemd:shop.service: its workers do not last (";
+    let said = said.expect(1).stderr;
+    assert!(said.contains(told), "{said}");
+}
+
+#[test]
+fn a_master_whose_workers_last_counts_as_up() {
+    with_workers("worker=1000 started=490000").run(&["restart", "shop"]).expect(0);
+}
