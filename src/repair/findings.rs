@@ -100,17 +100,13 @@ impl Installed<'_> {
             _ => None,
         };
         let known = distribution.as_deref().and_then(|name| self.named(name));
-        match known.filter(|one| one.version == version && one.excludes(minor)) {
-            Some(excluding) => {
-                let finding = requires_python(excluding);
-                let detail = format!("{missing} ({})", finding.detail);
-                Finding { detail, works_from, ..finding }
-            }
-            None => {
-                let finding = Finding::of_venv(FindingKind::NoWheel, missing.to_string());
-                Finding { distribution, version, works_from, ..finding }
-            }
+        let excluding = known.filter(|one| one.version == version && one.excludes(minor));
+        if let Some(finding) = excluding.map(requires_python) {
+            let detail = format!("{missing} ({})", finding.detail);
+            return Finding { detail, works_from, ..finding };
         }
+        let finding = Finding::of_venv(FindingKind::NoWheel, missing.to_string());
+        Finding { distribution, version, works_from, ..finding }
     }
 
     fn of_failure(&self, failure: &Failure, minor: Minor) -> Finding {

@@ -1,6 +1,6 @@
-//! What an upgrade must leave as it was: checks that pass, and workers that last.
+//! What an upgrade must leave as it was: checks that pass.
 
-use super::processes::{process, restarts, served};
+use super::processes::{restarts, served};
 use super::system::System;
 use super::{REVISION, system};
 
@@ -98,50 +98,4 @@ fn a_check_is_not_repeated_once_its_service_is_down() {
     let (system, said) = upgraded("touch $down; exit 1");
     assert!(said.contains("its check fails, and passed before the upgrade: "), "{said}");
     assert_eq!(system.read("/count").lines().count(), 1);
-}
-
-/// A system with a master and a worker, and a manager whose restart starts another master; each
-/// time that it is asked, `worker` names the pid and the start of the worker that runs now.
-fn with_workers(worker: &str) -> System {
-    let system = served();
-    let (python, command) = ("/usr/bin/python3.11", "/srv/shop/venv/bin/python3 app.py");
-    for pid in [71, 72, 73] {
-        process(&system, pid, "shop.service", python, command);
-    }
-    let stat = |pid: &str, parent: u32, started: &str| {
-        format!("{pid} (x) S {parent} 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {started} 0 0")
-    };
-    system.write("/proc/71/stat", &stat("71", 70, "2000"));
-    let (proc, dir, asked) = (system.path("/proc"), system.path("/next"), system.path("/asked"));
-    System::shell(&format!("mkdir {dir}; mv {proc}/72 {proc}/73 {dir}"));
-    system.script(
-        "/usr/bin/systemctl",
-        &format!(
-            "case \"$*\" in *restart*) rm -r {proc}/70 {proc}/71; mv {dir}/72 {proc};; esac
-             pid=70
-             if [ -e {proc}/72 ]; then
-                 pid=72; echo x >>{asked}; asked=$(wc -l <{asked})
-                 {worker}
-                 rm -rf {proc}/1???; cp -R {dir}/73 {proc}/$worker
-                 echo \"{}\" >{proc}/$worker/stat
-             fi
-             printf 'LoadState=loaded\\nActiveState=active\\nSubState=running\\nType=simple\\nMainPID=%s\\n' $pid",
-            stat("$worker", 72, "$started")
-        ),
-    );
-    system.write("/etc/venvguard/config.toml", "stable-for = 3\nservice-timeout = 60\n");
-    system
-}
-
-#[test]
-fn a_master_whose_workers_do_not_last_does_not_count_as_up() {
-    let said = with_workers("worker=$((1000 + asked)) started=500000").run(&["restart", "shop"]);
-    let told = "systemd:shop.service: its workers do not last (";
-    let said = said.expect(1).stderr;
-    assert!(said.contains(told), "{said}");
-}
-
-#[test]
-fn a_master_whose_workers_last_counts_as_up() {
-    with_workers("worker=1000 started=490000").run(&["restart", "shop"]).expect(0);
 }
