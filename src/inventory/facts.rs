@@ -45,8 +45,8 @@ pub(crate) fn facts(
         .collect();
     let venvs: Vec<&Venv> = rebuilt.iter().map(|(_, _, venv)| *venv).collect();
     let looked = rebuilt.iter().zip(repair::look_through(context.root, &venvs));
-    let readiness = parallel::map(looked, context.config.at_once(None), |(venv, looked)| {
-        let (one, entry, venv) = venv;
+    let at_once = context.config.at_once(None);
+    let readiness = parallel::map(looked, at_once, |((one, entry, venv), looked)| {
         let target = (one.target, one.next.as_ref());
         (&one.id, repair::readiness(context, entry, venv, target, looked))
     });

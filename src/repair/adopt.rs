@@ -324,9 +324,10 @@ impl Repair<'_, '_> {
     ) -> RepairResult {
         let minor = venv.site;
         // The pin serves the programs of the venv, but not this one.
-        let embedded = self.job.decision.embedded_in().map(report::reason_in_words);
-        let because =
-            because.map(|why| why + &embedded.map_or_else(String::new, |one| format!("\n{one}")));
+        let because = because.map(|why| match self.job.decision.embedded_in() {
+            Some(embedded) => format!("{why}\n{}", report::reason_in_words(embedded)),
+            None => why,
+        });
         let pinned = self.recorder.pin(self.job.id(), venv, until, because.as_deref());
         let restarted = self.restart_which(scope);
         match (pinned, restarted) {

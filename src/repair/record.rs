@@ -361,6 +361,7 @@ mod tests {
             assert_eq!(failure.map(|failure| failure.because.as_str()), kept);
         }
     }
+
     #[test]
     fn other_repairs_go_on_while_trees_are_removed() {
         let dir = tempfile::tempdir().unwrap();
