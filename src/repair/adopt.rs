@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use super::account::owner;
 use super::halt::Halt;
 use super::job::{Done, Job};
-use super::prepare::{Build, NotRebuilt, Prepared};
+use super::prepare::{Build, Prepared};
 use super::record::Recorder;
 use super::restart::{Baseline, Proof, Restarted, check_of, tell, users_of};
 use super::states::{self, Step};
@@ -31,7 +31,7 @@ use crate::host::file::printable;
 use crate::plan::{
     self, Checked, Fallback, Finding, Phase, Reason, Remedy, Restraint, State, Target, Until,
 };
-use crate::python::{DEFAULT, Interpreters, path_of};
+use crate::python::Interpreters;
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
 use crate::store::{JournalState, PendingRemoval, PreviousTree};
@@ -93,7 +93,7 @@ pub(super) enum Ready {
 }
 
 impl RepairResult {
-    fn with(done: Done, restarted: Restarted) -> Self {
+    pub(super) fn with(done: Done, restarted: Restarted) -> Self {
         Self { notes: restarted.notes, restarted: restarted.services, ..done.into() }
     }
 }
@@ -282,7 +282,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    fn refresh_and_restart(&self, venv: &Venv) -> RepairResult {
+    pub(super) fn refresh_and_restart(&self, venv: &Venv) -> RepairResult {
         match self.refresh(venv) {
             Ok(()) => Self::refreshed(self.restart()),
             Err(done) => done.into(),
@@ -310,38 +310,6 @@ impl Repair<'_, '_> {
                 let state =
                     "its interpreter is the new one; its services do not come up with it".into();
                 Done::Failed { because, state }.into()
-            }
-        }
-    }
-
-    /// Pins the venv to its own minor version.
-    pub(super) fn pin(
-        &self,
-        venv: &Venv,
-        until: Until,
-        because: Option<String>,
-        scope: RestartScope,
-    ) -> RepairResult {
-        let minor = venv.site;
-        // The pin serves the programs of the venv, but not this one.
-        let because = because.map(|why| match self.job.decision.embedded_in() {
-            Some(embedded) => format!("{why}\n{}", report::reason_in_words(embedded)),
-            None => why,
-        });
-        let pinned = self.recorder.pin(self.job.id(), venv, until, because.as_deref());
-        let restarted = self.restart_which(scope);
-        match (pinned, restarted) {
-            (Ok(()), Ok(restarted)) => RepairResult::with(
-                Done::Pinned { minor, until, because, services: None },
-                restarted,
-            ),
-            (Ok(()), Err(services)) => {
-                Done::Pinned { minor, until, because, services: Some(services) }.into()
-            }
-            (Err(error), _) => {
-                let error = format!("cannot pin it to {}: {error}", path_of(minor).display());
-                let because = because.into_iter().chain([error]).collect::<Vec<_>>().join("\n");
-                Done::Failed { because, state: format!("it runs {DEFAULT}") }.into()
             }
         }
     }
@@ -436,58 +404,6 @@ impl Repair<'_, '_> {
         RepairResult { done, ..result }
     }
 
-    /// Makes a venv work whose new tree could not be built or swapped in.
-    pub(super) fn not_rebuilt(&self, error: NotRebuilt) -> RepairResult {
-        match error {
-            NotRebuilt { why, unfinished: true, .. } => {
-                Done::Unfinished { because: why.to_string() }.into()
-            }
-            NotRebuilt { why, state: Some(state), .. } => {
-                self.recover(&state, &why.to_string(), Vec::new())
-            }
-            NotRebuilt { why, .. } => self.fall_back(why.to_string(), RestartScope::Stopped),
-        }
-    }
-
-    /// There is no new tree: makes the venv work with the one it has.
-    pub(super) fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
-        let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
-            Ok(venv) => venv,
-            Err(error) => {
-                let state = format!("the venv is as it was: {error}");
-                return Done::Failed { because, state }.into();
-            }
-        };
-        match plan::fallback(&venv, self.job.decision.follows, self.now) {
-            Some(Fallback::Pin) => return self.pin(&venv, Until::Rebuilt, Some(because), scope),
-            Some(Fallback::Refresh) => {
-                // Record the refresh, so that it is finished if it fails. An open journal entry
-                // that names two trees records more, and its recovery ends in this refresh too. If
-                // the entry cannot be written (the disk is full), refresh nevertheless.
-                if !self.context.store.has_journal(self.job.id()) {
-                    let state = JournalState::Refreshing;
-                    let _ = self.job.begin(self.context, state, &self.units());
-                }
-                let result = self.refresh_and_restart(&venv);
-                return RepairResult { done: result.done.instead_of_a_rebuild(because), ..result };
-            }
-            None => {}
-        }
-        let works = self.now.get(venv.site).is_some();
-        match self.restart_which(scope) {
-            Ok(restarted) if works => RepairResult::with(Done::RolledBack { because }, restarted),
-            Ok(_) => {
-                let state = "the venv is as it was; its interpreter is gone".into();
-                Done::Failed { because, state }.into()
-            }
-            Err(error) => Done::Failed {
-                because: format!("{because}\n{error}"),
-                state: "the venv is as it was".into(),
-            }
-            .into(),
-        }
-    }
-
     /// Restarts all services.
     pub(super) fn restart(&self) -> Result<Restarted, String> {
         self.restart_some(self.turns(self.job.services()))
@@ -497,7 +413,7 @@ impl Repair<'_, '_> {
         self.restart_which(RestartScope::Stopped)
     }
 
-    fn restart_which(&self, scope: RestartScope) -> Result<Restarted, String> {
+    pub(super) fn restart_which(&self, scope: RestartScope) -> Result<Restarted, String> {
         if scope == RestartScope::All {
             return self.restart_some(self.turns(&self.reached()));
         }

@@ -18,6 +18,7 @@ mod build_needs;
 mod builder;
 mod engine;
 mod execute;
+mod fallback;
 mod findings;
 mod halt;
 mod hooks;
