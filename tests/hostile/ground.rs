@@ -69,9 +69,9 @@ impl<'a> Ground<'a> {
     pub(super) fn attack(&self, attack: &Attack, weakness: Option<&str>) -> Result<Deed> {
         let meter = if attack.is_metered { "METER=\"python3 $KEEP/meter.py\"" } else { "" };
         let commands: String = attack.commands.iter().map(|command| step(command)).collect();
-        // A rebuild gives up after 15 seconds; commands that only look at the venv end in no time.
+        // A rebuild gives up after 30 seconds; commands that only look at the venv end in no time.
         let rebuilds = attack.commands.iter().any(|command| command.starts_with("rebuild"));
-        let patience = if rebuilds { 25 } else { 10 };
+        let patience = if rebuilds { 40 } else { 10 };
         let weak = weakness.map_or_else(String::new, |name| {
             format!("PATIENCE={patience} GUARD='venvguard-faults --weaken={name}'\n")
         });

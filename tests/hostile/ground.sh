@@ -60,7 +60,7 @@ ExecStart=/bin/sleep infinity
 UNIT
     systemctl daemon-reload
     systemctl start canary
-    printf 'rebuild-timeout = 15\nservice-timeout = 5\nstable-for = 0\n' >/etc/venvguard/config.toml
+    printf 'rebuild-timeout = 30\nservice-timeout = 5\nstable-for = 0\n' >/etc/venvguard/config.toml
     venvguard register $PLACE/venv --name prey
     cp -a $KEEP/src /home/mallory/src
     cp $KEEP/payload.py /home/mallory/payload.py
@@ -101,7 +101,7 @@ guard() {
     echo "--- venvguard $*"
     # Word splitting makes a list of it.
     # shellcheck disable=SC2086
-    timeout --kill-after=1 "${PATIENCE:-40}" ${METER-} prlimit --as=1073741824 env $HOSTILE ${GUARD:-venvguard} "$@" \
+    timeout --kill-after=1 "${PATIENCE:-60}" ${METER-} prlimit --as=1073741824 env $HOSTILE ${GUARD:-venvguard} "$@" \
         7</root/canary <"${INPUT:-/dev/null}" 2>&1
     echo "--- exit $?"
 }

@@ -241,7 +241,6 @@ pub(super) fn apt(machine: &Machine) -> Result<()> {
     let mut deed = ground.judged(|| {
         let prepared = machine.must(&format!(
             ". /srv/hostile/ground.sh
-             sed -i 's/^rebuild-timeout = .*/rebuild-timeout = 30/' /etc/venvguard/config.toml
              python3 -m venv --without-pip /srv/roots/own
              venvguard register /srv/roots/own --name own
              for plant in {plants}; do

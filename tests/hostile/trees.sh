@@ -201,11 +201,11 @@ each_step_is_slow() {
 # When venvguard asks it what works, each import takes long, and then fails.
 if sys.argv[0] == "-":
     import time
-    time.sleep(12)
+    time.sleep(25)
     sys.modules["backdoor"] = None
 PY
 }
-each_step_is_slow_as_root() { PATIENCE=30; }
+each_step_is_slow_as_root() { PATIENCE=50; }
 
 a_source_is_everything() {
     backdoor nothing

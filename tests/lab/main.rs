@@ -47,8 +47,9 @@ use times::{Part, Time};
 
 /// Set once the lab runs in a mount namespace of its own.
 const INSIDE: &str = "VENVGUARD_LAB_INSIDE";
-/// Two machines keep two cores busy; more would slow each other down until they hit their time limits.
-const MOST_AT_ONCE: usize = 2;
+/// A machine waits for its services and timers half of the time, so three keep two cores busy. More would slow each
+/// other down until they hit their time limits.
+const MOST_AT_ONCE: usize = 3;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -141,7 +142,7 @@ fn is_wanted(arguments: &Arguments, name: &str, ignored: bool) -> bool {
     runs && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
-/// Prepares everything that the trials need, two steps at a time: a step waits for the network as often as for a core.
+/// Prepares everything that the trials need, three steps at a time: a step waits for the network as often as for a core.
 fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
     let started = Instant::now();
     let mut steps: Vec<Step<'_>> = Vec::new();

@@ -37,7 +37,7 @@ impl Times {
     }
 }
 
-/// The times of each part, the longest first, with their sum. Two steps run in parallel, so a run takes about half of
+/// The times of each part, the longest first, with their sum. Steps run in parallel, so a run takes less than half of
 /// the sums.
 pub(crate) fn table(times: &[Time]) -> String {
     if times.is_empty() {
