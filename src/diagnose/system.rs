@@ -35,7 +35,7 @@ pub(super) fn findings(root: &Root) -> Vec<Finding> {
     if !root.is_system() {
         return findings;
     }
-    findings.extend(of_units());
+    findings.extend(of_units(root));
     // Root makes them without asking for a user namespace, which others may not have.
     let unshare = Program::new("/usr/bin/unshare").args(["--mount", "/bin/true"]).read_only();
     if rustix::process::geteuid().is_root() && unshare.run().is_err() {
@@ -57,8 +57,8 @@ const UNITS: [(&str, &str); 2] = [
     ("venvguard-restart.path", "services that wait for a window are not restarted"),
 ];
 
-fn of_units() -> Vec<Finding> {
-    if !std::path::Path::new("/run/systemd/system").is_dir() {
+fn of_units(root: &Root) -> Vec<Finding> {
+    if !root.runs_systemd() {
         return vec![Finding::note(
             "systemd is not running: run `venvguard resume` after an interruption",
         )];

@@ -91,12 +91,12 @@ impl Guard {
     fn lock(&self) -> Result<LockFile, StoreError> {
         let lock = self.store.lock(PATIENCE)?;
         let (store, report) = (self.store.clone(), self.report.clone());
-        let is_users = self.root.user().is_some();
+        let systemd_resumes = self.root.user().is_none() && self.root.runs_systemd();
         let tell = move || {
             report.clear_progress();
-            report.note(match (store.has_work(), is_users) {
-                (true, false) => "interrupted; run `venvguard resume` to finish the recorded work (the system does so in a few minutes)",
-                (true, true) => "interrupted; run `venvguard resume` to finish the recorded work",
+            report.note(match (store.has_work(), systemd_resumes) {
+                (true, true) => "interrupted; run `venvguard resume` to finish the recorded work (systemd does so in a few minutes)",
+                (true, false) => "interrupted; run `venvguard resume` to finish the recorded work",
                 (false, _) => "interrupted; nothing is left half done",
             });
         };

@@ -44,6 +44,11 @@ impl Root {
         self.prefix == Path::new("/")
     }
 
+    /// Whether systemd runs the system: `sd_booted(3)`.
+    pub(crate) fn runs_systemd(&self) -> bool {
+        self.at("/run/systemd/system").is_dir()
+    }
+
     /// The real location of `path`. An absolute path stays below the prefix
     /// (`Path::join` alone would silently drop the prefix).
     pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {

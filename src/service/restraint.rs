@@ -56,7 +56,7 @@ impl<'a> Restraints<'a> {
 /// Whether logind prepares to shut the machine down: then services are about to stop, and
 /// systemd refuses to start them.
 pub(crate) fn is_shutting_down(root: &Root) -> bool {
-    if !root.at("/run/systemd/system").is_dir() {
+    if !root.runs_systemd() {
         return false;
     }
     let logind = ["org.freedesktop.login1", "/org/freedesktop/login1"];

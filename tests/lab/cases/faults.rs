@@ -240,7 +240,7 @@ fn interrupted_apt(machine: &Machine) -> Result<()> {
         until_stopped("$hook")
     ))?;
     ensure!(
-        said.text.contains("interrupted; run `venvguard resume` to finish the recorded work"),
+        said.text.contains("to finish the recorded work (systemd does so in a few minutes)"),
         "{said:?}"
     );
     ensure!(machine.must("dpkg --audit")?.is_empty(), "dpkg was interrupted: {said:?}");

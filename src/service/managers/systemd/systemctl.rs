@@ -30,8 +30,7 @@ impl From<SystemdError> for ServiceError {
 }
 
 pub(super) fn systemctl(root: &Root) -> Result<Program, SystemdError> {
-    // `sd_booted(3)`.
-    if !root.at("/run/systemd/system").is_dir() {
+    if !root.runs_systemd() {
         return Err(SystemdError::NoSystemd);
     }
     let program = Program::named(root, "systemctl")
