@@ -8,6 +8,7 @@ mod hold;
 mod hooks;
 #[cfg(test)]
 mod input;
+mod libraries;
 mod lists;
 pub(crate) mod marks;
 mod predict;
@@ -22,8 +23,9 @@ pub(crate) use fetch::{FetchError, among, fetch, packages_of};
 pub(crate) use get::AptGet;
 pub(crate) use hold::{Hold, HoldError, packages_to_hold, without_hold};
 pub(crate) use hooks::Hooks;
+pub(crate) use libraries::RemovedLibraries;
 pub(crate) use lists::Lists;
 pub(crate) use predict::predict;
-pub(crate) use protocol::{Action, ProtocolError, Transaction, concerns_python};
+pub(crate) use protocol::{Action, ProtocolError, Transaction};
 pub(crate) use release::{ReleaseError, of_release};
 pub(crate) use simulate::pending_upgrade;

@@ -5,6 +5,7 @@
 //! The action is the rest of the line: a path (with spaces as they are), `**CONFIGURE**`,
 //! `**REMOVE**` or `**ERROR**`. A version that does not exist is `-`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -27,10 +28,21 @@ pub(crate) struct Action {
     pub(crate) unpacks: bool,
 }
 
-/// The part of apt's list that concerns Python.
+impl Action {
+    /// Whether its package is one of Python's own, and its name and versions are well-formed.
+    pub(super) fn is_on_python(&self) -> bool {
+        concerns_python(self.package.as_bytes())
+            && is_package_name(&self.package)
+            && self.from.iter().chain(&self.to).all(|text| is_debian_version(text))
+    }
+}
+
+/// The part of apt's list that concerns Python and the libraries of extension modules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Transaction {
     pub(crate) actions: Vec<Action>,
+    /// The packages of the system's architecture that are removed, whatever they contain.
+    pub(crate) removed: BTreeSet<String>,
     /// The archives that dpkg will unpack, of all packages.
     pub(crate) archives: Vec<PathBuf>,
     /// apt only prints what it would tell dpkg (`Debug::pkgDPkgPM`, which
@@ -38,6 +50,8 @@ pub(crate) struct Transaction {
     pub(crate) dry_run: bool,
     /// apt was told to ask no questions (`-y`, `-qq`).
     pub(crate) assumes_yes: bool,
+    /// `APT::Architecture`, if apt names it.
+    pub(crate) architecture: Option<String>,
     /// `VenvGuard::Mode`, which `-o` sets for one run.
     pub(crate) mode: Option<String>,
 }
@@ -57,8 +71,8 @@ pub(crate) enum ProtocolError {
 }
 
 impl Transaction {
-    /// Reads the list. Only actions on Python's own packages are kept and checked: venvguard does
-    /// not complain about faults in other lines.
+    /// Reads the list. Only actions on Python's own packages are checked: venvguard does not complain
+    /// about faults in other lines.
     pub(crate) fn read(source: impl Read) -> Result<Self, ProtocolError> {
         let mut source = BufReader::with_capacity(64 << 10, source.take(LIMIT));
         let mut transaction = Self::default();
@@ -106,6 +120,8 @@ impl Transaction {
         } else if is("quiet") {
             self.assumes_yes |=
                 std::str::from_utf8(value).is_ok_and(|text| number(text) >= Some(2));
+        } else if is("APT::Architecture") {
+            self.architecture = Some(lossy(value));
         } else if is("VenvGuard::Mode") {
             self.mode = Some(lossy(value));
         }
@@ -116,11 +132,21 @@ impl Transaction {
         self.actions.iter().any(|action| action.unpacks)
     }
 
+    fn is_native(&self, architecture: &[u8]) -> bool {
+        architecture == b"all"
+            || self.architecture.as_ref().is_none_or(|own| own.as_bytes() == architecture)
+    }
+
     fn read_action(&mut self, text: &[u8], line: usize) -> Result<(), ProtocolError> {
         let mut fields = text.splitn(9, |byte| *byte == b' ');
         let name = fields.next().unwrap_or_default();
-        if let Some(path @ [b'/', ..]) = fields.last() {
-            self.archives.push(OsStr::from_bytes(path).into());
+        let architecture = fields.nth(1).unwrap_or_default();
+        match fields.last() {
+            Some(path @ [b'/', ..]) => self.archives.push(OsStr::from_bytes(path).into()),
+            Some(b"**REMOVE**") if self.is_native(architecture) => {
+                self.removed.insert(lossy(name));
+            }
+            _ => {}
         }
         if !concerns_python(name) {
             return Ok(());
@@ -258,6 +284,8 @@ mod tests {
                         ..action("python3.13-minimal", None, Some("3.13.5-2"))
                     },
                 ],
+                removed: BTreeSet::from(["python3.11-minimal".to_string()]),
+                architecture: Some("amd64".into()),
                 archives: ["/t/repo/./fpy_1.1-1_amd64.deb", "/var/cache/a b.deb", "/x.deb",]
                     .map(PathBuf::from)
                     .to_vec(),

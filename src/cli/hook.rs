@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Exit;
 use super::arguments::HookEvent;
-use crate::apt::{ProtocolError, Transaction};
+use crate::apt::{ProtocolError, RemovedLibraries, Transaction};
 use crate::guard::{Guard, GuardError};
 use crate::host::Root;
 use crate::plan::Verdict;
@@ -64,10 +64,11 @@ pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
 fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardError> {
     if event == HookEvent::PreInstall {
         let transaction = Transaction::read(list()?)?;
-        if transaction.actions.is_empty() {
+        let removed = RemovedLibraries::of(root, &transaction);
+        if transaction.actions.is_empty() && removed.is_empty() {
             return Ok(Exit::Done);
         }
-        return match Guard::open(root.clone(), report)?.gate(&transaction)? {
+        return match Guard::open(root.clone(), report)?.gate(&transaction, &removed)? {
             Verdict::Block => Ok(Exit::Blocked),
             Verdict::Allow | Verdict::Repair => Ok(Exit::Done),
         };

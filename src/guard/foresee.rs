@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::{AskError, Guard};
-use crate::apt::{Action, AptGet, Lists, ProtocolError, Transaction, pending_upgrade, predict};
+use crate::apt::{
+    AptGet, Lists, ProtocolError, RemovedLibraries, Transaction, pending_upgrade, predict,
+};
 use crate::host::ReadError;
 use crate::host::command::CommandError;
 use crate::host::file::{open_untrusted, printable};
 use crate::inventory::Inventory;
-use crate::plan::{Decision, Phase, Plan};
+use crate::plan::{Decision, Plan};
 use crate::repair::{self, Context};
 use crate::venv::Additions;
 
@@ -46,19 +48,25 @@ impl Guard {
     /// What the pending upgrade would do to the venvs, or an upgrade whose list is in a file.
     pub(crate) fn foresee(&self, list: Option<&Path>) -> Result<Foreseen<'_>, AskError> {
         let lists = list.is_none().then(|| Lists::look(&self.root));
-        let actions = if lists == Some(Lists::Empty) { Vec::new() } else { actions(list)? };
+        let transaction =
+            if lists == Some(Lists::Empty) { Transaction::default() } else { transaction(list)? };
+        let (plan, inventory) = self.foreseen(&transaction)?;
+        Ok(Foreseen { plan, lists, inventory, context: self.context() })
+    }
+
+    fn foreseen(&self, transaction: &Transaction) -> Result<(Plan, Inventory), AskError> {
         let now = self.interpreters()?;
-        let after = predict(&now, &actions);
+        let after = predict(&now, &transaction.actions);
+        let removed = RemovedLibraries::of(&self.root, transaction);
         let inventory = self.inventory()?;
         let known = self.store.transaction()?;
-        let plan =
-            self.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
-        Ok(Foreseen { plan, lists, inventory, context: self.context() })
+        let plan = self.propose_before_dpkg(&inventory, (&now, &after), &removed, known.as_ref());
+        Ok((plan, inventory))
     }
 }
 
-fn actions(list: Option<&Path>) -> Result<Vec<Action>, ForeseeError> {
+fn transaction(list: Option<&Path>) -> Result<Transaction, ForeseeError> {
     let Some(path) = list else { return Ok(pending_upgrade(&AptGet::default())?) };
     let list = |source| ForeseeError::List { path: path.to_path_buf(), source };
-    Ok(Transaction::read(open_untrusted(path)?).map_err(list)?.actions)
+    Transaction::read(open_untrusted(path)?).map_err(list)
 }

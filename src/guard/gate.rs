@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::consent::Wish;
 use super::{Guard, GuardError};
-use crate::apt::{Transaction, predict};
+use crate::apt::{RemovedLibraries, Transaction, predict};
 use crate::host::file::printable;
 use crate::host::parallel;
 use crate::inventory::Inventory;
@@ -31,11 +31,15 @@ impl Guard {
     ///
     /// Nobody has to wait while a person thinks: the question is asked without the lock. If the plan
     /// has changed meanwhile, it is asked again.
-    pub(crate) fn gate(&self, transaction: &Transaction) -> Result<Verdict, GuardError> {
+    pub(crate) fn gate(
+        &self,
+        transaction: &Transaction,
+        removed: &RemovedLibraries,
+    ) -> Result<Verdict, GuardError> {
         let occasion = self.occasion(transaction);
         let mut agreed = None;
         loop {
-            match self.gate_unless_asked(transaction, occasion, agreed.as_ref())? {
+            match self.gate_unless_asked(transaction, removed, occasion, agreed.as_ref())? {
                 Gate::Answer(verdict) => return Ok(verdict),
                 Gate::Ask(plan) => match self.ask(&plan) {
                     Wish::Continue => agreed = Some(plan),
@@ -59,6 +63,7 @@ impl Guard {
     fn gate_unless_asked(
         &self,
         transaction: &Transaction,
+        removed: &RemovedLibraries,
         occasion: Occasion,
         agreed: Option<&Plan>,
     ) -> Result<Gate, GuardError> {
@@ -74,9 +79,8 @@ impl Guard {
             self.recover(&mut registry, &now);
         }
         let inventory = self.inventory_of(registry);
-        let plan =
-            self.propose_upgrade(&inventory, &now, &after, Phase::BeforeDpkg, known.as_ref());
-        if plan.changes.is_empty() || plan.notable().next().is_none() {
+        let plan = self.propose_before_dpkg(&inventory, (&now, &after), removed, known.as_ref());
+        if plan.notable().next().is_none() {
             return Ok(Gate::Answer(Verdict::Allow));
         }
         let is_agreed = agreed == Some(&plan);

@@ -1,11 +1,16 @@
 //! Finds out what `plan` needs to know about the venvs, and lets it decide. Changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Guard;
-use crate::inventory::{Asked, Inventory, declared_services, facts, healths, subject};
+use crate::apt::RemovedLibraries;
+use crate::inventory::{
+    Asked, Inventory, declared_services, facts, healths, lost_libraries, subject,
+};
 use crate::plan::{
-    self, Decision, Facts, Phase, Plan, Questions, RepairFor, Request, State, Subject, Target, Wish,
+    self, Decision, Facts, Loss, Phase, Plan, Questions, RepairFor, Request, State, Subject,
+    Target, Wish,
 };
 use crate::python::Interpreters;
 use crate::repair::{self, Job, RollbackError};
@@ -13,13 +18,41 @@ use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
 
 impl Guard {
-    /// Decides about every venv for an upgrade from `before` to `after`.
-    pub(super) fn propose_upgrade(
+    /// Decides about every venv for an upgrade from `before` to the predicted `after` that removes
+    /// some libraries.
+    pub(super) fn propose_before_dpkg(
+        &self,
+        inventory: &Inventory,
+        (before, after): (&Interpreters, &Interpreters),
+        removed: &RemovedLibraries,
+        record: Option<&TransactionRecord>,
+    ) -> Plan {
+        let lost = if removed.is_empty() {
+            BTreeMap::new()
+        } else {
+            lost_libraries(&self.context(), inventory, removed)
+        };
+        self.propose_upgrade(inventory, (before, after), Phase::BeforeDpkg, lost, record)
+    }
+
+    /// Decides about every venv after an upgrade from `before` to `now`.
+    pub(super) fn propose_after_dpkg(
         &self,
         inventory: &Inventory,
         before: &Interpreters,
-        after: &Interpreters,
+        now: &Interpreters,
+        record: Option<&TransactionRecord>,
+    ) -> Plan {
+        let none = BTreeMap::new();
+        self.propose_upgrade(inventory, (before, now), Phase::AfterDpkg, none, record)
+    }
+
+    fn propose_upgrade(
+        &self,
+        inventory: &Inventory,
+        (before, after): (&Interpreters, &Interpreters),
         made: Phase,
+        lost: BTreeMap<String, Vec<Loss>>,
         record: Option<&TransactionRecord>,
     ) -> Plan {
         let subjects = inventory.subjects(&self.config);
@@ -34,7 +67,10 @@ impl Guard {
                 next: next.cloned(),
             })
             .collect();
-        let facts = facts(&self.context(), inventory, &asked, record);
+        let mut facts = facts(&self.context(), inventory, &asked, record);
+        for (id, lost) in lost {
+            facts.entry(id).or_default().lost = lost;
+        }
         plan::upgrade(&subjects, &facts, before, after, made)
     }
 
@@ -163,8 +199,6 @@ fn asked(subject: &Subject, questions: Questions, now: &Interpreters, wish: Wish
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::apt::samples::system;
     use crate::host::{Program, Root};
@@ -213,7 +247,8 @@ mod tests {
         };
         let (before, after) = (system(&["3.11.2-6"]), system(&["3.11.2-7"]));
         let services = |made, record: Option<&TransactionRecord>| {
-            let plan = guard.propose_upgrade(&inventory, &before, &after, made, record);
+            let (versions, none) = ((&before, &after), BTreeMap::new());
+            let plan = guard.propose_upgrade(&inventory, versions, made, none, record);
             names(&plan.decisions[0])
         };
         let record = TransactionRecord::new(BTreeMap::new(), BTreeMap::new());

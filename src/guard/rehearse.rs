@@ -13,13 +13,13 @@ use super::choose::chosen;
 use super::foresee::ForeseeError;
 use super::{AskError, Guard};
 use crate::apt::{
-    self, Action, Change, FetchError, Lists, Transaction, changes, packages_of, pending_upgrade,
-    predict,
+    self, Action, Change, FetchError, Lists, RemovedLibraries, Transaction, changes, packages_of,
+    pending_upgrade, predict,
 };
 use crate::host::clock::{self, Deadline};
 use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
-use crate::plan::{self, Decision, Facts, Finding, FindingKind, Phase, Proof, Questions, Trial};
+use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
 use crate::python::{Interpreters, Minor, Version};
 use crate::rehearse::NextSystem;
 use crate::repair::{self, Done, Job};
@@ -104,7 +104,7 @@ impl Guard {
         self.recover(&mut registry, &now);
         let actions = match lists {
             Lists::Empty => Vec::new(),
-            Lists::Updated(_) => pending_upgrade(&apt).map_err(ForeseeError::from)?,
+            Lists::Updated(_) => pending_upgrade(&apt).map_err(ForeseeError::from)?.actions,
         };
         let after = predict(&now, &actions);
         let mut inventory = self.inventory_of(registry);
@@ -116,8 +116,8 @@ impl Guard {
         let archives = |packages: &[String]| apt::fetch(&self.root, &apt, packages);
         let venvs = self.find_out(&mut inventory, trials, (&actions, &now, &after), archives)?;
         if wanted.is_forecast && lists != Lists::Empty {
-            let made = Phase::BeforeDpkg;
-            let plan = self.propose_upgrade(&inventory, &now, &after, made, None);
+            let none = RemovedLibraries::default();
+            let plan = self.propose_before_dpkg(&inventory, (&now, &after), &none, None);
             self.hold_by_forecast(&plan)?;
         }
         Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })

@@ -4,7 +4,7 @@ use super::{Guard, GuardError};
 use crate::host::confine;
 use crate::host::file::printable;
 use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
-use crate::plan::{Phase, Plan, Remedy};
+use crate::plan::{Plan, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
 use crate::store::{Event, Pending};
@@ -122,7 +122,7 @@ impl Guard {
             }
         }
         let record = transaction.as_ref();
-        let plan = self.propose_upgrade(&inventory, &before, &now, Phase::AfterDpkg, record);
+        let plan = self.propose_after_dpkg(&inventory, &before, &now, record);
         self.unpin_all(&mut inventory, &now);
         let all_good = self.repair_all(inventory, &plan, &now);
         self.store.save_interpreters(&now)?;

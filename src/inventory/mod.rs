@@ -6,6 +6,7 @@ mod declared;
 mod facts;
 mod failed;
 mod health;
+mod lost;
 mod processes;
 mod waiting;
 
@@ -13,6 +14,7 @@ pub(crate) use declared::registry;
 pub(crate) use facts::{Asked, declared_services, facts};
 pub(crate) use failed::failed_services;
 pub(crate) use health::healths;
+pub(crate) use lost::lost_libraries;
 pub(crate) use processes::{
     StaleProcess, StaleProcesses, Unmanaged, current, report_unmanaged, stale_processes,
     stale_units_of_users,

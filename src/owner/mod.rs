@@ -17,6 +17,7 @@ mod copy;
 mod interpreters;
 mod manifest;
 mod measure;
+mod needs;
 mod remove;
 
 use std::io::{self, Read, Write};
@@ -33,6 +34,7 @@ pub(crate) use carry::{Carried, Carry, Pass};
 pub(crate) use compare::Compare;
 pub(crate) use interpreters::{Refresh, Relink, RelinkedName};
 pub(crate) use measure::{Measure, Measured};
+pub(crate) use needs::FindNeeds;
 pub(crate) use remove::{MakeDirectory, Remove};
 
 use crate::host::clock::Deadline;
@@ -137,6 +139,7 @@ pub(crate) fn perform(
         Carry::NAME => answer::<Carry>(root, &bytes, output),
         Compare::NAME => answer::<Compare>(root, &bytes, output),
         Digest::NAME => answer::<Digest>(root, &bytes, output),
+        FindNeeds::NAME => answer::<FindNeeds>(root, &bytes, output),
         ListAdditions::NAME => answer::<ListAdditions>(root, &bytes, output),
         MakeDirectory::NAME => answer::<MakeDirectory>(root, &bytes, output),
         Measure::NAME => answer::<Measure>(root, &bytes, output),

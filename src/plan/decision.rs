@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Finding, Policy, Proof, Reason, Restraint};
+use super::{Effect, Finding, Loss, Policy, Proof, Reason, Restraint};
 use crate::apt::Change;
 use crate::host::path_text::{self, PathText};
 use crate::host::tree::Identity;
@@ -54,7 +54,7 @@ impl Decision {
     /// Why a rebuild cannot be expected to work.
     pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.reasons.iter().filter_map(|reason| match reason {
-            Reason::NotReady(finding) => Some(finding),
+            Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => Some(finding),
             _ => None,
         })
     }

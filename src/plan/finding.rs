@@ -34,6 +34,8 @@ pub(crate) enum FindingKind {
     Script,
     /// It imports a module of the standard library that is gone.
     RemovedModule,
+    /// An extension module needs a library of the system that is removed.
+    LostLibrary,
     /// The interpreter crashes, hangs, or does not start.
     Interpreter,
     /// The venv cannot be rebuilt where it is, or from what is known.

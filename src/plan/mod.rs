@@ -26,7 +26,7 @@ pub(crate) use effect::samples;
 use effect::{Assessment, assess};
 pub(crate) use finding::{Finding, FindingKind, Proof};
 pub(crate) use health::{Health, State, health};
-pub(crate) use reason::{Mention, Reason, Restraint};
+pub(crate) use reason::{Loss, Mention, Reason, Restraint};
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
 pub(crate) use trial::{Trial, trial};
 pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
@@ -133,6 +133,8 @@ impl Subject {
 pub(crate) struct Facts {
     /// `None` if a rebuild is out of the question.
     pub(crate) readiness: Option<Readiness>,
+    /// The libraries of the system that it needs and the transaction removes.
+    pub(crate) lost: Vec<Loss>,
     /// The system's files that name its `lib/pythonX.Y`.
     pub(crate) mentions: Vec<Mention>,
     /// The services that run out of it, declared or found.
@@ -174,6 +176,8 @@ pub(crate) enum Effect {
     Orphaned,
     /// Its interpreter is removed.
     Stranded,
+    /// A library of the system that its extension modules need is removed.
+    Unlinked,
 }
 
 /// The decisions about a transaction, in the order in which the venvs are registered.

@@ -41,6 +41,8 @@ pub(crate) enum Reason {
     Rehearsed,
     /// Why a rebuild cannot be expected to work.
     NotReady(Finding),
+    /// A library that it needs is removed.
+    Loses(Loss),
     /// A service that is not restarted, and why.
     LeftAlone {
         service: Service,
@@ -65,6 +67,15 @@ pub(crate) enum Reason {
     NamedIn(Mention),
     /// A program of Debian runs its code within itself, on the default minor version only.
     EmbeddedIn(PathText),
+}
+
+/// A library of the system that a venv loses, and the distribution that needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Loss {
+    /// The Debian package of the library.
+    pub(crate) package: String,
+    pub(crate) finding: Finding,
 }
 
 /// A line of a file that names the library or the interpreter of a venv's minor version.

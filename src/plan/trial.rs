@@ -32,7 +32,7 @@ pub(crate) fn trial(
     }
     match effect {
         // A refresh makes a copied interpreter what the check of a linked one would see.
-        Effect::None | Effect::Stale => None,
+        Effect::None | Effect::Stale | Effect::Unlinked => None,
         // The venv runs the new interpreter after a restart. A revision brings no new behaviour.
         Effect::RestartOnly => change
             .is_some_and(|change| change.kind == ChangeKind::Patch)

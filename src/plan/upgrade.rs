@@ -31,7 +31,7 @@ pub(crate) fn questions(
     let readiness = match effect {
         Effect::Orphaned | Effect::Stranded => true,
         Effect::Stale => subject.policy == Policy::Rebuild,
-        Effect::None | Effect::RestartOnly => false,
+        Effect::None | Effect::RestartOnly | Effect::Unlinked => false,
     };
     Questions { readiness, services: true }
 }
@@ -70,6 +70,30 @@ struct Upgrade<'a> {
 
 impl Upgrade<'_> {
     fn decide(&self) -> Decision {
+        let mut decision = self.about_interpreters();
+        self.about_libraries(&mut decision);
+        decision
+    }
+
+    /// A venv that loses a library is broken, unless a rebuild is due anyway: it builds for the
+    /// libraries that are left.
+    fn about_libraries(&self, decision: &mut Decision) {
+        let lost = &self.facts.lost;
+        if lost.is_empty() || matches!(decision.remedy, Remedy::Rebuild { .. }) {
+            return;
+        }
+        if decision.effect == Effect::None {
+            decision.effect = Effect::Unlinked;
+        }
+        let reasons = lost.iter().cloned().map(Reason::Loses);
+        if self.subject.policy.acts() {
+            self.impossible(decision, reasons);
+        } else {
+            decision.reasons.extend(reasons);
+        }
+    }
+
+    fn about_interpreters(&self) -> Decision {
         let Self { subject, before, after, .. } = *self;
         let Assessment { effect, change, reasons } = assess(subject, before, after);
         let mut decision =
@@ -83,7 +107,8 @@ impl Upgrade<'_> {
             return decision;
         }
         match effect {
-            Effect::None => {}
+            // `about_libraries` decides about a venv that only loses libraries.
+            Effect::None | Effect::Unlinked => {}
             Effect::RestartOnly if is_noted_by_uv(&subject.venv, decision.change.as_ref()) => {
                 decision.remedy = Remedy::Refresh;
                 decision.reasons.push(Reason::UvCompares);

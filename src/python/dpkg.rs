@@ -3,10 +3,11 @@
 //! The database is read as dpkg reads it: the status file first, then, where dpkg was
 //! interrupted, the newer stanzas that wait in `updates/`. No program has to run for that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -143,21 +144,43 @@ pub(crate) fn package_of_venv(root: &Root, venv: &Path) -> Option<String> {
 }
 
 fn packaged_venvs(root: &Root) -> BTreeMap<PathBuf, String> {
-    let lists = std::fs::read_dir(root.at(INFO)).into_iter().flatten().flatten();
     let mut venvs = BTreeMap::new();
-    for list in lists.map(|entry| entry.path()) {
-        let name =
-            list.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(".list"));
-        let Some((name, bytes)) = name.zip(read_untrusted(&list, LIMIT).ok()) else { continue };
+    for (package, list) in all_lists(root) {
+        let Ok(bytes) = read_untrusted(&list, LIMIT) else { continue };
         let text = String::from_utf8_lossy(&bytes);
-        let package = name.split_once(':').map_or(name, |(package, _)| package);
         let own = text.match_indices("/pyvenv.cfg\n").filter_map(|(end, _)| {
             let line = text.get(..end)?;
             line.rsplit_once('\n').map_or(Some(line), |(_, line)| Some(line))
         });
-        venvs.extend(own.map(|venv| (PathBuf::from(venv), package.to_string())));
+        venvs.extend(own.map(|venv| (PathBuf::from(venv), package.clone())));
     }
     venvs
+}
+
+/// The files of some installed packages, each with its package. A list that cannot be read names none.
+pub(crate) fn files_of(root: &Root, packages: &BTreeSet<String>) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for (package, list) in all_lists(root) {
+        if packages.contains(&package) {
+            let bytes = read_untrusted(&list, LIMIT).unwrap_or_default();
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let paths = lines.map(|line| PathBuf::from(OsStr::from_bytes(line)));
+            files.extend(paths.map(|path| (path, package.clone())));
+        }
+    }
+    files
+}
+
+/// dpkg's lists of files, each with its package. The name of a list includes the architecture if
+/// packages of several architectures may be installed together.
+fn all_lists(root: &Root) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = std::fs::read_dir(root.at(INFO)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let list = entry.path();
+        let name = list.file_name()?.to_str()?.strip_suffix(".list")?;
+        let package = name.split_once(':').map_or(name, |(package, _)| package).to_string();
+        Some((package, list))
+    })
 }
 
 /// The numbered files of an interrupted dpkg, in order. Other files are still being written.
@@ -327,6 +350,21 @@ mod tests {
         assert_eq!(package("/opt/venvs/synapse").as_deref(), Some("synapse"));
         assert_eq!(package("/srv/b").as_deref(), Some("other"));
         assert_eq!(["/srv/c", "/srv/d", "/opt/venvs"].map(package), [None, None, None]);
+    }
+
+    #[test]
+    fn the_files_of_packages_are_listed_with_and_without_an_architecture() {
+        let (dir, root) = system("");
+        let info = dir.path().join("var/lib/dpkg/info");
+        std::fs::create_dir_all(&info).unwrap();
+        std::fs::write(info.join("libpq5:amd64.list"), "/.\n/usr/lib/libpq.so.5\n").unwrap();
+        std::fs::write(info.join("tzdata.list"), "/etc\n").unwrap();
+        std::fs::write(info.join("other.list"), "/opt\n").unwrap();
+        let mut files = files_of(&root, &["libpq5", "tzdata", "absent"].map(String::from).into());
+        files.sort();
+        let of = |path: &str, package: &str| (PathBuf::from(path), package.to_string());
+        let all = [of("/.", "libpq5"), of("/etc", "tzdata"), of("/usr/lib/libpq.so.5", "libpq5")];
+        assert_eq!(files, all);
     }
 
     #[test]

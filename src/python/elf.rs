@@ -24,6 +24,9 @@ const SYMBOLS_LIMIT: u64 = 4 << 20;
 /// `.rodata` of a statically linked interpreter has about 2 MB.
 const RODATA_LIMIT: u64 = 32 << 20;
 
+/// The largest scientific libraries need some dozens of others.
+const NEEDED_LIMIT: usize = 1000;
+
 const NOTES_LIMIT: u64 = 64 << 10;
 
 /// A text in every binary: the version of the tables of a module, not of Python.
@@ -89,7 +92,9 @@ fn read<Elf: FileHeader<Endian = Endianness>>(data: Data) -> object::read::Resul
     Ok(Binary {
         version,
         build_id: build_id::<Elf>(endian, data, &sections)?,
-        is_shared: is_shared::<Elf>(endian, data, &sections)?,
+        is_shared: needed::<Elf>(endian, data, &sections)?
+            .iter()
+            .any(|name| name.starts_with(b"libpython")),
     })
 }
 
@@ -207,22 +212,46 @@ fn build_id<'data, Elf: FileHeader<Endian = Endianness>>(
     Ok(None)
 }
 
-/// Whether the program needs a `libpythonX.Y.so`.
-fn is_shared<'data, Elf: FileHeader<Endian = Endianness>>(
+/// The libraries that an extension module or another library needs, by name.
+pub(crate) fn needed_libraries(opened: File, file: &Path) -> Result<Vec<String>, ElfError> {
+    let path = || file.to_path_buf();
+    let data = ReadCache::new(opened);
+    let names = match FileKind::parse(&data) {
+        Ok(FileKind::Elf64) => needed_in::<FileHeader64<Endianness>>(&data),
+        Ok(FileKind::Elf32) => needed_in::<FileHeader32<Endianness>>(&data),
+        _ => return Err(ElfError::NotElf { path: path() }),
+    };
+    let names = names.map_err(|detail| ElfError::Damaged { path: path(), detail })?;
+    Ok(names.into_iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+}
+
+fn needed_in<Elf: FileHeader<Endian = Endianness>>(
+    data: Data<'_>,
+) -> object::read::Result<Vec<&[u8]>> {
+    let header = Elf::parse(data)?;
+    let endian = header.endian()?;
+    if !(1..=SECTIONS_LIMIT).contains(&header.e_shnum(endian)) {
+        return Ok(Vec::new());
+    }
+    needed::<Elf>(endian, data, &header.sections(endian, data)?)
+}
+
+/// The names of the libraries that a file needs.
+fn needed<'data, Elf: FileHeader<Endian = Endianness>>(
     endian: Endianness,
     data: Data<'data>,
     sections: &SectionTable<'data, Elf, Data<'data>>,
-) -> object::read::Result<bool> {
+) -> object::read::Result<Vec<&'data [u8]>> {
     let Some(table) = sections
         .iter()
         .find(|section| section.sh_type(endian) == elf::SHT_DYNAMIC)
         .filter(|section| section.sh_size(endian).into() <= SYMBOLS_LIMIT)
     else {
-        return Ok(false);
+        return Ok(Vec::new());
     };
     let names = sections.section(table.link(endian))?;
     if names.sh_size(endian).into() > SYMBOLS_LIMIT {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let names = names.data(endian, data)?;
     let entries: &[Elf::Dyn] = table.data_as_array(endian, data)?;
@@ -230,7 +259,9 @@ fn is_shared<'data, Elf: FileHeader<Endian = Endianness>>(
         .iter()
         .filter(|entry| entry.d_tag(endian) == elf::DT_NEEDED)
         .filter_map(|entry| names.get(usize::try_from(entry.d_val(endian).into()).ok()?..))
-        .any(|name| name.starts_with(b"libpython")))
+        .filter_map(|name| name.split(|byte| *byte == 0).next())
+        .take(NEEDED_LIMIT)
+        .collect())
 }
 
 #[cfg(test)]
@@ -289,6 +320,19 @@ mod tests {
         let shared = sample::linked(None, b"", b"", b"libpython3.11.so.1.0");
         assert!(told(&shared).unwrap().is_shared);
         assert!(!told(&binary(None, b"", b"")).unwrap().is_shared);
+    }
+
+    #[test]
+    fn the_libraries_that_a_module_needs_are_read() {
+        let needed = |bytes: &[u8]| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            needed_libraries(File::open(file.path()).unwrap(), file.path())
+        };
+        let module = sample::linked(None, b"", b"", b"libpq.so.5");
+        assert_eq!(needed(&module).unwrap(), ["libpq.so.5"]);
+        assert_eq!(needed(&binary(None, b"", b"")).unwrap(), ["libc.so.6"]);
+        assert!(matches!(needed(b"INPUT(libfoo.so)"), Err(ElfError::NotElf { .. })));
     }
 
     #[test]

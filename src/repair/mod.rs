@@ -47,6 +47,7 @@ mod trees;
 mod trial;
 mod turns;
 
+pub(crate) use account::perform_all;
 pub(crate) use builder::System;
 pub(crate) use execute::{execute, prepare_all};
 pub(crate) use job::{Done, Job, Outcome};

@@ -5,13 +5,13 @@
 //! path and moved to another. Builders run in a mount namespace in which the stage is bound over
 //! the venv, and everything that they write contains the right path.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::account::owner_of;
+use super::account::perform_all;
 use super::names::{from_beside, name_of};
 use super::trees::{self, LOOK_LIMIT};
 use crate::host::access::{Access, Trusted, Writer};
@@ -22,7 +22,7 @@ use crate::host::file::printable;
 use crate::host::overlay::{NO_NAMESPACE, Overlay};
 use crate::host::tree::{Identity, Parent};
 use crate::host::user::{self, User};
-use crate::host::{Dir, Program, Root, clock, mount, parallel};
+use crate::host::{Dir, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
 use crate::python;
 use crate::venv::Venv;
@@ -168,29 +168,8 @@ pub(crate) fn look_at(root: &Root, venv: &Venv) -> Looked {
 
 /// Looks through venvs, in one process for each owner.
 pub(crate) fn look_through(root: &Root, venvs: &[&Venv]) -> Vec<Looked> {
-    let mut by_owner: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
-    for (number, venv) in venvs.iter().enumerate() {
-        by_owner.entry((venv.uid, venv.gid)).or_default().push(number);
-    }
-    let look = |((uid, gid), numbers): (_, Vec<usize>)| {
-        let own = numbers.iter().filter_map(|number| venvs.get(*number));
-        let tasks: Vec<Measure> = own.map(|venv| Measure { tree: venv.layout() }).collect();
-        (numbers, owner::run_all(root, &owner_of(root, uid, gid), LOOK_LIMIT, &tasks))
-    };
-    let mut looked: Vec<Looked> = vec![Err("it was not inspected".into()); venvs.len()];
-    for (numbers, answers) in parallel::map(by_owner, owner::AT_ONCE, look) {
-        let mut answers = answers.map(Vec::into_iter).map_err(|error| error.to_string());
-        for number in numbers {
-            let answer = match &mut answers {
-                Ok(answers) => answers.next().map(|one| one.map_err(|error| error.to_string())),
-                Err(error) => Some(Err(error.clone())),
-            };
-            if let (Some(place), Some(answer)) = (looked.get_mut(number), answer) {
-                *place = answer;
-            }
-        }
-    }
-    looked
+    let tasks = venvs.iter().map(|venv| (*venv, Measure { tree: venv.layout() }));
+    perform_all(root, LOOK_LIMIT, tasks.collect())
 }
 
 /// What a process of the venv's owner could not carry over, and whether there is room for a second

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::apt::{ChangeKind, Hold};
 use crate::host::file::{printable, printable_within};
-use crate::plan::{Decision, Mention, Phase, Plan, Proof, Reason, Remedy, Restraint, Until};
+use crate::plan::{Decision, Loss, Mention, Phase, Plan, Proof, Reason, Remedy, Restraint, Until};
 use crate::python::{DEFAULT, path_of};
 use crate::service::Service;
 use crate::store::Pin;
@@ -158,7 +158,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
             "no other interpreter is installed to rebuild it for".into()
         }
         Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
-        Reason::NotReady(finding) => finding.to_string(),
+        Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => finding.to_string(),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
         Reason::NotUnasked { service, restraint } => not_unasked(service, restraint),
         Reason::AtRest(service) => format!("{service} does not run"),
@@ -264,6 +264,7 @@ pub(super) fn remediation(plan: &Plan) -> String {
         ways.push("keep Python as it is and upgrade the rest: `venvguard hold`".into());
     }
     ways.extend(mark_as_wanted(&removed));
+    ways.extend(keep_libraries(&blocking));
     let paths = paths(&blocking);
     ways.push(format!("let venvguard only warn: `venvguard register --policy warn {paths}`"));
     ways.join("\nor ")
@@ -285,6 +286,20 @@ fn mark_as_wanted(decisions: &[&Decision]) -> Option<String> {
         .collect();
     (!packages.is_empty())
         .then(|| format!("keep the interpreter: `apt-mark manual {}`", packages.join(" ")))
+}
+
+/// How apt keeps libraries that no package needs any more.
+fn keep_libraries(decisions: &[&Decision]) -> Option<String> {
+    let reasons = decisions.iter().flat_map(|decision| &decision.reasons);
+    let packages: BTreeSet<&str> = reasons
+        .filter_map(|reason| match reason {
+            Reason::Loses(loss) => Some(loss.package.as_str()),
+            _ => None,
+        })
+        .collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    (!packages.is_empty())
+        .then(|| format!("keep the library: `apt-mark manual {}`", packages.join(" ")))
 }
 
 fn is_removed(decision: &Decision) -> bool {

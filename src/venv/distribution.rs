@@ -207,7 +207,7 @@ pub(crate) fn distributions(site_packages: &Path) -> io::Result<Vec<Distribution
 
 /// Opens `lib/pythonX.Y/site-packages` name by name: no name may be a link that leads out of the
 /// venv.
-fn open(site_packages: &Path) -> io::Result<Dir> {
+pub(super) fn open(site_packages: &Path) -> io::Result<Dir> {
     let names = ["lib", "pythonX.Y", "site-packages"];
     let venv = site_packages.ancestors().nth(names.len()).unwrap_or(Path::new("/"));
     let below = site_packages.strip_prefix(venv).unwrap_or(site_packages);

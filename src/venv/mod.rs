@@ -12,6 +12,7 @@ mod input;
 mod inspect;
 mod lock;
 mod modified;
+mod needs;
 mod origin;
 mod recipe;
 mod record;
@@ -38,6 +39,7 @@ pub(crate) use foreign::{ForeignKind, foreign_files};
 pub(crate) use inspect::{NotAVenv, inspect};
 pub(crate) use lock::{LockError, ProjectLock};
 pub(crate) use modified::{has_hash, isolated_programs, modified_files};
+pub(crate) use needs::{Need, needs};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{
     Exact, Recipe, RecipeError, Source, Unreproducible, comes_with_every_venv,

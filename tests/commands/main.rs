@@ -11,6 +11,7 @@ mod diagnose;
 mod first_hour;
 mod hold;
 mod hooks;
+mod libraries;
 mod metrics;
 mod mode;
 mod plan;

@@ -67,6 +67,10 @@ impl System {
     }
 
     pub(crate) fn write(&self, path: &str, content: &str) {
+        self.write_bytes(path, content.as_bytes());
+    }
+
+    pub(crate) fn write_bytes(&self, path: &str, content: &[u8]) {
         let path = self.at(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();

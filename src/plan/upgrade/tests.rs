@@ -3,7 +3,7 @@ use std::path::Path;
 use super::super::samples::subject;
 use super::*;
 use crate::apt::samples::system;
-use crate::plan::{FindingKind, Mention, RestartMode};
+use crate::plan::{FindingKind, Loss, Mention, RestartMode};
 use crate::python::{BuildId, Minor};
 use crate::service::Condition;
 use crate::venv::CopiedInterpreter;
@@ -311,6 +311,26 @@ fn a_venv_that_a_program_of_debian_embeds_cannot_be_pinned() {
     let unready = Case { readiness: not_ready(), ..MINOR };
     assert_eq!(remedy(&unready), ("impossible", true, true));
     assert_eq!(remedy(&Case { policy: Policy::Pin, ..MINOR }), ("rebuild", false, true));
+}
+
+fn loss() -> Loss {
+    let finding = Finding::of_venv(FindingKind::LostLibrary, "x.so needs libpq.so.5");
+    Loss { package: "libpq5".into(), finding }
+}
+
+#[test]
+fn a_venv_that_loses_a_library_blocks_unless_it_is_rebuilt_anyway() {
+    let lost = Facts { lost: vec![loss()], ..Facts::default() };
+    let none = Case { before: &["3.11.2-6"], after: &["3.11.2-6"], ..MINOR };
+    let decision = served(&none, RestartMode::Now, lost.clone());
+    assert_eq!(decision.effect, Effect::Unlinked);
+    assert!(decision.blocks && !decision.ready(), "{decision:?}");
+    assert_eq!(decision.reasons, [Reason::Loses(loss())]);
+    for (policy, blocks) in [(Policy::Pin, true), (Policy::Auto, false), (Policy::Warn, false)] {
+        let decision = served(&Case { policy, ..MINOR }, RestartMode::Now, lost.clone());
+        assert_eq!(decision.blocks, blocks, "{decision:?}");
+        assert_eq!(decision.effect, Effect::Orphaned);
+    }
 }
 
 #[test]

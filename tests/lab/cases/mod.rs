@@ -15,6 +15,7 @@ mod harmless;
 mod hold;
 mod kinds;
 mod layouts;
+mod libraries;
 mod live;
 mod metrics;
 mod minor;
@@ -102,6 +103,7 @@ pub(crate) fn all() -> Vec<Case> {
         foreign::cases(),
         kinds::cases(),
         layouts::cases(),
+        libraries::cases(),
         live::cases(),
         metrics::cases(),
         crate::hostile::cases(),
