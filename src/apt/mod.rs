@@ -8,6 +8,7 @@ mod hold;
 mod hooks;
 #[cfg(test)]
 mod input;
+mod json_hook;
 mod libraries;
 mod lists;
 pub(crate) mod marks;
@@ -23,6 +24,7 @@ pub(crate) use fetch::{FetchError, among, fetch, packages_of};
 pub(crate) use get::AptGet;
 pub(crate) use hold::{Hold, HoldError, packages_to_hold, without_hold};
 pub(crate) use hooks::Hooks;
+pub(crate) use json_hook::converse;
 pub(crate) use libraries::RemovedLibraries;
 pub(crate) use lists::Lists;
 pub(crate) use predict::predict;

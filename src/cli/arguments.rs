@@ -381,6 +381,8 @@ pub(super) struct Rollback {
 /// The moments of an apt or dpkg run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub(super) enum HookEvent {
+    /// `AptCli::Hooks`, with apt's socket as standard input
+    Statistics,
     /// `DPkg::Pre-Invoke`
     PreInvoke,
     /// `DPkg::Pre-Install-Pkgs`, version 3

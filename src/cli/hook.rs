@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Exit;
 use super::arguments::HookEvent;
-use crate::apt::{ProtocolError, RemovedLibraries, Transaction};
+use crate::apt::{Action, ProtocolError, RemovedLibraries, Transaction, converse};
 use crate::guard::{Guard, GuardError};
 use crate::host::Root;
 use crate::plan::Verdict;
@@ -23,6 +24,7 @@ pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<Ho
         return None;
     }
     match event?.to_str()? {
+        "statistics" => Some(HookEvent::Statistics),
         "pre-invoke" => Some(HookEvent::PreInvoke),
         "pre-install" => Some(HookEvent::PreInstall),
         "post-invoke" => Some(HookEvent::PostInvoke),
@@ -73,6 +75,11 @@ fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardErro
             Verdict::Allow | Verdict::Repair => Ok(Exit::Done),
         };
     }
+    if event == HookEvent::Statistics {
+        let apt = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ProtocolError::Io)?);
+        converse(&apt, |actions| outlook(root, &report, actions)).map_err(ProtocolError::Io)?;
+        return Ok(Exit::Done);
+    }
     let guard = Guard::open(root.clone(), report)?;
     match event {
         HookEvent::PreInvoke => {
@@ -81,9 +88,20 @@ fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardErro
         }
         HookEvent::PostInvoke => drop(guard.settle()?),
         HookEvent::Trigger => guard.store.mark_pending(&Pending::new("dpkg changed Python"))?,
-        HookEvent::PreInstall => {}
+        HookEvent::PreInstall | HookEvent::Statistics => {}
     }
     Ok(Exit::Done)
+}
+
+/// Prints what the run will do to the venvs, before apt asks its question. The gate reports errors.
+fn outlook(root: &Root, report: &Report, actions: Vec<Action>) {
+    if actions.is_empty() {
+        return;
+    }
+    let Ok(guard) = Guard::open(root.clone(), report.clone()) else { return };
+    if let Ok(plan) = guard.foresee_actions(actions) {
+        report.outlook(&plan);
+    }
 }
 
 /// apt's list: on the descriptor that apt names, or on standard input for an apt without

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{AskError, Guard};
 use crate::apt::{
-    AptGet, Lists, ProtocolError, RemovedLibraries, Transaction, pending_upgrade, predict,
+    Action, AptGet, Lists, ProtocolError, RemovedLibraries, Transaction, pending_upgrade, predict,
 };
 use crate::host::ReadError;
 use crate::host::command::CommandError;
@@ -52,6 +52,11 @@ impl Guard {
             if lists == Some(Lists::Empty) { Transaction::default() } else { transaction(list)? };
         let (plan, inventory) = self.foreseen(&transaction)?;
         Ok(Foreseen { plan, lists, inventory, context: self.context() })
+    }
+
+    /// What actions of apt would do to the venvs.
+    pub(crate) fn foresee_actions(&self, actions: Vec<Action>) -> Result<Plan, AskError> {
+        Ok(self.foreseen(&Transaction { actions, ..Transaction::default() })?.0)
     }
 
     fn foreseen(&self, transaction: &Transaction) -> Result<(Plan, Inventory), AskError> {

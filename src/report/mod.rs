@@ -167,6 +167,14 @@ impl Report {
         }
     }
 
+    /// Prints one line about an upgrade, if it affects a venv, among the lines in which apt counts
+    /// packages.
+    pub(crate) fn outlook(&self, plan: &Plan) {
+        if let Some(line) = words::outlook(plan) {
+            self.data(format!("{}{line}", self.prefix));
+        }
+    }
+
     /// Prints what a person is asked about: one row a venv.
     pub(crate) fn question(&self, plan: &Plan) {
         let rows: Vec<Row> = plan.notable().map(words::summary).collect();

@@ -67,6 +67,28 @@ pub(crate) fn decision(decision: &Decision) -> String {
     text
 }
 
+/// One line about an upgrade that affects venvs: how many get which remedy, and which are in its way.
+pub(super) fn outlook(plan: &Plan) -> Option<String> {
+    let named = |is_meant: fn(&&Decision) -> bool| {
+        let names: Vec<&str> = plan.notable().filter(is_meant).map(|one| &*one.name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    if let Some(names) = named(|one| one.blocks) {
+        return Some(format!("this upgrade is blocked because of {names}: see `venvguard plan`"));
+    }
+    let count = |verb| (plan.notable().filter(|one| one.remedy.word() == verb).count(), verb);
+    let counts = ["rebuild", "refresh", "restart", "pin"].map(count);
+    let total: usize = counts.iter().map(|(number, _)| number).sum();
+    let some = counts.iter().filter(|(number, _)| *number > 0);
+    let work: Vec<String> = some.map(|(number, verb)| format!("{number} to {verb}")).collect();
+    let venvs = if total == 1 { "venv" } else { "venvs" };
+    let work = (total > 0).then(|| format!("{total} {venvs}: {}", work.join(", ")));
+    let unready = named(|one| !one.ready());
+    let unready = unready.map(|names| format!("not ready: {names} (see `venvguard plan`)"));
+    let parts: Vec<String> = work.into_iter().chain(unready).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
 /// One row about a decision: the venv, the effect, the remedy, whether it is ready, what restarts.
 pub(super) fn summary(decision: &Decision) -> Row {
     let remedy = match &decision.remedy {

@@ -14,6 +14,7 @@ mod hooks;
 mod libraries;
 mod metrics;
 mod mode;
+mod outlook;
 mod plan;
 mod probe;
 mod processes;

@@ -1,6 +1,7 @@
 //! A directory that stands in for a Debian system, and ways to run the program on it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -214,6 +215,11 @@ impl System {
         let path = self.dir.path().join("input");
         fs::write(&path, text).unwrap();
         self.start(&[&[command], arguments].concat(), fs::File::open(path).unwrap().into())
+    }
+
+    /// Runs a command with this descriptor as its standard input.
+    pub(crate) fn with_input(&self, arguments: &[&str], input: OwnedFd) -> Said {
+        self.start(arguments, input.into())
     }
 
     pub(crate) fn hook(&self, moment: &str, actions: &[&str]) -> Said {

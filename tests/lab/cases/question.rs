@@ -63,6 +63,9 @@ fn question(machine: &Machine) -> Result<()> {
         ensure!(machine.run("dpkg --audit")?.text.is_empty(), "{keys}: {said:?}");
     }
 
+    let said = machine.run(&upgrade.replacen("apt-get", "apt --assume-no", 1))?;
+    ensure!(said.text.contains("venvguard: 1 venv: 1 to rebuild"), "{said:?}");
+
     let said = at_terminal(machine, "h", &upgrade)?;
     ensure!(said.code == 100 && said.text.contains("Python is held until"), "{said:?}");
     let simulated = machine.must("apt-get --simulate dist-upgrade")?;
