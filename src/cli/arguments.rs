@@ -340,6 +340,9 @@ pub(super) struct Rebuild {
     /// registered)
     #[arg(long, value_enum)]
     pub(super) relax: Option<Relax>,
+    /// Print how long each step took
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) timings: bool,
     #[arg(long, requires = "dry_run", help = JSON_HELP)]
     pub(super) json: bool,
 }

@@ -18,6 +18,9 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
         extent,
         at_once: wanted.jobs,
     })?;
+    if wanted.timings && !rebuilt.times.is_empty() {
+        guard.report.timings(&rebuilt.times);
+    }
     let nothing = "nothing to do: every venv is healthy";
     Ok(conclude(guard, &rebuilt, wanted.dry_run, wanted.json, nothing))
 }

@@ -1,6 +1,7 @@
 //! Rebuilds, rollbacks and removals that somebody asks for.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::choose::chosen;
 use super::{AskError, Guard};
@@ -45,7 +46,12 @@ pub(crate) struct Rebuilt {
     pub(crate) needs_attention: bool,
     /// Whether one of them failed.
     pub(crate) has_failed: bool,
+    /// The steps of each venv's repair, and how long they took.
+    pub(crate) times: Vec<StepTimes>,
 }
+
+/// A venv, and how long the steps of its repair took.
+pub(crate) type StepTimes = (String, Vec<(String, Duration)>);
 
 /// The result of a rollback that somebody asked for.
 #[derive(Debug)]
@@ -76,14 +82,15 @@ impl Guard {
         let decisions = self.decide(&inventory, &now, wanted)?;
         needs_attention |= self.report_impossible(&decisions);
         let decisions: Vec<Decision> = decisions.into_iter().filter(Decision::acts).collect();
-        let mut has_failed = false;
+        let (mut has_failed, mut times) = (false, Vec::new());
         if !decides_only && !decisions.is_empty() {
             let prepares = wanted.extent == Extent::Prepare;
             let carried = self.carry_out(inventory, &decisions, &now, wanted.at_once, prepares);
             needs_attention |= carried.left > 0;
             has_failed = !carried.good;
+            times = carried.times;
         }
-        Ok(Rebuilt { decisions, is_any_registered, needs_attention, has_failed })
+        Ok(Rebuilt { decisions, is_any_registered, needs_attention, has_failed, times })
     }
 
     /// Restores the previous environment of a venv, the latest or the one that `to` names.
@@ -177,12 +184,13 @@ impl Guard {
             repair::execute(&context, registry, now, &jobs, at_once)
         };
         let good = self.judge(&outcomes);
+        let times = outcomes.into_iter().map(|one| (one.decision.name, one.times)).collect();
         let inventory = self.inventory_of(inventory.registry);
         let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
         let units = if prepares { 0 } else { self.restart_units_of_users(&inventory, &ids, now) };
         let left =
             units + report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
-        Carried { good, left }
+        Carried { good, left, times }
     }
 
     /// If no venvs are named, reports the registered paths that are not venvs. Returns whether
@@ -241,4 +249,5 @@ pub(super) struct Carried {
     pub(super) good: bool,
     /// The processes that only a person can restart.
     pub(super) left: usize,
+    pub(super) times: Vec<StepTimes>,
 }

@@ -327,11 +327,11 @@ impl Repair<'_, '_> {
         }
         let works = venv::inspect(self.context.root, job.entry.path())
             .is_ok_and(|venv| plan::health(&venv, self.now, &[]).state == State::Healthy);
+        self.progress.step("checking what works now");
         if works {
             let _ = self.baseline.set(Baseline::take(self.context, job, true));
         }
         self.baseline();
-        self.progress.step(&format!("building for {}", target.minor));
         let Some(limit) = self.recorder.time_left(job.venv.uid) else {
             let because = "this run has no time left for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); run `venvguard rebuild`, which has its own time limit";
             return Ready::Ended(self.fall_back(because.into(), RestartScope::Stopped));

@@ -119,6 +119,7 @@ fn record(repair: &Repair, result: RepairResult) -> Outcome {
     removals.extend(result.pending_removal);
     let mut outcome = Outcome::new(job, result.done, result.restarted, notes);
     outcome.findings = result.findings;
+    outcome.times = repair.progress.times();
     let checked = repair.checked.lock().unwrap_or_else(PoisonError::into_inner).take();
     let aside = result.aside;
     if let Err(error) = recorder.record_outcome(&outcome, job.venv.uid, removals, aside, checked) {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::host::Program;
 use crate::host::file::printable;
@@ -81,12 +82,15 @@ pub(crate) struct Outcome {
     pub(crate) notes: Vec<String>,
     /// Why there is no prepared tree.
     pub(crate) findings: Vec<Finding>,
+    /// The steps of the repair, and how long each took.
+    pub(crate) times: Vec<(String, Duration)>,
 }
 
 impl Outcome {
     pub(super) fn new(job: &Job, done: Done, restarted: Vec<Service>, notes: Vec<String>) -> Self {
-        let (id, decision, findings) = (job.entry.id.clone(), job.decision.clone(), Vec::new());
-        Self { id, decision, done, restarted, notes, findings }
+        let (id, decision) = (job.entry.id.clone(), job.decision.clone());
+        let (findings, times) = (Vec::new(), Vec::new());
+        Self { id, decision, done, restarted, notes, findings, times }
     }
 
     /// The same as [`Outcome::in_words`], with the notes: what failed before the repair is the
@@ -261,7 +265,15 @@ mod tests {
     fn outcome(done: Done) -> Outcome {
         let restarted = vec!["systemd:shop".parse().unwrap()];
         let (id, decision) = ("1".to_string(), samples::decision());
-        Outcome { id, decision, done, restarted, notes: Vec::new(), findings: Vec::new() }
+        Outcome {
+            id,
+            decision,
+            done,
+            restarted,
+            notes: Vec::new(),
+            findings: Vec::new(),
+            times: Vec::new(),
+        }
     }
 
     #[test]

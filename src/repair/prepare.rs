@@ -28,6 +28,7 @@ use crate::host::user::User;
 use crate::host::{Program, Root};
 use crate::owner::{Carried, Pass};
 use crate::plan::Target;
+use crate::report::Progress;
 use crate::store::{BuiltFor, JournalState, PreparedTree, PreviousTree, StoreError, Swap};
 use crate::venv::{self, Difference, Flavour, Venv};
 
@@ -146,7 +147,9 @@ pub(super) fn prepare<'a>(
     builder: Builder,
     limit: Duration,
     to_rest: bool,
+    progress: &'a Progress,
 ) -> Result<Build<'a>, NotRebuilt> {
+    progress.step("looking through it");
     let Job { entry, venv, .. } = job;
     let owner = owner(context, venv);
     let obstacles = stage::obstacles(context.root, venv, stage::look_at(context.root, venv));
@@ -176,6 +179,7 @@ pub(super) fn prepare<'a>(
         owner,
         spec,
         parent,
+        progress,
         deadline: Deadline::after(limit),
         tree: PreparedTree::new(&path, stage.identity, built_for),
     };
@@ -240,6 +244,7 @@ pub(super) struct Work<'a> {
     pub(super) owner: User,
     spec: InstallSpec<'a>,
     pub(super) parent: Parent,
+    progress: &'a Progress,
     pub(super) deadline: Deadline,
     pub(super) tree: PreparedTree,
 }
@@ -264,10 +269,12 @@ impl Work<'_> {
         let pair = Pair::new(&self.job.venv, &owner, &aside, self.target.minor);
         self.build(pair, &overlays)?;
         temporary.empty_and_remove(root)?;
+        self.progress.step("checking that it works");
         let notes = self.compare(|| self.smoke_installed(&[]), &[over])?;
         self.tree.notes.extend(notes);
         // Sync while the services still run, because it takes long: the whole new tree must be on
         // the disk when it is swapped in.
+        self.progress.step("writing it to the disk");
         self.parent.sync_all()?;
         Ok(true)
     }
@@ -337,6 +344,7 @@ impl Work<'_> {
         let is_beside = !overlays.is_empty();
         let overlays = &[seen_through, overlays].concat();
         let carry = |pass| {
+            self.progress.step("carrying user files over");
             let limit = deadline.left();
             if limit.is_zero() {
                 return Err(RebuildError::OutOfTime);
@@ -358,6 +366,7 @@ impl Work<'_> {
             let writes = writes.clone();
             confine::confined_to(root, program, owner, overlays, dir, writes).run()
         };
+        self.progress.step(&format!("creating an environment for Python {minor}"));
         run(self.creation()).map_err(RebuildError::Create)?;
         let mut needed = self.spec.sources_inside(&self.venv().path);
         needed.push("pip.conf".into());
@@ -365,7 +374,9 @@ impl Work<'_> {
         self.tree.notes.extend(self.spec.notes.clone());
         let carried = carry(Pass::First(needed))?;
         self.note(carried);
+        self.progress.step("installing the distributions");
         self.install(&engines, pip_of, &run)?;
+        self.progress.step("comparing the distributions");
         let differences = self.spec.compare(root, to, minor)?;
         if !differences.failures.is_empty() {
             return Err(RebuildError::Different(differences.failures));

@@ -158,6 +158,7 @@ impl<'a> Recorder<'a> {
         };
         if let Some((what, detail)) = outcome.for_history() {
             let event = Event::new(&after.name, after.path(), what, detail);
+            let event = event.that_took(&outcome.times);
             if let Err(error) = store.record(&event.of(&outcome.decision)) {
                 report.error(&format!("cannot record this repair in the history: {error}"));
             }
@@ -326,8 +327,8 @@ mod tests {
         };
         let decision = Decision { id: id.clone(), ..samples::decision() };
         let (restarted, notes) = (Vec::new(), Vec::new());
-        let findings = Vec::new();
-        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings };
+        let (findings, times) = (Vec::new(), Vec::new());
+        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings, times };
         let recorder = Recorder::new(&context, &mut registry);
         recorder.record_outcome(&outcome, 0, Vec::new(), None, None).unwrap();
         let entry = registry.get(&id).unwrap();
@@ -347,8 +348,8 @@ mod tests {
         let decision = Decision { id: id.clone(), ..samples::decision() };
         let done = Done::Restarted;
         let (restarted, notes) = (Vec::new(), Vec::new());
-        let findings = Vec::new();
-        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings };
+        let (findings, times) = (Vec::new(), Vec::new());
+        let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings, times };
         let failed = Some(Checked::Failed("curl exited 22".to_string()));
         for (checked, kept) in [
             (failed, Some("curl exited 22")),
@@ -387,8 +388,9 @@ mod tests {
         filler.set_nonblocking(true).unwrap();
         while filler.send_to(b"x", &socket).is_ok() {}
         let decision = Decision { id: id.clone(), ..samples::decision() };
-        let (restarted, notes, findings) = (Vec::new(), Vec::new(), Vec::new());
-        let outcome = Outcome { id, decision, done: Done::Nothing, restarted, notes, findings };
+        let (restarted, notes, done) = (Vec::new(), Vec::new(), Done::Nothing);
+        let (findings, times) = (Vec::new(), Vec::new());
+        let outcome = Outcome { id, decision, done, restarted, notes, findings, times };
         let recorder = Recorder::new(&context, &mut registry);
         std::thread::scope(|scope| {
             let all = removals.to_vec();

@@ -19,14 +19,13 @@ impl Repair<'_, '_> {
         if let Some(unfinished) = self.interrupted() {
             return unfinished;
         }
-        self.progress.step(&format!("building for {}", target.minor));
         let builder = Builder::of(target, system);
         let built = self.resting(target, &builder).and_then(|(prepared, notes)| {
             let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
             let built = if let Some(prepared) = prepared {
                 Build::Beside(prepared)
             } else {
-                prepare(context, job, target, builder, limit, true)?
+                prepare(context, job, target, builder, limit, true, &self.progress)?
             };
             match built {
                 Build::InPlace(work) => Err(work.cannot_rest()),
@@ -101,7 +100,10 @@ impl Repair<'_, '_> {
         let builder = Builder::installed(target, self.now);
         let (resting, notes) = self.resting(target, &builder)?;
         let Some(prepared) = resting else {
-            return Ok((prepare(context, job, target, builder, limit, false)?, notes));
+            return Ok((
+                prepare(context, job, target, builder, limit, false, &self.progress)?,
+                notes,
+            ));
         };
         let preparing = prepared.tree.preparing();
         job.begin(context, preparing.clone(), &[])?;

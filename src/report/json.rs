@@ -14,7 +14,7 @@ use crate::host::file::printable;
 use crate::plan::{Decision, Effect, Finding, Phase, Plan, Proof, Remedy, Verdict};
 use crate::python::{self, Minor, Version};
 use crate::service::Service;
-use crate::store::{Event, RegistryEntry};
+use crate::store::{Event, RegistryEntry, StepTime};
 use crate::venv::{BaseLink, Flavour, Venv};
 
 const SCHEMA: u64 = 1;
@@ -205,6 +205,9 @@ struct EventJson {
     /// The decision, if one was carried out or blocked the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<DecisionJson>,
+    /// How long each step of a repair took.
+    #[serde(skip_serializing_if = "<[StepTime]>::is_empty")]
+    steps: Vec<StepTime>,
 }
 
 impl HistoryJson {
@@ -218,6 +221,7 @@ impl HistoryJson {
                 what: event.what.clone(),
                 detail: event.detail.clone(),
                 decision: event.decision.as_deref().map(DecisionJson::from),
+                steps: event.steps.clone(),
             })
             .collect();
         Self { schema_version: SCHEMA, events }

@@ -160,6 +160,18 @@ impl Report {
         }
     }
 
+    /// Prints how long each step of some repairs took.
+    pub(crate) fn timings(&self, times: &[(String, Vec<(String, Duration)>)]) {
+        let row = |venv: &str, step: &str, took: Duration| {
+            Row::new([venv.to_string(), format!("{:.2}", took.as_secs_f64()), step.to_string()])
+        };
+        let rows: Vec<Row> = times
+            .iter()
+            .flat_map(|(venv, steps)| steps.iter().map(|(step, took)| row(venv, step, *took)))
+            .collect();
+        self.table(&["NAME", "SECONDS", "STEP"], &rows);
+    }
+
     /// Prints each venv that an upgrade affects, with the reasons.
     pub(crate) fn details(&self, plan: &Plan) {
         for decision in plan.notable() {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,17 @@ pub(crate) struct Event {
     /// The decision that caused the event, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) decision: Option<Box<Decision>>,
+    /// The steps of a repair, in the order in which they began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) steps: Vec<StepTime>,
+}
+
+/// How long a step of a repair took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StepTime {
+    pub(crate) step: String,
+    pub(crate) milliseconds: u64,
 }
 
 impl Event {
@@ -57,7 +69,17 @@ impl Event {
             what: what.to_string(),
             detail: file::within(&detail.into(), DETAIL),
             decision: None,
+            steps: Vec::new(),
         }
+    }
+
+    /// Adds how long the steps of the repair took.
+    pub(crate) fn that_took(self, times: &[(String, Duration)]) -> Self {
+        let steps = times.iter().map(|(step, took)| StepTime {
+            step: step.clone(),
+            milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
+        Self { steps: steps.collect(), ..self }
     }
 
     /// Adds the decision that caused the event.
@@ -172,11 +194,14 @@ mod tests {
             what: what.into(),
             detail: detail.into(),
             decision: None,
+            steps: Vec::new(),
         };
         let rebuilt =
             event("2026-01-01T00:00:00Z", b"/srv/shop/venv", "rebuilt", "for Python 3.13\n1 file");
         let events = [
-            rebuilt.of(&fixtures::decision()),
+            rebuilt
+                .of(&fixtures::decision())
+                .that_took(&[("installing the distributions".into(), Duration::from_millis(3540))]),
             event("2026-01-02T03:04:05Z", b"/srv/sh\xffp", "blocked", "\u{1b}"),
         ];
         let path = Path::new("/var/lib/venvguard").join(NAME);

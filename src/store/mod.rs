@@ -38,7 +38,7 @@ pub(crate) use crate::host::path_text::PathText;
 pub(crate) use archives::{LIMIT as ARCHIVE_LIMIT, QUOTA as ARCHIVE_QUOTA};
 pub(crate) use config::{Config, EngineChoice};
 pub(crate) use declared::Declaration;
-pub(crate) use history::{Event, History};
+pub(crate) use history::{Event, History, StepTime};
 pub(crate) use journal::{JournalEntry, JournalState, Swap};
 pub(crate) use pause::Pause;
 pub(crate) use prepared::{BuiltFor, PreparedTree};

@@ -131,8 +131,12 @@ fn a_command_fills_the_new_environment_as_the_owner_with_the_facts_in_its_enviro
     let Some(shop) = Shop::new() else { return };
     let note = "{ id -u; pwd; echo \"$1 $VIRTUAL_ENV\"; command -v python; env | grep ^VENVGUARD_ | sort; } >$VENVGUARD_PATH/note";
     shop.build_by(&format!("{}\n{note}", shop.installation("hello", "2.0")));
-    let said = shop.person.run(&["rebuild", "shop"]).expect(0);
+    let said = shop.person.run(&["rebuild", "shop", "--timings"]).expect(0);
     assert_eq!(shop.version(), "2.0", "{}", said.stderr);
+    assert!(said.stdout.starts_with("NAME  SECONDS  STEP\nshop "), "{}", said.stdout);
+    let history = shop.person.run(&["history", "--json"]).expect(0).json();
+    let steps = history["events"].as_array().unwrap().last().unwrap()["steps"].as_array().unwrap();
+    assert_eq!(said.stdout.lines().count(), 1 + steps.len(), "{history}");
     let (path, minor) = (shop.path(), &shop.minor);
     let expected = format!(
         "{}\n{}\na b {path}\n{path}/bin/python\nVENVGUARD_ACTION=rebuild\nVENVGUARD_PATH={path}\n\
