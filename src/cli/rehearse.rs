@@ -55,6 +55,7 @@ fn in_words(venv: &VenvRehearsal) -> String {
         let how = match venv.proof {
             Proof::Rehearsed => "built and checked; the upgrade swaps it in",
             Proof::Smoke => "checked as it is",
+            Proof::Resolved => "the index has a wheel of each distribution; none was tried",
             Proof::None => "not checked",
         };
         return format!("{name}: ready for {python} ({how})");

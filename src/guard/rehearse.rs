@@ -21,7 +21,7 @@ use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
 use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
 use crate::python::{Interpreters, Minor, Version};
-use crate::rehearse::NextSystem;
+use crate::rehearse::{NextError, NextSystem};
 use crate::repair::{self, Done, Job};
 use crate::report::reasons_in_words;
 use crate::store::{MadeFor, RegistryEntry, Rehearsal};
@@ -47,6 +47,9 @@ pub(crate) struct Rehearsed {
     /// The venvs about which there was something to find out.
     pub(crate) venvs: Vec<VenvRehearsal>,
 }
+
+/// The minor version that a venv was tried for, how, and why it is not ready.
+type Found = (Option<Minor>, Proof, Vec<Finding>);
 
 /// What a rehearsal found about one venv.
 #[derive(Debug)]
@@ -148,7 +151,7 @@ impl Guard {
     ) -> Result<Vec<VenvRehearsal>, AskError> {
         let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
         let next = if trials.iter().any(is_tried) {
-            Some(self.next_system(actions, now, after, archives)?)
+            self.next_system(actions, now, after, archives)?
         } else {
             None
         };
@@ -241,22 +244,44 @@ impl Guard {
             .collect())
     }
 
+    /// Asks the index about venvs that would be rebuilt.
+    fn resolve(&self, inventory: &Inventory, builds: &[Decision]) -> Vec<(String, Found)> {
+        let resolved = |decision: &Decision| {
+            let (entry, venv) = inventory.get(&decision.id)?;
+            let minor = decision.target()?.minor;
+            let findings = repair::resolve(&self.context(), entry, venv, minor);
+            let proof = if findings.is_empty() { Proof::Resolved } else { Proof::None };
+            Some((decision.id.clone(), (Some(minor), proof, findings)))
+        };
+        builds.iter().filter_map(resolved).collect()
+    }
+
+    /// Unpacks the next system; `None` if the kernel does not let programs see it.
     fn next_system(
         &self,
         actions: &[Action],
         now: &Interpreters,
         after: &Interpreters,
         archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
-    ) -> Result<NextSystem, AskError> {
+    ) -> Result<Option<NextSystem>, AskError> {
         let progress = self.report.progress("rehearsal");
         progress.step("fetching the packages of the next Python");
         let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
         let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
         let archives = archives(&packages_of(actions, &minors))?;
         progress.step("unpacking the packages of the next Python");
-        let next = NextSystem::unpack(&self.root, &archives, after)?;
+        let next = NextSystem::unpack(&self.root, &archives, after);
         progress.end();
-        Ok(next)
+        match next {
+            Ok(next) => Ok(Some(next)),
+            Err(NextError::NotShown(because)) => {
+                self.report.note(&format!(
+                    "no program here can see the next system ({because}); venvguard only asks the index for wheels"
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// By the ids of the venvs: the minor version that a venv was tried for, and what was found.
@@ -265,7 +290,7 @@ impl Guard {
         inventory: &mut Inventory,
         trials: Vec<(String, Trial)>,
         next: Option<&NextSystem>,
-    ) -> BTreeMap<String, (Option<Minor>, Proof, Vec<Finding>)> {
+    ) -> BTreeMap<String, Found> {
         let context = self.context();
         let mut found = BTreeMap::new();
         let mut builds: Vec<Decision> = Vec::new();
@@ -277,7 +302,9 @@ impl Guard {
                     let findings = repair::check_in(&context, entry, venv, next.system());
                     found.insert(id, (Some(minor), Proof::Smoke, findings));
                 }
-                (Trial::Check(_), None) => {}
+                (Trial::Check(minor), None) => {
+                    found.insert(id, (Some(minor), Proof::None, Vec::new()));
+                }
                 (Trial::Impossible(decision), _) => {
                     let why = reasons_in_words(&decision).into_iter();
                     let obstacle = |why| Finding::of_venv(FindingKind::Obstacle, why);
@@ -285,7 +312,10 @@ impl Guard {
                 }
             }
         }
-        let Some(next) = next else { return found };
+        let Some(next) = next else {
+            found.extend(self.resolve(inventory, &builds));
+            return found;
+        };
         let jobs = Job::all(inventory.present(), &builds);
         let (registry, at_once) = (&mut inventory.registry, self.config.at_once(None));
         for outcome in repair::prepare_all(&context, registry, next.system(), &jobs, at_once) {

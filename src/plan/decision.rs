@@ -66,7 +66,12 @@ impl Decision {
 
     /// How well that is known.
     pub(crate) fn proof(&self) -> Proof {
-        if self.reasons.contains(&Reason::Rehearsed) { Proof::Rehearsed } else { Proof::None }
+        let has = |reason| self.reasons.contains(&reason);
+        match () {
+            () if has(Reason::Rehearsed) => Proof::Rehearsed,
+            () if has(Reason::Resolved) => Proof::Resolved,
+            () => Proof::None,
+        }
     }
 
     /// The interpreter and the links that a rebuild ends with.

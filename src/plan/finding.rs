@@ -69,6 +69,8 @@ impl fmt::Display for Finding {
 pub(crate) enum Proof {
     /// It was not tried.
     None,
+    /// An index has a wheel of each distribution for the interpreter. None was tried.
+    Resolved,
     /// The venv as it is was checked with the interpreter.
     Smoke,
     /// A new tree was built and checked with the interpreter, and waits.

@@ -158,6 +158,8 @@ pub(crate) struct Facts {
 pub(crate) enum Readiness {
     /// Its new tree is built and checked, and waits.
     Rehearsed,
+    /// An index has a wheel of each distribution.
+    Resolved,
     Ready,
     /// Why not.
     NotReady(Vec<Finding>),

@@ -39,6 +39,8 @@ pub(crate) enum Reason {
     NoOtherInterpreter,
     /// Its new tree is built and checked, and waits.
     Rehearsed,
+    /// An index has a wheel of each of its distributions for the new interpreter.
+    Resolved,
     /// Why a rebuild cannot be expected to work.
     NotReady(Finding),
     /// A library that it needs is removed.

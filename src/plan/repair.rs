@@ -154,7 +154,10 @@ fn rebuild(
     let venv = &subject.venv;
     let target = Target::asked_for(venv, decision.follows, now, wish.python);
     decision.remedy = match (target, &facts.readiness) {
-        (Some(target), None | Some(Readiness::Ready | Readiness::Rehearsed)) => {
+        (
+            Some(target),
+            None | Some(Readiness::Ready | Readiness::Resolved | Readiness::Rehearsed),
+        ) => {
             decision.reasons.extend(named_in(venv, target, facts));
             Remedy::Rebuild { target, relax: wish.relax }
         }

@@ -172,7 +172,9 @@ impl Upgrade<'_> {
             _ if can_keep && self.is_ready() && self.keeps_from_swapping() => {
                 decision.remedy = pin(Until::Rebuilt);
             }
-            Readiness::Ready | Readiness::Rehearsed if can_pin => self.rebuild(decision),
+            Readiness::Ready | Readiness::Resolved | Readiness::Rehearsed if can_pin => {
+                self.rebuild(decision);
+            }
             Readiness::NotReady(findings)
                 if self.subject.policy == Policy::Rebuild && self.made == Phase::BeforeDpkg =>
             {
@@ -186,8 +188,12 @@ impl Upgrade<'_> {
             // Its old interpreter is not needed any more, unless a service keeps running on it.
             Readiness::Rehearsed if self.may_swap() => self.rebuild(decision),
             Readiness::Rehearsed => self.runs_on(decision),
-            Readiness::Ready if self.made == Phase::AfterDpkg => self.rebuild(decision),
-            Readiness::Ready => self.impossible(decision, [Reason::NoWayBack]),
+            Readiness::Ready | Readiness::Resolved if self.made == Phase::AfterDpkg => {
+                self.rebuild(decision);
+            }
+            Readiness::Ready | Readiness::Resolved => {
+                self.impossible(decision, [Reason::NoWayBack]);
+            }
             Readiness::NotReady(findings) => self.impossible(decision, not_ready(findings)),
         }
     }
@@ -226,8 +232,11 @@ impl Upgrade<'_> {
         match target {
             Some(target) => {
                 decision.remedy = Remedy::Rebuild { target, relax: None };
-                let is_rehearsed = *self.readiness() == Readiness::Rehearsed;
-                decision.reasons.extend(is_rehearsed.then_some(Reason::Rehearsed));
+                decision.reasons.extend(match self.readiness() {
+                    Readiness::Rehearsed => Some(Reason::Rehearsed),
+                    Readiness::Resolved => Some(Reason::Resolved),
+                    Readiness::Ready | Readiness::NotReady(_) => None,
+                });
                 decision.reasons.extend(named_in(venv, target, self.facts));
             }
             None => self.impossible(decision, [Reason::NoOtherInterpreter]),

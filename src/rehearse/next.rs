@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::command::CommandError;
+use crate::host::confine::{self, LAUNCHER_FAILED};
 use crate::host::file::printable;
 use crate::host::overlay::Overlay;
 use crate::host::user::User;
-use crate::host::{Program, Root, confine, tree};
+use crate::host::{Program, Root, tree};
 use crate::python::{self, Interpreters};
 use crate::repair::System;
 
@@ -37,6 +38,9 @@ pub(crate) enum NextError {
     Unpack { package: String, source: CommandError },
     #[error("cannot index the libraries of the next system: {0}")]
     Libraries(CommandError),
+    /// The kernel or the container forbids the mounts.
+    #[error("no program can see the next system: {0}")]
+    NotShown(String),
 }
 
 /// The unpacked packages, until it is dropped.
@@ -110,10 +114,17 @@ impl NextSystem {
         let program = program.arg(files.join("etc/ld.so.cache")).limit(LIMIT);
         let writes = vec![files.join("etc")];
         let layers = &self.system.seen_through;
-        confine::confined_to(root, program, &owner, layers, Path::new("/"), writes)
-            .run()
-            .map(drop)
-            .map_err(NextError::Libraries)
+        let indexed = confine::confined_to(root, program, &owner, layers, Path::new("/"), writes);
+        match indexed.run() {
+            Ok(_) => Ok(()),
+            // The launcher fails if the kernel or the container forbids the mounts.
+            Err(CommandError::Failed { status, complaint, .. })
+                if status.0.code() == Some(LAUNCHER_FAILED) =>
+            {
+                Err(NextError::NotShown(complaint))
+            }
+            Err(error) => Err(NextError::Libraries(error)),
+        }
     }
 }
 

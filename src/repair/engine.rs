@@ -119,20 +119,45 @@ impl Engine {
         [option.into(), if self.is_uv() { "-" } else { "/dev/stdin" }.into()]
     }
 
-    /// Asks which versions of a distribution have a wheel. uv is asked for the lowest one from
-    /// `from` on; pip is asked for a version that no distribution has, and lists the others.
-    pub(crate) fn offers(&self, python: &Path, name: &str, from: &dyn Display) -> Program {
-        match self {
+    /// Asks which versions of a distribution have a wheel for the interpreter, or for another minor
+    /// version. uv is asked for the lowest one from `from` on; pip is asked for a version that no
+    /// distribution has, and lists the others.
+    pub(crate) fn offers(
+        &self,
+        python: &Path,
+        name: &str,
+        from: &dyn Display,
+        minor: Option<Minor>,
+    ) -> Program {
+        let program = self.looks_for_wheels(python, minor);
+        if self.is_uv() {
+            program.args(["--resolution", "lowest", "-"]).input(format!("{name}>={from}\n"))
+        } else {
+            program.arg(format!("{name}==={IMPOSSIBLE}"))
+        }
+    }
+
+    /// Finds a wheel of each listed distribution for another minor version, and installs none.
+    pub(crate) fn resolves(&self, python: &Path, minor: Minor, list: String) -> Program {
+        let program = self.looks_for_wheels(python, Some(minor));
+        if self.is_uv() {
+            program.arg("-").input(list)
+        } else {
+            program.arg("--ignore-installed").args(self.input_as("-r")).input(list)
+        }
+    }
+
+    fn looks_for_wheels(&self, python: &Path, minor: Option<Minor>) -> Program {
+        let program = match self {
             Self::Uv(uv) => Self::uv(uv)
-                .args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-deps"])
-                .args(["--resolution", "lowest", "--only-binary", ":all:", "--python"])
-                .arg(python)
-                .arg("-")
-                .input(format!("{name}>={from}\n")),
-            _ => self
-                .install(python, true)
-                .args(["--dry-run", "--no-deps", "--only-binary", ":all:"])
-                .arg(format!("{name}==={IMPOSSIBLE}")),
+                .args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python"])
+                .arg(python),
+            _ => self.install(python, true).arg("--dry-run"),
+        };
+        let program = program.args(["--no-deps", "--only-binary", ":all:"]);
+        match minor {
+            Some(minor) => program.arg("--python-version").arg(minor.to_string()),
+            None => program,
         }
     }
 

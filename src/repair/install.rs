@@ -69,6 +69,13 @@ pub(super) struct Missing {
     needs: Needs,
 }
 
+impl Missing {
+    /// A distribution that was not built.
+    pub(super) fn new(requirement: String, nearest: Nearest) -> Self {
+        Self { requirement, nearest, needs: Needs::default() }
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requirement, nearest, needs } = self;
@@ -208,21 +215,10 @@ impl Installer<'_> {
         Err(InstallError::Missing { minor: self.minor, missing, error })
     }
 
-    /// The versions of a distribution that have a wheel for the new interpreter. uv reports only
-    /// the lowest one from `version` on.
+    /// The versions of a distribution that have a wheel for the new interpreter.
     fn offered(&self, name: &str, version: &dyn fmt::Display) -> Vec<String> {
-        let asked = (self.run)(self.engine.offers(&self.python(), name, version));
-        match (self.engine, asked) {
-            (Engine::Uv(_), Ok(finished)) => finished
-                .text()
-                .lines()
-                .filter_map(|line| Some(line.split_once("==")?.1.trim().to_string()))
-                .collect(),
-            (_, Err(CommandError::Failed { errors, .. })) => {
-                offered_by_pip(&String::from_utf8_lossy(&errors))
-            }
-            _ => Vec::new(),
-        }
+        let asked = self.engine.offers(&self.python(), name, version, None);
+        offered(self.engine, (self.run)(asked))
     }
 
     /// Installs the distributions with known hashes, and accepts no other file.
@@ -253,6 +249,21 @@ impl Installer<'_> {
 
     fn python(&self) -> PathBuf {
         self.venv.path.join("bin/python")
+    }
+}
+
+/// The versions in the answer to [`Engine::offers`]. uv reports only the lowest one.
+pub(super) fn offered(engine: &Engine, answer: Result<Finished, CommandError>) -> Vec<String> {
+    match (engine, answer) {
+        (Engine::Uv(_), Ok(finished)) => finished
+            .text()
+            .lines()
+            .filter_map(|line| Some(line.split_once("==")?.1.trim().to_string()))
+            .collect(),
+        (_, Err(CommandError::Failed { errors, .. })) => {
+            offered_by_pip(&String::from_utf8_lossy(&errors))
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -69,8 +69,11 @@ fn rehearsed(
     if !found.is_ready() {
         return Some(Readiness::NotReady(bounded(found.findings)));
     }
-    let waits = found.proof == Proof::Rehearsed && context.store.has_prepared(&entry.id);
-    waits.then_some(Readiness::Rehearsed)
+    match found.proof {
+        Proof::Rehearsed if context.store.has_prepared(&entry.id) => Some(Readiness::Rehearsed),
+        Proof::Resolved => Some(Readiness::Resolved),
+        _ => None,
+    }
 }
 
 fn obstacle(reason: String) -> Finding {

@@ -180,6 +180,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
             "no other interpreter is installed to rebuild it for".into()
         }
         Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
+        Reason::Resolved => "the index has a wheel of each distribution; none was tried".into(),
         Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => finding.to_string(),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
         Reason::NotUnasked { service, restraint } => not_unasked(service, restraint),

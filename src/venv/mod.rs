@@ -42,7 +42,7 @@ pub(crate) use modified::{has_hash, isolated_programs, modified_files};
 pub(crate) use needs::{Need, needs};
 pub(crate) use origin::Origin;
 pub(crate) use recipe::{
-    Exact, Recipe, RecipeError, Source, Unreproducible, comes_with_every_venv,
+    Exact, Recipe, RecipeError, Requirement, Source, Unreproducible, comes_with_every_venv,
 };
 pub(crate) use relax::{Nearest, Relax, nearest};
 pub(crate) use required::required_on_some_pythons;

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::super::samples::subject;
 use super::*;
 use crate::apt::samples::system;
-use crate::plan::{FindingKind, Loss, Mention, RestartMode};
+use crate::plan::{FindingKind, Loss, Mention, Proof, RestartMode};
 use crate::python::{BuildId, Minor};
 use crate::service::Condition;
 use crate::venv::CopiedInterpreter;
@@ -144,6 +144,15 @@ fn a_rehearsed_venv_needs_no_old_interpreter() {
     assert_eq!(outcome(&case), ("rebuild", true, false), "before its interpreter is removed");
     let case = Case { readiness: Readiness::Rehearsed, after: &[], ..MINOR };
     assert_eq!(outcome(&case), ("impossible", false, true), "there is nothing to move to");
+}
+
+#[test]
+fn wheels_in_the_index_prove_less_than_a_rehearsal() {
+    let resolved = Case { readiness: Readiness::Resolved, ..MINOR };
+    let decision = decided(&resolved);
+    assert_eq!((decision.remedy.word(), decision.proof()), ("rebuild", Proof::Resolved));
+    let no_way_back = Case { after: &["3.13.5-2"], ..resolved };
+    assert_eq!(outcome(&no_way_back), ("impossible", false, true));
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::guarded("rehearsed_bookworm_to_trixie", Kind::BookwormMinor, followed, swapped_in),
         Case::guarded("rehearsed_trixie_to_forky", Kind::TrixieMinor, followed, swapped_in),
         Case::guarded("rehearsal_of_what_is_missing", Kind::TrixieMinor, &[], missing),
+        Case::guarded("resolved_where_mounts_are_forbidden", Kind::TrixieMinor, &[], resolved),
         Case::guarded("rehearsal_killed", Kind::TrixieMinor, followed, killed),
         Case::guarded("rehearsal_gives_way_to_apt", Kind::TrixieMinor, followed, gives_way),
         Case::guarded("rehearsed_by_the_forecast", Kind::TrixieMinor, followed, forecast),
@@ -23,6 +24,9 @@ pub(super) fn cases() -> Vec<Case> {
         Case::guarded("rehearsed_patch", Kind::RealPatch, followed, patch),
     ]
 }
+
+/// Runs a command where mount namespaces are forbidden, as in many containers.
+const NO_MOUNTS: &str = "setpriv --bounding-set -sys_admin";
 
 /// The upgrade swaps the rehearsed tree in as it was.
 fn swapped_in(machine: &Machine) -> Result<()> {
@@ -44,8 +48,8 @@ fn swapped_in(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// A distribution that the next Python cannot have is named before the upgrade, with the nearest version.
-fn missing(machine: &Machine) -> Result<()> {
+/// Makes a venv of a distribution that has no wheel for the next Python; a later version has one.
+fn tight(machine: &Machine) -> Result<()> {
     let tag = format!("cp{}", machine.upgrade.about.from.minor.replace('.', ""));
     machine.write("/root/wheel.py", WHEEL)?;
     machine.must(&format!(
@@ -56,6 +60,48 @@ fn missing(machine: &Machine) -> Result<()> {
          dpkg --install /package/venvguard_*.deb
          venvguard register /srv/tight/venv --name tight --policy rebuild"
     ))?;
+    Ok(())
+}
+
+/// Where no program can see the next system, the index is asked for wheels.
+fn resolved(machine: &Machine) -> Result<()> {
+    tight(machine)?;
+    machine.must(
+        "python3 -m venv /srv/loose/venv && /srv/loose/venv/bin/pip install --quiet tight==1.3.0
+         venvguard register /srv/loose/venv --name loose",
+    )?;
+    let before = machine.must(SYSTEM)?;
+    let said = machine.run(&format!("{NO_MOUNTS} venvguard rehearse --json 2>/tmp/errors"))?;
+    let errors = machine.must("cat /tmp/errors")?;
+    ensure!(
+        said.code == 3 && errors.contains("only asks the index for wheels"),
+        "{said:?} {errors}"
+    );
+    let said: Value = serde_json::from_str(&said.text)?;
+    let venv = |name| {
+        let venvs = said["venvs"].as_array().into_iter().flatten();
+        venvs.into_iter().find(|venv| venv["name"] == name).cloned().unwrap_or_default()
+    };
+    ensure!(venv("loose")["ready"] == true && venv("loose")["proof"] == "resolved", "{said}");
+    let tight = venv("tight");
+    ensure!(tight["ready"] == false && tight["proof"] == "none", "{said}");
+    let finding = &tight["findings"][0];
+    ensure!(finding["kind"] == "no-wheel" && finding["works_from"] == "1.3.0", "{said}");
+    ensure!(machine.must(SYSTEM)? == before, "the rehearsal changed the system");
+    let plan = machine.run("venvguard plan --json")?;
+    let plan: Value = serde_json::from_str(&plan.text)?;
+    ensure!(
+        plan["venvs"].as_array().is_some_and(|venvs| {
+            venvs.iter().any(|venv| venv["name"] == "loose" && venv["proof"] == "resolved")
+        }),
+        "{plan}"
+    );
+    Ok(())
+}
+
+/// A distribution that the next Python cannot have is named before the upgrade, with the nearest version.
+fn missing(machine: &Machine) -> Result<()> {
+    tight(machine)?;
     let (code, said) = machine.venvguard_json("rehearse tight")?;
     let venv = &said["venvs"][0];
     ensure!(code == 3 && venv["ready"] == false && venv["proof"] == "none", "{said}");

@@ -27,6 +27,7 @@ READINESS = {
 PROOF = {
     "rehearsed": "built and checked",
     "smoke": "checked as it is",
+    "resolved": "the index has a wheel of each distribution",
 }
 
 KINDS = {
@@ -36,6 +37,8 @@ KINDS = {
     "import": "cannot be imported",
     "script": "a program does not start",
     "removed-module": "needs a removed module of Python",
+    "requires-python": "does not support the new Python",
+    "lost-library": "loses a library of the system",
     "interpreter": "the interpreter fails",
     "obstacle": "cannot be rebuilt",
     "policy": "its policy blocks the upgrade",
