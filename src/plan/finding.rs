@@ -36,6 +36,11 @@ pub(crate) enum FindingKind {
     RemovedModule,
     /// An extension module needs a library of the system that is removed.
     LostLibrary,
+    /// A file of the system's configuration names a path that the rebuild removes. The venv itself
+    /// works.
+    Path,
+    /// A program of Debian runs the venv's code on the default interpreter only.
+    Embedded,
     /// The interpreter crashes, hangs, or does not start.
     Interpreter,
     /// The venv cannot be rebuilt where it is, or from what is known.

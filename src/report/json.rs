@@ -11,7 +11,9 @@ pub(crate) use self::venv::{ListJson, VenvJson};
 use super::words;
 use crate::apt::{Build, Change, ChangeKind, Hold};
 use crate::host::file::printable;
-use crate::plan::{Decision, Effect, Finding, Phase, Plan, Proof, Remedy, Verdict};
+use crate::plan::{
+    Decision, Effect, Finding, FindingKind, Loss, Phase, Plan, Proof, Reason, Remedy, Verdict,
+};
 use crate::python::{self, Minor, Version};
 use crate::service::Service;
 use crate::store::{Event, RegistryEntry, StepTime};
@@ -136,10 +138,21 @@ impl From<&Decision> for DecisionJson {
             services: decision.services.clone(),
             ready: decision.ready(),
             proof: decision.proof(),
-            findings: decision.findings().cloned().collect(),
+            findings: decision.reasons.iter().filter_map(finding).collect(),
             blocks: decision.blocks,
             reasons: words::reasons(decision),
         }
+    }
+}
+
+/// What a reason finds out about the venv; not every finding keeps it from being ready.
+fn finding(reason: &Reason) -> Option<Finding> {
+    let of_venv = |kind| Some(Finding::of_venv(kind, words::reason(reason)));
+    match reason {
+        Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => Some(finding.clone()),
+        Reason::NamedIn(_) => of_venv(FindingKind::Path),
+        Reason::EmbeddedIn(_) => of_venv(FindingKind::Embedded),
+        _ => None,
     }
 }
 
@@ -282,5 +295,27 @@ impl VenvRehearsalJson {
             proof,
             findings: findings.to_vec(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Mention, samples};
+
+    #[test]
+    fn a_finding_about_a_path_or_an_embedding_program_leaves_the_venv_ready() {
+        let mention = Mention {
+            file: Path::new("/etc/nginx/nginx.conf").into(),
+            line: 7,
+            name: Path::new("/srv/shop/venv/lib/python3.11").into(),
+        };
+        let program = Path::new("/usr/sbin/apache2").into();
+        let reasons = vec![Reason::NamedIn(mention), Reason::EmbeddedIn(program)];
+        let decision = DecisionJson::from(&Decision { reasons, ..samples::decision() });
+        let kinds: Vec<FindingKind> = decision.findings.iter().map(|one| one.kind).collect();
+        assert_eq!(kinds, [FindingKind::Path, FindingKind::Embedded]);
+        assert!(decision.findings[0].detail.starts_with("/etc/nginx/nginx.conf line 7"));
+        assert!(decision.ready);
     }
 }

@@ -39,6 +39,8 @@ KINDS = {
     "removed-module": "needs a removed module of Python",
     "requires-python": "does not support the new Python",
     "lost-library": "loses a library of the system",
+    "path": "a file of the system names its old path",
+    "embedded": "runs inside a program of Debian",
     "interpreter": "the interpreter fails",
     "obstacle": "cannot be rebuilt",
     "policy": "its policy blocks the upgrade",
