@@ -41,6 +41,7 @@ impl Progress {
                 bar.set_style(style);
             }
             bar.set_prefix(name.to_string());
+            bar.set_message("starting");
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
