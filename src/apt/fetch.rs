@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::protocol::is_package_name;
-use super::{Action, AptGet};
+use super::{Action, AptGet, Transaction};
 use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
 use crate::host::{Program, Root};
@@ -63,13 +63,15 @@ pub(crate) fn fetch(
 pub(crate) fn among(
     root: &Root,
     packages: &[String],
-    fetched: &[PathBuf],
+    transaction: &Transaction,
 ) -> Result<Vec<PathBuf>, FetchError> {
+    let fetched = &transaction.archives;
+    let apt = AptGet { default_release: transaction.default_release.clone(), ..AptGet::default() };
     let where_it_is = |needed: PathBuf| {
         let same = |path: &&PathBuf| path.file_name() == needed.file_name();
         if needed.is_file() { needed } else { fetched.iter().find(same).unwrap_or(&needed).clone() }
     };
-    let needed = needed(root, &AptGet::default(), packages)?;
+    let needed = needed(root, &apt, packages)?;
     all_there(needed.into_iter().map(where_it_is).collect())
 }
 

@@ -9,6 +9,8 @@ use crate::host::Program;
 pub(crate) struct AptGet {
     /// Read after the machine's configuration.
     pub(super) configuration: Option<PathBuf>,
+    /// The release that candidates come from, instead of the machine's (`-t`).
+    pub(super) default_release: Option<String>,
 }
 
 impl AptGet {
@@ -17,6 +19,9 @@ impl AptGet {
         let mut program = Program::new("/usr/bin/apt-get");
         if let Some(file) = &self.configuration {
             program = program.arg("--config-file").arg(file);
+        }
+        if let Some(release) = &self.default_release {
+            program = program.arg("-o").arg(format!("APT::Default-Release={release}"));
         }
         program.arg(command).args(["-o", "Debug::NoLocking=1"])
     }

@@ -80,7 +80,7 @@ pub(crate) fn without_hold(root: &Root) -> Result<AptGet, HoldError> {
     let configuration = dir.join("apt.conf");
     let text = format!("Dir::Etc::PreferencesParts \"{}\";\n", preferences.display());
     file::write_atomically(&configuration, text.as_bytes(), 0o644).map_err(io)?;
-    Ok(AptGet { configuration: Some(configuration) })
+    Ok(AptGet { configuration: Some(configuration), ..AptGet::default() })
 }
 
 impl Hold {

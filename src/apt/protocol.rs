@@ -52,6 +52,8 @@ pub(crate) struct Transaction {
     pub(crate) assumes_yes: bool,
     /// `APT::Architecture`, if apt names it.
     pub(crate) architecture: Option<String>,
+    /// `APT::Default-Release`, which `-t` sets for one run.
+    pub(crate) default_release: Option<String>,
     /// `VenvGuard::Mode`, which `-o` sets for one run.
     pub(crate) mode: Option<String>,
 }
@@ -122,6 +124,8 @@ impl Transaction {
                 std::str::from_utf8(value).is_ok_and(|text| number(text) >= Some(2));
         } else if is("APT::Architecture") {
             self.architecture = Some(lossy(value));
+        } else if is("APT::Default-Release") {
+            self.default_release = Some(lossy(value)).filter(|release| !release.is_empty());
         } else if is("VenvGuard::Mode") {
             self.mode = Some(lossy(value));
         }
@@ -315,6 +319,13 @@ mod tests {
         for line in ["APT::Get::Assume-Yes=0", "quiet=1", "quiet=", "APT::Get::Assume-No=1"] {
             assert!(!assumes_yes(line), "{line}");
         }
+    }
+
+    #[test]
+    fn the_release_of_one_run_is_read() {
+        let release = |line: &str| read(&format!("VERSION 3\n{line}\n\n")).unwrap().default_release;
+        assert_eq!(release("APT::Default-Release=forky").as_deref(), Some("forky"));
+        assert_eq!(release("APT::Default-Release="), None);
     }
 
     #[test]

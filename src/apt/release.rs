@@ -82,7 +82,7 @@ pub(crate) fn of_release(root: &Root, release: &str) -> Result<AptGet, ReleaseEr
     let configuration = dir.join("apt.conf");
     file::write_atomically(&configuration, options(root, &dir).as_bytes(), 0o644)
         .map_err(io(&configuration))?;
-    let apt = AptGet { configuration: Some(configuration) };
+    let apt = AptGet { configuration: Some(configuration), ..AptGet::default() };
     let updated = apt.call("update").arg("-qq").limit(UPDATE_LIMIT).run();
     // A source of a third party may not have the release: what there is, is enough.
     match updated {

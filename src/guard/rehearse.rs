@@ -135,8 +135,7 @@ impl Guard {
         let mut inventory = self.inventory()?;
         let mut trials = self.trials(&inventory, &[], &now, &after)?;
         trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
-        let archives =
-            |packages: &[String]| apt::among(&self.root, packages, &transaction.archives);
+        let archives = |packages: &[String]| apt::among(&self.root, packages, transaction);
         self.find_out(&mut inventory, trials, (actions, &now, &after), archives).map(drop)
     }
 
