@@ -60,9 +60,16 @@ pub(crate) fn healths(
                 }
             }
             if let Some(failure) = &entry.check_failure {
-                health.state = health.state.max(State::CheckFails);
-                let CheckFailure { at, because } = failure;
-                health.reasons.push(format!("its check fails since {at}: {because}"));
+                let CheckFailure { at, because, failed_before } = failure;
+                if *failed_before {
+                    let told = format!(
+                        "its check failed before and after the last upgrade or repair ({at}): {because}"
+                    );
+                    health.reasons.push(told);
+                } else {
+                    health.state = health.state.max(State::CheckFails);
+                    health.reasons.push(format!("its check fails since {at}: {because}"));
+                }
             }
             health.reasons.extend(pinned(entry));
             health

@@ -3,6 +3,7 @@
 mod article;
 mod block;
 mod built;
+mod checks;
 mod copied;
 mod crash;
 pub(crate) mod decision;
@@ -79,6 +80,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         article::cases(),
         copied::cases(),
+        checks::cases(),
         running::cases(),
         services::cases(),
         rolling::cases(),
