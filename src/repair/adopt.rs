@@ -197,12 +197,14 @@ impl Repair<'_, '_> {
 
     /// Names what the decision leaves as it is.
     pub(super) fn with_left_alone(&self, result: RepairResult) -> RepairResult {
+        let decision = &self.job.decision;
         let is_reported = |reason: &&Reason| match reason {
             Reason::NotUnasked { restraint, .. } => *restraint != Restraint::Never,
-            other => matches!(other, Reason::LeftAlone { .. } | Reason::EmbeddedIn(_)),
+            // Other results say it where it matters.
+            Reason::EmbeddedIn(_) => matches!(decision.remedy, Remedy::Restore { .. }),
+            other => matches!(other, Reason::LeftAlone { .. }),
         };
-        let told =
-            self.job.decision.reasons.iter().filter(is_reported).map(report::reason_in_words);
+        let told = decision.reasons.iter().filter(is_reported).map(report::reason_in_words);
         RepairResult { notes: told.chain(result.notes).collect(), ..result }
     }
 
