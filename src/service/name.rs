@@ -174,7 +174,7 @@ mod tests {
         for (written, why) in [
             ("web.service", "does not name a service manager"),
             ("docker:web", "does not name a service manager"),
-            ("web", "write systemd:UNIT, user:UNIT, supervisord:PROGRAM or runit:NAME"),
+            ("web", "write systemd:UNIT, user:UNIT, supervisord:PROGRAM, runit:NAME or s6:NAME"),
             ("runit:../web", "is not the name of a runit service"),
             ("systemd:", "is not the name of a systemd unit"),
             ("systemd:-H.service", "is not the name of a systemd unit"),
