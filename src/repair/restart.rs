@@ -282,7 +282,8 @@ fn stays_up(context: &Context, service: &Service, had_workers: bool) -> Result<(
     let stable = stable_for(context);
     let up = service::await_up(context.root, service, patience, stable);
     up.map_err(|error| error.to_string())?;
-    let gone = had_workers.then(|| service::come_and_go(context.root, service, stable)).flatten();
+    let watch = || service::come_and_go(context.root, service, stable, patience);
+    let gone = had_workers.then(watch).flatten();
     gone.map_or(Ok(()), |count| {
         Err(format!(
             "{service}: its workers do not last ({count} came and went while venvguard watched)"
