@@ -9,6 +9,7 @@ mod crash;
 pub(crate) mod decision;
 mod doctor;
 mod downtime;
+mod errors;
 mod faults;
 mod foreign;
 mod halfway;
@@ -43,7 +44,7 @@ pub(crate) struct Case {
     pub(crate) half: Half,
     pub(crate) upgrade: Kind,
     pub(crate) sites: &'static [Site],
-    /// Debian packages that lie in `/extra`.
+    /// Debian packages that lie in `/extra`; those of the next release, which an upgrade to it needs, are in a repository.
     pub(crate) extra: &'static [&'static str],
     pub(crate) run: fn(&Machine) -> Result<()>,
 }
@@ -89,6 +90,7 @@ pub(crate) fn all() -> Vec<Case> {
         minor::cases(),
         built::cases(),
         downtime::cases(),
+        errors::cases(),
         rehearsal::cases(),
         question::cases(),
         block::cases(),
