@@ -190,3 +190,22 @@ fn the_service_of_a_venv_that_its_package_replaces_is_restarted_after_the_upgrad
     let status = system.run(&["status", "--json"]).expect(0).json();
     assert_eq!(status["venvs"][0]["state"], "healthy", "{status}");
 }
+
+#[test]
+fn a_venv_that_a_program_of_debian_runs_on_another_python_is_orphaned() {
+    let system = served();
+    let (plugins, site) = ("/usr/lib/uwsgi/plugins", "/srv/shop/venv");
+    let command = format!("/usr/bin/uwsgi --virtualenv {site}");
+    process(&system, 71, "uwsgi.service", "/usr/bin/uwsgi-core", &command);
+    system.make_dir(plugins);
+    for (plugin, code, state) in
+        [("python311_plugin.so", 0, "healthy"), ("python313_plugin.so", 3, "orphaned")]
+    {
+        system.relink(&format!("{plugins}/python3_plugin.so"), plugin);
+        let status = system.run(&["status", "--json"]).expect(code).json();
+        let venv = &status["venvs"][0];
+        assert_eq!(venv["state"], state, "{plugin}: {status}");
+        let told = "/usr/bin/uwsgi-core runs its code within itself, on Python 3.13, but the packages are for 3.11";
+        assert_eq!(venv["reasons"][0] == told, code == 3, "{status}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Programs of Debian that run Python within themselves: their module is built for one minor
-//! version, whatever their venv links to.
+//! version, whatever their venv links to. The package of `mod_wsgi`'s module allows only that one as the
+//! default, so an upgrade brings a new module. That of uWSGI's allows any, and an upgrade may leave it.
 
 use std::ffi::OsStr;
 use std::fs;

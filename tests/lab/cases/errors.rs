@@ -139,7 +139,7 @@ impl App {
 
     /// It serves, and its packages are for this minor version.
     fn serves_on(&self, machine: &Machine, minor: &str) -> Result<()> {
-        serves(machine, &self.service())?;
+        wait_until_it_serves(machine, &self.service())?;
         machine
             .must(&format!("/srv/{0}/venv/bin/python -c 'import packaging' && ls -d /srv/{0}/venv/lib/python{minor}/site-packages/packaging", self.name))
             .map(drop)
@@ -179,12 +179,8 @@ fn upgrade(machine: &Machine) -> Result<Said> {
     machine.apt(&format!("install {packages} uwsgi-plugin-python3"))
 }
 
-fn serves(machine: &Machine, service: &Service) -> Result<()> {
-    machine.page(service, "/").map(drop)
-}
-
 fn wait_until_it_serves(machine: &Machine, service: &Service) -> Result<()> {
-    let serves = || Ok(serves(machine, service).is_ok());
+    let serves = || Ok(machine.page(service, "/").is_ok());
     wait_for(&format!("{} to serve", service.name), serves)
 }
 
@@ -227,13 +223,15 @@ fn answer_with_an_error(machine: &Machine) -> Result<()> {
     ensure!(broken.state(machine)? == "check-fails", "{text}");
     ensure!(machine.venvguard("status")?.code == 3, "{text}");
     machine.must("sed -i s/BREAKS=import/BREAKS=no/ /etc/vassals/vassal-breaks.ini")?;
-    wait_until_it_serves(machine, &broken.service())?;
     broken.serves_on(machine, &new)?;
     ensure!(machine.venvguard("status")?.code == 0, "{:?}", machine.venvguard("status"));
 
     let said = machine.venvguard("rollback vassal")?;
     ensure!(said.code == 1 && said.text.contains(EMBEDDED), "{said:?}");
-    ensure!(machine.ask(&vassal.service(), "/")?.status == 500, "{said:?}");
+    wait_for("an error", || {
+        Ok(machine.ask(&vassal.service(), "/").is_ok_and(|it| it.status == 500))
+    })?;
+    ensure!(vassal.state(machine)? == "orphaned", "{said:?}");
     machine.must("venvguard rollback vassal")?;
     vassal.serves_on(machine, &new)
 }
@@ -252,6 +250,6 @@ fn cannot_be_kept(machine: &Machine) -> Result<()> {
         ensure!(blocked.text.contains(told), "{told:?} is missing: {blocked:?}");
     }
     ensure!(blocked.code != 0 && machine.packages()? == packages, "{blocked:?}");
-    serves(machine, &STUCK.service())?;
+    wait_until_it_serves(machine, &STUCK.service())?;
     machine.must("venvguard unregister stuck; rm /etc/vassals/stuck.ini").map(drop)
 }
