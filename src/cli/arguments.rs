@@ -259,7 +259,7 @@ pub(super) struct Register {
     /// The name of the venv (default: derived from its path)
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// A service that runs from the venv: systemd:UNIT, supervisord:PROGRAM, runit:NAME, or user:UNIT
+    /// A service that runs from the venv: systemd:UNIT, supervisord:PROGRAM, runit:NAME, s6:NAME, or user:UNIT
     /// of your own systemd manager (default: discovered at each upgrade); an empty one clears the
     /// setting
     #[arg(long = "service", value_name = "SERVICE", value_parser = OrNothing(parsed::<Service>()))]

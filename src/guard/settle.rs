@@ -4,7 +4,7 @@ use super::{Guard, GuardError};
 use crate::host::confine;
 use crate::host::file::printable;
 use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
-use crate::plan::{Plan, Remedy};
+use crate::plan::{Decision, Plan, Reason, Remedy};
 use crate::python::{self, Interpreters};
 use crate::repair::{self, Job};
 use crate::store::{Event, Pending};
@@ -76,7 +76,8 @@ impl Guard {
         confine::step_back();
         let _lock = self.lock()?;
         let settled = self.settle_locked()?;
-        let is_well = settled == Settled::Later || self.restart_outdated()?;
+        // Venvs that root has registered too: root has repaired them, but restarts no units of users.
+        let is_well = settled == Settled::Later || self.restart_outdated(|_| true)?;
         Ok(if is_well { settled } else { Settled::Attention })
     }
 
@@ -124,7 +125,7 @@ impl Guard {
         let record = transaction.as_ref();
         let plan = self.propose_after_dpkg(&inventory, &before, &now, record);
         self.unpin_all(&mut inventory, &now);
-        let all_good = self.repair_all(inventory, &plan, &now);
+        let all_good = self.repair_all(inventory, &plan, &now) & self.restart_replaced(&plan)?;
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
         // If dpkg has changed an interpreter since, that is work for the next run.
@@ -149,6 +150,18 @@ impl Guard {
                 self.report.error(&format!("cannot unpin {}: {error}", printable(&venv.path)));
             }
         }
+    }
+
+    /// Restarts the services of venvs that their packages have replaced during the run: as they are
+    /// now, the venvs did not work before it, and their services run the trees that are gone.
+    fn restart_replaced(&self, plan: &Plan) -> Result<bool, GuardError> {
+        let works_now = |decision: &&Decision| {
+            let is_it = |one: &Reason| matches!(one, Reason::Mended | Reason::BrokenBefore);
+            decision.reasons.iter().any(is_it)
+        };
+        let replaced: Vec<&Decision> = plan.decisions.iter().filter(works_now).collect();
+        let is_meant = |id: &str| replaced.iter().any(|decision| decision.id == id);
+        if replaced.is_empty() { Ok(true) } else { self.restart_outdated(is_meant) }
     }
 
     fn repair_all(&self, mut inventory: Inventory, plan: &Plan, now: &Interpreters) -> bool {

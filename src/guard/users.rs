@@ -102,12 +102,16 @@ impl Guard {
         self.eligible_users().iter().any(|person| person.uid == uid)
     }
 
-    /// Restarts services of the user that still run old code. If root has registered the venv too,
-    /// root has repaired it, but does not restart units of users. Returns whether all is well.
-    pub(super) fn restart_outdated(&self) -> Result<bool, GuardError> {
+    /// Restarts services that still run old code of venvs that the upgrade did not harm, if these
+    /// venvs are `meant`, by their ids. Returns whether all is well.
+    pub(super) fn restart_outdated(
+        &self,
+        meant: impl Fn(&str) -> bool,
+    ) -> Result<bool, GuardError> {
         let now = self.interpreters()?;
         let mut inventory = self.inventory()?;
-        let decisions = self.propose_repair(&inventory, &now, Wish::default(), RepairFor::Hook);
+        let mut decisions = self.propose_repair(&inventory, &now, Wish::default(), RepairFor::Hook);
+        decisions.retain(|decision| meant(&decision.id));
         self.note_waiting(&decisions);
         let jobs = Job::all(inventory.present(), &decisions);
         let (context, at_once) = (self.context(), self.config.at_once(None));

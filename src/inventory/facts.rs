@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Inventory;
-use crate::host::path_text::PathText;
 use crate::host::{parallel, user};
 use crate::plan::{Facts, Questions};
 use crate::python::{Minor, Package};
 use crate::repair::{self, Context};
 use crate::service::{
-    self, CgroupOwner, Condition, Processes, Restraints, Service, ServiceMap, VenvProcess,
-    VenvUsage,
+    self, CgroupOwner, Condition, Embedding, Processes, Restraints, Service, ServiceMap,
+    VenvProcess, VenvUsage,
 };
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
@@ -98,7 +97,7 @@ pub(crate) fn facts(
 /// What runs out of a venv.
 struct Served {
     services: Vec<(Service, Condition)>,
-    embedded_in: Option<PathText>,
+    embedded_in: Option<Embedding>,
     units_of_users: BTreeSet<(String, String)>,
 }
 
@@ -140,7 +139,7 @@ fn services_of(context: &Context, venvs: &[(&RegistryEntry, &Venv)]) -> BTreeMap
                 services.extend(usage.services.iter().cloned());
             }
             let services = services.into_iter().filter_map(|one| with_condition(context, one));
-            let embedded_in = usage.embedding().first().map(|program| PathText::from(*program));
+            let embedded_in = usage.embedding(context.root);
             let (services, units_of_users) = (services.collect(), units_of_users(context, usage));
             (entry.id.clone(), Served { services, embedded_in, units_of_users })
         })

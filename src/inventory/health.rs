@@ -4,13 +4,14 @@ use super::Inventory;
 use super::processes::current;
 use super::waiting;
 use crate::host::clock;
+use crate::host::file::printable;
 use crate::plan::{Health, RestartMode, State, Until, health};
 use crate::python::Interpreters;
 use crate::repair::{self, Context};
 use crate::report;
-use crate::service::{ServiceMap, needs_restart};
+use crate::service::{ServiceMap, VenvUsage, needs_restart};
 use crate::store::{CheckFailure, RegistryEntry};
-use crate::venv::NotAVenv;
+use crate::venv::{NotAVenv, Venv};
 
 const RUNNING: &str = "a repair of it is running";
 const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishes it";
@@ -29,15 +30,21 @@ pub(crate) fn healths(
             let mut health = match venv {
                 Ok(venv) => {
                     let current = current(entry, venv, now);
-                    let outdated = needs_restart(users.of(&venv.path), &current);
-                    match entry.restart.unwrap_or(context.config.restart) {
+                    let its_users = users.of(&venv.path);
+                    let outdated = needs_restart(its_users, &current);
+                    let mut health = match entry.restart.unwrap_or(context.config.restart) {
                         RestartMode::Never => {
                             let mut health = health(venv, now, &[]);
                             health.reasons.extend(outdated);
                             health
                         }
                         _ => health(venv, now, &outdated),
+                    };
+                    if let Some(reason) = embedded_on_another(context, venv, its_users) {
+                        health.state = health.state.max(State::Orphaned);
+                        health.reasons.insert(0, reason);
                     }
+                    health
                 }
                 Err(error @ NotAVenv::Missing(_)) => {
                     let way_back = repair::way_back(context, entry);
@@ -60,14 +67,32 @@ pub(crate) fn healths(
                 }
             }
             if let Some(failure) = &entry.check_failure {
-                health.state = health.state.max(State::CheckFails);
-                let CheckFailure { at, because } = failure;
-                health.reasons.push(format!("its check fails since {at}: {because}"));
+                let CheckFailure { at, because, failed_before } = failure;
+                if *failed_before {
+                    let told = format!(
+                        "its check failed before and after the last upgrade or repair ({at}): {because}"
+                    );
+                    health.reasons.push(told);
+                } else {
+                    health.state = health.state.max(State::CheckFails);
+                    health.reasons.push(format!("its check fails since {at}: {because}"));
+                }
             }
             health.reasons.extend(pinned(entry));
             health
         })
         .collect()
+}
+
+/// Whether a program of Debian runs the venv's code within itself, on another minor version.
+fn embedded_on_another(context: &Context, venv: &Venv, users: &VenvUsage) -> Option<String> {
+    let embedding = users.embedding(context.root)?;
+    let module = embedding.module.filter(|module| *module != venv.site)?;
+    Some(format!(
+        "{} runs its code within itself, on Python {module}, but the packages are for {}",
+        printable(&embedding.program),
+        venv.site
+    ))
 }
 
 fn pinned(entry: &RegistryEntry) -> Option<String> {

@@ -34,7 +34,7 @@ pub(crate) use window::Window;
 
 use crate::apt::Change;
 use crate::host::path_text::PathText;
-use crate::service::{Condition, Service};
+use crate::service::{Condition, Embedding, Service};
 /// Part of a [`Wish`].
 pub(crate) use crate::venv::Relax;
 use crate::venv::Venv;
@@ -149,7 +149,7 @@ pub(crate) struct Facts {
     pub(crate) restrained: BTreeMap<Service, String>,
     pub(crate) is_shutting_down: bool,
     /// The program of Debian that runs the venv's code within itself, if one does.
-    pub(crate) embedded_in: Option<PathText>,
+    pub(crate) embedded_in: Option<Embedding>,
 }
 
 /// Whether a rebuild of a venv can be expected to work: its recipe is complete, an installer is

@@ -69,6 +69,11 @@ pub(crate) enum Reason {
     NamedIn(Mention),
     /// A program of Debian runs its code within itself, on the default minor version only.
     EmbeddedIn(PathText),
+    /// The same, on the minor version that the program's module is built for.
+    EmbeddedOn {
+        program: PathText,
+        minor: Minor,
+    },
 }
 
 /// A library of the system that a venv loses, and the distribution that needs it.

@@ -105,8 +105,7 @@ pub(crate) fn request(
                 None => Adjust::Nothing,
             };
             let (minor, tree) = (tree.site, PathText(tree.path.clone()));
-            let embedded_in = facts.embedded_in.clone().filter(|_| now.default != Some(minor));
-            decision.reasons.extend(embedded_in.map(Reason::EmbeddedIn));
+            decision.reasons.extend(embedded_in(facts, minor, now));
             decision.follows = followed;
             decision.remedy = Remedy::Restore { tree, identity, minor, adjust };
         }
@@ -144,6 +143,22 @@ fn mends(subject: &Subject, state: State, whom: RepairFor) -> Option<Mends> {
     }
 }
 
+/// The program of Debian that runs the code of a tree for `site` on another minor version.
+fn embedded_in(facts: &Facts, site: Minor, now: &Interpreters) -> Option<Reason> {
+    let embedding = facts.embedded_in.as_ref()?;
+    let runs = embedding.module.or(now.default);
+    (runs != Some(site)).then(|| Reason::EmbeddedIn(embedding.program.as_path().into()))
+}
+
+/// The program of Debian that runs the code of a venv on its minor version, and would run that of
+/// the target as well.
+fn embedded_on(facts: &Facts, site: Minor, target: Target) -> Option<Reason> {
+    let embedding = facts.embedded_in.as_ref()?;
+    let program = embedding.program.as_path().into();
+    let is_left = embedding.module == Some(site) && target.minor != site;
+    is_left.then_some(Reason::EmbeddedOn { program, minor: site })
+}
+
 fn rebuild(
     decision: &mut Decision,
     subject: &Subject,
@@ -153,12 +168,18 @@ fn rebuild(
 ) {
     let venv = &subject.venv;
     let target = Target::asked_for(venv, decision.follows, now, wish.python);
+    if let Some(reason) = target.and_then(|target| embedded_on(facts, venv.site, target)) {
+        decision.reasons.push(reason);
+        decision.remedy = Remedy::Impossible;
+        return;
+    }
     decision.remedy = match (target, &facts.readiness) {
         (
             Some(target),
             None | Some(Readiness::Ready | Readiness::Resolved | Readiness::Rehearsed),
         ) => {
             decision.reasons.extend(named_in(venv, target, facts));
+            decision.reasons.extend(embedded_in(facts, venv.site, now));
             Remedy::Rebuild { target, relax: wish.relax }
         }
         (_, Some(Readiness::NotReady(findings))) => {
@@ -178,22 +199,50 @@ mod tests {
     use super::super::samples::subject;
     use super::*;
     use crate::apt::samples::system;
+    use crate::service::Embedding;
     use crate::venv::BaseLink;
 
+    const OLD: Minor = Minor::new(3, 11);
+    const NEW: Minor = Minor::new(3, 13);
+
+    /// The program of Debian, with a module for this minor version.
+    fn apache(module: Option<Minor>) -> Facts {
+        let embedding = Embedding { program: "/usr/sbin/apache2".into(), module };
+        Facts { embedded_in: Some(embedding), ..Facts::default() }
+    }
+
+    fn embedded_in_apache() -> Reason {
+        Reason::EmbeddedIn(PathText("/usr/sbin/apache2".into()))
+    }
+
     #[test]
-    fn a_rollback_names_the_program_of_debian_that_runs_the_code_on_the_default_python() {
-        let reasons = |site: Minor, embedded_in: Option<PathText>| {
-            let now = subject(BaseLink::Followed, Minor::new(3, 13));
+    fn a_rebuild_knows_that_the_old_tree_would_be_of_no_use_to_a_program_of_debian() {
+        let decision = |site: Minor, module| {
+            let (subject, wish) =
+                (subject(BaseLink::Followed, site), Request::Rebuild(Wish::default()));
+            request(&subject, wish, &apache(module), &system(&["3.13.5-2", "3.11.2-6"]))
+        };
+        for module in [None, Some(NEW)] {
+            assert_eq!(decision(OLD, module).reasons, [embedded_in_apache()]);
+            assert_eq!(decision(NEW, module).reasons, []);
+        }
+        let left = decision(OLD, Some(OLD));
+        let program = PathText("/usr/sbin/apache2".into());
+        assert_eq!(left.reasons, [Reason::EmbeddedOn { program, minor: OLD }]);
+        assert_eq!(left.remedy, Remedy::Impossible);
+    }
+
+    #[test]
+    fn a_rollback_names_the_program_of_debian_that_runs_the_code_on_another_python() {
+        let reasons = |site: Minor, facts: &Facts| {
+            let now = subject(BaseLink::Followed, NEW);
             let tree = subject(BaseLink::Followed, site).venv;
             let restore = Request::Restore { tree: &tree, identity: (1, 2), followed: true };
-            let facts = Facts { embedded_in, ..Facts::default() };
-            let installed = system(&["3.13.5-2", "3.11.2-6"]);
-            request(&now, restore, &facts, &installed).reasons
+            request(&now, restore, facts, &system(&["3.13.5-2", "3.11.2-6"])).reasons
         };
-        let apache = || Some(PathText("/usr/sbin/apache2".into()));
-        let (old, default) = (Minor::new(3, 11), Minor::new(3, 13));
-        assert_eq!(reasons(old, apache()), [Reason::EmbeddedIn(apache().unwrap())]);
-        assert_eq!(reasons(default, apache()), [], "it runs that version");
-        assert_eq!(reasons(old, None), []);
+        assert_eq!(reasons(OLD, &apache(None)), [embedded_in_apache()]);
+        assert_eq!(reasons(NEW, &apache(None)), [], "it runs that version");
+        assert_eq!(reasons(OLD, &apache(Some(OLD))), [], "it runs that version still");
+        assert_eq!(reasons(OLD, &Facts::default()), []);
     }
 }

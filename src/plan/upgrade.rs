@@ -161,12 +161,20 @@ impl Upgrade<'_> {
         let path = python::path_of(site);
         let outdated = self.changes.iter().any(|change| change.interpreter == path);
         let pin = |until| Remedy::Pin { to: site, until, outdated };
-        // The module that runs its code is for the default minor version, wherever a link leads.
-        let embedded_in = self.facts.embedded_in.as_ref().filter(|_| can_pin);
-        let can_keep = can_pin && embedded_in.is_none();
+        // A module that runs its code is for one minor version, wherever a link leads: the default
+        // one, unless the upgrade has left the module as it was.
+        let embedded_in = self.facts.embedded_in.as_ref();
+        let is_left = self.made == Phase::AfterDpkg
+            && embedded_in.is_some_and(|embedding| embedding.module == Some(site));
+        let can_keep = can_pin && (embedded_in.is_none() || is_left);
         let is_kept = self.subject.policy == Policy::Pin;
-        decision.reasons.extend(embedded_in.cloned().map(Reason::EmbeddedIn));
+        decision.reasons.extend(embedded_in.map(|embedding| {
+            let program = embedding.program.as_path().into();
+            let on = |program| Reason::EmbeddedOn { program, minor: site };
+            if is_left { on(program) } else { Reason::EmbeddedIn(program) }
+        }));
         match self.readiness() {
+            _ if can_keep && is_left => decision.remedy = pin(Until::Rebuilt),
             _ if can_keep && is_kept => decision.remedy = pin(Until::Policy),
             // Until somebody restarts its services, they run the old interpreter.
             _ if can_keep && self.is_ready() && self.keeps_from_swapping() => {

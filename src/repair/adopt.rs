@@ -29,12 +29,12 @@ use super::turns::{self, Turns};
 use super::{Context, pin, readiness};
 use crate::host::file::printable;
 use crate::plan::{
-    self, Checked, Fallback, Finding, Phase, Reason, Remedy, Restraint, State, Target, Until,
+    self, Fallback, Finding, Phase, Reason, Remedy, Restraint, State, Target, Until,
 };
 use crate::python::Interpreters;
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
-use crate::store::{JournalState, PendingRemoval, PreviousTree};
+use crate::store::{CheckFailure, JournalState, PendingRemoval, PreviousTree};
 use crate::venv::{self, BaseLink, Venv};
 
 /// One venv's repair.
@@ -54,7 +54,7 @@ pub(super) struct Repair<'a, 'recorder> {
     /// The services that were told to stop or restart, or will be at the next step.
     pub(super) reached: Mutex<Vec<Service>>,
     /// The result of the venv's check, whenever it was run last.
-    pub(super) checked: Mutex<Option<Checked>>,
+    pub(super) checked: Mutex<Option<Result<(), CheckFailure>>>,
     /// Prepared trees that were no longer valid.
     pub(super) discarded: RefCell<Vec<PendingRemoval>>,
 }
@@ -197,12 +197,14 @@ impl Repair<'_, '_> {
 
     /// Names what the decision leaves as it is.
     pub(super) fn with_left_alone(&self, result: RepairResult) -> RepairResult {
+        let decision = &self.job.decision;
         let is_reported = |reason: &&Reason| match reason {
             Reason::NotUnasked { restraint, .. } => *restraint != Restraint::Never,
-            other => matches!(other, Reason::LeftAlone { .. } | Reason::EmbeddedIn(_)),
+            // Other results say it where it matters.
+            Reason::EmbeddedIn(_) => matches!(decision.remedy, Remedy::Restore { .. }),
+            other => matches!(other, Reason::LeftAlone { .. }),
         };
-        let told =
-            self.job.decision.reasons.iter().filter(is_reported).map(report::reason_in_words);
+        let told = decision.reasons.iter().filter(is_reported).map(report::reason_in_words);
         RepairResult { notes: told.chain(result.notes).collect(), ..result }
     }
 

@@ -111,13 +111,16 @@ impl Outcome {
             Done::Refreshed => {
                 ("refreshed", "its copies of the interpreter match the new one".into())
             }
-            Done::Rebuilt { minor, previous } => (
-                "rebuilt",
-                format!(
+            Done::Rebuilt { minor, previous, because } => {
+                let mut text = format!(
                     "for Python {minor}; the previous environment is kept at {}",
                     printable(previous.path())
-                ),
-            ),
+                );
+                if let Some(because) = because {
+                    let _ = write!(text, "\nbut {because}");
+                }
+                ("rebuilt", text)
+            }
             Done::Prepared { minor, path } => (
                 "prepared",
                 format!(
@@ -173,6 +176,8 @@ pub(crate) enum Done {
     Rebuilt {
         minor: Minor,
         previous: PreviousTree,
+        /// Why its services do not come up with it, if the previous environment would not help.
+        because: Option<String>,
     },
     /// A new tree is ready and kept at this path.
     Prepared {
@@ -213,21 +218,12 @@ pub(crate) enum Done {
 }
 
 impl Done {
-    /// Whether nothing went wrong.
-    pub(crate) fn is_good(&self) -> bool {
-        self.failure().is_none()
-    }
-
     /// What went wrong, if anything did.
     pub(crate) fn failure(&self) -> Option<&str> {
         match self {
-            Self::Nothing
-            | Self::Restarted
-            | Self::Refreshed
-            | Self::Rebuilt { .. }
-            | Self::Prepared { .. } => None,
+            Self::Nothing | Self::Restarted | Self::Refreshed | Self::Prepared { .. } => None,
             Self::Pinned { because, services, .. } => because.as_deref().or(services.as_deref()),
-            Self::Restored { because, .. } => because.as_deref(),
+            Self::Rebuilt { because, .. } | Self::Restored { because, .. } => because.as_deref(),
             Self::RolledBack { because }
             | Self::Failed { because, .. }
             | Self::Unfinished { because } => Some(because),
@@ -280,7 +276,9 @@ mod tests {
     fn a_rebuild_reports_minor_version_previous_environment_and_services() {
         let previous = PreviousTree::new(std::path::Path::new("/srv/.venv.old"), (1, 2), true);
         let (what, detail) =
-            outcome(Done::Rebuilt { minor: Minor::new(3, 13), previous }).in_words().unwrap();
+            outcome(Done::Rebuilt { minor: Minor::new(3, 13), previous, because: None })
+                .in_words()
+                .unwrap();
         assert_eq!(what, "rebuilt");
         assert_eq!(
             detail,

@@ -1,5 +1,5 @@
 //! After the swap: keeps the new tree if its services come up, and otherwise swaps the previous
-//! environment back.
+//! environment back, if that can help.
 
 use std::convert::Infallible;
 
@@ -11,11 +11,14 @@ use super::restart::Restarted;
 use super::states;
 use super::trees::{Left, Pair};
 use crate::host::user::User;
+use crate::plan::Reason;
+use crate::report;
 use crate::store::{JournalState, Swap};
 use crate::venv;
 
 impl Repair<'_, '_> {
-    /// The new tree is in place. It stays if its services came up with it.
+    /// The new tree is in place. It stays if its services came up with it, or if the previous
+    /// environment would be of no use to them.
     pub(super) fn prove(
         &self,
         mut swap: Swap,
@@ -23,13 +26,24 @@ impl Repair<'_, '_> {
         restarted: Result<Restarted, String>,
     ) -> RepairResult {
         let minor = swap.minor;
-        let because = match restarted {
-            Ok(restarted) => {
+        let stays = match restarted {
+            Ok(restarted) => Ok((restarted, None)),
+            Err(because) => match self.stays_embedded(&swap) {
+                Some(embedded) => {
+                    let because = format!("{because}\n{}", report::reason_in_words(embedded));
+                    Ok((Restarted::default(), Some(because)))
+                }
+                None => Err(because),
+            },
+        };
+        let because = match stays {
+            Ok((restarted, because)) => {
                 notes.extend(restarted.notes);
-                notes.extend(self.note_late_writes(&mut swap));
-                let (restarted, done) =
-                    (restarted.services, Done::Rebuilt { minor, previous: swap.previous });
-                return RepairResult { notes, restarted, ..done.into() };
+                if !swap.previous.holds_files {
+                    notes.extend(self.note_late_writes(&mut swap));
+                }
+                let done = Done::Rebuilt { minor, previous: swap.previous, because };
+                return RepairResult { notes, restarted: restarted.services, ..done.into() };
             }
             Err(because) => because,
         };
@@ -39,6 +53,13 @@ impl Repair<'_, '_> {
             notes.push(format!("cannot write the journal: {error}"));
         }
         self.recover(&state, &because, notes)
+    }
+
+    /// The program of Debian that runs the venv's code on the default interpreter, if the previous
+    /// environment is for another one: it would only make things worse.
+    fn stays_embedded(&self, swap: &Swap) -> Option<&Reason> {
+        let old = venv::inspect(self.context.root, swap.previous.path()).ok()?;
+        self.job.decision.embedded_in().filter(|_| self.now.default != Some(old.site))
     }
 
     /// Swaps the previous environment back, with what was written into the new tree.

@@ -17,7 +17,7 @@ use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::tree::{self, Identity, Parent};
 use crate::owner::RelinkedName;
-use crate::plan::{Checked, Until};
+use crate::plan::Until;
 use crate::python::Minor;
 use crate::store::{
     CheckFailure, Event, PendingRemoval, Pin, PreparedTree, PreviousTree, Registry, RegistryEntry,
@@ -115,7 +115,7 @@ impl<'a> Recorder<'a> {
         uid: u32,
         removals: Vec<PendingRemoval>,
         aside: Option<PreviousTree>,
-        checked: Option<Checked>,
+        checked: Option<Result<(), CheckFailure>>,
     ) -> Result<(), StoreError> {
         let Context { root, store, report, config } = *self.context;
         let mut written = self.written();
@@ -126,10 +126,10 @@ impl<'a> Recorder<'a> {
             entry.previous_trees.put_aside(kept);
         }
         match checked {
-            Some(Checked::Passed) => entry.check_failure = None,
-            Some(Checked::Failed(because)) => {
-                entry.check_failure = Some(CheckFailure::new(&because));
-            }
+            Some(Ok(())) => entry.check_failure = None,
+            // What an earlier upgrade broke stays so.
+            Some(Err(failure)) if failure.failed_before && entry.check_failure.is_some() => {}
+            Some(Err(failure)) => entry.check_failure = Some(failure),
             None => {}
         }
         let older = note_in_entry(entry, outcome, config.keep_trees.get());
@@ -350,11 +350,14 @@ mod tests {
         let (restarted, notes) = (Vec::new(), Vec::new());
         let (findings, times) = (Vec::new(), Vec::new());
         let outcome = Outcome { id: id.clone(), decision, done, restarted, notes, findings, times };
-        let failed = Some(Checked::Failed("curl exited 22".to_string()));
+        let failed = |because, failed_before| Some(Err(CheckFailure::new(because, failed_before)));
         for (checked, kept) in [
-            (failed, Some("curl exited 22")),
+            (failed("curl exited 22", false), Some("curl exited 22")),
             (None, Some("curl exited 22")),
-            (Some(Checked::Passed), None),
+            (failed("curl exited 7", true), Some("curl exited 22")),
+            (Some(Ok(())), None),
+            (failed("curl exited 7", true), Some("curl exited 7")),
+            (failed("curl exited 22", false), Some("curl exited 22")),
         ] {
             let recorder = Recorder::new(&context, &mut registry);
             recorder.record_outcome(&outcome, 0, Vec::new(), None, checked).unwrap();

@@ -147,7 +147,10 @@ fn recover_venv(
     });
     tell(context, &outcome);
     hooks::after(context, &job, &outcome);
-    let is_well = !matches!(outcome.done, Done::Failed { .. } | Done::Unfinished { .. });
+    let is_well = !matches!(
+        outcome.done,
+        Done::Failed { .. } | Done::Unfinished { .. } | Done::Rebuilt { because: Some(_), .. }
+    );
     Ok(Recovered::Repaired(is_well))
 }
 

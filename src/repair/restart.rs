@@ -13,7 +13,7 @@ use crate::plan::Checked;
 use crate::service::{
     self, Check, HttpAnswer, Outcome, ProcessId, Processes, Service, ServiceMap, VenvUsage,
 };
-use crate::store::{Event, RegistryEntry};
+use crate::store::{CheckFailure, Event, RegistryEntry};
 use crate::venv::Venv;
 
 /// How long a process may take to end after its service was restarted.
@@ -131,7 +131,7 @@ pub(super) struct Proof<'a> {
     /// Where the services are noted that were told to restart.
     pub(super) reached: &'a Mutex<Vec<Service>>,
     /// Where the result of the check is noted.
-    pub(super) checked: &'a Mutex<Option<Checked>>,
+    pub(super) checked: &'a Mutex<Option<Result<(), CheckFailure>>>,
 }
 
 impl Proof<'_> {
@@ -225,7 +225,7 @@ impl Proof<'_> {
     }
 
     /// Runs the check until it passes, or once if it failed before, and keeps its result. Returns a
-    /// note about a failure that is older than the repair.
+    /// note about a check that failed before the repair.
     fn check(
         &self,
         context: &Context,
@@ -245,21 +245,29 @@ impl Proof<'_> {
         } else {
             check.await_passing(context.root, patience, may_pass)
         };
-        let (kept, answer) = match checked {
-            Ok(()) => (Some(Checked::Passed), Ok(None)),
+        let (kept, answer) = match checked.map_err(|error| error.to_string()) {
+            Ok(()) => {
+                let mended = "its check failed before, and passes now";
+                (Ok(()), Ok(failed_before.then(|| mended.to_string())))
+            }
             Err(error) if failed_before => {
-                (None, Ok(Some(format!("its check failed before, and still does: {error}"))))
+                let failed = match &self.job.decision.check_before {
+                    Some(Checked::Failed(before)) if *before != error => {
+                        format!("{error}; before: {before}")
+                    }
+                    _ => error,
+                };
+                let told = format!("its check failed before, and still does: {failed}");
+                (Err(CheckFailure::new(&failed, true)), Ok(Some(told)))
             }
             Err(error) => {
                 let passed = self.job.decision.check_before == Some(Checked::Passed);
                 let since = if passed { ", and passed before the upgrade" } else { "" };
                 let told = format!("its check fails{since}: {error}");
-                (Some(Checked::Failed(error.to_string())), Err(told))
+                (Err(CheckFailure::new(&error, false)), Err(told))
             }
         };
-        if kept.is_some() {
-            *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = kept;
-        }
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         answer
     }
 }
@@ -274,7 +282,8 @@ fn stays_up(context: &Context, service: &Service, had_workers: bool) -> Result<(
     let stable = stable_for(context);
     let up = service::await_up(context.root, service, patience, stable);
     up.map_err(|error| error.to_string())?;
-    let gone = had_workers.then(|| service::come_and_go(context.root, service, stable)).flatten();
+    let watch = || service::come_and_go(context.root, service, stable, patience);
+    let gone = had_workers.then(watch).flatten();
     gone.map_or(Ok(()), |count| {
         Err(format!(
             "{service}: its workers do not last ({count} came and went while venvguard watched)"

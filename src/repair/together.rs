@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
 use super::halt::each_once;
-use super::job::Job;
+use super::job::{Done, Job};
 use super::prepare::NotRebuilt;
 use super::restart::{Proof, Restarted, tell};
 use super::swap::{Rebuilt, swap_in};
@@ -128,7 +128,7 @@ pub(super) fn finish<'w, 'a, 'r>(
             Waiting::Swapped(Rebuilt { swap, notes }) => repair.prove(swap, notes, proof),
             Waiting::NotSwapped(error) => repair.not_rebuilt(error),
         };
-        if is_swap && !result.done.is_good() {
+        if is_swap && !matches!(result.done, Done::Rebuilt { .. }) {
             went_back.push(results.len());
         }
         results.push((repair, repair.with_left_alone(result)));

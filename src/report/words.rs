@@ -202,6 +202,10 @@ pub(crate) fn reason(reason: &Reason) -> String {
             "{} runs its code within itself, always on the default Python, so pinning it does not help",
             printable(&program.0)
         ),
+        Reason::EmbeddedOn { program, minor } => format!(
+            "{} runs its code within itself, on Python {minor} until its module for Python is upgraded; then run `venvguard rebuild`",
+            printable(&program.0)
+        ),
     }
 }
 

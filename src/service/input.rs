@@ -5,13 +5,19 @@ use proptest::prelude::*;
 use super::Service;
 use crate::input::{is_harmless, near_text};
 
-const NAMES: &[&str] =
-    &["systemd:web.service", "systemd:web@blue\\x2d1", "supervisord:pair:dj_00", "runit:web"];
+const NAMES: &[&str] = &[
+    "systemd:web.service",
+    "systemd:web@blue\\x2d1",
+    "supervisord:pair:dj_00",
+    "runit:web",
+    "s6:web",
+];
 
 const NAME_WORDS: &[&str] = &[
     "systemd:",
     "supervisord:",
     "runit:",
+    "s6:",
     ":",
     "web",
     ".service",

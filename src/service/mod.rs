@@ -38,6 +38,7 @@ pub(crate) use control::{
     stop_all, stop_with, triggers,
 };
 pub(crate) use discover::cgroup::CgroupOwner;
+pub(crate) use discover::embedded::Embedding;
 pub(crate) use discover::process::{ProcessId, Processes, await_gone};
 pub(crate) use listening::{await_listening, listening};
 pub(crate) use managers::{Outcome, start_units, stop_units};

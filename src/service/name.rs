@@ -164,6 +164,7 @@ mod tests {
             ("supervisord:dj:dj", "supervisord:dj"),
             ("supervisord:pair:dj_00", "supervisord:pair:dj_00"),
             ("runit:web", "runit:web"),
+            ("s6:web", "s6:web"),
         ] {
             assert_eq!(written.parse::<Service>().unwrap().to_string(), shown, "{written}");
         }
@@ -174,8 +175,9 @@ mod tests {
         for (written, why) in [
             ("web.service", "does not name a service manager"),
             ("docker:web", "does not name a service manager"),
-            ("web", "write systemd:UNIT, user:UNIT, supervisord:PROGRAM or runit:NAME"),
+            ("web", "write systemd:UNIT, user:UNIT, supervisord:PROGRAM, runit:NAME or s6:NAME"),
             ("runit:../web", "is not the name of a runit service"),
+            ("s6:../web", "is not the name of an s6 service"),
             ("systemd:", "is not the name of a systemd unit"),
             ("systemd:-H.service", "is not the name of a systemd unit"),
             ("systemd:--help", "is not the name of a systemd unit"),

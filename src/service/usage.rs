@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Service;
+use super::discover::embedded::Embedding;
 use super::discover::process::{Process, Processes};
 use super::discover::venvs::{Index, used};
 use super::managers::serving;
@@ -67,14 +68,9 @@ impl VenvUsage {
         self.processes.iter().filter(belongs).map(|user| &user.process)
     }
 
-    /// The programs of Debian that run the venv's code within themselves.
-    pub(crate) fn embedding(&self) -> Vec<&Path> {
-        let embeds = self.processes.iter().filter(|user| user.process.embeds_python().is_some());
-        let mut programs: Vec<&Path> =
-            embeds.filter_map(|user| Some(user.process.exe.as_ref()?.path.as_path())).collect();
-        programs.sort_unstable();
-        programs.dedup();
-        programs
+    /// The program of Debian that runs the venv's code within itself, if one does.
+    pub(crate) fn embedding(&self, root: &Root) -> Option<Embedding> {
+        self.processes.iter().find_map(|user| user.process.embedding(root))
     }
 }
 

@@ -15,8 +15,8 @@ use crate::host::clock::{Deadline, wait_until};
 /// How often to look at the processes.
 const POLL: Duration = Duration::from_millis(200);
 
-/// How many workers must have come and gone.
-const GENERATIONS: usize = 3;
+/// How many workers must have gone. One may be a program that runs at the start.
+const GONE: usize = 2;
 
 impl VenvUsage {
     /// The services with a worker that has lasted: a process whose parent belongs to the service
@@ -36,16 +36,33 @@ impl VenvUsage {
 }
 
 /// Watches the workers of a service that is up, until one has lasted for so long. Returns how many
-/// came, if none stayed.
-pub(crate) fn come_and_go(root: &Root, service: &Service, lasting: Duration) -> Option<usize> {
+/// came, if several went and none stayed. Once one has come, it may take as long as `patience` until
+/// one lasts; a service may also start its workers only when it needs them.
+pub(crate) fn come_and_go(
+    root: &Root,
+    service: &Service,
+    lasting: Duration,
+    patience: Duration,
+) -> Option<usize> {
     let mut workers = Workers::default();
-    wait_until(Deadline::after(lasting.saturating_mul(2)), POLL, || {
-        let Some(main) = condition(root, service).ok().and_then(|found| found.main_pid) else {
-            return false;
-        };
+    let look = |workers: &mut Workers| {
+        let main = condition(root, service).ok().and_then(|found| found.main_pid);
+        let Some(main) = main else { return };
         let processes = Processes::look(root);
         let now = processes.iter().filter(|one| descends(one, main, &processes));
-        workers.see(now.map(|one| (one.id, processes.age(one))), lasting)
+        workers.see(now.map(|one| (one.id, processes.age(one))), lasting);
+    };
+    wait_until(Deadline::after(lasting.saturating_mul(2)), POLL, || {
+        look(&mut workers);
+        workers.one_lasts
+    });
+    // Those that die soon are seen seldom.
+    wait_until(Deadline::after(patience), POLL, || {
+        let is_decided = !workers.may_last();
+        if !is_decided {
+            look(&mut workers);
+        }
+        is_decided
     });
     workers.come_and_go()
 }
@@ -54,22 +71,34 @@ pub(crate) fn come_and_go(root: &Root, service: &Service, lasting: Duration) -> 
 #[derive(Default)]
 struct Workers {
     seen: BTreeSet<ProcessId>,
+    /// Those that were seen last.
+    now: BTreeSet<ProcessId>,
     one_lasts: bool,
 }
 
 impl Workers {
-    /// Sees the workers of one moment, with their ages. Returns whether one has lasted.
-    fn see(&mut self, now: impl Iterator<Item = (ProcessId, Duration)>, lasting: Duration) -> bool {
+    /// Sees the workers of one moment, with their ages.
+    fn see(&mut self, now: impl Iterator<Item = (ProcessId, Duration)>, lasting: Duration) {
+        self.now.clear();
         for (id, age) in now {
-            self.seen.insert(id);
+            self.now.insert(id);
             self.one_lasts |= age >= lasting;
         }
-        self.one_lasts
+        self.seen.extend(&self.now);
     }
 
-    /// How many came, if none stayed.
-    fn come_and_go(self) -> Option<usize> {
-        (!self.one_lasts && self.seen.len() >= GENERATIONS).then_some(self.seen.len())
+    fn gone(&self) -> usize {
+        self.seen.difference(&self.now).count()
+    }
+
+    /// Whether there are workers of which one may still last.
+    fn may_last(&self) -> bool {
+        !self.one_lasts && !self.seen.is_empty() && self.gone() < GONE
+    }
+
+    /// How many came, if several went and none stayed.
+    fn come_and_go(&self) -> Option<usize> {
+        (!self.one_lasts && self.gone() >= GONE).then_some(self.seen.len())
     }
 }
 
@@ -82,29 +111,43 @@ fn descends(process: &Process, main: u32, processes: &Processes) -> bool {
 mod tests {
     use super::*;
 
-    /// What is found after these moments, each with the pids and the ages in seconds of the workers.
-    fn found(moments: &[&[(u32, u64)]]) -> Option<usize> {
+    /// The workers after these moments, each with the pids and the ages in seconds.
+    fn workers(moments: &[&[(u32, u64)]]) -> Workers {
         let mut workers = Workers::default();
         for moment in moments {
             let id = |pid| ProcessId { pid, started: u64::from(pid) };
             let now = moment.iter().map(|(pid, age)| (id(*pid), Duration::from_secs(*age)));
-            if workers.see(now, Duration::from_secs(3)) {
-                break;
-            }
+            workers.see(now, Duration::from_secs(3));
         }
-        workers.come_and_go()
+        workers
     }
 
     #[test]
     fn workers_that_die_in_a_loop_come_and_go() {
-        assert_eq!(found(&[&[(10, 0)], &[(11, 0)], &[(12, 1)], &[(13, 0)]]), Some(4));
-        assert_eq!(found(&[&[(10, 0), (11, 0)], &[(12, 0), (13, 0)]]), Some(4));
+        for moments in [
+            &[&[(10, 0)][..], &[(11, 0)], &[(12, 1)], &[(13, 0)]][..],
+            &[&[(10, 0), (11, 0)], &[(12, 0), (13, 0)]],
+        ] {
+            let found = workers(moments);
+            assert_eq!((found.come_and_go(), found.may_last()), (Some(4), false));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_dies_soon_is_seen_seldom() {
+        let found = workers(&[&[], &[(10, 0)], &[], &[]]);
+        assert_eq!((found.come_and_go(), found.may_last()), (None, true));
+        let found = workers(&[&[], &[(10, 0)], &[], &[], &[(11, 0)], &[]]);
+        assert_eq!((found.come_and_go(), found.may_last()), (Some(2), false));
     }
 
     #[test]
     fn a_worker_that_lasts_or_is_still_young_is_well() {
-        assert_eq!(found(&[&[(10, 0)], &[(11, 0)], &[(12, 0)], &[(10, 3)]]), None);
-        assert_eq!(found(&[&[(10, 1), (11, 1)], &[(10, 2), (11, 2)]]), None, "two are no loop");
-        assert_eq!(found(&[&[], &[]]), None);
+        let found = workers(&[&[(10, 0)], &[(11, 0)], &[(12, 0)], &[(12, 3)]]);
+        assert_eq!((found.come_and_go(), found.may_last()), (None, false));
+        let found = workers(&[&[(10, 1), (11, 1), (12, 0)], &[(10, 2), (11, 2), (12, 1)]]);
+        assert_eq!((found.come_and_go(), found.may_last()), (None, true), "a pool is no loop");
+        let found = workers(&[&[], &[]]);
+        assert_eq!((found.come_and_go(), found.may_last()), (None, false), "none is needed yet");
     }
 }

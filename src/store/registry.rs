@@ -62,7 +62,7 @@ pub(crate) struct RegistryEntry {
     build_command: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relax: Option<Relax>,
-    /// Set when its check fails after an upgrade or a repair, and passed before.
+    /// Set when its check fails after an upgrade or a repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) check_failure: Option<CheckFailure>,
     /// Instead of the mode in the configuration.
@@ -112,17 +112,20 @@ impl Pin {
     }
 }
 
-/// A check that fails since an upgrade or a repair.
+/// A check that failed after an upgrade or a repair, and has not passed since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CheckFailure {
     pub(crate) at: Timestamp,
     pub(crate) because: String,
+    /// It failed before as well: nothing that venvguard knows of is the cause.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) failed_before: bool,
 }
 
 impl CheckFailure {
-    pub(crate) fn new(because: &str) -> Self {
-        Self { at: clock::now(), because: file::within(because, REASON) }
+    pub(crate) fn new(because: &str, failed_before: bool) -> Self {
+        Self { at: clock::now(), because: file::within(because, REASON), failed_before }
     }
 }
 

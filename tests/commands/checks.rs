@@ -56,8 +56,17 @@ fn a_check_that_failed_before_the_upgrade_is_tried_once_and_not_blamed_on_it() {
     assert!(said.contains("its check failed before, and still does: "), "{said}");
     assert_eq!(runs(&system), 3, "at the registration, before the upgrade, and after it");
     assert_eq!(system.read("/calls"), "restarted\n");
-    let status = system.run(&["status", "--json"]).expect(0).json();
-    assert_eq!(status["venvs"][0]["state"], "healthy", "{status}");
+    let status = || {
+        let status = system.run(&["status", "--json"]).expect(0).json();
+        assert_eq!(status["venvs"][0]["state"], "healthy", "{status}");
+        status["venvs"][0]["reasons"].to_string()
+    };
+    let told = "its check failed before and after the last upgrade or repair (";
+    for _ in 0..2 {
+        assert!(status().contains(told), "{}", status());
+    }
+    system.script("/srv/check", "exit 0");
+    assert_eq!(status(), "[]");
 }
 
 /// A system whose service is restarted by an upgrade; the script of its check can read `$runs`, the

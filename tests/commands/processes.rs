@@ -168,3 +168,44 @@ fn the_check_is_run_before_dpkg_and_its_result_is_kept_for_the_repair() {
     system.hook("pre-install", REVISION).expect(0);
     assert_eq!(system.read("/var/lib/venvguard/transaction.json").matches("failed").count(), 1);
 }
+
+#[test]
+fn the_service_of_a_venv_that_its_package_replaces_is_restarted_after_the_upgrade() {
+    let system = served();
+    restarts(&system, "70", "restarted");
+    system.write(
+        "/var/lib/dpkg/info/shop.list",
+        "/srv/shop/venv/pyvenv.cfg\n/srv/shop/venv/bin/python3\n",
+    );
+    let said = system.hook("pre-install", MINOR_UPGRADE).expect(0).stderr;
+    assert!(said.contains("it belongs to the package shop, which replaces it"), "{said}");
+    system.install_python("3.13.5-2");
+    system.make_default("3.13");
+    system.remove("/srv/shop/venv");
+    system.make_venv("/srv/shop/venv", "3.13", "/usr/bin/python3");
+    let said = system.hook("post-invoke", &[]).expect(0).stderr;
+    assert!(said.contains("restarted systemd:shop.service"), "{said}");
+    assert_eq!(system.read("/calls"), "restarted\n");
+    assert_eq!(system.link("/srv/shop/venv/bin/python3"), "/usr/bin/python3");
+    let status = system.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["venvs"][0]["state"], "healthy", "{status}");
+}
+
+#[test]
+fn a_venv_that_a_program_of_debian_runs_on_another_python_is_orphaned() {
+    let system = served();
+    let (plugins, site) = ("/usr/lib/uwsgi/plugins", "/srv/shop/venv");
+    let command = format!("/usr/bin/uwsgi --virtualenv {site}");
+    process(&system, 71, "uwsgi.service", "/usr/bin/uwsgi-core", &command);
+    system.make_dir(plugins);
+    for (plugin, code, state) in
+        [("python311_plugin.so", 0, "healthy"), ("python313_plugin.so", 3, "orphaned")]
+    {
+        system.relink(&format!("{plugins}/python3_plugin.so"), plugin);
+        let status = system.run(&["status", "--json"]).expect(code).json();
+        let venv = &status["venvs"][0];
+        assert_eq!(venv["state"], state, "{plugin}: {status}");
+        let told = "/usr/bin/uwsgi-core runs its code within itself, on Python 3.13, but the packages are for 3.11";
+        assert_eq!(venv["reasons"][0] == told, code == 3, "{status}");
+    }
+}

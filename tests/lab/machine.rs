@@ -27,6 +27,9 @@ const POLL: Duration = Duration::from_millis(50);
 const PIP_CONFIGURATION: &str = "[global]\nno-index = true\nfind-links = /wheelhouse\n";
 const APT_SOURCES: &str = "deb [trusted=yes] file:/repository ./\n";
 
+/// The packages of the next release that replace those in `/extra`.
+const NEWER: &str = "/newer";
+
 /// A booted container. Dropping the value removes it, with all that it wrote.
 pub(crate) struct Machine {
     container: RwLock<Container>,
@@ -72,6 +75,7 @@ impl Machine {
         }
         if !case.extra.is_empty() {
             dirs.push((lab.extra(suite, case.extra)?, "/extra"));
+            dirs.extend(lab.newer(case.upgrade, case.extra)?.map(|dir| (dir, NEWER)));
         }
         let mut machine = Self::start(lab, case.upgrade, ROOM, dirs, sites)?;
         machine.sites = case.sites.to_vec();
@@ -99,6 +103,10 @@ impl Machine {
         let upgrade = lab.upgrade(upgrade)?;
         let overlay = lab.overlay_with_room(suite.name(), &lab.root(suite)?, room)?;
         overlay.write("/etc/apt/sources.list", APT_SOURCES)?;
+        if dirs.iter().any(|(_, there)| *there == NEWER) {
+            let source = format!("deb [trusted=yes] file:{NEWER} ./\n");
+            overlay.write("/etc/apt/sources.list.d/newer.list", &source)?;
+        }
         overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
         overlay.write("/srv/probe.py", include_str!("apps/probe.py"))?;
         place(&overlay)?;

@@ -166,6 +166,7 @@ fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
     for case in wanted {
         if !case.extra.is_empty() {
             steps.push(Box::new(move || lab.extra(case.upgrade.suite(), case.extra).map(drop)));
+            steps.push(Box::new(move || lab.newer(case.upgrade, case.extra).map(drop)));
         }
         for site in case.sites {
             steps.push(Box::new(move || lab.site(case.upgrade.suite(), *site).map(drop)));

@@ -5,7 +5,7 @@ use super::*;
 use crate::apt::samples::system;
 use crate::plan::{FindingKind, Loss, Mention, Proof, RestartMode};
 use crate::python::{BuildId, Minor};
-use crate::service::Condition;
+use crate::service::{Condition, Embedding};
 use crate::venv::CopiedInterpreter;
 
 const OLD: Minor = Minor::new(3, 11);
@@ -305,14 +305,16 @@ fn at_a_shutdown_venvs_are_repaired_and_services_left_to_the_next_boot() {
     }
 }
 
+/// A program of Debian that runs a venv within itself, by a module for this minor version.
+fn embedded(module: Minor) -> Facts {
+    let embedding = Embedding { program: "/usr/sbin/apache2".into(), module: Some(module) };
+    Facts { embedded_in: Some(embedding), ..Facts::default() }
+}
+
 #[test]
 fn a_venv_that_a_program_of_debian_embeds_cannot_be_pinned() {
-    let embedded = || {
-        let program = Some(std::path::Path::new("/usr/sbin/apache2").into());
-        Facts { embedded_in: program, ..Facts::default() }
-    };
     let remedy = |case: &Case| {
-        let decision = served(case, RestartMode::Now, embedded());
+        let decision = served(case, RestartMode::Now, embedded(OLD));
         let is_reported = decision.reasons.iter().any(|one| matches!(one, Reason::EmbeddedIn(_)));
         (decision.remedy.word(), decision.blocks, is_reported)
     };
@@ -340,6 +342,14 @@ fn a_venv_that_loses_a_library_blocks_unless_it_is_rebuilt_anyway() {
         assert_eq!(decision.blocks, blocks, "{decision:?}");
         assert_eq!(decision.effect, Effect::Orphaned);
     }
+}
+
+#[test]
+fn a_venv_stays_with_the_module_of_a_program_of_debian_that_the_upgrade_has_left() {
+    let after = Case { phase: Phase::AfterDpkg, ..MINOR };
+    let remedy = |module| served(&after, RestartMode::Now, embedded(module)).remedy.word();
+    assert_eq!(remedy(OLD), "pin");
+    assert_eq!(remedy(Minor::new(3, 13)), "rebuild");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::host::Root;
 use crate::host::tree::{Identity, Parent, identity};
-use crate::plan::{Policy, Remedy, Target, samples};
+use crate::plan::{Policy, Reason, Remedy, Target, samples};
 use crate::python::Minor;
 use crate::report::Report;
 use crate::store::{Config, PathText, PreviousTree, Store, Swap};
@@ -17,6 +17,7 @@ struct Crash {
     store: Store,
     root: Root,
     registry: Registry,
+    reasons: Vec<Reason>,
 }
 
 impl Crash {
@@ -36,7 +37,7 @@ impl Crash {
         let store = Store::new(&Root::new(base.join("system")));
         let mut registry = Registry::default();
         registry.add(&venv, None, Policy::Auto).unwrap();
-        Self { _dir: dir, venv, aside, store, root, registry }
+        Self { _dir: dir, venv, aside, store, root, registry, reasons: Vec::new() }
     }
 
     /// Leaves the journal at a step, recovers, and returns whether all went well.
@@ -54,7 +55,8 @@ impl Crash {
     fn decision(&self) -> Decision {
         let id = self.registry.venvs[0].id.clone();
         let path = self.venv.as_path().into();
-        Decision { id, path, follows: true, ..samples::decision() }
+        let reasons = self.reasons.clone();
+        Decision { id, path, follows: true, reasons, ..samples::decision() }
     }
 
     fn is_ended(&self) -> bool {
@@ -141,6 +143,23 @@ fn a_new_tree_whose_services_do_not_come_up_is_swapped_back() {
     assert!(crash.registry.venvs[0].previous_trees.is_empty());
     let events = crash.store.history().unwrap().events;
     assert_eq!(events.last().unwrap().what, "failed", "the history records it");
+}
+
+#[test]
+fn a_new_tree_stays_if_a_program_of_debian_would_run_the_old_one_on_another_python() {
+    let mut crash = Crash::new();
+    let before @ [new, old] = crash.identities();
+    crash.reasons.push(Reason::EmbeddedIn(Path::new("/usr/bin/uwsgi-core").into()));
+    let step = JournalState::Swapping(crash.swap(old, new));
+    assert!(!crash.recover(step, &["systemd:no-such-unit-of-venvguard.service"]));
+    assert!(crash.is_ended());
+    assert_eq!(crash.identities(), before);
+    assert_eq!(crash.known(), [(crash.aside.clone(), old)]);
+    let events = crash.store.history().unwrap().events;
+    let last = events.last().unwrap();
+    assert_eq!(last.what, "rebuilt");
+    let told = "\n/usr/bin/uwsgi-core runs its code within itself, ";
+    assert!(last.detail.contains("\nbut ") && last.detail.contains(told), "{}", last.detail);
 }
 
 #[test]

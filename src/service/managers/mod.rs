@@ -5,6 +5,8 @@
 
 mod log;
 mod runit;
+mod s6;
+mod supervised;
 mod supervisord;
 mod systemd;
 
@@ -30,6 +32,7 @@ pub(super) const MANAGERS: &[&dyn Manager] = &[
     // Managers that systemd may run itself follow.
     &supervisord::Supervisord,
     &runit::Runit,
+    &s6::S6,
 ];
 
 /// The managers of the user we work for: an ordinary user's own, or the system's.

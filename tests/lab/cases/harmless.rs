@@ -4,12 +4,14 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Case;
+use crate::guard::On;
 use crate::machine::{Machine, Said, services_of};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |subject, run| Case::guarded(subject, Kind::ArticlePatch, &[Site::Followed], run);
+    let several = &[Site::Followed, Site::Copied, Site::Shop];
     vec![
         case("an_upgrade_without_python_is_silent", silent),
         case("apt_works_after_the_package_is_removed", removed),
@@ -17,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("apt_works_with_a_corrupt_state", corrupt),
         case("apt_works_with_an_unreadable_state", unreadable),
         case("apt_works_with_a_full_state", full),
-        case("venvs_are_repaired_before_needrestart_looks", before_needrestart),
+        Case::guarded("needrestart_beside_us", Kind::ArticlePatch, several, beside_needrestart),
     ]
 }
 
@@ -102,10 +104,12 @@ fn assert_apt_goes_on(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// needrestart restarts services from its own hook: into broken venvs, if that hook ran first.
-fn before_needrestart(machine: &Machine) -> Result<()> {
+/// needrestart restarts services from its own hook: into broken venvs, if that hook ran first. Each unit is restarted once
+/// in all: those of venvs by venvguard, and supervisord itself by needrestart.
+fn beside_needrestart(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     must_apt(machine, "install needrestart")?;
+    machine.write("/etc/needrestart/conf.d/lab.conf", "$nrconf{restart} = 'a';\n")?;
     let hooks = machine.must("apt-config dump --format '%v%n' DPkg::Post-Invoke")?;
     let place = |name: &str| {
         let lines = hooks.lines();
@@ -115,11 +119,25 @@ fn before_needrestart(machine: &Machine) -> Result<()> {
         place("venvguard").with_context(|| format!("no hook of venvguard in {hooks}"))?;
     let needrestart = place("needrestart").with_context(|| format!("no needrestart in {hooks}"))?;
     ensure!(venvguard < needrestart, "needrestart comes first: {hooks}");
-    machine.must_upgrade_python()?;
-    // By the time it looks, no process runs on the old interpreter.
+    let units = ["followed", "copied", "supervisor"];
+    let starts = |unit: &str| {
+        let log = machine.must(&format!("journalctl --quiet --output cat --unit {unit}"))?;
+        Ok(log.lines().filter(|line| line.starts_with("Started ")).count())
+    };
+    let before = units.map(starts).into_iter().collect::<Result<Vec<_>>>()?;
+    let said = machine.must_upgrade_python()?;
+    for (unit, before) in units.into_iter().zip(before) {
+        let started = starts(unit)? - before;
+        ensure!(started == 1, "{unit} was started {started} times: {said:?}");
+    }
+    // When it has looked, no process runs on the old interpreter.
     let outdated = machine.must("needrestart -b")?;
-    ensure!(!outdated.contains("followed.service"), "{outdated}");
-    machine.assert_guarded(&[(Site::Followed, crate::guard::On::New)])
+    ensure!(!outdated.contains("NEEDRESTART-SVC"), "{outdated}");
+    for service in machine.services() {
+        machine.wait_until_serving(&service)?;
+    }
+    let sites = [Site::Followed, Site::Copied, Site::Shop];
+    machine.assert_guarded(&sites.map(|site| (site, On::New)))
 }
 
 fn must_apt(machine: &Machine, arguments: &str) -> Result<Said> {

@@ -11,7 +11,16 @@ use crate::prepare::upgrade::Kind;
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |subject, upgrade, run| Case {
-        extra: &["cron", "runit", "runit-run"],
+        extra: &[
+            "apache2",
+            "cron",
+            "libapache2-mod-wsgi-py3",
+            "runit",
+            "runit-run",
+            "s6",
+            "uwsgi-core",
+            "uwsgi-plugin-python3",
+        ],
         ..Case::guarded(subject, upgrade, &[], run)
     };
     vec![
@@ -21,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// What runs and is restarted: its name, its venv below `/srv`, and the service that it belongs to. Root restarts no unit
-/// of a user's own manager: the user does.
+/// of a user's own manager: the user does. `bound` and `jailed` see their venvs elsewhere than we do (F12).
 const RESTARTED: &str = "
 plain       plain/venv      systemd:plain.service
 rooted      rooted/venv     systemd:rooted.service
@@ -55,12 +64,20 @@ many_1      many/venv       supervisord:many:many_1
 second      second/venv     supervisord:second
 third       third/venv      systemd:supervisor-third.service
 runs        runs/venv       runit:runs
+ess         ess/venv        s6:ess
 own         own/venv        -
 guest       guest/venv      -
 ";
 
-/// A copied interpreter is of no use after a patch, and remains with its minor version after another one is installed.
-const COPIED: &str = "copied copied/venv systemd:copied.service";
+/// A copied interpreter is of no use after a patch, and remains with its minor version after another one is installed. So
+/// does the plugin of Debian's uWSGI, which nothing upgrades.
+const OF_A_MINOR: &str = "
+copied      copied/venv     systemd:copied.service
+plugin      plugin/venv     systemd:emperor-of-debian.service
+";
+
+/// The package of its module restarts Apache in an upgrade to another minor version, too.
+const APACHE: &str = "apache apache/venv systemd:apache2.service";
 
 /// What runs and is only reported.
 const REPORTED: &str = "
@@ -82,32 +99,47 @@ const AT_REST: [&str; 6] = [
 const ENDED: [&str; 3] = ["finished", "masked", "stopped"];
 
 /// How many venvs there are: those of the services, of what is at rest, and the emperor's.
-const VENVS: usize = 40;
+const VENVS: usize = 43;
 
 fn patch(machine: &Machine) -> Result<()> {
-    every_kind(machine, &[kinds(RESTARTED), kinds(COPIED)].concat(), &[])
+    let restarted = [kinds(RESTARTED), kinds(OF_A_MINOR), kinds(APACHE)].concat();
+    every_kind(machine, &restarted, &[], &[])
 }
 
 fn minor(machine: &Machine) -> Result<()> {
-    every_kind(machine, &kinds(RESTARTED), &kinds(COPIED))
+    every_kind(machine, &kinds(RESTARTED), &kinds(OF_A_MINOR), &kinds(APACHE))
 }
 
-/// An upgrade restarts some services, and leaves others as they are.
-fn every_kind(machine: &Machine, restarted: &[OneKind], left: &[OneKind]) -> Result<()> {
+/// An upgrade restarts some services, leaves others as they are, and restarts some that their packages restart as well.
+fn every_kind(
+    machine: &Machine,
+    restarted: &[OneKind],
+    left: &[OneKind],
+    again: &[OneKind],
+) -> Result<()> {
     let reported = kinds(REPORTED);
-    let all = [restarted, left, &reported].concat();
+    let all = [restarted, left, again, &reported].concat();
     make(machine, &all)?;
     machine.must("dpkg --install /package/venvguard_*.deb")?;
     machine.must("printf 'stable-for = 1\\n' >/etc/venvguard/config.toml")?;
     machine.must("venvguard scan --register /srv")?;
-    let before = Starts::read(machine)?;
+    let mut before = Starts::read(machine)?;
     agrees(machine, &all, &before, &BTreeSet::new()).context("before the upgrade")?;
     let at_rest = state_at_rest(machine)?;
     machine.must(": >/srv/starts")?;
 
     let said = machine.must_upgrade_python()?;
-    let after = Starts::read(machine)?;
-    let wrong = after.other_than_once(restarted, &machine.upgrade.about.to.upstream);
+    let mut after = Starts::read(machine)?;
+    let new = &machine.upgrade.about.to.upstream;
+    for OneKind { name, service, .. } in again {
+        let last = after.0.remove(*name).and_then(|mut starts| starts.pop());
+        let last = last.with_context(|| format!("{name} was not restarted"))?;
+        ensure!(last.1 == *new, "{name} runs {}", last.1);
+        let told = format!("restarted {}", service.unwrap_or_default());
+        ensure!(said.text.matches(&told).count() == 1, "{told:?} is not reported once: {said:?}");
+        before.0.insert((*name).to_owned(), vec![last]);
+    }
+    let wrong = after.other_than_once(restarted, new);
     ensure!(wrong.is_empty(), "not restarted exactly once:\n{}", wrong.join("\n"));
     let rest = state_at_rest(machine)?;
     ensure!(rest == at_rest, "was\n{at_rest}is\n{rest}");
@@ -268,12 +300,15 @@ impl Seen {
     }
 }
 
-/// All processes whose program is a Python.
+/// All processes whose program is a Python, or has loaded its library.
 fn seen(machine: &Machine) -> Result<Vec<Seen>> {
     let script = "for dir in /proc/[0-9]*; do
         exe=$(readlink $dir/exe) || continue
         case $exe in
         */bin/python*) echo ${dir#/proc/} $(grep -c /usr/bin/supervisord $dir/cmdline) $exe;;
+        */apache2* | */uwsgi-core*)
+            library=$(grep -m 1 -o '/[^ ]*/libpython.*' $dir/maps) || continue
+            echo ${dir#/proc/} 0 $library;;
         esac
     done";
     let said = machine.must(script)?;

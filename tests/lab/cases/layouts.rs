@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::Case;
 use super::minor::WHEEL;
-use crate::machine::Machine;
+use crate::machine::{Machine, Said};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case("layouts_of_packages_and_lower_layers", refused),
         case("layouts_with_sources_that_do_not_build", unbuildable),
+        case("layouts_whose_packages_and_addresses_change", changed),
     ]
 }
 
@@ -97,6 +98,152 @@ fn unbuildable(machine: &Machine) -> Result<()> {
          /srv/hard/venv/bin/python -c 'import hard; assert hard.version == \"2.0\"'",
     )?;
     Ok(())
+}
+
+/// A package replaces its venv by one for the new Python, in the same run of apt; and an address serves another version
+/// than that which was installed from it.
+fn changed(machine: &Machine) -> Result<()> {
+    machine.install_guard()?;
+    make_carried(machine)?;
+    make_octo(machine)?;
+    let packages = machine.upgrade.about.packages.join(" ");
+    let said = machine.apt(&format!("install {packages} /root/carried-2.deb"))?;
+    ensure!(said.code == 0, "{said:?}");
+    is_carried(machine, &said)?;
+    is_pinned_for_its_address(machine, &said)
+}
+
+/// Makes both versions of a package that consists of a venv. The second has the tree for the new Python, which is not
+/// installed yet.
+const CARRIED: &str = r#"
+old=$1 new=$2 root=/root/carried
+/usr/bin/python3 -m venv --without-pip /opt/carried/venv
+mkdir -p $root/DEBIAN $root/opt && mv /opt/carried $root/opt/
+cd $root/opt/carried/venv
+pack() {
+    printf 'Package: lab-carried
+Version: %s
+Architecture: all
+Maintainer: x <x@x>
+Description: x
+' $1 >$root/DEBIAN/control
+    echo "version = $1" >lib/python$2/site-packages/carried.py
+    (cd $root && find opt -type f -exec md5sum {} + >DEBIAN/md5sums)
+    dpkg-deb --build $root /root/carried-$1.deb
+}
+pack 1 $old
+mv lib/python$old lib/python$new
+mv bin/python$old bin/python$new
+sed -i "s/$old[0-9.]*/$new.0/" pyvenv.cfg
+pack 2 $new
+dpkg -i /root/carried-1.deb
+"#;
+
+const CARRIED_UNIT: &str = "[Service]
+ExecStart=/opt/carried/venv/bin/python -c 'import carried, time; time.sleep(9000)'
+";
+
+fn make_carried(machine: &Machine) -> Result<()> {
+    let (old, new) = (&machine.upgrade.about.from.minor, &machine.upgrade.about.to.minor);
+    machine.write("/root/carried.sh", CARRIED)?;
+    machine.write("/etc/systemd/system/carried.service", CARRIED_UNIT)?;
+    machine.must(&format!(
+        "sh -eu /root/carried.sh {old} {new}; systemctl daemon-reload; systemctl start carried"
+    ))?;
+    let said = machine.must("venvguard register /opt/carried/venv --name carried 2>&1")?;
+    ensure!(said.contains("it belongs to the package lab-carried"), "{said}");
+    Ok(())
+}
+
+/// Its venv is the package's, and its service runs it.
+fn is_carried(machine: &Machine, said: &Said) -> Result<()> {
+    let new = machine.upgrade.about.to.minor.clone();
+    let told = "it belongs to the package lab-carried, which replaces it";
+    ensure!(said.text.contains(told), "{told:?} is missing: {said:?}");
+    ensure!(!said.text.contains("carried: rebuilt"), "{said:?}");
+    let restarted = said.text.matches("restarted systemd:carried.service").count();
+    ensure!(restarted == 1, "restarted {restarted} times: {said:?}");
+    let differs =
+        machine.must("dpkg --verify lab-carried; readlink /opt/carried/venv/bin/python3")?;
+    ensure!(differs == "/usr/bin/python3\n", "{differs}");
+    let beside = machine.must("ls -A /opt/carried")?;
+    ensure!(beside == "venv\n", "{beside}");
+    machine
+        .must("/opt/carried/venv/bin/python -c 'import carried; assert carried.version == 2'")?;
+    let exe =
+        machine.must("readlink /proc/$(systemctl show --property=MainPID --value carried)/exe")?;
+    ensure!(exe.trim() == format!("/usr/bin/python{new}"), "the service runs {exe}");
+    let (_, status) = machine.venvguard_json("status carried")?;
+    let venv = &status["venvs"][0];
+    ensure!(venv["state"] == "healthy" && venv["reasons"] == serde_json::json!([]), "{status}");
+    let said = machine.run("venvguard rebuild carried")?;
+    ensure!(said.code != 0 && said.text.contains("lab-carried"), "{said:?}");
+    Ok(())
+}
+
+/// Makes the archive of one version of a distribution, and serves it.
+const OCTO: &str = r#"
+mkdir -p /srv/index /root/octo && cd /root/octo
+cp /root/wheel.py . && cp /root/backend.py .
+printf '[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+' >pyproject.toml
+echo $1 >version
+rm -f /srv/index/main.zip
+cd .. && /usr/bin/python3 -m zipfile -c /srv/index/main.zip octo
+"#;
+
+/// Builds a wheel of the version in the file beside it.
+const OCTO_BACKEND: &str = r#"
+import os, subprocess, sys
+
+def build_wheel(directory, *_):
+    version = open("version").read().strip()
+    script = os.path.abspath("wheel.py")
+    subprocess.run([sys.executable, script, "octo", version, "py3"], check=True, cwd=directory)
+    return f"octo-{version}-py3-none-any.whl"
+"#;
+
+/// Installs it as an old pip did, which noted no hash; from now on the address serves another version.
+fn make_octo(machine: &Machine) -> Result<()> {
+    let url = "http://127.0.0.1:8001/main.zip";
+    machine.write("/root/wheel.py", WHEEL)?;
+    machine.write("/root/backend.py", OCTO_BACKEND)?;
+    machine.write("/root/octo.sh", OCTO)?;
+    let python = format!("/usr/bin/python{}", machine.upgrade.about.from.minor);
+    machine.must(&format!(
+        "sh -eu /root/octo.sh 1.0
+         systemd-run --quiet --unit=index {python} -m http.server --bind 127.0.0.1 --directory /srv/index 8001
+         install -d -o app /srv/octo; su app -c '/usr/bin/python3 -m venv /srv/octo/venv'
+         until curl -fsSo /dev/null {url}; do sleep 0.1; done
+         su app -c '/srv/octo/venv/bin/pip install --quiet {url}'
+         for file in /srv/octo/venv/lib/python3*/site-packages/octo-1.0.dist-info/direct_url.json; do
+             echo '{{\"url\": \"{url}\", \"archive_info\": {{}}}}' >$file
+         done
+         sh -eu /root/octo.sh 1.1"
+    ))?;
+    let said = machine.must("venvguard register /srv/octo/venv --name octo 2>&1")?;
+    let told = format!("octo was installed from {url}, without a hash");
+    ensure!(said.contains(&told), "{told:?} is missing: {said}");
+    Ok(())
+}
+
+/// The rebuild has failed, and the venv works as it did.
+fn is_pinned_for_its_address(machine: &Machine, said: &Said) -> Result<()> {
+    let told = "octo 1.0 became 1.1: http://127.0.0.1:8001/main.zip has changed (`--relax minor` accepts it)";
+    ensure!(said.text.contains("octo: pinned: ") && said.text.contains(told), "{said:?}");
+    let runs = |version: &str, minor: &str| {
+        machine.must(&format!(
+            "/srv/octo/venv/bin/python -c 'import octo, sys; assert (octo.version, \"%d.%d\" % sys.version_info[:2]) == (\"{version}\", \"{minor}\")'"
+        ))
+    };
+    runs("1.0", &machine.upgrade.about.from.minor)?;
+    let (_, status) = machine.venvguard_json("status octo")?;
+    ensure!(status["venvs"][0]["state"] == "healthy", "{status}");
+    machine.must("venvguard rebuild octo --relax minor")?;
+    runs("1.1", &machine.upgrade.about.to.minor).map(drop)
 }
 
 const PROJECT: &str =

@@ -3,11 +3,13 @@
 mod article;
 mod block;
 mod built;
+mod checks;
 mod copied;
 mod crash;
 pub(crate) mod decision;
 mod doctor;
 mod downtime;
+mod errors;
 mod faults;
 mod foreign;
 mod halfway;
@@ -43,7 +45,7 @@ pub(crate) struct Case {
     pub(crate) half: Half,
     pub(crate) upgrade: Kind,
     pub(crate) sites: &'static [Site],
-    /// Debian packages that lie in `/extra`.
+    /// Debian packages that lie in `/extra`; those of the next release, which an upgrade to it needs, are in a repository.
     pub(crate) extra: &'static [&'static str],
     pub(crate) run: fn(&Machine) -> Result<()>,
 }
@@ -80,6 +82,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         article::cases(),
         copied::cases(),
+        checks::cases(),
         running::cases(),
         services::cases(),
         rolling::cases(),
@@ -88,6 +91,7 @@ pub(crate) fn all() -> Vec<Case> {
         minor::cases(),
         built::cases(),
         downtime::cases(),
+        errors::cases(),
         rehearsal::cases(),
         question::cases(),
         block::cases(),

@@ -20,8 +20,6 @@ pub(super) fn cases() -> Vec<Case> {
         case("restart_mode_list", Kind::TrixieMinor, listed),
         case("restart_mode_window", Kind::TrixieMinor, in_window),
         case("hooks", Kind::TrixieMinor, hooks),
-        Case::guarded("service_that_listens_nowhere", Kind::TrixieMinor, &[], mute),
-        Case::guarded("service_that_answers_with_an_error", Kind::TrixieMinor, &[], broken),
         case("processes_agree_with_proc", Kind::Revision, processes_agree),
     ]
 }
@@ -252,80 +250,4 @@ fn processes_agree(machine: &Machine) -> Result<()> {
     let venvs = processes.iter().filter(|one| one["venvs"] == serde_json::json!(["followed"]));
     ensure!(venvs.count() == machine.pids_of(&Site::Followed.venv())?.len(), "{listed}");
     Ok(())
-}
-
-/// Makes an application without a check, which learns the old minor version from its arguments, and waits until it
-/// listens.
-fn make_app(
-    machine: &Machine,
-    name: &str,
-    port: u16,
-    code: &str,
-    configuration: &str,
-) -> Result<()> {
-    let old = &machine.upgrade.about.from.minor;
-    machine.must("dpkg --install /package/venvguard_*.deb")?;
-    machine.must(&format!(
-        "install -d -o app /srv/{name}
-         su app -c '/usr/bin/python3 -m venv --without-pip /srv/{name}/venv'"
-    ))?;
-    machine.write(&format!("/srv/{name}/app.py"), code)?;
-    machine.write(
-        &format!("/etc/systemd/system/{name}.service"),
-        &format!(
-            "[Service]\nUser=app\nExecStart=/srv/{name}/venv/bin/python /srv/{name}/app.py {old} {port}\n"
-        ),
-    )?;
-    machine.write("/etc/venvguard/config.toml", configuration)?;
-    machine.must(&format!("systemctl daemon-reload && systemctl start {name}"))?;
-    machine.must(&format!("venvguard register /srv/{name}/venv"))?;
-    wait_for("the port", || Ok(machine.run(&listens(port))?.code == 0))
-}
-
-/// A command that succeeds if something listens at the port: as the kernel prints it, in the state of listening.
-fn listens(port: u16) -> String {
-    format!("grep -q ' 0100007F:{port:04X} 00000000:0000 0A ' /proc/net/tcp")
-}
-
-fn assert_on_old_python(machine: &Machine, name: &str) -> Result<()> {
-    let old = &machine.upgrade.about.from.minor;
-    machine.must(&format!("readlink /srv/{name}/venv/bin/python3 | grep -q python{old}")).map(drop)
-}
-
-/// Comes up with the new Python, but does not open its port.
-const MUTE: &str = r#"
-import socket, sys, time
-if "%d.%d" % sys.version_info[:2] == sys.argv[1]:
-    server = socket.create_server(("127.0.0.1", int(sys.argv[2])))
-time.sleep(9000)
-"#;
-
-fn mute(machine: &Machine) -> Result<()> {
-    make_app(machine, "mute", 8123, MUTE, "service-timeout = 5\n")?;
-    let said = machine.must_upgrade_python()?;
-    let told = "it is up, but listens nowhere; before, it listened at 127.0.0.1:8123";
-    ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
-    let again = || Ok(machine.run(&listens(8123))?.code == 0);
-    wait_for("the port after the rollback", again)?;
-    assert_on_old_python(machine, "mute")
-}
-
-/// Answers every request with an error on the new Python.
-const BROKEN: &str = r#"
-import http.server, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if "%d.%d" % sys.version_info[:2] == sys.argv[1] else 500)
-        self.end_headers()
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
-"#;
-
-fn broken(machine: &Machine) -> Result<()> {
-    make_app(machine, "broken", 8124, BROKEN, "service-timeout = 5\nprobe = true\n")?;
-    let said = machine.must_upgrade_python()?;
-    let told = "127.0.0.1:8124 answers a request for / with HTTP status 500; before, 127.0.0.1:8124 answered with 200";
-    ensure!(said.text.contains(told), "{told:?} is missing from the output: {said:?}");
-    let serves = || Ok(machine.run("curl -fsS http://127.0.0.1:8124/")?.code == 0);
-    wait_for("an answer after the rollback", serves)?;
-    assert_on_old_python(machine, "broken")
 }

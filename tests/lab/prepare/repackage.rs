@@ -35,9 +35,14 @@ pub(crate) fn python(original: &Path, from: &Python, to: &Python, repository: &P
     ensure!(text.contains(&from.debian), "{} is of another version", original.display());
     fs::write(&control, text.replace(&from.debian, &to.debian))?;
 
-    let interpreter = tree.join(format!("usr/bin/python{}", from.minor));
-    if interpreter.is_file() {
-        rebuild_interpreter(&interpreter, from, to)?;
+    for program in [
+        format!("usr/bin/python{}", from.minor),
+        format!("usr/lib/x86_64-linux-gnu/libpython{}.so.1.0", from.minor),
+    ] {
+        let program = tree.join(program);
+        if program.is_file() {
+            rebuild_interpreter(&program, from, to)?;
+        }
     }
     let library = tree.join(format!("usr/lib/python{}", from.minor));
     // Also a new name in pure Python, which a process that runs across the upgrade lacks.

@@ -56,6 +56,15 @@ impl Kind {
         }
     }
 
+    /// The release that the machine is upgraded to, if that is another one.
+    pub(crate) fn next(self) -> Option<Suite> {
+        match self {
+            Self::BookwormMinor => Some(Suite::Trixie),
+            Self::TrixieMinor => Some(Suite::Forky),
+            _ => None,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::ArticlePatch => "article-patch",
@@ -226,7 +235,11 @@ impl Lab {
         let originals = directory.join("originals");
         fs::create_dir(&originals)?;
         let overlay = self.overlay("download", root)?;
-        let mut script = String::from("cd /originals; apt-get -qq update; apt-get -qq download");
+        // Programs that embed Python need its library, which no root has.
+        let mut script = format!(
+            "cd /originals; apt-get -qq update; apt-get -qq download libpython{}={}",
+            from.minor, from.debian
+        );
         for package in &packages {
             use std::fmt::Write;
             write!(script, " {package}={}", installed.versions[package])?;
@@ -338,7 +351,7 @@ fn offered_pythons(directory: &Path) -> Result<Vec<Python>> {
 }
 
 /// Turns a directory of packages into an apt repository.
-fn index(directory: &Path) -> Result<()> {
+pub(super) fn index(directory: &Path) -> Result<()> {
     let packages = child::output(
         Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(directory),
     )?;

@@ -1,4 +1,12 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::super::supervised::give;
+use super::super::{Manager, Outcome};
 use super::*;
+use crate::host::clock::{Deadline, wait_until};
+use crate::service::condition::Condition;
+use crate::service::discover::process::Processes;
 use crate::service::discover::process::tests::FakeProc;
 
 /// A machine whose `sv` records its commands. It answers with the content of `state/NAME`,
@@ -87,7 +95,7 @@ fn several_services_get_an_order_in_one_call_and_have_their_own_results() {
         ("stuck", "run: (pid 10) 5s", "run: (pid 10) 50s, got TERM"),
     ]);
     let names = ["done", "fails", "gone", "nix", "stuck"];
-    let told = give(Order::Restart, &machine.root(), &names, Duration::ZERO);
+    let told = give::<Runit>(Order::Restart, &machine.root(), &names, Duration::ZERO);
     let told: Vec<String> = told
         .into_iter()
         .map(|one| one.map_or_else(|error| error.to_string(), |done| format!("{done:?}")))
@@ -114,7 +122,7 @@ fn a_stopped_service_must_be_down() {
     {
         let machine = machine(&[("web", "run: (pid 7) 5s", after)]);
         assert_eq!(
-            give(Order::Stop, &machine.root(), &["web"], Duration::ZERO)[0].is_ok(),
+            give::<Runit>(Order::Stop, &machine.root(), &["web"], Duration::ZERO)[0].is_ok(),
             is_done,
             "{after}"
         );
@@ -132,7 +140,7 @@ fn a_service_that_takes_its_time_to_stop_is_waited_for() {
     std::thread::scope(|scope| {
         let told = scope.spawn(|| Runit.stop(&root, &["web"]).remove(0));
         let asked = Deadline::after(Duration::from_secs(10));
-        wait_until(asked, POLL, || {
+        wait_until(asked, Duration::from_millis(100), || {
             std::fs::read_to_string(&state).is_ok_and(|text| text.starts_with("finish"))
         });
         std::fs::write(&state, "down: /etc/service/web: 0s, normally up\n").unwrap();

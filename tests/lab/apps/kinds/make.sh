@@ -18,7 +18,8 @@ PYTHON
 }
 mkdir -p /srv/release/7 /srv/jail
 venvs app plain wrapper pool dropped pre-fixed socketed variable bound jail/opt transient dynamic forks release/7 \
-    shared dependent copied sysv one two vassal-one vassal-two solo left right many second third runs own guest \
+    shared dependent copied sysv one two vassal-one vassal-two solo left right many second third runs ess own guest \
+    apache plugin \
     crontab by-hand stopped masked finished timed idle
 venvs root rooted
 ln -s 7 /srv/release/current
@@ -106,6 +107,18 @@ for name in one two; do
     } >/etc/vassals/$name.ini
 done
 
+# Debian's own servers, which embed Python.
+mkdir /etc/vassals-of-debian
+printf '[uwsgi]\nplugins = python3\nuid = app\nmaster = true\ndie-on-term = true\nsocket = /srv/plugin/uwsgi.sock\nenv = NAME=plugin\nwsgi-file = %s\nvirtualenv = /srv/plugin/venv\n' \
+    $app >/etc/vassals-of-debian/plugin.ini
+unit emperor-of-debian "User=root
+ExecStart=/usr/bin/uwsgi --die-on-term --emperor /etc/vassals-of-debian"
+echo 'export NAME=apache' >>/etc/apache2/envvars
+cat >/etc/apache2/conf-enabled/kinds.conf <<APACHE
+WSGIDaemonProcess kinds user=app group=app processes=1 python-home=/srv/apache/venv
+WSGIScriptAlias / $app process-group=kinds application-group=%{GLOBAL}
+APACHE
+
 # An init script.
 script /etc/init.d/sysv "### BEGIN INIT INFO
 # Provides: sysv
@@ -149,6 +162,13 @@ mkdir /etc/sv/runs
 script /etc/sv/runs/run "NAME=runs exec chpst -u app /srv/runs/venv/bin/python $app"
 ln -s /etc/sv/runs /etc/service/
 
+# s6.
+mkdir -p /etc/s6/ess /run/service
+script /etc/s6/ess/run "NAME=ess exec s6-setuidgid app /srv/ess/venv/bin/python $app"
+ln -s /etc/s6/ess /run/service/
+unit s6 "User=root
+ExecStart=/usr/bin/s6-svscan /run/service"
+
 # Users' own units: of the owner of the venv, and of another user.
 for user in app guest; do
     name=$user
@@ -177,6 +197,7 @@ NAME=by-hand setsid setpriv --reuid app --regid app --init-groups nohup /srv/by-
 systemctl daemon-reload
 systemctl start cron runit supervisor supervisor-second supervisor-third sysv gunicorn emperor plain wrapper pool@1 pool@2 \
     dropped pre-fixed variable bound jailed dynamic forks linked shared-a shared-b dependent copied rooted pair \
-    stopped masked finished timed.timer socketed.socket idle.socket
+    stopped masked finished timed.timer socketed.socket idle.socket s6 emperor-of-debian
+systemctl restart apache2
 systemd-run --quiet --unit transient --uid app --setenv NAME=transient /srv/transient/venv/bin/python $app
 /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/run/socketed.sock")'
