@@ -39,7 +39,7 @@ pub(crate) enum FindingKind {
     /// A file of the system's configuration names a path that the rebuild removes. The venv itself
     /// works.
     Path,
-    /// A program of Debian runs the venv's code on the default interpreter only.
+    /// A program of Debian runs the venv's code within itself, on one minor version only.
     Embedded,
     /// The interpreter crashes, hangs, or does not start.
     Interpreter,

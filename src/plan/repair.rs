@@ -150,8 +150,8 @@ fn embedded_in(facts: &Facts, site: Minor, now: &Interpreters) -> Option<Reason>
     (runs != Some(site)).then(|| Reason::EmbeddedIn(embedding.program.as_path().into()))
 }
 
-/// The program of Debian that runs the code of a venv on its minor version, and would run that of
-/// the target as well.
+/// The program of Debian whose module is for the minor version of a venv still: a tree for another
+/// one would be of no use to it.
 fn embedded_on(facts: &Facts, site: Minor, target: Target) -> Option<Reason> {
     let embedding = facts.embedded_in.as_ref()?;
     let program = embedding.program.as_path().into();

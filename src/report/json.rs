@@ -151,7 +151,7 @@ fn finding(reason: &Reason) -> Option<Finding> {
     match reason {
         Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => Some(finding.clone()),
         Reason::NamedIn(_) => of_venv(FindingKind::Path),
-        Reason::EmbeddedIn(_) => of_venv(FindingKind::Embedded),
+        Reason::EmbeddedIn(_) | Reason::EmbeddedOn { .. } => of_venv(FindingKind::Embedded),
         _ => None,
     }
 }
