@@ -3,7 +3,7 @@
 
 use super::adopt::{Repair, RepairResult, RestartScope};
 use super::job::Done;
-use super::prepare::NotRebuilt;
+use super::not_rebuilt::NotRebuilt;
 use crate::plan::{self, Fallback, Until};
 use crate::python::{DEFAULT, path_of};
 use crate::report;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Context;
 use super::install::{InstallError, Missing};
-use super::prepare::RebuildError;
+use super::not_rebuilt::RebuildError;
 use super::smoke::Failure;
 use crate::host::file::{printable, within};
 use crate::plan::{Finding, FindingKind};

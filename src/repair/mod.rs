@@ -27,6 +27,7 @@ mod install_spec;
 mod job;
 mod mentions;
 mod names;
+mod not_rebuilt;
 mod pin;
 mod prepare;
 mod prove;

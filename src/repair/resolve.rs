@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::findings::findings;
 use super::install::{InstallError, Missing, offered};
 use super::install_spec::{InstallSpec, Requested};
-use super::prepare::RebuildError;
+use super::not_rebuilt::RebuildError;
 use super::sources;
 use crate::host::command::{CommandError, Finished};
 use crate::host::{Program, confine};

@@ -7,7 +7,8 @@ use super::adopt::{Repair, RepairResult};
 use super::builder::{Builder, System};
 use super::findings::findings;
 use super::job::Done;
-use super::prepare::{Build, NotRebuilt, Prepared, prepare, rested};
+use super::not_rebuilt::NotRebuilt;
+use super::prepare::{Build, Prepared, prepare, rested};
 use crate::plan::Target;
 use crate::store::{JournalState, PendingRemoval};
 

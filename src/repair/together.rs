@@ -11,7 +11,7 @@ use super::Context;
 use super::adopt::{Ready, Repair, RepairResult};
 use super::halt::each_once;
 use super::job::{Done, Job};
-use super::prepare::NotRebuilt;
+use super::not_rebuilt::NotRebuilt;
 use super::restart::{Proof, Restarted, tell};
 use super::swap::{Rebuilt, swap_in};
 use crate::host::parallel;

@@ -5,7 +5,7 @@ use super::account::owner;
 use super::builder::System;
 use super::findings::findings;
 use super::install_spec::{InstallSpec, Installed};
-use super::prepare::RebuildError;
+use super::not_rebuilt::RebuildError;
 use super::smoke::smoke;
 use crate::host::overlay::Overlay;
 use crate::plan::Finding;
