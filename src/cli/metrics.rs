@@ -15,7 +15,7 @@ pub(super) fn metrics(
 ) -> anyhow::Result<Exit> {
     if write {
         anyhow::ensure!(may_summarize(root), "only root can do this (try `sudo venvguard …`)");
-        guard::publish(root, None)?;
+        guard::publish(root)?;
         return Ok(Exit::Done);
     }
     let summary = if may_summarize(root) {

@@ -61,11 +61,17 @@ pub(crate) fn may_summarize(root: &Root) -> bool {
 
 /// A summary of the present state.
 pub(crate) fn summary(root: &Root) -> Summary {
+    // A directory that stands for a system has no apt to ask.
+    let guards = !root.is_system()
+        || Hooks::configured().is_ok_and(|hooks| hooks.missing().next().is_none());
+    summary_of(root, guards)
+}
+
+/// The same, if it is known whether apt calls venvguard.
+fn summary_of(root: &Root, guards: bool) -> Summary {
     let store = Store::new(root);
     let mut summary = Summary::new(clock::now());
-    // A directory that stands for a system has no apt to ask.
-    summary.guards = !root.is_system()
-        || Hooks::configured().is_ok_and(|hooks| hooks.missing().next().is_none());
+    summary.guards = guards;
     summary.has_work = store.has_work() && !store.is_locked();
     summary.called_at = store.last_call();
     summary.last_run = store.summary().ok().flatten().and_then(|known| known.last_run);
@@ -79,10 +85,18 @@ pub(crate) fn summary(root: &Root) -> Summary {
 }
 
 /// Writes the summary, and the metrics where `node_exporter` reads them.
-pub(crate) fn publish(root: &Root, run: Option<LastRun>) -> Result<(), SummaryError> {
+pub(crate) fn publish(root: &Root) -> Result<(), SummaryError> {
+    write(root, None, || summary(root))
+}
+
+fn write(
+    root: &Root,
+    run: Option<LastRun>,
+    summary: impl FnOnce() -> Summary,
+) -> Result<(), SummaryError> {
     let store = Store::new(root);
     let _lock = store.lock_summary(PATIENCE)?;
-    let mut summary = summary(root);
+    let mut summary = summary();
     summary.last_run = run.or(summary.last_run);
     store.save_summary(&summary)?;
     let dir = root.at(store.config().unwrap_or_else(|_| Config::default()).metrics_dir);
@@ -93,7 +107,10 @@ pub(crate) fn publish(root: &Root, run: Option<LastRun>) -> Result<(), SummaryEr
 /// changes nothing about the result of what was done.
 pub(crate) fn republish(root: &Root, report: &Report, run: Option<LastRun>) {
     if root.user().is_none() && may_summarize(root) && Store::new(root).is_used() {
-        if let Err(error) = publish(root, run) {
+        // The timer asks apt. That takes longer than many a change.
+        let known = Store::new(root).summary().ok().flatten().map(|known| known.guards);
+        let now = || known.map_or_else(|| summary(root), |guards| summary_of(root, guards));
+        if let Err(error) = write(root, run, now) {
             report.error(&error.to_string());
         }
     }
