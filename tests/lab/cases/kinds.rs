@@ -53,6 +53,8 @@ dependent   dependent/venv  systemd:dependent.service
 pair-one    one/venv        systemd:pair.service
 pair-two    two/venv        systemd:pair.service
 gunicorn    gunicorn/venv   systemd:gunicorn.service
+celery-w1   celery/venv     systemd:celery.service
+celery-w2   celery/venv     systemd:celery.service
 vassal-one  vassal-one/venv systemd:emperor.service
 vassal-two  vassal-two/venv systemd:emperor.service
 sysv        sysv/venv       systemd:sysv.service
@@ -99,7 +101,7 @@ const AT_REST: [&str; 6] = [
 const ENDED: [&str; 3] = ["finished", "masked", "stopped"];
 
 /// How many venvs there are: those of the services, of what is at rest, and the emperor's.
-const VENVS: usize = 43;
+const VENVS: usize = 44;
 
 fn patch(machine: &Machine) -> Result<()> {
     let restarted = [kinds(RESTARTED), kinds(OF_A_MINOR), kinds(APACHE)].concat();
@@ -164,6 +166,7 @@ fn make(machine: &Machine, all: &[OneKind]) -> Result<()> {
     let said = machine.apt("install /extra/*.deb")?;
     ensure!(said.code == 0, "{said:?}");
     machine.write("/srv/app.py", include_str!("../apps/kinds/app.py"))?;
+    machine.write("/srv/tasks.py", include_str!("../apps/kinds/tasks.py"))?;
     machine.write("/root/make.sh", include_str!("../apps/kinds/make.sh"))?;
     machine.must("sh /root/make.sh")?;
     let names: BTreeSet<&str> = all.iter().map(|one| one.name).chain(ENDED).collect();

@@ -72,6 +72,8 @@ fn requirements(suite: Suite) -> String {
             Tool::Uv => drop(lines.insert("uv")),
         }
     }
+    // A case makes services of every kind.
+    lines.extend((suite == Suite::Trixie).then_some("celery"));
     lines.into_iter().fold(String::new(), |text, line| text + line + "\n")
 }
 

@@ -86,14 +86,22 @@ unit masked "ExecStart=/srv/masked/venv/bin/python $app"
 mv /etc/systemd/system/masked.service /usr/lib/systemd/system/
 
 # Servers, with what they need installed.
-for name in gunicorn emperor; do
+for name in gunicorn celery emperor; do
     install -d -o app /srv/$name
     su app -c "/usr/bin/python3 -m venv /srv/$name/venv"
 done
-su app -c '/srv/gunicorn/venv/bin/pip install --quiet gunicorn packaging; /srv/emperor/venv/bin/pip install --quiet pyuwsgi'
+su app -c '
+    /srv/gunicorn/venv/bin/pip install --quiet gunicorn packaging
+    /srv/celery/venv/bin/pip install --quiet celery
+    /srv/emperor/venv/bin/pip install --quiet pyuwsgi'
 unit gunicorn "Environment=PYTHONPATH=/srv
 RuntimeDirectory=gunicorn
 ExecStart=/srv/gunicorn/venv/bin/gunicorn --preload --workers 2 --bind unix:/run/gunicorn/http.sock app:application"
+nodes='w1 w2 --pidfile=/srv/celery/%%n.pid --logfile=/srv/celery/%%n.log'
+unit celery "Type=forking
+Environment=PYTHONPATH=/srv
+ExecStart=/srv/celery/venv/bin/celery -A tasks multi start $nodes --pool=solo --without-gossip --without-mingle
+ExecStop=/srv/celery/venv/bin/celery multi stopwait $nodes"
 unit emperor "RuntimeDirectory=emperor
 ExecStart=/srv/emperor/venv/bin/pyuwsgi --die-on-term --emperor /etc/vassals --emperor-wrapper /srv/emperor/vassal"
 # Its arguments are --ini NAME.ini.
@@ -195,7 +203,7 @@ NAME=by-hand setsid setpriv --reuid app --regid app --init-groups nohup /srv/by-
     >/dev/null 2>&1 </dev/null &
 
 systemctl daemon-reload
-systemctl start cron runit supervisor supervisor-second supervisor-third sysv gunicorn emperor plain wrapper pool@1 pool@2 \
+systemctl start cron runit supervisor supervisor-second supervisor-third sysv gunicorn celery emperor plain wrapper pool@1 pool@2 \
     dropped pre-fixed variable bound jailed dynamic forks linked shared-a shared-b dependent copied rooted pair \
     stopped masked finished timed.timer socketed.socket idle.socket s6 emperor-of-debian
 systemctl restart apache2
