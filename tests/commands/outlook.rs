@@ -39,21 +39,15 @@ fn shown(system: &System, actions: &[&str]) -> String {
 /// A package as apt describes it, from a line of the list that dpkg's hook gets.
 fn package(line: &str) -> String {
     let fields: Vec<&str> = line.split(' ').collect();
-    let version = |name: &str, text: &str| match text {
-        "-" => String::new(),
-        text => format!("\"{name}\":{{\"version\":\"{text}\"}}"),
+    let [name, current, _, _, _, new, .., action] = fields[..] else { panic!("{line}") };
+    let version = |which: &str, text: &str| match text {
+        "-" => None,
+        text => Some(format!("\"{which}\":{{\"version\":\"{text}\"}}")),
     };
-    let (mode, install) = match fields[8] {
-        "**REMOVE**" => ("deinstall", "-"),
-        _ => ("upgrade", fields[5]),
-    };
-    let versions = [version("current", fields[1]), version("install", install)];
-    let versions: Vec<String> = versions.into_iter().filter(|text| !text.is_empty()).collect();
-    format!(
-        "{{\"name\":\"{}\",\"mode\":\"{mode}\",\"versions\":{{{}}}}}",
-        fields[0],
-        versions.join(",")
-    )
+    let mode = if action == "**REMOVE**" { "deinstall" } else { "upgrade" };
+    let versions: Vec<String> =
+        [version("current", current), version("install", new)].into_iter().flatten().collect();
+    format!("{{\"name\":\"{name}\",\"mode\":\"{mode}\",\"versions\":{{{}}}}}", versions.join(","))
 }
 
 #[test]
