@@ -45,13 +45,18 @@ impl Guard {
         for outcome in outcomes {
             let Some(failure) = outcome.done.failure() else { continue };
             all_good = false;
-            let causes = self.diagnose(FailureOf::Text(failure.as_bytes())).unwrap_or_default();
-            if let Some(Cause { title, remedy, certainty, .. }) = causes.first() {
-                let name = &outcome.decision.name;
-                self.report.note(&format!("{name}: {certainty} cause: {title}; fix: {remedy}"));
+            if let Some(cause) = self.cause_in_a_line(failure) {
+                self.report.note(&format!("{}: {cause}", outcome.decision.name));
             }
         }
         all_good
+    }
+
+    /// The cause of a failure and its fix, if they are known.
+    pub(super) fn cause_in_a_line(&self, failure: &str) -> Option<String> {
+        let causes = self.diagnose(FailureOf::Text(failure.as_bytes())).ok()?;
+        let Cause { title, remedy, certainty, .. } = causes.first()?;
+        Some(format!("{certainty} cause: {title}; fix: {remedy}"))
     }
 
     /// The causes in the log of a unit, and in the venvs that use it.

@@ -82,7 +82,14 @@ impl Guard {
                 self.check_again(&mut inventory)?;
             }
         }
-        self.looked(inventory, Some(wanted).filter(|wanted| !wanted.is_empty()))
+        let mut looked =
+            self.looked(inventory, Some(wanted).filter(|wanted| !wanted.is_empty()))?;
+        for one in &mut looked {
+            let failure = one.entry.check_failure.as_ref();
+            let cause = failure.and_then(|failure| self.cause_in_a_line(&failure.because));
+            one.health.reasons.extend(cause);
+        }
+        Ok(looked)
     }
 
     /// Runs the checks again that failed after an upgrade or a repair, and forgets those that pass.

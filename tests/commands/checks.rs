@@ -47,6 +47,21 @@ fn the_check_of_a_venv_without_services_is_run_before_and_after_an_upgrade() {
 }
 
 #[test]
+fn the_status_names_the_known_cause_of_a_check_that_fails() {
+    let system = system();
+    let broken = system.path("/broken");
+    let sample = include_str!("../../src/diagnose/failure/samples/known/externally-managed.txt");
+    system.write("/failure", sample);
+    let failure = system.path("/failure");
+    let check = check(&system, &format!("[ -e {broken} ] || exit 0; cat {failure} >&2; exit 1"));
+    system.run(&["register", "/srv/shop/venv", "--check", &check]).expect(0);
+    upgrade(&system, REVISION, "3.11.2-7", || system.write("/broken", ""));
+    let status = system.run(&["status", "--json"]).expect(3).json();
+    let reasons = status["venvs"][0]["reasons"].to_string();
+    assert!(reasons.contains("likely cause: ") && reasons.contains("; fix: "), "{reasons}");
+}
+
+#[test]
 fn a_check_that_failed_before_the_upgrade_is_tried_once_and_not_blamed_on_it() {
     let system = served();
     restarts(&system, "70", "restarted");
