@@ -66,16 +66,27 @@ pub(crate) fn read_opened(opened: File, file: &Path) -> Result<Binary, ElfError>
     if metadata.len() > FILE_LIMIT {
         return Err(ReadError::TooLarge { path: path(), limit: FILE_LIMIT }.into());
     }
+    parse(opened, file, read::<FileHeader32<Endianness>>, read::<FileHeader64<Endianness>>)
+}
+
+type Data<'data> = &'data ReadCache<File>;
+
+/// Reads a file of 32 or of 64 bits.
+fn parse<T>(
+    opened: File,
+    file: &Path,
+    narrow: fn(Data) -> object::read::Result<T>,
+    wide: fn(Data) -> object::read::Result<T>,
+) -> Result<T, ElfError> {
+    let path = || file.to_path_buf();
     let data = ReadCache::new(opened);
     match FileKind::parse(&data) {
-        Ok(FileKind::Elf64) => read::<FileHeader64<Endianness>>(&data),
-        Ok(FileKind::Elf32) => read::<FileHeader32<Endianness>>(&data),
+        Ok(FileKind::Elf32) => narrow(&data),
+        Ok(FileKind::Elf64) => wide(&data),
         _ => return Err(ElfError::NotElf { path: path() }),
     }
     .map_err(|detail| ElfError::Damaged { path: path(), detail })
 }
-
-type Data<'data> = &'data ReadCache<File>;
 
 fn read<Elf: FileHeader<Endian = Endianness>>(data: Data) -> object::read::Result<Binary> {
     let header = Elf::parse(data)?;
@@ -214,26 +225,20 @@ fn build_id<'data, Elf: FileHeader<Endian = Endianness>>(
 
 /// The libraries that an extension module or another library needs, by name.
 pub(crate) fn needed_libraries(opened: File, file: &Path) -> Result<Vec<String>, ElfError> {
-    let path = || file.to_path_buf();
-    let data = ReadCache::new(opened);
-    let names = match FileKind::parse(&data) {
-        Ok(FileKind::Elf64) => needed_in::<FileHeader64<Endianness>>(&data),
-        Ok(FileKind::Elf32) => needed_in::<FileHeader32<Endianness>>(&data),
-        _ => return Err(ElfError::NotElf { path: path() }),
-    };
-    let names = names.map_err(|detail| ElfError::Damaged { path: path(), detail })?;
-    Ok(names.into_iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    let narrow = needed_in::<FileHeader32<Endianness>>;
+    parse(opened, file, narrow, needed_in::<FileHeader64<Endianness>>)
 }
 
 fn needed_in<Elf: FileHeader<Endian = Endianness>>(
-    data: Data<'_>,
-) -> object::read::Result<Vec<&[u8]>> {
+    data: Data,
+) -> object::read::Result<Vec<String>> {
     let header = Elf::parse(data)?;
     let endian = header.endian()?;
     if !(1..=SECTIONS_LIMIT).contains(&header.e_shnum(endian)) {
         return Ok(Vec::new());
     }
-    needed::<Elf>(endian, data, &header.sections(endian, data)?)
+    let names = needed::<Elf>(endian, data, &header.sections(endian, data)?)?;
+    Ok(names.into_iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
 /// The names of the libraries that a file needs.
