@@ -7,7 +7,7 @@ use super::Inventory;
 use crate::apt::RemovedLibraries;
 use crate::host::file::{printable, printable_within};
 use crate::owner::FindNeeds;
-use crate::plan::{Finding, FindingKind, Loss};
+use crate::plan::{Finding, FindingKind, Loss, Policy};
 use crate::repair::{self, Context};
 use crate::store::RegistryEntry;
 use crate::venv::{Need, Venv};
@@ -25,8 +25,10 @@ pub(crate) fn lost_libraries(
     inventory: &Inventory,
     removed: &RemovedLibraries,
 ) -> BTreeMap<String, Vec<Loss>> {
-    let venvs: Vec<(&RegistryEntry, &Venv)> =
-        inventory.present().filter(|(_, venv)| venv.base.is_debian).collect();
+    let is_asked = |(entry, venv): &(&RegistryEntry, &Venv)| {
+        venv.base.is_debian && entry.policy != Policy::Ignore
+    };
+    let venvs: Vec<(&RegistryEntry, &Venv)> = inventory.present().filter(is_asked).collect();
     let libraries = removed.names();
     let task = |venv: &Venv| FindNeeds { tree: venv.layout(), libraries: libraries.clone() };
     let tasks = venvs.iter().map(|(_, venv)| (*venv, task(venv))).collect();
