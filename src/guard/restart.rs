@@ -35,13 +35,12 @@ impl Guard {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let decisions: Vec<Decision> = self.propose_restarts(&inventory, &ids, &now);
         let (mut needs_attention, mut has_failed) = (!recovered, false);
-        let mut times = Vec::new();
         if !dry_run && !decisions.is_empty() {
             let carried = self.carry_out(inventory, &decisions, &now, None, false);
             needs_attention |= carried.left > 0;
             has_failed = !carried.good;
-            times = carried.times;
         }
+        let times = Vec::new();
         Ok(Rebuilt { decisions, is_any_registered, needs_attention, has_failed, times })
     }
 }
