@@ -64,43 +64,44 @@ pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
 }
 
 fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardError> {
-    if event == HookEvent::PreInstall {
-        let transaction = Transaction::read(list()?)?;
-        let removed = RemovedLibraries::of(root, &transaction);
-        if transaction.actions.is_empty() && removed.is_empty() {
-            return Ok(Exit::Done);
-        }
-        return match Guard::open(root.clone(), report)?.gate(&transaction, &removed)? {
-            Verdict::Block => Ok(Exit::Blocked),
-            Verdict::Allow | Verdict::Repair => Ok(Exit::Done),
-        };
-    }
-    if event == HookEvent::Statistics {
-        let apt = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ProtocolError::Io)?);
-        converse(&apt, |actions| outlook(root, &report, actions)).map_err(ProtocolError::Io)?;
-        return Ok(Exit::Done);
-    }
-    let guard = Guard::open(root.clone(), report)?;
+    let guard = |report| Guard::open(root.clone(), report);
     match event {
+        HookEvent::Statistics => {
+            let apt = io::stdin().as_fd().try_clone_to_owned().map_err(ProtocolError::Io)?;
+            converse(&File::from(apt), |actions| announce(root, &report, actions))
+                .map_err(ProtocolError::Io)?;
+        }
         HookEvent::PreInvoke => {
+            let guard = guard(report)?;
             guard.store.note_call();
             guard.snapshot()?;
         }
-        HookEvent::PostInvoke => drop(guard.settle()?),
-        HookEvent::Trigger => guard.store.mark_pending(&Pending::new("dpkg changed Python"))?,
-        HookEvent::PreInstall | HookEvent::Statistics => {}
+        HookEvent::PreInstall => {
+            let transaction = Transaction::read(list()?)?;
+            let removed = RemovedLibraries::of(root, &transaction);
+            if transaction.actions.is_empty() && removed.is_empty() {
+                return Ok(Exit::Done);
+            }
+            if guard(report)?.gate(&transaction, &removed)? == Verdict::Block {
+                return Ok(Exit::Blocked);
+            }
+        }
+        HookEvent::PostInvoke => drop(guard(report)?.settle()?),
+        HookEvent::Trigger => {
+            guard(report)?.store.mark_pending(&Pending::new("dpkg changed Python"))?;
+        }
     }
     Ok(Exit::Done)
 }
 
 /// Prints what the run will do to the venvs, before apt asks its question. The gate reports errors.
-fn outlook(root: &Root, report: &Report, actions: Vec<Action>) {
+fn announce(root: &Root, report: &Report, actions: Vec<Action>) {
     if actions.is_empty() {
         return;
     }
     let Ok(guard) = Guard::open(root.clone(), report.clone()) else { return };
     if let Ok(plan) = guard.foresee_actions(actions) {
-        report.outlook(&plan);
+        report.announce(&plan);
     }
 }
 

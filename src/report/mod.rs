@@ -181,8 +181,8 @@ impl Report {
 
     /// Prints one line about an upgrade, if it affects a venv, among the lines in which apt counts
     /// packages.
-    pub(crate) fn outlook(&self, plan: &Plan) {
-        if let Some(line) = words::outlook(plan) {
+    pub(crate) fn announce(&self, plan: &Plan) {
+        if let Some(line) = words::announcement(plan) {
             self.data(format!("{}{line}", self.prefix));
         }
     }

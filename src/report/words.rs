@@ -68,7 +68,7 @@ pub(crate) fn decision(decision: &Decision) -> String {
 }
 
 /// One line about an upgrade that affects venvs: how many get which remedy, and which are in its way.
-pub(super) fn outlook(plan: &Plan) -> Option<String> {
+pub(super) fn announcement(plan: &Plan) -> Option<String> {
     let named = |is_meant: fn(&&Decision) -> bool| {
         let names: Vec<&str> = plan.notable().filter(is_meant).map(|one| &*one.name).collect();
         (!names.is_empty()).then(|| names.join(", "))

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types, reason = "a test starts the program itself")]
 
+mod announcement;
 mod build;
 mod checks;
 mod confinement;
@@ -14,7 +15,6 @@ mod hooks;
 mod libraries;
 mod metrics;
 mod mode;
-mod outlook;
 mod plan;
 mod probe;
 mod processes;
