@@ -49,6 +49,9 @@ pub(crate) fn come_and_go(
         let main = condition(root, service).ok().and_then(|found| found.main_pid);
         let Some(main) = main else { return };
         let processes = Processes::look(root);
+        if let Some(main) = processes.get(main) {
+            workers.see_ended(main.id, main.faults_of_ended);
+        }
         let now = processes.iter().filter(|one| descends(one, main, &processes));
         workers.see(now.map(|one| (one.id, processes.age(one))), lasting);
     };
@@ -70,6 +73,10 @@ pub(crate) fn come_and_go(
 /// The workers that were seen.
 #[derive(Default)]
 struct Workers {
+    /// The master, and the page faults of its children that had ended when it was seen last.
+    master: Option<(ProcessId, u64)>,
+    /// At how many moments more children had ended than at the one before.
+    ends: usize,
     seen: BTreeSet<ProcessId>,
     /// Those that were seen last.
     now: BTreeSet<ProcessId>,
@@ -87,18 +94,28 @@ impl Workers {
         self.seen.extend(&self.now);
     }
 
+    /// Sees what the kernel counts of the master's children that have ended: of most that die at once,
+    /// nothing else is ever seen.
+    fn see_ended(&mut self, master: ProcessId, faults: u64) {
+        let before = self.master.replace((master, faults));
+        let is_more = before.is_some_and(|(known, before)| known == master && faults > before);
+        self.ends += usize::from(is_more);
+    }
+
+    /// How many went. Children that were never seen need not be workers: one more of them must end.
     fn gone(&self) -> usize {
-        self.seen.difference(&self.now).count()
+        self.seen.difference(&self.now).count().max(self.ends.saturating_sub(1))
     }
 
     /// Whether there are workers of which one may still last.
     fn may_last(&self) -> bool {
-        !self.one_lasts && !self.seen.is_empty() && self.gone() < GONE
+        let has_any = !self.seen.is_empty() || self.ends > 0;
+        !self.one_lasts && has_any && self.gone() < GONE
     }
 
     /// How many came, if several went and none stayed.
     fn come_and_go(&self) -> Option<usize> {
-        (!self.one_lasts && self.gone() >= GONE).then_some(self.seen.len())
+        (!self.one_lasts && self.gone() >= GONE).then_some(self.seen.len().max(self.ends))
     }
 }
 
@@ -139,6 +156,27 @@ mod tests {
         assert_eq!((found.come_and_go(), found.may_last()), (None, true));
         let found = workers(&[&[], &[(10, 0)], &[], &[], &[(11, 0)], &[]]);
         assert_eq!((found.come_and_go(), found.may_last()), (Some(2), false));
+    }
+
+    #[test]
+    fn workers_that_are_never_seen_are_counted_by_their_master() {
+        let master = |pid| ProcessId { pid, started: 1 };
+        let found = |moments: &[(u32, u64)]| {
+            let mut workers = workers(&[&[]]);
+            for (pid, faults) in moments {
+                workers.see_ended(master(*pid), *faults);
+            }
+            (workers.come_and_go(), workers.may_last())
+        };
+        assert_eq!(found(&[(5, 100), (5, 250), (5, 250), (5, 400), (5, 550)]), (Some(3), false));
+        assert_eq!(found(&[(5, 100), (5, 250), (5, 400)]), (None, true), "a program or two");
+        assert_eq!(found(&[(5, 900), (5, 900)]), (None, false), "those ended long ago");
+        assert_eq!(found(&[(5, 100), (6, 250), (7, 400), (8, 550)]), (None, false), "each is new");
+        let mut lasting = workers(&[&[(10, 3)]]);
+        for faults in [100, 250, 400, 550] {
+            lasting.see_ended(master(5), faults);
+        }
+        assert_eq!((lasting.come_and_go(), lasting.may_last()), (None, false));
     }
 
     #[test]

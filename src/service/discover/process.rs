@@ -75,6 +75,8 @@ pub(crate) struct MappedFile {
 pub(crate) struct Process {
     pub(crate) id: ProcessId,
     pub(crate) parent: u32,
+    /// The page faults of its children that have ended: they become more with each of these.
+    pub(crate) faults_of_ended: u64,
     pub(crate) uid: u32,
     pub(crate) place: CgroupOwner,
     /// `None` if we may not see it.
@@ -251,6 +253,7 @@ impl Process {
         let mut process = Self {
             id: ProcessId { pid, started: stat.started },
             parent: stat.parent,
+            faults_of_ended: stat.faults_of_ended,
             uid: uid(&some(&dir.join("status"), SMALL)?)?,
             place: cgroup::place(&some(&dir.join("cgroup"), SMALL).unwrap_or_default(), prefix),
             exe: link(&dir.join("exe")).map(MappedFile::of),
@@ -359,6 +362,7 @@ fn directory_within(root: &File, path: &Path) -> Option<DirId> {
 pub(crate) struct Stat {
     parent: u32,
     started: u64,
+    faults_of_ended: u64,
 }
 
 impl Stat {
@@ -373,7 +377,8 @@ impl Stat {
         let is_over = matches!(*fields.first()?, "Z" | "X" | "x");
         let is_kernel = number(6)? & PF_KTHREAD != 0;
         let parent = u32::try_from(number(1)?).ok()?;
-        (!is_over && !is_kernel).then_some(Self { parent, started: number(19)? })
+        let (started, faults_of_ended) = (number(19)?, number(8)?);
+        (!is_over && !is_kernel).then_some(Self { parent, started, faults_of_ended })
     }
 }
 
