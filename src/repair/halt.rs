@@ -95,11 +95,11 @@ pub(super) fn while_stopped<E>(
     };
     add(&units);
     for attempt in 0..ATTEMPTS {
-        let mut triggers = Vec::new();
-        if attempt > 0 || first == Triggers::Stopped {
-            triggers = service::triggers(root, &services).map_err(|error| failed(&error))?;
-            add(&triggers);
+        let mut triggers = service::triggers(root, &services).map_err(|error| failed(&error))?;
+        if attempt == 0 && first == Triggers::GoOn {
+            triggers.retain(|unit| starts_at_once(unit));
         }
+        add(&triggers);
         stop(context, venvs, &services, &triggers).map_err(Halted::Stop)?;
         work().map_err(Halted::Work)?;
         if service::came_up_again(root, &services).is_none() {
@@ -134,13 +134,19 @@ fn stop(
     Ok(())
 }
 
+/// A path unit checks its path whenever its service stops, and starts it again if the path exists.
+fn starts_at_once(unit: &str) -> bool {
+    unit.rsplit_once('.').is_some_and(|(_, kind)| kind == "path")
+}
+
 /// Some services, each once.
 pub(super) fn each_once<'a>(services: impl Iterator<Item = &'a Service>) -> Vec<Service> {
     let services: BTreeSet<&Service> = services.collect();
     services.into_iter().cloned().collect()
 }
 
-/// Whether the sockets and timers that may start a service in between are stopped.
+/// Whether the sockets and timers that may start a service in between are stopped. Path units always
+/// are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Triggers {
     /// Only once they have started one: a stopped socket refuses its clients, an active one lets

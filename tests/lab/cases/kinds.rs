@@ -41,6 +41,7 @@ dropped     dropped/venv    systemd:dropped.service
 pre-fixed   pre-fixed/venv  systemd:pre-fixed.service
 socketed    socketed/venv   systemd:socketed.service
 watched     watched/venv    systemd:watched.service
+present     present/venv    systemd:present.service
 variable    variable/venv   systemd:variable.service
 bound       bound/venv      systemd:bound.service
 jailed      jail/opt/venv   systemd:jailed.service
@@ -102,7 +103,7 @@ const AT_REST: [&str; 6] = [
 const ENDED: [&str; 3] = ["finished", "masked", "stopped"];
 
 /// How many venvs there are: those of the services, of what is at rest, and the emperor's.
-const VENVS: usize = 45;
+const VENVS: usize = 46;
 
 fn patch(machine: &Machine) -> Result<()> {
     let restarted = [kinds(RESTARTED), kinds(OF_A_MINOR), kinds(APACHE)].concat();

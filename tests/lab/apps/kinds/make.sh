@@ -17,7 +17,7 @@ for name in sys.argv[1:]:
 PYTHON
 }
 mkdir -p /srv/release/7 /srv/jail
-venvs app plain wrapper pool dropped pre-fixed socketed watched variable bound jail/opt transient dynamic forks release/7 \
+venvs app plain wrapper pool dropped pre-fixed socketed watched present variable bound jail/opt transient dynamic forks release/7 \
     shared dependent copied sysv one two vassal-one vassal-two solo left right many second third runs ess own guest \
     apache plugin \
     crontab by-hand stopped masked finished timed idle
@@ -36,7 +36,7 @@ script() {
     printf '#!/bin/sh\n%s\n' "$2" >"$1"
     chmod 755 "$1"
 }
-for name in plain socketed watched stopped idle; do unit $name "ExecStart=/srv/$name/venv/bin/python $app"; done
+for name in plain socketed watched present stopped idle; do unit $name "ExecStart=/srv/$name/venv/bin/python $app"; done
 unit rooted "User=root
 ExecStart=/srv/rooted/venv/bin/python $app"
 unit copied "ExecStart=/srv/copied/venv/bin/python $app"
@@ -52,6 +52,7 @@ for name in socketed idle; do
     printf '[Socket]\nListenStream=/run/%s.sock\n' $name >/etc/systemd/system/$name.socket
 done
 printf '[Path]\nPathChanged=/run/watched\n' >/etc/systemd/system/watched.path
+printf '[Path]\nPathExists=/srv/present\n' >/etc/systemd/system/present.path
 echo PYTHON=/srv/variable/venv/bin/python >/etc/default/variable
 unit variable "EnvironmentFile=/etc/default/variable
 ExecStart=/usr/bin/env \${PYTHON} $app"
@@ -206,7 +207,7 @@ NAME=by-hand setsid setpriv --reuid app --regid app --init-groups nohup /srv/by-
 systemctl daemon-reload
 systemctl start cron runit supervisor supervisor-second supervisor-third sysv gunicorn celery emperor plain wrapper pool@1 pool@2 \
     dropped pre-fixed variable bound jailed dynamic forks linked shared-a shared-b dependent copied rooted pair \
-    stopped masked finished timed.timer socketed.socket idle.socket watched.path s6 emperor-of-debian
+    stopped masked finished timed.timer socketed.socket idle.socket watched.path present.path s6 emperor-of-debian
 systemctl restart apache2
 echo change >/run/watched
 systemd-run --quiet --unit transient --uid app --setenv NAME=transient /srv/transient/venv/bin/python $app
