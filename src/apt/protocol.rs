@@ -13,9 +13,6 @@ use std::path::PathBuf;
 
 use crate::python::is_debian_version;
 
-/// Many times the size of the list of a full upgrade.
-const LIMIT: u64 = 16 << 20;
-
 /// An action on one package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Action {
@@ -68,15 +65,18 @@ pub(crate) enum ProtocolError {
     Version(String),
     #[error("line {line} of apt's list is not an action: {text:?}")]
     Action { line: usize, text: String },
-    #[error("apt's list is larger than {LIMIT} bytes")]
+    #[error("apt's list is larger than {} bytes", Transaction::LIMIT)]
     TooLarge,
 }
 
 impl Transaction {
+    /// In bytes, many times the size of the list of a full upgrade.
+    pub(crate) const LIMIT: u64 = 16 << 20;
+
     /// Reads the list. Only actions on Python's own packages are checked: venvguard does not complain
     /// about faults in other lines.
     pub(crate) fn read(source: impl Read) -> Result<Self, ProtocolError> {
-        let mut source = BufReader::with_capacity(64 << 10, source.take(LIMIT));
+        let mut source = BufReader::with_capacity(64 << 10, source.take(Self::LIMIT));
         let mut transaction = Self::default();
         let mut line = Vec::new();
         let mut number = 0;
@@ -86,7 +86,7 @@ impl Transaction {
             line.clear();
             let read = source.read_until(b'\n', &mut line)?;
             length += read as u64;
-            if length >= LIMIT {
+            if length >= Self::LIMIT {
                 return Err(ProtocolError::TooLarge);
             }
             if read == 0 && number > 0 {

@@ -390,6 +390,8 @@ pub(super) enum HookEvent {
     PreInvoke,
     /// `DPkg::Pre-Install-Pkgs`, version 3
     PreInstall,
+    /// A process of `pre-install`, with apt's list as standard input
+    Rehearse,
     /// `DPkg::Post-Invoke`
     PostInvoke,
     /// A dpkg trigger or an rtupdate script: only records that there is work

@@ -3,14 +3,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Exit;
 use super::arguments::HookEvent;
 use crate::apt::{Action, ProtocolError, RemovedLibraries, Transaction, converse};
-use crate::guard::{Guard, GuardError};
+use crate::guard::{AptRun, Guard, GuardError};
 use crate::host::Root;
 use crate::plan::Verdict;
 use crate::report::Report;
@@ -77,13 +77,23 @@ fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardErro
             guard.snapshot()?;
         }
         HookEvent::PreInstall => {
-            let transaction = Transaction::read(list()?)?;
+            let list = list()?;
+            let transaction = Transaction::read(list.as_slice())?;
             let removed = RemovedLibraries::of(root, &transaction);
             if transaction.actions.is_empty() && removed.is_empty() {
                 return Ok(Exit::Done);
             }
-            if guard(report)?.gate(&transaction, &removed)? == Verdict::Block {
+            let run = AptRun { transaction: &transaction, removed: &removed, list: &list };
+            if guard(report)?.gate(run)? == Verdict::Block {
                 return Ok(Exit::Blocked);
+            }
+        }
+        HookEvent::Rehearse => {
+            let transaction = Transaction::read(list()?.as_slice())?;
+            // `pre-install` prints what this process prints.
+            let guard = guard(Report::for_command())?;
+            if let Err(error) = guard.rehearse_transaction(&transaction) {
+                guard.report.error(&format!("cannot rehearse this upgrade: {error}"));
             }
         }
         HookEvent::PostInvoke => drop(guard(report)?.settle()?),
@@ -107,14 +117,17 @@ fn announce(root: &Root, report: &Report, actions: Vec<Action>) {
 
 /// apt's list: on the descriptor that apt names, or on standard input for an apt without
 /// `InfoFD`.
-fn list() -> Result<File, ProtocolError> {
+fn list() -> Result<Vec<u8>, ProtocolError> {
     let number = match std::env::var("APT_HOOK_INFO_FD") {
         Ok(text) => text.parse::<u32>().map_err(|_| {
             io::Error::other(format!("APT_HOOK_INFO_FD is {text:?}, which is not a number"))
         })?,
         Err(_) => 0,
     };
-    Ok(File::open(format!("/proc/self/fd/{number}"))?)
+    let mut list = Vec::new();
+    let file = File::open(format!("/proc/self/fd/{number}"))?;
+    file.take(Transaction::LIMIT).read_to_end(&mut list)?;
+    Ok(list)
 }
 
 #[cfg(test)]

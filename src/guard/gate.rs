@@ -1,6 +1,7 @@
 //! `DPkg::Pre-Install-Pkgs`: decides whether a transaction may go on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::consent::Wish;
 use super::{Guard, GuardError};
@@ -14,12 +15,26 @@ use crate::repair::{self, Done, Job};
 use crate::report;
 use crate::store::{Event, Pending, Registry, StoreError, TransactionRecord};
 
+/// An apt run that waits for an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AptRun<'a> {
+    pub(crate) transaction: &'a Transaction,
+    pub(crate) removed: &'a RemovedLibraries,
+    /// What apt printed about it.
+    pub(crate) list: &'a [u8],
+}
+
 /// How the gate ends.
 enum Gate {
     Answer(Verdict),
+    /// A rehearsal may change the plan.
+    Rehearse,
     /// Somebody must agree with the plan first.
     Ask(Plan),
 }
+
+/// How long a rehearsal may take that somebody asks for.
+const LONG: Duration = Duration::from_secs(3600);
 
 impl Guard {
     /// Answers apt's list.
@@ -30,25 +45,23 @@ impl Guard {
     /// upgrade run the right interpreter.
     ///
     /// Nobody has to wait while a person thinks: the question is asked without the lock. If the plan
-    /// has changed meanwhile, it is asked again.
-    pub(crate) fn gate(
-        &self,
-        transaction: &Transaction,
-        removed: &RemovedLibraries,
-    ) -> Result<Verdict, GuardError> {
-        let occasion = self.occasion(transaction);
+    /// has changed meanwhile, it is asked again. The rehearsal, too, is a process with its own lock.
+    pub(crate) fn gate(&self, run: AptRun) -> Result<Verdict, GuardError> {
+        let occasion = self.occasion(run.transaction);
+        let mut limit = self.rehearsal_limit(occasion);
         let mut agreed = None;
         loop {
-            match self.gate_unless_asked(transaction, removed, occasion, agreed.as_ref())? {
+            let rehearses = !limit.is_zero();
+            match self.gate_unless_asked(run, occasion, rehearses, agreed.as_ref())? {
                 Gate::Answer(verdict) => return Ok(verdict),
+                Gate::Rehearse => {
+                    self.rehearse_beforehand(run.list, limit, occasion.is_attended);
+                    limit = Duration::ZERO;
+                }
                 Gate::Ask(plan) => match self.ask(&plan) {
                     Wish::Continue => agreed = Some(plan),
-                    Wish::Rehearse => {
-                        // Without it, less is known; the question is asked again.
-                        if let Err(error) = self.rehearse_transaction(transaction) {
-                            self.report.error(&format!("cannot rehearse this upgrade: {error}"));
-                        }
-                    }
+                    // Whatever it finds, the question is asked again.
+                    Wish::Rehearse => self.rehearse_beforehand(run.list, LONG, true),
                     Wish::Stop(why) => {
                         self.record_refusal(&plan, why);
                         return Ok(Verdict::Block);
@@ -59,14 +72,15 @@ impl Guard {
     }
 
     /// Answers apt's list, or returns the plan that somebody must agree with first, unless it is the
-    /// one that was `agreed`.
+    /// one that was `agreed`. `rehearses`: what is not known may be found out first.
     fn gate_unless_asked(
         &self,
-        transaction: &Transaction,
-        removed: &RemovedLibraries,
+        run: AptRun,
         occasion: Occasion,
+        rehearses: bool,
         agreed: Option<&Plan>,
     ) -> Result<Gate, GuardError> {
+        let AptRun { transaction, removed, .. } = run;
         let _lock = self.lock()?;
         let now = self.interpreters()?;
         if self.store.interpreters()?.is_none() {
@@ -82,6 +96,9 @@ impl Guard {
         let plan = self.propose_before_dpkg(&inventory, (&now, &after), removed, known.as_ref());
         if plan.notable().next().is_none() {
             return Ok(Gate::Answer(Verdict::Allow));
+        }
+        if rehearses && !transaction.dry_run && self.is_to_be_rehearsed(&inventory, &now, &after) {
+            return Ok(Gate::Rehearse);
         }
         let is_agreed = agreed == Some(&plan);
         let consent = if is_agreed { plan.in_spite_of_a_block() } else { plan.consent(occasion) };

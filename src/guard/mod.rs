@@ -8,6 +8,7 @@
 //! and errors are reported from here.
 
 mod ask;
+mod beforehand;
 mod choose;
 mod consent;
 mod diagnose;
@@ -26,12 +27,14 @@ mod settle;
 mod show;
 mod status;
 mod summary;
+mod trials;
 mod users;
 
 use std::time::Duration;
 
 pub(crate) use ask::AskError;
 pub(crate) use diagnose::FailureOf;
+pub(crate) use gate::AptRun;
 pub(crate) use rebuild::{Extent, RebuildRequest, Rebuilt};
 pub(crate) use register::{Registered, Registration, Setting};
 pub(crate) use rehearse::{RehearsalRequest, VenvRehearsal};

@@ -8,7 +8,7 @@ use super::{AskError, Guard};
 use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
 use crate::plan::{Decision, Policy, Remedy, RepairFor, Wish};
 use crate::python::Interpreters;
-use crate::repair::{self, Job, System};
+use crate::repair::{self, Job, Outcome, System};
 use crate::report::reasons_in_words;
 use crate::store::RegistryEntry;
 use crate::venv::NotAVenv;
@@ -179,7 +179,8 @@ impl Guard {
         self.prune(&mut inventory.registry, &[]);
         let registry = &mut inventory.registry;
         let outcomes = if prepares {
-            repair::prepare_all(&context, registry, &System::installed(now), &jobs, at_once)
+            let tell = |_: &Job, outcome: &Outcome| repair::tell(&context, outcome);
+            repair::prepare_all(&context, registry, &System::installed(now), &jobs, at_once, tell)
         } else {
             repair::execute(&context, registry, now, &jobs, at_once)
         };

@@ -1,8 +1,6 @@
 //! Finds out before an upgrade which venvs work after it: builds and checks their new trees with
 //! the interpreters of the next system.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,19 +10,14 @@ use jiff::SignedDuration;
 use super::choose::chosen;
 use super::foresee::ForeseeError;
 use super::{AskError, Guard};
-use crate::apt::{
-    self, Action, Change, FetchError, Lists, RemovedLibraries, Transaction, changes, packages_of,
-    pending_upgrade, predict,
-};
+use crate::apt::{self, Change, Lists, RemovedLibraries, changes, pending_upgrade, predict};
 use crate::host::clock::{self, Deadline};
 use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
-use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
-use crate::python::{Interpreters, Minor, Version};
-use crate::rehearse::{NextError, NextSystem};
-use crate::repair::{self, Done, Job};
-use crate::report::reasons_in_words;
-use crate::store::{MadeFor, RegistryEntry, Rehearsal};
+use crate::plan::{self, Facts, Finding, Proof, Questions, Trial};
+use crate::python::{Interpreters, Version};
+use crate::repair;
+use crate::store::{MadeFor, RegistryEntry};
 use crate::venv::Venv;
 
 /// A rehearsal that somebody asks for.
@@ -47,9 +40,6 @@ pub(crate) struct Rehearsed {
     /// The venvs about which there was something to find out.
     pub(crate) venvs: Vec<VenvRehearsal>,
 }
-
-/// The minor version that a venv was tried for, how, and why it is not ready.
-type Found = (Option<Minor>, Proof, Vec<Finding>);
 
 /// What a rehearsal found about one venv.
 #[derive(Debug)]
@@ -126,51 +116,6 @@ impl Guard {
         Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
     }
 
-    /// Rehearses a transaction of apt's before dpkg runs, with the archives that apt has fetched.
-    pub(super) fn rehearse_transaction(&self, transaction: &Transaction) -> Result<(), AskError> {
-        let _lock = self.lock()?;
-        let now = self.interpreters()?;
-        let actions = &transaction.actions;
-        let after = predict(&now, actions);
-        let mut inventory = self.inventory()?;
-        let mut trials = self.trials(&inventory, &[], &now, &after)?;
-        trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
-        let archives = |packages: &[String]| apt::among(&self.root, packages, transaction);
-        self.find_out(&mut inventory, trials, (actions, &now, &after), archives).map(drop)
-    }
-
-    /// Carries out the trials for an upgrade by these actions, and records what they find.
-    /// `archives` knows where the archives of some packages are, and of all that these need.
-    fn find_out(
-        &self,
-        inventory: &mut Inventory,
-        trials: Vec<(String, Trial)>,
-        (actions, now, after): (&[Action], &Interpreters, &Interpreters),
-        archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
-    ) -> Result<Vec<VenvRehearsal>, AskError> {
-        let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
-        let next = if trials.iter().any(is_tried) {
-            self.next_system(actions, now, after, archives)?
-        } else {
-            None
-        };
-        let mut found = self.carry_out_trials(inventory, trials, next.as_ref());
-        let mut venvs = Vec::new();
-        for (entry, venv) in inventory.present() {
-            let Some((minor, proof, findings)) = found.remove(&entry.id) else { continue };
-            let interpreter = minor.and_then(|minor| after.get(minor));
-            if let Some(interpreter) = interpreter {
-                let recipe = repair::recipe_digest(&self.context(), entry, venv);
-                let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
-                let record = Rehearsal::new(made_for, proof, findings.clone());
-                self.store.save_rehearsal(&entry.id, &record)?;
-            }
-            let version = interpreter.map(|one| one.version.clone());
-            venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
-        }
-        Ok(venvs)
-    }
-
     /// Ends this process when an apt run begins, until the result is dropped: apt waits for the lock
     /// only for a short time. The apt run, or the next one of ours, removes the unfinished trees.
     fn give_way_to_apt(&self) -> Way {
@@ -191,7 +136,13 @@ impl Guard {
     }
 
     /// Whether the last rehearsal of a venv says nothing about this one, or may be out of date.
-    fn is_due(&self, inventory: &Inventory, id: &str, trial: &Trial, after: &Interpreters) -> bool {
+    pub(super) fn is_due(
+        &self,
+        inventory: &Inventory,
+        id: &str,
+        trial: &Trial,
+        after: &Interpreters,
+    ) -> bool {
         let minor = match trial {
             Trial::Build(decision) => decision.target().map(|target| target.minor),
             Trial::Check(minor) => Some(*minor),
@@ -211,7 +162,7 @@ impl Guard {
     }
 
     /// What there is to find out about the wanted venvs.
-    fn trials(
+    pub(super) fn trials(
         &self,
         inventory: &Inventory,
         wanted: &[String],
@@ -241,95 +192,5 @@ impl Guard {
                 Some((entry.id.clone(), trial))
             })
             .collect())
-    }
-
-    /// Asks the index about venvs that would be rebuilt.
-    fn resolve(&self, inventory: &Inventory, builds: &[Decision]) -> Vec<(String, Found)> {
-        let resolved = |decision: &Decision| {
-            let (entry, venv) = inventory.get(&decision.id)?;
-            let minor = decision.target()?.minor;
-            let findings = repair::resolve(&self.context(), entry, venv, minor);
-            let proof = if findings.is_empty() { Proof::Resolved } else { Proof::None };
-            Some((decision.id.clone(), (Some(minor), proof, findings)))
-        };
-        builds.iter().filter_map(resolved).collect()
-    }
-
-    /// Unpacks the next system; `None` if the kernel does not let programs see it.
-    fn next_system(
-        &self,
-        actions: &[Action],
-        now: &Interpreters,
-        after: &Interpreters,
-        archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
-    ) -> Result<Option<NextSystem>, AskError> {
-        let progress = self.report.progress("rehearsal");
-        progress.step("fetching the packages of the next Python");
-        let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
-        let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
-        let archives = archives(&packages_of(actions, &minors))?;
-        progress.step("unpacking the packages of the next Python");
-        let next = NextSystem::unpack(&self.root, &archives, after);
-        progress.end();
-        match next {
-            Ok(next) => Ok(Some(next)),
-            Err(NextError::NotShown(because)) => {
-                self.report.note(&format!(
-                    "no program here can see the next system ({because}); venvguard only asks the index for wheels"
-                ));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// By the ids of the venvs: the minor version that a venv was tried for, and what was found.
-    fn carry_out_trials(
-        &self,
-        inventory: &mut Inventory,
-        trials: Vec<(String, Trial)>,
-        next: Option<&NextSystem>,
-    ) -> BTreeMap<String, Found> {
-        let context = self.context();
-        let mut found = BTreeMap::new();
-        let mut builds: Vec<Decision> = Vec::new();
-        for (id, trial) in trials {
-            match (trial, next) {
-                (Trial::Build(decision), _) => builds.push(decision),
-                (Trial::Check(minor), Some(next)) => {
-                    let Some((entry, venv)) = inventory.get(&id) else { continue };
-                    let findings = repair::check_in(&context, entry, venv, next.system());
-                    found.insert(id, (Some(minor), Proof::Smoke, findings));
-                }
-                (Trial::Check(minor), None) => {
-                    found.insert(id, (Some(minor), Proof::None, Vec::new()));
-                }
-                (Trial::Impossible(decision), _) => {
-                    let why = reasons_in_words(&decision).into_iter();
-                    let obstacle = |why| Finding::of_venv(FindingKind::Obstacle, why);
-                    found.insert(id, (None, Proof::None, why.map(obstacle).collect()));
-                }
-            }
-        }
-        let Some(next) = next else {
-            found.extend(self.resolve(inventory, &builds));
-            return found;
-        };
-        let jobs = Job::all(inventory.present(), &builds);
-        let (registry, at_once) = (&mut inventory.registry, self.config.at_once(None));
-        for outcome in repair::prepare_all(&context, registry, next.system(), &jobs, at_once) {
-            let minor = outcome.decision.target().map(|target| target.minor);
-            let (proof, findings) = match (outcome.done, outcome.findings) {
-                (Done::Prepared { .. }, _) => (Proof::Rehearsed, Vec::new()),
-                (Done::Failed { because, .. } | Done::Unfinished { because }, findings)
-                    if findings.is_empty() =>
-                {
-                    (Proof::None, vec![Finding::of_venv(FindingKind::Obstacle, because)])
-                }
-                (_, findings) => (Proof::None, findings),
-            };
-            found.insert(outcome.id, (minor, proof, findings));
-        }
-        found
     }
 }

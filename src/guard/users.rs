@@ -216,8 +216,8 @@ pub(crate) fn restart_own(root: &Root, report: &Report, units: &[String]) -> boo
     all_good
 }
 
-/// The output of a user's process, safe to show: an indented line belongs to the one before it.
-fn messages(finished: &Finished) -> Vec<String> {
+/// The output of a process of ours, safe to show: an indented line belongs to the one before it.
+pub(super) fn messages(finished: &Finished) -> Vec<String> {
     let said = [&finished.errors[..], &finished.output[..]].map(String::from_utf8_lossy).concat();
     let mut lines = said.lines().filter(|line| !line.trim().is_empty());
     let mut messages: Vec<String> = Vec::new();

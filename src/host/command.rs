@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock::Deadline;
@@ -81,6 +83,8 @@ pub(crate) struct Program {
     /// The file that receives its standard output, and the limit.
     output: Option<(Arc<File>, u64)>,
     limit: Duration,
+    /// Ends it early once something can be read there.
+    ended_by: Option<Arc<OwnedFd>>,
     /// How much memory a confined run may use, if less than usual.
     memory_limit: Option<u64>,
     changes: bool,
@@ -142,6 +146,8 @@ pub(crate) enum CommandError {
     Start { program: String, source: std::io::Error },
     #[error("{program} did not finish within {} s and was killed", .limit.as_secs())]
     TimedOut { program: String, limit: Duration },
+    #[error("{program} was ended before it finished")]
+    Ended { program: String },
     #[error("{program} did not finish within {} s and cannot be killed: leaving it behind as pid {pid}", .limit.as_secs())]
     Unkillable { program: String, limit: Duration, pid: u32 },
     #[error("{program} {status}{}", indent(.complaint))]
@@ -184,6 +190,7 @@ impl Program {
             input: Vec::new(),
             output: None,
             limit: DEFAULT_LIMIT,
+            ended_by: None,
             memory_limit: None,
             changes: true,
         }
@@ -224,6 +231,12 @@ impl Program {
 
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Kills it, as at the time limit, once something can be read there: a line that a person typed.
+    pub(crate) fn ended_by(mut self, other: OwnedFd) -> Self {
+        self.ended_by = Some(Arc::new(other));
         self
     }
 
@@ -311,12 +324,12 @@ impl Program {
         let output = child.stdout.take().map(|output| Stream::collect(output, self.output));
         let errors = child.stderr.take().map(|errors| Stream::collect(errors, None));
         let group = Pid::from_child(&child);
-        let ended = await_end(&mut child, self.limit);
+        let end = await_end(&mut child, self.limit, self.ended_by.as_deref());
         // Kill whatever the program left behind in its group.
         if !weakened(Weakness::KeepGroup) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
-        if !ended && !await_end(&mut child, DRAIN) {
+        if end != End::OfProgram && await_end(&mut child, DRAIN, None) != End::OfProgram {
             // A process that waits for an unresponsive file system cannot be killed. A user's
             // file system may never respond, so leave the process behind.
             return Err(CommandError::Unkillable { program, limit: self.limit, pid: child.id() });
@@ -325,33 +338,47 @@ impl Program {
         let drain = Deadline::after(DRAIN);
         let [output, errors] =
             [output, errors].map(|stream| stream.map(|it| it.until(drain)).unwrap_or_default());
-        if ended {
-            Ok(Finished { status, output, errors })
-        } else {
-            Err(CommandError::TimedOut { program, limit: self.limit })
+        match end {
+            End::OfProgram => Ok(Finished { status, output, errors }),
+            End::OfTime => Err(CommandError::TimedOut { program, limit: self.limit }),
+            End::ByOther => Err(CommandError::Ended { program }),
         }
     }
 }
 
-/// Waits for the child's end, at most for `limit`. The child stays a zombie, so that its
-/// process group is still its own when the group is killed.
-fn await_end(child: &mut Child, limit: Duration) -> bool {
+/// Why the wait for a program is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    OfProgram,
+    OfTime,
+    /// Something can be read where it ends the program.
+    ByOther,
+}
+
+/// Waits for the child's end, at most for `limit`, or until something can be read from `other`. The
+/// child stays a zombie, so that its process group is still its own when the group is killed.
+fn await_end(child: &mut Child, limit: Duration, other: Option<&OwnedFd>) -> End {
     let for_ever = Duration::from_secs(u32::MAX.into());
     let deadline = Deadline::after(if weakened(Weakness::WaitForEver) { for_ever } else { limit });
     let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
         // A kernel before 5.3: poll.
-        return super::clock::wait_until(deadline, Duration::from_millis(10), || {
+        let has_ended = super::clock::wait_until(deadline, Duration::from_millis(10), || {
             matches!(child.try_wait(), Ok(Some(_)) | Err(_))
         });
+        return if has_ended { End::OfProgram } else { End::OfTime };
     };
     loop {
-        let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let mut all = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        all.extend(other.map(|other| PollFd::new(other, PollFlags::IN)));
         let left = rustix::event::Timespec::try_from(deadline.left()).ok();
-        match rustix::event::poll(&mut poll, left.as_ref()) {
-            Ok(0) if deadline.has_passed() => return false,
+        match poll(&mut all, left.as_ref()) {
+            Ok(0) if deadline.has_passed() => return End::OfTime,
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return true,
-            Err(_) => return false,
+            Ok(_) if all.first().is_some_and(|own| !own.revents().is_empty()) => {
+                return End::OfProgram;
+            }
+            Ok(_) => return End::ByOther,
+            Err(_) => return End::OfTime,
         }
     }
 }

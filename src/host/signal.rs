@@ -30,6 +30,12 @@ fn watch(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends this process when the thread that started it ends, as `kill` would.
+pub(crate) fn end_with_parent() {
+    // The signal cannot be an invalid one.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}
+
 /// Ends this process as `kill` would.
 pub(crate) fn end_self() {
     // The signal cannot be an invalid one.

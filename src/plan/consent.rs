@@ -45,6 +45,14 @@ pub(crate) struct Occasion {
     pub(crate) is_past_return: bool,
 }
 
+impl Occasion {
+    /// Whether an answer may take its time. A release upgrader goes on in any case, and a run that
+    /// is blocked anyway needs no preparation.
+    pub(crate) fn can_wait(self) -> bool {
+        !self.is_past_return && self.mode != Mode::Block
+    }
+}
+
 /// A person's answer about an upgrade.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -67,24 +67,21 @@ fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
 }
 
 /// Builds and checks the new environments that were decided on, for the interpreters of a system,
-/// and keeps them for later.
+/// and keeps them for later. `each` is called with every outcome as it is known.
 pub(crate) fn prepare_all(
     context: &Context,
     registry: &mut Registry,
     system: &System,
     jobs: &[Job],
     at_once: usize,
+    each: impl Fn(&Job, &Outcome) + Sync,
 ) -> Vec<Outcome> {
     let recorder = Recorder::new(context, registry);
-    // What a rehearsal finds is printed as a whole.
-    let is_told = system.unpacked.is_none();
     parallel::map(jobs, at_once, |job| {
         let prepare = |repair: &Repair| repair.prepare_only(system);
         let outcome =
             run_and_record(&recorder, &system.interpreters, job, Halt::default(), prepare);
-        if is_told {
-            tell(context, &outcome);
-        }
+        each(job, &outcome);
         outcome
     })
 }
@@ -130,7 +127,7 @@ fn record(repair: &Repair, result: RepairResult) -> Outcome {
 }
 
 /// Reports an outcome.
-pub(super) fn tell(context: &Context, outcome: &Outcome) {
+pub(crate) fn tell(context: &Context, outcome: &Outcome) {
     let name = &outcome.decision.name;
     if let Some(words) = outcome.in_words() {
         context.report.outcome(name, words, &outcome.notes);

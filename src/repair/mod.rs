@@ -51,7 +51,7 @@ mod turns;
 
 pub(crate) use account::perform_all;
 pub(crate) use builder::System;
-pub(crate) use execute::{execute, prepare_all};
+pub(crate) use execute::{execute, prepare_all, tell};
 pub(crate) use job::{Done, Job, Outcome};
 pub(crate) use mentions::mentions;
 pub(crate) use names::is_ours_to_keep;

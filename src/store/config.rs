@@ -25,6 +25,7 @@ pub(crate) struct Config {
     /// Who answers apt about an upgrade that affects venvs.
     pub(crate) mode: Mode,
     pub(crate) ask: AskSettings,
+    pub(crate) rehearsal: RehearsalSettings,
     /// The restart mode of venvs that have none of their own.
     pub(crate) restart: RestartMode,
     /// The window of venvs that have none of their own.
@@ -84,6 +85,7 @@ impl Default for Config {
             policy: Policy::Auto,
             mode: Mode::Ask,
             ask: AskSettings::default(),
+            rehearsal: RehearsalSettings::default(),
             restart: RestartMode::Now,
             window: None,
             rolling: None,
@@ -117,6 +119,22 @@ pub(crate) struct AskSettings {
 impl Default for AskSettings {
     fn default() -> Self {
         Self { timeout: 120, default: Answer::Continue }
+    }
+}
+
+/// Settings for the rehearsal of an apt run before dpkg runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RehearsalSettings {
+    /// Seconds that it may take while a person waits at the terminal; 0: there is none.
+    pub(crate) attended: u64,
+    /// The same where nobody waits.
+    pub(crate) unattended: u64,
+}
+
+impl Default for RehearsalSettings {
+    fn default() -> Self {
+        Self { attended: 120, unattended: 0 }
     }
 }
 
@@ -233,6 +251,8 @@ mod tests {
         assert_eq!(config.mode, Mode::Auto);
         assert_eq!(config.ask, AskSettings { timeout: 5, default: Answer::Abort });
         assert!(parse("[ask]\ndefault = \"hold\"\n").is_err());
+        let config = parse("[rehearsal]\nunattended = 60\n").unwrap();
+        assert_eq!(config.rehearsal, RehearsalSettings { attended: 120, unattended: 60 });
     }
 
     #[test]

@@ -89,6 +89,15 @@ fn a_program_that_hangs_is_killed_with_its_children() {
 }
 
 #[test]
+fn a_line_that_somebody_types_ends_a_program() {
+    let (terminal, mut keyboard) = std::io::pipe().unwrap();
+    let ended = |script| shell(script).ended_by(terminal.try_clone().unwrap().into()).run();
+    assert_eq!(ended("echo done").unwrap().text(), "done\n");
+    keyboard.write_all(b"\n").unwrap();
+    assert!(matches!(ended("sleep 60"), Err(CommandError::Ended { .. })));
+}
+
+#[test]
 fn only_the_beginning_of_a_flood_is_kept() {
     let finished = shell("echo begin; head -c 40000000 /dev/zero").run().unwrap();
     assert!(finished.output.starts_with(b"begin\n"));

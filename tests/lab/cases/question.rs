@@ -55,7 +55,7 @@ fn question(machine: &Machine) -> Result<()> {
         ("^D", ""),
         ("", "timeout = 2\ndefault = \"abort\"\n"),
     ] {
-        machine.write(CONFIG, &format!("[ask]\n{settings}"))?;
+        machine.write(CONFIG, &format!("rehearsal.attended = 0\n[ask]\n{settings}"))?;
         let said = at_terminal(machine, keys, &upgrade)?;
         ensure!(said.code == 100, "{keys}: {said:?}");
         ensure!(said.text.contains("this upgrade affects 1 venv:"), "{keys}: {said:?}");
@@ -74,14 +74,36 @@ fn question(machine: &Machine) -> Result<()> {
     machine.must("venvguard unhold")?;
 
     // A policy blocks. Without an answer, the run is aborted; somebody may allow it all the same.
-    machine.write(CONFIG, "[ask]\ntimeout = 2\n")?;
+    machine.write(CONFIG, "rehearsal.attended = 0\n[ask]\ntimeout = 2\n")?;
     machine.must("venvguard register /srv/followed/venv --policy block")?;
     let said = at_terminal(machine, "", &upgrade)?;
     ensure!(said.code == 100 && said.text.contains("none: blocks"), "{said:?}");
     machine.must("venvguard register /srv/followed/venv --policy auto")?;
-    let said = at_terminal(machine, "r,d,c", &upgrade)?;
-    ensure!(said.code == 0 && said.text.contains("rehearsed"), "{said:?}");
-    ensure!(said.text.contains("is built and checked"), "{said:?}");
+    let said = at_terminal(machine, "r,d,a", &upgrade)?;
+    ensure!(said.code == 100 && said.text.contains(READY), "{said:?}");
+    machine.must("venvguard prune followed")?;
+    rehearsed_unasked(machine, &upgrade)
+}
+
+/// What the details say about a venv that is ready.
+const READY: &str = "is built and checked";
+
+/// Nobody need ask for a rehearsal while they wait, and they can skip it.
+fn rehearsed_unasked(machine: &Machine, upgrade: &str) -> Result<()> {
+    machine.write(CONFIG, "")?;
+    let begun = "venvguard: rehearsing this upgrade before dpkg runs";
+    let said = at_terminal(machine, "skip,d,a", upgrade)?;
+    ensure!(said.code == 100 && said.text.contains(begun), "{said:?}");
+    ensure!(said.text.contains("the rehearsal was skipped"), "{said:?}");
+    ensure!(!said.text.contains(READY), "{said:?}");
+    ensure!(machine.run("pgrep --full 'hook rehearse'")?.code == 1, "it goes on");
+    machine.write(CONFIG, "rehearsal.attended = 1\n")?;
+    let said = at_terminal(machine, "d,a", upgrade)?;
+    ensure!(said.code == 100 && said.text.contains("the rehearsal ended after 1 s"), "{said:?}");
+    machine.write(CONFIG, "")?;
+    let said = at_terminal(machine, "d,c", upgrade)?;
+    ensure!(said.code == 0 && said.text.contains(begun), "{said:?}");
+    ensure!(said.text.contains(READY), "{said:?}");
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
 

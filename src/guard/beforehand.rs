@@ -1,0 +1,81 @@
+//! Rehearses an apt run before it is answered: for a limited time, while somebody waits.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::users::messages;
+use super::{AskError, Guard};
+use crate::apt::{self, Transaction, predict};
+use crate::host::command::CommandError;
+use crate::host::{Program, signal, terminal};
+use crate::inventory::Inventory;
+use crate::plan::Occasion;
+use crate::python::Interpreters;
+
+impl Guard {
+    /// How long apt may wait for a rehearsal.
+    pub(super) fn rehearsal_limit(&self, occasion: Occasion) -> Duration {
+        let settings = &self.config.rehearsal;
+        let seconds = if occasion.is_attended { settings.attended } else { settings.unattended };
+        Duration::from_secs(if occasion.can_wait() { seconds } else { 0 })
+    }
+
+    /// Whether a rehearsal would find out more about an upgrade than is known.
+    pub(super) fn is_to_be_rehearsed(
+        &self,
+        inventory: &Inventory,
+        now: &Interpreters,
+        after: &Interpreters,
+    ) -> bool {
+        let trials = self.trials(inventory, &[], now, after).unwrap_or_default();
+        trials.iter().any(|(id, trial)| self.is_due(inventory, id, trial, after))
+    }
+
+    /// Rehearses an apt run in a process of its own, which can be ended at any moment: at the time
+    /// limit, or when somebody presses Enter. It records what it finds about each venv at once.
+    pub(super) fn rehearse_beforehand(&self, list: &[u8], limit: Duration, is_attended: bool) {
+        let mut program = Program::new("/proc/self/exe").args(["hook", "rehearse"]);
+        program = program.input(list).limit(limit);
+        let mut skip = "";
+        if is_attended {
+            terminal::forget_typed();
+            // Without the terminal, only the time limit ends it.
+            if let Ok(terminal) = io::stdin().as_fd().try_clone_to_owned() {
+                program = program.ended_by(terminal);
+                skip = "; press Enter to skip this";
+            }
+        }
+        let seconds = limit.as_secs();
+        let progress = self.report.progress("rehearsal");
+        progress.step(&format!("trying the venvs with the next Python, for {seconds} s at most"));
+        self.report.note(&format!("rehearsing this upgrade before dpkg runs{skip}"));
+        let result = program.finish();
+        progress.end();
+        match result {
+            Ok(finished) => messages(&finished).iter().for_each(|line| self.report.note(line)),
+            Err(CommandError::Ended { .. }) => {
+                terminal::forget_typed();
+                self.report.note("the rehearsal was skipped; what it has found so far counts");
+            }
+            Err(CommandError::TimedOut { .. }) => self.report.note(&format!(
+                "the rehearsal ended after {seconds} s; what it has found so far counts"
+            )),
+            Err(error) => self.report.error(&format!("cannot rehearse this upgrade: {error}")),
+        }
+    }
+
+    /// The rehearsal in the process of its own, with the archives that apt has fetched.
+    pub(crate) fn rehearse_transaction(&self, transaction: &Transaction) -> Result<(), AskError> {
+        signal::end_with_parent();
+        let _lock = self.lock()?;
+        let now = self.interpreters()?;
+        let actions = &transaction.actions;
+        let after = predict(&now, actions);
+        let mut inventory = self.inventory()?;
+        let mut trials = self.trials(&inventory, &[], &now, &after)?;
+        trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
+        let archives = |packages: &[String]| apt::among(&self.root, packages, transaction);
+        self.find_out(&mut inventory, trials, (actions, &now, &after), archives).map(drop)
+    }
+}

@@ -1,0 +1,215 @@
+//! Carries out what a rehearsal tries, and records what it finds about each venv.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::rehearse::VenvRehearsal;
+use super::{AskError, Guard};
+use crate::apt::{Action, FetchError, packages_of};
+use crate::host::parallel;
+use crate::inventory::Inventory;
+use crate::plan::{Decision, Finding, FindingKind, Proof, Trial};
+use crate::python::{Interpreters, Minor};
+use crate::rehearse::{NextError, NextSystem};
+use crate::repair::{self, Done, Job, Outcome};
+use crate::report::reasons_in_words;
+use crate::store::{MadeFor, RegistryEntry, Rehearsal};
+use crate::venv::Venv;
+
+/// What was found about a venv.
+#[derive(Debug, Clone)]
+struct Found {
+    /// The minor version that it was tried for.
+    minor: Option<Minor>,
+    proof: Proof,
+    /// Why it is not ready.
+    findings: Vec<Finding>,
+}
+
+impl Guard {
+    /// Carries out the trials for an upgrade by these actions, and records what each finds.
+    /// `archives` knows where the archives of some packages are, and of all that these need.
+    pub(super) fn find_out(
+        &self,
+        inventory: &mut Inventory,
+        trials: Vec<(String, Trial)>,
+        (actions, now, after): (&[Action], &Interpreters, &Interpreters),
+        archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
+    ) -> Result<Vec<VenvRehearsal>, AskError> {
+        let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
+        let next = if trials.iter().any(is_tried) {
+            self.next_system(actions, now, after, archives)?
+        } else {
+            None
+        };
+        let mut found = self.carry_out_trials(inventory, trials, next.as_ref(), after);
+        let mut venvs = Vec::new();
+        for (entry, _) in inventory.present() {
+            let Some(Found { minor, proof, findings }) = found.remove(&entry.id) else { continue };
+            let version = minor.and_then(|minor| after.get(minor)).map(|one| one.version.clone());
+            venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
+        }
+        Ok(venvs)
+    }
+
+    /// Unpacks the next system; `None` if the kernel does not let programs see it.
+    fn next_system(
+        &self,
+        actions: &[Action],
+        now: &Interpreters,
+        after: &Interpreters,
+        archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
+    ) -> Result<Option<NextSystem>, AskError> {
+        let progress = self.report.progress("rehearsal");
+        progress.step("fetching the packages of the next Python");
+        let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
+        let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
+        let archives = archives(&packages_of(actions, &minors))?;
+        progress.step("unpacking the packages of the next Python");
+        let next = NextSystem::unpack(&self.root, &archives, after);
+        progress.end();
+        match next {
+            Ok(next) => Ok(Some(next)),
+            Err(NextError::NotShown(because)) => {
+                self.report.note(&format!(
+                    "no program here can see the next system ({because}); venvguard only asks the index for wheels"
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What was found about the venvs, by their ids.
+    fn carry_out_trials(
+        &self,
+        inventory: &mut Inventory,
+        trials: Vec<(String, Trial)>,
+        next: Option<&NextSystem>,
+        after: &Interpreters,
+    ) -> BTreeMap<String, Found> {
+        let mut found = BTreeMap::new();
+        let (mut builds, mut checks) = (Vec::new(), Vec::new());
+        for (id, trial) in trials {
+            match trial {
+                Trial::Build(decision) => builds.push(decision),
+                Trial::Check(minor) => checks.push((id, minor)),
+                Trial::Impossible(decision) => drop(found.insert(id, impossible(&decision))),
+            }
+        }
+        found.extend(self.check(inventory, checks, next, after));
+        found.extend(match next {
+            Some(next) => self.build(inventory, &builds, next, after),
+            None => self.resolve(inventory, &builds, after),
+        });
+        found
+    }
+
+    /// Checks venvs as they are with the next version of their interpreter.
+    fn check(
+        &self,
+        inventory: &Inventory,
+        checks: Vec<(String, Minor)>,
+        next: Option<&NextSystem>,
+        after: &Interpreters,
+    ) -> Vec<(String, Found)> {
+        let context = self.context();
+        let checked = parallel::map(checks, self.config.at_once(None), |(id, minor)| {
+            let (entry, venv) = inventory.get(&id)?;
+            let (proof, findings) = match next {
+                Some(next) => {
+                    (Proof::Smoke, repair::check_in(&context, entry, venv, next.system()))
+                }
+                None => (Proof::None, Vec::new()),
+            };
+            let found = Found { minor: Some(minor), proof, findings };
+            self.record_found(entry, venv, after, &found);
+            Some((id, found))
+        });
+        checked.into_iter().flatten().collect()
+    }
+
+    /// Builds new trees for venvs, and checks them.
+    fn build(
+        &self,
+        inventory: &mut Inventory,
+        builds: &[Decision],
+        next: &NextSystem,
+        after: &Interpreters,
+    ) -> Vec<(String, Found)> {
+        let (context, at_once) = (self.context(), self.config.at_once(None));
+        let jobs = Job::all(inventory.present(), builds);
+        let registry = &mut inventory.registry;
+        let outcomes = repair::prepare_all(
+            &context,
+            registry,
+            next.system(),
+            &jobs,
+            at_once,
+            |job, outcome| {
+                self.record_found(&job.entry, &job.venv, after, &prepared(outcome));
+            },
+        );
+        outcomes.iter().map(|outcome| (outcome.id.clone(), prepared(outcome))).collect()
+    }
+
+    /// Asks the index about venvs that would be rebuilt.
+    fn resolve(
+        &self,
+        inventory: &Inventory,
+        builds: &[Decision],
+        after: &Interpreters,
+    ) -> Vec<(String, Found)> {
+        let resolved = |decision: &Decision| {
+            let (entry, venv) = inventory.get(&decision.id)?;
+            let minor = decision.target()?.minor;
+            let findings = repair::resolve(&self.context(), entry, venv, minor);
+            let proof = if findings.is_empty() { Proof::Resolved } else { Proof::None };
+            let found = Found { minor: Some(minor), proof, findings };
+            self.record_found(entry, venv, after, &found);
+            Some((decision.id.clone(), found))
+        };
+        builds.iter().filter_map(resolved).collect()
+    }
+
+    /// Records what was found about a venv, as soon as it is known: the process may be ended at any
+    /// moment.
+    fn record_found(
+        &self,
+        entry: &RegistryEntry,
+        venv: &Venv,
+        after: &Interpreters,
+        found: &Found,
+    ) {
+        let Some(interpreter) = found.minor.and_then(|minor| after.get(minor)) else { return };
+        let recipe = repair::recipe_digest(&self.context(), entry, venv);
+        let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
+        let record = Rehearsal::new(made_for, found.proof, found.findings.clone());
+        if let Err(error) = self.store.save_rehearsal(&entry.id, &record) {
+            let name = &entry.name;
+            self.report.error(&format!("cannot record what was found about {name}: {error}"));
+        }
+    }
+}
+
+/// What a decision says that makes a trial impossible.
+fn impossible(decision: &Decision) -> Found {
+    let obstacle = |why| Finding::of_venv(FindingKind::Obstacle, why);
+    let findings = reasons_in_words(decision).into_iter().map(obstacle).collect();
+    Found { minor: None, proof: Proof::None, findings }
+}
+
+/// What the attempt to prepare a new tree proves.
+fn prepared(outcome: &Outcome) -> Found {
+    let minor = outcome.decision.target().map(|target| target.minor);
+    let (proof, findings) = match &outcome.done {
+        Done::Prepared { .. } => (Proof::Rehearsed, Vec::new()),
+        Done::Failed { because, .. } | Done::Unfinished { because }
+            if outcome.findings.is_empty() =>
+        {
+            (Proof::None, vec![Finding::of_venv(FindingKind::Obstacle, because.clone())])
+        }
+        _ => (Proof::None, outcome.findings.clone()),
+    };
+    Found { minor, proof, findings }
+}
