@@ -96,7 +96,7 @@ fn rehearsed_unasked(machine: &Machine, upgrade: &str) -> Result<()> {
     ensure!(said.code == 100 && said.text.contains(begun), "{said:?}");
     ensure!(said.text.contains("the rehearsal was skipped"), "{said:?}");
     ensure!(!said.text.contains(READY), "{said:?}");
-    ensure!(machine.run("pgrep --full 'hook rehearse'")?.code == 1, "it goes on");
+    ensure!(machine.run("pgrep --full 'hook [r]ehearse'")?.code == 1, "it goes on");
     machine.write(CONFIG, "rehearsal.attended = 1\n")?;
     let said = at_terminal(machine, "d,a", upgrade)?;
     ensure!(said.code == 100 && said.text.contains("the rehearsal ended after 1 s"), "{said:?}");
