@@ -12,6 +12,7 @@ mod downtime;
 mod errors;
 mod faults;
 mod foreign;
+mod front_ends;
 mod halfway;
 mod harmless;
 mod hold;
@@ -105,6 +106,7 @@ pub(crate) fn all() -> Vec<Case> {
         doctor::cases(),
         faults::cases(),
         foreign::cases(),
+        front_ends::cases(),
         kinds::cases(),
         layouts::cases(),
         libraries::cases(),
