@@ -70,12 +70,11 @@ impl Guard {
         signal::end_with_parent();
         let _lock = self.lock()?;
         let now = self.interpreters()?;
-        let actions = &transaction.actions;
-        let after = predict(&now, actions);
+        let after = predict(&now, &transaction.actions);
         let mut inventory = self.inventory()?;
         let mut trials = self.trials(&inventory, &[], &now, &after)?;
         trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
         let archives = |packages: &[String]| apt::among(&self.root, packages, transaction);
-        self.find_out(&mut inventory, trials, (actions, &now, &after), archives).map(drop)
+        self.find_out(&mut inventory, trials, (transaction, &now, &after), archives).map(drop)
     }
 }

@@ -71,7 +71,26 @@ impl Guard {
         for (id, lost) in lost {
             facts.entry(id).or_default().lost = lost;
         }
+        if made == Phase::BeforeDpkg {
+            self.add_what_breaks(inventory, after, &mut facts);
+        }
         plan::upgrade(&subjects, &facts, before, after, made)
+    }
+
+    /// Adds what a rehearsal has found about venvs that stay on their own interpreters.
+    fn add_what_breaks(
+        &self,
+        inventory: &Inventory,
+        after: &Interpreters,
+        facts: &mut BTreeMap<String, Facts>,
+    ) {
+        for (entry, venv) in inventory.present() {
+            let Some(fact) = facts.get_mut(&entry.id) else { continue };
+            let Some(own) = after.get(venv.site).filter(|_| fact.readiness.is_some()) else {
+                continue;
+            };
+            fact.breaks = repair::breaks(&self.context(), entry, venv, &own.package);
+        }
     }
 
     /// Decides how to repair every venv that is not healthy.

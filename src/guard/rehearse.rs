@@ -10,7 +10,9 @@ use jiff::SignedDuration;
 use super::choose::chosen;
 use super::foresee::ForeseeError;
 use super::{AskError, Guard};
-use crate::apt::{self, Change, Lists, RemovedLibraries, changes, pending_upgrade, predict};
+use crate::apt::{
+    self, Change, Lists, RemovedLibraries, Transaction, changes, pending_upgrade, predict,
+};
 use crate::host::clock::{self, Deadline};
 use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
@@ -95,11 +97,11 @@ impl Guard {
         let now = self.interpreters()?;
         let mut registry = self.registry()?;
         self.recover(&mut registry, &now);
-        let actions = match lists {
-            Lists::Empty => Vec::new(),
-            Lists::Updated(_) => pending_upgrade(&apt).map_err(ForeseeError::from)?.actions,
+        let upgrade = match lists {
+            Lists::Empty => Transaction::default(),
+            Lists::Updated(_) => pending_upgrade(&apt).map_err(ForeseeError::from)?,
         };
-        let after = predict(&now, &actions);
+        let after = predict(&now, &upgrade.actions);
         let mut inventory = self.inventory_of(registry);
         self.prune(&mut inventory.registry, &[]);
         let mut trials = self.trials(&inventory, wanted.venvs, &now, &after)?;
@@ -107,7 +109,7 @@ impl Guard {
             trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
         }
         let archives = |packages: &[String]| apt::fetch(&self.root, &apt, packages);
-        let venvs = self.find_out(&mut inventory, trials, (&actions, &now, &after), archives)?;
+        let venvs = self.find_out(&mut inventory, trials, (&upgrade, &now, &after), archives)?;
         if wanted.is_forecast && lists != Lists::Empty {
             let none = RemovedLibraries::default();
             let plan = self.propose_before_dpkg(&inventory, (&now, &after), &none, None);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use super::rehearse::VenvRehearsal;
 use super::{AskError, Guard};
-use crate::apt::{Action, FetchError, packages_of};
+use crate::apt::{FetchError, Transaction, packages_of};
 use crate::host::parallel;
 use crate::inventory::Inventory;
 use crate::plan::{Decision, Finding, FindingKind, Proof, Trial};
@@ -13,7 +14,7 @@ use crate::python::{Interpreters, Minor};
 use crate::rehearse::{NextError, NextSystem};
 use crate::repair::{self, Done, Job, Outcome};
 use crate::report::reasons_in_words;
-use crate::store::{MadeFor, RegistryEntry, Rehearsal};
+use crate::store::{MadeFor, RegistryEntry, Rehearsal, Stay};
 use crate::venv::Venv;
 
 /// What was found about a venv.
@@ -24,28 +25,39 @@ struct Found {
     proof: Proof,
     /// Why it is not ready.
     findings: Vec<Finding>,
+    /// What breaks in it if it stays on its own interpreter, if that was tried.
+    stay: Option<Stay>,
+}
+
+impl Found {
+    fn new(minor: Option<Minor>, proof: Proof, findings: Vec<Finding>) -> Self {
+        Self { minor, proof, findings, stay: None }
+    }
 }
 
 impl Guard {
-    /// Carries out the trials for an upgrade by these actions, and records what each finds.
+    /// Carries out the trials for an upgrade, and records what each finds.
     /// `archives` knows where the archives of some packages are, and of all that these need.
     pub(super) fn find_out(
         &self,
         inventory: &mut Inventory,
         trials: Vec<(String, Trial)>,
-        (actions, now, after): (&[Action], &Interpreters, &Interpreters),
+        (upgrade, now, after): (&Transaction, &Interpreters, &Interpreters),
         archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
     ) -> Result<Vec<VenvRehearsal>, AskError> {
         let is_tried = |(_, trial): &(String, Trial)| !matches!(trial, Trial::Impossible(_));
         let next = if trials.iter().any(is_tried) {
-            self.next_system(actions, now, after, archives)?
+            self.next_system(upgrade, now, after, archives)?
         } else {
             None
         };
         let mut found = self.carry_out_trials(inventory, trials, next.as_ref(), after);
         let mut venvs = Vec::new();
         for (entry, _) in inventory.present() {
-            let Some(Found { minor, proof, findings }) = found.remove(&entry.id) else { continue };
+            let Some(Found { minor, proof, mut findings, stay }) = found.remove(&entry.id) else {
+                continue;
+            };
+            findings.extend(stay.into_iter().flat_map(|stay| stay.findings));
             let version = minor.and_then(|minor| after.get(minor)).map(|one| one.version.clone());
             venvs.push(VenvRehearsal { entry: entry.clone(), version, proof, findings });
         }
@@ -55,7 +67,7 @@ impl Guard {
     /// Unpacks the next system; `None` if the kernel does not let programs see it.
     fn next_system(
         &self,
-        actions: &[Action],
+        upgrade: &Transaction,
         now: &Interpreters,
         after: &Interpreters,
         archives: impl FnOnce(&[String]) -> Result<Vec<PathBuf>, FetchError>,
@@ -64,9 +76,9 @@ impl Guard {
         progress.step("fetching the packages of the next Python");
         let is_new = |minor: &&Minor| now.get(**minor) != after.get(**minor);
         let minors: Vec<Minor> = after.installed.keys().filter(is_new).copied().collect();
-        let archives = archives(&packages_of(actions, &minors))?;
+        let archives = archives(&packages_of(&upgrade.actions, &minors))?;
         progress.step("unpacking the packages of the next Python");
-        let next = NextSystem::unpack(&self.root, &archives, after);
+        let next = NextSystem::unpack(&self.root, &archives, &upgrade.removed, after);
         progress.end();
         match next {
             Ok(next) => Ok(Some(next)),
@@ -122,14 +134,15 @@ impl Guard {
                 }
                 None => (Proof::None, Vec::new()),
             };
-            let found = Found { minor: Some(minor), proof, findings };
+            let found = Found::new(Some(minor), proof, findings);
             self.record_found(entry, venv, after, &found);
             Some((id, found))
         });
         checked.into_iter().flatten().collect()
     }
 
-    /// Builds new trees for venvs, and checks them.
+    /// Builds new trees for venvs, and checks them. A venv that cannot be rebuilt is checked as it is:
+    /// it would have to stay on its own interpreter.
     fn build(
         &self,
         inventory: &mut Inventory,
@@ -139,18 +152,20 @@ impl Guard {
     ) -> Vec<(String, Found)> {
         let (context, at_once) = (self.context(), self.config.at_once(None));
         let jobs = Job::all(inventory.present(), builds);
+        let found = Mutex::new(Vec::new());
+        let each = |Job { entry, venv, .. }: &Job, outcome: &Outcome| {
+            let mut one = prepared(outcome);
+            let own = after.get(venv.site).filter(|_| !one.findings.is_empty());
+            one.stay = own.map(|own| Stay {
+                interpreter: own.package.clone(),
+                findings: repair::check_in(&context, entry, venv, next.system()),
+            });
+            self.record_found(entry, venv, after, &one);
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((entry.id.clone(), one));
+        };
         let registry = &mut inventory.registry;
-        let outcomes = repair::prepare_all(
-            &context,
-            registry,
-            next.system(),
-            &jobs,
-            at_once,
-            |job, outcome| {
-                self.record_found(&job.entry, &job.venv, after, &prepared(outcome));
-            },
-        );
-        outcomes.iter().map(|outcome| (outcome.id.clone(), prepared(outcome))).collect()
+        repair::prepare_all(&context, registry, next.system(), &jobs, at_once, each);
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the index about venvs that would be rebuilt.
@@ -165,7 +180,7 @@ impl Guard {
             let minor = decision.target()?.minor;
             let findings = repair::resolve(&self.context(), entry, venv, minor);
             let proof = if findings.is_empty() { Proof::Resolved } else { Proof::None };
-            let found = Found { minor: Some(minor), proof, findings };
+            let found = Found::new(Some(minor), proof, findings);
             self.record_found(entry, venv, after, &found);
             Some((decision.id.clone(), found))
         };
@@ -184,7 +199,8 @@ impl Guard {
         let Some(interpreter) = found.minor.and_then(|minor| after.get(minor)) else { return };
         let recipe = repair::recipe_digest(&self.context(), entry, venv);
         let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
-        let record = Rehearsal::new(made_for, found.proof, found.findings.clone());
+        let mut record = Rehearsal::new(made_for, found.proof, found.findings.clone());
+        record.stay.clone_from(&found.stay);
         if let Err(error) = self.store.save_rehearsal(&entry.id, &record) {
             let name = &entry.name;
             self.report.error(&format!("cannot record what was found about {name}: {error}"));
@@ -196,7 +212,7 @@ impl Guard {
 fn impossible(decision: &Decision) -> Found {
     let obstacle = |why| Finding::of_venv(FindingKind::Obstacle, why);
     let findings = reasons_in_words(decision).into_iter().map(obstacle).collect();
-    Found { minor: None, proof: Proof::None, findings }
+    Found::new(None, Proof::None, findings)
 }
 
 /// What the attempt to prepare a new tree proves.
@@ -211,5 +227,5 @@ fn prepared(outcome: &Outcome) -> Found {
         }
         _ => (Proof::None, outcome.findings.clone()),
     };
-    Found { minor, proof, findings }
+    Found::new(minor, proof, findings)
 }

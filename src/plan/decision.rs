@@ -54,7 +54,9 @@ impl Decision {
     /// Why a rebuild cannot be expected to work.
     pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.reasons.iter().filter_map(|reason| match reason {
-            Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => Some(finding),
+            Reason::NotReady(finding)
+            | Reason::Breaks(finding)
+            | Reason::Loses(Loss { finding, .. }) => Some(finding),
             _ => None,
         })
     }

@@ -45,6 +45,8 @@ pub(crate) enum Reason {
     NotReady(Finding),
     /// A library that it needs is removed.
     Loses(Loss),
+    /// This breaks if it stays on its own interpreter.
+    Breaks(Finding),
     /// A service that is not restarted, and why.
     LeftAlone {
         service: Service,

@@ -12,7 +12,7 @@ use crate::python::{Interpreters, Minor};
 pub(crate) enum Trial {
     /// Builds and checks a new tree, as this decision says.
     Build(Decision),
-    /// Checks the venv as it is with the next interpreter of its own minor version.
+    /// Checks the venv as it is in the next system, with the interpreter of its own minor version.
     Check(Minor),
     /// Nothing: it cannot be rebuilt, for the reasons of this decision.
     Impossible(Decision),
@@ -37,7 +37,10 @@ pub(crate) fn trial(
         Effect::RestartOnly => change
             .is_some_and(|change| change.kind == ChangeKind::Patch)
             .then_some(Trial::Check(subject.venv.site)),
-        Effect::Orphaned | Effect::Stranded if subject.policy == Policy::Pin => None,
+        Effect::Orphaned | Effect::Stranded if subject.policy == Policy::Pin => {
+            let site = subject.venv.site;
+            after.get(site).is_some().then_some(Trial::Check(site))
+        }
         Effect::Orphaned | Effect::Stranded => {
             let decision = Decision { effect, change, ..subject.undecided() };
             let impossible = |reasons| {
@@ -86,7 +89,9 @@ mod tests {
             assert_eq!(decision.remedy, Remedy::Rebuild { target, relax: None });
         }
         let pinned = |policy| tried(BaseLink::Followed, policy, &facts, &["3.13.5-2", "3.11.2-6"]);
-        assert_eq!(pinned(Policy::Pin), None);
+        assert_eq!(pinned(Policy::Pin), Some(Trial::Check(OLD)), "others take its modules away");
+        let removed = &["3.13.5-2"];
+        assert_eq!(tried(BaseLink::Followed, Policy::Pin, &facts, removed), None);
         assert_eq!(pinned(Policy::Ignore), None);
     }
 

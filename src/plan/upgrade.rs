@@ -154,6 +154,15 @@ impl Upgrade<'_> {
         !matches!(self.readiness(), Readiness::NotReady(_))
     }
 
+    /// Whether the upgrade would break the venv even on its own interpreter. After dpkg, it has.
+    fn breaks(&self) -> bool {
+        self.made == Phase::BeforeDpkg && !self.facts.breaks.is_empty()
+    }
+
+    fn broken(&self) -> impl Iterator<Item = Reason> {
+        self.facts.breaks.iter().cloned().map(Reason::Breaks)
+    }
+
     /// The default interpreter moves away from a venv that follows it.
     fn orphaned(&self, decision: &mut Decision) {
         let site = self.subject.venv.site;
@@ -175,6 +184,7 @@ impl Upgrade<'_> {
         }));
         match self.readiness() {
             _ if can_keep && is_left => decision.remedy = pin(Until::Rebuilt),
+            _ if can_keep && is_kept && self.breaks() => self.impossible(decision, self.broken()),
             _ if can_keep && is_kept => decision.remedy = pin(Until::Policy),
             // Until somebody restarts its services, they run the old interpreter.
             _ if can_keep && self.is_ready() && self.keeps_from_swapping() => {
@@ -188,6 +198,9 @@ impl Upgrade<'_> {
             {
                 decision.blocks = true;
                 decision.reasons.extend(not_ready(findings));
+            }
+            Readiness::NotReady(findings) if can_keep && self.breaks() => {
+                self.impossible(decision, not_ready(findings).chain(self.broken()));
             }
             Readiness::NotReady(findings) if can_keep => {
                 decision.remedy = pin(Until::Rebuilt);

@@ -1,10 +1,15 @@
 //! Unpacks the packages of the next system.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
 
 use crate::host::command::CommandError;
 use crate::host::confine::{self, LAUNCHER_FAILED};
@@ -18,6 +23,9 @@ use crate::repair::System;
 /// Only root may enter it: the packages contain programs that run as root, and those in there are
 /// not upgraded.
 const PLACE: &str = "/var/cache/venvguard/next";
+
+/// How the paths of Python's modules begin.
+const MODULES: &[u8] = b"/usr/lib/python3";
 
 /// The directories of a system that packages of Python and of libraries install into. A venv, its
 /// stage and its sources are elsewhere, because nothing in these can be written to.
@@ -51,11 +59,13 @@ pub(crate) struct NextSystem {
 }
 
 impl NextSystem {
-    /// Unpacks these archives. `after` are the interpreters that the upgrade leaves; the builds of
-    /// the unpacked ones are read from their files.
+    /// Unpacks these archives, and hides the modules of the packages that are `removed`. `after` are
+    /// the interpreters that the upgrade leaves; the builds of the unpacked ones are read from their
+    /// files.
     pub(crate) fn unpack(
         root: &Root,
         archives: &[PathBuf],
+        removed: &BTreeSet<String>,
         after: &Interpreters,
     ) -> Result<Self, NextError> {
         let place = root.at(PLACE);
@@ -73,6 +83,7 @@ impl NextSystem {
         for archive in archives {
             next.unpack_one(root, archive, &files)?;
         }
+        hide_modules(root, &files, removed).map_err(io(&files))?;
         next.system.seen_through = layers(root, &files);
         next.index_libraries(root, &files)?;
         for (minor, interpreter) in &mut next.system.interpreters.installed {
@@ -158,6 +169,42 @@ fn make_skeleton(root: &Root, files: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Hides the modules of packages: an overlay shows nothing where a device 0/0 is in front.
+fn hide_modules(root: &Root, files: &Path, packages: &BTreeSet<String>) -> io::Result<()> {
+    let listed = python::files_of(root, packages).into_iter().map(|(path, _)| path);
+    let listed: BTreeSet<PathBuf> =
+        listed.filter(|path| path.as_os_str().as_bytes().starts_with(MODULES)).collect();
+    let gone: BTreeSet<&Path> =
+        listed.iter().map(PathBuf::as_path).filter(|path| is_gone(root, path, &listed)).collect();
+    for path in &gone {
+        // A directory hides what is in it.
+        let Some(parent) = path.parent().filter(|parent| !gone.contains(parent)) else { continue };
+        let place = |path: &Path| files.join(path.strip_prefix("/").unwrap_or(path));
+        if place(path).symlink_metadata().is_ok() {
+            // The next system has it again, of another package.
+            continue;
+        }
+        fs::create_dir_all(place(parent))?;
+        match mknodat(CWD, place(path), FileType::CharacterDevice, Mode::empty(), 0) {
+            // A container may forbid devices. Then these modules seem to stay.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether dpkg removes what is at a path: a file that is listed, or a directory in which it leaves
+/// nothing but compiled modules.
+fn is_gone(root: &Root, path: &Path, listed: &BTreeSet<PathBuf>) -> bool {
+    if !listed.contains(path) {
+        return path.file_name().is_some_and(|name| name == "__pycache__");
+    }
+    let is_dir = root.at(path).symlink_metadata().is_ok_and(|found| found.is_dir());
+    let entries = fs::read_dir(root.at(path)).into_iter().flatten().flatten();
+    !is_dir || entries.into_iter().all(|one| is_gone(root, &path.join(one.file_name()), listed))
+}
+
 fn layers(root: &Root, files: &Path) -> Vec<Overlay> {
     let layer = |name: &str| {
         let (from, to) = (files.join(name), root.at("/").join(name));
@@ -166,4 +213,48 @@ fn layers(root: &Root, files: &Path) -> Vec<Overlay> {
         Some(Overlay::merge(&from, &to, identity))
     };
     MERGED.into_iter().filter_map(layer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_modules_of_removed_packages_are_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let write = |path: &str, text: &str| {
+            let path = root.at(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let lib = "/usr/lib/python3.11";
+        let list = ["distutils", "distutils/util.py", "lib2to3", "lib2to3/main.py", "moved.py"];
+        let list = list.map(|name| format!("{lib}/{name}\n")).concat();
+        write(
+            "/var/lib/dpkg/info/python3-distutils.list",
+            &format!("/usr\n/usr/lib\n{lib}\n{list}/usr/share/doc/x\n"),
+        );
+        for name in ["distutils/__init__.py", "distutils/util.py", "lib2to3/main.py", "moved.py"] {
+            write(&format!("{lib}/{name}"), "");
+        }
+        write(&format!("{lib}/lib2to3/__pycache__/main.cpython-311.pyc"), "");
+        let files = root.at("/files");
+        write("/files/usr/lib/python3.11/moved.py", "");
+        let packages = BTreeSet::from(["python3-distutils".to_string()]);
+        hide_modules(&root, &files, &packages).unwrap();
+        let found = |name: &str| {
+            let kind = files.join("usr/lib/python3.11").join(name).symlink_metadata();
+            kind.map(|found| found.file_type()).ok()
+        };
+        assert!(found("moved.py").unwrap().is_file());
+        assert!(found("distutils").unwrap().is_dir(), "another package's module is in it");
+        assert_eq!(found("distutils/__init__.py"), None);
+        // Devices need a right that a test may not have.
+        if let Some(hidden) = found("lib2to3") {
+            use std::os::unix::fs::FileTypeExt;
+            assert!(hidden.is_char_device());
+            assert!(found("distutils/util.py").unwrap().is_char_device());
+        }
+    }
 }

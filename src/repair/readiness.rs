@@ -7,6 +7,7 @@ use super::account::owner;
 use super::findings::requires_python;
 use super::install_spec::{InstallSpec, Installed};
 use super::stage::Looked;
+use super::trial::recipe_digest;
 use super::{Context, sources, stage};
 use crate::host::file;
 use crate::owner::{self, ListAdditions};
@@ -74,6 +75,27 @@ fn rehearsed(
         Proof::Resolved => Some(Readiness::Resolved),
         _ => None,
     }
+}
+
+/// What breaks in a venv that stays on its own interpreter, as the last rehearsal found: in the next
+/// system, packages that it needs may be gone.
+pub(crate) fn breaks(
+    context: &Context,
+    entry: &RegistryEntry,
+    venv: &Venv,
+    own: &Package,
+) -> Vec<Finding> {
+    let Some(found) = context.store.rehearsal(&entry.id).ok().flatten() else { return Vec::new() };
+    let MadeFor { interpreter, recipe } = found.made_for;
+    let findings = match found.stay {
+        Some(stay) if stay.interpreter == *own => stay.findings,
+        _ if found.proof == Proof::Smoke && interpreter == *own => found.findings,
+        _ => return Vec::new(),
+    };
+    if findings.is_empty() || recipe != recipe_digest(context, entry, venv) {
+        return Vec::new();
+    }
+    bounded(findings)
 }
 
 fn obstacle(reason: String) -> Finding {

@@ -149,7 +149,9 @@ impl From<&Decision> for DecisionJson {
 fn finding(reason: &Reason) -> Option<Finding> {
     let of_venv = |kind| Some(Finding::of_venv(kind, words::reason(reason)));
     match reason {
-        Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => Some(finding.clone()),
+        Reason::NotReady(finding)
+        | Reason::Breaks(finding)
+        | Reason::Loses(Loss { finding, .. }) => Some(finding.clone()),
         Reason::NamedIn(_) => of_venv(FindingKind::Path),
         Reason::EmbeddedIn(_) | Reason::EmbeddedOn { .. } => of_venv(FindingKind::Embedded),
         _ => None,

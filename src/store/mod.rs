@@ -44,7 +44,7 @@ pub(crate) use pause::Pause;
 pub(crate) use prepared::{BuiltFor, PreparedTree};
 pub(crate) use previous::{PendingRemoval, PreviousTree};
 pub(crate) use registry::{CheckFailure, NameError, Pin, Registry, RegistryEntry};
-pub(crate) use rehearsal::{MadeFor, Rehearsal};
+pub(crate) use rehearsal::{MadeFor, Rehearsal, Stay};
 pub(crate) use summary::{HeldSince, LastRun, Rehearsed, Summary, VenvSummary};
 pub(crate) use transaction::{Pending, TransactionRecord};
 

@@ -23,6 +23,17 @@ pub(crate) struct Rehearsal {
     pub(crate) proof: Proof,
     /// Why the venv is not ready; none if it is.
     pub(crate) findings: Vec<Finding>,
+    /// The same if it stays on its own interpreter, if that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stay: Option<Stay>,
+}
+
+/// What breaks in a venv that stays on its own interpreter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stay {
+    pub(crate) interpreter: Package,
+    pub(crate) findings: Vec<Finding>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +48,8 @@ pub(crate) struct MadeFor {
 
 impl Rehearsal {
     pub(crate) fn new(made_for: MadeFor, proof: Proof, findings: Vec<Finding>) -> Self {
-        Self { schema_version: SCHEMA, at: clock::now(), made_for, proof, findings }
+        let (schema_version, at) = (SCHEMA, clock::now());
+        Self { schema_version, at, made_for, proof, findings, stay: None }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -96,6 +108,13 @@ mod tests {
         store.save_rehearsal("1", &rehearsal()).unwrap();
         assert_eq!(store.rehearsal("1").unwrap(), Some(rehearsal()));
         assert!(!rehearsal().is_ready());
+        let stay = Stay {
+            interpreter: Package { name: "python3.11-minimal".into(), version: "3.11.2-6".into() },
+            findings: vec![Finding::of_venv(FindingKind::Import, "module distutils.util")],
+        };
+        let stays = Rehearsal { stay: Some(stay), ..rehearsal() };
+        store.save_rehearsal("1", &stays).unwrap();
+        assert_eq!(store.rehearsal("1").unwrap(), Some(stays));
         store.forget_rehearsal("1").unwrap();
         store.forget_rehearsal("1").unwrap();
         assert_eq!(store.rehearsal("1").unwrap(), None);

@@ -99,6 +99,28 @@ fn policy_pin_keeps_the_old_minor() {
 }
 
 #[test]
+fn a_venv_that_would_break_on_its_own_interpreter_blocks() {
+    let breaks = vec![Finding::of_venv(FindingKind::Import, "module distutils.util")];
+    let decide = |policy, readiness, phase| {
+        let subject = Subject { policy, ..subject(BaseLink::Followed, OLD) };
+        let facts =
+            Facts { readiness: Some(readiness), breaks: breaks.clone(), ..Facts::default() };
+        let facts = BTreeMap::from([(subject.id.clone(), facts)]);
+        let (before, after) = (system(MINOR.before), system(MINOR.after));
+        upgrade(&[subject], &facts, &before, &after, phase).decisions.remove(0)
+    };
+    for (policy, readiness) in [(Policy::Pin, Readiness::Ready), (Policy::Auto, not_ready())] {
+        let decision = decide(policy, readiness.clone(), Phase::BeforeDpkg);
+        assert_eq!((&decision.remedy, decision.blocks), (&Remedy::Impossible, true));
+        assert!(decision.reasons.contains(&Reason::Breaks(breaks[0].clone())));
+        let after = decide(policy, readiness, Phase::AfterDpkg);
+        assert!(matches!(after.remedy, Remedy::Pin { .. }), "it has broken already");
+    }
+    let rebuilt = decide(Policy::Auto, Readiness::Rehearsed, Phase::BeforeDpkg);
+    assert!(matches!(rebuilt.remedy, Remedy::Rebuild { .. }));
+}
+
+#[test]
 fn policy_block_blocks_every_change_of_the_interpreter() {
     for after in [&["3.13.5-2", "3.11.2-6"][..], &["3.11.2-7"], &["3.11.9-1"]] {
         let case = Case { policy: Policy::Block, after, ..MINOR };

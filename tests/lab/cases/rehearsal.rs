@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::guarded("rehearsed_by_the_forecast", Kind::TrixieMinor, followed, forecast),
         Case::guarded("rehearsed_without_a_way_back", Kind::TrixieMinor, followed, no_way_back),
         Case::guarded("rehearsed_patch", Kind::RealPatch, followed, patch),
+        Case::guarded("rehearsed_to_stay", Kind::BookwormMinor, &[], stays),
     ]
 }
 
@@ -96,6 +97,38 @@ fn resolved(machine: &Machine) -> Result<()> {
         }),
         "{plan}"
     );
+    Ok(())
+}
+
+/// A venv that stays on its own Python is tried in the next system, too: the upgrade removes `python3-distutils`, and
+/// with it most of that module.
+fn stays(machine: &Machine) -> Result<()> {
+    machine.write("/root/wheel.py", WHEEL)?;
+    machine.must(
+        "cd /root && python3 wheel.py old 1.0 py3
+         python3 -m venv /srv/old/venv && cd /srv/old/venv
+         bin/pip install --quiet --no-index /root/old-1.0-*.whl && bin/pip uninstall --quiet --yes setuptools
+         echo 'import distutils.util' >>lib/python3.11/site-packages/old.py
+         dpkg --install /package/venvguard_*.deb
+         venvguard register /srv/old/venv --name old --policy pin",
+    )?;
+    let packages = machine.packages()?;
+    for policy in ["pin", "auto"] {
+        machine.must(&format!("venvguard register /srv/old/venv --policy {policy}"))?;
+        let said = machine.run("venvguard rehearse")?;
+        ensure!(said.code == 3 && said.text.contains("distutils.util"), "{policy}: {said:?}");
+        let said = machine.upgrade_python()?;
+        let why = "on its old interpreter, ";
+        ensure!(said.code == 100 && said.text.contains(why), "{policy}: {said:?}");
+        ensure!(machine.packages()? == packages, "{policy}: packages have changed");
+    }
+    machine.must("sed -i /distutils/d /srv/old/venv/lib/python3.11/site-packages/old.py")?;
+    machine.must("venvguard register /srv/old/venv --policy pin && venvguard rehearse")?;
+    machine.must_upgrade_python()?;
+    machine.must("! /usr/bin/python3.11 -c 'import distutils.util'")?;
+    machine.must(
+        "/srv/old/venv/bin/python -c 'import old, sys; assert sys.version_info[:2] == (3, 11)'",
+    )?;
     Ok(())
 }
 
