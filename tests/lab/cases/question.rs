@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::Case;
 use super::crash::write_list;
 use crate::guard::On;
-use crate::machine::{Machine, Said};
+use crate::machine::{Machine, Said, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
 
@@ -96,7 +96,11 @@ fn rehearsed_unasked(machine: &Machine, upgrade: &str) -> Result<()> {
     ensure!(said.code == 100 && said.text.contains(begun), "{said:?}");
     ensure!(said.text.contains("the rehearsal was skipped"), "{said:?}");
     ensure!(!said.text.contains(READY), "{said:?}");
-    ensure!(machine.run("pgrep --full 'hook [r]ehearse'")?.code == 1, "it goes on");
+    let ends = || Ok(machine.run("pgrep --full 'hook [r]ehearse'")?.code == 1);
+    ensure!(ends()?, "the rehearsal goes on");
+    let said = at_terminal(machine, "stop", upgrade)?;
+    ensure!(said.code != 0 && !said.text.contains("Unpacking"), "{said:?}");
+    wait_for("the end of the rehearsal", ends)?;
     machine.write(CONFIG, "rehearsal.attended = 1\n")?;
     let said = at_terminal(machine, "d,a", upgrade)?;
     ensure!(said.code == 100 && said.text.contains("the rehearsal ended after 1 s"), "{said:?}");
