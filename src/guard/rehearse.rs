@@ -22,7 +22,7 @@ use crate::inventory::{Asked, Inventory, facts, subject};
 use crate::plan::{self, Decision, Facts, Finding, FindingKind, Proof, Questions, Trial};
 use crate::python::{Interpreters, Minor, Version};
 use crate::rehearse::{NextError, NextSystem};
-use crate::repair::{self, Done, Job};
+use crate::repair::{self, Done, Job, Outcome, System};
 use crate::report::reasons_in_words;
 use crate::store::{MadeFor, RegistryEntry, Rehearsal};
 use crate::venv::Venv;
@@ -46,10 +46,13 @@ pub(crate) struct Rehearsed {
     pub(crate) changes: Vec<Change>,
     /// The venvs about which there was something to find out.
     pub(crate) venvs: Vec<VenvRehearsal>,
+    /// The pinned venvs that [`Guard::rebuild_ready`] can rebuild now: the forecast has prepared
+    /// their new trees.
+    pub(crate) prepared: Vec<String>,
 }
 
 /// The minor version that a venv was tried for, how, and why it is not ready.
-type Found = (Option<Minor>, Proof, Vec<Finding>);
+pub(super) type Found = (Option<Minor>, Proof, Vec<Finding>);
 
 /// What a rehearsal found about one venv.
 #[derive(Debug)]
@@ -123,7 +126,11 @@ impl Guard {
             let plan = self.propose_before_dpkg(&inventory, (&now, &after), &none, None);
             self.hold_by_forecast(&plan)?;
         }
-        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
+        let mut prepared = Vec::new();
+        if wanted.is_forecast {
+            prepared = self.prepare_pinned(&mut inventory, &now)?;
+        }
+        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs, prepared })
     }
 
     /// Rehearses a transaction of apt's before dpkg runs, with the archives that apt has fetched.
@@ -154,7 +161,17 @@ impl Guard {
         } else {
             None
         };
-        let mut found = self.carry_out_trials(inventory, trials, next.as_ref());
+        let found = self.carry_out_trials(inventory, trials, next.as_ref());
+        self.record_found(inventory, found, after)
+    }
+
+    /// Records what trials for these interpreters have found.
+    pub(super) fn record_found(
+        &self,
+        inventory: &Inventory,
+        mut found: BTreeMap<String, Found>,
+        after: &Interpreters,
+    ) -> Result<Vec<VenvRehearsal>, AskError> {
         let mut venvs = Vec::new();
         for (entry, venv) in inventory.present() {
             let Some((minor, proof, findings)) = found.remove(&entry.id) else { continue };
@@ -191,23 +208,41 @@ impl Guard {
     }
 
     /// Whether the last rehearsal of a venv says nothing about this one, or may be out of date.
-    fn is_due(&self, inventory: &Inventory, id: &str, trial: &Trial, after: &Interpreters) -> bool {
+    pub(super) fn is_due(
+        &self,
+        inventory: &Inventory,
+        id: &str,
+        trial: &Trial,
+        after: &Interpreters,
+    ) -> bool {
         let minor = match trial {
             Trial::Build(decision) => decision.target().map(|target| target.minor),
             Trial::Check(minor) => Some(*minor),
             Trial::Impossible(_) => return false,
         };
-        let interpreter = minor.and_then(|minor| after.get(minor));
-        let (Some(interpreter), Some((entry, venv))) = (interpreter, inventory.get(id)) else {
-            return false;
-        };
+        let is_known = minor.is_some_and(|minor| after.get(minor).is_some());
+        is_known
+            && self.last_found(inventory, id, minor, after).is_none_or(|found| {
+                !found.is_ready() && clock::now().duration_since(found.at) > TRY_AGAIN
+            })
+    }
+
+    /// What the last rehearsal of a venv found for the interpreter of a minor version, unless the
+    /// interpreter or the venv has changed since, or the prepared tree is gone.
+    pub(super) fn last_found(
+        &self,
+        inventory: &Inventory,
+        id: &str,
+        minor: Option<Minor>,
+        after: &Interpreters,
+    ) -> Option<Rehearsal> {
+        let interpreter = after.get(minor?)?.package.clone();
+        let (entry, venv) = inventory.get(id)?;
         // An unreadable record counts as none.
-        let Some(found) = self.store.rehearsal(id).ok().flatten() else { return true };
+        let found = self.store.rehearsal(id).ok().flatten()?;
         let recipe = repair::recipe_digest(&self.context(), entry, venv);
-        let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
         let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared(id);
-        let age = clock::now().duration_since(found.at);
-        found.made_for != made_for || is_gone || !found.is_ready() && age > TRY_AGAIN
+        (found.made_for == MadeFor { interpreter, recipe } && !is_gone).then_some(found)
     }
 
     /// What there is to find out about the wanted venvs.
@@ -315,9 +350,21 @@ impl Guard {
             found.extend(self.resolve(inventory, &builds));
             return found;
         };
-        let jobs = Job::all(inventory.present(), &builds);
+        found.extend(self.build_all(inventory, &builds, next.system()));
+        found
+    }
+
+    /// Builds and checks new trees, as these decisions say, with the interpreters of a system.
+    pub(super) fn build_all(
+        &self,
+        inventory: &mut Inventory,
+        builds: &[Decision],
+        system: &System,
+    ) -> Vec<(String, Found)> {
+        let jobs = Job::all(inventory.present(), builds);
         let (registry, at_once) = (&mut inventory.registry, self.config.at_once(None));
-        for outcome in repair::prepare_all(&context, registry, next.system(), &jobs, at_once) {
+        let outcomes = repair::prepare_all(&self.context(), registry, system, &jobs, at_once);
+        let found = |outcome: Outcome| {
             let minor = outcome.decision.target().map(|target| target.minor);
             let (proof, findings) = match (outcome.done, outcome.findings) {
                 (Done::Prepared { .. }, _) => (Proof::Rehearsed, Vec::new()),
@@ -328,8 +375,8 @@ impl Guard {
                 }
                 (_, findings) => (Proof::None, findings),
             };
-            found.insert(outcome.id, (minor, proof, findings));
-        }
-        found
+            (outcome.id, (minor, proof, findings))
+        };
+        outcomes.into_iter().map(found).collect()
     }
 }

@@ -226,6 +226,7 @@ pub(crate) fn until(until: Until, because: Option<&str>) -> String {
     let why = match until {
         Until::Transaction => "for the current apt run",
         Until::Rebuilt => "until it is rebuilt",
+        Until::RebuiltByHand => "its services failed when it was rebuilt",
         Until::Policy => "its policy is \"pin\"",
         Until::Asked => "it was rolled back",
     };

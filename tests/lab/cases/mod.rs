@@ -20,8 +20,9 @@ mod layouts;
 mod libraries;
 mod live;
 mod metrics;
-mod minor;
+pub(crate) mod minor;
 mod package;
+mod pinned;
 mod power;
 mod question;
 mod rehearsal;
@@ -99,6 +100,7 @@ pub(crate) fn all() -> Vec<Case> {
         harmless::cases(),
         hold::cases(),
         package::cases(),
+        pinned::cases(),
         crash::cases(),
         decision::cases(),
         power::cases(),
