@@ -205,6 +205,8 @@ fn no_way_back(machine: &Machine) -> Result<()> {
     let packages = machine.packages()?;
     let blocked = upgrade()?;
     ensure!(blocked.code != 0 && blocked.text.contains("blocked"), "{blocked:?}");
+    let way_out = "`venvguard rehearse /srv/followed/venv`, then run apt again";
+    ensure!(blocked.text.contains(way_out), "{}", blocked.text);
     ensure!(machine.packages()? == packages, "something was unpacked");
     rehearse(machine, "followed")?;
     let said = upgrade()?;
