@@ -314,14 +314,18 @@ pub(super) struct Register {
 pub(super) struct Rebuild {
     /// Names, paths, ids or globs
     #[arg(
-        required_unless_present = "all",
-        conflicts_with = "all",
+        required_unless_present_any = ["all", "ready"],
+        conflicts_with_all = ["all", "ready"],
         add = ArgValueCandidates::new(candidates::venvs)
     )]
     pub(super) venvs: Vec<String>,
     /// Repair every venv that is not healthy
     #[arg(long)]
     pub(super) all: bool,
+    /// Rebuild the pinned venvs whose new environments the forecast has prepared, unless their
+    /// services are not restarted unasked
+    #[arg(long, conflicts_with_all = ["all", "prepare", "jobs", "python", "relax", "timings"])]
+    pub(super) ready: bool,
     /// Print what a rebuild does, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,

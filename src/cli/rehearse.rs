@@ -19,6 +19,11 @@ pub(super) fn rehearse(
         Err(AskError::AptAtWork) if request.is_forecast => return Ok(Exit::Done),
         other => other?,
     };
+    if !rehearsed.prepared.is_empty() {
+        let names = rehearsed.prepared.join(", ");
+        guard.report.note(&format!("ready for the default Python: {names}"));
+        guard.start_rebuild_of_ready();
+    }
     let is_ready = rehearsed.venvs.iter().all(|one| one.findings.is_empty());
     if json {
         let venvs = rehearsed.venvs.iter().map(|one| {

@@ -18,6 +18,7 @@ mod gate;
 mod hold;
 mod processes;
 mod propose;
+mod ready;
 mod rebuild;
 mod register;
 mod rehearse;

@@ -17,9 +17,9 @@ use crate::host::clock::{self, Deadline};
 use crate::host::{lock, signal};
 use crate::inventory::{Asked, Inventory, facts, subject};
 use crate::plan::{self, Facts, Finding, Proof, Questions, Trial};
-use crate::python::{Interpreters, Version};
+use crate::python::{Interpreters, Minor, Version};
 use crate::repair;
-use crate::store::{MadeFor, RegistryEntry};
+use crate::store::{MadeFor, RegistryEntry, Rehearsal};
 use crate::venv::Venv;
 
 /// A rehearsal that somebody asks for.
@@ -41,6 +41,9 @@ pub(crate) struct Rehearsed {
     pub(crate) changes: Vec<Change>,
     /// The venvs about which there was something to find out.
     pub(crate) venvs: Vec<VenvRehearsal>,
+    /// The pinned venvs that [`Guard::rebuild_ready`] can rebuild now: the forecast has prepared
+    /// their new trees.
+    pub(crate) prepared: Vec<String>,
 }
 
 /// What a rehearsal found about one venv.
@@ -115,7 +118,11 @@ impl Guard {
             let plan = self.propose_before_dpkg(&inventory, (&now, &after), &none, None);
             self.hold_by_forecast(&plan)?;
         }
-        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs })
+        let mut prepared = Vec::new();
+        if wanted.is_forecast {
+            prepared = self.prepare_pinned(&mut inventory, &now)?;
+        }
+        Ok(Rehearsed { lists, changes: changes(&now, &after), venvs, prepared })
     }
 
     /// Ends this process when an apt run begins, until the result is dropped: apt waits for the lock
@@ -150,17 +157,29 @@ impl Guard {
             Trial::Check(minor) => Some(*minor),
             Trial::Impossible(_) => return false,
         };
-        let interpreter = minor.and_then(|minor| after.get(minor));
-        let (Some(interpreter), Some((entry, venv))) = (interpreter, inventory.get(id)) else {
-            return false;
-        };
+        let is_known = minor.is_some_and(|minor| after.get(minor).is_some());
+        is_known
+            && self.last_found(inventory, id, minor, after).is_none_or(|found| {
+                !found.is_ready() && clock::now().duration_since(found.at) > TRY_AGAIN
+            })
+    }
+
+    /// What the last rehearsal of a venv found for the interpreter of a minor version, unless the
+    /// interpreter or the venv has changed since, or the prepared tree is gone.
+    pub(super) fn last_found(
+        &self,
+        inventory: &Inventory,
+        id: &str,
+        minor: Option<Minor>,
+        after: &Interpreters,
+    ) -> Option<Rehearsal> {
+        let interpreter = after.get(minor?)?.package.clone();
+        let (entry, venv) = inventory.get(id)?;
         // An unreadable record counts as none.
-        let Some(found) = self.store.rehearsal(id).ok().flatten() else { return true };
+        let found = self.store.rehearsal(id).ok().flatten()?;
         let recipe = repair::recipe_digest(&self.context(), entry, venv);
-        let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
         let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared(id);
-        let age = clock::now().duration_since(found.at);
-        found.made_for != made_for || is_gone || !found.is_ready() && age > TRY_AGAIN
+        (found.made_for == MadeFor { interpreter, recipe } && !is_gone).then_some(found)
     }
 
     /// What there is to find out about the wanted venvs.

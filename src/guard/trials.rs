@@ -12,14 +12,14 @@ use crate::inventory::Inventory;
 use crate::plan::{Decision, Finding, FindingKind, Proof, Trial};
 use crate::python::{Interpreters, Minor};
 use crate::rehearse::{NextError, NextSystem};
-use crate::repair::{self, Done, Job, Outcome};
+use crate::repair::{self, Done, Job, Outcome, System};
 use crate::report::reasons_in_words;
 use crate::store::{MadeFor, RegistryEntry, Rehearsal, Stay};
 use crate::venv::Venv;
 
 /// What was found about a venv.
 #[derive(Debug, Clone)]
-struct Found {
+pub(super) struct Found {
     /// The minor version that it was tried for.
     minor: Option<Minor>,
     proof: Proof,
@@ -111,7 +111,7 @@ impl Guard {
         }
         found.extend(self.check(inventory, checks, next, after));
         found.extend(match next {
-            Some(next) => self.build(inventory, &builds, next, after),
+            Some(next) => self.build_all(inventory, &builds, next.system(), after),
             None => self.resolve(inventory, &builds, after),
         });
         found
@@ -143,11 +143,11 @@ impl Guard {
 
     /// Builds new trees for venvs, and checks them. A venv that cannot be rebuilt is checked as it is:
     /// it would have to stay on its own interpreter.
-    fn build(
+    pub(super) fn build_all(
         &self,
         inventory: &mut Inventory,
         builds: &[Decision],
-        next: &NextSystem,
+        system: &System,
         after: &Interpreters,
     ) -> Vec<(String, Found)> {
         let (context, at_once) = (self.context(), self.config.at_once(None));
@@ -155,16 +155,16 @@ impl Guard {
         let found = Mutex::new(Vec::new());
         let each = |Job { entry, venv, .. }: &Job, outcome: &Outcome| {
             let mut one = prepared(outcome);
-            let own = after.get(venv.site).filter(|_| !one.findings.is_empty());
-            one.stay = own.map(|own| Stay {
+            let stays = !one.findings.is_empty() && system.unpacked.is_some();
+            one.stay = after.get(venv.site).filter(|_| stays).map(|own| Stay {
                 interpreter: own.package.clone(),
-                findings: repair::check_in(&context, entry, venv, next.system()),
+                findings: repair::check_in(&context, entry, venv, system),
             });
             self.record_found(entry, venv, after, &one);
             found.lock().unwrap_or_else(PoisonError::into_inner).push((entry.id.clone(), one));
         };
         let registry = &mut inventory.registry;
-        repair::prepare_all(&context, registry, next.system(), &jobs, at_once, each);
+        repair::prepare_all(&context, registry, system, &jobs, at_once, each);
         found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -88,7 +88,7 @@ pub(crate) fn subject(config: &Config, entry: &RegistryEntry, venv: &Venv) -> Su
         restart: entry.restart.unwrap_or(config.restart),
         waits_for: waiting::waits_for(config, entry, clock::local_now),
         venv: venv.clone(),
-        pinned: entry.pin.is_some(),
+        pin: entry.pin.as_ref().map(|pin| pin.until),
     }
 }
 

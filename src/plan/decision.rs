@@ -168,6 +168,8 @@ pub(crate) enum Until {
     Transaction,
     /// A rebuild of it succeeds.
     Rebuilt,
+    /// Somebody rebuilds it: its services have failed with the new tree.
+    RebuiltByHand,
     /// Its policy changes.
     Policy,
     /// Somebody rebuilds it, having rolled it back.

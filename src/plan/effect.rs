@@ -34,7 +34,7 @@ pub(crate) fn assess(subject: &Subject, before: &Interpreters, after: &Interpret
     match venv.base.link {
         BaseLink::Followed => followed(venv.site, before, after),
         // Once the default has moved, it depends only on its own interpreter.
-        BaseLink::Pinned if subject.pinned && before.default == Some(venv.site) => {
+        BaseLink::Pinned if subject.pin.is_some() && before.default == Some(venv.site) => {
             followed(venv.site, before, after)
         }
         BaseLink::Pinned => match venv.base.minor {
@@ -149,7 +149,7 @@ pub(crate) mod samples {
             policy: Policy::Auto,
             restart: RestartMode::Now,
             waits_for: None,
-            pinned: false,
+            pin: None,
             venv: Venv {
                 path: "/srv/shop/venv".into(),
                 flavour: Flavour::Venv,
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_venv_pinned_for_the_transaction_counts_as_followed() {
         let mut held = subject(BaseLink::Pinned, OLD);
-        held.pinned = true;
+        held.pin = Some(crate::plan::Until::Transaction);
         let assessment = assess(&held, &system(&["3.11.2-6"]), &system(&["3.13.5-2", "3.11.2-6"]));
         assert_eq!(assessment.effect, Effect::Orphaned);
         // A removal before the repair ran.

@@ -34,6 +34,8 @@ pub(crate) enum FindingKind {
     Script,
     /// It imports a module of the standard library that is gone.
     RemovedModule,
+    /// Code that is in use needs a name of the standard library that is gone.
+    RemovedName,
     /// An extension module needs a library of the system that is removed.
     LostLibrary,
     /// A file of the system's configuration names a path that the rebuild removes. The venv itself

@@ -95,15 +95,15 @@ pub(crate) struct Subject {
     /// The window that its services wait for, unless it is open.
     pub(crate) waits_for: Option<String>,
     pub(crate) venv: Venv,
-    /// venvguard has pinned it: while its own minor version is the default one, it counts as
-    /// following the default.
-    pub(crate) pinned: bool,
+    /// How long venvguard has pinned it, if it has: while its own minor version is the default one,
+    /// it counts as following the default.
+    pub(crate) pin: Option<Until>,
 }
 
 impl Subject {
     /// Whether it follows the default interpreter, even if venvguard has pinned it for now.
     pub(crate) fn follows(&self) -> bool {
-        self.pinned || self.venv.follows()
+        self.pin.is_some() || self.venv.follows()
     }
 
     /// The decision to do nothing.

@@ -17,6 +17,9 @@ pub(crate) enum RepairFor {
     Person,
     /// The hook, after a transaction: only restarts services that still run old code.
     Hook,
+    /// The forecast: only rebuilds venvs that are pinned because they were not ready, unless a
+    /// service would keep running the old tree.
+    Forecast,
 }
 
 /// How somebody wants venvs to be rebuilt.
@@ -78,6 +81,13 @@ pub(crate) fn repair(
     match whom {
         RepairFor::Person => services::of_request(&mut decision, facts),
         RepairFor::Hook => services::at_work(&mut decision, subject, facts),
+        RepairFor::Forecast => {
+            services::at_work(&mut decision, subject, facts);
+            let is_kept = services::keep_from_swapping(subject, facts) || facts.is_shutting_down;
+            if is_kept && !decision.waits() {
+                return None;
+            }
+        }
     }
     Some(decision)
 }
@@ -127,12 +137,23 @@ fn mends(subject: &Subject, state: State, whom: RepairFor) -> Option<Mends> {
     if !subject.venv.base.is_debian || subject.policy == Policy::Ignore {
         return None;
     }
-    if whom == RepairFor::Hook {
-        let is_meant = state == State::RestartNeeded && subject.policy.acts();
-        return is_meant.then_some(Mends::Restart);
+    match whom {
+        RepairFor::Person => {}
+        RepairFor::Hook => {
+            let is_meant = state == State::RestartNeeded && subject.policy.acts();
+            return is_meant.then_some(Mends::Restart);
+        }
+        RepairFor::Forecast => {
+            let is_meant = state == State::Healthy
+                && subject.pin == Some(Until::Rebuilt)
+                && subject.policy.may_rebuild();
+            return is_meant.then_some(Mends::Rebuild);
+        }
     }
     match state {
-        State::Healthy | State::CheckFails if subject.pinned && !stays => Some(Mends::Rebuild),
+        State::Healthy | State::CheckFails if subject.pin.is_some() && !stays => {
+            Some(Mends::Rebuild)
+        }
         State::Healthy | State::CheckFails | State::Unfinished | State::Missing | State::Broken => {
             None
         }
@@ -196,10 +217,11 @@ fn rebuild(
 
 #[cfg(test)]
 mod tests {
+    use super::super::RestartMode;
     use super::super::samples::subject;
     use super::*;
     use crate::apt::samples::system;
-    use crate::service::Embedding;
+    use crate::service::{Condition, Embedding, Service};
     use crate::venv::BaseLink;
 
     const OLD: Minor = Minor::new(3, 11);
@@ -230,6 +252,61 @@ mod tests {
         let program = PathText("/usr/sbin/apache2".into());
         assert_eq!(left.reasons, [Reason::EmbeddedOn { program, minor: OLD }]);
         assert_eq!(left.remedy, Remedy::Impossible);
+    }
+
+    #[test]
+    fn a_forecast_moves_only_what_is_pinned_until_it_is_ready() {
+        let now = system(&["3.13.5-2", "3.11.2-6"]);
+        let decide = |change: &dyn Fn(&mut Subject), state, facts: &Facts| {
+            let mut subject = subject(BaseLink::Pinned, OLD);
+            subject.pin = Some(Until::Rebuilt);
+            change(&mut subject);
+            repair(&subject, state, facts, &now, Wish::default(), RepairFor::Forecast)
+        };
+        let decision = decide(&|_| {}, State::Healthy, &Facts::default()).unwrap();
+        assert_eq!(decision.target().map(|target| target.minor), Some(NEW));
+        let left = |change: &dyn Fn(&mut Subject)| {
+            assert_eq!(decide(change, State::Healthy, &Facts::default()), None);
+        };
+        left(&|one| one.pin = None);
+        left(&|one| one.policy = Policy::Pin);
+        left(&|one| one.policy = Policy::Warn);
+        for until in [Until::Transaction, Until::RebuiltByHand, Until::Policy, Until::Asked] {
+            left(&|one| one.pin = Some(until));
+        }
+        assert_eq!(decide(&|_| {}, State::CheckFails, &Facts::default()), None);
+    }
+
+    #[test]
+    fn a_forecast_swaps_nothing_under_a_service_that_is_not_restarted() {
+        let now = system(&["3.13.5-2", "3.11.2-6"]);
+        let service: Service = "systemd:shop.service".parse().unwrap();
+        let running = Condition {
+            up: true,
+            done: false,
+            at_rest: false,
+            failed: false,
+            left_alone: None,
+            state: "active".into(),
+            main_pid: None,
+            restarts: 0,
+        };
+        let mut facts = Facts { services: vec![(service, running)], ..Facts::default() };
+        let decide = |facts: &Facts, restart, waits_for: Option<&str>| {
+            let waits_for = waits_for.map(Into::into);
+            let pin = Some(Until::Rebuilt);
+            let subject = Subject { restart, waits_for, pin, ..subject(BaseLink::Pinned, OLD) };
+            let wish = Wish::default();
+            repair(&subject, State::Healthy, facts, &now, wish, RepairFor::Forecast)
+        };
+        assert_eq!(decide(&facts, RestartMode::Now, None).unwrap().services.len(), 1);
+        let waiting = decide(&facts, RestartMode::Window, Some("Sun 03:00..05:00")).unwrap();
+        assert!(waiting.waits(), "its tree is prepared, and swapped in later");
+        for mode in [RestartMode::List, RestartMode::Never] {
+            assert_eq!(decide(&facts, mode, None), None);
+        }
+        facts.is_shutting_down = true;
+        assert_eq!(decide(&facts, RestartMode::Now, None), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) use dpkg::{files_of, package_of_venv, unsettled};
 #[cfg(test)]
 pub(crate) use elf::sample;
 pub(crate) use elf::{Binary, ElfError, needed_libraries, read_binary, read_opened};
-pub(crate) use removed::removed_in;
+pub(crate) use removed::{removed_between, removed_in};
 pub(crate) use snapshot::{SnapshotError, debian_minor, look, unchanged};
 pub(crate) use version::{Minor, Version, VersionError, is_debian_version};
 

@@ -216,7 +216,9 @@ impl Repair<'_, '_> {
                 (Step::Refresh, _) => self.refresh_and_restart(&self.job.venv),
                 (_, JournalState::Preparing { aside, new: Some(new), .. }) => {
                     let result = match step {
-                        Step::Discard => self.fall_back(because.into(), RestartScope::Stopped),
+                        Step::Discard => {
+                            self.fall_back(because.into(), Until::Rebuilt, RestartScope::Stopped)
+                        }
                         _ => Done::Nothing.into(),
                     };
                     let unfinished = PendingRemoval::new(&aside.0, *new);
@@ -259,7 +261,7 @@ impl Repair<'_, '_> {
     ) -> RepairResult {
         let step = states::next(state, standing(self.job.entry.path(), state));
         let result = match step {
-            Step::Abandon => self.fall_back(because.into(), RestartScope::Stopped),
+            Step::Abandon => self.fall_back(because.into(), Until::Rebuilt, RestartScope::Stopped),
             step => self.go_on(step, state, because),
         };
         RepairResult { notes: [notes, result.notes.clone()].concat(), ..result }
@@ -336,7 +338,8 @@ impl Repair<'_, '_> {
         self.baseline();
         let Some(limit) = self.recorder.time_left(job.venv.uid) else {
             let because = "this run has no time left for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); run `venvguard rebuild`, which has its own time limit";
-            return Ready::Ended(self.fall_back(because.into(), RestartScope::Stopped));
+            let (until, scope) = (Until::Rebuilt, RestartScope::Stopped);
+            return Ready::Ended(self.fall_back(because.into(), until, scope));
         };
         self.users();
         match self.build(target, limit) {

@@ -20,12 +20,19 @@ impl Repair<'_, '_> {
             NotRebuilt { why, state: Some(state), .. } => {
                 self.recover(&state, &why.to_string(), Vec::new())
             }
-            NotRebuilt { why, .. } => self.fall_back(why.to_string(), RestartScope::Stopped),
+            NotRebuilt { why, .. } => {
+                self.fall_back(why.to_string(), Until::Rebuilt, RestartScope::Stopped)
+            }
         }
     }
 
-    /// There is no new tree: makes the venv work with the one it has.
-    pub(super) fn fall_back(&self, because: String, scope: RestartScope) -> RepairResult {
+    /// There is no new tree: makes the venv work with the one it has, if need be by a pin.
+    pub(super) fn fall_back(
+        &self,
+        because: String,
+        until: Until,
+        scope: RestartScope,
+    ) -> RepairResult {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
             Err(error) => {
@@ -34,7 +41,7 @@ impl Repair<'_, '_> {
             }
         };
         match plan::fallback(&venv, self.job.decision.follows, self.now) {
-            Some(Fallback::Pin) => return self.pin(&venv, Until::Rebuilt, Some(because), scope),
+            Some(Fallback::Pin) => return self.pin(&venv, until, Some(because), scope),
             Some(Fallback::Refresh) => {
                 // Record the refresh, so that it is finished if it fails. An open journal entry
                 // that names two trees records more, and its recovery ends in this refresh too. If

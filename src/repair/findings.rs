@@ -118,6 +118,7 @@ impl Installed<'_> {
         let kind = match (removed, failure.kind.as_str()) {
             (Some(_), _) => FindingKind::RemovedModule,
             (None, "script") => FindingKind::Script,
+            (None, "code") => FindingKind::RemovedName,
             (None, _) => FindingKind::Import,
         };
         let detail = match removed {

@@ -26,6 +26,7 @@ use crate::host::user::User;
 use crate::host::{Program, Root};
 use crate::owner::{Carried, Pass};
 use crate::plan::Target;
+use crate::python;
 use crate::report::Progress;
 use crate::store::{BuiltFor, JournalState, PreparedTree, PreviousTree, Swap};
 use crate::venv::{self, Flavour, Venv};
@@ -209,9 +210,11 @@ impl Work<'_> {
 
     /// What fails in the tree that is visible at the venv's path.
     pub(super) fn smoke_installed(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
-        let modules = &self.spec.modules;
+        let removed = python::removed_between(self.venv().site, self.builder.minor);
+        let wanted =
+            smoke::Wanted { modules: &self.spec.modules, removed: &removed, pinned_to: None };
         let limit = self.deadline.left();
-        smoke::smoke(self.context.root, &self.owner, &self.venv().path, modules, overlays, limit)
+        smoke::smoke(self.context.root, &self.owner, &self.venv().path, wanted, overlays, limit)
     }
 
     /// Compares with the old tree only if the new one fails something. If the old tree does not

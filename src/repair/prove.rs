@@ -11,7 +11,7 @@ use super::restart::Restarted;
 use super::states;
 use super::trees::{Left, Pair};
 use crate::host::user::User;
-use crate::plan::Reason;
+use crate::plan::{Reason, Until};
 use crate::report;
 use crate::store::{JournalState, Swap};
 use crate::venv;
@@ -89,7 +89,7 @@ impl Repair<'_, '_> {
             Ok((left, more)) => {
                 // Before the services start: they are younger than the tree that is put aside.
                 let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
-                let result = self.fall_back(because, RestartScope::All);
+                let result = self.fall_back(because, Until::RebuiltByHand, RestartScope::All);
                 let notes = [notes, more, result.notes.clone()].concat();
                 RepairResult { notes, pending_removal, aside, ..result }
             }
@@ -116,7 +116,12 @@ impl Repair<'_, '_> {
         let pair = Pair::new(venv, &owner, swap.previous.path(), swap.minor);
         let (left, note) = pair.left_aside(self.context.root, states::is_partial(state));
         let (pending_removal, aside) = left.of(swap, self.job.decision.follows);
-        let result = self.fall_back(because.into(), RestartScope::All);
+        // A repair that was interrupted before the swap has disturbed no service.
+        let until = match state {
+            JournalState::Returning(_) | JournalState::BuildingInPlace(_) => Until::RebuiltByHand,
+            _ => Until::Rebuilt,
+        };
+        let result = self.fall_back(because.into(), until, RestartScope::All);
         let notes = note.into_iter().chain(result.notes.clone()).collect();
         RepairResult { notes, pending_removal, aside, ..result }
     }

@@ -14,6 +14,7 @@ use crate::host::file::within;
 use crate::host::overlay::Overlay;
 use crate::host::user::User;
 use crate::host::{Program, Root, redacted};
+use crate::python::{self, Minor};
 
 const SCRIPT: &str = include_str!("smoke.py");
 
@@ -23,14 +24,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// How much of a name and of an error is shown, in bytes: both come from the venv's own code.
 const TEXT: usize = 512;
 
-/// An import that fails.
+/// What does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// `module`, or `script` for the function that a program calls.
+    /// `module`, `script` for the function that a program calls, or `code` for a module that can be
+    /// imported, but uses what the standard library has lost.
     pub(super) kind: String,
     pub(super) name: String,
     pub(super) error: String,
-    /// The distribution that a script belongs to.
+    /// The distribution that it belongs to, for a script and for a module within a package.
     pub(super) distribution: Option<String>,
 }
 
@@ -63,22 +65,44 @@ impl Failure {
     }
 }
 
-/// Tries the tree at `venv`: imports `modules` and the entry points of its programs. If the
+/// What to import from a tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Top-level modules.
+    pub(super) modules: &'a [String],
+    /// The modules of the standard library that the new interpreter lacks, unlike the old one:
+    /// whatever imports one of them is imported, too. Also names in its other modules, such as
+    /// `ssl.wrap_socket`: code that uses one of them without a condition counts as a failure.
+    pub(super) removed: &'a [&'a str],
+    /// The minor version to try it with, whatever its links lead to.
+    pub(super) pinned_to: Option<Minor>,
+}
+
+/// Starts an interpreter by another name: Python looks for `pyvenv.cfg` beside the name that it was
+/// started by.
+const BY_NAME: &str = "import os, sys; os.execv(sys.executable, sys.argv[1:])";
+
+/// Tries the tree at `venv`: imports what is `wanted` and the entry points of its programs. If the
 /// interpreter does not finish (it is missing, crashes, hangs, or takes longer than `limit`), the
 /// error says how it ended.
 pub(super) fn smoke(
     root: &Root,
     owner: &User,
     venv: &Path,
-    modules: &[String],
+    wanted: Wanted,
     overlays: &[Overlay],
     limit: Duration,
 ) -> Result<Failures, String> {
     let python = venv.join("bin/python");
+    let Wanted { modules, removed, pinned_to } = wanted;
+    let program = match pinned_to {
+        Some(minor) => Program::new(python::path_of(minor)).args(["-ISBc", BY_NAME]).arg(python),
+        None => Program::new(python),
+    };
     // `-` reads the program from standard input; the environment is empty, and the working
     // directory is not the owner's.
-    let program =
-        Program::new(python).args(["-B", "-"]).args(modules).input(SCRIPT).limit(limit.min(LIMIT));
+    let program = program.args(["-B", "-"]).arg(removed.join(",")).args(modules);
+    let program = program.input(SCRIPT).limit(limit.min(LIMIT));
     let finished = confine::confined(root, program, owner, overlays, Path::new("/"))
         .finish()
         .map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use super::builder::System;
 use super::findings::findings;
 use super::install_spec::{InstallSpec, Installed};
 use super::not_rebuilt::RebuildError;
-use super::smoke::smoke;
+use super::smoke::{Wanted, smoke};
 use crate::host::overlay::Overlay;
 use crate::plan::Finding;
 use crate::store::RegistryEntry;
@@ -23,8 +23,10 @@ pub(crate) fn check_in(
     let modules = spec.map(|spec| spec.modules).unwrap_or_default();
     let owner = owner(context, venv);
     let limit = context.config.rebuild_limit();
+    // Its own minor version keeps its standard library, whatever the default one is there.
+    let wanted = Wanted { modules: &modules, removed: &[], pinned_to: Some(venv.site) };
     let check =
-        |overlays: &[Overlay]| smoke(context.root, &owner, &venv.path, &modules, overlays, limit);
+        |overlays: &[Overlay]| smoke(context.root, &owner, &venv.path, wanted, overlays, limit);
     let worse = match check(&system.seen_through) {
         Ok(after) if after.is_empty() => return Vec::new(),
         Ok(after) => match check(&[]) {

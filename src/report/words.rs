@@ -227,6 +227,7 @@ pub(crate) fn until(until: Until, because: Option<&str>) -> String {
     let why = match until {
         Until::Transaction => "for the current apt run",
         Until::Rebuilt => "until it is rebuilt",
+        Until::RebuiltByHand => "its services failed when it was rebuilt",
         Until::Policy => "its policy is \"pin\"",
         Until::Asked => "it was rolled back",
     };
@@ -291,11 +292,22 @@ pub(super) fn remediation(plan: &Plan) -> String {
     if moved.iter().any(|decision| decision.change.is_some()) {
         ways.push("keep Python as it is and upgrade the rest: `venvguard hold`".into());
     }
+    ways.extend(build_before(&blocking));
     ways.extend(mark_as_wanted(&removed));
     ways.extend(keep_libraries(&blocking));
     let paths = paths(&blocking);
     ways.push(format!("let venvguard only warn: `venvguard register --policy warn {paths}`"));
     ways.join("\nor ")
+}
+
+/// A prepared tree needs no way back.
+fn build_before(blocking: &[&Decision]) -> Option<String> {
+    let lacks_only_that =
+        blocking.iter().copied().filter(|one| one.reasons.contains(&Reason::NoWayBack));
+    let paths = paths(&lacks_only_that.collect::<Vec<_>>());
+    (!paths.is_empty()).then(|| {
+        format!("build the new environment first: `venvguard rehearse {paths}`, then run apt again")
+    })
 }
 
 /// What a person can do if venvs could not be moved to the interpreter that remains.
@@ -417,6 +429,10 @@ mod tests {
             way(&vec![unknown; 6]),
             "let venvguard only warn: `venvguard register --policy warn PATH...`"
         );
+        let no_way_back = Decision { reasons: vec![Reason::NoWayBack], ..gone.clone() };
+        let first = "build the new environment first: `venvguard rehearse /srv/shop`, then run apt again\nor ";
+        let told = way(&[no_way_back]);
+        assert!(told.starts_with(first), "{told}");
         let plan = Plan { decisions: vec![gone.clone()], ..Plan::default() };
         assert_eq!(
             way_to_keep(&plan, &[&gone.id]),

@@ -21,8 +21,9 @@ mod layouts;
 mod libraries;
 mod live;
 mod metrics;
-mod minor;
+pub(crate) mod minor;
 mod package;
+mod pinned;
 mod power;
 mod question;
 mod rehearsal;
@@ -100,6 +101,7 @@ pub(crate) fn all() -> Vec<Case> {
         harmless::cases(),
         hold::cases(),
         package::cases(),
+        pinned::cases(),
         crash::cases(),
         decision::cases(),
         power::cases(),
