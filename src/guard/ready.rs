@@ -21,12 +21,12 @@ impl Guard {
         &self,
         inventory: &mut Inventory,
         now: &Interpreters,
-    ) -> Result<Vec<String>, AskError> {
+    ) -> Vec<String> {
         let is_meant = |entry: &RegistryEntry| {
             entry.pin.as_ref().is_some_and(|pin| pin.until == Until::Rebuilt)
         };
         if !inventory.present().any(|(entry, _)| is_meant(entry)) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let decisions = self.propose_for_pinned(inventory, now);
         let is_due =
@@ -38,7 +38,7 @@ impl Guard {
             .filter(|one| self.is_prepared(inventory, one, now))
             .partition(Decision::waits);
         self.note_waiting(&waiting);
-        Ok(ready.into_iter().map(|decision| decision.name).collect())
+        ready.into_iter().map(|decision| decision.name).collect()
     }
 
     /// Starts the unit that swaps in what the forecast has prepared. Where systemd does not run, the

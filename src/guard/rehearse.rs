@@ -120,7 +120,7 @@ impl Guard {
         }
         let mut prepared = Vec::new();
         if wanted.is_forecast {
-            prepared = self.prepare_pinned(&mut inventory, &now)?;
+            prepared = self.prepare_pinned(&mut inventory, &now);
         }
         Ok(Rehearsed { lists, changes: changes(&now, &after), venvs, prepared })
     }
