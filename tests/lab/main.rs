@@ -25,6 +25,7 @@ mod memory;
 mod overlay;
 mod own;
 mod prepare;
+mod releases;
 mod storm;
 mod times;
 mod trial;

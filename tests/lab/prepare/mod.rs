@@ -7,6 +7,7 @@ pub(crate) mod distributions;
 pub(crate) mod extra;
 pub(crate) mod grid;
 pub(crate) mod package;
+pub(crate) mod releases;
 pub(crate) mod repackage;
 pub(crate) mod root;
 pub(crate) mod upgrade;
