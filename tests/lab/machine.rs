@@ -82,14 +82,17 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Boots a machine with venvguard's package at hand that may write `room` MiB; `place` adds files to its root.
+    /// Boots a machine with venvguard's package and some directories of the host at hand that may write `room` MiB;
+    /// `place` adds files to its root.
     pub(crate) fn boot_with(
         lab: &Lab,
         upgrade: Kind,
         room: u64,
+        mut dirs: Vec<(PathBuf, &'static str)>,
         place: impl FnOnce(&Overlay) -> Result<()>,
     ) -> Result<Self> {
-        Self::start(lab, upgrade, room, vec![(lab.package()?, "/package")], place)
+        dirs.push((lab.package()?, "/package"));
+        Self::start(lab, upgrade, room, dirs, place)
     }
 
     fn start(

@@ -15,6 +15,7 @@ mod cases;
 mod child;
 mod container;
 mod disks;
+mod distributions;
 mod grid;
 mod guard;
 #[path = "../hostile/mod.rs"]
@@ -24,8 +25,10 @@ mod memory;
 mod overlay;
 mod own;
 mod prepare;
+mod releases;
 mod storm;
 mod times;
+mod trial;
 
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,12 +41,12 @@ use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{Case, Half};
-use grid::Grid;
 use machine::Machine;
 use overlay::ROOM;
 use own::Own;
 use prepare::Lab;
 use times::{Part, Time};
+use trial::Special;
 
 /// Set once the lab runs in a mount namespace of its own.
 const INSIDE: &str = "VENVGUARD_LAB_INSIDE";
@@ -54,12 +57,12 @@ const MOST_AT_ONCE: usize = 3;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cases = cases::all();
-    let grids = grid::all();
+    let special = trial::all();
     let own = own::all();
     if arguments.list {
         let names = own.iter().map(|own| (own.name.to_owned(), false));
         let names = names.chain(cases.iter().map(|case| (case.name(), false)));
-        let names = names.chain(grids.iter().map(|grid| (grid.name(), grid.is_whole())));
+        let names = names.chain(special.iter().map(|one| (one.name(), one.is_whole())));
         let trials =
             names.map(|(name, ignored)| Trial::test(name, || Ok(())).with_ignored_flag(ignored));
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
@@ -78,17 +81,20 @@ fn main() -> ExitCode {
     let home = target.with_file_name("lab");
     let wanted: Vec<&Case> =
         cases.iter().filter(|case| is_wanted(&arguments, &case.name(), false)).collect();
-    let wanted_grids: Vec<&Grid> =
-        grids.iter().filter(|grid| is_wanted(&arguments, &grid.name(), grid.is_whole())).collect();
+    let wanted_special: Vec<&dyn Special> = special
+        .iter()
+        .filter(|one| is_wanted(&arguments, &one.name(), one.is_whole()))
+        .map(|one| &**one)
+        .collect();
     let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE).min(MOST_AT_ONCE);
     arguments.test_threads = Some(threads);
-    let room = wanted_grids.iter().map(|grid| grid.room()).fold(ROOM, u64::max);
+    let room = wanted_special.iter().map(|one| one.room()).fold(ROOM, u64::max);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     if let Some(told) = memory::shortage(&meminfo, threads, room) {
         println!("lab: {told}");
     }
     let prepared =
-        Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted, &wanted_grids).map(|()| lab));
+        Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted, &wanted_special).map(|()| lab));
     let lab = match prepared {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
@@ -105,16 +111,16 @@ fn main() -> ExitCode {
         let lab = Arc::clone(&lab);
         Trial::test(case.name(), move || perform(&lab, &case, nocapture))
     });
-    let grids = grids.into_iter().map(|grid| {
+    let special = special.into_iter().map(|one| {
         let lab = Arc::clone(&lab);
-        let is_whole = grid.is_whole();
-        Trial::test(grid.name(), move || {
-            let boot = || grid.boot(&lab);
-            perform_on(&lab, &grid.name(), boot, |machine| grid.run(machine), nocapture)
+        let is_whole = one.is_whole();
+        Trial::test(one.name(), move || {
+            let boot = || one.boot(&lab);
+            perform_on(&lab, &one.name(), boot, |machine| one.run(machine), nocapture)
         })
         .with_ignored_flag(is_whole)
     });
-    let conclusion = libtest_mimic::run(&arguments, own.chain(cases).chain(grids).collect());
+    let conclusion = libtest_mimic::run(&arguments, own.chain(cases).chain(special).collect());
     print!("{}", lab.times.table());
     conclusion.exit_code()
 }
@@ -143,18 +149,18 @@ fn is_wanted(arguments: &Arguments, name: &str, ignored: bool) -> bool {
 }
 
 /// Prepares everything that the trials need, three steps at a time: a step waits for the network as often as for a core.
-fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
+fn prepare_for(lab: &Lab, wanted: &[&Case], special: &[&dyn Special]) -> Result<()> {
     let started = Instant::now();
     let mut steps: Vec<Step<'_>> = Vec::new();
     let mut kinds = Vec::new();
     let upgrades = wanted.iter().map(|case| case.upgrade);
-    for upgrade in upgrades.chain(grids.iter().map(|grid| grid.upgrade())) {
+    for upgrade in upgrades.chain(special.iter().map(|one| one.upgrade())) {
         if !kinds.contains(&upgrade) {
             kinds.push(upgrade);
         }
     }
     // The package takes longest, and waits for nothing.
-    if !grids.is_empty() || wanted.iter().any(|case| case.half == Half::Guarded) {
+    if !special.is_empty() || wanted.iter().any(|case| case.half == Half::Guarded) {
         steps.push(Box::new(move || lab.package().map(drop)));
     }
     for suite in kinds.iter().map(|kind| kind.suite()) {
@@ -172,8 +178,8 @@ fn prepare_for(lab: &Lab, wanted: &[&Case], grids: &[&Grid]) -> Result<()> {
             steps.push(Box::new(move || lab.site(case.upgrade.suite(), *site).map(drop)));
         }
     }
-    for grid in grids {
-        steps.push(Box::new(move || grid.prepare(lab)));
+    for one in special {
+        steps.push(Box::new(move || one.prepare(lab)));
     }
     let steps = std::sync::Mutex::new(steps.into_iter());
     let next = || steps.lock().ok().and_then(|mut steps| steps.next());

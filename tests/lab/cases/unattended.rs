@@ -65,7 +65,7 @@ fn unattended(machine: &Machine) -> Result<()> {
 }
 
 /// Updates the package lists, as apt's timer does, and waits for the forecast.
-pub(super) fn forecast(machine: &Machine) -> Result<()> {
+fn forecast(machine: &Machine) -> Result<()> {
     machine.must("apt-get -qq update")?;
     wait_for("the forecast", || {
         let state = "systemctl show --property=ActiveState --value venvguard-forecast";

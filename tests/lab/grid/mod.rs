@@ -21,6 +21,7 @@ use crate::machine::{Machine, Said};
 use crate::overlay::ROOM;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::{Lab, copy_tree};
+use crate::trial::Special;
 use cell::{Cell, Change};
 use judge::{Asked, judge};
 use table::{Outcome, table};
@@ -75,47 +76,44 @@ const OWNERS_UV: &str =
 /// One venv at a time for each of the lab's cores.
 const ASKED_AT_ONCE: usize = 2;
 
-impl Grid {
-    /// The name of the trial, for filters.
-    pub(crate) fn name(self) -> String {
-        match self {
+impl Special for Grid {
+    fn name(&self) -> String {
+        match *self {
             Self::Cells(change, extent) => format!("grid_{}::{}", change.name(), extent.name()),
             Self::OddPlaces => "grid_odd_places".to_owned(),
         }
     }
 
-    /// Whether it takes minutes, and so runs only on request.
-    pub(crate) fn is_whole(self) -> bool {
-        matches!(self, Self::Cells(_, Extent::Whole) | Self::OddPlaces)
+    fn is_whole(&self) -> bool {
+        matches!(*self, Self::Cells(_, Extent::Whole) | Self::OddPlaces)
     }
 
-    pub(crate) fn upgrade(self) -> Kind {
-        match self {
+    fn upgrade(&self) -> Kind {
+        match *self {
             Self::Cells(Change::Revision, _) => Kind::TrixieRevision,
             Self::Cells(Change::Patch, _) => Kind::RealPatch,
             Self::Cells(Change::Minor | Change::Removed, _) | Self::OddPlaces => Kind::TrixieMinor,
         }
     }
 
-    /// How much its machine may write, in MiB: a rebuild keeps the previous environment of each venv.
-    pub(crate) fn room(self) -> u64 {
+    fn room(&self) -> u64 {
+        // A rebuild keeps the previous environment of each venv.
         if self.is_whole() { 6 << 10 } else { ROOM }
     }
 
-    /// Creates the venvs, unless an earlier run did.
-    pub(crate) fn prepare(self, lab: &Lab) -> Result<()> {
-        match self {
+    fn prepare(&self, lab: &Lab) -> Result<()> {
+        match *self {
             Self::Cells(_, extent) => lab.cells(extent.name(), &extent.cells()).map(drop),
             Self::OddPlaces => lab.workshop().map(drop),
         }
     }
 
-    pub(crate) fn boot(self, lab: &Lab) -> Result<Machine> {
+    fn boot(&self, lab: &Lab) -> Result<Machine> {
         let workshop = lab.workshop()?;
-        Machine::boot_with(lab, self.upgrade(), self.room(), |overlay| {
+        Machine::boot_with(lab, self.upgrade(), self.room(), Vec::new(), |overlay| {
             overlay.write("/etc/pip.conf", PIP_CONFIGURATION)?;
             copy_tree(&workshop, &overlay.path("/srv/grid"))?;
-            match self {
+            match *self {
                 Self::Cells(_, extent) => {
                     overlay.write("/srv/ask.sh", include_str!("ask.sh"))?;
                     let cells = lab.cells(extent.name(), &extent.cells())?;
@@ -126,9 +124,9 @@ impl Grid {
         })
     }
 
-    pub(crate) fn run(self, machine: &Machine) -> Result<()> {
+    fn run(&self, machine: &Machine) -> Result<()> {
         machine.must("dpkg --install /package/venvguard_*.deb")?;
-        match self {
+        match *self {
             Self::Cells(change, extent) => run(machine, change, &extent.cells()),
             Self::OddPlaces => odd::run(machine),
         }

@@ -3,9 +3,11 @@
 //! An artefact is made in a temporary directory and renamed when it is complete. Its name contains a hash of its recipe,
 //! so that a changed recipe makes it anew. `rm -r target/lab` makes the next run ask the mirror again.
 
+pub(crate) mod distributions;
 pub(crate) mod extra;
 pub(crate) mod grid;
 pub(crate) mod package;
+pub(crate) mod releases;
 pub(crate) mod repackage;
 pub(crate) mod root;
 pub(crate) mod upgrade;

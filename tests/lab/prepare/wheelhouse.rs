@@ -36,8 +36,7 @@ impl Lab {
             let overlay = self.overlay("wheelhouse", &root)?;
             overlay.write("/requirements.txt", requirements)?;
             copy_pip_configuration(&overlay)?;
-            let cache = self.home.join("pip-cache");
-            fs::create_dir_all(&cache)?;
+            let cache = self.pip_cache()?;
             run_in(
                 &overlay,
                 &[(directory, "/wheelhouse"), (&cache, "/root/.cache/pip")],
@@ -46,6 +45,13 @@ impl Lab {
             )?;
             Ok(())
         })
+    }
+
+    /// What pip has fetched before.
+    pub(super) fn pip_cache(&self) -> Result<PathBuf> {
+        let cache = self.home.join("pip-cache");
+        fs::create_dir_all(&cache)?;
+        Ok(cache)
     }
 
     /// The minor versions that the upgrades of a release bring, in addition to its own.
@@ -78,7 +84,7 @@ fn requirements(suite: Suite) -> String {
 }
 
 /// Gives pip in the root the host's configuration.
-fn copy_pip_configuration(overlay: &crate::overlay::Overlay) -> Result<()> {
+pub(super) fn copy_pip_configuration(overlay: &crate::overlay::Overlay) -> Result<()> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     for file in [home.join(".config/pip/pip.conf"), PathBuf::from("/etc/pip.conf")] {
         if let Ok(text) = fs::read_to_string(&file) {
