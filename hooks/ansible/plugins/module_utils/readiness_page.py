@@ -1,6 +1,6 @@
 # Copyright the venvguard maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Renders a readiness report as one HTML page that needs nothing else.
+"""Renders a readiness report as one HTML page that needs nothing else, and in a few lines.
 
 The page works without scripts; a script adds the search. Names from hosts are hostile: each is escaped.
 """
@@ -12,7 +12,6 @@ from html import escape
 from ansible_collections.venvguard.venvguard.plugins.module_utils.readiness import (
     NOT_READY,
     READY,
-    THE_VENV,
     UNAFFECTED,
     UNKNOWN,
 )
@@ -55,6 +54,9 @@ REMEDIES = {
     "impossible": "cannot be repaired",
     "none": "nothing",
 }
+
+# How many venvs a terminal shows; the page shows all.
+LINES_LIMIT = 20
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #b3261e; --good: #1b6e3c; --dull: #777; }
@@ -140,6 +142,16 @@ def summary(totals):
     return text
 
 
+def in_lines(report):
+    """The report as the controller prints it: the sum, and the first venvs that are not ready."""
+    rows = [row for row in report["venvs"] if row["readiness"] == NOT_READY]
+    lines = [summary(report["totals"])]
+    lines += ["%s: %s: %s" % (row["host"], row["name"], "; ".join(obstacles(row))) for row in rows[:LINES_LIMIT]]
+    if len(rows) > LINES_LIMIT:
+        lines.append("The report names %d more." % (len(rows) - LINES_LIMIT))
+    return lines
+
+
 def tiles(totals):
     shown = (
         (totals["ready"], "ready"),
@@ -205,16 +217,23 @@ def bounded(text):
 
 def why(row):
     """What is in the way of a venv, as HTML."""
-    lines = []
-    for finding in row["findings"]:
-        name = finding["distribution"] or THE_VENV
-        text = " ".join(word for word in (name, finding["version"]) if word)
-        text = "%s: %s" % (text, bounded(finding["detail"])) if text else bounded(finding["detail"])
-        if finding["works_from"]:
-            text += " (%s works)" % finding["works_from"]
-        lines.append(escape(text))
-    lines += [escape(bounded(reason)) for reason in row["reasons"]]
-    return "<br>".join(lines)
+    return "<br>".join(map(escape, obstacles(row)))
+
+
+def obstacles(row):
+    """What is in the way of a venv, in lines of text."""
+    lines = [described(finding) for finding in row["findings"]]
+    return lines + [bounded(reason) for reason in row["reasons"]]
+
+
+def described(finding):
+    """A finding in a line. Most details name the distribution and the version that works themselves."""
+    name, text = finding["distribution"], bounded(finding["detail"])
+    if name and not text.startswith(name):
+        text = "%s: %s" % (" ".join(word for word in (name, finding["version"]) if word), text)
+    if finding["works_from"] and finding["works_from"] not in text:
+        text += " (%s works)" % finding["works_from"]
+    return text
 
 
 def readiness(row):
