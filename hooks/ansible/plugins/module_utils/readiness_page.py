@@ -261,7 +261,8 @@ def why(row):
 def obstacles(row):
     """What is in the way of a venv, in lines of text."""
     lines = [described(finding) for finding in row["findings"]]
-    return lines + [bounded(reason) for reason in row["reasons"]]
+    reasons = map(bounded, row["reasons"])
+    return lines + [reason for reason in reasons if reason not in lines]
 
 
 def described(finding):
