@@ -367,7 +367,7 @@ for path in sys.argv[1:]: Pylock.from_dict(tomllib.load(open(path, 'rb')))";
 }
 
 /// Makes a wheel: NAME VERSION PYTHON-TAG [CONTENT].
-pub(super) const WHEEL: &str = r#"
+pub(crate) const WHEEL: &str = r#"
 import base64, hashlib, sys, zipfile
 name, version, tag, *content = sys.argv[1:]
 module = f"version = {version!r}\n# {content}\n"

@@ -20,7 +20,7 @@ mod layouts;
 mod libraries;
 mod live;
 mod metrics;
-mod minor;
+pub(crate) mod minor;
 mod package;
 mod power;
 mod question;
