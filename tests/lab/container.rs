@@ -97,6 +97,11 @@ impl Container {
         PathBuf::from(format!("/proc/{}/root", self.leader))
     }
 
+    /// The number of its first process on the host.
+    pub(crate) fn leader(&self) -> u32 {
+        self.leader
+    }
+
     /// A command in all of the container's namespaces.
     pub(crate) fn enter(&self) -> Command {
         entering(self.leader)

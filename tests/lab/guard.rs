@@ -48,13 +48,11 @@ impl Machine {
         let services = services_of(site);
         let declared: Vec<String> = services.iter().map(declaration).collect();
         let declared = declared.join(" ");
-        let page = if site == Site::News { "tls" } else { "ok" };
-        let socket = &services[0].socket;
         self.must(&format!(
-            "venvguard register {} --name {} {declared} {options} \
-             --check 'curl -fsS --unix-socket {socket} http://lab/{page}'",
+            "venvguard register {} --name {} {declared} {options} --check '{}'",
             site.venv(),
             site.name(),
+            check_of(site),
         ))?;
         Ok(())
     }
@@ -144,6 +142,12 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// A check that queries one of a site's services.
+pub(crate) fn check_of(site: Site) -> String {
+    let page = if site == Site::News { "tls" } else { "ok" };
+    format!("curl -fsS --unix-socket {} http://lab/{page}", services_of(site)[0].socket)
 }
 
 /// A service as an option of `register`.

@@ -123,6 +123,11 @@ impl Machine {
         self.container.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The number of its first process on the host, which leads to its namespaces.
+    pub(crate) fn leader(&self) -> u32 {
+        self.container().leader()
+    }
+
     /// Switches the machine off and on again: only what was written to its disk remains.
     pub(crate) fn reboot(&self) -> Result<()> {
         let mut container = self.container.write().unwrap_or_else(PoisonError::into_inner);
@@ -344,6 +349,11 @@ impl Machine {
     pub(crate) fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.container().root().join(path.trim_start_matches('/'));
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Copies a tree of the host to the machine.
+    pub(crate) fn copy(&self, from: &Path, to: &str) -> Result<()> {
+        copy_tree(from, &self.container().root().join(to.trim_start_matches('/')))
     }
 
     /// Makes an image of a file system on the machine, to be mounted.

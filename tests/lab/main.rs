@@ -16,6 +16,7 @@ mod child;
 mod container;
 mod disks;
 mod distributions;
+mod fleet;
 mod grid;
 mod guard;
 #[path = "../hostile/mod.rs"]
@@ -58,11 +59,13 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cases = cases::all();
     let special = trial::all();
+    let fleets = fleet::all();
     let own = own::all();
     if arguments.list {
         let names = own.iter().map(|own| (own.name.to_owned(), false));
         let names = names.chain(cases.iter().map(|case| (case.name(), false)));
         let names = names.chain(special.iter().map(|one| (one.name(), one.is_whole())));
+        let names = names.chain(fleets.iter().map(|fleet| (fleet.name.to_owned(), true)));
         let trials =
             names.map(|(name, ignored)| Trial::test(name, || Ok(())).with_ignored_flag(ignored));
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
@@ -86,15 +89,18 @@ fn main() -> ExitCode {
         .filter(|one| is_wanted(&arguments, &one.name(), one.is_whole()))
         .map(|one| &**one)
         .collect();
+    let wanted_fleets: Vec<_> =
+        fleets.iter().filter(|fleet| is_wanted(&arguments, fleet.name, true)).collect();
     let threads = arguments.test_threads.unwrap_or(MOST_AT_ONCE).min(MOST_AT_ONCE);
     arguments.test_threads = Some(threads);
     let room = wanted_special.iter().map(|one| one.room()).fold(ROOM, u64::max);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    if let Some(told) = memory::shortage(&meminfo, threads, room) {
+    let machines = if wanted_fleets.is_empty() { threads } else { threads * fleet::COUNTS_AS };
+    if let Some(told) = memory::shortage(&meminfo, machines, room) {
         println!("lab: {told}");
     }
-    let prepared =
-        Lab::open(home).and_then(|lab| prepare_for(&lab, &wanted, &wanted_special).map(|()| lab));
+    let prepared = Lab::open(home)
+        .and_then(|lab| prepare_for(&lab, &wanted, &wanted_special, &wanted_fleets).map(|()| lab));
     let lab = match prepared {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
@@ -120,7 +126,12 @@ fn main() -> ExitCode {
         })
         .with_ignored_flag(is_whole)
     });
-    let conclusion = libtest_mimic::run(&arguments, own.chain(cases).chain(special).collect());
+    let fleets = fleets.into_iter().map(|fleet| {
+        let lab = Arc::clone(&lab);
+        Trial::test(fleet.name, move || fleet.perform(&lab, nocapture)).with_ignored_flag(true)
+    });
+    let trials = own.chain(cases).chain(special).chain(fleets);
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
     print!("{}", lab.times.table());
     conclusion.exit_code()
 }
@@ -149,7 +160,12 @@ fn is_wanted(arguments: &Arguments, name: &str, ignored: bool) -> bool {
 }
 
 /// Prepares everything that the trials need, three steps at a time: a step waits for the network as often as for a core.
-fn prepare_for(lab: &Lab, wanted: &[&Case], special: &[&dyn Special]) -> Result<()> {
+fn prepare_for(
+    lab: &Lab,
+    wanted: &[&Case],
+    special: &[&dyn Special],
+    fleets: &[&fleet::Trial],
+) -> Result<()> {
     let started = Instant::now();
     let mut steps: Vec<Step<'_>> = Vec::new();
     let mut kinds = Vec::new();
@@ -180,6 +196,9 @@ fn prepare_for(lab: &Lab, wanted: &[&Case], special: &[&dyn Special]) -> Result<
     }
     for one in special {
         steps.push(Box::new(move || one.prepare(lab)));
+    }
+    for fleet in fleets {
+        steps.push(Box::new(move || fleet.prepare(lab)));
     }
     let steps = std::sync::Mutex::new(steps.into_iter());
     let next = || steps.lock().ok().and_then(|mut steps| steps.next());

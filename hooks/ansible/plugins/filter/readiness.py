@@ -34,6 +34,7 @@ class FilterModule:
         return {
             "readiness": untrusted(readiness.report),
             "readiness_page": untrusted(readiness_page.page),
+            "readiness_summary": untrusted(readiness_page.in_lines),
             "missing_wheels": untrusted(readiness.missing_wheels),
             "not_as_before": untrusted(readiness.not_as_before),
         }

@@ -1,6 +1,6 @@
 # Copyright the venvguard maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Renders a readiness report as one HTML page that needs nothing else.
+"""Renders a readiness report as one HTML page that needs nothing else, and in a few lines.
 
 The page works without scripts; a script adds the search. Names from hosts are hostile: each is escaped.
 """
@@ -12,7 +12,6 @@ from html import escape
 from ansible_collections.venvguard.venvguard.plugins.module_utils.readiness import (
     NOT_READY,
     READY,
-    THE_VENV,
     UNAFFECTED,
     UNKNOWN,
 )
@@ -56,6 +55,9 @@ REMEDIES = {
     "none": "nothing",
 }
 
+# How many venvs a terminal shows; the page shows all.
+LINES_LIMIT = 20
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #b3261e; --good: #1b6e3c; --dull: #777; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #81c995; --dull: #aaa; } }
@@ -68,25 +70,40 @@ p { margin: .4rem 0; } .dull { color: var(--dull); }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: left; vertical-align: top;
   overflow-wrap: anywhere; }
-th { font-weight: 600; } .number { text-align: right; width: 5rem; }
+th { font-weight: 600; } .number { text-align: right; } col.number { width: 5rem; }
+.narrow { width: 8.5rem; } .wide { width: 33%; }
+.part { content-visibility: auto; contain-intrinsic-size: auto 600rem; }
 .bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
 summary { cursor: pointer; margin: 1rem 0 .5rem; } input { font: inherit; padding: .3rem .5rem; width: 20rem; }
-@media print { input, label { display: none; } }
+@media print { input, label { display: none; } .part { content-visibility: visible; } }
 """
 
 # Hides the rows without the text that was typed. A row's text is read once.
 SCRIPT = """
 const search = document.querySelector('input');
 search.closest('p').hidden = false;
-let rows, timer;
+let parts, timer;
+function read() {
+  return Array.from(document.querySelectorAll('.part'), part => [part,
+    Array.from(part.querySelectorAll('tr'), row => [row, row.textContent.toLowerCase()])]);
+}
 function show() {
-  rows ??= Array.from(document.querySelectorAll('tbody.venvs tr'), row => [row, row.textContent.toLowerCase()]);
+  parts ??= read();
   const text = search.value.toLowerCase();
-  for (const [row, words] of rows) row.hidden = !words.includes(text);
+  for (const [part, rows] of parts) {
+    part.hidden = true;
+    for (const [row, words] of rows) {
+      row.hidden = !words.includes(text);
+      if (!row.hidden) part.hidden = false;
+    }
+  }
   if (text) document.querySelectorAll('details').forEach(one => { one.open = true; });
 }
 search.addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(show, 150); });
 """
+
+# The rows of a part, which a browser lays out when it is scrolled into view. Ten thousand at once take it seconds.
+PART = 200
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -140,6 +157,16 @@ def summary(totals):
     return text
 
 
+def in_lines(report):
+    """The report as the controller prints it: the sum, and the first venvs that are not ready."""
+    rows = [row for row in report["venvs"] if row["readiness"] == NOT_READY]
+    lines = [summary(report["totals"])]
+    lines += ["%s: %s: %s" % (row["host"], row["name"], "; ".join(obstacles(row))) for row in rows[:LINES_LIMIT]]
+    if len(rows) > LINES_LIMIT:
+        lines.append("The report names %d more." % (len(rows) - LINES_LIMIT))
+    return lines
+
+
 def tiles(totals):
     shown = (
         (totals["ready"], "ready"),
@@ -155,14 +182,37 @@ def tiles(totals):
     return '<ul class="tiles">\n%s</ul>\n' % "".join(items)
 
 
-def table(heads, rows, kind=""):
-    """A table; its cells are HTML. A heading that begins with # is that of a number."""
-    head = "".join(
-        '<th class="number">%s</th>' % escape(name[1:]) if name.startswith("#") else "<th>%s</th>" % escape(name)
+# A number, a few words, or sentences.
+COLUMNS = {"#": "number", "-": "narrow", "+": "wide"}
+
+
+def table(heads, rows):
+    """A table; its cells are HTML. The first character of a heading may say what its column has, as in COLUMNS."""
+    return "<table>\n%s%s</table>\n" % (head(heads), body(rows))
+
+
+def head(heads):
+    cells = "".join(
+        "<th%s>%s</th>" % (' class="number"' if name[0] == "#" else "", escape(name.lstrip("".join(COLUMNS))))
         for name in heads
     )
-    body = "".join("<tr>%s</tr>\n" % "".join(row) for row in rows)
-    return "<table>\n<thead><tr>%s</tr></thead>\n<tbody%s>\n%s</tbody>\n</table>\n" % (head, kind, body)
+    return "%s<thead><tr>%s</tr></thead>\n" % (columns(heads), cells)
+
+
+def columns(heads):
+    kinds = [COLUMNS.get(name[0]) for name in heads]
+    return "<colgroup>%s</colgroup>\n" % "".join('<col class="%s">' % kind if kind else "<col>" for kind in kinds)
+
+
+def body(rows):
+    return "<tbody>\n%s</tbody>\n" % "".join("<tr>%s</tr>\n" % "".join(row) for row in rows)
+
+
+def parted(heads, rows):
+    """A long table, as one with the headings and one for each part of the rows."""
+    parts = [rows[begin : begin + PART] for begin in range(0, len(rows), PART)]
+    tables = ('<div class="part"><table>\n%s%s</table></div>\n' % (columns(heads), body(part)) for part in parts)
+    return "<table>\n%s</table>\n%s" % (head(heads), "".join(tables))
 
 
 def cell(text):
@@ -176,7 +226,7 @@ def number(value):
 def blockers(found):
     if not found:
         return ""
-    heads = ["What is in the way", "#Venvs", "#Hosts", "Why", "Versions", "Example"]
+    heads = ["What is in the way", "#Venvs", "#Hosts", "Why", "Versions", "+Example"]
     rows = [
         [
             cell(one["distribution"] or "the virtualenv itself"),
@@ -205,16 +255,24 @@ def bounded(text):
 
 def why(row):
     """What is in the way of a venv, as HTML."""
-    lines = []
-    for finding in row["findings"]:
-        name = finding["distribution"] or THE_VENV
-        text = " ".join(word for word in (name, finding["version"]) if word)
-        text = "%s: %s" % (text, bounded(finding["detail"])) if text else bounded(finding["detail"])
-        if finding["works_from"]:
-            text += " (%s works)" % finding["works_from"]
-        lines.append(escape(text))
-    lines += [escape(bounded(reason)) for reason in row["reasons"]]
-    return "<br>".join(lines)
+    return "<br>".join(map(escape, obstacles(row)))
+
+
+def obstacles(row):
+    """What is in the way of a venv, in lines of text."""
+    lines = [described(finding) for finding in row["findings"]]
+    reasons = map(bounded, row["reasons"])
+    return lines + [reason for reason in reasons if reason not in lines]
+
+
+def described(finding):
+    """A finding in a line. Most details name the distribution and the version that works themselves."""
+    name, text = finding["distribution"], bounded(finding["detail"])
+    if name and not text.startswith(name):
+        text = "%s: %s" % (" ".join(word for word in (name, finding["version"]) if word), text)
+    if finding["works_from"] and finding["works_from"] not in text:
+        text += " (%s works)" % finding["works_from"]
+    return text
 
 
 def readiness(row):
@@ -239,21 +297,21 @@ def venv_row(row):
     ]
 
 
-VENV_HEADS = ["Host", "Virtualenv", "Python", "Readiness", "The upgrade", "Why"]
+VENV_HEADS = ["Host", "Virtualenv", "-Python", "-Readiness", "-The upgrade", "+Why"]
 
 
 def venvs(title, rows):
     if not rows:
         return ""
     heading = "<h2>%s (%d)</h2>\n" % (escape(title), len(rows))
-    return heading + table(VENV_HEADS, map(venv_row, rows), ' class="venvs"')
+    return heading + parted(VENV_HEADS, [venv_row(row) for row in rows])
 
 
 def folded(title, rows):
     if not rows:
         return ""
-    body = table(VENV_HEADS, map(venv_row, rows), ' class="venvs"')
-    return "<details>\n<summary>%s (%d)</summary>\n%s</details>\n" % (escape(title), len(rows), body)
+    shown = parted(VENV_HEADS, [venv_row(row) for row in rows])
+    return "<details>\n<summary>%s (%d)</summary>\n%s</details>\n" % (escape(title), len(rows), shown)
 
 
 def hosts(found):
@@ -279,4 +337,4 @@ def hosts(found):
         rows += [[cell(host["host"]), cell(remark)] for remark in remarks]
     if not rows:
         return ""
-    return "<h2>Hosts</h2>\n" + table(["Host", "Remark"], rows)
+    return "<h2>Hosts</h2>\n" + table(["Host", "+Remark"], rows)

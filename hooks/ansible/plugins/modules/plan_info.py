@@ -86,7 +86,8 @@ def main():
         changes=plan["changes"],
         venvs=plan["venvs"],
         verdict=plan["verdict"],
-        known=status == DONE or plan["verdict"] == "block",
+        # A plan with changes needs attention for another reason: a venv is not ready.
+        known=status == DONE or bool(plan["changes"]),
         hold=hold,
         messages=venvguard.messages,
     )

@@ -187,6 +187,36 @@ def test_the_page_sums_up():
     assert words == "The upgrade changes the Python of 1 of 1 virtualenv. 1 is not ready, on 1 host."
 
 
+def test_the_terminal_shows_the_first_that_are_not_ready():
+    def lines(number):
+        names = ["x%02d" % place for place in range(number)]
+        tries = [tried(name, finding()) for name in names]
+        answers = [answer("a", map(venv, names), tries), answer("b", [venv("y")], [tried("y")])]
+        return readiness_page.in_lines(readiness.report(answers))
+
+    assert lines(0) == ["The upgrade changes the Python of 1 of 1 virtualenv. All of them are ready."]
+    one = "a: x00: psycopg2-binary 2.9.5: no file for Python 3.13 (2.9.10 works)"
+    assert lines(1)[1:] == [one]
+    assert lines(20)[1] == one and len(lines(20)) == 21
+    assert lines(22)[21:] == ["The report names 2 more."]
+
+
+def test_a_venv_names_each_reason_once():
+    detail = "ledger==1.2.3: the nearest version with a wheel is 1.3.0"
+    obstacle = dict(finding("ledger", "1.2.3", works_from="1.3.0"), detail=detail)
+    decision = planned("x", blocks=True, reasons=["its packages are for 3.11", detail])
+    report = readiness.report([answer("a", [venv("x")], [tried("x", obstacle)], plan=plan(decision))])
+    assert readiness_page.obstacles(row(report, "x")) == [detail, "its packages are for 3.11"]
+
+
+def test_a_finding_repeats_nothing():
+    found = finding("ledger", "1.2.3", works_from="1.3.0")
+    assert readiness_page.described(found) == "ledger 1.2.3: no file for Python 3.13 (1.3.0 works)"
+    found["detail"] = "ledger==1.2.3: the nearest version with a wheel is 1.3.0 (`--relax minor` accepts it)"
+    assert readiness_page.described(found) == found["detail"]
+    assert readiness_page.described(finding(None, None, "policy", None)) == "no file for Python 3.13"
+
+
 def test_ten_thousand_venvs_fit_on_a_page():
     names = ["venv%d" % number for number in range(10)]
     answers = [
@@ -202,6 +232,8 @@ def test_ten_thousand_venvs_fit_on_a_page():
     assert report["totals"]["venvs"] == 10000 and report["totals"]["not_ready"] == 1000
     assert page.count("<tr>") == 10000 + 50 + 3
     assert len(page) < 5_000_000
+    # A browser takes seconds for a table with thousands of rows.
+    assert max(table.count("<tr>") for table in page.split("<table>")) <= 201
 
 
 def test_the_missing_wheels_are_grouped_by_python_and_architecture():

@@ -8,11 +8,19 @@ import pytest
 from ansible_collections.venvguard.venvguard.plugins.modules import plan_info, rebuild, rehearse
 
 
+# Exit status 3 also means that a venv is not ready.
 @pytest.mark.parametrize(
-    "status, verdict, known", [(0, "repair", True), (3, "block", True), (3, "allow", False)]
+    "status, verdict, changes, known",
+    [
+        (0, "allow", [], True),
+        (0, "repair", [{"kind": "minor"}], True),
+        (3, "repair", [{"kind": "minor"}], True),
+        (3, "block", [{"kind": "minor"}], True),
+        (3, "allow", [], False),
+    ],
 )
-def test_a_plan_without_package_lists_is_not_known(machine, status, verdict, known):
-    machine.answers("plan", {"changes": [], "venvs": [], "verdict": verdict}, status=status)
+def test_a_plan_without_package_lists_is_not_known(machine, status, verdict, changes, known):
+    machine.answers("plan", {"changes": changes, "venvs": [], "verdict": verdict}, status=status)
     machine.answers("unhold-dry-run", {"before": None, "after": None})
     answer = machine.run(plan_info)
     assert not answer["failed"] and answer["known"] == known
