@@ -55,13 +55,20 @@ impl Guard {
 
     /// Rebuilds the pinned venvs whose prepared trees wait, unless they wait for a window.
     pub(crate) fn rebuild_ready(&self, dry_run: bool) -> Result<Rebuilt, AskError> {
-        let _lock = if dry_run { None } else { Some(self.alone()?) };
+        let mut result = Rebuilt { is_any_registered: true, ..Rebuilt::default() };
+        let lock = (!dry_run).then(|| self.alone()).transpose();
+        let _lock = match lock {
+            // The next forecast starts it again.
+            Err(error @ AskError::AptAtWork) => {
+                self.report.note(&error.to_string());
+                return Ok(Rebuilt { needs_attention: true, ..result });
+            }
+            lock => lock?,
+        };
         let now = self.interpreters()?;
         let mut registry = self.registry()?;
-        let recovered = dry_run || self.recover(&mut registry, &now);
+        result.needs_attention = !dry_run && !self.recover(&mut registry, &now);
         let mut inventory = self.inventory_of(registry);
-        let mut result =
-            Rebuilt { is_any_registered: true, needs_attention: !recovered, ..Rebuilt::default() };
         let mut decisions = self.propose_for_pinned(&inventory, &now);
         decisions.retain(|one| !one.waits() && self.is_prepared(&inventory, one, &now));
         if !dry_run && !decisions.is_empty() {

@@ -60,6 +60,19 @@ impl InstallError {
     }
 }
 
+impl InstallError {
+    /// Whether pip refuses a version that is there, for what its metadata says.
+    fn is_refusal(&self) -> bool {
+        let Self::Failed { error: CommandError::Failed { errors, .. }, .. } = self else {
+            return false;
+        };
+        let errors = String::from_utf8_lossy(errors);
+        ["requires a different Python", "has invalid metadata"]
+            .iter()
+            .any(|phrase| errors.contains(phrase))
+    }
+}
+
 /// A distribution that cannot be installed for an interpreter.
 #[derive(Debug)]
 pub(super) struct Missing {
@@ -186,10 +199,16 @@ impl Installer<'_> {
                 return Err(why);
             };
             let offered = self.offered(&requirement.name.to_string(), version);
-            let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
+            // An index may offer what pip refuses then.
+            let refused = why.is_refusal().then(|| version.to_string());
+            let offered: Vec<&str> = offered
+                .iter()
+                .map(String::as_str)
+                .filter(|one| Some(*one) != refused.as_deref())
+                .collect();
             match nearest(version, &offered) {
                 // The index offers nothing at all: do not ask it for the others.
-                _ if offered.is_empty() => return Err(why),
+                _ if offered.is_empty() && refused.is_none() => return Err(why),
                 // The version exists: the hash may differ, or the network may be down.
                 Nearest::Itself => return Err(why),
                 Nearest::Later { version: later, step } if Some(step) <= relax => {
@@ -313,13 +332,21 @@ mod tests {
         offered: &str,
         relax: Option<Relax>,
     ) -> Result<(Recipe, Vec<String>), String> {
+        one_that_fails("error: command 'g++' failed: No such file or directory", offered, relax)
+    }
+
+    fn one_that_fails(
+        complaint: &str,
+        offered: &str,
+        relax: Option<Relax>,
+    ) -> Result<(Recipe, Vec<String>), String> {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let python = dir.path().join("python3.13");
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in *===999999999) echo '(from versions: {offered})' >&2; exit 1;; esac\n\
              grep -q 2.0.2 || exit 0\n\
-             echo \"error: command 'g++' failed: No such file or directory\" >&2; exit 1\n"
+             echo \"{complaint}\" >&2; exit 1\n"
         );
         std::fs::write(&python, script).unwrap();
         std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -352,6 +379,17 @@ mod tests {
         );
         let needs = "or it needs `apt install build-essential python3.13-dev` to be built";
         assert!(error.contains(needs), "{error}");
+    }
+
+    #[test]
+    fn a_version_that_pip_refuses_is_one_that_is_missing() {
+        for complaint in [
+            "ERROR: Package 'greenlet' requires a different Python: 3.13.5 not in '<3.13'",
+            "Requested greenlet==2.0.2 has invalid metadata: x",
+        ] {
+            let error = one_that_fails(complaint, "2.0.2, 3.1.0", None).unwrap_err();
+            assert!(error.contains("the nearest version with a wheel is 3.1.0"), "{error}");
+        }
     }
 
     #[test]

@@ -231,9 +231,14 @@ pub(crate) fn until(until: Until, because: Option<&str>) -> String {
         Until::Policy => "its policy is \"pin\"",
         Until::Asked => "it was rolled back",
     };
-    match because.and_then(|because| because.lines().next()) {
-        Some(because) => format!("{why}: {because}"),
-        None => why.into(),
+    let mut lines = because.into_iter().flat_map(str::lines);
+    match (lines.next(), lines.next()) {
+        // A list follows.
+        (Some(first), Some(second)) if first.ends_with(':') => {
+            format!("{why}: {first} {}", second.trim())
+        }
+        (Some(first), _) => format!("{why}: {first}"),
+        (None, _) => why.into(),
     }
 }
 
