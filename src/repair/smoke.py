@@ -1,6 +1,6 @@
 # Run by a venv's own interpreter, as its owner, with modules of the standard library and names in them (`ssl.x`) that
-# the new Python lacks, and then with the names of modules to import. Prints one JSON line for each that fails, with the distribution if it is
-# known, and "done" at the end: without it, the interpreter has crashed.
+# the new Python lacks, and then with the names of modules to import. Prints one JSON line for each that fails, with the
+# distribution if it is known, and "done" at the end: without it, the interpreter has crashed.
 import ast, asyncio, ctypes, importlib, importlib.metadata, json, os, re, sys, threading, warnings
 warnings.simplefilter("ignore")
 # In a thread of its own: asyncio.run() takes the event loop from the thread that it runs in, and an import may ask for it.
@@ -28,7 +28,7 @@ def cause(error):
     return earlier or error
 
 
-def attempt(kind, name, action, distribution=None, counts=lambda error: True):
+def attempt(kind, name, action, distribution=lambda: None, counts=lambda error: True):
     try:
         action()
     except SystemExit:
@@ -38,7 +38,7 @@ def attempt(kind, name, action, distribution=None, counts=lambda error: True):
         if counts(error):
             failed.add(name)
             text = "%s: %s" % (type(error).__name__, str(error).split("\n")[0][:300])
-            print(json.dumps([kind, name, text, distribution]), file=report, flush=True)
+            print(json.dumps([kind, name, text, distribution()]), file=report, flush=True)
 
 
 # setuptools comes first: it must precede anything that imports distutils.
@@ -49,14 +49,15 @@ installed = list(importlib.metadata.distributions(path=site))
 for one in installed:
     for point in one.entry_points:
         if point.group == "console_scripts":
-            attempt("script", point.name, point.load, one.metadata["Name"])
+            attempt("script", point.name, point.load, lambda: one.metadata["Name"])
 
 
 def users(dir):
     """The modules of packages that import a removed module, unless it is in an indented line: there the package may
     do without it."""
     lost = b"(?:%s)" % "|".join(name for name in removed if "." not in name).encode()
-    imports = re.compile(rb"^(?:from[ \t]+%s\b|import[ \t]+(?:[\w. \t]+,[ \t]*)*%s\b)" % (lost, lost), re.M)
+    # Python's engine skips to a character quickly, and to the begin of a line slowly.
+    imports = re.compile(rb"\n(?:from[ \t]+%s\b|import[ \t]+(?:[\w. \t]+,[ \t]*)*%s\b)" % (lost, lost))
     for path, dirs, files in os.walk(dir):
         is_package = "__init__.py" in files
         dirs[:] = sorted(name for name in dirs if name.isidentifier() and name not in ("test", "tests"))
@@ -67,7 +68,7 @@ def users(dir):
             base, extension = os.path.splitext(file)
             where = os.path.join(path, file)
             if extension == ".py" and base.isidentifier() and base not in ("__main__", "conftest", "setup"):
-                if imports.search(content(where)):
+                if imports.search(b"\n" + content(where)):
                     yield os.path.relpath(where, dir)
 
 
@@ -119,26 +120,32 @@ def lacks(name):
         return False
 
 
-MOST = 200
+def owner(where):
+    """The distribution of a file. To read all lists of files takes seconds, so only failures ask."""
+    if not owners:
+        owners.update((str(file), one.metadata["Name"]) for one in installed for file in one.files or [])
+    return owners.get(where)
+
+
+MOST, owners = 200, {}
 found = [where for dir in site for where in users(dir)][:MOST] if removed else []
 # What is in use, of what is installed here.
 loaded = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())} if removed else {}
 mine = [(name, os.path.relpath(file, dir)) for name, file in loaded.items() for dir in site
         if file.startswith(dir + os.sep) and file.endswith(".py")]
-owners = {str(file): one.metadata["Name"] for one in installed for file in one.files or []} if removed else {}
 tools = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
 for where in found:
     parts = where[:-len(".py")].split(os.sep)
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     # A package that cannot be imported at all is reported already.
     if parts[0] not in failed and parts[0] not in tools:
-        attempt("module", name, lambda: importlib.import_module(name), owners.get(where), is_removed)
+        attempt("module", name, lambda: importlib.import_module(name), lambda: owner(where), is_removed)
 gone = {name for name in removed if "." in name and lacks(name)}
-mentions = re.compile(b"|".join(re.escape(name.rpartition(".")[2]).encode() for name in sorted(gone)) or b"(?!)")
+mentions = re.compile(rb"\b(?:%s)\b" % b"|".join(re.escape(name).encode() for name in sorted(gone)))
 for name, where in sorted(mine):
-    if name.split(".")[0] not in tools and mentions.search(content(loaded[name])):
+    if gone and name.split(".")[0] not in tools and mentions.search(content(loaded[name])):
         for used, line in calls(loaded[name], gone)[:1]:
             text = "line %d uses %s, which this Python lacks" % (line, used)
-            print(json.dumps(["code", name, text, owners.get(where)]), file=report, flush=True)
+            print(json.dumps(["code", name, text, owner(where)]), file=report, flush=True)
 print("done", file=report, flush=True)
 os._exit(0)  # do not wait for threads that an import started
