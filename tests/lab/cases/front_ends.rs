@@ -11,7 +11,7 @@ use crate::prepare::venvs::Site;
 pub(super) fn cases() -> Vec<Case> {
     let case = |subject, run| Case {
         extra: &["aptitude", "packagekit", "packagekit-tools", "python3-apt"],
-        ..Case::guarded(subject, Kind::TrixieMinor, &[Site::Bare], run)
+        ..Case::guarded(subject, Kind::RealPatch, &[Site::Bare], run)
     };
     vec![
         case("front_end_aptitude", aptitude),
@@ -37,7 +37,7 @@ fn must(machine: &Machine, environment: &str, command: &str) -> Result<String> {
     ))
 }
 
-fn is_rebuilt(machine: &Machine) -> Result<()> {
+fn is_guarded(machine: &Machine) -> Result<()> {
     machine.assert_guarded(&[(Site::Bare, On::New)])
 }
 
@@ -46,7 +46,7 @@ fn aptitude(machine: &Machine) -> Result<()> {
     let options = "--assume-yes -o Dpkg::Options::=--force-confold";
     let packages = machine.upgrade.about.packages.join(" ");
     must(machine, "", &format!("aptitude {options} install {packages}"))?;
-    is_rebuilt(machine)
+    is_guarded(machine)
 }
 
 /// The daemon of `PackageKit` runs the hooks, at a terminal that nobody reads.
@@ -54,7 +54,7 @@ fn packagekit(machine: &Machine) -> Result<()> {
     install(machine)?;
     let said = must(machine, "", "pkcon --plain --noninteractive update")?;
     ensure!(!said.contains("Fatal error"), "{said}");
-    is_rebuilt(machine)
+    is_guarded(machine)
 }
 
 /// A release upgrader commits by python-apt. A venv does not block it half-way, and blocks other programs.
@@ -67,7 +67,7 @@ fn release_upgrader(machine: &Machine) -> Result<()> {
     let blocked = must(machine, "", upgrade);
     ensure!(blocked.is_err() && machine.packages()? == before, "it is not blocked: {blocked:?}");
     must(machine, "--setenv=RELEASE_UPGRADE_IN_PROGRESS=1", upgrade)?;
-    is_rebuilt(machine)
+    is_guarded(machine)
 }
 
 /// `cache.commit` and its arguments are what Ubuntu's release upgrader uses.
@@ -95,5 +95,5 @@ fn dpkg(machine: &Machine) -> Result<()> {
         let status = machine.status_of(Site::Bare)?;
         Ok(status["state"] == "healthy")
     })?;
-    is_rebuilt(machine)
+    is_guarded(machine)
 }
