@@ -1,3 +1,5 @@
+use std::os::unix::net::UnixStream;
+
 use super::*;
 
 fn shell(script: &str) -> Program {
@@ -90,7 +92,7 @@ fn a_program_that_hangs_is_killed_with_its_children() {
 
 #[test]
 fn a_line_that_somebody_types_ends_a_program() {
-    let (terminal, mut keyboard) = std::io::pipe().unwrap();
+    let (terminal, mut keyboard) = UnixStream::pair().unwrap();
     let ended = |script| shell(script).ended_by(terminal.try_clone().unwrap().into()).run();
     assert_eq!(ended("echo done").unwrap().text(), "done\n");
     keyboard.write_all(b"\n").unwrap();
