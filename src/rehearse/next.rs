@@ -186,7 +186,7 @@ fn hide_modules(root: &Root, files: &Path, packages: &BTreeSet<String>) -> io::R
         }
         fs::create_dir_all(place(parent))?;
         match mknodat(CWD, place(path), FileType::CharacterDevice, Mode::empty(), 0) {
-            // A container may forbid devices. Then these modules seem to stay.
+            // A container may forbid devices, and so does an overlay. Then these modules seem to stay.
             Ok(()) | Err(Errno::PERM) => {}
             Err(error) => return Err(error.into()),
         }

@@ -103,6 +103,10 @@ fn resolved(machine: &Machine) -> Result<()> {
 /// A venv that stays on its own Python is tried in the next system, too: the upgrade removes `python3-distutils`, and
 /// with it most of that module.
 fn stays(machine: &Machine) -> Result<()> {
+    // An overlay such as the lab's root holds no devices that hide files; an ordinary file system does.
+    machine.make_file_system("/disks/cache", 512, &["mkfs.ext4", "-q", "-F"])?;
+    machine
+        .must("mkdir -p /var/cache/venvguard && mount -o loop /disks/cache /var/cache/venvguard")?;
     machine.write("/root/wheel.py", WHEEL)?;
     machine.must(
         "cd /root && python3 wheel.py old 1.0 py3
