@@ -107,7 +107,8 @@ const OUTDATE: &str = "for _ in 1 2 3; do
                            sleep 1
                        done | grep -q restart-needed";
 
-/// Makes a venv whose copies of the interpreter are of another build: it flips a bit of their build-id.
+/// Makes a venv whose copies of the interpreter are of another build: it flips a bit of their build-id. A power cut may
+/// not lose what the test itself has done.
 fn refresh(machine: &Machine) -> Result<Command> {
     machine.must("venvguard prune bare")?;
     make_venv(machine, "--copies")?;
@@ -123,6 +124,7 @@ for name in glob.glob("{VENV}/bin/python*"):
     os.chmod(name, 0o755)
     os.chown(name, os.stat(name + "~").st_uid, os.stat(name + "~").st_gid)
     os.unlink(name + "~")
+os.sync()
 ' && venvguard status bare | grep -q stale"#
     );
     Ok(Command { prepare, venv: Meanwhile::IsToBeMended, ..Command::new("rebuild --all") })
