@@ -43,7 +43,7 @@ impl Fault {
     fn effects(self) -> impl Iterator<Item = usize> {
         let (first, stride) = match self {
             Self::Killed if !is_long() => (1, 4),
-            Self::Fails if !is_long() => (3, 4),
+            Self::Fails if !is_long() => (2, 4),
             Self::PowerLoss if !is_long() => (2, 8),
             Self::Asked | Self::Meanwhile { .. } if !is_long() => (1, 6),
             Self::Killed | Self::Fails | Self::PowerLoss => (1, 1),
