@@ -23,16 +23,12 @@ impl Guard {
     /// Repairs the venvs whose services wait for a window that is open, as `rebuild --all` does,
     /// once in each window.
     pub(crate) fn restart_due(&self, dry_run: bool) -> Result<Rebuilt, AskError> {
+        self.or_later(self.try_restart_due(dry_run))
+    }
+
+    fn try_restart_due(&self, dry_run: bool) -> Result<Rebuilt, AskError> {
+        let _lock = (!dry_run).then(|| self.alone()).transpose()?;
         let mut result = Rebuilt { is_any_registered: true, ..Rebuilt::default() };
-        let lock = (!dry_run).then(|| self.alone()).transpose();
-        let _lock = match lock {
-            // The timer tries again in a moment.
-            Err(error @ AskError::AptAtWork) => {
-                self.report.note(&error.to_string());
-                return Ok(Rebuilt { needs_attention: true, ..result });
-            }
-            lock => lock?,
-        };
         let Some(since) = self.store.waiting_since()? else { return Ok(result) };
         let now = self.interpreters()?;
         let mut registry = self.registry()?;

@@ -55,16 +55,12 @@ impl Guard {
 
     /// Rebuilds the pinned venvs whose prepared trees wait, unless they wait for a window.
     pub(crate) fn rebuild_ready(&self, dry_run: bool) -> Result<Rebuilt, AskError> {
+        self.or_later(self.try_rebuild_ready(dry_run))
+    }
+
+    fn try_rebuild_ready(&self, dry_run: bool) -> Result<Rebuilt, AskError> {
+        let _lock = (!dry_run).then(|| self.alone()).transpose()?;
         let mut result = Rebuilt { is_any_registered: true, ..Rebuilt::default() };
-        let lock = (!dry_run).then(|| self.alone()).transpose();
-        let _lock = match lock {
-            // The next forecast starts it again.
-            Err(error @ AskError::AptAtWork) => {
-                self.report.note(&error.to_string());
-                return Ok(Rebuilt { needs_attention: true, ..result });
-            }
-            lock => lock?,
-        };
         let now = self.interpreters()?;
         let mut registry = self.registry()?;
         result.needs_attention = !dry_run && !self.recover(&mut registry, &now);

@@ -165,6 +165,18 @@ impl Guard {
         Ok(self.propose_rebuilds(inventory, &ids, now, wanted.wish))
     }
 
+    /// The result of what a unit of systemd does: if apt is at work, the unit tries again later.
+    pub(super) fn or_later(&self, result: Result<Rebuilt, AskError>) -> Result<Rebuilt, AskError> {
+        match result {
+            Err(error @ AskError::AptAtWork) => {
+                self.report.note(&error.to_string());
+                let is_any_registered = true;
+                Ok(Rebuilt { is_any_registered, needs_attention: true, ..Rebuilt::default() })
+            }
+            other => other,
+        }
+    }
+
     /// Carries decisions out, `at_once` at a time, or only prepares the new trees.
     pub(super) fn carry_out(
         &self,
