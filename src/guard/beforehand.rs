@@ -72,8 +72,7 @@ impl Guard {
         let now = self.interpreters()?;
         let after = predict(&now, &transaction.actions);
         let mut inventory = self.inventory()?;
-        let mut trials = self.trials(&inventory, &[], &now, &after)?;
-        trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
+        let trials = self.due_trials(&inventory, &now, &after)?;
         let archives = |packages: &[String]| apt::among(&self.root, packages, transaction);
         self.find_out(&mut inventory, trials, (transaction, &now, &after), archives).map(drop)
     }

@@ -107,10 +107,11 @@ impl Guard {
         let after = predict(&now, &upgrade.actions);
         let mut inventory = self.inventory_of(registry);
         self.prune(&mut inventory.registry, &[]);
-        let mut trials = self.trials(&inventory, wanted.venvs, &now, &after)?;
-        if wanted.is_forecast {
-            trials.retain(|(id, trial)| self.is_due(&inventory, id, trial, &after));
-        }
+        let trials = if wanted.is_forecast {
+            self.due_trials(&inventory, &now, &after)?
+        } else {
+            self.trials(&inventory, wanted.venvs, &now, &after)?
+        };
         let archives = |packages: &[String]| apt::fetch(&self.root, &apt, packages);
         let venvs = self.find_out(&mut inventory, trials, (&upgrade, &now, &after), archives)?;
         if wanted.is_forecast && lists != Lists::Empty {
@@ -173,13 +174,37 @@ impl Guard {
         minor: Option<Minor>,
         after: &Interpreters,
     ) -> Option<Rehearsal> {
-        let interpreter = after.get(minor?)?.package.clone();
         let (entry, venv) = inventory.get(id)?;
         // An unreadable record counts as none.
         let found = self.store.rehearsal(id).ok().flatten()?;
-        let recipe = repair::recipe_digest(&self.context(), entry, venv);
+        let made_for = self.made_for(entry, venv, minor, after)?;
         let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared(id);
-        (found.made_for == MadeFor { interpreter, recipe } && !is_gone).then_some(found)
+        (found.made_for == made_for && !is_gone).then_some(found)
+    }
+
+    /// What a rehearsal of a venv is made for, with the interpreter of a minor version.
+    pub(super) fn made_for(
+        &self,
+        entry: &RegistryEntry,
+        venv: &Venv,
+        minor: Option<Minor>,
+        after: &Interpreters,
+    ) -> Option<MadeFor> {
+        let interpreter = after.get(minor?)?.package.clone();
+        let recipe = repair::recipe_digest(&self.context(), entry, venv);
+        Some(MadeFor { interpreter, recipe })
+    }
+
+    /// What there is to find out about the venvs, and is not known yet.
+    pub(super) fn due_trials(
+        &self,
+        inventory: &Inventory,
+        now: &Interpreters,
+        after: &Interpreters,
+    ) -> Result<Vec<(String, Trial)>, AskError> {
+        let mut trials = self.trials(inventory, &[], now, after)?;
+        trials.retain(|(id, trial)| self.is_due(inventory, id, trial, after));
+        Ok(trials)
     }
 
     /// What there is to find out about the wanted venvs.

@@ -14,7 +14,7 @@ use crate::python::{Interpreters, Minor};
 use crate::rehearse::{NextError, NextSystem};
 use crate::repair::{self, Done, Job, Outcome, System};
 use crate::report::reasons_in_words;
-use crate::store::{MadeFor, RegistryEntry, Rehearsal, Stay};
+use crate::store::{RegistryEntry, Rehearsal, Stay};
 use crate::venv::Venv;
 
 /// What was found about a venv.
@@ -196,9 +196,7 @@ impl Guard {
         after: &Interpreters,
         found: &Found,
     ) {
-        let Some(interpreter) = found.minor.and_then(|minor| after.get(minor)) else { return };
-        let recipe = repair::recipe_digest(&self.context(), entry, venv);
-        let made_for = MadeFor { interpreter: interpreter.package.clone(), recipe };
+        let Some(made_for) = self.made_for(entry, venv, found.minor, after) else { return };
         let mut record = Rehearsal::new(made_for, found.proof, found.findings.clone());
         record.stay.clone_from(&found.stay);
         if let Err(error) = self.store.save_rehearsal(&entry.id, &record) {
