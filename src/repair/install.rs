@@ -58,9 +58,7 @@ impl InstallError {
             other => other,
         }
     }
-}
 
-impl InstallError {
     /// Whether pip refuses a version that is there, for what its metadata says.
     fn is_refusal(&self) -> bool {
         let Self::Failed { error: CommandError::Failed { errors, .. }, .. } = self else {
