@@ -200,15 +200,18 @@ fn is_gone(root: &Root, path: &Path, listed: &BTreeSet<PathBuf>) -> bool {
     if !listed.contains(path) {
         return path.file_name().is_some_and(|name| name == "__pycache__");
     }
-    let is_dir = root.at(path).symlink_metadata().is_ok_and(|found| found.is_dir());
-    let entries = fs::read_dir(root.at(path)).into_iter().flatten().flatten();
-    !is_dir || entries.into_iter().all(|one| is_gone(root, &path.join(one.file_name()), listed))
+    let mut entries = fs::read_dir(root.at(path)).into_iter().flatten().flatten();
+    !is_dir(&root.at(path)) || entries.all(|one| is_gone(root, &path.join(one.file_name()), listed))
+}
+
+/// Whether it is a directory, and no link to one.
+fn is_dir(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 fn layers(root: &Root, files: &Path) -> Vec<Overlay> {
     let layer = |name: &str| {
         let (from, to) = (files.join(name), root.at("/").join(name));
-        let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
         let identity = tree::identity(&from).filter(|_| is_dir(&from) && is_dir(&to))?;
         Some(Overlay::merge(&from, &to, identity))
     };
