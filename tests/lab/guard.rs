@@ -72,9 +72,7 @@ impl Machine {
     /// The previous environments of a venv that `venvguard list` reports to hold files.
     pub(crate) fn reported_trees(&self, name: &str) -> Result<Vec<String>> {
         let (_, listed) = self.venvguard_json("list")?;
-        let mut venvs = listed["venvs"].as_array().into_iter().flatten();
-        let venv = venvs.find(|venv| venv["name"] == name);
-        let kept = venv.and_then(|venv| venv["previous_trees"].as_array());
+        let kept = named(&listed, name)?["previous_trees"].as_array();
         let kept = kept.with_context(|| format!("list names no trees of {name}"))?.iter();
         let reported = kept.filter(|tree| tree["holds_files"] == true);
         Ok(reported.filter_map(|tree| tree["path"].as_str().map(str::to_owned)).collect())
@@ -83,9 +81,7 @@ impl Machine {
     /// One venv in `venvguard status --json`.
     pub(crate) fn status_of(&self, site: Site) -> Result<Value> {
         let (_, status) = self.venvguard_json("status")?;
-        let venvs = status["venvs"].as_array().context("status names no venvs")?;
-        let venv = venvs.iter().find(|venv| venv["name"] == site.name());
-        Ok(venv.with_context(|| format!("status does not name {}", site.name()))?.clone())
+        named(&status, site.name()).cloned()
     }
 
     /// Checks a guarded upgrade: every service answers on the Python it should run on, nothing runs on an old one,
@@ -142,6 +138,13 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// The venv of this name in what a command says with `--json`.
+pub(crate) fn named<'a>(said: &'a Value, name: &str) -> Result<&'a Value> {
+    let mut venvs = said["venvs"].as_array().into_iter().flatten();
+    let venv = venvs.find(|venv| venv["name"] == name);
+    venv.with_context(|| format!("{name} is not named: {said}"))
 }
 
 /// A check that queries one of a site's services.

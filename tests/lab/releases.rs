@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cases::minor::WHEEL;
+use crate::guard::named;
 use crate::machine::{Machine, wait_for};
 use crate::overlay::ROOM;
 use crate::prepare::Lab;
@@ -79,7 +80,7 @@ impl Special for OtherRelease {
         ensure!(machine.must(SYSTEM)? == before, "the rehearsal for trixie changed the system");
         let minor = |said: &Value| {
             let version =
-                venv(said, "loose")?["version"].as_str().context("no version")?.to_owned();
+                named(said, "loose")?["version"].as_str().context("no version")?.to_owned();
             Ok::<String, anyhow::Error>(version)
         };
         ensure!(minor(&trixie)? == machine.upgrade.about.to.upstream, "{trixie}");
@@ -120,13 +121,13 @@ fn without_the_key(machine: &Machine) -> Result<()> {
 fn rehearse(machine: &Machine, release: &str) -> Result<Value> {
     let (code, said) = machine.venvguard_json(&format!("rehearse --release {release}"))?;
     ensure!(code == 3, "exit {code}: {said}");
-    let loose = venv(&said, "loose")?;
+    let loose = named(&said, "loose")?;
     ensure!(loose["ready"] == true && loose["proof"] == "rehearsed", "{said}");
-    let tight = venv(&said, "tight")?;
+    let tight = named(&said, "tight")?;
     let finding = &tight["findings"][0];
     ensure!(tight["ready"] == false && finding["kind"] == "no-wheel", "{said}");
     ensure!(finding["distribution"] == "tight" && finding["works_from"] == "1.3.0", "{said}");
-    ensure!(venv(&said, "own").is_err(), "a venv on python3.11 itself keeps it: {said}");
+    ensure!(named(&said, "own").is_err(), "a venv on python3.11 itself keeps it: {said}");
     Ok(said)
 }
 
@@ -140,7 +141,7 @@ fn agrees(machine: &Machine, said: &Value) -> Result<()> {
     ensure!(upgraded.code == 0, "{upgraded:?}");
     let about = &machine.upgrade.about;
     for name in ["loose", "tight", "own"] {
-        let is_moved = venv(said, name).is_ok_and(|venv| venv["ready"] == true);
+        let is_moved = named(said, name).is_ok_and(|venv| venv["ready"] == true);
         let python = if is_moved { &about.to } else { &about.from };
         let runs = machine.must(&format!(
             "/srv/{name}/venv/bin/python -c 'import platform, tight; print(platform.python_version())'"
@@ -150,10 +151,4 @@ fn agrees(machine: &Machine, said: &Value) -> Result<()> {
     let status = machine.run("venvguard status")?;
     ensure!(status.text.contains("tight==1.2.3"), "{status:?}");
     Ok(())
-}
-
-fn venv<'a>(said: &'a Value, name: &str) -> Result<&'a Value> {
-    let venvs = said["venvs"].as_array().context("no venvs")?;
-    let found = venvs.iter().find(|venv| venv["name"] == name);
-    found.with_context(|| format!("{name} was not rehearsed: {said}"))
 }

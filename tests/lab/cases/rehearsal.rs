@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Case;
 use super::minor::WHEEL;
-use crate::guard::On;
+use crate::guard::{On, named};
 use crate::machine::{Machine, services_of, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
@@ -79,12 +79,9 @@ fn resolved(machine: &Machine) -> Result<()> {
         "{said:?} {errors}"
     );
     let said: Value = serde_json::from_str(&said.text)?;
-    let venv = |name| {
-        let venvs = said["venvs"].as_array().into_iter().flatten();
-        venvs.into_iter().find(|venv| venv["name"] == name).cloned().unwrap_or_default()
-    };
-    ensure!(venv("loose")["ready"] == true && venv("loose")["proof"] == "resolved", "{said}");
-    let tight = venv("tight");
+    let loose = named(&said, "loose")?;
+    ensure!(loose["ready"] == true && loose["proof"] == "resolved", "{said}");
+    let tight = named(&said, "tight")?;
     ensure!(tight["ready"] == false && tight["proof"] == "none", "{said}");
     let finding = &tight["findings"][0];
     ensure!(finding["kind"] == "no-wheel" && finding["works_from"] == "1.3.0", "{said}");

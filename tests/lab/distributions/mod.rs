@@ -6,6 +6,7 @@ pub(crate) mod table;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::guard::named;
 use crate::machine::Machine;
 use crate::prepare::distributions::PLACE;
 use crate::prepare::upgrade::Kind;
@@ -84,11 +85,6 @@ impl Special for Distributions {
         }
         Ok(())
     }
-}
-
-fn named<'a>(said: &'a Value, name: &str) -> Result<&'a Value> {
-    let venvs = said["venvs"].as_array().context("no venvs")?;
-    venvs.iter().find(|venv| venv["name"] == name).context("it was not rehearsed")
 }
 
 /// What was found about a venv, if it is as expected.
