@@ -241,25 +241,33 @@ fn perform_on(
     run: impl FnOnce(&Machine) -> Result<()>,
     nocapture: bool,
 ) -> Result<(), Failed> {
-    let started = Instant::now();
-    let machine = boot().map_err(|error| format!("{error:#}"))?;
-    let boot = started.elapsed().as_secs_f32();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    let run = |machine: &Machine| {
         machine.must("apt-get -qq update")?;
-        run(&machine)
-    }))
-    .unwrap_or_else(|_| Err(anyhow!("the case panicked")));
-    let seconds = started.elapsed().as_secs_f32();
-    println!("lab: {name} took {seconds:.1} s");
-    lab.times.enter(Time {
-        part: Part::Trial,
-        name: name.to_owned(),
-        seconds,
-        boot: Some(boot),
-        mebibytes: machine.used().ok(),
-    });
+        run(machine)
+    };
+    let (machine, outcome) = timed(lab, name, boot, run, Machine::used)?;
     if nocapture && outcome.is_ok() {
         println!("{}", machine.report());
     }
     outcome.map_err(|error| format!("{error:#}\n{}", machine.report()).into())
+}
+
+/// Boots what a trial runs on, runs it, and enters how long that took and how much was written. A panic is a failure.
+fn timed<T>(
+    lab: &Lab,
+    name: &str,
+    boot: impl FnOnce() -> Result<T>,
+    run: impl FnOnce(&T) -> Result<()>,
+    used: impl FnOnce(&T) -> Result<u64>,
+) -> Result<(T, Result<()>), Failed> {
+    let started = Instant::now();
+    let booted = boot().map_err(|error| format!("{error:#}"))?;
+    let boot = started.elapsed().as_secs_f32();
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&booted)))
+        .unwrap_or_else(|_| Err(anyhow!("the trial panicked")));
+    let seconds = started.elapsed().as_secs_f32();
+    println!("lab: {name} took {seconds:.1} s");
+    let (part, name, mebibytes) = (Part::Trial, name.to_owned(), used(&booted).ok());
+    lab.times.enter(Time { part, name, seconds, boot: Some(boot), mebibytes });
+    Ok((booted, outcome))
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Host, mirror};
-use crate::cases::{Case, Half};
+use crate::cases::Case;
 use crate::guard::check_of;
 use crate::machine::{Machine, Said, services_of};
 use crate::prepare::Lab;
@@ -54,14 +54,8 @@ pub(crate) struct Played {
 impl Controller {
     /// Boots it with a mirror of the packages in some directories.
     pub(super) fn boot(lab: &Lab, packages: &[&Path]) -> Result<Self> {
-        let case = Case {
-            subject: "controller",
-            half: Half::Guarded,
-            upgrade: RELEASE,
-            sites: &[],
-            extra: PACKAGES,
-            run: |_| Ok(()),
-        };
+        let case = Case::guarded("controller", RELEASE, &[], |_| Ok(()));
+        let case = Case { extra: PACKAGES, ..case };
         let machine = Machine::boot(lab, &case)?;
         machine.must(PREPARE)?;
         let public_key = machine.must("cat /root/.ssh/id_ed25519.pub")?;

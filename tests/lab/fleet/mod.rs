@@ -11,19 +11,17 @@ mod repository;
 mod story;
 mod targets;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use libtest_mimic::Failed;
 
-use crate::cases::{Case, Half};
+use crate::cases::Case;
 use crate::machine::Machine;
 use crate::prepare::Lab;
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
-use crate::times::{Part, Time};
+use crate::timed;
 use controller::{Controller, PACKAGES as OF_CONTROLLER, RELEASE};
 
 /// A trial with a fleet; it takes minutes, and so runs only on request.
@@ -96,20 +94,7 @@ impl Trial {
 
     /// Boots the machines and runs the trial; a failure includes the logs of all of them.
     pub(crate) fn perform(self, lab: &Lab, nocapture: bool) -> Result<(), Failed> {
-        let started = Instant::now();
-        let fleet = self.boot(lab).map_err(|error| format!("{error:#}"))?;
-        let boot = started.elapsed().as_secs_f32();
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(&fleet)))
-            .unwrap_or_else(|_| Err(anyhow!("the trial panicked")));
-        let seconds = started.elapsed().as_secs_f32();
-        println!("lab: {} took {seconds:.1} s", self.name);
-        lab.times.enter(Time {
-            part: Part::Trial,
-            name: self.name.to_owned(),
-            seconds,
-            boot: Some(boot),
-            mebibytes: fleet.used().ok(),
-        });
+        let (fleet, outcome) = timed(lab, self.name, || self.boot(lab), self.run, Fleet::used)?;
         match (nocapture, outcome.is_ok()) {
             (true, true) => println!("{}", fleet.controller.transcript()),
             (false, true) => println!("{}", fleet.controller.highlights()),
@@ -147,14 +132,8 @@ impl Host {
         number: usize,
         sites: &'static [Site],
     ) -> Result<Self> {
-        let case = Case {
-            subject: "fleet",
-            half: Half::Guarded,
-            upgrade: UPGRADE,
-            sites,
-            extra: PACKAGES,
-            run: |_| Ok(()),
-        };
+        let case = Case::guarded("fleet", UPGRADE, sites, |_| Ok(()));
+        let case = Case { extra: PACKAGES, ..case };
         let machine = Machine::boot(lab, &case)?;
         let [controllers_address, address] = network::plug(&controller.machine, &machine, number)?;
         Ok(Self { name: format!("web{}", number + 1), machine, address, controllers_address })
