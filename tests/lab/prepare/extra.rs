@@ -57,7 +57,7 @@ impl Lab {
 }
 
 /// The packages in a directory, by name.
-fn packages_in(directory: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub(super) fn packages_in(directory: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut packages = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

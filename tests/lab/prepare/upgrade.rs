@@ -259,7 +259,7 @@ impl Lab {
     }
 
     /// Lets apt choose and fetch everything that an installation of `packages` needs, in a root with one more source.
-    fn download(
+    pub(super) fn download(
         &self,
         root: &Path,
         source: &str,
