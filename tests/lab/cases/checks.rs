@@ -1,9 +1,10 @@
 //! Checks across a patch: what the upgrade breaks is not what was broken before, and `status` shows both until the
 //! checks pass.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::Case;
+use crate::guard::named;
 use crate::machine::{Machine, services_of};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
@@ -62,8 +63,7 @@ fn across_a_patch(machine: &Machine) -> Result<()> {
             ("bare", "healthy", "its check failed before and after "),
             ("alone", "healthy", "its check failed before and after "),
         ] {
-            let venvs = status["venvs"].as_array().context("no venvs")?;
-            let venv = venvs.iter().find(|venv| venv["name"] == name).context(name)?;
+            let venv = named(&status, name)?;
             ensure!(venv["state"] == state && venv["reasons"].to_string().contains(told), "{venv}");
         }
     }
