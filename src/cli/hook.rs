@@ -34,7 +34,11 @@ pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<Ho
 }
 
 pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
-    let report = Report::for_apt();
+    let report = match event {
+        // `pre-install` prints what this process prints.
+        HookEvent::Rehearse => Report::for_command(),
+        _ => Report::for_apt(),
+    };
     let result = catch_unwind(AssertUnwindSafe(|| live(root, report.clone(), event)));
     match result {
         Ok(Ok(exit)) => exit,
@@ -44,6 +48,7 @@ pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
                     "the venvs stay as this run left them",
                     Some("see `venvguard status`, then `venvguard resume`".to_string()),
                 ),
+                HookEvent::Rehearse => ("cannot rehearse this upgrade", None),
                 _ => ("apt continues without venvguard", None),
             };
             report.error(&format!("{consequence}: {error}"));
@@ -90,8 +95,7 @@ fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardErro
         }
         HookEvent::Rehearse => {
             let transaction = Transaction::read(list()?.as_slice())?;
-            // `pre-install` prints what this process prints.
-            let guard = guard(Report::for_command())?;
+            let guard = guard(report)?;
             if let Err(error) = guard.rehearse_transaction(&transaction) {
                 guard.report.error(&format!("cannot rehearse this upgrade: {error}"));
             }

@@ -69,3 +69,10 @@ fn a_release_upgrade_is_not_blocked_but_its_removals_are() {
     let removal = ["python3.11-minimal 3.11.2-6 amd64 allowed > - - none **REMOVE**"];
     gate(&system, &release, NO_OPTION, &removal).expect(10);
 }
+
+#[test]
+fn the_process_that_rehearses_a_run_leaves_the_prefix_to_the_one_that_started_it() {
+    let said = system().hook_with("rehearse", "VERSION 2\n\n").expect(0);
+    let told = "error: cannot rehearse this upgrade: apt's list begins with \"VERSION 2\"";
+    assert!(said.stderr.starts_with(told), "{}", said.stderr);
+}
