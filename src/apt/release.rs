@@ -39,9 +39,9 @@ pub(crate) enum ReleaseError {
     #[error("{path}: {source}", path = printable(.path))]
     Io { path: PathBuf, source: io::Error },
     #[error(
-        "cannot read the package lists of {release}: {source}\nif a key is missing, upgrade the package of the archive's keys (debian-archive-keyring, ubuntu-keyring)"
+        "cannot read the package lists of {release}: {source}\nif a key is missing, upgrade the package of the archive's keys: {keys}"
     )]
-    Update { release: String, source: CommandError },
+    Update { release: String, source: Box<CommandError>, keys: String },
 }
 
 /// Prepares apt-get for another release, with current lists.
@@ -87,7 +87,9 @@ pub(crate) fn of_release(root: &Root, release: &str) -> Result<AptGet, ReleaseEr
     // A source of a third party may not have the release: what there is, is enough.
     match updated {
         Err(source) if !has_lists(&dir, release) => {
-            Err(ReleaseError::Update { release: release.into(), source })
+            let keys = keyrings(root).join(", ");
+            let (release, source) = (release.into(), Box::new(source));
+            Err(ReleaseError::Update { release, source, keys })
         }
         _ => Ok(apt),
     }
@@ -118,6 +120,17 @@ fn has_lists(dir: &Path, release: &str) -> bool {
     let names = fs::read_dir(dir.join("state/lists")).into_iter().flatten().flatten();
     let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.any(|name| name.contains(&format!("_dists_{release}_")) && name.contains("_Packages"))
+}
+
+/// The installed packages of archives' keys, such as `debian-archive-keyring`.
+fn keyrings(root: &Root) -> Vec<String> {
+    let lists = fs::read_dir(root.at("/var/lib/dpkg/info")).into_iter().flatten().flatten();
+    let names = lists.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let package = |name: String| name.strip_suffix(".list").map(str::to_string);
+    let mut found: Vec<String> =
+        names.filter_map(package).filter(|name| name.ends_with("-keyring")).collect();
+    found.sort();
+    found
 }
 
 /// `VERSION_CODENAME` in `/etc/os-release`.
@@ -237,6 +250,19 @@ mod tests {
             "Types: deb\nURIs: http://d.example.org/noble\nSuites: resolute resolute-updates\n\
              \tresolute-backports\nComponents: main noble\nSigned-By: /k/noble.gpg\n"
         );
+    }
+
+    #[test]
+    fn the_installed_keyrings_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = dir.path().join("var/lib/dpkg/info");
+        fs::create_dir_all(&info).unwrap();
+        for name in ["raspbian-keyring.list", "debian-archive-keyring.list", "apt.list"] {
+            fs::write(info.join(name), "").unwrap();
+        }
+        fs::write(info.join("ubuntu-keyring.md5sums"), "").unwrap();
+        let found = keyrings(&Root::new(dir.path()));
+        assert_eq!(found, ["debian-archive-keyring", "raspbian-keyring"]);
     }
 
     #[test]
