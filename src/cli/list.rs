@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Exit, no_venv};
-use crate::guard::{Guard, Looked, Outlook};
+use crate::guard::{Details, Guard, Looked, Outlook};
 use crate::host::file::printable;
 use crate::plan::State;
 use crate::python::Minor;
-use crate::report::{ListJson, Report, Row, Tone, VenvJson, hold_in_words};
+use crate::report::{ListJson, Report, Row, Tone, VenvJson, hold_in_words, in_mebibytes};
 
 pub(super) fn list(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
     let inventory = guard.inventory()?;
@@ -54,11 +54,7 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     let worst = looked.iter().map(|one| one.health.state).max().unwrap_or(State::Healthy);
     if json {
         let details = guard.details()?;
-        let venvs = looked.into_iter().map(|one| {
-            VenvJson::new(&one.entry, details.of(&one.venv))
-                .with_usage(one.services_found(), &one.usage.processes)
-                .with_health(one.health)
-        });
+        let venvs = looked.iter().map(|one| in_json(one, &details));
         guard.report.json(&ListJson::new(venvs.collect()));
     } else if looked.is_empty() {
         no_venv(guard);
@@ -77,12 +73,26 @@ pub(super) fn status(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Re
     Ok(if worst == State::Healthy { Exit::Done } else { Exit::Attention })
 }
 
+/// A venv and its state, without its settings.
+pub(super) fn in_json(looked: &Looked, details: &Details) -> VenvJson {
+    let json = VenvJson::new(&looked.entry, details.of(&looked.venv))
+        .with_usage(looked.services_found(), &looked.usage.processes)
+        .with_health(looked.health.clone());
+    match &looked.prepared {
+        Ok(Some(tree)) => json.with_prepared(tree),
+        _ => json,
+    }
+}
+
 /// The venvs, those that need attention first, and a summary.
 fn print_status(report: &Report, mut looked: Vec<Looked>) {
     looked.sort_by_key(|one| std::cmp::Reverse(one.health.state));
     let rows: Vec<Row> = looked.iter().map(status_row).collect();
     report.table(&["NAME", "STATE", "PYTHON", "BACKUPS", "PATH"], &rows);
     report.note(&summary(&looked));
+    if let Some(waiting) = prepared_in_words(&looked) {
+        report.note(&waiting);
+    }
     let has = |states: &[State]| looked.iter().any(|one| states.contains(&one.health.state));
     if has(&[State::Missing, State::Broken]) {
         report.hint("`venvguard doctor` suggests fixes for missing and broken venvs");
@@ -118,6 +128,15 @@ fn status_row(one: &Looked) -> Row {
     ])
     .toned(1, tone)
     .with_detail(health.reasons.first().map(String::as_str))
+}
+
+/// `prepared environments: 2 (312 MiB)`
+fn prepared_in_words(looked: &[Looked]) -> Option<String> {
+    let trees = looked.iter().filter_map(|one| one.prepared.as_ref().ok()?.as_ref());
+    let sizes: Vec<Option<u64>> = trees.map(|tree| tree.bytes).collect();
+    let bytes = sizes.iter().flatten().sum();
+    (!sizes.is_empty())
+        .then(|| format!("prepared environments: {} ({})", sizes.len(), in_mebibytes(bytes)))
 }
 
 /// `rehearsed with python3.13-minimal 3.13.5-2: 11 ready, 1 not ready (shop)`

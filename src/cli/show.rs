@@ -2,11 +2,11 @@
 
 use std::fmt::Display;
 
-use super::Exit;
+use super::{Exit, list};
 use crate::guard::{Contents, Details, Guard, PreviousState, Shown};
 use crate::host::file::printable;
 use crate::host::redacted;
-use crate::report::{ListJson, Report, VenvJson};
+use crate::report::{ListJson, Report, VenvJson, in_mebibytes};
 use crate::service::{Service, VenvProcess};
 use crate::store::{PreparedTree, PreviousTree, RegistryEntry, Rehearsal};
 
@@ -25,7 +25,7 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
         for (kept, state) in &one.previous {
             line(&guard.report, "previous environment", previous_in_words(kept, state));
         }
-        match &one.prepared {
+        match &one.looked.prepared {
             Ok(Some(tree)) => line(&guard.report, "prepared", prepared_in_words(tree)),
             Ok(None) => {}
             Err(error) => line(&guard.report, "prepared", format!("not known: {error}")),
@@ -47,10 +47,7 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
 
 fn shown_in_json(shown: Shown, details: &Details) -> VenvJson {
     let Shown { looked, contents, rehearsal, .. } = shown;
-    let mut json = VenvJson::new(&looked.entry, details.of(&looked.venv))
-        .with_usage(looked.services_found(), &looked.usage.processes)
-        .with_health(looked.health)
-        .with_settings(&looked.entry);
+    let mut json = list::in_json(&looked, details).with_settings(&looked.entry);
     if let Ok(Some(found)) = rehearsal {
         json = json.with_rehearsal(found);
     }
@@ -166,7 +163,8 @@ fn previous_in_words(kept: &PreviousTree, state: &PreviousState) -> String {
 
 fn prepared_in_words(tree: &PreparedTree) -> String {
     let (path, python) = (printable(tree.path()), tree.built_for.target.minor);
-    format!("{path} (Python {python}, since {:.0})", tree.at)
+    let size = tree.bytes.map(|bytes| format!(", {}", in_mebibytes(bytes))).unwrap_or_default();
+    format!("{path} (Python {python}, since {:.0}{size})", tree.at)
 }
 
 fn rehearsal_in_words(found: &Rehearsal) -> String {

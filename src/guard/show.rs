@@ -6,7 +6,7 @@ use super::status::Looked;
 use super::{AskError, Guard};
 use crate::host::tree;
 use crate::repair;
-use crate::store::{PreparedTree, PreviousTree, RegistryEntry, Rehearsal, StoreError};
+use crate::store::{PreviousTree, RegistryEntry, Rehearsal, StoreError};
 use crate::venv::{self, Additions, NotAVenv, Venv};
 
 /// A registered venv, and everything that is known about it.
@@ -17,8 +17,6 @@ pub(crate) struct Shown {
     pub(crate) contents: Option<Contents>,
     /// The latest first.
     pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
-    /// A prepared environment that waits for the next rebuild.
-    pub(crate) prepared: Result<Option<PreparedTree>, StoreError>,
     /// What the last rehearsal found.
     pub(crate) rehearsal: Result<Option<Rehearsal>, StoreError>,
 }
@@ -54,7 +52,6 @@ impl Guard {
                     .latest_first()
                     .map(|kept| (kept.clone(), self.state_of(kept)))
                     .collect(),
-                prepared: self.store.prepared(&entry.id),
                 rehearsal: self.store.rehearsal(&entry.id),
                 looked: one,
             }

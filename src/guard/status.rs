@@ -12,7 +12,7 @@ use crate::plan::Health;
 use crate::python::{Interpreters, Package, SnapshotError, Version};
 use crate::repair;
 use crate::service::{Service, VenvUsage};
-use crate::store::RegistryEntry;
+use crate::store::{PreparedTree, RegistryEntry, StoreError};
 use crate::venv::{BaseLink, NotAVenv, Venv};
 
 /// A registered venv, and its state.
@@ -23,6 +23,8 @@ pub(crate) struct Looked {
     pub(crate) health: Health,
     /// What runs out of it, or is configured to.
     pub(crate) usage: VenvUsage,
+    /// A prepared environment that waits for the next rebuild.
+    pub(crate) prepared: Result<Option<PreparedTree>, StoreError>,
 }
 
 impl Looked {
@@ -133,7 +135,8 @@ impl Guard {
             .filter(|(_, is_wanted)| *is_wanted)
             .map(|(((entry, venv), health), _)| {
                 let usage = users.of(entry.path()).clone();
-                Looked { entry, venv, health, usage }
+                let prepared = self.store.prepared(&entry.id);
+                Looked { entry, venv, health, usage, prepared }
             })
             .collect())
     }

@@ -345,7 +345,7 @@ impl Repair<'_, '_> {
         match self.build(target, limit) {
             Ok((Build::Beside(prepared), notes)) => {
                 self.swap_in_turns();
-                Ready::Swap { prepared, notes }
+                Ready::Swap { prepared: *prepared, notes }
             }
             Ok((Build::InPlace(work), notes)) => {
                 // Another venv that restarts the same service would start it on a half-built tree.

@@ -43,7 +43,7 @@ pub(super) struct Prepared {
 /// How a new tree is built.
 pub(super) enum Build<'a> {
     /// It is ready beside the venv.
-    Beside(Prepared),
+    Beside(Box<Prepared>),
     /// It cannot be bound over the venv on this machine and must be built in place.
     InPlace(Box<Work<'a>>),
 }
@@ -98,7 +98,9 @@ pub(super) fn prepare<'a>(
     stage::require_movable(&work.parent, &venv.path, &path)
         .map_err(|error| NotRebuilt::at(&begun, RebuildError::NotThere(vec![error])))?;
     match work.beside(&stage) {
-        Ok(true) => Ok(Build::Beside(Prepared { tree: work.tree, installed, rested: false })),
+        Ok(true) => {
+            Ok(Build::Beside(Box::new(Prepared { tree: work.tree, installed, rested: false })))
+        }
         Ok(false) => Ok(Build::InPlace(Box::new(work))),
         Err(error) => Err(NotRebuilt::at(&begun, error)),
     }

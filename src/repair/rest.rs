@@ -9,8 +9,10 @@ use super::findings::findings;
 use super::job::Done;
 use super::not_rebuilt::NotRebuilt;
 use super::prepare::{Build, Prepared, prepare, rested};
+use super::stage;
 use crate::plan::Target;
-use crate::store::{JournalState, PendingRemoval};
+use crate::store::{JournalState, PendingRemoval, PreparedTree};
+use crate::venv::Venv;
 
 impl Repair<'_, '_> {
     /// Builds and checks a new tree for the interpreter of a system, and keeps it for later.
@@ -24,13 +26,15 @@ impl Repair<'_, '_> {
         let built = self.resting(target, &builder).and_then(|(prepared, notes)| {
             let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
             let built = if let Some(prepared) = prepared {
-                Build::Beside(prepared)
+                Build::Beside(Box::new(prepared))
             } else {
                 prepare(context, job, target, builder, limit, true, &self.progress)?
             };
             match built {
                 Build::InPlace(work) => Err(work.cannot_rest()),
-                Build::Beside(Prepared { tree, .. }) => {
+                Build::Beside(prepared) => {
+                    let Prepared { mut tree, .. } = *prepared;
+                    tree.bytes = tree.bytes.or_else(|| self.size_of(&tree));
                     // A tree that cannot be recorded is removed: no later run would find it.
                     let saved = context.store.save_prepared(job.id(), &tree);
                     saved.map_err(|error| NotRebuilt::at(&tree.preparing(), error.into()))?;
@@ -59,6 +63,13 @@ impl Repair<'_, '_> {
                 RepairResult { pending_removal: removal, findings, ..failed.into() }
             }
         }
+    }
+
+    /// What a new tree occupies on the disk.
+    fn size_of(&self, tree: &PreparedTree) -> Option<u64> {
+        let (path, site) = (tree.path().to_path_buf(), tree.built_for.target.minor);
+        let venv = Venv { path, site, ..self.job.venv.clone() };
+        stage::look_at(self.context.root, &venv).ok().map(|measured| measured.bytes)
     }
 
     /// The prepared tree, if it is still what would be built; otherwise it is discarded.
@@ -111,6 +122,6 @@ impl Repair<'_, '_> {
         // From here on the journal records the tree.
         let forgotten = context.store.forget_prepared(job.id());
         forgotten.map_err(|error| NotRebuilt::at(&preparing, error.into()))?;
-        Ok((Build::Beside(prepared), notes))
+        Ok((Build::Beside(Box::new(prepared)), notes))
     }
 }

@@ -25,6 +25,7 @@ use crate::host::user::{self, User};
 use crate::host::{Dir, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
 use crate::python;
+use crate::report::in_mebibytes;
 use crate::venv::Venv;
 
 /// The name of the temporary directory in a stage.
@@ -239,11 +240,12 @@ fn no_room(path: &Path, size: u64) -> Option<String> {
 }
 
 fn too_little(size: u64, free: u64) -> Option<String> {
-    const MEBIBYTE: u64 = 1 << 20;
-    let needed = size.saturating_add(size / 2).saturating_add(16 * MEBIBYTE);
+    let needed = size.saturating_add(size / 2).saturating_add(16 << 20);
     (free < needed).then(|| {
-        let [needed, free] = [needed, free].map(|bytes| bytes.div_ceil(MEBIBYTE));
-        format!("not enough disk space for a second tree beside it: it needs {needed} MiB, {free} MiB are free")
+        let [needed, free] = [needed, free].map(in_mebibytes);
+        format!(
+            "not enough disk space for a second tree beside it: it needs {needed}, {free} are free"
+        )
     })
 }
 

@@ -20,7 +20,7 @@ pub(crate) use json::{
 pub(crate) use progress::Progress;
 pub(crate) use table::{Row, Tone};
 pub(crate) use words::{
-    decision as decision_in_words, hold as hold_in_words, pin as pin_in_words,
+    decision as decision_in_words, hold as hold_in_words, in_mebibytes, pin as pin_in_words,
     reason as reason_in_words, reasons as reasons_in_words, until as until_in_words,
 };
 

@@ -357,6 +357,11 @@ fn programs(decisions: &[&Decision]) -> BTreeSet<String> {
     changes.filter_map(|change| Some(change.interpreter.file_name()?.to_str()?.into())).collect()
 }
 
+/// A size on disk: `312 MiB`.
+pub(crate) fn in_mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
 /// How many venvs are named in a command.
 const VENVS_NAMED: usize = 5;
 

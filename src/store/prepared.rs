@@ -28,6 +28,9 @@ pub(crate) struct PreparedTree {
     pub(crate) notes: Vec<String>,
     /// Whether some user files could not be carried into it.
     pub(crate) leaves_files: bool,
+    /// What it occupies on the disk, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
 }
 
 /// The conditions that a new tree was built for.
@@ -63,8 +66,8 @@ impl BuiltFor {
 impl PreparedTree {
     pub(crate) fn new(path: &Path, identity: tree::Identity, built_for: BuiltFor) -> Self {
         let (at, path) = (clock::now(), path.into());
-        let (notes, leaves_files) = (Vec::new(), false);
-        Self { schema_version: SCHEMA, at, path, identity, built_for, notes, leaves_files }
+        let (notes, leaves_files, bytes) = (Vec::new(), false, None);
+        Self { schema_version: SCHEMA, at, path, identity, built_for, notes, leaves_files, bytes }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -160,6 +163,7 @@ mod tests {
             built_for,
             notes: vec!["flask has no wheel".into()],
             leaves_files: true,
+            bytes: None,
         };
         let fixture = include_str!("fixtures/prepared.schema-1.json");
         super::super::fixtures::check(&name("0a1b2c3d"), fixture, SCHEMA, &tree);

@@ -187,6 +187,8 @@ fn a_prepared_environment_is_not_used_for_another_command() {
         return;
     }
     prepared.expect(0);
+    let status = shop.person.run(&["status"]);
+    assert!(status.stderr.contains("prepared environments: 1 ("), "{}", status.stderr);
     shop.person.run(&["register", &shop.path(), "--build-command", &shop.script()]).expect(0);
     let said = shop.person.run(&["rebuild", "shop"]).expect(0);
     assert!(said.stderr.contains("the prepared environment was not used"), "{}", said.stderr);

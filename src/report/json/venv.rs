@@ -10,7 +10,7 @@ use crate::host::redacted;
 use crate::plan::{Finding, Health, Policy, Proof, RestartMode, State};
 use crate::python::Version;
 use crate::service::{Service, VenvProcess};
-use crate::store::{PreviousTree, RegistryEntry, Rehearsal};
+use crate::store::{PreparedTree, PreviousTree, RegistryEntry, Rehearsal};
 use crate::venv::{Additions, BaseLink, Flavour, Relax, Venv};
 
 /// What `list`, `show` and `status` print.
@@ -47,6 +47,8 @@ pub(crate) struct VenvJson {
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prepared: Option<PreparedJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rehearsal: Option<LastRehearsalJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +132,14 @@ struct KeptJson {
     holds_files: bool,
 }
 
+/// A new tree that waits to be swapped in.
+#[derive(Debug, Serialize)]
+struct PreparedJson {
+    path: String,
+    since: Timestamp,
+    bytes: Option<u64>,
+}
+
 impl From<&PreviousTree> for KeptJson {
     fn from(kept: &PreviousTree) -> Self {
         Self { path: printable(kept.path()), since: kept.at, holds_files: kept.holds_files }
@@ -171,6 +181,7 @@ impl VenvJson {
             previous_trees: entry.previous_trees.latest_first().map(KeptJson::from).collect(),
             state: None,
             reasons: None,
+            prepared: None,
             rehearsal: None,
             not_exact: None,
             foreign_files: None,
@@ -218,6 +229,12 @@ impl VenvJson {
             service: one.service.as_ref().map(ToString::to_string),
         };
         self.processes = Some(processes.iter().map(process).collect());
+        self
+    }
+
+    pub(crate) fn with_prepared(mut self, tree: &PreparedTree) -> Self {
+        let (path, since, bytes) = (printable(tree.path()), tree.at, tree.bytes);
+        self.prepared = Some(PreparedJson { path, since, bytes });
         self
     }
 

@@ -9,6 +9,7 @@ use crate::guard::{On, named};
 use crate::machine::{Machine, services_of, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::prepare::venvs::Site;
+use crate::storm::is_long;
 
 pub(super) fn cases() -> Vec<Case> {
     let followed = &[Site::Followed];
@@ -158,7 +159,7 @@ fn missing(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// After any number of interrupted rehearsals, the next one leaves nothing but its tree.
+/// After many rehearsals, some of them killed, nothing is left but the tree of the last one, and `status` tells its size.
 fn killed(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
@@ -173,8 +174,13 @@ fn killed(machine: &Machine) -> Result<()> {
         kills += 1;
         machine.page(&services_of(Site::Followed)[0], "/ok")?;
     }
-    ensure!(kills > 3, "only {kills} kills");
-    println!("rehearsal_killed: killed {kills} times");
+    ensure!(kills >= 10, "only {kills} kills");
+    let more = if is_long() { 50_usize.saturating_sub(kills) } else { 3 };
+    for _ in 0..more {
+        machine.must("venvguard prune followed")?;
+        rehearse(machine, "followed")?;
+    }
+    println!("rehearsal_killed: killed {kills} times, finished {more} times");
     machine.run("venvguard resume")?;
     machine.assert_guarded(&[(Site::Followed, On::Old)])?;
     rehearse(machine, "followed")?;
@@ -182,6 +188,11 @@ fn killed(machine: &Machine) -> Result<()> {
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     let trees = machine.must("ls -d /srv/followed/.venv.venvguard-*")?;
     ensure!(trees.lines().count() == 1, "{trees}");
+    let (_, listed) = machine.venvguard_json("status")?;
+    let on_disk = machine.must("du --summarize --block-size=1 /srv/followed/.venv.venvguard-*")?;
+    let on_disk: u64 = on_disk.split_whitespace().next().context("no size")?.parse()?;
+    let told = listed["venvs"][0]["prepared"]["bytes"].as_u64().context("no size")?;
+    ensure!(on_disk.abs_diff(told) < on_disk / 20, "{told} bytes instead of {on_disk}");
     machine.must_upgrade_python()?;
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
