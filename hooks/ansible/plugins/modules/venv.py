@@ -35,7 +35,8 @@ options:
     choices: [auto, block, rebuild, pin, warn, ignore]
   services:
     description:
-      - The services that run from the venv, as V(systemd:UNIT), V(supervisord:PROGRAM), V(runit:NAME) or V(user:UNIT).
+      - The services that run from the venv, as V(systemd:UNIT), V(supervisord:PROGRAM), V(runit:NAME), V(s6:NAME) or
+        V(user:UNIT).
       - An empty list makes venvguard discover them at each upgrade, which is also the default.
     type: list
     elements: str
@@ -48,12 +49,12 @@ options:
     type: str
   restart:
     description:
-      - Whether the running services are restarted unasked.
+      - Whether the running services are restarted automatically.
     type: str
     choices: [now, list, window, never, '']
   window:
     description:
-      - When services may be restarted whose O(restart) is V(window), for example V(Sat 03:00..05:00).
+      - When the services of a venv with O(restart=window) may be restarted, for example V(Sat 03:00..05:00).
     type: str
   rolling:
     description:
