@@ -1,7 +1,7 @@
 //! Generators of what a parser may be given: a format's own words in any order, good samples
 //! that somebody damaged, one piece again and again, and noise.
 //!
-//! The properties stand beside the parsers, in each part's own `input` module: no panic, no
+//! The properties are beside the parsers, in each part's own `input` module: no panic, no
 //! more memory and time than the input is worth, what is written is read back as it was, and
 //! nothing gets through that would do harm further on. They run with a few hundred cases as
 //! unit tests. For a long run of all, or of one part by a longer filter:

@@ -82,7 +82,7 @@
 //!
 //! | module | the question it answers |
 //! |---|---|
-//! | [`cli`] | which commands are there, and what do they answer? |
+//! | [`cli`] | which commands exist, and what do they answer? |
 //! | [`guard`] | what happens at each moment of an apt run, and on each request? |
 //! | [`diagnose`] | what keeps venvguard from working on this machine, and why does a Python program fail? |
 //! | [`inventory`] | what state are the registered venvs in, and which facts does a decision need? |

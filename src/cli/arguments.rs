@@ -121,12 +121,12 @@ pub(super) enum Command {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Check this machine for problems and suggest fixes; exit status 3 if there is a problem
+    /// Check this machine for faults and suggest fixes; exit status 3 if there is a fault
     Doctor {
         #[arg(long, help = JSON_HELP)]
         json: bool,
     },
-    /// Find the cause of a Python failure, and what mends it; exit status 3 if a cause is known
+    /// Find the cause of a Python failure, and the fix; exit status 3 if a cause is known
     Diagnose(Diagnose),
     /// Rebuild venvs for the interpreter that is installed now (also: upgrade)
     #[command(alias = "upgrade")]
@@ -272,7 +272,7 @@ pub(super) struct Register {
     /// What to do when its interpreter changes
     #[arg(long, value_enum)]
     pub(super) policy: Option<Policy>,
-    /// Whether its running services are restarted unasked (default: `restart` in the configuration);
+    /// Whether its running services are restarted automatically (default: `restart` in the configuration);
     /// an empty one clears the setting
     #[arg(long, value_parser = OrNothing(EnumValueParser::<RestartMode>::new()))]
     pub(super) restart: Option<Setting<RestartMode>>,
@@ -322,18 +322,18 @@ pub(super) struct Rebuild {
     /// Repair every venv that is not healthy
     #[arg(long)]
     pub(super) all: bool,
-    /// Rebuild the pinned venvs whose new environments the forecast has prepared, unless their
-    /// services are not restarted unasked
+    /// Rebuild the pinned venvs whose new trees the forecast has prepared, unless their
+    /// services are not restarted automatically
     #[arg(long, conflicts_with_all = ["all", "prepare", "jobs", "python", "relax", "timings"])]
     pub(super) ready: bool,
     /// Print what a rebuild does, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Build and check the new environments without swapping them in; the next rebuild does that,
+    /// Build and check the new trees without swapping them in; the next rebuild does that,
     /// unless the interpreter or the installed distributions have changed
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) prepare: bool,
-    /// How many venvs to rebuild in parallel (default: the number of cores, at most 4)
+    /// How many venvs to rebuild in parallel (default: `jobs` in the configuration)
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
     /// Rebuild for this minor version, for example 3.13 (default: that of /usr/bin/python3 for venvs

@@ -28,7 +28,7 @@ pub(super) fn doctor(root: &Root, report: &Report, json: bool) -> Exit {
             }
         }
         if is_well {
-            report.data("no problem was found");
+            report.data("no fault was found");
         }
     }
     if is_well { Exit::Done } else { Exit::Attention }

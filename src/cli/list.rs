@@ -130,13 +130,13 @@ fn status_row(one: &Looked) -> Row {
     .with_detail(health.reasons.first().map(String::as_str))
 }
 
-/// `prepared environments: 2 (312 MiB)`
+/// `prepared trees: 2 (312 MiB)`
 fn prepared_in_words(looked: &[Looked]) -> Option<String> {
     let trees = looked.iter().filter_map(|one| one.prepared.as_ref().ok()?.as_ref());
     let sizes: Vec<Option<u64>> = trees.map(|tree| tree.bytes).collect();
     let bytes = sizes.iter().flatten().sum();
     (!sizes.is_empty())
-        .then(|| format!("prepared environments: {} ({})", sizes.len(), in_mebibytes(bytes)))
+        .then(|| format!("prepared trees: {} ({})", sizes.len(), in_mebibytes(bytes)))
 }
 
 /// `rehearsed with python3.13-minimal 3.13.5-2: 11 ready, 1 not ready (shop)`

@@ -9,7 +9,7 @@ use crate::report::DecisionsJson;
 pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     if wanted.ready {
         let rebuilt = guard.rebuild_ready(wanted.dry_run)?;
-        let nothing = "nothing to do: no prepared environment waits for a pinned venv";
+        let nothing = "nothing to do: no prepared tree waits for a pinned venv";
         return Ok(conclude(guard, &rebuilt, wanted.dry_run, wanted.json, nothing));
     }
     let extent = match (wanted.dry_run, wanted.prepare) {

@@ -15,7 +15,7 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| "a time is a number and a unit, as in 14d")?;
     let time = span.to_duration(SpanRelativeTo::days_are_24_hours());
     let time = time.map_err(|_| "a time consists of weeks, days, hours and minutes")?;
-    if time.is_positive() { Ok(time) } else { Err("it is over before it begins".into()) }
+    if time.is_positive() { Ok(time) } else { Err("it must be longer than zero".into()) }
 }
 
 /// Parses the value of an option that an empty text clears.
@@ -55,9 +55,10 @@ impl ValueEnum for Policy {
             Self::Block => {
                 ("block", "Block every transaction that changes the interpreter of the venv")
             }
-            Self::Rebuild => {
-                ("rebuild", "Like auto, but rebuild instead of refreshing a copied interpreter")
-            }
+            Self::Rebuild => (
+                "rebuild",
+                "Like auto, but rebuild instead of refreshing a copied interpreter, and block if that is not ready",
+            ),
             Self::Pin => {
                 ("pin", "Keep the minor version: pin to the old interpreter instead of rebuilding")
             }

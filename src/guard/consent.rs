@@ -95,7 +95,7 @@ impl Guard {
             return match answer {
                 Answer::Continue => Wish::Continue,
                 Answer::Abort => {
-                    self.report.note("this run is stopped, as you wish; nothing was changed");
+                    self.report.note("this run is aborted; nothing was changed");
                     Wish::Stop("the answer at the terminal was to abort")
                 }
                 Answer::Hold => self.hold_by_answer(),

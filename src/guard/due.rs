@@ -16,7 +16,7 @@ impl Guard {
             return;
         }
         if let Err(error) = self.store.wait_for_windows() {
-            self.report.error(&format!("no window will restart what waits for it: {error}"));
+            self.report.error(&format!("cannot record which services wait for a window, so no window restarts them: {error}"));
         }
     }
 

@@ -268,8 +268,7 @@ impl Guard {
     /// Records that the upgrade is allowed although venvs block it.
     fn record_override(&self, plan: &Plan) {
         for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
-            let detail =
-                format!("in spite of this: {}", report::reasons_in_words(decision).join("; "));
+            let detail = format!("although: {}", report::reasons_in_words(decision).join("; "));
             let event = Event::new(&decision.name, &decision.path.0, "allowed", detail);
             if let Err(error) = self.store.record(&event.of(decision)) {
                 self.report.error(&format!("cannot record this in the history: {error}"));

@@ -68,8 +68,7 @@ impl Guard {
             plan.decisions.iter().filter(|decision| decision.blocks).collect();
         if blocking.is_empty() {
             if Hold::remove(&self.root)?.is_some() {
-                self.report
-                    .note("no venv blocks the upgrade of Python any more: it is no longer held");
+                self.report.note("no venv blocks the upgrade of Python: it is no longer held");
             }
             return Ok(());
         }

@@ -101,7 +101,7 @@ impl Guard {
             let names: Vec<String> = unfinished.iter().map(ToString::to_string).collect();
             let reason = format!("dpkg has not finished with {}", names.join(", "));
             self.report.note(&format!(
-                "{reason}: the venvs keep their interpreters until it has (then run `venvguard resume`)"
+                "{reason}: the venvs are not repaired yet; run `venvguard resume` when it has"
             ));
             self.store.mark_pending(&Pending::new(reason))?;
             return Ok(Settled::Later);

@@ -23,7 +23,7 @@ pub(crate) struct Looked {
     pub(crate) health: Health,
     /// What runs out of it, or is configured to.
     pub(crate) usage: VenvUsage,
-    /// A prepared environment that waits for the next rebuild.
+    /// A prepared tree that waits for the next rebuild.
     pub(crate) prepared: Result<Option<PreparedTree>, StoreError>,
 }
 

@@ -183,7 +183,7 @@ impl Guard {
             Err(
                 CommandError::TimedOut { limit, .. } | CommandError::Unkillable { limit, .. },
             ) => self.report.error(&format!(
-                "user {}: exceeded the time limit of {} s, and left their venvs as they are now (they can run `venvguard resume` to finish)",
+                "user {}: the repair of their venvs exceeded its time limit of {} s; `venvguard resume`, run as that user, finishes it",
                 printable(&person.name),
                 limit.as_secs()
             )),

@@ -75,7 +75,7 @@ pub(crate) fn healths(
                     health.reasons.push(told);
                 } else {
                     health.state = health.state.max(State::CheckFails);
-                    health.reasons.push(format!("its check fails since {at}: {because}"));
+                    health.reasons.push(format!("its check has failed since {at}: {because}"));
                 }
             }
             health.reasons.extend(pinned(entry));
@@ -89,7 +89,7 @@ fn embedded_on_another(context: &Context, venv: &Venv, users: &VenvUsage) -> Opt
     let embedding = users.embedding(context.root)?;
     let module = embedding.module.filter(|module| *module != venv.site)?;
     Some(format!(
-        "{} runs its code within itself, on Python {module}, but the packages are for {}",
+        "{} embeds Python {module} and runs its code, but the packages are for {}",
         printable(&embedding.program),
         venv.site
     ))

@@ -27,7 +27,7 @@ pub(super) fn waits_for(
     match window_of(config, entry) {
         Some(window) if window.opened(&now()).is_some() => None,
         Some(window) => Some(window.to_string()),
-        None => Some("none is set".into()),
+        None => Some("no window is set".into()),
     }
 }
 
@@ -47,7 +47,12 @@ pub(super) fn restarts(
     let opens = window.next(now);
     Some(opens.map_or_else(
         || format!("its window never opens again ({window})"),
-        |opens| format!("in the window of {}", opens.strftime("%a %Y-%m-%d %H:%M %Z")),
+        |opens| {
+            format!(
+                "its services restart in the window of {}",
+                opens.strftime("%a %Y-%m-%d %H:%M %Z")
+            )
+        },
     ))
 }
 
@@ -73,9 +78,11 @@ mod tests {
             (waits_for(config, entry, || now.clone()), restarts(config, entry, &now))
         };
         assert_eq!(both(&Config::default(), entry), (None, None));
-        let next = Some("in the window of Sat 2026-12-12 03:00 UTC".to_string());
+        let next =
+            Some("its services restart in the window of Sat 2026-12-12 03:00 UTC".to_string());
         assert_eq!(both(&set(open), entry), (None, next));
-        let next = Some("in the window of Sun 2026-12-06 03:00 UTC".to_string());
+        let next =
+            Some("its services restart in the window of Sun 2026-12-06 03:00 UTC".to_string());
         assert_eq!(both(&set(closed), entry), (Some(closed.into()), next.clone()));
         entry.window = Some(closed.parse().unwrap());
         assert_eq!(both(&set(open), entry), (Some(closed.into()), next.clone()));
@@ -85,7 +92,7 @@ mod tests {
         entry.window = None;
         assert_eq!(
             waits_for(&Config::default(), entry, || now.clone()),
-            Some("none is set".into())
+            Some("no window is set".into())
         );
         entry.restart = Some(RestartMode::Now);
         assert_eq!(both(&set(closed), entry), (None, None));

@@ -83,13 +83,13 @@ pub(super) fn notices(summary: &Summary, now: Timestamp) -> Vec<Notice> {
     for venv in &summary.venvs {
         let Some(since) = venv.pinned_since else { continue };
         if is_long(since, PINNED_LONG) == Severity::Warning {
-            let what = format!("{} is pinned since {}", venv.name, date(since));
+            let what = format!("{} has been pinned since {}", venv.name, date(since));
             notices.push(Notice::new(Severity::Warning, what));
         }
     }
     if let Some(held) = summary.held {
-        let until = held.until.map(|until| format!(" until {}", date(until))).unwrap_or_default();
-        let what = format!("Python is held since {}{until}", date(held.since));
+        let until = held.until.map(|until| format!(", until {}", date(until))).unwrap_or_default();
+        let what = format!("Python has been held since {}{until}", date(held.since));
         notices.push(Notice::new(is_long(held.since, HELD_LONG), what));
     }
     for found in summary.rehearsed.iter().filter(|found| !found.not_ready.is_empty()) {
@@ -216,14 +216,14 @@ mod tests {
             ),
             (Summary { last_run: run(true), ..well.clone() }, None),
             (pinned(30), None),
-            (pinned(31), Some((Severity::Warning, "a is pinned since 2026-10-31"))),
+            (pinned(31), Some((Severity::Warning, "a has been pinned since 2026-10-31"))),
             (
                 Summary { held: held(14), ..well.clone() },
-                Some((Severity::Ok, "Python is held since 2026-11-17")),
+                Some((Severity::Ok, "Python has been held since 2026-11-17")),
             ),
             (
                 Summary { held: held(15), ..well.clone() },
-                Some((Severity::Warning, "Python is held since 2026-11-16")),
+                Some((Severity::Warning, "Python has been held since 2026-11-16")),
             ),
             (
                 Summary { rehearsed: vec![not_ready], ..well.clone() },

@@ -36,7 +36,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "venvguard: b is stale; Python is held since 2026-11-28 until 2026-12-12",
+                "venvguard: b is stale; Python has been held since 2026-11-28, until 2026-12-12",
                 "venvguard: see `sudo venvguard status`",
             ]
         );

@@ -27,7 +27,7 @@ pub(crate) enum Detail {
 pub(crate) fn answer(summary: &Summary, now: Timestamp, detail: Detail) -> (Severity, Vec<String>) {
     if is_old(summary, now) {
         let minutes = age(summary, now).as_mins();
-        let why = format!("the last summary is {minutes} minutes old, see venvguard-metrics.timer");
+        let why = format!("the last summary is {minutes} minutes old; see venvguard-metrics.timer");
         return (Severity::Unknown, vec![line(Severity::Unknown, &why)]);
     }
     let notices = notices(summary, now);

@@ -122,7 +122,7 @@ impl Installed<'_> {
             (None, _) => FindingKind::Import,
         };
         let detail = match removed {
-            Some(module) => format!("{failure} (Python {minor} has no module {module} any more)"),
+            Some(module) => format!("{failure} (Python {minor} no longer has the module {module})"),
             None => failure.to_string(),
         };
         Finding {

@@ -84,7 +84,10 @@ impl Repair<'_, '_> {
             Ok(None) => return Ok((None, Vec::new())),
             // An unreadable record counts as none: the venv is rebuilt all the same.
             Err(error) => {
-                return Ok((None, vec![format!("cannot read the prepared environment: {error}")]));
+                return Ok((
+                    None,
+                    vec![format!("cannot read the record of the prepared tree: {error}")],
+                ));
             }
         };
         let found = if self.recorder.is_to_be_removed(tree.identity) {
@@ -97,7 +100,7 @@ impl Repair<'_, '_> {
             Err(why) => {
                 let removal = self.recorder.discard_prepared(job.id(), tree)?;
                 self.discarded.borrow_mut().push(removal);
-                Ok((None, vec![format!("the prepared environment was not used: {why}")]))
+                Ok((None, vec![format!("the prepared tree was not used: {why}")]))
             }
         }
     }

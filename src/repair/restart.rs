@@ -79,7 +79,7 @@ impl Baseline {
         if !service::await_listening(context.root, service, patience) {
             let before: Vec<&str> = addresses.iter().map(String::as_str).take(3).collect();
             return Err(format!(
-                "{service}: it is up, but listens nowhere; before, it listened at {}",
+                "{service}: it is up, but does not listen on any address; before, it listened on {}",
                 before.join(", ")
             ));
         }

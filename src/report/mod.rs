@@ -156,7 +156,10 @@ impl Report {
         self.details(plan);
         if overrides {
             let names: Vec<&str> = blocking().map(|decision| decision.name.as_str()).collect();
-            self.note(&format!("this run is not blocked in spite of {}", names.join(", ")));
+            self.note(&format!(
+                "this run continues although these venvs block it: {}",
+                names.join(", ")
+            ));
         }
     }
 

@@ -130,17 +130,20 @@ fn services(decision: &Decision) -> String {
     }
     let names: Vec<String> = decision.services.iter().map(ToString::to_string).collect();
     match decision.remedy {
-        Remedy::Pin { outdated: false, .. } => format!("; {} keeps running", names.join(", ")),
+        Remedy::Pin { outdated: false, .. } => format!("; leaves {} running", names.join(", ")),
         _ => format!("; restarts {}", names.join(", ")),
     }
 }
 
-/// `Python is held since … until … (by alice: reason): python3-minimal …`
+/// `Python has been held since …, until … (by alice: reason): python3-minimal …`
 pub(crate) fn hold(hold: &Hold) -> String {
-    let until = hold.until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
+    let until = hold.until.map(|until| format!(", until {until:.0}")).unwrap_or_default();
     let reason = hold.because.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let packages = hold.packages.join(" ");
-    format!("Python is held since {:.0}{until} (by {}{reason}): {packages}", hold.since, hold.by)
+    format!(
+        "Python has been held since {:.0}{until} (by {}{reason}): {packages}",
+        hold.since, hold.by
+    )
 }
 
 /// The reasons of a decision.
@@ -192,7 +195,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
             format!("user:{unit} of {user} {how} that user's own service manager")
         }
         Reason::RunsOn => {
-            "its services run, and venvguard does not restart them unasked; `venvguard rebuild` moves the venv and restarts them".into()
+            "its services run, and venvguard does not restart them automatically; `venvguard rebuild` moves the venv and restarts them".into()
         }
         Reason::NamedIn(Mention { file, line, name }) => format!(
             "{} line {line} names {}, which the rebuild removes: change that line afterwards",
@@ -200,11 +203,11 @@ pub(crate) fn reason(reason: &Reason) -> String {
             printable(&name.0)
         ),
         Reason::EmbeddedIn(program) => format!(
-            "{} runs its code within itself, always on the default Python, so pinning it does not help",
+            "{} embeds Python and runs its code, always on the default version, so pinning it does not help",
             printable(&program.0)
         ),
         Reason::EmbeddedOn { program, minor } => format!(
-            "{} runs its code within itself, on Python {minor} until its module for Python is upgraded; then run `venvguard rebuild`",
+            "{} embeds Python {minor} and runs its code, until its module for Python is upgraded; then run `venvguard rebuild`",
             printable(&program.0)
         ),
     }

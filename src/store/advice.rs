@@ -41,7 +41,7 @@ impl Store {
                 )
             } else {
                 format!(
-                    "`man venvguard` lists the settings and their values; to use the defaults, move the file away: `mv '{shown}' '{shown}.damaged'`"
+                    "`man venvguard.toml` lists the settings and their values; to use the defaults, move the file away: `mv '{shown}' '{shown}.damaged'`"
                 )
             });
         }

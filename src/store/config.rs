@@ -62,7 +62,7 @@ pub(crate) struct Config {
 
 fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroUsize, D::Error> {
     let number = usize::deserialize(deserializer)?;
-    NonZeroUsize::new(number).ok_or_else(|| serde::de::Error::custom("it is 1 at least, not 0"))
+    NonZeroUsize::new(number).ok_or_else(|| serde::de::Error::custom("it must be at least 1"))
 }
 
 impl Config {

@@ -188,8 +188,8 @@ fn a_prepared_environment_is_not_used_for_another_command() {
     }
     prepared.expect(0);
     let status = shop.person.run(&["status"]);
-    assert!(status.stderr.contains("prepared environments: 1 ("), "{}", status.stderr);
+    assert!(status.stderr.contains("prepared trees: 1 ("), "{}", status.stderr);
     shop.person.run(&["register", &shop.path(), "--build-command", &shop.script()]).expect(0);
     let said = shop.person.run(&["rebuild", "shop"]).expect(0);
-    assert!(said.stderr.contains("the prepared environment was not used"), "{}", said.stderr);
+    assert!(said.stderr.contains("the prepared tree was not used"), "{}", said.stderr);
 }

@@ -62,7 +62,7 @@ fn a_number_that_is_too_small_is_reported_in_words() {
     let system = system();
     system.write("/etc/venvguard/config.toml", "keep-trees = 0\n");
     let said = system.run(&["status"]).expect(1);
-    assert!(said.stderr.contains("line 1: keep-trees: it is 1 at least, not 0"), "{}", said.stderr);
+    assert!(said.stderr.contains("line 1: keep-trees: it must be at least 1"), "{}", said.stderr);
 }
 
 #[test]

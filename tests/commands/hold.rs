@@ -18,7 +18,7 @@ fn a_hold_names_what_it_holds_until_it_ends() {
     let text = fs::read_to_string(file).unwrap();
     assert!(text.contains("\nPackage: python3-minimal python3."), "{text}");
     assert!(text.contains("\nPin-Priority: -1\n") && text.contains("# Until: "), "{text}");
-    assert!(system.run(&["status"]).stderr.contains("Python is held since"));
+    assert!(system.run(&["status"]).stderr.contains("Python has been held since"));
     // Another one replaces it.
     system.run(&["hold"]).expect(0);
     assert!(!fs::read_to_string(file).unwrap().contains("# Until: "));
@@ -78,6 +78,6 @@ fn a_dry_run_shows_the_hold_and_changes_nothing() {
     assert_eq!(proposed["before"]["until"], serde_json::Value::Null);
     assert!(proposed["before"]["reason"] == "a" && proposed["after"].is_null(), "{proposed}");
     let said = system.run(&["unhold", "--dry-run"]).expect(0).stdout;
-    assert!(said.contains("now: Python is held since"), "{said}");
+    assert!(said.contains("now: Python has been held since"), "{said}");
     assert!(said.ends_with("then: Python is not held\n"), "{said}");
 }

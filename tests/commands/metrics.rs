@@ -112,18 +112,24 @@ fn nagios_learns_what_lasts_too_long() {
     system.make_dir("/etc/apt/preferences.d");
     system.run(&["hold"]).expect(0);
     let line = asked(&system, 0);
-    assert!(line.contains("1 venv healthy; Python is held since 20"), "{line}");
+    assert!(line.contains("1 venv healthy; Python has been held since 20"), "{line}");
     let hold = "/etc/apt/preferences.d/venvguard-hold.pref";
     let since =
         system.read(hold).lines().find(|line| line.starts_with("# Since: ")).map(str::to_string);
     replace(&system, hold, &since.unwrap(), "# Since: 2026-01-01T00:00:00Z");
     let line = checked(&system, 1);
-    assert!(line.starts_with("VENVGUARD WARNING - Python is held since 2026-01-01|"), "{line}");
+    assert!(
+        line.starts_with("VENVGUARD WARNING - Python has been held since 2026-01-01|"),
+        "{line}"
+    );
     system.run(&["unhold"]).expect(0);
     asked(&system, 0);
     note(&system, r#""pin": {"at": "2026-01-01T00:00:00Z", "to": "3.11", "until": "rebuilt"}"#);
     let line = checked(&system, 1);
-    assert!(line.starts_with("VENVGUARD WARNING - shop is pinned since 2026-01-01|"), "{line}");
+    assert!(
+        line.starts_with("VENVGUARD WARNING - shop has been pinned since 2026-01-01|"),
+        "{line}"
+    );
     replace(&system, REGISTRY, "rebuilt", "policy");
     checked(&system, 0);
 }

@@ -71,7 +71,7 @@ fn what_waits_is_restarted_once_in_its_window() {
     system.write(WAITING, long_ago);
     let status = system.run(&["status", "--json"]).expect(3).json();
     let reason = status["venvs"][0]["reasons"][0].as_str().unwrap();
-    assert!(reason.starts_with("in the window of "), "{status}");
+    assert!(reason.starts_with("its services restart in the window of "), "{status}");
     let dry = system.run(&["restart", "--due", "--dry-run"]).expect(0);
     assert!(dry.stdout.contains("; restarts systemd:shop.service"), "{}", dry.stdout);
     assert!(!system.exists("/calls") && system.read(WAITING) == long_ago, "it changes nothing");

@@ -114,12 +114,12 @@ pub(crate) fn cause_of_state(name: &str, health: &Health) -> Cause {
         }
         State::Missing => (
             "missing",
-            "the venv does not exist any more",
+            "the venv no longer exists",
             format!("create it again, or unregister it: `venvguard unregister {name}`"),
         ),
         _ => (
             "broken",
-            "there is no venv at the path of the venv",
+            "there is no usable venv at the registered path",
             "create it again with the tool that created it".to_string(),
         ),
     };

@@ -58,8 +58,8 @@ fn across_a_patch(machine: &Machine) -> Result<()> {
         let (code, status) = machine.venvguard_json("status")?;
         ensure!(code == 3, "{status}");
         for (name, state, told) in [
-            ("followed", "check-fails", "its check fails since "),
-            ("copied", "check-fails", "its check fails since "),
+            ("followed", "check-fails", "its check has failed since "),
+            ("copied", "check-fails", "its check has failed since "),
             ("bare", "healthy", "its check failed before and after "),
             ("alone", "healthy", "its check failed before and after "),
         ] {

@@ -1,5 +1,5 @@
 //! One decision: venvguard executes what `plan` and the dry runs print, and records the same in the journal and the
-//! history. Also a prepared environment, which waits until it is wanted.
+//! history. Also a prepared tree, which waits until it is wanted.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

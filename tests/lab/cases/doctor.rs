@@ -130,7 +130,7 @@ fn comes_back(machine: &Machine) -> Result<()> {
 
 fn is_well(machine: &Machine) -> Result<()> {
     let said = machine.stdout("venvguard doctor")?;
-    ensure!(said.code == 0 && said.text.contains("no problem was found"), "{said:?}");
+    ensure!(said.code == 0 && said.text.contains("no fault was found"), "{said:?}");
     Ok(())
 }
 

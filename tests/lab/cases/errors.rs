@@ -43,7 +43,7 @@ const fn app(name: &'static str, server: Server, breaks: &'static str, told: &'s
 const CHECK_FAILS: &str = "its check fails, and passed before the upgrade: ";
 const PROBE_FAILS: &str = "supervisord:uwsgi-probed: /srv/uwsgi-probed/http.sock answers a request for / with HTTP status 500; before, ";
 const DIES: &str = "systemd:dies.service: its workers do not last (";
-const IS_DEAF: &str = "systemd:deaf.service: it is up, but listens nowhere; before, it listened at /srv/deaf/http.sock";
+const IS_DEAF: &str = "systemd:deaf.service: it is up, but does not listen on any address; before, it listened on /srv/deaf/http.sock";
 
 const APPS: [App; 7] = [
     App { is_checked: true, ..app("uwsgi-checked", Server::Uwsgi, "import", CHECK_FAILS) },
@@ -60,7 +60,7 @@ const APPS: [App; 7] = [
 const STUCK: App = app("stuck", Server::Emperor, "no", "");
 
 const EMBEDDED: &str =
-    "/usr/bin/uwsgi-core runs its code within itself, always on the default Python";
+    "/usr/bin/uwsgi-core embeds Python and runs its code, always on the default version";
 
 impl App {
     fn service(&self) -> Service {

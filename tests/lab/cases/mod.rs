@@ -16,6 +16,7 @@ mod front_ends;
 mod halfway;
 mod harmless;
 mod hold;
+mod inodes;
 mod kinds;
 mod layouts;
 mod libraries;
@@ -109,6 +110,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults::cases(),
         foreign::cases(),
         front_ends::cases(),
+        inodes::cases(),
         kinds::cases(),
         layouts::cases(),
         libraries::cases(),

@@ -113,13 +113,13 @@ fn restrained(machine: &Machine) -> Result<()> {
     machine
         .must("ls -d /srv/followed/.venv.venvguard-*; test -e /var/lib/venvguard/waiting.json")?;
     let status = machine.run("venvguard status")?;
-    ensure!(status.text.contains("in the window of"), "{status:?}");
+    ensure!(status.text.contains("restart in the window of"), "{status:?}");
     set("--restart now")?;
     forecast_to_the_end(machine)?;
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
 
-/// What fails once its services run the new tree goes back, and only a person tries again.
+/// A venv whose services fail on the new tree gets its old tree back, and only a person tries again.
 fn failing(machine: &Machine) -> Result<()> {
     pin(machine)?;
     let service = &services_of(Site::Followed)[0];

@@ -159,7 +159,7 @@ fn missing(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// After many rehearsals, some of them killed, nothing is left but the tree of the last one, and `status` tells its size.
+/// After many rehearsals, some of them killed, nothing is left but the tree of the last one, and `status` reports its size.
 fn killed(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;

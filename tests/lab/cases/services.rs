@@ -177,7 +177,7 @@ fn in_window(machine: &Machine) -> Result<()> {
     // venvguard and systemd agree on the days.
     let status = machine.status_of(Site::Followed)?;
     let reason = status["reasons"][0].as_str().unwrap_or_default();
-    let opens = reason.strip_prefix("in the window of ").unwrap_or_default();
+    let opens = reason.strip_prefix("its services restart in the window of ").unwrap_or_default();
     let opens = opens.rsplit_once(' ').map_or(opens, |(time, _zone)| time);
     let elapses = machine.must(&format!("systemd-analyze calendar '{days}'"))?;
     ensure!(!opens.is_empty() && elapses.contains(opens), "{status}\n{elapses}");

@@ -41,7 +41,7 @@ fn unattended(machine: &Machine) -> Result<()> {
     machine.must("venvguard register /srv/followed/venv --policy block")?;
     forecast(machine)?;
     let status = machine.run("venvguard status")?;
-    let held = "Python is held since";
+    let held = "Python has been held since";
     ensure!(status.text.contains(held) && status.text.contains("policy"), "{status:?}");
     // The hold does not end because apt no longer offers what it holds.
     forecast(machine)?;

@@ -10,7 +10,7 @@ use crate::host::file::printable;
 
 pub(super) const PATCHED_LATE: Signature = Signature {
     id: "gevent-patched-late",
-    title: "gevent patched ssl after other modules had imported it, so that TLS calls itself without end",
+    title: "gevent patched ssl after other modules had imported it, so that TLS code recurses endlessly",
     upgrade: Upgrade::Never,
     matches: patched_late,
     verify: verify_patched_late,

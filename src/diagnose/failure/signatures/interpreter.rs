@@ -30,7 +30,7 @@ pub(super) const STRANDED: Signature = Signature {
 
 pub(super) const COPIED_INTERPRETER: Signature = Signature {
     id: "copied-interpreter",
-    title: "the copied interpreter of the venv is of another build than the standard library",
+    title: "the copied interpreter of the venv is from a different build than the standard library",
     upgrade: Upgrade::Always,
     matches: copied_interpreter,
     verify: |clue, machine| in_state(clue, machine, State::Stale),

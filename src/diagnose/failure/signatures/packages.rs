@@ -12,7 +12,7 @@ use crate::venv::normalized;
 
 pub(super) const PATCH_INCOMPATIBLE: Signature = Signature {
     id: "patch-incompatible",
-    title: "a distribution does not work with a change of typing in Python 3.12.4",
+    title: "a distribution does not work with a change to typing in Python 3.12.4",
     upgrade: Upgrade::IfMoved,
     matches: |failure| {
         let is_it = |error: &PythonError| {
@@ -89,7 +89,7 @@ pub(super) const SETUPTOOLS_OUTDATED: Signature = Signature {
 
 pub(super) const PKG_RESOURCES_MISSING: Signature = Signature {
     id: "pkg-resources-missing",
-    title: "setuptools, which contains pkg_resources before its version 82, is not installed",
+    title: "pkg_resources is missing; only setuptools before version 82 contains it",
     upgrade: Upgrade::IfMoved,
     matches: |failure| {
         let is_it = |error: &PythonError| error.missing_module() == Some("pkg_resources");
@@ -114,7 +114,7 @@ pub(super) const PKG_RESOURCES_MISSING: Signature = Signature {
 
 pub(super) const STDLIB_MODULE_REMOVED: Signature = Signature {
     id: "stdlib-module-removed",
-    title: "the standard library has the module no longer",
+    title: "the standard library no longer has the module",
     upgrade: Upgrade::IfMoved,
     matches: stdlib_module_removed,
     verify: |clue, machine| {
@@ -145,14 +145,14 @@ pub(super) const STDLIB_MODULE_REMOVED: Signature = Signature {
     remedy: |clue, machine| match instead_of(clue) {
         Some(what) => install(clue, machine, &what),
         None => going_back(clue, machine).unwrap_or_else(|| {
-            format!("the application must not import {} any more", printable(&clue.name))
+            format!("the application must stop importing {}", printable(&clue.name))
         }),
     },
 };
 
 pub(super) const NO_EVENT_LOOP: Signature = Signature {
     id: "no-event-loop",
-    title: "asyncio.get_event_loop() creates no event loop any more, since Python 3.14",
+    title: "since Python 3.14, asyncio.get_event_loop() no longer creates an event loop",
     upgrade: Upgrade::IfMoved,
     matches: |failure| {
         let message = "There is no current event loop in thread 'MainThread'.";

@@ -35,7 +35,7 @@ pub(super) const ENSUREPIP_MISSING: Signature = Signature {
 
 pub(super) const BUILD_TOOL_MISSING: Signature = Signature {
     id: "build-tool-missing",
-    title: "a distribution is built from source, and a program for that is not installed",
+    title: "a program that is needed to build a distribution from source is not installed",
     upgrade: Upgrade::Unknown,
     matches: |failure| {
         let (clue, program) = Clue::of_line(failure, |line| {
