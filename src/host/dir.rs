@@ -45,12 +45,21 @@ fn dir_flags() -> OFlags {
 
 /// Opens a directory whose path contains no link.
 pub(crate) fn open_nofollow(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
+    open_without_links(path, access | OFlags::DIRECTORY)
+}
+
+/// Opens a directory or a file, only to name it. Its path contains no link.
+pub(super) fn open_place(path: &Path) -> io::Result<OwnedFd> {
+    open_without_links(path, OFlags::PATH)
+}
+
+fn open_without_links(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = if weakened(Weakness::FollowDirectories) {
         ResolveFlags::empty()
     } else {
         ResolveFlags::NO_SYMLINKS
     };
-    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = flags | OFlags::CLOEXEC;
     rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve).map_err(|error| {
         let error = io::Error::from(error);
         io::Error::new(error.kind(), format!("{}: {error}", file::printable(path)))

@@ -71,7 +71,7 @@ fn forbidden(error: impl Into<io::Error>) -> io::Error {
 
 /// By descriptor: no name on the way can be exchanged between the check and the mount.
 fn bind(from: &OwnedFd, to: &Path) -> io::Result<()> {
-    let to = dir::open_nofollow(to, OFlags::PATH)?;
+    let to = dir::open_place(to)?;
     rustix::mount::mount_bind(descriptor::path(from), descriptor::path(&to)).map_err(forbidden)
 }
 
@@ -79,10 +79,9 @@ fn bind(from: &OwnedFd, to: &Path) -> io::Result<()> {
 /// file system that supports one, and cannot be written to.
 fn merge(from: &OwnedFd, to: &Path) -> io::Result<()> {
     let inside = table::below(to)?.into_iter().filter(|point| point.as_path() != to);
-    // An overlay does not show what is mounted in its layers.
-    let inside: Vec<(PathBuf, OwnedFd)> = inside
-        .filter_map(|point| Some((point.clone(), dir::open_nofollow(&point, OFlags::PATH).ok()?)))
-        .collect();
+    // An overlay does not show what is mounted in its layers, such as a container's resolv.conf.
+    let inside: Vec<(PathBuf, OwnedFd)> =
+        inside.filter_map(|point| Some((point.clone(), dir::open_place(&point).ok()?))).collect();
     let behind = dir::open_nofollow(to, OFlags::PATH)?;
     let [front, back] = [from, &behind].map(descriptor::path);
     let layers = format!("lowerdir={}:{}", front.display(), back.display());
@@ -92,6 +91,7 @@ fn merge(from: &OwnedFd, to: &Path) -> io::Result<()> {
         .map_err(|error| io::Error::other(format!("cannot merge {}: {error}", to.display())))?;
     inside.iter().try_for_each(|(point, mounted)| bind(mounted, point))
 }
+
 /// In a user namespace, an ordinary user may mount as root may; only their own id is mapped
 /// there. The program that runs next loses that right.
 fn unshare_mounts() -> io::Result<()> {
