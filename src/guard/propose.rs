@@ -77,19 +77,22 @@ impl Guard {
         plan::upgrade(&subjects, &facts, before, after, made)
     }
 
-    /// Adds what a rehearsal has found about venvs that stay on their own interpreters.
+    /// Adds what a rehearsal has found about venvs that stay on their own minor versions.
     fn add_what_breaks(
         &self,
         inventory: &Inventory,
         after: &Interpreters,
         facts: &mut BTreeMap<String, Facts>,
     ) {
+        if !self.store.has_rehearsals() {
+            return;
+        }
         for (entry, venv) in inventory.present() {
-            let Some(fact) = facts.get_mut(&entry.id) else { continue };
-            let Some(own) = after.get(venv.site).filter(|_| fact.readiness.is_some()) else {
-                continue;
-            };
-            fact.breaks = repair::breaks(&self.context(), entry, venv, &own.package);
+            let Some(own) = after.get(venv.site) else { continue };
+            let breaks = repair::breaks(&self.context(), entry, venv, &own.package);
+            if !breaks.is_empty() {
+                facts.entry(entry.id.clone()).or_default().breaks = breaks;
+            }
         }
     }
 

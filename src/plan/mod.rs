@@ -135,7 +135,7 @@ pub(crate) struct Facts {
     pub(crate) readiness: Option<Readiness>,
     /// The libraries of the system that it needs and the transaction removes.
     pub(crate) lost: Vec<Loss>,
-    /// What breaks in it if it stays on its own interpreter, as a rehearsal has found.
+    /// What breaks in it if it stays as it is, on its own minor version, as a rehearsal has found.
     pub(crate) breaks: Vec<Finding>,
     /// The system's files that name its `lib/pythonX.Y`.
     pub(crate) mentions: Vec<Mention>,

@@ -45,7 +45,7 @@ pub(crate) enum Reason {
     NotReady(Finding),
     /// A library that it needs is removed.
     Loses(Loss),
-    /// This breaks if it stays on its own interpreter.
+    /// This breaks if it stays as it is, on its own minor version.
     Breaks(Finding),
     /// A service that is not restarted, and why.
     LeftAlone {

@@ -109,6 +109,7 @@ impl Upgrade<'_> {
         match effect {
             // `about_libraries` decides about a venv that only loses libraries.
             Effect::None | Effect::Unlinked => {}
+            Effect::RestartOnly if self.breaks() => self.impossible(&mut decision, self.broken()),
             Effect::RestartOnly if is_noted_by_uv(&subject.venv, decision.change.as_ref()) => {
                 decision.remedy = Remedy::Refresh;
                 decision.reasons.push(Reason::UvCompares);
@@ -154,7 +155,8 @@ impl Upgrade<'_> {
         !matches!(self.readiness(), Readiness::NotReady(_))
     }
 
-    /// Whether the upgrade would break the venv even on its own interpreter. After dpkg, it has.
+    /// Whether the upgrade would break the venv as it is, on its own minor version. After dpkg, it
+    /// has.
     fn breaks(&self) -> bool {
         self.made == Phase::BeforeDpkg && !self.facts.breaks.is_empty()
     }

@@ -185,7 +185,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
         Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
         Reason::Resolved => "the index has a wheel of each distribution; none was tried".into(),
         Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => finding.to_string(),
-        Reason::Breaks(finding) => format!("on its old interpreter, {finding}"),
+        Reason::Breaks(finding) => format!("as it is, it breaks: {finding}"),
         Reason::LeftAlone { service, why } => format!("{service} is left alone: {why}"),
         Reason::NotUnasked { service, restraint } => not_unasked(service, restraint),
         Reason::AtRest(service) => format!("{service} does not run"),

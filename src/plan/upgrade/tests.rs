@@ -121,6 +121,24 @@ fn a_venv_that_would_break_on_its_own_interpreter_blocks() {
 }
 
 #[test]
+fn a_venv_that_the_next_patch_version_breaks_blocks() {
+    let breaks = vec![Finding::of_venv(FindingKind::Import, "module pydantic")];
+    let decide = |policy, phase| {
+        let subject = Subject { policy, ..subject(BaseLink::Followed, OLD) };
+        let facts = Facts { breaks: breaks.clone(), ..Facts::default() };
+        let facts = BTreeMap::from([(subject.id.clone(), facts)]);
+        let (before, after) = (system(MINOR.before), system(&["3.11.9-1"]));
+        upgrade(&[subject], &facts, &before, &after, phase).decisions.remove(0)
+    };
+    let decision = decide(Policy::Auto, Phase::BeforeDpkg);
+    assert_eq!((&decision.remedy, decision.blocks), (&Remedy::Impossible, true));
+    assert!(decision.reasons.contains(&Reason::Breaks(breaks[0].clone())));
+    assert!(!decide(Policy::Warn, Phase::BeforeDpkg).blocks);
+    let after = decide(Policy::Auto, Phase::AfterDpkg);
+    assert_eq!(after.remedy, Remedy::Restart, "it has broken already");
+}
+
+#[test]
 fn policy_block_blocks_every_change_of_the_interpreter() {
     for after in [&["3.13.5-2", "3.11.2-6"][..], &["3.11.2-7"], &["3.11.9-1"]] {
         let case = Case { policy: Policy::Block, after, ..MINOR };
