@@ -178,7 +178,7 @@ impl Guard {
         // An unreadable record counts as none.
         let found = self.store.rehearsal(id).ok().flatten()?;
         let made_for = self.made_for(entry, venv, minor, after)?;
-        let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared(id);
+        let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared_tree(id);
         (found.made_for == made_for && !is_gone).then_some(found)
     }
 

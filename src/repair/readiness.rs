@@ -71,7 +71,9 @@ fn rehearsed(
         return Some(Readiness::NotReady(bounded(found.findings)));
     }
     match found.proof {
-        Proof::Rehearsed if context.store.has_prepared(&entry.id) => Some(Readiness::Rehearsed),
+        Proof::Rehearsed if context.store.has_prepared_tree(&entry.id) => {
+            Some(Readiness::Rehearsed)
+        }
         Proof::Resolved => Some(Readiness::Resolved),
         _ => None,
     }

@@ -95,6 +95,12 @@ impl Store {
         self.dir().join(name(id)).symlink_metadata().is_ok()
     }
 
+    /// Whether there is a prepared tree, as its record says.
+    pub(crate) fn has_prepared_tree(&self, id: &str) -> bool {
+        let record = self.prepared(id).ok().flatten();
+        record.is_some_and(|tree| tree::identity(tree.path()) == Some(tree.identity))
+    }
+
     pub(crate) fn save_prepared(&self, id: &str, tree: &PreparedTree) -> Result<(), StoreError> {
         self.save(&name(id), tree)
     }
