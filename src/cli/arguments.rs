@@ -396,6 +396,8 @@ pub(super) enum HookEvent {
     PreInstall,
     /// A process of `pre-install`, with apt's list as standard input
     Rehearse,
+    /// The same, also for the venvs that were not ready
+    RehearseAgain,
     /// `DPkg::Post-Invoke`
     PostInvoke,
     /// A dpkg trigger or an rtupdate script: only records that there is work

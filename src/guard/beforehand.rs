@@ -4,6 +4,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
+use super::rehearse::TRY_AGAIN;
 use super::users::messages;
 use super::{AskError, Guard};
 use crate::apt::{self, Transaction, predict};
@@ -29,13 +32,19 @@ impl Guard {
         after: &Interpreters,
     ) -> bool {
         let trials = self.trials(inventory, &[], now, after).unwrap_or_default();
-        trials.iter().any(|(id, trial)| self.is_due(inventory, id, trial, after))
+        trials.iter().any(|(id, trial)| self.is_due(inventory, id, trial, after, TRY_AGAIN))
     }
 
     /// Rehearses an apt run in a process of its own, which can be ended at any moment: at the time
     /// limit, or when somebody presses Enter. It records what it finds about each venv at once.
-    pub(super) fn rehearse_beforehand(&self, list: &[u8], limit: Duration, is_attended: bool) {
-        let mut program = Program::new("/proc/self/exe").args(["hook", "rehearse"]);
+    pub(super) fn rehearse_beforehand(
+        &self,
+        list: &[u8],
+        event: &str,
+        limit: Duration,
+        is_attended: bool,
+    ) {
+        let mut program = Program::new("/proc/self/exe").args(["hook", event]);
         program = program.input(list).limit(limit);
         let mut skip = "";
         if is_attended {
@@ -65,14 +74,20 @@ impl Guard {
         }
     }
 
-    /// The rehearsal in the process of its own, with the archives that apt has fetched.
-    pub(crate) fn rehearse_transaction(&self, transaction: &Transaction) -> Result<(), AskError> {
+    /// The rehearsal in the process of its own, with the archives that apt has fetched. `again`: also
+    /// of the venvs that were not ready in the last one.
+    pub(crate) fn rehearse_transaction(
+        &self,
+        transaction: &Transaction,
+        again: bool,
+    ) -> Result<(), AskError> {
         signal::end_with_parent();
         let _lock = self.lock()?;
         let now = self.interpreters()?;
         let after = predict(&now, &transaction.actions);
         let mut inventory = self.inventory()?;
-        let trials = self.due_trials(&inventory, &now, &after)?;
+        let pause = if again { SignedDuration::ZERO } else { TRY_AGAIN };
+        let trials = self.due_trials(&inventory, &now, &after, pause)?;
         let archives = |packages: &[String]| apt::among(&self.root, packages, transaction);
         self.find_out(&mut inventory, trials, (transaction, &now, &after), archives).map(drop)
     }

@@ -55,13 +55,16 @@ impl Guard {
             match self.gate_unless_asked(run, occasion, rehearses, agreed.as_ref())? {
                 Gate::Answer(verdict) => return Ok(verdict),
                 Gate::Rehearse => {
-                    self.rehearse_beforehand(run.list, limit, occasion.is_attended);
+                    let is_attended = occasion.is_attended;
+                    self.rehearse_beforehand(run.list, "rehearse", limit, is_attended);
                     limit = Duration::ZERO;
                 }
                 Gate::Ask(plan) => match self.ask(&plan) {
                     Wish::Continue => agreed = Some(plan),
                     // Whatever it finds, the question is asked again.
-                    Wish::Rehearse => self.rehearse_beforehand(run.list, LONG, true),
+                    Wish::Rehearse => {
+                        self.rehearse_beforehand(run.list, "rehearse-again", LONG, true);
+                    }
                     Wish::Stop(why) => {
                         self.record_refusal(&plan, why);
                         return Ok(Verdict::Block);

@@ -2,6 +2,7 @@
 //! their new trees, and a unit of its own, with the priority of an ordinary service, swaps them in.
 
 use super::rebuild::Rebuilt;
+use super::rehearse::TRY_AGAIN;
 use super::{AskError, Guard};
 use crate::host::Program;
 use crate::inventory::{Inventory, Unmanaged, report_unmanaged};
@@ -29,8 +30,9 @@ impl Guard {
             return Vec::new();
         }
         let decisions = self.propose_for_pinned(inventory, now);
-        let is_due =
-            |one: &&Decision| self.is_due(inventory, &one.id, &Trial::Build((*one).clone()), now);
+        let is_due = |one: &&Decision| {
+            self.is_due(inventory, &one.id, &Trial::Build((*one).clone()), now, TRY_AGAIN)
+        };
         let due: Vec<Decision> = decisions.iter().filter(is_due).cloned().collect();
         self.build_all(inventory, &due, &System::installed(now), now);
         let (waiting, ready): (Vec<Decision>, Vec<Decision>) = decisions

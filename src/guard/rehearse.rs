@@ -61,7 +61,7 @@ pub(crate) struct VenvRehearsal {
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 
 /// When a forecast tries a venv again that was not ready: an index may have got its wheels.
-const TRY_AGAIN: SignedDuration = SignedDuration::from_hours(23);
+pub(super) const TRY_AGAIN: SignedDuration = SignedDuration::from_hours(23);
 
 /// How often a rehearsal looks whether apt has started.
 const POLL: Duration = Duration::from_millis(250);
@@ -108,7 +108,7 @@ impl Guard {
         let mut inventory = self.inventory_of(registry);
         self.prune(&mut inventory.registry, &[]);
         let trials = if wanted.is_forecast {
-            self.due_trials(&inventory, &now, &after)?
+            self.due_trials(&inventory, &now, &after, TRY_AGAIN)?
         } else {
             self.trials(&inventory, wanted.venvs, &now, &after)?
         };
@@ -145,13 +145,15 @@ impl Guard {
         Way { is_over }
     }
 
-    /// Whether the last rehearsal of a venv says nothing about this one, or may be out of date.
+    /// Whether the last rehearsal of a venv says nothing about this one, or may be out of date: a venv
+    /// that was not ready is tried again after a pause.
     pub(super) fn is_due(
         &self,
         inventory: &Inventory,
         id: &str,
         trial: &Trial,
         after: &Interpreters,
+        pause: SignedDuration,
     ) -> bool {
         let minor = match trial {
             Trial::Build(decision) => decision.target().map(|target| target.minor),
@@ -161,7 +163,7 @@ impl Guard {
         let is_known = minor.is_some_and(|minor| after.get(minor).is_some());
         is_known
             && self.last_found(inventory, id, minor, after).is_none_or(|found| {
-                !found.is_ready() && clock::now().duration_since(found.at) > TRY_AGAIN
+                !found.is_ready() && clock::now().duration_since(found.at) >= pause
             })
     }
 
@@ -201,9 +203,10 @@ impl Guard {
         inventory: &Inventory,
         now: &Interpreters,
         after: &Interpreters,
+        pause: SignedDuration,
     ) -> Result<Vec<(String, Trial)>, AskError> {
         let mut trials = self.trials(inventory, &[], now, after)?;
-        trials.retain(|(id, trial)| self.is_due(inventory, id, trial, after));
+        trials.retain(|(id, trial)| self.is_due(inventory, id, trial, after, pause));
         Ok(trials)
     }
 
