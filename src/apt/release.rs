@@ -15,7 +15,7 @@ use crate::host::file::{self, printable};
 use crate::host::{ReadError, Root};
 
 /// Where the private files of a release are.
-const RELEASES: &str = "/var/cache/venvguard/releases";
+pub(super) const RELEASES: &str = "/var/cache/venvguard/releases";
 
 /// The longest file of sources that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -44,8 +44,12 @@ pub(crate) enum ReleaseError {
     Update { release: String, source: Box<CommandError>, keys: String },
 }
 
-/// Prepares apt-get for another release, with current lists.
-pub(crate) fn of_release(root: &Root, release: &str) -> Result<AptGet, ReleaseError> {
+/// Prepares apt-get for another release, with current lists. Also returns why some of them may be
+/// missing or old.
+pub(crate) fn of_release(
+    root: &Root,
+    release: &str,
+) -> Result<(AptGet, Option<CommandError>), ReleaseError> {
     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if release.is_empty() || !release.bytes().all(is_name) {
         return Err(ReleaseError::Name(release.into()));
@@ -60,9 +64,12 @@ pub(crate) fn of_release(root: &Root, release: &str) -> Result<AptGet, ReleaseEr
         move |source| ReleaseError::Io { path, source }
     };
     let parts = dir.join("sources.list.d");
-    match fs::remove_dir_all(&parts) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(&parts)(error)),
-        _ => {}
+    let main = dir.join("sources.list");
+    for (path, removed) in [(&parts, fs::remove_dir_all(&parts)), (&main, fs::remove_file(&main))] {
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(path)(error)),
+            _ => {}
+        }
     }
     for path in [&parts, &dir.join("preferences.d"), &dir.join("state/lists"), &dir.join("cache")] {
         fs::create_dir_all(path).map_err(io(path))?;
@@ -73,7 +80,7 @@ pub(crate) fn of_release(root: &Root, release: &str) -> Result<AptGet, ReleaseEr
         let text = String::from_utf8_lossy(&text);
         let moved = moved(&text, is_deb822(&path), &own, release);
         is_changed |= moved != text;
-        let copy = parts.join(path.file_name().unwrap_or_default());
+        let copy = dir.join(path.strip_prefix(root.at("/etc/apt")).unwrap_or(&path));
         file::write_atomically(&copy, moved.as_bytes(), 0o644).map_err(io(&copy))?;
     }
     if !is_changed {
@@ -86,12 +93,13 @@ pub(crate) fn of_release(root: &Root, release: &str) -> Result<AptGet, ReleaseEr
     let updated = apt.call("update").arg("-qq").limit(UPDATE_LIMIT).run();
     // A source of a third party may not have the release: what there is, is enough.
     match updated {
+        Ok(_) => Ok((apt, None)),
         Err(source) if !has_lists(&dir, release) => {
             let keys = keyrings(root).join(", ");
             let (release, source) = (release.into(), Box::new(source));
             Err(ReleaseError::Update { release, source, keys })
         }
-        _ => Ok(apt),
+        Err(incomplete) => Ok((apt, Some(incomplete))),
     }
 }
 
@@ -184,11 +192,10 @@ fn moved(text: &str, is_deb822: bool, own: &str, release: &str) -> String {
 /// `deb [options] URI SUITE COMPONENT…`
 fn one_line(line: &str, own: &str, release: &str) -> String {
     let is_source = line.starts_with("deb ") || line.starts_with("deb-src ");
-    let after_options = line.find(']').map_or(0, |end| end + 1);
-    if !is_source || after_options > line.len() {
+    if !is_source {
         return line.to_string();
     }
-    let (head, tail) = line.split_at(after_options);
+    let (head, tail) = line.split_at(line.find(']').map_or(0, |end| end + 1));
     head.to_string() + &words(tail, own, release)
 }
 

@@ -93,7 +93,13 @@ impl Guard {
             Some(release) => {
                 let progress = self.report.progress("rehearsal");
                 progress.step(&format!("reading the package lists of {release}"));
-                (apt::of_release(&self.root, release)?, Lists::Updated(None))
+                let (apt, incomplete) = apt::of_release(&self.root, release)?;
+                if let Some(why) = incomplete {
+                    self.report.note(&format!(
+                        "some package lists of {release} are missing or old: {why}"
+                    ));
+                }
+                (apt, Lists::Updated(None))
             }
             None => (apt::without_hold(&self.root)?, Lists::look(&self.root)),
         };
