@@ -3,10 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::protocol::is_package_name;
+use super::release::RELEASES;
 use super::{Action, AptGet, Transaction};
 use crate::host::command::{CommandError, Finished};
 use crate::host::file::printable;
@@ -44,7 +48,41 @@ pub(crate) fn packages_of(actions: &[Action], minors: &[Minor]) -> Vec<String> {
         }
     };
     let wanted = actions.iter().filter(|action| action.unpacks && brings(&action.package));
-    wanted.map(|action| action.package.clone()).filter(|name| is_package_name(name)).collect()
+    wanted.filter(|action| is_package_name(&action.package)).map(in_its_version).collect()
+}
+
+/// A package as apt names it on its command line, in the version that is about to be installed: the
+/// run may ask for another one than apt would choose.
+fn in_its_version(action: &Action) -> String {
+    match &action.to {
+        Some(version) => format!("{}={version}", action.package),
+        None => action.package.clone(),
+    }
+}
+
+/// Removes archives, and lists of other releases, that no rehearsal has used since.
+pub(crate) fn remove_unused(root: &Root, since: Timestamp) -> io::Result<()> {
+    for dir in [ARCHIVES, RELEASES] {
+        let entries = match fs::read_dir(root.at(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            // A release is used whenever its configuration is written.
+            let used = path.join("apt.conf").metadata().or_else(|_| entry.metadata())?;
+            if used.mtime() >= since.as_second() {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(&path)?;
+            } else {
+                fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Fetches these packages in the versions that apt would install, and everything that they need.
@@ -148,6 +186,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn archives_and_lists_that_nothing_uses_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let write = |path: &str, day: i64| {
+            let path = root.at(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            let at =
+                std::time::UNIX_EPOCH + Duration::from_secs(86400 * u64::try_from(day).unwrap());
+            fs::File::open(&path).unwrap().set_modified(at).unwrap();
+        };
+        let names =
+            ["archives/old.deb", "archives/new.deb", "releases/a/apt.conf", "releases/b/apt.conf"];
+        let paths = names.map(|name| format!("/var/cache/venvguard/{name}"));
+        for (path, day) in paths.iter().zip([1, 3, 1, 3]) {
+            write(path, day);
+        }
+        let since = Timestamp::from_second(2 * 86400).unwrap();
+        remove_unused(&root, since).unwrap();
+        let kept: Vec<bool> = paths.iter().map(|path| root.at(path).exists()).collect();
+        assert_eq!(kept, [false, true, false, true]);
+        assert!(!root.at("/var/cache/venvguard/releases/a").exists());
+        remove_unused(&Root::new(dir.path().join("nothing")), since).unwrap();
+    }
+
+    #[test]
     fn only_packages_of_the_interpreter_are_fetched_by_name() {
         let action = |package: &str, unpacks| Action {
             package: package.into(),
@@ -170,7 +234,8 @@ mod tests {
         let mut actions: Vec<Action> = names.iter().map(|name| action(name, true)).collect();
         actions.push(action("python3-venv", false));
         let wanted = packages_of(&actions, &[Minor::new(3, 13)]);
-        assert_eq!(wanted, [&names[..7], &["libpython3.13"]].concat());
+        let expected = [&names[..7], &["libpython3.13"]].concat();
+        assert_eq!(wanted, expected.iter().map(|name| format!("{name}=1")).collect::<Vec<_>>());
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod simulate;
 #[cfg(test)]
 pub(crate) use change::samples;
 pub(crate) use change::{Build, Change, ChangeKind, changes};
-pub(crate) use fetch::{FetchError, among, fetch, packages_of};
+pub(crate) use fetch::{FetchError, among, fetch, packages_of, remove_unused};
 pub(crate) use get::AptGet;
 pub(crate) use hold::{Hold, HoldError, packages_to_hold, without_hold};
 pub(crate) use hooks::Hooks;

@@ -201,6 +201,7 @@ impl Guard {
         let was_needed = !registry.pending_removals.is_empty();
         repair::sweep(&self.context(), registry);
         repair::prune_archives(&self.context(), registry, oldest);
+        self.prune_cache(oldest);
         was_needed
     }
 }

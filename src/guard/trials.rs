@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
+
 use super::rehearse::VenvRehearsal;
 use super::{AskError, Guard};
-use crate::apt::{FetchError, Transaction, packages_of};
+use crate::apt::{self, FetchError, Transaction, packages_of};
 use crate::host::parallel;
 use crate::inventory::Inventory;
 use crate::plan::{Decision, Finding, FindingKind, Proof, Trial};
 use crate::python::{Interpreters, Minor};
-use crate::rehearse::{NextError, NextSystem};
+use crate::rehearse::{self, NextError, NextSystem};
 use crate::repair::{self, Done, Job, Outcome, System};
 use crate::report::reasons_in_words;
 use crate::store::{RegistryEntry, Rehearsal, Stay};
@@ -187,8 +189,21 @@ impl Guard {
         builds.iter().filter_map(resolved).collect()
     }
 
+    /// Removes what rehearsals have left below `/var/cache/venvguard`. The caller holds the lock, so
+    /// that none is in progress.
+    pub(super) fn prune_cache(&self, oldest: Timestamp) {
+        if self.root.user().is_some() {
+            return;
+        }
+        let next = rehearse::sweep(&self.root);
+        let fetched = apt::remove_unused(&self.root, oldest);
+        for error in [next.err(), fetched.err()].into_iter().flatten() {
+            self.report.error(&format!("cannot tidy /var/cache/venvguard: {error}"));
+        }
+    }
+
     /// Records what was found about a venv, as soon as it is known: the process may be ended at any
-    /// moment.
+    /// moment. A trial that did not come about found nothing.
     fn record_found(
         &self,
         entry: &RegistryEntry,

@@ -6,4 +6,4 @@
 
 mod next;
 
-pub(crate) use next::{NextError, NextSystem};
+pub(crate) use next::{NextError, NextSystem, sweep};

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -112,20 +112,23 @@ impl NextSystem {
         let list = Program::named(root, "dpkg-deb").arg("--fsys-tarfile").arg(archive);
         list.output_to(file, LARGEST).limit(LIMIT).run().map_err(failed)?;
         let unpack = Program::named(root, "tar").args(["--extract", "--keep-directory-symlink"]);
-        let unpack = unpack.arg("--directory").arg(files).arg("--file").arg(&content);
-        unpack.limit(LIMIT).run().map_err(failed)?;
+        let unpack = unpack.arg("--directory").arg(files).arg("--file").arg(&content).limit(LIMIT);
+        // tar follows links to directories, wherever an archive points them.
+        let writes = vec![files.to_path_buf()];
+        let unpack = confine::confined_to(root, unpack, &as_root(), &[], Path::new("/"), writes);
+        unpack.run().map_err(failed)?;
         Ok(())
     }
 
     /// The loader finds the libraries of the next system only in an index that lists them.
     fn index_libraries(&self, root: &Root, files: &Path) -> Result<(), NextError> {
-        let owner = User { name: "root".into(), uid: 0, gid: 0, home: "/root".into() };
         // Neither links in the merged directories nor ldconfig's own cache can be written.
         let program = Program::named(root, "ldconfig").args(["-X", "-i", "-C"]);
         let program = program.arg(files.join("etc/ld.so.cache")).limit(LIMIT);
         let writes = vec![files.join("etc")];
         let layers = &self.system.seen_through;
-        let indexed = confine::confined_to(root, program, &owner, layers, Path::new("/"), writes);
+        let indexed =
+            confine::confined_to(root, program, &as_root(), layers, Path::new("/"), writes);
         match indexed.run() {
             Ok(_) => Ok(()),
             // The launcher fails if the kernel or the container forbids the mounts.
@@ -146,8 +149,12 @@ impl Drop for NextSystem {
     }
 }
 
+fn as_root() -> User {
+    User { name: "root".into(), uid: 0, gid: 0, home: "/root".into() }
+}
+
 /// Removes what an interrupted rehearsal left.
-fn sweep(root: &Root) -> io::Result<()> {
+pub(crate) fn sweep(root: &Root) -> io::Result<()> {
     remove(&root.at(PLACE))
 }
 
@@ -162,7 +169,12 @@ fn remove(place: &Path) -> io::Result<()> {
 fn make_skeleton(root: &Root, files: &Path) -> io::Result<()> {
     fs::create_dir_all(files.join("etc"))?;
     for name in MERGED {
-        if let Ok(target) = fs::read_link(root.at("/").join(name)) {
+        let Ok(target) = fs::read_link(root.at("/").join(name)) else { continue };
+        // A link from the root of the system must not lead out of this one.
+        let target = target.strip_prefix("/").unwrap_or(&target);
+        if target.components().all(|part| matches!(part, Component::Normal(_))) {
+            // tar would replace a link that leads nowhere by a directory.
+            fs::create_dir_all(files.join(target))?;
             symlink(target, files.join(name))?;
         }
     }
@@ -221,6 +233,23 @@ fn layers(root: &Root, files: &Path) -> Vec<Overlay> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_unpacked_stays_below_the_next_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        fs::create_dir_all(root.at("/usr/lib64")).unwrap();
+        symlink("/usr/lib64", root.at("/lib64")).unwrap();
+        symlink("usr/lib", root.at("/lib")).unwrap();
+        symlink("../elsewhere", root.at("/sbin")).unwrap();
+        let files = root.at("/files");
+        make_skeleton(&root, &files).unwrap();
+        for (name, target) in [("lib64", "usr/lib64"), ("lib", "usr/lib")] {
+            assert_eq!(fs::read_link(files.join(name)).unwrap(), Path::new(target));
+            assert!(files.join(target).is_dir(), "{target}");
+        }
+        assert!(files.join("sbin").symlink_metadata().is_err());
+    }
 
     #[test]
     fn the_modules_of_removed_packages_are_hidden() {
