@@ -211,6 +211,9 @@ impl Guard {
         after: &Interpreters,
         found: &Found,
     ) {
+        if found.findings.iter().any(|one| one.kind == FindingKind::Untried) {
+            return;
+        }
         let Some(made_for) = self.made_for(entry, venv, found.minor, after) else { return };
         let mut record = Rehearsal::new(made_for, found.proof, found.findings.clone());
         record.stay.clone_from(&found.stay);
@@ -236,7 +239,7 @@ fn prepared(outcome: &Outcome) -> Found {
         Done::Failed { because, .. } | Done::Unfinished { because }
             if outcome.findings.is_empty() =>
         {
-            (Proof::None, vec![Finding::of_venv(FindingKind::Obstacle, because.clone())])
+            (Proof::None, vec![Finding::of_venv(FindingKind::Untried, because.clone())])
         }
         _ => (Proof::None, outcome.findings.clone()),
     };

@@ -47,6 +47,8 @@ pub(crate) enum FindingKind {
     Interpreter,
     /// The venv cannot be rebuilt where it is, or from what is known.
     Obstacle,
+    /// It could not be tried. That says nothing about the venv.
+    Untried,
 }
 
 impl Finding {

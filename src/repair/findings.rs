@@ -48,16 +48,20 @@ pub(super) fn findings(
             })
             .collect(),
         RebuildError::Worse(failures) => {
-            failures.iter().map(|one| installed.of_failure(one, minor)).collect()
+            failures.iter().take(MOST).map(|one| installed.of_failure(one, minor)).collect()
         }
         RebuildError::Dead(why) => {
             vec![Finding::of_venv(FindingKind::Interpreter, why.clone())]
         }
         other => vec![Finding::of_venv(FindingKind::Obstacle, other.to_string())],
     };
+
     findings.truncate(MOST);
     for finding in &mut findings {
         finding.detail = within(&finding.detail, DETAIL);
+        if error.is_passing() {
+            finding.kind = FindingKind::Untried;
+        }
     }
     findings
 }

@@ -61,13 +61,33 @@ impl InstallError {
 
     /// Whether pip refuses a version that is there, for what its metadata says.
     fn is_refusal(&self) -> bool {
+        self.says(&["requires a different Python", "has invalid metadata"])
+    }
+
+    /// Whether the network is down, or the index does not answer.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        self.says(&[
+            // pip
+            "Temporary failure in name resolution",
+            "Name or service not known",
+            "Max retries exceeded",
+            "Failed to establish a new connection",
+            "Read timed out",
+            // uv
+            "dns error",
+            "error sending request",
+            "operation timed out",
+            "Connection refused",
+        ])
+    }
+
+    /// Whether the installer complains with one of these phrases.
+    fn says(&self, phrases: &[&str]) -> bool {
         let Self::Failed { error: CommandError::Failed { errors, .. }, .. } = self else {
             return false;
         };
         let errors = String::from_utf8_lossy(errors);
-        ["requires a different Python", "has invalid metadata"]
-            .iter()
-            .any(|phrase| errors.contains(phrase))
+        phrases.iter().any(|phrase| errors.contains(phrase))
     }
 }
 
@@ -363,6 +383,23 @@ mod tests {
         let mut notes = Vec::new();
         let moved = installer.one_by_one(&recipe, relax, error, &mut notes);
         moved.map(|moved| (moved, notes)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_index_out_of_reach_says_nothing_about_a_version() {
+        let failed = |complaint: &str| {
+            let script = format!("echo '{complaint}' >&2; exit 1");
+            let error = Program::new("/bin/sh").args(["-c", &script]).run().unwrap_err();
+            let minor = Minor::new(3, 13);
+            InstallError::Failed { engine: "pip", minor, requirement: None, error }
+        };
+        for complaint in [
+            "WARNING: Retrying after connection broken by NewConnectionError: [Errno -3] Temporary failure in name resolution",
+            "error: Request failed after 3 retries\n  Caused by: error sending request for url",
+        ] {
+            assert!(failed(complaint).is_out_of_reach(), "{complaint}");
+        }
+        assert!(!failed("ERROR: No matching distribution found for x==1").is_out_of_reach());
     }
 
     #[test]

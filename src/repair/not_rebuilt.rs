@@ -54,6 +54,22 @@ pub(super) enum RebuildError {
     Store(#[from] StoreError),
 }
 
+impl RebuildError {
+    /// Whether it says nothing about the venv: the next attempt may succeed.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Changed
+            | Self::OnlyInPlace
+            | Self::Halt(_)
+            | Self::OutOfTime
+            | Self::Io(_)
+            | Self::Store(_) => true,
+            Self::Install(error) => error.is_out_of_reach(),
+            _ => false,
+        }
+    }
+}
+
 /// Why there is no new tree in place, and the state of the journal.
 #[derive(Debug)]
 pub(super) struct NotRebuilt {

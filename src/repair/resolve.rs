@@ -11,6 +11,7 @@ use super::install::{InstallError, Missing, offered};
 use super::install_spec::{InstallSpec, Requested};
 use super::not_rebuilt::RebuildError;
 use super::sources;
+use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
 use crate::host::{Program, confine};
 use crate::plan::Finding;
@@ -48,9 +49,9 @@ fn lacks(
     let engine = sources::engines(context, venv, &owner, (venv.site, &interpreter), context.root)
         .and_then(|engines| engines.into_iter().next().ok_or("there is no installer".into()))
         .map_err(RebuildError::NoEngine)?;
-    let limit = context.config.rebuild_limit();
+    let deadline = Deadline::after(context.config.rebuild_limit());
     let run = |program: Program| {
-        let program = program.limit(limit);
+        let program = program.limit(deadline.left());
         confine::confined(context.root, program, &owner, &[], Path::new("/")).run()
     };
     // pip refuses to work for Debian's interpreter, even if it installs nothing.
@@ -81,7 +82,15 @@ impl Index<'_> {
         }
         let list: Vec<String> = requirements.iter().map(ToString::to_string).collect();
         let Err(error) = self.has(list.join("\n")) else { return Ok(()) };
-        let missing: Vec<Missing> = requirements.iter().filter_map(|one| self.lacks(one)).collect();
+        let mut missing = Vec::new();
+        for requirement in requirements {
+            match self.asked_for(requirement) {
+                Lack::Nothing => {}
+                Lack::Version(one) => missing.push(one),
+                // It may be out of reach: the others would wait for it, too.
+                Lack::Everything => break,
+            }
+        }
         if missing.is_empty() {
             let (engine, minor) = (self.engine.name(), self.minor);
             return Err(InstallError::Failed { engine, minor, requirement: None, error });
@@ -93,19 +102,28 @@ impl Index<'_> {
         (self.run)(self.engine.resolves(self.python, self.minor, list)).map(drop)
     }
 
-    /// A requirement that has no wheel, with the nearest version that has one. An index that offers
-    /// nothing may be out of reach.
-    fn lacks(&self, requirement: &Requirement) -> Option<Missing> {
-        self.has(format!("{requirement}\n")).err()?;
-        let Source::Index { version, .. } = &requirement.source else { return None };
+    fn asked_for(&self, requirement: &Requirement) -> Lack {
+        if self.has(format!("{requirement}\n")).is_ok() {
+            return Lack::Nothing;
+        }
+        let Source::Index { version, .. } = &requirement.source else { return Lack::Nothing };
         let name = requirement.name.to_string();
         let asked = self.engine.offers(self.python, &name, &version, Some(self.minor));
         let offered = offered(self.engine, (self.run)(asked));
         let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
         match nearest(version, &offered) {
-            _ if offered.is_empty() => None,
-            Nearest::Itself => None,
-            nearest => Some(Missing::new(requirement.to_string(), nearest)),
+            _ if offered.is_empty() => Lack::Everything,
+            Nearest::Itself => Lack::Nothing,
+            nearest => Lack::Version(Missing::new(requirement.to_string(), nearest)),
         }
     }
+}
+
+/// What an index lacks that was asked for one requirement.
+enum Lack {
+    Nothing,
+    /// The version has no wheel; the nearest one that has is named.
+    Version(Missing),
+    /// It offers no version at all.
+    Everything,
 }

@@ -7,7 +7,7 @@ use super::adopt::{Repair, RepairResult};
 use super::builder::{Builder, System};
 use super::findings::findings;
 use super::job::Done;
-use super::not_rebuilt::NotRebuilt;
+use super::not_rebuilt::{NotRebuilt, RebuildError};
 use super::prepare::{Build, Prepared, prepare, rested};
 use super::stage;
 use crate::plan::Target;
@@ -24,7 +24,9 @@ impl Repair<'_, '_> {
         }
         let builder = Builder::of(target, system);
         let built = self.resting(target, &builder).and_then(|(prepared, notes)| {
-            let limit = self.recorder.time_left(job.venv.uid).unwrap_or_default();
+            let Some(limit) = self.recorder.time_left(job.venv.uid) else {
+                return Err(RebuildError::OutOfTime.into());
+            };
             let built = if let Some(prepared) = prepared {
                 Build::Beside(Box::new(prepared))
             } else {
