@@ -1,7 +1,8 @@
-# Run by a venv's own interpreter, as its owner, with modules of the standard library and names in them (`ssl.x`) that
-# the new Python lacks, and then with the names of modules to import. Prints one JSON line for each that fails, with the
-# distribution if it is known, and "done" at the end: without it, the interpreter has crashed.
-import ast, asyncio, ctypes, importlib, importlib.metadata, json, os, re, sys, threading, warnings
+# Run by a venv's own interpreter, as its owner. The first argument lists modules of the standard library and names in
+# them (`ssl.x`) that the new Python lacks, the second what to skip; the others name modules to import. Prints one JSON
+# line for each that it begins with, one for each that fails, with the distribution if it is known, and "done" at the
+# end: without it, what it began with last has ended the interpreter.
+import ast, asyncio, ctypes, importlib, importlib.metadata, json, os, re, signal, sys, threading, warnings
 warnings.simplefilter("ignore")
 # In a thread of its own: asyncio.run() takes the event loop from the thread that it runs in, and an import may ask for it.
 ran = []
@@ -12,8 +13,15 @@ if not ran:
     sys.exit(1)
 report = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # keep what an import prints out of the report
-removed, modules = [name for name in sys.argv[1].split(",") if name], sys.argv[2:]
+removed, skipped, modules = [name for name in sys.argv[1].split(",") if name], json.loads(sys.argv[2]), sys.argv[3:]
 failed = set()
+
+
+def late(*_):
+    raise TimeoutError("it did not end within 60 s")
+
+
+signal.signal(signal.SIGALRM, late)
 
 
 def is_removed(error):
@@ -29,7 +37,11 @@ def cause(error):
 
 
 def attempt(kind, name, action, distribution=lambda: None, counts=lambda error: True):
+    if [kind, name] in skipped:
+        return
+    print(json.dumps(["begin", kind, name]), file=report, flush=True)
     try:
+        signal.alarm(60)
         action()
     except SystemExit:
         pass
@@ -39,6 +51,8 @@ def attempt(kind, name, action, distribution=lambda: None, counts=lambda error: 
             failed.add(name)
             text = "%s: %s" % (type(error).__name__, str(error).split("\n")[0][:300])
             print(json.dumps([kind, name, text, distribution()]), file=report, flush=True)
+    finally:
+        signal.alarm(0)
 
 
 # setuptools comes first: it must precede anything that imports distutils.

@@ -8,7 +8,10 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::host::command::ExitDescription;
+use serde_json::json;
+
+use crate::host::clock::Deadline;
+use crate::host::command::{CommandError, ExitDescription, Finished};
 use crate::host::confine;
 use crate::host::file::within;
 use crate::host::overlay::Overlay;
@@ -26,6 +29,9 @@ const TEXT: usize = 512;
 
 /// How many failures of one tree count. Code of the venv can print as many as it likes.
 const MOST: usize = 1000;
+
+/// How many modules and programs of one tree may end the interpreter.
+const ENDS: usize = 5;
 
 /// What does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +91,10 @@ pub(super) struct Wanted<'a> {
 /// started by.
 const BY_NAME: &str = "import os, sys; os.execv(sys.executable, sys.argv[1:])";
 
-/// Tries the tree at `venv`: imports what is `wanted` and the entry points of its programs. If the
-/// interpreter does not finish (it is missing, crashes, hangs, or takes longer than `limit`), the
-/// error says how it ended.
+/// Tries the tree at `venv`: imports what is `wanted` and the entry points of its programs. What ends
+/// the interpreter fails, and the others are tried without it. If the interpreter does not finish for
+/// another reason (it is missing, crashes, hangs, or takes longer than `limit`), the error says how it
+/// ended.
 pub(super) fn smoke(
     root: &Root,
     owner: &User,
@@ -96,6 +103,36 @@ pub(super) fn smoke(
     overlays: &[Overlay],
     limit: Duration,
 ) -> Result<Failures, String> {
+    let deadline = Deadline::after(limit.min(LIMIT));
+    let mut ended: Vec<Failure> = Vec::new();
+    loop {
+        let finished = run(root, owner, venv, wanted, &ended, overlays, deadline.left())
+            .map_err(|error| error.to_string())?;
+        let text = finished.text();
+        if text.lines().last() == Some("done") {
+            ended.extend(text.lines().filter_map(failure).take(MOST));
+            return Ok(Failures(ended));
+        }
+        let last = text.lines().filter_map(begun).next_back().filter(|_| ended.len() < ENDS);
+        let status = ExitDescription(finished.status);
+        let Some((kind, name)) = last else {
+            return Err(format!("bin/python {status}\n{}", finished.complaint()));
+        };
+        let error = format!("it ends the interpreter: {status}");
+        ended.push(Failure { kind, name, error, distribution: None });
+    }
+}
+
+/// Runs the script, without what has ended the interpreter before.
+fn run(
+    root: &Root,
+    owner: &User,
+    venv: &Path,
+    wanted: Wanted,
+    ended: &[Failure],
+    overlays: &[Overlay],
+    limit: Duration,
+) -> Result<Finished, CommandError> {
     let python = venv.join("bin/python");
     let Wanted { modules, removed, pinned_to } = wanted;
     let program = match pinned_to {
@@ -104,20 +141,16 @@ pub(super) fn smoke(
     };
     // `-` reads the program from standard input; the environment is empty, and the working
     // directory is not the owner's.
-    let program = program.args(["-B", "-"]).arg(removed.join(",")).args(modules);
-    let program = program.input(SCRIPT).limit(limit.min(LIMIT));
-    let finished = confine::confined(root, program, owner, overlays, Path::new("/"))
-        .finish()
-        .map_err(|error| error.to_string())?;
-    let text = finished.text();
-    if text.lines().last() != Some("done") {
-        return Err(format!(
-            "bin/python {}\n{}",
-            ExitDescription(finished.status),
-            finished.complaint()
-        ));
-    }
-    Ok(Failures(text.lines().filter_map(failure).take(MOST).collect()))
+    let skipped: Vec<[&str; 2]> = ended.iter().map(|one| [&*one.kind, &*one.name]).collect();
+    let program = program.args(["-B", "-"]).arg(removed.join(",")).arg(json!(skipped).to_string());
+    let program = program.args(modules).input(SCRIPT).limit(limit);
+    confine::confined(root, program, owner, overlays, Path::new("/")).finish()
+}
+
+/// What the script is about to try.
+fn begun(line: &str) -> Option<(String, String)> {
+    let (word, kind, name): (String, String, String) = serde_json::from_str(line).ok()?;
+    (word == "begin").then_some((kind, name))
 }
 
 fn failure(line: &str) -> Option<Failure> {

@@ -179,6 +179,20 @@ fn a_command_that_fails_or_installs_too_little_leaves_the_venv_as_it_was() {
 }
 
 #[test]
+fn a_module_that_always_ends_the_interpreter_does_not_prevent_a_rebuild() {
+    let Some(shop) = Shop::new() else { return };
+    let ends = "echo 'import os; os._exit(7)' >$site/hello.py";
+    let exits = format!("{}\n{ends}", shop.installation("hello", "2.0"));
+    shop.build_by(&exits);
+    let said = shop.person.run(&["rebuild", "shop"]).expect(1);
+    let told = "module hello: it ends the interpreter: exited 7";
+    assert!(said.stderr.contains(told), "{}", said.stderr);
+    let module = format!("lib/python{}/site-packages/hello.py", shop.minor);
+    fs::write(shop.venv.join(module), "import os; os._exit(7)\n").unwrap();
+    shop.person.run(&["rebuild", "shop"]).expect(0);
+}
+
+#[test]
 fn a_prepared_environment_is_not_used_for_another_command() {
     let Some(shop) = Shop::new() else { return };
     let prepared = shop.person.run(&["rebuild", "shop", "--prepare"]);
