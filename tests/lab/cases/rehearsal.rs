@@ -260,7 +260,7 @@ fn no_way_back(machine: &Machine) -> Result<()> {
     machine.assert_guarded(&[(Site::Followed, On::New)])
 }
 
-/// A patch version needs no new tree: the venv is checked as it is.
+/// A patch version needs no new tree: the venv is checked as it is. One that would break it is blocked.
 fn patch(machine: &Machine) -> Result<()> {
     machine.install_guard()?;
     let venv = rehearse(machine, "followed")?;
@@ -287,6 +287,12 @@ fn patch(machine: &Machine) -> Result<()> {
     ensure!(finding["detail"].as_str().is_some_and(|text| text.contains("TypeError")), "{said}");
     ensure!(said["venvs"][0]["proof"] == "smoke", "{said}");
     ensure!(machine.run("ls -d /srv/followed/.venv.venvguard-*")?.code != 0, "it was rebuilt");
+    let packages = machine.packages()?;
+    let said = machine.upgrade_python()?;
+    ensure!(said.code != 0 && said.text.contains("as it is, it breaks: "), "{said:?}");
+    ensure!(machine.packages()? == packages, "something was unpacked: {}", said.text);
+    machine.must("venvguard register /srv/followed/venv --policy warn")?;
+    machine.must_upgrade_python()?;
     Ok(())
 }
 

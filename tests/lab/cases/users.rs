@@ -112,7 +112,7 @@ const TRICKS: [(&str, &str, &str); 8] = [
     (
         "hangs",
         "venvguard register ~/venv; rm $STATE/lock; mkfifo $STATE/lock",
-        "user hangs: exceeded the time limit of 20 s",
+        "user hangs: the repair of their venvs exceeded its time limit of 20 s",
     ),
     (
         "talks",
