@@ -325,6 +325,9 @@ impl Program {
         let errors = child.stderr.take().map(|errors| Stream::collect(errors, None));
         let group = Pid::from_child(&child);
         let end = await_end(&mut child, self.limit, self.ended_by.as_deref());
+        if end != End::OfProgram {
+            kill_groups_of_children(group);
+        }
         // Kill whatever the program left behind in its group.
         if !weakened(Weakness::KeepGroup) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
@@ -342,6 +345,22 @@ impl Program {
             End::OfProgram => Ok(Finished { status, output, errors }),
             End::OfTime => Err(CommandError::TimedOut { program, limit: self.limit }),
             End::ByOther => Err(CommandError::Ended { program }),
+        }
+    }
+}
+
+/// Kills the programs that a process has started in groups of their own, as venvguard's own processes
+/// do. What they have started in turn would survive them.
+fn kill_groups_of_children(parent: Pid) {
+    // Stopped, it starts no others.
+    let _ = rustix::process::kill_process(parent, Signal::STOP);
+    let tasks = format!("/proc/{}/task", parent.as_raw_nonzero());
+    for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let children =
+            children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        for child in children {
+            let _ = rustix::process::kill_process_group(child, Signal::KILL);
         }
     }
 }

@@ -91,6 +91,27 @@ fn a_program_that_hangs_is_killed_with_its_children() {
 }
 
 #[test]
+fn a_program_that_hangs_is_killed_with_the_groups_that_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    // The shell puts its child into a group of its own, which has a child as well.
+    let script = format!("set -m; sh -c 'sleep 99 & echo $! $$ >{}; wait'", file.display());
+    let error = shell(&script).limit(Duration::from_secs(1)).run().unwrap_err();
+    assert!(matches!(error, CommandError::TimedOut { .. }), "{error}");
+    let pids = std::fs::read_to_string(&file).unwrap();
+    for pid in pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()) {
+        let is_gone = || rustix::process::test_kill_process(pid).is_err();
+        let deadline = Deadline::after(Duration::from_secs(10));
+        assert!(
+            crate::host::clock::wait_until(deadline, Duration::from_millis(10), is_gone)
+                || std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+                    .is_ok_and(|stat| stat.contains(") Z ")),
+            "{pid:?} is left: {pids}"
+        );
+    }
+}
+
+#[test]
 fn a_line_that_somebody_types_ends_a_program() {
     let (terminal, mut keyboard) = UnixStream::pair().unwrap();
     let ended = |script| shell(script).ended_by(terminal.try_clone().unwrap().into()).run();
