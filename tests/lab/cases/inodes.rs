@@ -109,7 +109,7 @@ fn make(machine: &Machine, place: &str, owner: &str) -> Result<()> {
     machine.must(&format!(
         "[ {owner} = root ] && mkdir {place}/root || useradd --home-dir {place}/{owner} --create-home {owner}
          su {owner} -c 'cd {place}/{owner} && uv --quiet venv --python /usr/bin/python3 venv &&
-             uv --quiet pip install --python venv/bin/python --link-mode hardlink shared pip'"
+             uv --quiet pip install --python venv/bin/python --link-mode hardlink shared gunicorn'"
     ))?;
     Ok(())
 }

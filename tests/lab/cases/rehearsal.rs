@@ -165,7 +165,7 @@ fn killed(machine: &Machine) -> Result<()> {
     machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
     let before = machine.must(TRACES)?;
     let mut kills = 0;
-    for effect in (1..2000).step_by(11) {
+    for effect in (1..2000).step_by(7) {
         let said = machine.run(&format!("venvguard-faults --die-at {effect} rehearse"))?;
         if said.code != 137 {
             ensure!(said.code == 0, "{said:?}");
