@@ -34,7 +34,7 @@ users = collections.defaultdict(set)
 cached = set()
 count = linked = 0
 for place in sys.argv[1:]:
-    for owner in os.listdir(place):
+    for owner in set(os.listdir(place)) - {"lost+found"}:
         user = pwd.getpwnam(owner)
         for path, status in files(f"{user.pw_dir}/.cache/uv"):
             users[status.st_dev, status.st_ino].add(owner)
@@ -43,7 +43,9 @@ for place in sys.argv[1:]:
             count += 1
             linked += (status.st_dev, status.st_ino) in cached
             users[status.st_dev, status.st_ino].add(owner)
-            if status.st_uid != user.pw_uid or status.st_mode & 0o022:
+            # uv lets everybody take its lock, which is empty.
+            is_open = status.st_mode & 0o022 and path != f"{place}/{owner}/venv/.lock"
+            if status.st_uid != user.pw_uid or is_open:
                 print(f"{path} belongs to {status.st_uid}, mode {status.st_mode:o}")
 for inode, owners in users.items():
     if len(owners) > 1:
@@ -108,7 +110,7 @@ fn apart(machine: &Machine) -> Result<()> {
 fn make(machine: &Machine, place: &str, owner: &str) -> Result<()> {
     machine.must(&format!(
         "[ {owner} = root ] && mkdir {place}/root || useradd --home-dir {place}/{owner} --create-home {owner}
-         su {owner} -c 'cd {place}/{owner} && uv --quiet venv --python /usr/bin/python3 venv &&
+         su {owner} -c 'umask 022; cd {place}/{owner} && uv --quiet venv --python /usr/bin/python3 venv &&
              uv --quiet pip install --python venv/bin/python --link-mode hardlink shared gunicorn'"
     ))?;
     Ok(())
