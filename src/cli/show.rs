@@ -30,9 +30,12 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
             Ok(None) => {}
             Err(error) => line(&guard.report, "prepared", format!("not known: {error}")),
         }
-        match &one.rehearsal {
-            Ok(Some(found)) => line(&guard.report, "rehearsal", rehearsal_in_words(found)),
-            Ok(None) => {}
+        match &one.rehearsals {
+            Ok(found) => {
+                for one in found {
+                    line(&guard.report, "rehearsal", rehearsal_in_words(one));
+                }
+            }
             Err(error) => line(&guard.report, "rehearsal", format!("not known: {error}")),
         }
         match one.contents.as_ref().map(|contents| &contents.additions) {
@@ -46,10 +49,10 @@ pub(super) fn show(guard: &Guard, wanted: &[String], json: bool) -> anyhow::Resu
 }
 
 fn shown_in_json(shown: Shown, details: &Details) -> VenvJson {
-    let Shown { looked, contents, rehearsal, .. } = shown;
+    let Shown { looked, contents, rehearsals, .. } = shown;
     let mut json = list::in_json(&looked, details).with_settings(&looked.entry);
-    if let Ok(Some(found)) = rehearsal {
-        json = json.with_rehearsal(found);
+    if let Some(latest) = rehearsals.unwrap_or_default().into_iter().next() {
+        json = json.with_rehearsal(latest);
     }
     let Some(Contents { not_exact, additions, .. }) = contents else { return json };
     let json = json.with_not_exact(not_exact);

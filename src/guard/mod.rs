@@ -186,7 +186,8 @@ impl Guard {
                 }
                 other => other.map(drop),
             };
-            if let Err(error) = discarded {
+            let forgotten = self.store.forget_old_rehearsals(id, oldest);
+            for error in [discarded.err(), forgotten.err()].into_iter().flatten() {
                 self.report.error(&error.to_string());
             }
         }

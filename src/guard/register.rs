@@ -341,7 +341,7 @@ impl Guard {
         self.store.save_registry(&registry)?;
         for entry in &gone {
             self.store.forget_prepared(&entry.id)?;
-            self.store.forget_rehearsal(&entry.id)?;
+            self.store.forget_rehearsals(&entry.id)?;
         }
         repair::sweep(&self.context(), &mut registry);
         Ok(gone)

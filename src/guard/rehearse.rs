@@ -183,8 +183,9 @@ impl Guard {
         after: &Interpreters,
     ) -> Option<Rehearsal> {
         let (entry, venv) = inventory.get(id)?;
+        let package = &after.get(minor?)?.package.name;
         // An unreadable record counts as none.
-        let found = self.store.rehearsal(id).ok().flatten()?;
+        let found = self.store.rehearsal(id, package).ok().flatten()?;
         let made_for = self.made_for(entry, venv, minor, after)?;
         let is_gone = found.proof == Proof::Rehearsed && !self.store.has_prepared_tree(id);
         (found.made_for == made_for && !is_gone).then_some(found)

@@ -17,8 +17,8 @@ pub(crate) struct Shown {
     pub(crate) contents: Option<Contents>,
     /// The latest first.
     pub(crate) previous: Vec<(PreviousTree, PreviousState)>,
-    /// What the last rehearsal found.
-    pub(crate) rehearsal: Result<Option<Rehearsal>, StoreError>,
+    /// What the last rehearsals found, the latest first.
+    pub(crate) rehearsals: Result<Vec<Rehearsal>, StoreError>,
 }
 
 /// What is in a venv.
@@ -52,7 +52,7 @@ impl Guard {
                     .latest_first()
                     .map(|kept| (kept.clone(), self.state_of(kept)))
                     .collect(),
-                rehearsal: self.store.rehearsal(&entry.id),
+                rehearsals: self.store.rehearsals(&entry.id),
                 looked: one,
             }
         };

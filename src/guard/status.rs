@@ -51,8 +51,11 @@ impl Guard {
             return Ok(outlooks);
         }
         let now = self.interpreters()?;
+        let mut all = Vec::new();
         for entry in looked.iter().map(|one| &one.entry) {
-            let Some(found) = self.store.rehearsal(&entry.id)? else { continue };
+            all.extend(self.store.rehearsals(&entry.id)?.into_iter().map(|found| (entry, found)));
+        }
+        for (entry, found) in all {
             let interpreter = &found.made_for.interpreter;
             if now.installed.values().any(|one| one.package == *interpreter) {
                 continue;

@@ -13,7 +13,7 @@ use crate::host::file;
 use crate::owner::{self, ListAdditions};
 use crate::plan::{Finding, FindingKind, Proof, Readiness};
 use crate::python::{self, Minor, Package};
-use crate::store::{MadeFor, RegistryEntry};
+use crate::store::{MadeFor, RegistryEntry, Rehearsal};
 use crate::venv::{Additions, Venv};
 
 /// Whether a rebuild for `minor` can be expected to work. If it is for an interpreter that is not
@@ -62,7 +62,7 @@ fn rehearsed(
     recipe: impl FnOnce() -> Option<String>,
 ) -> Option<Readiness> {
     // An unreadable record counts as none: the venv is rebuilt after the upgrade all the same.
-    let found = context.store.rehearsal(&entry.id).ok().flatten()?;
+    let found = context.store.rehearsal(&entry.id, &next.name).ok().flatten()?;
     let MadeFor { interpreter, recipe: was } = &found.made_for;
     if interpreter != next || *was != recipe() {
         return None;
@@ -87,17 +87,24 @@ pub(crate) fn breaks(
     venv: &Venv,
     own: &Package,
 ) -> Vec<Finding> {
-    let Some(found) = context.store.rehearsal(&entry.id).ok().flatten() else { return Vec::new() };
-    let MadeFor { interpreter, recipe } = found.made_for;
-    let findings = match found.stay {
-        Some(stay) if stay.interpreter == *own => stay.findings,
-        _ if found.proof == Proof::Smoke && interpreter == *own => found.findings,
-        _ => return Vec::new(),
-    };
-    if findings.is_empty() || recipe != recipe_digest(context, entry, venv) {
-        return Vec::new();
+    let found = context.store.rehearsals(&entry.id).unwrap_or_default();
+    let last =
+        found.into_iter().find_map(|Rehearsal { made_for, proof, findings, stay, .. }| {
+            let MadeFor { interpreter, recipe } = made_for;
+            match stay {
+                Some(stay) if stay.interpreter == *own => Some((stay.findings, recipe)),
+                _ if proof == Proof::Smoke && interpreter == *own => Some((findings, recipe)),
+                _ => None,
+            }
+        });
+    match last {
+        Some((findings, recipe))
+            if !findings.is_empty() && recipe == recipe_digest(context, entry, venv) =>
+        {
+            bounded(findings)
+        }
+        _ => Vec::new(),
     }
-    bounded(findings)
 }
 
 fn obstacle(reason: String) -> Finding {

@@ -1,4 +1,6 @@
-//! What the last rehearsal of a venv found: one file per venv.
+//! What the last rehearsals of the venvs found: a directory per venv, with a file per interpreter.
+
+use std::io;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -58,8 +60,26 @@ impl Rehearsal {
 }
 
 impl Store {
-    pub(crate) fn rehearsal(&self, id: &str) -> Result<Option<Rehearsal>, StoreError> {
-        self.load(&name(id), SCHEMA)
+    /// The last rehearsal of a venv with an interpreter of this package, whatever its version.
+    pub(crate) fn rehearsal(
+        &self,
+        id: &str,
+        package: &str,
+    ) -> Result<Option<Rehearsal>, StoreError> {
+        self.load(&name(id, package), SCHEMA)
+    }
+
+    /// The last rehearsals of a venv, the latest first.
+    pub(crate) fn rehearsals(&self, id: &str) -> Result<Vec<Rehearsal>, StoreError> {
+        let entries = std::fs::read_dir(self.dir().join(DIR).join(id)).into_iter().flatten();
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let packages = names.filter_map(|name| name.strip_suffix(".json").map(str::to_string));
+        let mut found = Vec::new();
+        for package in packages {
+            found.extend(self.rehearsal(id, &package)?);
+        }
+        found.sort_by_key(|one| std::cmp::Reverse(one.at));
+        Ok(found)
     }
 
     /// Whether any venv was rehearsed. It takes one call, for the commands that show many venvs.
@@ -68,17 +88,33 @@ impl Store {
     }
 
     pub(crate) fn save_rehearsal(&self, id: &str, found: &Rehearsal) -> Result<(), StoreError> {
-        self.save(&name(id), found)
+        self.save(&name(id, &found.made_for.interpreter.name), found)
     }
 
-    pub(crate) fn forget_rehearsal(&self, id: &str) -> Result<(), StoreError> {
-        let is_there = self.dir().join(name(id)).symlink_metadata().is_ok();
-        if is_there { self.remove(&name(id)) } else { Ok(()) }
+    /// Forgets those of a venv that are older.
+    pub(crate) fn forget_old_rehearsals(
+        &self,
+        id: &str,
+        oldest: Timestamp,
+    ) -> Result<(), StoreError> {
+        let found = self.rehearsals(id)?;
+        let mut old = found.iter().filter(|one| one.at < oldest);
+        old.try_for_each(|one| self.remove(&name(id, &one.made_for.interpreter.name)))
+    }
+
+    pub(crate) fn forget_rehearsals(&self, id: &str) -> Result<(), StoreError> {
+        let path = self.dir().join(DIR).join(id);
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Io { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn name(id: &str) -> String {
-    format!("{DIR}/{id}.json")
+fn name(id: &str, package: &str) -> String {
+    format!("{DIR}/{id}/{package}.json")
 }
 
 #[cfg(test)]
@@ -104,9 +140,9 @@ mod tests {
     fn a_rehearsal_is_known_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(&Root::new(dir.path()));
-        assert_eq!(store.rehearsal("1").unwrap(), None);
+        assert_eq!(store.rehearsals("1").unwrap(), []);
         store.save_rehearsal("1", &rehearsal()).unwrap();
-        assert_eq!(store.rehearsal("1").unwrap(), Some(rehearsal()));
+        assert_eq!(store.rehearsals("1").unwrap(), [rehearsal()]);
         assert!(!rehearsal().is_ready());
         let stay = Stay {
             interpreter: Package { name: "python3.11-minimal".into(), version: "3.11.2-6".into() },
@@ -114,15 +150,22 @@ mod tests {
         };
         let stays = Rehearsal { stay: Some(stay), ..rehearsal() };
         store.save_rehearsal("1", &stays).unwrap();
-        assert_eq!(store.rehearsal("1").unwrap(), Some(stays));
-        store.forget_rehearsal("1").unwrap();
-        store.forget_rehearsal("1").unwrap();
-        assert_eq!(store.rehearsal("1").unwrap(), None);
+        assert_eq!(store.rehearsals("1").unwrap().first(), Some(&stays));
+        let mut other = Rehearsal { at: Timestamp::UNIX_EPOCH, ..rehearsal() };
+        other.made_for.interpreter.name = "python3.11-minimal".into();
+        store.save_rehearsal("1", &other).unwrap();
+        assert_eq!(store.rehearsals("1").unwrap(), [stays, other.clone()]);
+        assert_eq!(store.rehearsal("1", "python3.11-minimal").unwrap(), Some(other));
+        store.forget_old_rehearsals("1", rehearsal().at).unwrap();
+        assert_eq!(store.rehearsals("1").unwrap().len(), 1);
+        store.forget_rehearsals("1").unwrap();
+        store.forget_rehearsals("1").unwrap();
+        assert_eq!(store.rehearsals("1").unwrap(), []);
     }
 
     #[test]
     fn a_rehearsal_of_schema_version_1_is_read() {
         let fixture = include_str!("fixtures/rehearsal.schema-1.json");
-        super::super::fixtures::check(&name("0a1b2c3d"), fixture, SCHEMA, &rehearsal());
+        super::super::fixtures::check(&name("0a1b2c3d", "x"), fixture, SCHEMA, &rehearsal());
     }
 }

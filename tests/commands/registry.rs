@@ -56,7 +56,7 @@ fn show_reports_the_last_rehearsal_and_the_declaration_as_json() {
     assert!(shown()["declared_in"].is_null());
     let id = shown()["id"].as_str().unwrap().to_string();
     let rehearsal = include_str!("../../src/store/fixtures/rehearsal.schema-1.json");
-    system.write(&format!("/var/lib/venvguard/rehearsals/{id}.json"), rehearsal);
+    system.write(&format!("/var/lib/venvguard/rehearsals/{id}/python3.13-minimal.json"), rehearsal);
     let found = shown()["rehearsal"].clone();
     assert!(found["ready"] == false && found["package"] == "python3.13-minimal", "{found}");
     assert_eq!(found["findings"][0]["distribution"], "psycopg2-binary");

@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// The day after, when the forecast tries a venv again that was not ready.
 const TOMORROW: &str =
-    r#"sed -i 's/"at": *"20[0-9][0-9]/"at": "2020/' /var/lib/venvguard/rehearsals/*.json"#;
+    r#"sed -i 's/"at": *"20[0-9][0-9]/"at": "2020/' /var/lib/venvguard/rehearsals/*/*.json"#;
 
 /// Upgrades Python under a venv with a distribution that has a wheel for the old Python only.
 fn pin(machine: &Machine) -> Result<()> {
