@@ -165,7 +165,8 @@ fn killed(machine: &Machine) -> Result<()> {
     machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
     let before = machine.must(TRACES)?;
     let mut kills = 0;
-    for effect in (1..2000).step_by(7) {
+    let (stride, least, all) = if is_long() { (7, 10, 50) } else { (17, 4, 0) };
+    for effect in (1..2000).step_by(stride) {
         let said = machine.run(&format!("venvguard-faults --die-at {effect} rehearse"))?;
         if said.code != 137 {
             ensure!(said.code == 0, "{said:?}");
@@ -174,8 +175,8 @@ fn killed(machine: &Machine) -> Result<()> {
         kills += 1;
         machine.page(&services_of(Site::Followed)[0], "/ok")?;
     }
-    ensure!(kills >= 10, "only {kills} kills");
-    let more = if is_long() { 50_usize.saturating_sub(kills) } else { 3 };
+    ensure!(kills >= least, "only {kills} kills");
+    let more = all.max(kills + 1) - kills;
     for _ in 0..more {
         machine.must("venvguard prune followed")?;
         rehearse(machine, "followed")?;

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use super::Case;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
+use crate::storm::is_long;
 
 /// Runs a process of each venv. A venv whose inode is recorded works in that directory only: every new tree of it fails.
 const PAIR: &str = "#!/bin/sh
@@ -20,9 +21,6 @@ User=app
 ExecStartPre=+/bin/sh -c 'echo started >>/run/starts'
 ExecStart=/srv/pair
 ";
-
-/// The effects between two kills.
-const STRIDE: usize = 9;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case::guarded("shared_service", Kind::TrixieMinor, &[], shared)]
@@ -97,7 +95,8 @@ fn one_breaks_the_service(machine: &Machine, bad: &str) -> Result<()> {
 /// Kills a rebuild of both at many of its effects.
 fn storm(machine: &Machine) -> Result<()> {
     machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
-    for (kills, effect) in (1..2000).step_by(STRIDE).enumerate() {
+    let stride = if is_long() { 9 } else { 19 };
+    for (kills, effect) in (1..2000).step_by(stride).enumerate() {
         let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild one two"))?;
         if killed.code != 137 {
             ensure!(killed.code == 0, "{killed:?}");
