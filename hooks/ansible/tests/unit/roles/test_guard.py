@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-TYPES = {"str": str, "int": int, "bool": bool, "list": list}
+TYPES = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
 
 
 @pytest.fixture
