@@ -38,14 +38,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The effects that it strikes. Of four neighbours, a short run kills the program at one, and lets another fail; a
+    /// The effects that it strikes. Of six neighbours, a short run kills the program at one, and lets another fail; a
     /// long run does both at each. The other faults lead to the same recovery.
     fn effects(self) -> impl Iterator<Item = usize> {
         let (first, stride) = match self {
-            Self::Killed if !is_long() => (1, 4),
-            Self::Fails if !is_long() => (2, 4),
-            Self::PowerLoss if !is_long() => (2, 8),
-            Self::Asked | Self::Meanwhile { .. } if !is_long() => (1, 6),
+            Self::Killed if !is_long() => (1, 6),
+            Self::Fails if !is_long() => (4, 6),
+            Self::PowerLoss if !is_long() => (2, 11),
+            Self::Asked | Self::Meanwhile { .. } if !is_long() => (1, 9),
             Self::Killed | Self::Fails | Self::PowerLoss => (1, 1),
             Self::Asked | Self::Meanwhile { .. } => (1, 3),
         };

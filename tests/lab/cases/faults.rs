@@ -281,7 +281,7 @@ fn owner_at_work(machine: &Machine) -> Result<()> {
          systemctl stop venvguard-resume.path"#,
     )?;
     let command = Command::new("rebuild quick");
-    let stride = if is_long() { 1 } else { 4 };
+    let stride = if is_long() { 1 } else { 6 };
     for (work, undo) in [(EDIT, UNDO_EDIT), (INSTALL, UNDO_INSTALL)] {
         let mut moments = 0;
         for effect in (1..400).step_by(stride) {

@@ -295,14 +295,14 @@ fn crash_storm(machine: &Machine) -> Result<()> {
     let stride = |short| if is_long() { 1 } else { short };
     on_live(machine, "live_crash_storm", |live| {
         let rebuild = || Command::new("rebuild live");
-        live.storm(&rebuild(), stride(3))?;
-        live.storm(&Command { under: IN_PLACE, ..rebuild() }, stride(3))?;
+        live.storm(&rebuild(), stride(5))?;
+        live.storm(&Command { under: IN_PLACE, ..rebuild() }, stride(5))?;
         let prepare = "venvguard rebuild live".to_owned();
-        live.storm(&Command { prepare, ..Command::new("rollback live") }, stride(3))?;
+        live.storm(&Command { prepare, ..Command::new("rollback live") }, stride(5))?;
         // Interrupt the rollback, too.
         for under in ["", IN_PLACE] {
             let prepare = REFUSE_SUCCESSORS.to_owned();
-            live.storm(&Command { under, prepare, ..rebuild() }, stride(11))?;
+            live.storm(&Command { under, prepare, ..rebuild() }, stride(13))?;
             machine.must(ACCEPT_SUCCESSORS)?;
         }
         live.is_well_in_the_end(Reported)
