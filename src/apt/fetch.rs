@@ -60,7 +60,8 @@ fn in_its_version(action: &Action) -> String {
     }
 }
 
-/// Removes archives, and lists of other releases, that no rehearsal has used since.
+/// Removes archives that were fetched before a time, and lists of other releases that were not used
+/// since.
 pub(crate) fn remove_unused(root: &Root, since: Timestamp) -> io::Result<()> {
     for dir in [ARCHIVES, RELEASES] {
         let entries = match fs::read_dir(root.at(dir)) {
@@ -70,9 +71,10 @@ pub(crate) fn remove_unused(root: &Root, since: Timestamp) -> io::Result<()> {
         for entry in entries {
             let entry = entry?;
             let path = entry.path();
-            // A release is used whenever its configuration is written.
+            // apt gives an archive the time of its server. A release is used whenever its configuration is
+            // written.
             let used = path.join("apt.conf").metadata().or_else(|_| entry.metadata())?;
-            if used.mtime() >= since.as_second() {
+            if used.ctime() >= since.as_second() {
                 continue;
             }
             if entry.file_type()?.is_dir() {
@@ -189,26 +191,24 @@ mod tests {
     fn archives_and_lists_that_nothing_uses_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
-        let write = |path: &str, day: i64| {
-            let path = root.at(path);
+        let paths = ["archives/x.deb", "releases/a/apt.conf"]
+            .map(|name| root.at(format!("/var/cache/venvguard/{name}")));
+        for path in &paths {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, "").unwrap();
-            let at =
-                std::time::UNIX_EPOCH + Duration::from_secs(86400 * u64::try_from(day).unwrap());
-            fs::File::open(&path).unwrap().set_modified(at).unwrap();
-        };
-        let names =
-            ["archives/old.deb", "archives/new.deb", "releases/a/apt.conf", "releases/b/apt.conf"];
-        let paths = names.map(|name| format!("/var/cache/venvguard/{name}"));
-        for (path, day) in paths.iter().zip([1, 3, 1, 3]) {
-            write(path, day);
+            fs::write(path, "").unwrap();
+            // apt gives an archive the time that its server names.
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
         }
-        let since = Timestamp::from_second(2 * 86400).unwrap();
-        remove_unused(&root, since).unwrap();
-        let kept: Vec<bool> = paths.iter().map(|path| root.at(path).exists()).collect();
-        assert_eq!(kept, [false, true, false, true]);
+        let are_there = || paths.iter().map(|path| path.exists()).collect::<Vec<_>>();
+        let now = crate::host::clock::now();
+        let hour = jiff::SignedDuration::from_hours(1);
+        remove_unused(&root, now - hour).unwrap();
+        assert_eq!(are_there(), [true, true]);
+        remove_unused(&root, now + hour).unwrap();
+        assert_eq!(are_there(), [false, false]);
         assert!(!root.at("/var/cache/venvguard/releases/a").exists());
-        remove_unused(&Root::new(dir.path().join("nothing")), since).unwrap();
+        remove_unused(&Root::new(dir.path().join("nothing")), now).unwrap();
     }
 
     #[test]
