@@ -55,7 +55,6 @@ pub(super) fn findings(
         }
         other => vec![Finding::of_venv(FindingKind::Obstacle, other.to_string())],
     };
-
     findings.truncate(MOST);
     for finding in &mut findings {
         finding.detail = within(&finding.detail, DETAIL);
