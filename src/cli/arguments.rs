@@ -395,9 +395,11 @@ pub(super) enum HookEvent {
     /// `DPkg::Pre-Install-Pkgs`, version 3
     PreInstall,
     /// A process of `pre-install`, with apt's list as standard input
-    Rehearse,
-    /// The same, also for the venvs that were not ready
-    RehearseAgain,
+    Rehearse {
+        /// Also the venvs that were not ready
+        #[arg(long)]
+        again: bool,
+    },
     /// `DPkg::Post-Invoke`
     PostInvoke,
     /// A dpkg trigger or an rtupdate script: only records that there is work

@@ -36,7 +36,7 @@ pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<Ho
 pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
     let report = match event {
         // `pre-install` prints what this process prints.
-        HookEvent::Rehearse | HookEvent::RehearseAgain => Report::for_command(),
+        HookEvent::Rehearse { .. } => Report::for_command(),
         _ => Report::for_apt(),
     };
     let result = catch_unwind(AssertUnwindSafe(|| live(root, report.clone(), event)));
@@ -48,9 +48,7 @@ pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
                     "the venvs stay as this run left them",
                     Some("see `venvguard status`, then `venvguard resume`".to_string()),
                 ),
-                HookEvent::Rehearse | HookEvent::RehearseAgain => {
-                    ("cannot rehearse this upgrade", None)
-                }
+                HookEvent::Rehearse { .. } => ("cannot rehearse this upgrade", None),
                 _ => ("apt continues without venvguard", None),
             };
             report.error(&format!("{consequence}: {error}"));
@@ -95,12 +93,10 @@ fn live(root: &Root, report: Report, event: HookEvent) -> Result<Exit, GuardErro
                 return Ok(Exit::Blocked);
             }
         }
-        HookEvent::Rehearse | HookEvent::RehearseAgain => {
+        HookEvent::Rehearse { again } => {
             let transaction = Transaction::read(list()?.as_slice())?;
             let guard = guard(report)?;
-            if let Err(error) =
-                guard.rehearse_transaction(&transaction, event == HookEvent::RehearseAgain)
-            {
+            if let Err(error) = guard.rehearse_transaction(&transaction, again) {
                 guard.report.error(&format!("cannot rehearse this upgrade: {error}"));
             }
         }

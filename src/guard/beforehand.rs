@@ -36,15 +36,17 @@ impl Guard {
     }
 
     /// Rehearses an apt run in a process of its own, which can be ended at any moment: at the time
-    /// limit, or when somebody presses Enter. It records what it finds about each venv at once.
+    /// limit, or when somebody presses Enter. It records what it finds about each venv at once. `again`:
+    /// also the venvs that were not ready.
     pub(super) fn rehearse_beforehand(
         &self,
         list: &[u8],
-        event: &str,
+        again: bool,
         limit: Duration,
         is_attended: bool,
     ) {
-        let mut program = Program::new("/proc/self/exe").args(["hook", event]);
+        let program = Program::new("/proc/self/exe").args(["hook", "rehearse"]);
+        let mut program = program.args(again.then_some("--again"));
         program = program.input(list).limit(limit);
         let mut skip = "";
         if is_attended {

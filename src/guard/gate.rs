@@ -56,14 +56,14 @@ impl Guard {
                 Gate::Answer(verdict) => return Ok(verdict),
                 Gate::Rehearse => {
                     let is_attended = occasion.is_attended;
-                    self.rehearse_beforehand(run.list, "rehearse", limit, is_attended);
+                    self.rehearse_beforehand(run.list, false, limit, is_attended);
                     limit = Duration::ZERO;
                 }
                 Gate::Ask(plan) => match self.ask(&plan) {
                     Wish::Continue => agreed = Some(plan),
                     // Whatever it finds, the question is asked again.
                     Wish::Rehearse => {
-                        self.rehearse_beforehand(run.list, "rehearse-again", LONG, true);
+                        self.rehearse_beforehand(run.list, true, LONG, true);
                     }
                     Wish::Stop(why) => {
                         self.record_refusal(&plan, why);
