@@ -9,7 +9,7 @@ use super::install_spec::{InstallSpec, Requested};
 use crate::host::command::{CommandError, Finished};
 use crate::host::{Program, Root};
 use crate::python::Minor;
-use crate::venv::{Exact, Flavour, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
+use crate::venv::{Exact, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
 
 /// One engine and the new tree that it installs into, which is visible at the venv's path.
 pub(super) struct Installer<'a> {
@@ -18,6 +18,8 @@ pub(super) struct Installer<'a> {
     pub(super) engine: &'a Engine,
     pub(super) venv: &'a Venv,
     pub(super) minor: Minor,
+    /// Whether to compile the modules.
+    pub(super) compile: bool,
     /// Runs a program as the venv's owner.
     pub(super) run: &'a dyn Fn(Program) -> Result<Finished, CommandError>,
 }
@@ -281,7 +283,7 @@ impl Installer<'_> {
     }
 
     fn program(&self) -> Program {
-        self.engine.install(&self.python(), self.venv.flavour != Flavour::Uv)
+        self.engine.install(&self.python(), self.compile)
     }
 
     fn python(&self) -> PathBuf {
@@ -341,7 +343,14 @@ mod tests {
         let versions: Vec<String> = (0..3000).map(|patch| format!("1.0.{patch}")).collect();
         let script = format!("echo '(from versions: {})' >&2; exit 1", versions.join(", "));
         let run = |_: Program| Program::new("/bin/sh").args(["-c", &script]).run();
-        let installer = Installer { pip_of: &root, engine: &engine, venv: &venv, minor, run: &run };
+        let installer = Installer {
+            pip_of: &root,
+            engine: &engine,
+            venv: &venv,
+            minor,
+            compile: true,
+            run: &run,
+        };
         assert_eq!(installer.offered("x", &"1.0"), versions);
     }
 
@@ -372,7 +381,14 @@ mod tests {
         let venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         let run = |program: Program| program.run();
         let engine = Engine::PipModule(python);
-        let installer = Installer { pip_of: &root, engine: &engine, venv: &venv, minor, run: &run };
+        let installer = Installer {
+            pip_of: &root,
+            engine: &engine,
+            venv: &venv,
+            minor,
+            compile: true,
+            run: &run,
+        };
         let text = "lock-version = '1.0'\ncreated-by = 'x'\n\
                     [[packages]]\nname = 'greenlet'\nversion = '2.0.2'\n\
                     [tool.venvguard]\nschema-version = 1\nflavour = 'venv'\n\

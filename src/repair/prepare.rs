@@ -334,7 +334,8 @@ impl Work<'_> {
         }
         let mut last = Ok(());
         for engine in engines {
-            let installer = Installer { pip_of, engine, venv: self.venv(), minor, run };
+            let (venv, compile) = (self.venv(), self.spec.compile);
+            let installer = Installer { pip_of, engine, venv, minor, compile, run };
             let mut own = Vec::new();
             last = installer.install(&self.spec, &mut own);
             match &last {

@@ -2,6 +2,7 @@
 
 mod additions;
 mod base;
+mod compiled;
 mod configuration;
 mod creator;
 mod difference;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use additions::Additions;
 pub(crate) use base::base_interpreter_link;
+pub(crate) use compiled::is_compiled;
 pub(crate) use configuration::stated_version;
 pub(crate) use creator::{CARRIED, is_creators_script};
 pub(crate) use difference::{Difference, Differences};

@@ -161,7 +161,23 @@ fn quick_guarded(machine: &Machine) -> Result<()> {
     ensure!(made_by.contains("uv = "), "it was not created by uv: {made_by}");
     let check = format!("uv pip check --python {}/bin/python", Site::Quick.venv());
     machine.must(&check)?;
+    compiled_as_before(machine)?;
     only_who_was_told(machine)
+}
+
+/// uv compiles modules only on request: a rebuild does what was done.
+fn compiled_as_before(machine: &Machine) -> Result<()> {
+    let venv = Site::Quick.venv();
+    // Nothing here imports this module of gunicorn.
+    let bytecode =
+        format!("ls {venv}/lib/python3*/site-packages/gunicorn/workers/__pycache__/gtornado.*.pyc");
+    machine.must(&format!("! {bytecode}"))?;
+    machine.must(&format!(
+        "su app -s /bin/sh -c '{venv}/bin/python -m compileall -q {venv}/lib'
+         venvguard rebuild quick
+         {bytecode}"
+    ))?;
+    Ok(())
 }
 
 /// If only one installer is configured with an index, venvguard does not use the other: it would look for private

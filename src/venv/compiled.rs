@@ -1,0 +1,89 @@
+//! Whether the modules of a venv are compiled: uv leaves that to the first import, unless it is
+//! asked to do it, and pip does it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::{Distribution, Layout, comes_with_every_venv};
+use crate::host::{Dir, Root};
+use crate::python::Minor;
+
+/// Whether an installer compiled the modules of the distributions. An application compiles only
+/// those that it imports: less than nine of ten.
+pub(crate) fn is_compiled(root: &Root, venv: &Layout, distributions: &[Distribution]) -> bool {
+    let site = root.at(venv.site_packages());
+    let Ok(top) = Dir::open(&site) else { return false };
+    let mut sources: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
+    for one in distributions.iter().filter(|one| !comes_with_every_venv(one)) {
+        for entry in one.record(&site).ok().flatten().unwrap_or_default() {
+            let (Some(dir), Some(module)) = (entry.path.parent(), module(&entry.path)) else {
+                continue;
+            };
+            sources.entry(dir.to_path_buf()).or_default().push(bytecode(module, venv.site));
+        }
+    }
+    let (mut all, mut compiled) = (0_usize, 0_usize);
+    for (dir, expected) in sources {
+        let cache = top.below(&dir.join("__pycache__")).and_then(|cache| cache.entries());
+        let cached: BTreeSet<OsString> =
+            cache.unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+        all += expected.len();
+        compiled += expected.iter().filter(|name| cached.contains(*name)).count();
+    }
+    all > 0 && compiled * 10 >= all * 9
+}
+
+/// The name of a module, if a path is that of its source.
+fn module(path: &Path) -> Option<&OsStr> {
+    path.extension().filter(|extension| *extension == "py").and(path.file_stem())
+}
+
+fn bytecode(module: &OsStr, minor: Minor) -> OsString {
+    let mut name = module.to_os_string();
+    name.push(format!(".cpython-{}{}.pyc", minor.major, minor.minor));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::venv::distributions;
+
+    #[test]
+    fn an_installer_compiles_everything_and_an_application_what_it_imports() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        let minor = Minor::new(3, 11);
+        let venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
+        let site = root.at(venv.site_packages());
+        let layout = venv.layout();
+        let install = |name: &str, files: &[&str]| {
+            let info = site.join(format!("{name}-1.0.dist-info"));
+            fs::create_dir_all(&info).unwrap();
+            fs::write(info.join("METADATA"), format!("Name: {name}\nVersion: 1.0\n")).unwrap();
+            let record = files.join(",,\n") + ",,\n";
+            fs::write(info.join("RECORD"), record).unwrap();
+        };
+        let compile = |dir: &str, module: &str| {
+            let cache = site.join(dir).join("__pycache__");
+            fs::create_dir_all(&cache).unwrap();
+            fs::write(cache.join(format!("{module}.cpython-311.pyc")), "").unwrap();
+        };
+        let is_compiled = || is_compiled(&root, &layout, &distributions(&site).unwrap());
+        install("pip", &["pip/__init__.py"]);
+        compile("pip", "__init__");
+        assert!(!is_compiled(), "pip comes with the venv");
+        install(
+            "shop",
+            &["shop.py", "shop/a.py", "shop/b.py", "shop/data.txt", "../../../bin/shop"],
+        );
+        compile("", "shop");
+        compile("shop", "a");
+        assert!(!is_compiled());
+        compile("shop", "b");
+        assert!(is_compiled());
+    }
+}
