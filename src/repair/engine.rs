@@ -192,6 +192,11 @@ impl Seeds {
         self.pip.as_deref().unwrap_or("pip")
     }
 
+    /// Debian's wheel of pip, as `pip==version`.
+    pub(crate) fn pip_wheel(&self) -> Option<&str> {
+        self.pip.as_deref()
+    }
+
     /// An install that finds these wheels, too.
     pub(crate) fn beside(&self, program: Program) -> Program {
         match &self.wheels {

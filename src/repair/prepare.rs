@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::account::owner;
 use super::builder::Builder;
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, Seeds};
 use super::install::{InstallError, Installer};
 use super::install_spec::{InstallSpec, Installed};
 use super::job::Job;
@@ -213,10 +213,18 @@ impl Work<'_> {
     /// What fails in the tree that is visible at the venv's path.
     pub(super) fn smoke_installed(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let removed = python::removed_between(self.venv().site, self.builder.minor);
-        let wanted =
-            smoke::Wanted { modules: &self.spec.modules, removed: &removed, pinned_to: None };
+        let root = self.context.root;
+        // Debian ships that wheel for this interpreter, and the import of pip is a large part of the
+        // check of a small venv.
+        let seeds = Seeds::of(self.builder.has_pip_of(root), self.builder.minor);
+        let wanted = smoke::Wanted {
+            modules: &self.spec.modules,
+            removed: &removed,
+            proven: seeds.pip_wheel(),
+            pinned_to: None,
+        };
         let limit = self.deadline.left();
-        smoke::smoke(self.context.root, &self.owner, &self.venv().path, wanted, overlays, limit)
+        smoke::smoke(root, &self.owner, &self.venv().path, wanted, overlays, limit)
     }
 
     /// Compares with the old tree only if the new one fails something. If the old tree does not

@@ -61,6 +61,8 @@ for name in sorted(modules, key=lambda name: name != "setuptools"):
 site = [path for path in sys.path if path.startswith(sys.prefix + os.sep) and path.endswith("site-packages")]
 installed = list(importlib.metadata.distributions(path=site))
 for one in installed:
+    if ["distribution", "%s==%s" % (one.metadata["Name"], one.version)] in skipped:
+        continue
     for point in one.entry_points:
         if point.group == "console_scripts":
             attempt("script", point.name, point.load, lambda: one.metadata["Name"])

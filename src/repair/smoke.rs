@@ -83,6 +83,8 @@ pub(super) struct Wanted<'a> {
     /// whatever imports one of them is imported, too. Also names in its other modules, such as
     /// `ssl.wrap_socket`: code that uses one of them without a condition counts as a failure.
     pub(super) removed: &'a [&'a str],
+    /// A distribution whose programs are not tried, as `name==version`.
+    pub(super) proven: Option<&'a str>,
     /// The minor version to try it with, whatever its links lead to.
     pub(super) pinned_to: Option<Minor>,
 }
@@ -134,14 +136,16 @@ fn run(
     limit: Duration,
 ) -> Result<Finished, CommandError> {
     let python = venv.join("bin/python");
-    let Wanted { modules, removed, pinned_to } = wanted;
+    let Wanted { modules, removed, proven, pinned_to } = wanted;
     let program = match pinned_to {
         Some(minor) => Program::new(python::path_of(minor)).args(["-ISBc", BY_NAME]).arg(python),
         None => Program::new(python),
     };
     // `-` reads the program from standard input; the environment is empty, and the working
     // directory is not the owner's.
-    let skipped: Vec<[&str; 2]> = ended.iter().map(|one| [&*one.kind, &*one.name]).collect();
+    let proven = proven.map(|one| ["distribution", one]);
+    let ended = ended.iter().map(|one| [&*one.kind, &*one.name]);
+    let skipped: Vec<[&str; 2]> = proven.into_iter().chain(ended).collect();
     let program = program.args(["-B", "-"]).arg(removed.join(",")).arg(json!(skipped).to_string());
     let program = program.args(modules).input(SCRIPT).limit(limit);
     confine::confined(root, program, owner, overlays, Path::new("/")).finish()

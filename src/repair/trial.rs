@@ -24,7 +24,8 @@ pub(crate) fn check_in(
     let owner = owner(context, venv);
     let limit = context.config.rebuild_limit();
     // Its own minor version keeps its standard library, whatever the default one is there.
-    let wanted = Wanted { modules: &modules, removed: &[], pinned_to: Some(venv.site) };
+    let wanted =
+        Wanted { modules: &modules, removed: &[], proven: None, pinned_to: Some(venv.site) };
     let check =
         |overlays: &[Overlay]| smoke(context.root, &owner, &venv.path, wanted, overlays, limit);
     let worse = match check(&system.seen_through) {
