@@ -130,13 +130,13 @@ fn status_row(one: &Looked) -> Row {
     .with_detail(health.reasons.first().map(String::as_str))
 }
 
-/// `prepared trees: 2 (312 MiB)`
+/// `prepared trees: 2 (312 MiB)`; without the size if that of one tree is unknown.
 fn prepared_in_words(looked: &[Looked]) -> Option<String> {
     let trees = looked.iter().filter_map(|one| one.prepared.as_ref().ok()?.as_ref());
     let sizes: Vec<Option<u64>> = trees.map(|tree| tree.bytes).collect();
-    let bytes = sizes.iter().flatten().sum();
-    (!sizes.is_empty())
-        .then(|| format!("prepared trees: {} ({})", sizes.len(), in_mebibytes(bytes)))
+    let bytes: Option<u64> = sizes.iter().copied().sum();
+    let size = bytes.map(|bytes| format!(" ({})", in_mebibytes(bytes))).unwrap_or_default();
+    (!sizes.is_empty()).then(|| format!("prepared trees: {}{size}", sizes.len()))
 }
 
 /// `rehearsed with python3.13-minimal 3.13.5-2: 11 ready, 1 not ready (shop)`
