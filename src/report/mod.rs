@@ -233,11 +233,21 @@ impl Report {
         for change in &plan.changes {
             self.data(change);
         }
-        for decision in plan.notable() {
-            self.data(words::indented(&words::decision(decision)));
+        let terminal = table::Terminal::of_stdout();
+        let mut decisions: Vec<&Decision> = plan.notable().collect();
+        decisions.sort_by_key(|decision| (!decision.blocks, decision.ready()));
+        for decision in decisions {
+            let text = words::indented(&words::decision(decision));
+            match terminal {
+                Some(terminal) => self.print(&terminal.entry(&text)),
+                None => self.data(text),
+            }
             if let Some(found) = additions(decision) {
                 self.additions(&found);
             }
+        }
+        if let Some(work) = words::work(plan) {
+            self.data(work);
         }
         let verdict = match plan.verdict() {
             Verdict::Allow if plan.changes.is_empty() => {
@@ -247,7 +257,8 @@ impl Report {
             Verdict::Repair => "repair: the upgrade proceeds, and the venvs are repaired as above",
             Verdict::Block => "block: the upgrade does not proceed",
         };
-        self.data(verdict);
+        let tone = if plan.verdict() == Verdict::Block { Tone::Bad } else { Tone::Good };
+        self.print(&terminal.map_or(verdict.into(), |terminal| terminal.toned(tone, verdict)));
         if plan.verdict() == Verdict::Block {
             self.hint(&words::remediation(plan));
         }

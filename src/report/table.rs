@@ -60,6 +60,21 @@ impl Terminal {
         terminal.is_term().then_some(Self { width, has_colours })
     }
 
+    /// A text with a heading: in lines that fit, the name at its beginning in bold.
+    pub(super) fn entry(self, text: &str) -> String {
+        let lines = text.lines().flat_map(|line| {
+            let indent = if line.starts_with(INDENT) { INDENT } else { "" };
+            wrapped(line, indent, self.width)
+        });
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let (name, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+        format!("{}{rest}", self.paint(&Style::new().bold(), name))
+    }
+
+    pub(super) fn toned(self, tone: Tone, text: &str) -> String {
+        self.paint(&style(tone), text)
+    }
+
     fn paint(self, style: &Style, text: &str) -> String {
         style.clone().force_styling(self.has_colours).apply_to(text).to_string()
     }
@@ -95,7 +110,9 @@ pub(super) fn render(head: &[&str], rows: &[Row], terminal: Option<Terminal>) ->
                 *cell = terminal.paint(&style(tone), cell);
             }
             text.push(cells.join("  ").trim_end().to_string());
-            text.extend(row.detail.iter().flat_map(|detail| wrapped(detail, terminal.width)));
+            text.extend(
+                row.detail.iter().flat_map(|detail| wrapped(detail, INDENT, terminal.width)),
+            );
         } else {
             cells.extend(row.detail.clone());
             text.push(cells.join("  ").trim_end().to_string());
@@ -114,16 +131,18 @@ fn style(tone: Tone) -> Style {
 
 const INDENT: &str = "    ";
 
-/// A detail below its row, in lines that fit. A word that is longer than a line stays whole.
-fn wrapped(detail: &str, width: usize) -> Vec<String> {
+/// A text in lines that fit, the first one after `first` and the others indented. A word that is
+/// longer than a line stays whole.
+fn wrapped(text: &str, first: &str, width: usize) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for word in detail.split_whitespace() {
+    for word in text.split_whitespace() {
         match found.last_mut() {
             Some(line) if measure_text_width(line) + 1 + measure_text_width(word) <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
-            _ => found.push(format!("{INDENT}{word}")),
+            Some(_) => found.push(format!("{INDENT}{word}")),
+            None => found.push(format!("{first}{word}")),
         }
     }
     found
@@ -175,6 +194,16 @@ mod tests {
         let text = render(&HEAD, &rows(), Some(Terminal { width: 80, has_colours: true }));
         assert!(text.contains("blog    \u{1b}[33mstale  \u{1b}[0m  /srv"), "{text:?}");
         assert!(text.contains("\u{1b}[32mhealthy\u{1b}[0m"), "{text:?}");
+    }
+
+    #[test]
+    fn an_entry_fits_and_its_name_is_bold() {
+        let terminal = Terminal { width: 30, has_colours: true };
+        let text = "shop (/srv/shop/venv) is rebuilt for Python 3.13\n    it has packages for 3.11";
+        assert_eq!(
+            terminal.entry(text),
+            "\u{1b}[1mshop\u{1b}[0m (/srv/shop/venv) is\n    rebuilt for Python 3.13\n    it has packages for 3.11"
+        );
     }
 
     #[test]

@@ -76,17 +76,21 @@ pub(super) fn announcement(plan: &Plan) -> Option<String> {
     if let Some(names) = named(|one| one.blocks) {
         return Some(format!("this upgrade is blocked because of {names}: see `venvguard plan`"));
     }
+    let unready = named(|one| !one.ready());
+    let unready = unready.map(|names| format!("not ready: {names} (see `venvguard plan`)"));
+    let parts: Vec<String> = work(plan).into_iter().chain(unready).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// `3 venvs: 1 to rebuild, 2 to restart`; `None` if an upgrade changes no venv.
+pub(super) fn work(plan: &Plan) -> Option<String> {
     let count = |verb| (plan.notable().filter(|one| one.remedy.word() == verb).count(), verb);
     let counts = ["rebuild", "refresh", "restart", "pin"].map(count);
     let total: usize = counts.iter().map(|(number, _)| number).sum();
     let some = counts.iter().filter(|(number, _)| *number > 0);
     let work: Vec<String> = some.map(|(number, verb)| format!("{number} to {verb}")).collect();
     let venvs = if total == 1 { "venv" } else { "venvs" };
-    let work = (total > 0).then(|| format!("{total} {venvs}: {}", work.join(", ")));
-    let unready = named(|one| !one.ready());
-    let unready = unready.map(|names| format!("not ready: {names} (see `venvguard plan`)"));
-    let parts: Vec<String> = work.into_iter().chain(unready).collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
+    (total > 0).then(|| format!("{total} {venvs}: {}", work.join(", ")))
 }
 
 /// One row about a decision: the venv, the effect, the remedy, whether it is ready, what restarts.

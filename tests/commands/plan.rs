@@ -56,3 +56,17 @@ fn a_unit_of_a_users_own_manager_is_named() {
     let text = system.run(&["plan", "--from", &system.list(MINOR_UPGRADE)]).expect(0).stdout;
     assert!(text.contains(told), "{text}");
 }
+
+#[test]
+fn venvs_that_block_come_first_and_all_are_counted() {
+    let system = system();
+    system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");
+    system.run(&["register", "/srv/shop/venv", "--name", "allowed", "--policy", "pin"]).expect(0);
+    system
+        .run(&["register", "/srv/other/venv", "--name", "blocking", "--policy", "block"])
+        .expect(0);
+    let text = system.run(&["plan", "--from", &system.list(MINOR_UPGRADE)]).expect(3).stdout;
+    let [blocking, allowed] = ["blocking (", "allowed ("].map(|name| text.find(name).unwrap());
+    assert!(blocking < allowed, "{text}");
+    assert!(text.contains("\n1 venv: 1 to pin\nblock: "), "{text}");
+}
