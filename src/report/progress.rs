@@ -35,13 +35,13 @@ impl Steps {
 impl Progress {
     pub(super) fn new(name: &str, bars: Option<&MultiProgress>) -> Self {
         let bar = bars.map(|bars| {
-            let bar = bars.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})")
-            {
-                bar.set_style(style);
-            }
-            bar.set_prefix(name.to_string());
-            bar.set_message("starting");
+            let style = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})");
+            // It is complete before it is shown.
+            let bar = ProgressBar::new_spinner()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+                .with_prefix(name.to_string())
+                .with_message("starting");
+            let bar = bars.add(bar);
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
