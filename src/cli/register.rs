@@ -74,7 +74,7 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
 fn print_unregistered(report: &Report, entry: &RegistryEntry) {
     report.data(format!("{}: unregistered; {} is unchanged", entry.name, printable(entry.path())));
     if let Some(pinned) = &entry.pin {
-        report.note(&format!("it stays pinned to Python {} ({})", pinned.to, pin_in_words(pinned)));
+        report.note(&format!("it stays pinned to Python {}, {}", pinned.to, pin_in_words(pinned)));
     }
     for kept in entry.previous_trees.latest_first() {
         report.note(&format!(

@@ -98,7 +98,7 @@ fn embedded_on_another(context: &Context, venv: &Venv, users: &VenvUsage) -> Opt
 fn pinned(entry: &RegistryEntry) -> Option<String> {
     let pin = entry.pin.as_ref()?;
     Some(format!(
-        "pinned to Python {} since {} ({}); `venvguard rebuild {}` moves it to the default",
+        "pinned to Python {} since {}, {}; `venvguard rebuild {}` moves it to the default",
         pin.to,
         pin.at,
         report::pin_in_words(pin),

@@ -90,7 +90,7 @@ pub(crate) fn record_and_pin_all(
         let Some((id, venv)) = venvs.get(number) else { continue };
         if !are_failed.contains(&number) {
             let why = report::until_in_words(until, because);
-            audit(context, registry, id, "pinning", format!("to Python {}: {why}", venv.site));
+            audit(context, registry, id, "pinning", format!("to Python {}, {why}", venv.site));
         } else if let Some(entry) = registry.get_mut(id) {
             entry.pin = pinned;
         }

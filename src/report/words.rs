@@ -234,9 +234,9 @@ pub(crate) fn until(until: Until, because: Option<&str>) -> String {
     let why = match until {
         Until::Transaction => "for the current apt run",
         Until::Rebuilt => "until it is rebuilt",
-        Until::RebuiltByHand => "its services failed when it was rebuilt",
-        Until::Policy => "its policy is \"pin\"",
-        Until::Asked => "it was rolled back",
+        Until::RebuiltByHand => "because its services failed when it was rebuilt",
+        Until::Policy => "because its policy is \"pin\"",
+        Until::Asked => "because it was rolled back",
     };
     let mut lines = because.into_iter().flat_map(str::lines);
     match (lines.next(), lines.next()) {

@@ -73,7 +73,7 @@ fn each_decision_is_a_line_in_the_journal() {
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     let lines = journal.lines();
     has(&lines, "allowed", "is pinned to /usr/bin/python3.11");
-    has(&lines, "pinning", "to Python 3.11: for the current apt run");
+    has(&lines, "pinning", "to Python 3.11, for the current apt run");
     system.hook("post-invoke", &[]).expect(0);
     has(&journal.lines(), "unpinned", "follows /usr/bin/python3 again");
 }
