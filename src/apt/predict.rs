@@ -46,6 +46,11 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     after
 }
 
+/// Whether the actions install a wheel of pip, which venvs get their pip from.
+pub(crate) fn brings_pip(actions: &[Action]) -> bool {
+    actions.iter().any(|action| action.package == "python3-pip-whl" && action.to.is_some())
+}
+
 /// Whether a version is already installed: then a reinstallation or a configuration brings the
 /// same build. dpkg wrote both versions in the same spelling, so comparing text is enough.
 fn is_installed(interpreters: &Interpreters, minor: Minor, version: &str) -> bool {

@@ -65,7 +65,13 @@ impl Guard {
         let removed = RemovedLibraries::of(&self.root, transaction);
         let inventory = self.inventory()?;
         let known = self.store.transaction()?;
-        let plan = self.propose_before_dpkg(&inventory, (&now, &after), &removed, known.as_ref());
+        let plan = self.propose_before_dpkg(
+            &inventory,
+            (&now, &after),
+            &transaction.actions,
+            &removed,
+            known.as_ref(),
+        );
         Ok((plan, inventory))
     }
 }

@@ -96,7 +96,13 @@ impl Guard {
             self.recover(&mut registry, &now);
         }
         let inventory = self.inventory_of(registry);
-        let plan = self.propose_before_dpkg(&inventory, (&now, &after), removed, known.as_ref());
+        let plan = self.propose_before_dpkg(
+            &inventory,
+            (&now, &after),
+            &transaction.actions,
+            removed,
+            known.as_ref(),
+        );
         if plan.notable().next().is_none() {
             return Ok(Gate::Answer(Verdict::Allow));
         }

@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Guard;
-use crate::apt::RemovedLibraries;
+use crate::apt::{Action, RemovedLibraries, brings_pip};
 use crate::inventory::{
     Asked, Inventory, declared_services, facts, healths, lost_libraries, subject,
 };
 use crate::plan::{
-    self, Decision, Facts, Loss, Phase, Plan, Questions, RepairFor, Request, State, Subject,
-    Target, Wish,
+    self, Decision, Facts, Phase, Plan, Questions, RepairFor, Request, State, Subject, Target, Wish,
 };
 use crate::python::Interpreters;
-use crate::repair::{self, Job, RollbackError};
+use crate::repair::{self, Job, Next, RollbackError};
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
 
 impl Guard {
-    /// Decides about every venv for an upgrade from `before` to the predicted `after` that removes
-    /// some libraries.
+    /// Decides about every venv for the `actions` of an upgrade from `before` to the predicted
+    /// `after` that removes some libraries.
     pub(super) fn propose_before_dpkg(
         &self,
         inventory: &Inventory,
         (before, after): (&Interpreters, &Interpreters),
+        actions: &[Action],
         removed: &RemovedLibraries,
         record: Option<&TransactionRecord>,
     ) -> Plan {
@@ -32,7 +32,16 @@ impl Guard {
         } else {
             lost_libraries(&self.context(), inventory, removed)
         };
-        self.propose_upgrade(inventory, (before, after), Phase::BeforeDpkg, lost, record)
+        let next = after.default_interpreter().map(|interpreter| Next {
+            interpreter: interpreter.package.clone(),
+            brings_pip: brings_pip(actions),
+        });
+        let mut facts = self.facts_of_upgrade(inventory, (before, after), next.as_ref(), record);
+        for (id, lost) in lost {
+            facts.entry(id).or_default().lost = lost;
+        }
+        self.add_what_breaks(inventory, after, &mut facts);
+        plan::upgrade(&inventory.subjects(&self.config), &facts, before, after, Phase::BeforeDpkg)
     }
 
     /// Decides about every venv after an upgrade from `before` to `now`.
@@ -43,21 +52,18 @@ impl Guard {
         now: &Interpreters,
         record: Option<&TransactionRecord>,
     ) -> Plan {
-        let none = BTreeMap::new();
-        self.propose_upgrade(inventory, (before, now), Phase::AfterDpkg, none, record)
+        let facts = self.facts_of_upgrade(inventory, (before, now), None, record);
+        plan::upgrade(&inventory.subjects(&self.config), &facts, before, now, Phase::AfterDpkg)
     }
 
-    fn propose_upgrade(
+    fn facts_of_upgrade(
         &self,
         inventory: &Inventory,
         (before, after): (&Interpreters, &Interpreters),
-        made: Phase,
-        lost: BTreeMap<String, Vec<Loss>>,
+        next: Option<&Next>,
         record: Option<&TransactionRecord>,
-    ) -> Plan {
+    ) -> BTreeMap<String, Facts> {
         let subjects = inventory.subjects(&self.config);
-        let next = after.default_interpreter().map(|interpreter| &interpreter.package);
-        let next = next.filter(|_| made == Phase::BeforeDpkg);
         let asked: Vec<Asked> = subjects
             .iter()
             .map(|subject| Asked {
@@ -67,14 +73,7 @@ impl Guard {
                 next: next.cloned(),
             })
             .collect();
-        let mut facts = facts(&self.context(), inventory, &asked, record);
-        for (id, lost) in lost {
-            facts.entry(id).or_default().lost = lost;
-        }
-        if made == Phase::BeforeDpkg {
-            self.add_what_breaks(inventory, after, &mut facts);
-        }
-        plan::upgrade(&subjects, &facts, before, after, made)
+        facts(&self.context(), inventory, &asked, record)
     }
 
     /// Adds what a rehearsal has found about venvs that stay on their own minor versions.
@@ -268,18 +267,19 @@ mod tests {
             decision.services.iter().map(|service| service.name().to_string()).collect()
         };
         let (before, after) = (system(&["3.11.2-6"]), system(&["3.11.2-7"]));
-        let services = |made, record: Option<&TransactionRecord>| {
-            let (versions, none) = ((&before, &after), BTreeMap::new());
-            let plan = guard.propose_upgrade(&inventory, versions, made, none, record);
+        let at_work = ["late.service", "web.service"];
+        let (versions, none) = ((&before, &after), RemovedLibraries::default());
+        let plan = guard.propose_before_dpkg(&inventory, versions, &[], &none, None);
+        assert_eq!(names(&plan.decisions[0]), at_work);
+        let services = |record: Option<&TransactionRecord>| {
+            let plan = guard.propose_after_dpkg(&inventory, &before, &after, record);
             names(&plan.decisions[0])
         };
         let record = TransactionRecord::new(BTreeMap::new(), BTreeMap::new());
-        let at_work = ["late.service", "web.service"];
-        assert_eq!(services(Phase::BeforeDpkg, None), at_work);
-        assert_eq!(services(Phase::AfterDpkg, Some(&record)), at_work);
+        assert_eq!(services(Some(&record)), at_work);
         // Without a record, the upgrade may be the reason for the failure.
         let and_failed = ["broken.service", "late.service", "web.service"];
-        assert_eq!(services(Phase::AfterDpkg, None), and_failed);
+        assert_eq!(services(None), and_failed);
         let (id, wish) = (inventory.registry.venvs[0].id.clone(), Wish::default());
         let asked = guard.propose_rebuilds(&inventory, &[&id], &before, wish);
         assert_eq!(names(&asked[0]), and_failed);

@@ -122,7 +122,8 @@ impl Guard {
         let venvs = self.find_out(&mut inventory, trials, (&upgrade, &now, &after), archives)?;
         if wanted.is_forecast && lists != Lists::Empty {
             let none = RemovedLibraries::default();
-            let plan = self.propose_before_dpkg(&inventory, (&now, &after), &none, None);
+            let plan =
+                self.propose_before_dpkg(&inventory, (&now, &after), &upgrade.actions, &none, None);
             self.hold_by_forecast(&plan)?;
         }
         let mut prepared = Vec::new();

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::Inventory;
 use crate::host::{parallel, user};
 use crate::plan::{Facts, Questions};
-use crate::python::{Minor, Package};
-use crate::repair::{self, Context};
+use crate::python::Minor;
+use crate::repair::{self, Context, Next};
 use crate::service::{
     self, CgroupOwner, Condition, Embedding, Processes, Restraints, Service, ServiceMap,
     VenvProcess, VenvUsage,
@@ -25,8 +25,8 @@ pub(crate) struct Asked {
     pub(crate) id: String,
     pub(crate) questions: Questions,
     pub(crate) target: Option<Minor>,
-    /// The package of its interpreter, if that is not installed yet.
-    pub(crate) next: Option<Package>,
+    /// Its interpreter, if that is not installed yet.
+    pub(crate) next: Option<Next>,
 }
 
 /// The answers, by the venvs' ids. `record` lists the services that ran before the transaction.

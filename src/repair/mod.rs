@@ -56,7 +56,7 @@ pub(crate) use job::{Done, Job, Outcome};
 pub(crate) use mentions::mentions;
 pub(crate) use names::is_ours_to_keep;
 pub(crate) use pin::{record_and_pin_all, record_and_unpin};
-pub(crate) use readiness::{additions, breaks, readiness};
+pub(crate) use readiness::{Next, additions, breaks, readiness};
 pub(crate) use recipes::{keep_recipe, not_exact, prune_archives, refresh_recipes, way_back};
 pub(crate) use record::sweep;
 pub(crate) use recover::recover;

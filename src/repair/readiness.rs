@@ -8,7 +8,7 @@ use super::findings::requires_python;
 use super::install_spec::{InstallSpec, Installed};
 use super::stage::Looked;
 use super::trial::recipe_digest;
-use super::{Context, sources, stage};
+use super::{Context, engine, sources, stage};
 use crate::host::file;
 use crate::owner::{self, ListAdditions};
 use crate::plan::{Finding, FindingKind, Proof, Readiness};
@@ -16,13 +16,21 @@ use crate::python::{self, Minor, Package};
 use crate::store::{MadeFor, RegistryEntry, Rehearsal};
 use crate::venv::{Additions, Venv};
 
+/// An interpreter that is not installed yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Next {
+    pub(crate) interpreter: Package,
+    /// Another version of pip comes with it.
+    pub(crate) brings_pip: bool,
+}
+
 /// Whether a rebuild for `minor` can be expected to work. If it is for an interpreter that is not
 /// installed yet, what a rehearsal with it found counts.
 pub(crate) fn readiness(
     context: &Context,
     entry: &RegistryEntry,
     venv: &Venv,
-    (minor, next): (Option<Minor>, Option<&Package>),
+    (minor, next): (Option<Minor>, Option<&Next>),
     looked: Looked,
 ) -> Readiness {
     let Some(minor) = minor else {
@@ -34,21 +42,30 @@ pub(crate) fn readiness(
     let mut reasons = Vec::new();
     let spec = InstallSpec::of(context, entry, venv);
     reasons.extend(spec.as_ref().err().into_iter().flatten().cloned());
+    let mut engines = Vec::new();
     if entry.build_command().is_empty() {
         let (owner, interpreter) = (owner(context, venv), python::path_of(minor));
-        let engines = sources::engines(context, venv, &owner, (minor, &interpreter), context.root);
-        reasons.extend(engines.err());
+        match sources::engines(context, venv, &owner, (minor, &interpreter), context.root) {
+            Ok(found) => engines = found,
+            Err(reason) => reasons.push(reason),
+        }
     }
     reasons.extend(stage::obstacles(context.root, venv, looked));
     let mut findings: Vec<Finding> = reasons.into_iter().map(obstacle).collect();
     if let (Some(next), Ok(spec)) = (next, &spec) {
         // Only where there was a rehearsal: the hash reads every distribution of the venv once more.
         let digest = || Some(spec.digest(&Installed::of(context.root, venv)));
-        match rehearsed(context, entry, next, digest) {
+        match rehearsed(context, entry, &next.interpreter, digest) {
             Some(found) if findings.is_empty() => return found,
             Some(_) => {}
             // A rehearsal would find the same, and the nearest version that supports the interpreter.
-            None => findings.extend(spec.excluding(minor).map(requires_python)),
+            None => {
+                findings.extend(spec.excluding(minor).map(requires_python));
+                if !next.brings_pip {
+                    let too_old = engine::that_run(context.root, engines, minor).err();
+                    findings.extend(too_old.map(obstacle));
+                }
+            }
         }
     }
     if findings.is_empty() { Readiness::Ready } else { Readiness::NotReady(bounded(findings)) }

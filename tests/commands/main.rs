@@ -140,6 +140,18 @@ fn a_plan_for_a_venv_that_is_not_ready_names_what_is_in_the_way() {
 }
 
 #[test]
+fn a_plan_knows_that_an_upgrade_without_pip_leaves_one_that_is_too_old() {
+    let system = system();
+    system.write("/usr/share/python-wheels/pip-23.0.1-py3-none-any.whl", "");
+    system.run(&["register", "/srv/shop/venv"]).expect(0);
+    let list = system.list(MINOR_UPGRADE);
+    let words = system.run(&["plan", "--from", &list]).expect(3).stdout;
+    assert!(words.contains("pip 23.0.1 does not run on Python 3.13"), "{words}");
+    let pip = "python3-pip-whl 23.0.1+dfsg-1 all foreign < 25.1.1+dfsg-1 all foreign /x.deb";
+    system.run(&["plan", "--from", &system.list(&[MINOR_UPGRADE, &[pip]].concat())]).expect(0);
+}
+
+#[test]
 fn a_block_that_cannot_be_recorded_still_blocks() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
