@@ -15,7 +15,7 @@ use crate::host::{Root, file, hexadecimal};
 use crate::python::Minor;
 use crate::store::RegistryEntry;
 use crate::venv::{
-    self, Difference, Differences, Distribution, Flavour, LockError, ProjectLock, Recipe, Relax,
+    self, Difference, Differences, Distribution, LockError, ProjectLock, Recipe, Relax,
     Unreproducible, Venv,
 };
 
@@ -27,8 +27,6 @@ pub(super) struct InstallSpec<'a> {
     pub(super) modules: Vec<String>,
     /// How far the version of a distribution may differ if its own one is unavailable.
     pub(super) relax: Option<Relax>,
-    /// Whether the installer compiles the modules, as in the old tree.
-    pub(super) compile: bool,
     /// What a person should know.
     pub(super) notes: Vec<String>,
     /// The distributions that must have the same version again.
@@ -61,16 +59,13 @@ impl<'a> InstallSpec<'a> {
         if let Some(command) = command.transpose().map_err(|why| vec![why])? {
             let modules = command.modules(&site).map_err(unreadable)?;
             let wanted = Requested::Built(command);
-            return Ok(Self { wanted, modules, relax, compile: true, notes: vec![], same: vec![] });
+            return Ok(Self { wanted, modules, relax, notes: Vec::new(), same: Vec::new() });
         }
         let modules = venv::top_level_modules_of(&site, &distributions).map_err(unreadable)?;
-        // uv compiles nothing unless it is asked to.
-        let compile = venv.flavour != Flavour::Uv
-            || venv::is_compiled(context.root, &venv.layout(), &distributions);
         if let Some(file) = entry.requirements() {
             let pip = distributions.iter().any(|one| one.normalized_name() == "pip");
             let wanted = Requested::Listed { file, pip };
-            return Ok(Self { wanted, modules, relax, compile, notes: vec![], same: vec![] });
+            return Ok(Self { wanted, modules, relax, notes: Vec::new(), same: Vec::new() });
         }
         let words =
             |reasons: Vec<Unreproducible>| reasons.iter().map(ToString::to_string).collect();
@@ -111,7 +106,7 @@ impl<'a> InstallSpec<'a> {
         let may_differ = relax.is_some() || entry.lock().is_some();
         let mut same = distributions;
         same.retain(|one| !may_differ && !venv::comes_with_every_venv(one));
-        Ok(Self { wanted: Requested::Same(recipe, lock), modules, relax, compile, notes, same })
+        Ok(Self { wanted: Requested::Same(recipe, lock), modules, relax, notes, same })
     }
 
     /// The distributions that no installer installs for a minor version.

@@ -88,6 +88,8 @@ pub(super) fn prepare<'a>(
         builder,
         owner,
         spec,
+        // uv compiles nothing unless it is asked to.
+        compile: venv.flavour != Flavour::Uv || venv::is_compiled(context.root, &venv.layout()),
         parent,
         progress,
         deadline: Deadline::after(limit),
@@ -155,6 +157,8 @@ pub(super) struct Work<'a> {
     builder: Builder,
     pub(super) owner: User,
     spec: InstallSpec<'a>,
+    /// Whether the installer compiles the modules, as in the old tree.
+    compile: bool,
     pub(super) parent: Parent,
     progress: &'a Progress,
     pub(super) deadline: Deadline,
@@ -342,7 +346,7 @@ impl Work<'_> {
         }
         let mut last = Ok(());
         for engine in engines {
-            let (venv, compile) = (self.venv(), self.spec.compile);
+            let (venv, compile) = (self.venv(), self.compile);
             let installer = Installer { pip_of, engine, venv, minor, compile, run };
             let mut own = Vec::new();
             last = installer.install(&self.spec, &mut own);

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::{Distribution, Layout, comes_with_every_venv};
+use super::{Layout, comes_with_every_venv, distributions};
 use crate::host::{Dir, Root};
 use crate::python::Minor;
 
-/// Whether an installer compiled the modules of the distributions. An application compiles only
+/// Whether an installer compiled the modules of the distributions in a venv. An application compiles only
 /// those that it imports: less than nine of ten.
-pub(crate) fn is_compiled(root: &Root, venv: &Layout, distributions: &[Distribution]) -> bool {
+pub(crate) fn is_compiled(root: &Root, venv: &Layout) -> bool {
     let site = root.at(venv.site_packages());
     let Ok(top) = Dir::open(&site) else { return false };
     let mut sources: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
-    for one in distributions.iter().filter(|one| !comes_with_every_venv(one)) {
+    let installed = distributions(&site).unwrap_or_default();
+    for one in installed.iter().filter(|one| !comes_with_every_venv(one)) {
         for entry in one.record(&site).ok().flatten().unwrap_or_default() {
             let (Some(dir), Some(module)) = (entry.path.parent(), module(&entry.path)) else {
                 continue;
@@ -50,7 +51,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::venv::distributions;
 
     #[test]
     fn an_installer_compiles_everything_and_an_application_what_it_imports() {
@@ -72,7 +72,7 @@ mod tests {
             fs::create_dir_all(&cache).unwrap();
             fs::write(cache.join(format!("{module}.cpython-311.pyc")), "").unwrap();
         };
-        let is_compiled = || is_compiled(&root, &layout, &distributions(&site).unwrap());
+        let is_compiled = || is_compiled(&root, &layout);
         install("pip", &["pip/__init__.py"]);
         compile("pip", "__init__");
         assert!(!is_compiled(), "pip comes with the venv");

@@ -69,7 +69,7 @@ fn built_by<'a>(root: &Root, words: &'a [String], venv: &Venv) -> InstallSpec<'a
     let command = BuildCommand::of(root, words, venv, &distributions).unwrap().unwrap();
     let modules = command.modules(&root.at(venv.site_packages())).unwrap();
     let wanted = Requested::Built(command);
-    InstallSpec { wanted, modules, relax: None, compile: true, notes: Vec::new(), same: Vec::new() }
+    InstallSpec { wanted, modules, relax: None, notes: Vec::new(), same: Vec::new() }
 }
 
 #[test]
@@ -151,7 +151,6 @@ fn system_distributions_count_in_the_comparison_if_the_venv_sees_them() {
             wanted,
             modules: Vec::new(),
             relax: None,
-            compile: true,
             notes: Vec::new(),
             same: Vec::new(),
         };
