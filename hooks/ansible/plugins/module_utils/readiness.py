@@ -8,6 +8,8 @@ Pure functions: values in, values out. An answer is what the playbook `readiness
 
 from __future__ import annotations
 
+import re
+
 SCHEMA = 1
 
 READY = "ready"
@@ -26,7 +28,7 @@ THE_VENV = ""
 
 def report(answers, release=None, at=None):
     """The report about all hosts."""
-    answers = sorted(answers, key=lambda answer: answer["host"])
+    answers = sorted(answers, key=lambda answer: natural(answer["host"]))
     rows = [row for answer in answers for row in rows_of(answer)]
     blockers = blockers_of(rows)
     rank = {blocker["distribution"]: place for place, blocker in enumerate(blockers)}
@@ -170,7 +172,12 @@ def most(counts):
 def place_of(row, rank):
     """Where a venv belongs: by the worst thing in its way, then by host and name."""
     ranks = [rank[finding["distribution"] or THE_VENV] for finding in row["findings"]]
-    return ORDER.index(row["readiness"]), min(ranks, default=0), row["host"], row["name"]
+    return ORDER.index(row["readiness"]), min(ranks, default=0), natural(row["host"]), natural(row["name"])
+
+
+def natural(name):
+    """A key by which web3 precedes web13."""
+    return [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", name)]
 
 
 def host_of(answer):

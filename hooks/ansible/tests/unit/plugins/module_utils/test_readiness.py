@@ -85,6 +85,12 @@ def test_the_distribution_that_blocks_most_comes_first():
     assert {one["version"]: one["works_from"] for one in versions} == {"1.24.2": "2.9.10", "1.24.0": None}
 
 
+def test_numbers_in_names_count():
+    report = readiness.report([answer("web%d" % number, [venv("app")], []) for number in (13, 3, 1)])
+    assert [one["host"] for one in report["hosts"]] == ["web1", "web3", "web13"]
+    assert [one["host"] for one in report["venvs"]] == ["web1", "web3", "web13"]
+
+
 def test_a_distribution_counts_once_for_each_venv():
     report = readiness.report([answer("a", [venv("a1")], [tried("a1", finding(), finding(kind="import"))])])
     blocker = report["blockers"][0]
