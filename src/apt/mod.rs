@@ -27,7 +27,7 @@ pub(crate) use hooks::Hooks;
 pub(crate) use json_hook::converse;
 pub(crate) use libraries::RemovedLibraries;
 pub(crate) use lists::Lists;
-pub(crate) use predict::{brings_pip, predict};
+pub(crate) use predict::{pip_wheel, predict};
 pub(crate) use protocol::{Action, ProtocolError, Transaction};
 pub(crate) use release::{ReleaseError, of_release};
 pub(crate) use simulate::pending_upgrade;

@@ -46,9 +46,9 @@ pub(crate) fn predict(now: &Interpreters, actions: &[Action]) -> Interpreters {
     after
 }
 
-/// Whether the actions install a wheel of pip, which venvs get their pip from.
-pub(crate) fn brings_pip(actions: &[Action]) -> bool {
-    actions.iter().any(|action| action.package == "python3-pip-whl" && action.to.is_some())
+/// The version of Debian's wheel of pip that the actions install.
+pub(crate) fn pip_wheel(actions: &[Action]) -> Option<&str> {
+    actions.iter().rev().find(|action| action.package == "python3-pip-whl")?.to.as_deref()
 }
 
 /// Whether a version is already installed: then a reinstallation or a configuration brings the

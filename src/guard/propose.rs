@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Guard;
-use crate::apt::{Action, RemovedLibraries, brings_pip};
+use crate::apt::{Action, RemovedLibraries, pip_wheel};
 use crate::inventory::{
     Asked, Inventory, declared_services, facts, healths, lost_libraries, subject,
 };
@@ -32,11 +32,7 @@ impl Guard {
         } else {
             lost_libraries(&self.context(), inventory, removed)
         };
-        let next = after.default_interpreter().map(|interpreter| Next {
-            interpreter: interpreter.package.clone(),
-            brings_pip: brings_pip(actions),
-        });
-        let mut facts = self.facts_of_upgrade(inventory, (before, after), next.as_ref(), record);
+        let mut facts = self.facts_of_upgrade(inventory, (before, after), Some(actions), record);
         for (id, lost) in lost {
             facts.entry(id).or_default().lost = lost;
         }
@@ -60,17 +56,21 @@ impl Guard {
         &self,
         inventory: &Inventory,
         (before, after): (&Interpreters, &Interpreters),
-        next: Option<&Next>,
+        pending: Option<&[Action]>,
         record: Option<&TransactionRecord>,
     ) -> BTreeMap<String, Facts> {
         let subjects = inventory.subjects(&self.config);
         let asked: Vec<Asked> = subjects
             .iter()
-            .map(|subject| Asked {
-                id: subject.id.clone(),
-                questions: plan::questions(subject, before, after),
-                target: after.default,
-                next: next.cloned(),
+            .map(|subject| {
+                let target = plan::target(subject, before, after);
+                let interpreter = target.and_then(|minor| after.get(minor));
+                let next = pending.zip(interpreter).map(|(actions, interpreter)| Next {
+                    interpreter: interpreter.package.clone(),
+                    pip_wheel: pip_wheel(actions).map(str::to_string),
+                });
+                let questions = plan::questions(subject, before, after);
+                Asked { id: subject.id.clone(), questions, target, next }
             })
             .collect();
         facts(&self.context(), inventory, &asked, record)

@@ -29,7 +29,7 @@ pub(crate) use health::{Health, State, health};
 pub(crate) use reason::{Loss, Mention, Reason, Restraint};
 pub(crate) use repair::{RepairFor, Request, Wish, questions_of_repair, repair, request};
 pub(crate) use trial::{Trial, trial};
-pub(crate) use upgrade::{Questions, fallback, questions, upgrade};
+pub(crate) use upgrade::{Questions, fallback, questions, target, upgrade};
 pub(crate) use window::Window;
 
 use crate::apt::Change;

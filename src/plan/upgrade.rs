@@ -7,7 +7,7 @@ use super::{
     Remedy, State, Subject, Target, Until, assess, health, services,
 };
 use crate::apt::{Change, ChangeKind, changes};
-use crate::python::{self, Interpreters};
+use crate::python::{self, Interpreters, Minor};
 use crate::venv::{BaseLink, Flavour, Venv};
 
 /// What a decision about a venv needs to know. Both answers cost time: a process of its owner looks
@@ -34,6 +34,18 @@ pub(crate) fn questions(
         Effect::None | Effect::RestartOnly | Effect::Unlinked => false,
     };
     Questions { readiness, services: true }
+}
+
+/// The minor version that a rebuild of a venv would be for.
+pub(crate) fn target(
+    subject: &Subject,
+    before: &Interpreters,
+    after: &Interpreters,
+) -> Option<Minor> {
+    match assess(subject, before, after).effect {
+        Effect::Stale => Some(subject.venv.site),
+        _ => after.default,
+    }
 }
 
 /// Decides about an upgrade from `before` to `after`. If it is `made` before dpkg runs, `after` is

@@ -239,8 +239,26 @@ pub(crate) fn engines(
     engines
 }
 
-/// Those of the engines that run on an interpreter, one pip at most. The error says why there is
-/// none. Before dpkg has run nobody knows: the same transaction may bring another pip.
+/// Why none of the engines runs on an interpreter after an upgrade that brings this version of
+/// Debian's wheel of pip, or none. Nobody knows the version of a module of pip that it brings.
+pub(crate) fn too_old_after(
+    engines: &[Engine],
+    next: Option<&str>,
+    minor: Minor,
+) -> Option<String> {
+    let version = |engine: &Engine| match engine {
+        Engine::PipWheel(wheel) => next.map(str::to_string).or_else(|| version_of_wheel(wheel)),
+        Engine::Uv(_) | Engine::PipModule(_) => None,
+    };
+    let versions: Vec<String> = engines.iter().map(version).collect::<Option<_>>()?;
+    let version = versions.first().filter(|version| !runs_on(version, minor))?;
+    Some(format!(
+        "pip {version} does not run on Python {minor} (upgrade python3-pip-whl in the same run)"
+    ))
+}
+
+/// Those of the engines that run on an interpreter that is installed, one pip at most. The error
+/// says why there is none.
 pub(crate) fn that_run(
     root: &Root,
     mut engines: Vec<Engine>,
@@ -389,6 +407,18 @@ mod tests {
         };
         let wheel = Engine::PipWheel(format!("{WHEELS}/pip-23.0.1-py3-none-any.whl").into());
         assert_eq!(runs(11), Ok(vec![wheel.clone()]));
+        let after = |engines: &[Engine], next, minor| {
+            too_old_after(engines, next, Minor::new(3, minor)).is_some()
+        };
+        let (uv, module) = (Engine::Uv("/usr/bin/uv".into()), Engine::PipModule("/x".into()));
+        let wheels = std::slice::from_ref(&wheel);
+        assert!(after(wheels, None, 13) && !after(wheels, None, 11));
+        assert!(!after(wheels, Some("25.1.1+dfsg-1"), 13));
+        assert!(after(wheels, Some("23.0.1+dfsg-1+deb12u1"), 13));
+        assert!(
+            !after(&[uv, wheel.clone()], None, 13) && !after(&[wheel.clone(), module], None, 13)
+        );
+        assert!(!after(&[], None, 13), "that there is none is reported by itself");
         assert_eq!(
             runs(13).unwrap_err(),
             "pip 23.0.1 does not run on Python 3.13 (`apt install python3-pip-whl`, then `venvguard rebuild --all`)"

@@ -20,8 +20,8 @@ use crate::venv::{Additions, Venv};
 #[derive(Debug, Clone)]
 pub(crate) struct Next {
     pub(crate) interpreter: Package,
-    /// Another version of pip comes with it.
-    pub(crate) brings_pip: bool,
+    /// The version of Debian's wheel of pip that comes with it.
+    pub(crate) pip_wheel: Option<String>,
 }
 
 /// Whether a rebuild for `minor` can be expected to work. If it is for an interpreter that is not
@@ -55,17 +55,17 @@ pub(crate) fn readiness(
     if let (Some(next), Ok(spec)) = (next, &spec) {
         // Only where there was a rehearsal: the hash reads every distribution of the venv once more.
         let digest = || Some(spec.digest(&Installed::of(context.root, venv)));
-        match rehearsed(context, entry, &next.interpreter, digest) {
+        let known = rehearsed(context, entry, &next.interpreter, digest);
+        // The index answers nothing about pip itself.
+        if matches!(known, None | Some(Readiness::Resolved)) {
+            let too_old = engine::too_old_after(&engines, next.pip_wheel.as_deref(), minor);
+            findings.extend(too_old.map(obstacle));
+        }
+        match known {
             Some(found) if findings.is_empty() => return found,
             Some(_) => {}
             // A rehearsal would find the same, and the nearest version that supports the interpreter.
-            None => {
-                findings.extend(spec.excluding(minor).map(requires_python));
-                if !next.brings_pip {
-                    let too_old = engine::that_run(context.root, engines, minor).err();
-                    findings.extend(too_old.map(obstacle));
-                }
-            }
+            None => findings.extend(spec.excluding(minor).map(requires_python)),
         }
     }
     if findings.is_empty() { Readiness::Ready } else { Readiness::NotReady(bounded(findings)) }

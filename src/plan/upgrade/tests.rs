@@ -222,6 +222,16 @@ fn a_copied_interpreter_is_refreshed_and_a_running_one_restarted() {
 }
 
 #[test]
+fn a_copied_interpreter_is_rebuilt_for_its_own_minor_version() {
+    let target = |after: &[&str]| {
+        let (before, after) = (system(&["3.13.5-1", "3.11.2-6"]), system(after));
+        target(&subject(BaseLink::Copied, OLD), &before, &after)
+    };
+    assert_eq!(target(&["3.13.5-1", "3.11.9-1"]), Some(OLD));
+    assert_eq!(target(&["3.13.5-1"]), Some(Minor::new(3, 13)));
+}
+
+#[test]
 fn the_version_that_uv_noted_is_kept_current() {
     let remedy = |after: &'static [&'static str]| {
         let mut subject = subject(BaseLink::Pinned, OLD);
