@@ -246,7 +246,7 @@ impl Report {
                 self.additions(&found);
             }
         }
-        if let Some(work) = words::work(plan) {
+        if let Some(work) = words::work(plan).filter(|_| plan.verdict() != Verdict::Block) {
             self.data(work);
         }
         let verdict = match plan.verdict() {
@@ -257,7 +257,11 @@ impl Report {
             Verdict::Repair => "repair: the upgrade proceeds, and the venvs are repaired as above",
             Verdict::Block => "block: the upgrade does not proceed",
         };
-        let tone = if plan.verdict() == Verdict::Block { Tone::Bad } else { Tone::Good };
+        let tone = match plan.verdict() {
+            Verdict::Block => Tone::Bad,
+            _ if !plan.notable().all(Decision::ready) => Tone::Attention,
+            _ => Tone::Good,
+        };
         self.print(&terminal.map_or(verdict.into(), |terminal| terminal.toned(tone, verdict)));
         if plan.verdict() == Verdict::Block {
             self.hint(&words::remediation(plan));

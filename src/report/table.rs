@@ -60,14 +60,14 @@ impl Terminal {
         terminal.is_term().then_some(Self { width, has_colours })
     }
 
-    /// A text with a heading: in lines that fit, the name at its beginning in bold.
+    /// A heading and details that are indented, in lines that fit. The name at the beginning is bold.
     pub(super) fn entry(self, text: &str) -> String {
-        let lines = text.lines().flat_map(|line| {
-            let indent = if line.starts_with(INDENT) { INDENT } else { "" };
-            wrapped(line, indent, self.width)
+        let lines = text.lines().flat_map(|line| match line.strip_prefix(INDENT) {
+            Some(detail) => wrapped(detail, [INDENT, FURTHER], self.width),
+            None => wrapped(line, ["", FURTHER], self.width),
         });
         let text = lines.collect::<Vec<_>>().join("\n");
-        let (name, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+        let (name, rest) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
         format!("{}{rest}", self.paint(&Style::new().bold(), name))
     }
 
@@ -111,7 +111,7 @@ pub(super) fn render(head: &[&str], rows: &[Row], terminal: Option<Terminal>) ->
             }
             text.push(cells.join("  ").trim_end().to_string());
             text.extend(
-                row.detail.iter().flat_map(|detail| wrapped(detail, INDENT, terminal.width)),
+                row.detail.iter().flat_map(|detail| wrapped(detail, [INDENT; 2], terminal.width)),
             );
         } else {
             cells.extend(row.detail.clone());
@@ -131,17 +131,20 @@ fn style(tone: Tone) -> Style {
 
 const INDENT: &str = "    ";
 
-/// A text in lines that fit, the first one after `first` and the others indented. A word that is
-/// longer than a line stays whole.
-fn wrapped(text: &str, first: &str, width: usize) -> Vec<String> {
+/// How far a line is indented that continues one of an entry.
+const FURTHER: &str = "        ";
+
+/// A text in lines that fit: what precedes the first one and each of the others is given. A word that
+/// is longer than a line stays whole.
+fn wrapped(text: &str, [first, others]: [&str; 2], width: usize) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in text.split(' ') {
         match found.last_mut() {
             Some(line) if measure_text_width(line) + 1 + measure_text_width(word) <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
-            Some(_) => found.push(format!("{INDENT}{word}")),
+            Some(_) => found.push(format!("{others}{word}")),
             None => found.push(format!("{first}{word}")),
         }
     }
@@ -202,7 +205,7 @@ mod tests {
         let text = "shop (/srv/shop/venv) is rebuilt for Python 3.13\n    it has packages for 3.11";
         assert_eq!(
             terminal.entry(text),
-            "\u{1b}[1mshop\u{1b}[0m (/srv/shop/venv) is\n    rebuilt for Python 3.13\n    it has packages for 3.11"
+            "\u{1b}[1mshop\u{1b}[0m (/srv/shop/venv) is\n        rebuilt for Python\n        3.13\n    it has packages for 3.11"
         );
     }
 

@@ -58,7 +58,7 @@ fn a_unit_of_a_users_own_manager_is_named() {
 }
 
 #[test]
-fn venvs_that_block_come_first_and_all_are_counted() {
+fn venvs_that_block_come_first_and_work_is_counted() {
     let system = system();
     system.make_venv("/srv/other/venv", "3.11", "/usr/bin/python3");
     system.run(&["register", "/srv/shop/venv", "--name", "allowed", "--policy", "pin"]).expect(0);
@@ -68,5 +68,8 @@ fn venvs_that_block_come_first_and_all_are_counted() {
     let text = system.run(&["plan", "--from", &system.list(MINOR_UPGRADE)]).expect(3).stdout;
     let [blocking, allowed] = ["blocking (", "allowed ("].map(|name| text.find(name).unwrap());
     assert!(blocking < allowed, "{text}");
-    assert!(text.contains("\n1 venv: 1 to pin\nblock: "), "{text}");
+    assert!(text.contains("\nblock: ") && !text.contains("1 venv:"), "{text}");
+    system.run(&["register", "/srv/other/venv", "--policy", "pin"]).expect(0);
+    let text = system.run(&["plan", "--from", &system.list(MINOR_UPGRADE)]).expect(0).stdout;
+    assert!(text.contains("\n2 venvs: 2 to pin\nrepair: "), "{text}");
 }
