@@ -55,17 +55,24 @@ def attempt(kind, name, action, distribution=lambda: None, counts=lambda error: 
         signal.alarm(0)
 
 
+def is_proven(distribution):
+    try:
+        return ["distribution", "%s==%s" % (distribution.metadata["Name"], distribution.version)] in skipped
+    except ValueError:  # its metadata is not UTF-8
+        return False
+
+
 # setuptools comes first: it must precede anything that imports distutils.
 for name in sorted(modules, key=lambda name: name != "setuptools"):
     attempt("module", name, lambda: importlib.import_module(name))
 site = [path for path in sys.path if path.startswith(sys.prefix + os.sep) and path.endswith("site-packages")]
 installed = list(importlib.metadata.distributions(path=site))
 for one in installed:
-    if ["distribution", "%s==%s" % (one.metadata["Name"], one.version)] in skipped:
+    points = [point for point in one.entry_points if point.group == "console_scripts"]
+    if points and is_proven(one):
         continue
-    for point in one.entry_points:
-        if point.group == "console_scripts":
-            attempt("script", point.name, point.load, lambda: one.metadata["Name"])
+    for point in points:
+        attempt("script", point.name, point.load, lambda: one.metadata["Name"])
 
 
 def users(dir):
