@@ -88,8 +88,7 @@ pub(super) fn prepare<'a>(
         builder,
         owner,
         spec,
-        // uv compiles nothing unless it is asked to.
-        compile: venv.flavour != Flavour::Uv || venv::is_compiled(context.root, &venv.layout()),
+        compile: is_compiled(context, job),
         parent,
         progress,
         deadline: Deadline::after(limit),
@@ -138,6 +137,13 @@ fn built_for(
 ) -> BuiltFor {
     let interpreter = builder.build_id.clone();
     BuiltFor { venv, target, interpreter, recipe: spec.digest(installed) }
+}
+
+/// Whether installers compile the modules, as in the old tree: uv compiles nothing unless it is
+/// asked to. A command decides for itself.
+fn is_compiled(context: &Context, Job { entry, venv, .. }: &Job) -> bool {
+    venv.flavour != Flavour::Uv
+        || entry.build_command().is_empty() && venv::is_compiled(context.root, &venv.layout())
 }
 
 /// The working directory of installers.
@@ -218,8 +224,8 @@ impl Work<'_> {
     pub(super) fn smoke_installed(&self, overlays: &[Overlay]) -> Result<smoke::Failures, String> {
         let removed = python::removed_between(self.venv().site, self.builder.minor);
         let root = self.context.root;
-        // Debian ships that wheel for this interpreter, and the import of pip is a large part of the
-        // check of a small venv.
+        // Debian's pip runs on this interpreter, and its import is a large part of the check of a
+        // small venv.
         let seeds = Seeds::of(self.builder.has_pip_of(root), self.builder.minor);
         let wanted = smoke::Wanted {
             modules: &self.spec.modules,

@@ -3,41 +3,47 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{Layout, comes_with_every_venv, distributions};
 use crate::host::{Dir, Root};
 use crate::python::Minor;
+
+/// How many modules are enough to tell.
+const SAMPLE: usize = 10_000;
 
 /// Whether an installer compiled the modules of the distributions in a venv. An application compiles only
 /// those that it imports: less than nine of ten.
 pub(crate) fn is_compiled(root: &Root, venv: &Layout) -> bool {
     let site = root.at(venv.site_packages());
     let Ok(top) = Dir::open(&site) else { return false };
-    let mut sources: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
     let installed = distributions(&site).unwrap_or_default();
-    for one in installed.iter().filter(|one| !comes_with_every_venv(one)) {
-        for entry in one.record(&site).ok().flatten().unwrap_or_default() {
-            let (Some(dir), Some(module)) = (entry.path.parent(), module(&entry.path)) else {
-                continue;
-            };
-            sources.entry(dir.to_path_buf()).or_default().push(bytecode(module, venv.site));
-        }
-    }
     let (mut all, mut compiled) = (0_usize, 0_usize);
-    for (dir, expected) in sources {
-        let cache = top.below(&dir.join("__pycache__")).and_then(|cache| cache.entries());
-        let cached: BTreeSet<OsString> =
-            cache.unwrap_or_default().into_iter().map(|entry| entry.name).collect();
-        all += expected.len();
-        compiled += expected.iter().filter(|name| cached.contains(*name)).count();
+    for one in installed.iter().filter(|one| !comes_with_every_venv(one)) {
+        let mut sources: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
+        for entry in one.record(&site).ok().flatten().unwrap_or_default() {
+            if let (Some(dir), Some(module)) = (entry.path.parent(), module(&entry.path)) {
+                sources.entry(dir.to_path_buf()).or_default().push(bytecode(module, venv.site));
+            }
+        }
+        for (dir, expected) in sources {
+            let cache = top.below(&dir.join("__pycache__")).and_then(|cache| cache.entries());
+            let cached: BTreeSet<OsString> =
+                cache.unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+            all += expected.len();
+            compiled += expected.iter().filter(|name| cached.contains(*name)).count();
+        }
+        if all > SAMPLE {
+            break;
+        }
     }
     all > 0 && compiled * 10 >= all * 9
 }
 
-/// The name of a module, if a path is that of its source.
+/// The name of a module in site-packages, if a path is that of its source.
 fn module(path: &Path) -> Option<&OsStr> {
-    path.extension().filter(|extension| *extension == "py").and(path.file_stem())
+    let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    path.extension().filter(|extension| is_inside && *extension == "py").and(path.file_stem())
 }
 
 fn bytecode(module: &OsStr, minor: Minor) -> OsString {
@@ -78,7 +84,7 @@ mod tests {
         assert!(!is_compiled(), "pip comes with the venv");
         install(
             "shop",
-            &["shop.py", "shop/a.py", "shop/b.py", "shop/data.txt", "../../../bin/shop"],
+            &["shop.py", "shop/a.py", "shop/b.py", "shop/data.txt", "../../../bin/shop.py"],
         );
         compile("", "shop");
         compile("shop", "a");
