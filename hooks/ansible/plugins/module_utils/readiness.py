@@ -177,7 +177,8 @@ def place_of(row, rank):
 
 def natural(name):
     """A key by which web3 precedes web13."""
-    return [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", name)]
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def host_of(answer):

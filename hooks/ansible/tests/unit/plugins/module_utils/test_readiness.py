@@ -86,9 +86,9 @@ def test_the_distribution_that_blocks_most_comes_first():
 
 
 def test_numbers_in_names_count():
-    report = readiness.report([answer("web%d" % number, [venv("app")], []) for number in (13, 3, 1)])
-    assert [one["host"] for one in report["hosts"]] == ["web1", "web3", "web13"]
-    assert [one["host"] for one in report["venvs"]] == ["web1", "web3", "web13"]
+    report = readiness.report([answer(name, [venv("app")], []) for name in ("web13", "web²", "web3", "web03")])
+    assert [one["host"] for one in report["hosts"]] == ["web03", "web3", "web13", "web²"]
+    assert [one["host"] for one in report["venvs"]] == ["web03", "web3", "web13", "web²"]
 
 
 def test_a_distribution_counts_once_for_each_venv():
