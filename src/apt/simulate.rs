@@ -22,8 +22,8 @@ pub(super) fn simulated(output: &str) -> Transaction {
     let all: Vec<Action> = output.lines().filter_map(action).collect();
     let installed: BTreeSet<&str> =
         all.iter().filter(|one| one.unpacks).map(|one| one.package.as_str()).collect();
-    // No archive is there to look for the same libraries under another name. Debian renames most by
-    // this suffix; a package of another architecture has a colon in its name.
+    // There is no archive in which to look for the same libraries under another name. Debian renames
+    // most by this suffix; a package of another architecture has a colon in its name.
     let is_gone = |name: &str| !name.contains(':') && !installed.contains(&*format!("{name}t64"));
     let removed = all.iter().filter(|one| !one.unpacks && is_gone(&one.package));
     let removed = removed.map(|one| one.package.clone()).collect();

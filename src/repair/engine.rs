@@ -291,8 +291,8 @@ pub(crate) fn uv(root: &Root, choice: EngineChoice, venv: &Venv, owner: &User) -
         is_roots(path) || owner.uid != 0 && is_program_of(&root.at(path), owner.uid)
     };
     UV.iter().map(PathBuf::from).find(is_roots).or_else(|| {
-        let may_have_his_own = venv.flavour == Flavour::Uv && owner.home.is_absolute();
-        OWN_UV.iter().map(own).find(|path| may_have_his_own && is_own(path))
+        let may_have_own = venv.flavour == Flavour::Uv && owner.home.is_absolute();
+        OWN_UV.iter().map(own).find(|path| may_have_own && is_own(path))
     })
 }
 

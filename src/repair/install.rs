@@ -61,7 +61,7 @@ impl InstallError {
         }
     }
 
-    /// Whether pip refuses a version that is there, for what its metadata says.
+    /// Whether pip refuses an available version because of its metadata.
     fn is_refusal(&self) -> bool {
         self.says(&["requires a different Python", "has invalid metadata"])
     }
