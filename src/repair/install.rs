@@ -333,6 +333,16 @@ mod tests {
         assert_eq!(offered_by_pip("ERROR: no such option"), [""; 0]);
     }
 
+    fn installer<'a>(
+        pip_of: &'a Root,
+        engine: &'a Engine,
+        venv: &'a Venv,
+        minor: Minor,
+        run: &'a dyn Fn(Program) -> Result<Finished, CommandError>,
+    ) -> Installer<'a> {
+        Installer { pip_of, engine, venv, minor, compile: true, run }
+    }
+
     #[test]
     fn all_versions_of_a_large_index_are_read() {
         let root = Root::new("/");
@@ -343,14 +353,7 @@ mod tests {
         let versions: Vec<String> = (0..3000).map(|patch| format!("1.0.{patch}")).collect();
         let script = format!("echo '(from versions: {})' >&2; exit 1", versions.join(", "));
         let run = |_: Program| Program::new("/bin/sh").args(["-c", &script]).run();
-        let installer = Installer {
-            pip_of: &root,
-            engine: &engine,
-            venv: &venv,
-            minor,
-            compile: true,
-            run: &run,
-        };
+        let installer = installer(&root, &engine, &venv, minor, &run);
         assert_eq!(installer.offered("x", &"1.0"), versions);
     }
 
@@ -381,14 +384,7 @@ mod tests {
         let venv = crate::plan::samples::subject(crate::venv::BaseLink::Pinned, minor).venv;
         let run = |program: Program| program.run();
         let engine = Engine::PipModule(python);
-        let installer = Installer {
-            pip_of: &root,
-            engine: &engine,
-            venv: &venv,
-            minor,
-            compile: true,
-            run: &run,
-        };
+        let installer = installer(&root, &engine, &venv, minor, &run);
         let text = "lock-version = '1.0'\ncreated-by = 'x'\n\
                     [[packages]]\nname = 'greenlet'\nversion = '2.0.2'\n\
                     [tool.venvguard]\nschema-version = 1\nflavour = 'venv'\n\
