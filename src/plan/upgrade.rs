@@ -42,10 +42,12 @@ pub(crate) fn target(
     before: &Interpreters,
     after: &Interpreters,
 ) -> Option<Minor> {
-    match assess(subject, before, after).effect {
-        Effect::Stale => Some(subject.venv.site),
-        _ => after.default,
-    }
+    minor_for(assess(subject, before, after).effect, &subject.venv, after)
+}
+
+/// A copied interpreter whose minor version stays installed is rebuilt for that one.
+fn minor_for(effect: Effect, venv: &Venv, now: &Interpreters) -> Option<Minor> {
+    if effect == Effect::Stale { Some(venv.site) } else { now.default }
 }
 
 /// Decides about an upgrade from `before` to `after`. If it is `made` before dpkg runs, `after` is
@@ -259,12 +261,9 @@ impl Upgrade<'_> {
     fn rebuild(&self, decision: &mut Decision) {
         let now = if decision.phase == Phase::BeforeDpkg { self.before } else { self.after };
         let venv = &self.subject.venv;
-        // If its own minor version stays installed, the venv is rebuilt for that one.
-        let target = match decision.effect {
-            Effect::Stale => Target::asked_for(venv, decision.follows, now, Some(venv.site)),
-            _ => Target::of_default(venv, decision.follows, now),
-        };
-        match target {
+        let minor = minor_for(decision.effect, venv, now);
+        let target = |minor| Target::asked_for(venv, decision.follows, now, Some(minor));
+        match minor.and_then(target) {
             Some(target) => {
                 decision.remedy = Remedy::Rebuild { target, relax: None };
                 decision.reasons.extend(match self.readiness() {
