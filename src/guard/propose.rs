@@ -11,7 +11,7 @@ use crate::inventory::{
 use crate::plan::{
     self, Decision, Facts, Phase, Plan, Questions, RepairFor, Request, State, Subject, Target, Wish,
 };
-use crate::python::Interpreters;
+use crate::python::{Interpreters, Minor};
 use crate::repair::{self, Job, Next, RollbackError};
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
@@ -32,12 +32,18 @@ impl Guard {
         } else {
             lost_libraries(&self.context(), inventory, removed)
         };
-        let mut facts = self.facts_of_upgrade(inventory, (before, after), Some(actions), record);
+        let subjects = inventory.subjects(&self.config);
+        let next = |minor| {
+            let interpreter = after.get(minor)?.package.clone();
+            Some(Next { interpreter, pip_wheel: pip_wheel(actions).map(str::to_string) })
+        };
+        let asked = asked_by_upgrade(&subjects, (before, after), next);
+        let mut facts = facts(&self.context(), inventory, &asked, record);
         for (id, lost) in lost {
             facts.entry(id).or_default().lost = lost;
         }
         self.add_what_breaks(inventory, after, &mut facts);
-        plan::upgrade(&inventory.subjects(&self.config), &facts, before, after, Phase::BeforeDpkg)
+        plan::upgrade(&subjects, &facts, before, after, Phase::BeforeDpkg)
     }
 
     /// Decides about every venv after an upgrade from `before` to `now`.
@@ -48,32 +54,10 @@ impl Guard {
         now: &Interpreters,
         record: Option<&TransactionRecord>,
     ) -> Plan {
-        let facts = self.facts_of_upgrade(inventory, (before, now), None, record);
-        plan::upgrade(&inventory.subjects(&self.config), &facts, before, now, Phase::AfterDpkg)
-    }
-
-    fn facts_of_upgrade(
-        &self,
-        inventory: &Inventory,
-        (before, after): (&Interpreters, &Interpreters),
-        pending: Option<&[Action]>,
-        record: Option<&TransactionRecord>,
-    ) -> BTreeMap<String, Facts> {
         let subjects = inventory.subjects(&self.config);
-        let asked: Vec<Asked> = subjects
-            .iter()
-            .map(|subject| {
-                let target = plan::target(subject, before, after);
-                let interpreter = target.and_then(|minor| after.get(minor));
-                let next = pending.zip(interpreter).map(|(actions, interpreter)| Next {
-                    interpreter: interpreter.package.clone(),
-                    pip_wheel: pip_wheel(actions).map(str::to_string),
-                });
-                let questions = plan::questions(subject, before, after);
-                Asked { id: subject.id.clone(), questions, target, next }
-            })
-            .collect();
-        facts(&self.context(), inventory, &asked, record)
+        let asked = asked_by_upgrade(&subjects, (before, now), |_| None);
+        let facts = facts(&self.context(), inventory, &asked, record);
+        plan::upgrade(&subjects, &facts, before, now, Phase::AfterDpkg)
     }
 
     /// Adds what a rehearsal has found about venvs that stay on their own minor versions.
@@ -209,6 +193,21 @@ impl Guard {
         let decision = plan::request(&subject, request, &facts, now);
         Ok(Job { decision, entry: entry.clone(), venv })
     }
+}
+
+/// What an upgrade asks about each venv. `next` is the interpreter of a minor version, if that is not
+/// installed yet.
+fn asked_by_upgrade(
+    subjects: &[Subject],
+    (before, after): (&Interpreters, &Interpreters),
+    next: impl Fn(Minor) -> Option<Next>,
+) -> Vec<Asked> {
+    let asked = |subject: &Subject| {
+        let target = plan::target(subject, before, after);
+        let questions = plan::questions(subject, before, after);
+        Asked { id: subject.id.clone(), questions, target, next: target.and_then(&next) }
+    };
+    subjects.iter().map(asked).collect()
 }
 
 /// The questions about a venv that is rebuilt as somebody wishes.
