@@ -233,10 +233,10 @@ impl Guard {
         let venvs: Vec<(&RegistryEntry, &Venv)> =
             inventory.present().filter(|(entry, _)| is_wanted(entry)).collect();
         let asked = |(entry, venv): &(&RegistryEntry, &Venv)| {
-            let readiness =
-                plan::questions(&subject(&self.config, entry, venv), now, after).readiness;
-            let questions = Questions { readiness, services: false };
-            Asked { id: entry.id.clone(), questions, target: after.default, next: None }
+            let subject = subject(&self.config, entry, venv);
+            let questions = Questions { services: false, ..plan::questions(&subject, now, after) };
+            let target = plan::target(&subject, now, after);
+            Asked { id: subject.id, questions, target, next: None }
         };
         let asked: Vec<Asked> = venvs.iter().map(asked).collect();
         let facts = facts(&self.context(), inventory, &asked, None);
