@@ -55,11 +55,16 @@ def attempt(kind, name, action, distribution=lambda: None, counts=lambda error: 
         signal.alarm(0)
 
 
-def is_proven(distribution):
+def metadata(distribution):
     try:
-        return ["distribution", "%s==%s" % (distribution.metadata["Name"], distribution.version)] in skipped
-    except ValueError:  # its metadata is not UTF-8
-        return False
+        return distribution.metadata
+    except Exception:  # it is not UTF-8, for example
+        return {}
+
+
+def is_proven(distribution):
+    found = metadata(distribution)
+    return ["distribution", "%s==%s" % (found.get("Name"), found.get("Version"))] in skipped
 
 
 # setuptools comes first: it must precede anything that imports distutils.
@@ -72,7 +77,7 @@ for one in installed:
     if points and is_proven(one):
         continue
     for point in points:
-        attempt("script", point.name, point.load, lambda: one.metadata["Name"])
+        attempt("script", point.name, point.load, lambda: metadata(one).get("Name"))
 
 
 def users(dir):
@@ -146,7 +151,7 @@ def lacks(name):
 def owner(where):
     """The distribution of a file. To read all lists of files takes seconds, so only failures ask."""
     if not owners:
-        owners.update((str(file), one.metadata["Name"]) for one in installed for file in one.files or [])
+        owners.update((str(file), metadata(one).get("Name")) for one in installed for file in one.files or [])
     return owners.get(where)
 
 
