@@ -12,8 +12,8 @@ use crate::python::Minor;
 /// How many modules are enough to tell.
 const SAMPLE: usize = 10_000;
 
-/// Whether an installer compiled the modules of the distributions in a venv. An application compiles only
-/// those that it imports: less than nine of ten.
+/// Whether an installer compiled the modules of the distributions in a venv. An application compiles
+/// only those that it imports: less than nine of ten.
 pub(crate) fn is_compiled(root: &Root, venv: &Layout) -> bool {
     let site = root.at(venv.site_packages());
     let Ok(top) = Dir::open(&site) else { return false };
