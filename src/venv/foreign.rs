@@ -63,7 +63,8 @@ pub(crate) fn foreign_files(
         found: Vec::new(),
         bytes: 0,
     };
-    walk.dir(&Dir::open(&root.at(venv.path()))?, Path::new(""), 0)?;
+    let top = Dir::open(&root.at(venv.path()))?;
+    walk.dir(&top, top.entries()?, Path::new(""), 0)?;
     walk.found.sort();
     Ok(walk.found)
 }
@@ -146,9 +147,15 @@ struct Walk {
 
 impl Walk {
     /// Whether something in the directory is accounted for.
-    fn dir(&mut self, dir: &Dir, path: &Path, depth: usize) -> io::Result<bool> {
+    fn dir(
+        &mut self,
+        dir: &Dir,
+        entries: Vec<DirEntry>,
+        path: &Path,
+        depth: usize,
+    ) -> io::Result<bool> {
         let mut is_shared = creator::is_skeleton(path, self.site);
-        for DirEntry { name, kind } in dir.entries()? {
+        for DirEntry { name, kind } in entries {
             // Recreated from the sources.
             if name == "__pycache__" {
                 continue;
@@ -172,9 +179,9 @@ impl Walk {
             return Err(io::Error::other("its directories are nested too deeply"));
         }
         // A directory that may be read but not searched lists nothing either.
-        let opened = dir.dir(name).and_then(|opened| opened.entries().map(|_| opened));
-        let opened = match opened {
-            Ok(opened) => opened,
+        let read = dir.dir(name).and_then(|opened| Ok((opened.entries()?, opened)));
+        let (entries, opened) = match read {
+            Ok(read) => read,
             // It was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -183,10 +190,10 @@ impl Walk {
             }
             Err(error) => return Err(error),
         };
-        let found = self.found.len();
-        let is_shared = self.dir(&opened, &path, depth + 1)?;
+        let (found, is_empty) = (self.found.len(), entries.is_empty());
+        let is_shared = self.dir(&opened, entries, &path, depth + 1)?;
         // Bytecode alone is the remains of a removed module.
-        let is_theirs = self.found.len() > found || opened.entries()?.is_empty();
+        let is_theirs = self.found.len() > found || is_empty;
         if is_theirs && !is_shared {
             self.add(path, FileType::Directory)?;
         }
