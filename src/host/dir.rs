@@ -54,16 +54,20 @@ pub(super) fn open_place(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn open_without_links(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    open_below(CWD, path, flags).map_err(|error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("{}: {error}", file::printable(path)))
+    })
+}
+
+/// Opens a path below a directory. No name in it is a link.
+fn open_below(dir: BorrowedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = if weakened(Weakness::FollowDirectories) {
         ResolveFlags::empty()
     } else {
         ResolveFlags::NO_SYMLINKS
     };
-    let flags = flags | OFlags::CLOEXEC;
-    rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve).map_err(|error| {
-        let error = io::Error::from(error);
-        io::Error::new(error.kind(), format!("{}: {error}", file::printable(path)))
-    })
+    rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 impl Dir {
@@ -93,7 +97,15 @@ impl Dir {
 
     /// Opens the directory at a path of several names, none of them a link.
     pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
-        path.iter().try_fold(self.dir_itself()?, |dir, name| dir.dir(name))
+        if path.as_os_str().is_empty() {
+            return self.dir_itself();
+        }
+        for name in path {
+            single(Path::new(name))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let descriptor = open_below(self.descriptor(), path, flags)?;
+        Ok(Self { descriptor, path: self.path.join(path) })
     }
 
     /// Hard-links a file here to an unused name in another directory.
@@ -324,6 +336,15 @@ mod tests {
             assert!(venv.dir(name).is_err(), "{name}");
         }
         assert!(venv.dir("lib").is_ok());
+        fs::create_dir_all(base.join("venv/lib/site")).unwrap();
+        symlink("site", base.join("venv/lib/link")).unwrap();
+        for path in ["bin/venv", "lib/link", "lib/../lib", "/etc", "lib/site/../../.."] {
+            assert!(venv.below(Path::new(path)).is_err(), "{path}");
+        }
+        for (path, name) in [("", "lib"), ("lib", "site"), ("lib/site/", "none")] {
+            let below = venv.below(Path::new(path)).unwrap();
+            assert_eq!(below.dir(name).is_ok(), name != "none", "{path}");
+        }
         symlink("venv", base.join("link")).unwrap();
         assert!(Dir::open(&base.join("link")).is_err());
     }
