@@ -16,7 +16,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     // `state` reports faults of the stored state.
     let Ok(inventory) = Inventory::read(context) else { return Vec::new() };
     let Ok(now) = python::look(context.root) else { return Vec::new() };
-    let healths = healths(context, &inventory, &now, &inventory.users(context.root));
+    let healths = healths(context, &inventory, &now);
     let mut findings = vec![of_users(context)];
     let is_left = |one: &&PendingRemoval| tree::is_at(one.path(), one.identity);
     findings.extend(inventory.registry.pending_removals.iter().filter(is_left).map(|one| {

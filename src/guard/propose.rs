@@ -87,8 +87,7 @@ impl Guard {
         wish: Wish,
         whom: RepairFor,
     ) -> Vec<Decision> {
-        let users = inventory.users(&self.root);
-        let healths = healths(&self.context(), inventory, now, &users);
+        let healths = healths(&self.context(), inventory, now);
         let subjects: Vec<(Subject, State)> = inventory
             .entries()
             .zip(healths)
@@ -219,6 +218,8 @@ fn asked(subject: &Subject, questions: Questions, now: &Interpreters, wish: Wish
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
     use crate::apt::samples::system;
     use crate::host::{Program, Root};
@@ -249,7 +250,7 @@ mod tests {
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap();
         entry.services =
             states.iter().map(|(unit, _)| format!("systemd:{unit}").parse().unwrap()).collect();
-        (dir, guard, Inventory { registry, venvs: vec![Ok(venv)] })
+        (dir, guard, Inventory { registry, venvs: vec![Ok(venv)], users: OnceLock::new() })
     }
 
     #[test]

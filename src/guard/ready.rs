@@ -74,8 +74,8 @@ impl Guard {
             let (context, at_once) = (self.context(), self.config.at_once(None));
             let outcomes = repair::execute(&context, &mut inventory.registry, &now, &jobs, at_once);
             result.has_failed = !self.judge(&outcomes);
-            let inventory = self.inventory_of(inventory.registry);
-            self.restart_units_of_users_unasked(&inventory, &now);
+            let mut inventory = self.inventory_of(inventory.registry);
+            self.restart_units_of_users_unasked(&mut inventory, &now);
             let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
             let left =
                 report_unmanaged(&context, &inventory, &ids, &now, Unmanaged::OutsideOfUnits);

@@ -198,9 +198,10 @@ impl Guard {
         };
         let good = self.judge(&outcomes);
         let times = outcomes.into_iter().map(|one| (one.decision.name, one.times)).collect();
-        let inventory = self.inventory_of(inventory.registry);
+        let mut inventory = self.inventory_of(inventory.registry);
         let ids: Vec<&str> = decisions.iter().map(|decision| decision.id.as_str()).collect();
-        let units = if prepares { 0 } else { self.restart_units_of_users(&inventory, &ids, now) };
+        let units =
+            if prepares { 0 } else { self.restart_units_of_users(&mut inventory, &ids, now) };
         let left =
             units + report_unmanaged(&context, &inventory, &ids, now, Unmanaged::OutsideOfUnits);
         Carried { good, left, times }

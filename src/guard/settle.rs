@@ -87,8 +87,8 @@ impl Guard {
         if !matches!(settled, Ok(Settled::Later)) {
             self.settle_users();
             // Their own venvguard may have restarted some of them.
-            if let (Ok(inventory), Ok(now)) = (self.inventory(), self.interpreters()) {
-                self.restart_units_of_users_unasked(&inventory, &now);
+            if let (Ok(mut inventory), Ok(now)) = (self.inventory(), self.interpreters()) {
+                self.restart_units_of_users_unasked(&mut inventory, &now);
             }
         }
         self.publish_run(settled.as_ref());

@@ -129,15 +129,16 @@ impl Guard {
                 chosen.as_ref().is_none_or(|some| some.iter().any(|one| one.id == entry.id))
             })
             .collect();
-        let users = inventory.users(&self.root);
-        let healths = healths(&self.context(), &inventory, &self.interpreters()?, &users);
+        let healths = healths(&self.context(), &inventory, &self.interpreters()?);
+        let (users, entries) = (inventory.users(&self.root), inventory.registry.venvs.iter());
+        let usages: Vec<VenvUsage> = entries.map(|entry| users.of(entry.path()).clone()).collect();
         let venvs = inventory.registry.venvs.into_iter().zip(inventory.venvs);
         Ok(venvs
             .zip(healths)
+            .zip(usages)
             .zip(is_wanted)
             .filter(|(_, is_wanted)| *is_wanted)
-            .map(|(((entry, venv), health), _)| {
-                let usage = users.of(entry.path()).clone();
+            .map(|((((entry, venv), health), usage), _)| {
                 let prepared = self.store.prepared(&entry.id);
                 Looked { entry, venv, health, usage, prepared }
             })

@@ -130,7 +130,7 @@ impl Guard {
     /// can run a venv of root's. Returns how many processes are left.
     pub(super) fn restart_units_of_users(
         &self,
-        inventory: &Inventory,
+        inventory: &mut Inventory,
         ids: &[&str],
         now: &Interpreters,
     ) -> usize {
@@ -139,19 +139,25 @@ impl Guard {
             let units = inventory::stale_units_of_users(&context, inventory, ids, now);
             if !units.is_empty() && !service::is_shutting_down(&self.root) {
                 self.restart_units(units);
+                inventory.forget_users();
             }
         }
         report_unmanaged(&context, inventory, ids, now, Unmanaged::UnitsOfUsers)
     }
 
     /// The same after a transaction: only where services are restarted unasked.
-    pub(super) fn restart_units_of_users_unasked(&self, inventory: &Inventory, now: &Interpreters) {
+    pub(super) fn restart_units_of_users_unasked(
+        &self,
+        inventory: &mut Inventory,
+        now: &Interpreters,
+    ) {
         let is_meant = |entry: &RegistryEntry| {
             let mode = entry.restart.unwrap_or(self.config.restart);
             entry.policy.acts() && mode == RestartMode::Now
         };
         let meant = inventory.present().filter(|(entry, _)| is_meant(entry));
-        let ids: Vec<&str> = meant.map(|(entry, _)| entry.id.as_str()).collect();
+        let ids: Vec<String> = meant.map(|(entry, _)| entry.id.clone()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         self.restart_units_of_users(inventory, &ids, now);
     }
 

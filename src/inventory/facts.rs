@@ -2,7 +2,6 @@
 //! services use it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use super::Inventory;
 use crate::host::{parallel, user};
@@ -10,8 +9,8 @@ use crate::plan::{Facts, Questions};
 use crate::python::Minor;
 use crate::repair::{self, Context, Next};
 use crate::service::{
-    self, CgroupOwner, Condition, Embedding, Processes, Restraints, Service, ServiceMap,
-    VenvProcess, VenvUsage,
+    self, CgroupOwner, Condition, Embedding, Restraints, Service, ServiceMap, VenvProcess,
+    VenvUsage,
 };
 use crate::store::{RegistryEntry, TransactionRecord};
 use crate::venv::Venv;
@@ -72,7 +71,9 @@ pub(crate) fn facts(
     }
     let restraints = Restraints::look(context.root);
     let is_shutting_down = service::is_shutting_down(context.root);
-    for (id, Served { services, embedded_in, units_of_users }) in services_of(context, &served) {
+    let map = inventory.users(context.root);
+    for (id, Served { services, embedded_in, units_of_users }) in services_of(context, map, &served)
+    {
         let restrained = services.iter().filter(|(_, condition)| condition.is_restarted());
         let restrained =
             restrained.filter_map(|(one, _)| Some((one.clone(), restraints.on(one)?))).collect();
@@ -119,13 +120,11 @@ fn with_condition(context: &Context, service: Service) -> Option<(Service, Condi
 }
 
 /// The services of some venvs, declared or found, and the condition of each.
-fn services_of(context: &Context, venvs: &[(&RegistryEntry, &Venv)]) -> BTreeMap<String, Served> {
-    if venvs.is_empty() {
-        return BTreeMap::new();
-    }
-    let processes = Processes::look(context.root);
-    let paths: Vec<PathBuf> = venvs.iter().map(|(_, venv)| venv.path.clone()).collect();
-    let map = ServiceMap::build(context.root, paths, &processes);
+fn services_of(
+    context: &Context,
+    map: &ServiceMap,
+    venvs: &[(&RegistryEntry, &Venv)],
+) -> BTreeMap<String, Served> {
     for gap in &map.gaps {
         context.report.note(&format!("some services may be missed: {gap}"));
     }

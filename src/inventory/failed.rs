@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Inventory;
 use crate::host::clock::Deadline;
 use crate::repair::Context;
-use crate::service::{self, Processes, Service, ServiceMap};
+use crate::service::{self, Service};
 
 /// How long the managers are asked: apt may be waiting, and one that does not answer takes a minute.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,9 +17,7 @@ pub(crate) fn failed_services(
     context: &Context,
     inventory: &Inventory,
 ) -> BTreeMap<String, Vec<Service>> {
-    let processes = Processes::look(context.root);
-    let paths = inventory.present().map(|(_, venv)| &venv.path);
-    let map = ServiceMap::build(context.root, paths, &processes);
+    let map = inventory.users(context.root);
     let deadline = Deadline::after(PATIENCE);
     let mut known: BTreeMap<Service, bool> = BTreeMap::new();
     let mut has_failed = |one: &Service| {

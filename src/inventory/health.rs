@@ -9,20 +9,16 @@ use crate::plan::{Health, RestartMode, State, Until, health};
 use crate::python::Interpreters;
 use crate::repair::{self, Context};
 use crate::report;
-use crate::service::{ServiceMap, VenvUsage, needs_restart};
+use crate::service::{VenvUsage, needs_restart};
 use crate::store::{CheckFailure, RegistryEntry};
 use crate::venv::{NotAVenv, Venv};
 
 const RUNNING: &str = "a repair of it is running";
 const UNFINISHED: &str = "its repair was interrupted; `venvguard resume` finishes it";
 
-/// The state of every venv, in the order of the registry. `users` says what uses them.
-pub(crate) fn healths(
-    context: &Context,
-    inventory: &Inventory,
-    now: &Interpreters,
-    users: &ServiceMap,
-) -> Vec<Health> {
+/// The state of every venv, in the order of the registry.
+pub(crate) fn healths(context: &Context, inventory: &Inventory, now: &Interpreters) -> Vec<Health> {
+    let users = inventory.users(context.root);
     let is_waiting = matches!(context.store.waiting_since(), Ok(Some(_)));
     inventory
         .entries()

@@ -21,6 +21,8 @@ pub(crate) use processes::{
 };
 pub(crate) use waiting::{has_window, window_of};
 
+use std::sync::OnceLock;
+
 use crate::host::{Root, clock, parallel, user};
 use crate::plan::Subject;
 use crate::repair::Context;
@@ -33,6 +35,8 @@ use crate::venv::{self, NotAVenv, Venv};
 pub(crate) struct Inventory {
     pub(crate) registry: Registry,
     pub(crate) venvs: Vec<Result<Venv, NotAVenv>>,
+    /// What uses them, once somebody has asked.
+    pub(crate) users: OnceLock<ServiceMap>,
 }
 
 impl Inventory {
@@ -48,7 +52,7 @@ impl Inventory {
         };
         let (chunks, at_once) = (registry.venvs.chunks(CHUNK), context.config.at_once(None));
         let venvs = parallel::map(chunks, at_once, inspect_all).into_iter().flatten().collect();
-        Self { registry, venvs }
+        Self { registry, venvs, users: OnceLock::new() }
     }
 
     pub(crate) fn entries(
@@ -68,9 +72,16 @@ impl Inventory {
     }
 
     /// What uses the venvs, even those that do not exist any more.
-    pub(crate) fn users(&self, root: &Root) -> ServiceMap {
-        let paths = self.registry.venvs.iter().map(RegistryEntry::path);
-        ServiceMap::build(root, paths, &Processes::look(root))
+    pub(crate) fn users(&self, root: &Root) -> &ServiceMap {
+        self.users.get_or_init(|| {
+            let paths = self.registry.venvs.iter().map(RegistryEntry::path);
+            ServiceMap::build(root, paths, &Processes::look(root))
+        })
+    }
+
+    /// Looks for users again when somebody asks next: processes were started or ended.
+    pub(crate) fn forget_users(&mut self) {
+        self.users = OnceLock::new();
     }
 
     /// The venvs as decisions see them.

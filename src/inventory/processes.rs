@@ -10,7 +10,7 @@ use super::Inventory;
 use crate::host::{clock, user};
 use crate::python::{self, Interpreters};
 use crate::repair::Context;
-use crate::service::{CgroupOwner, Current, Processes, Service, ServiceMap, VenvProcess};
+use crate::service::{CgroupOwner, Current, Service, VenvProcess};
 use crate::store::RegistryEntry;
 use crate::venv::Venv;
 
@@ -52,9 +52,7 @@ pub(crate) fn stale_processes(
     inventory: &Inventory,
     now: &Interpreters,
 ) -> StaleProcesses {
-    let processes = Processes::look(context.root);
-    let paths = inventory.present().map(|(_, venv)| &venv.path);
-    let map = ServiceMap::build(context.root, paths, &processes);
+    let map = inventory.users(context.root);
     let mut found: BTreeMap<u32, StaleProcess> = BTreeMap::new();
     let mut add = |user: &VenvProcess, venv: Option<&str>, current: &Current| {
         let uid = user.process.uid;
@@ -79,8 +77,7 @@ pub(crate) fn stale_processes(
         let interpreter = default.clone().filter(|_| runs_default);
         add(user, None, &Current { interpreter, swapped: None });
     }
-    let skipped = processes.skipped(context.root.user());
-    StaleProcesses { found: found.into_values().collect(), skipped }
+    StaleProcesses { found: found.into_values().collect(), skipped: map.skipped }
 }
 
 fn described(context: &Context, user: &VenvProcess, reason: String) -> StaleProcess {
@@ -164,8 +161,7 @@ fn unmanaged<'a>(
 ) -> Vec<(&'a RegistryEntry, VenvProcess, String)> {
     let chosen: Vec<(&RegistryEntry, &Venv)> =
         ids.iter().filter_map(|id| inventory.get(id)).collect();
-    let paths = chosen.iter().map(|(_, venv)| &venv.path);
-    let map = ServiceMap::build(context.root, paths, &Processes::look(context.root));
+    let map = inventory.users(context.root);
     let stale = chosen.iter().flat_map(|(entry, venv)| {
         let current = current(entry, venv, now);
         let users = map.of(&venv.path).processes.iter().filter(|user| user.service.is_none());

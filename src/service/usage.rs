@@ -100,6 +100,8 @@ pub(crate) struct ServiceMap {
     none: VenvUsage,
     /// The processes that run Python and use none of the venvs.
     pub(crate) others: Vec<VenvProcess>,
+    /// How many processes, for an ordinary user of their own, could not be looked at.
+    pub(crate) skipped: usize,
     /// Descriptions of what could not be inspected.
     pub(crate) gaps: Vec<String>,
 }
@@ -147,6 +149,7 @@ impl ServiceMap {
             users: index.venvs.into_iter().zip(users).collect(),
             none: VenvUsage::default(),
             others,
+            skipped: processes.skipped(root.user()),
             gaps,
         }
     }
