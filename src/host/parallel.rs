@@ -3,6 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
 
+/// The number of cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Does `work` for each item, at most `at_once` at a time, and returns the results in the order
 /// of the items. A panic does not stop the other items; the caller panics once all are done.
 pub(crate) fn map<T: Send, R: Send>(

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::{Pause, StoreError};
 use crate::host::spelling::nearest;
 use crate::host::toml::{self, TomlError};
-use crate::host::{Root, file};
+use crate::host::{Root, file, parallel};
 use crate::plan::{Answer, Mode, Policy, RestartMode, Window};
 
 const PATH: &str = "/etc/venvguard/config.toml";
@@ -73,9 +73,8 @@ impl Config {
 
     /// How many venvs are worked on in parallel.
     pub(crate) fn at_once(&self, asked: Option<usize>) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = asked.filter(|jobs| *jobs > 0);
-        wanted.or(Some(self.jobs).filter(|jobs| *jobs > 0)).unwrap_or(cores.min(4))
+        wanted.or(Some(self.jobs).filter(|jobs| *jobs > 0)).unwrap_or(parallel::cores().min(4))
     }
 }
 

@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,11 +16,14 @@ use sha2::{Digest, Sha256};
 use super::creator::edited_scripts;
 use super::{Distribution, Flavour, Layout};
 use crate::host::root::normal;
-use crate::host::{Dir, FileIdentity, Root, file};
+use crate::host::{Dir, FileIdentity, Root, file, parallel};
 
 /// How much of one venv is read; none in use is larger. Without a limit a user could make root
 /// read holes indefinitely.
 const READ_LIMIT: u64 = 16 << 30;
+
+/// A thread of its own pays for this many files.
+const CHUNK: usize = 256;
 
 /// A file that differs from what its installer wrote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +45,6 @@ pub(crate) fn modified_files(
     since: Option<i64>,
 ) -> Vec<ModifiedFile> {
     let site = venv.site_packages();
-    let Ok(mut tree) = Tree::open(&root.at(venv.path())) else { return Vec::new() };
     // Each file is read once, however often it is recorded.
     let mut written: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
     for entry in distributions
@@ -54,36 +58,64 @@ pub(crate) fn modified_files(
             written.entry(path.to_path_buf()).or_default().push(hash);
         }
     }
-    let mut left = READ_LIMIT;
-    let modified = |(path, hashes): (PathBuf, Vec<String>)| {
-        if since.is_some_and(|since| tree.changed(&path).is_some_and(|changed| changed < since)) {
-            return None;
-        }
-        let found = tree.hash(&path, &mut left).ok();
-        let found = found.or_else(|| linked(root, venv, &path, &mut left))?;
-        let written = hashes.first().cloned()?;
-        let mut is_isolated = || {
-            let program = tree.program(&path).ok()?;
-            Some(hashes.contains(&hash_of(&unisolated(&program)?)))
-        };
-        let mut is_pipxs = || venv.flavour == Flavour::Pipx && is_isolated().unwrap_or(false);
-        let is_as_written = hashes.contains(&found) || is_pipxs();
-        (!is_as_written).then_some(ModifiedFile { path, written })
-    };
+    let installed: Vec<(PathBuf, Vec<String>)> = written.into_iter().collect();
+    let (look, cores) = (Look { root, venv, since, left: READ_LIMIT.into() }, parallel::cores());
+    // Neighbours in one directory stay together.
+    let chunks = installed.chunks(installed.len().div_ceil(cores).max(CHUNK));
+    let mut found: Vec<ModifiedFile> =
+        parallel::map(chunks, cores, |chunk| look.modified(chunk)).into_iter().flatten().collect();
     let scripts = Dir::open(&root.at(venv.path().join("bin"))).map(|bin| edited_scripts(&bin));
     let scripts = scripts
         .unwrap_or_default()
         .into_iter()
         .map(|name| ModifiedFile { path: Path::new("bin").join(name), written: String::new() });
-    let mut found: Vec<ModifiedFile> = written.into_iter().filter_map(modified).collect();
     found.extend(scripts);
     found.sort();
     found
 }
 
+/// The search for modified files in a venv.
+struct Look<'a> {
+    root: &'a Root,
+    venv: &'a Layout,
+    since: Option<i64>,
+    /// How much more may be read.
+    left: AtomicU64,
+}
+
+impl Look<'_> {
+    /// Those of some installed files that differ from all hashes in RECORD.
+    fn modified(&self, installed: &[(PathBuf, Vec<String>)]) -> Vec<ModifiedFile> {
+        let Ok(mut tree) = Tree::open(&self.root.at(self.venv.path())) else { return Vec::new() };
+        let modified = installed.iter().filter_map(|(path, hashes)| {
+            let found = self.hash(&mut tree, path)?;
+            let mut is_isolated = || {
+                let program = tree.program(path).ok()?;
+                Some(hashes.contains(&hash_of(&unisolated(&program)?)))
+            };
+            let mut is_pipxs =
+                || self.venv.flavour == Flavour::Pipx && is_isolated().unwrap_or(false);
+            let is_as_written = hashes.contains(&found) || is_pipxs();
+            let written = hashes.first().filter(|_| !is_as_written)?.clone();
+            Some(ModifiedFile { path: path.clone(), written })
+        });
+        modified.collect()
+    }
+
+    /// The hash of a file; `None` if it is missing or was not changed at the time in question.
+    fn hash(&self, tree: &mut Tree, path: &Path) -> Option<String> {
+        let is_older = |since| tree.changed(path).is_some_and(|changed| changed < since);
+        if self.since.is_some_and(is_older) {
+            return None;
+        }
+        let found = tree.hash(path, &self.left).ok();
+        found.or_else(|| linked(self.root, self.venv, path, &self.left))
+    }
+}
+
 /// The hash of the target of a link in place of an installed file: uv may install links into its
 /// cache. If this process cannot read the target, the hash is empty.
-fn linked(root: &Root, venv: &Layout, path: &Path, left: &mut u64) -> Option<String> {
+fn linked(root: &Root, venv: &Layout, path: &Path, left: &AtomicU64) -> Option<String> {
     let link = venv.path().join(path);
     let target = std::fs::read_link(root.at(&link)).ok()?;
     // A relative link is relative to its own directory.
@@ -124,10 +156,11 @@ fn hash_of(content: &[u8]) -> String {
 
 /// Reads a file of at most `left` bytes and at most its declared size: the kernel's files about a
 /// user's processes declare that they are empty, but may be endless.
-fn hash(file: File, left: &mut u64) -> io::Result<String> {
+fn hash(file: File, left: &AtomicU64) -> io::Result<String> {
     let length = file.metadata()?.len();
     let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
-    *left = left.checked_sub(length).ok_or_else(too_large)?;
+    left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(length))
+        .map_err(|_| too_large())?;
     let mut digest = Sha256::new();
     let mut file = file.take(length.saturating_add(1));
     let mut chunk = [0; 8 << 10];
@@ -151,7 +184,7 @@ fn hash(file: File, left: &mut u64) -> io::Result<String> {
 
 /// Whether a file in the tree of a venv has this hash.
 pub(crate) fn has_hash(tree: &Path, path: &Path, hash: &str) -> bool {
-    let found = Tree::open(tree).and_then(|mut tree| tree.hash(path, &mut READ_LIMIT.clone()));
+    let found = Tree::open(tree).and_then(|mut tree| tree.hash(path, &READ_LIMIT.into()));
     found.is_ok_and(|found| found == hash)
 }
 
@@ -169,7 +202,7 @@ impl Tree {
         Ok(Self { top: Dir::open(path)?, last: None })
     }
 
-    fn hash(&mut self, path: &Path, left: &mut u64) -> io::Result<String> {
+    fn hash(&mut self, path: &Path, left: &AtomicU64) -> io::Result<String> {
         hash(self.file(path)?, left)
     }
 
@@ -210,10 +243,10 @@ mod tests {
     fn reading_is_limited() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
-        let mut left = 8191;
-        assert!(hash(file.try_clone().unwrap(), &mut left).is_ok());
-        assert!(hash(file, &mut left).is_err());
-        assert!(hash(File::open("/proc/self/pagemap").unwrap(), &mut left).is_err());
+        let left = AtomicU64::new(8191);
+        assert!(hash(file.try_clone().unwrap(), &left).is_ok());
+        assert!(hash(file, &left).is_err());
+        assert!(hash(File::open("/proc/self/pagemap").unwrap(), &left).is_err());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use walk::{Part, Queue, Task, Worker};
 
-use crate::host::Root;
 use crate::host::root::normal;
+use crate::host::{Root, parallel};
 
 /// More threads would only wait for the same disk.
 const THREADS_LIMIT: usize = 8;
@@ -80,8 +80,7 @@ pub(crate) fn scan(root: &Root, below: &[PathBuf]) -> Scan {
     roots.dedup_by(|later, earlier| later.starts_with(&*earlier));
     let others: HashSet<PathBuf> = OTHERS.iter().map(|path| root.at(path)).collect();
     let queue = Queue::new(roots.into_iter().map(|path| Task { path, device, depth: 0 }).collect());
-    let threads =
-        std::thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_LIMIT);
+    let threads = parallel::cores().clamp(2, THREADS_LIMIT);
     let parts: Vec<Part> = std::thread::scope(|scope| {
         let start = |_| scope.spawn(|| Worker::new(&queue, &others).work());
         let workers: Vec<_> = (0..threads).map(start).collect();
