@@ -1,6 +1,7 @@
 //! Runs the same work for many items in parallel.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
 /// The number of cores that this process may use.
@@ -40,6 +41,41 @@ pub(crate) fn map<T: Send, R: Send>(
         done.into_iter().map(|(_, result)| result).collect()
     };
     results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+}
+
+/// Does `work` for each item, and `finish` for what that returns, each at most `at_once` at a time:
+/// while some items wait in `finish`, others are worked on. Returns the results in the order of the
+/// items. A panic does not stop the other items; the caller panics once all are done.
+pub(crate) fn pipeline<T: Send, M: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    at_once: usize,
+    work: impl Fn(T) -> Option<M> + Sync,
+    finish: impl Fn(M) -> R + Sync,
+) -> Vec<R> {
+    if at_once < 2 {
+        let results = map(items, at_once, |item| work(item).map(&finish));
+        return results.into_iter().flatten().collect();
+    }
+    // Nobody works far ahead of what is finished.
+    let (sender, receiver) = sync_channel(at_once);
+    let receiver = Mutex::new(receiver);
+    let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+    let finish = |(index, made)| (index, catch_unwind(AssertUnwindSafe(|| finish(made))));
+    let drain = || std::iter::from_fn(next).map(finish).collect::<Vec<_>>();
+    let mut results: Vec<_> = std::thread::scope(|scope| {
+        let finishers: Vec<_> = (0..at_once).map(|_| scope.spawn(drain)).collect();
+        let items: Vec<(usize, T)> = items.into_iter().enumerate().collect();
+        map(items, at_once, |(index, item)| {
+            if let Some(made) = work(item) {
+                // The receiver outlives all senders.
+                let _ = sender.send((index, made));
+            }
+        });
+        drop(sender);
+        finishers.into_iter().flat_map(|one| one.join().unwrap_or_default()).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, one)| one.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +134,51 @@ mod tests {
             let mut done = done.into_inner().unwrap();
             done.sort_unstable();
             assert_eq!(done, (0..40).filter(|item| item % 4 != 3).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn items_are_worked_on_while_others_are_finished() {
+        let later = Barrier::new(2);
+        let work = |item: u32| {
+            if item == 3 {
+                later.wait();
+            }
+            (item != 1).then_some(item)
+        };
+        let finish = |item: u32| {
+            if item == 0 {
+                later.wait();
+            }
+            item * 2
+        };
+        assert_eq!(pipeline(0..6, 2, work, finish), [0, 4, 6, 8, 10]);
+        let ours = current().id();
+        let threads = pipeline(0..3, 1, |_| Some(current().id()), |at| [at, current().id()]);
+        assert!(threads.iter().flatten().all(|id| *id == ours), "{threads:?}");
+    }
+
+    #[test]
+    fn a_panic_in_one_half_of_a_pipeline_leaves_the_other_items_alone() {
+        for at_once in [1, 2, 8] {
+            for half in ["work", "finish"] {
+                let done = Mutex::new(Vec::new());
+                let fails = |one: &str, item: u32| assert!(one != half || item % 4 != 3, "{item}");
+                let work = |item| {
+                    fails("work", item);
+                    Some(item)
+                };
+                let finish = |item| {
+                    fails("finish", item);
+                    done.lock().unwrap().push(item);
+                };
+                let result = AssertUnwindSafe(|| pipeline(0..40, at_once, work, finish));
+                assert!(catch_unwind(result).is_err());
+                let mut done = done.into_inner().unwrap();
+                done.sort_unstable();
+                let others: Vec<u32> = (0..40).filter(|item| item % 4 != 3).collect();
+                assert_eq!(done, others, "{at_once} {half}");
+            }
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::store::Registry;
 
 /// Repairs the venvs, `at_once` at a time, and reports and records each as it ends. The long part
 /// is done for each venv on its own; the venvs of a group wait for each other before their services
-/// are restarted. The failure of one venv, even a panic, does not stop the others.
+/// are restarted. Other venvs are built meanwhile, as services take their time to come up. The
+/// failure of one venv, even a panic, does not stop the others.
 pub(crate) fn execute(
     context: &Context,
     registry: &mut Registry,
@@ -31,18 +32,19 @@ pub(crate) fn execute(
     let mut queue: Vec<usize> = (0..jobs.len()).collect();
     // Services that only need a restart do not wait for builds.
     queue.sort_by_key(|index| jobs.get(*index).map(|job| job.decision.remedy != Remedy::Restart));
-    let outcomes = parallel::map(queue, at_once, |index| {
+    let get_ready = |index: usize| {
         let job = jobs.get(index)?;
         let started = Stopwatch::start();
         let repair = Repair::new(&recorder, now, job, Halt::default());
         let ready = catch_unwind(AssertUnwindSafe(|| repair.get_ready()));
         let ready = ready.unwrap_or_else(|_| Ready::Ended(failed()));
         recorder.charge(job.venv.uid, started.elapsed());
-        repair.progress.step("waiting for the venvs that share its services");
-        // The last of a group finishes it.
-        groups.join(index, (repair, ready)).map(|group| conclude(group, at_once))
-    });
-    outcomes.into_iter().flatten().flatten().collect()
+        repair.progress.step("waiting for other venvs");
+        // The last of a group completes it.
+        groups.join(index, (repair, ready))
+    };
+    let outcomes = parallel::pipeline(queue, at_once, get_ready, |group| conclude(group, at_once));
+    outcomes.into_iter().flatten().collect()
 }
 
 /// Finishes the repairs of a group.
