@@ -9,7 +9,7 @@ use super::install_spec::{InstallSpec, Requested};
 use crate::host::command::{CommandError, Finished};
 use crate::host::{Program, Root};
 use crate::python::Minor;
-use crate::venv::{Exact, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
+use crate::venv::{Compiled, Exact, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
 
 /// One engine and the new tree that it installs into, which is visible at the venv's path.
 pub(super) struct Installer<'a> {
@@ -18,8 +18,8 @@ pub(super) struct Installer<'a> {
     pub(super) engine: &'a Engine,
     pub(super) venv: &'a Venv,
     pub(super) minor: Minor,
-    /// Whether to compile the modules.
-    pub(super) compile: bool,
+    /// What to compile.
+    pub(super) compile: Compiled,
     /// Runs a program as the venv's owner.
     pub(super) run: &'a dyn Fn(Program) -> Result<Finished, CommandError>,
 }
@@ -139,7 +139,7 @@ impl Installer<'_> {
             Requested::Built(_) => return Ok(()),
             Requested::Listed { file, .. } => {
                 if let Some(pip) = pip {
-                    self.run(seeds.offline(self.program()).arg(pip))?;
+                    self.run(seeds.offline(self.seeding()).arg(pip))?;
                 }
                 return self.run(self.program().arg("-r").arg(file));
             }
@@ -159,16 +159,16 @@ impl Installer<'_> {
             .chain(companions.iter().map(String::as_str))
             .fold(String::new(), |list, name| list + name + "\n");
         let verified = self.verified(&hashed);
-        // A single run is much faster; if it fails, several runs tell which distribution fails.
+        // Few runs are much faster; if one fails, several tell which distribution fails.
         if verified.is_err()
             || others.is_empty()
-            || self.listed(seeds.beside(self.program()), moving + &others).is_err()
+            || self.together(&seeds, moving, others.clone()).is_err()
         {
             if let Some(pip) = pip {
-                self.run(seeds.offline(self.program()).arg(pip))?;
+                self.run(seeds.offline(self.seeding()).arg(pip))?;
             }
             for name in companions {
-                if let Err(error) = self.run(seeds.beside(self.program()).arg(&name)) {
+                if let Err(error) = self.run(seeds.beside(self.seeding()).arg(&name)) {
                     notes.push(format!("{name} could not be installed again: {error}"));
                 }
             }
@@ -265,6 +265,15 @@ impl Installer<'_> {
         self.listed(self.program().arg("--require-hashes"), list.to_string())
     }
 
+    /// Installs the seeds and the others, in one run unless only one of them is compiled.
+    fn together(&self, seeds: &Seeds, moving: String, others: String) -> Result<(), InstallError> {
+        if self.compile.seeds == self.compile.others {
+            return self.listed(seeds.beside(self.program()), moving + &others);
+        }
+        self.listed(seeds.beside(self.seeding()), moving)?;
+        self.listed(self.program(), others)
+    }
+
     /// Installs an exact list, for which nothing needs to be resolved.
     fn listed(&self, program: Program, list: String) -> Result<(), InstallError> {
         if list.is_empty() {
@@ -282,8 +291,13 @@ impl Installer<'_> {
         InstallError::Failed { engine, minor, requirement: None, error }
     }
 
+    /// An install of what comes with every venv.
+    fn seeding(&self) -> Program {
+        self.engine.install(&self.python(), self.compile.seeds)
+    }
+
     fn program(&self) -> Program {
-        self.engine.install(&self.python(), self.compile)
+        self.engine.install(&self.python(), self.compile.others)
     }
 
     fn python(&self) -> PathBuf {
@@ -340,7 +354,7 @@ mod tests {
         minor: Minor,
         run: &'a dyn Fn(Program) -> Result<Finished, CommandError>,
     ) -> Installer<'a> {
-        Installer { pip_of, engine, venv, minor, compile: true, run }
+        Installer { pip_of, engine, venv, minor, compile: Compiled::EVERYTHING, run }
     }
 
     #[test]

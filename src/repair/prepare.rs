@@ -29,7 +29,7 @@ use crate::plan::Target;
 use crate::python;
 use crate::report::Progress;
 use crate::store::{BuiltFor, JournalState, PreparedTree, PreviousTree, Swap};
-use crate::venv::{self, Flavour, Venv};
+use crate::venv::{self, Compiled, Flavour, Venv};
 
 /// A new tree that is ready, and what was installed in the venv when it was built.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub(super) fn prepare<'a>(
         builder,
         owner,
         spec,
-        compile: is_compiled(context, job),
+        compile: to_compile(context, job),
         parent,
         progress,
         deadline: Deadline::after(limit),
@@ -139,11 +139,12 @@ fn built_for(
     BuiltFor { venv, target, interpreter, recipe: spec.digest(installed) }
 }
 
-/// Whether installers compile the modules, as in the old tree: uv compiles nothing unless it is
-/// asked to. A command decides for itself.
-fn is_compiled(context: &Context, Job { entry, venv, .. }: &Job) -> bool {
-    venv.flavour != Flavour::Uv
-        || entry.build_command().is_empty() && venv::is_compiled(context.root, &venv.layout())
+/// What installers compile, as in the old tree: uv compiles nothing unless it is asked to.
+fn to_compile(context: &Context, Job { venv, .. }: &Job) -> Compiled {
+    match venv.flavour {
+        Flavour::Uv => Compiled::of(context.root, &venv.layout()),
+        _ => Compiled::EVERYTHING,
+    }
 }
 
 /// The working directory of installers.
@@ -163,8 +164,8 @@ pub(super) struct Work<'a> {
     builder: Builder,
     pub(super) owner: User,
     spec: InstallSpec<'a>,
-    /// Whether the installer compiles the modules, as in the old tree.
-    compile: bool,
+    /// What the installer compiles, as in the old tree.
+    compile: Compiled,
     pub(super) parent: Parent,
     progress: &'a Progress,
     pub(super) deadline: Deadline,

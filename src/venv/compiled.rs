@@ -6,24 +6,43 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 use super::record::RecordEntry;
-use super::{Layout, comes_with_every_venv, distributions};
+use super::{Distribution, Layout, comes_with_every_venv, distributions};
 use crate::host::{Dir, Root};
 use crate::python::Minor;
 
 /// How many modules are enough to tell.
 const SAMPLE: usize = 10_000;
 
-/// Whether an installer compiled the modules of a venv. An installer compiles whole distributions,
-/// but not what `uv venv --seed` has installed before. An application compiles the modules that it
-/// imports: all of some small distributions.
-pub(crate) fn is_compiled(root: &Root, venv: &Layout) -> bool {
-    let site = root.at(venv.site_packages());
-    let Ok(top) = Dir::open(&site) else { return false };
-    let installed = distributions(&site).unwrap_or_default();
+/// What an installer compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compiled {
+    /// pip and what else comes with every venv.
+    pub(crate) seeds: bool,
+    pub(crate) others: bool,
+}
+
+impl Compiled {
+    pub(crate) const EVERYTHING: Self = Self { seeds: true, others: true };
+
+    pub(crate) fn of(root: &Root, venv: &Layout) -> Self {
+        let site = root.at(venv.site_packages());
+        let installed = distributions(&site).unwrap_or_default();
+        let (seeds, others): (Vec<_>, Vec<_>) =
+            installed.iter().partition(|one| comes_with_every_venv(one));
+        let are_compiled = |some| are_compiled(&site, some, venv.site);
+        Self { seeds: are_compiled(&seeds), others: are_compiled(&others) }
+    }
+}
+
+/// Whether an installer compiled the modules of some distributions. An installer compiles whole
+/// distributions, but not what `uv venv --seed` has installed before it. An application compiles the
+/// modules that it imports: all of some small distributions.
+fn are_compiled(site: &Path, installed: &[&Distribution], minor: Minor) -> bool {
+    let Ok(top) = Dir::open(site) else { return false };
     let (mut all, mut in_whole) = (0_usize, 0_usize);
-    for one in installed.iter().filter(|one| !comes_with_every_venv(one)) {
-        let (modules, compiled) =
-            modules(&top, &one.record(&site).ok().flatten().unwrap_or_default(), venv.site);
+    for one in installed {
+        let files = one.record(site).ok().flatten().unwrap_or_default();
+        let (modules, compiled) = modules(&top, &files, minor);
         all += modules;
         // A few cannot be compiled: templates, and tests of the compiler.
         if compiled * 20 >= modules * 19 {
@@ -93,10 +112,11 @@ mod tests {
             fs::create_dir_all(&cache).unwrap();
             fs::write(cache.join(format!("{module}.cpython-311.pyc")), "").unwrap();
         };
-        let is_compiled = || is_compiled(&root, &layout);
+        let is_compiled = || Compiled::of(&root, &layout).others;
         install("pip", &["pip/__init__.py"]);
+        assert_eq!(Compiled::of(&root, &layout), Compiled { seeds: false, others: false });
         compile("pip", "__init__");
-        assert!(!is_compiled(), "pip comes with the venv");
+        assert_eq!(Compiled::of(&root, &layout), Compiled { seeds: true, others: false });
         install(
             "shop",
             &["shop.py", "shop/a.py", "shop/b.py", "shop/data.txt", "../../../bin/shop.py"],

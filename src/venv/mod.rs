@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use additions::Additions;
 pub(crate) use base::base_interpreter_link;
-pub(crate) use compiled::is_compiled;
+pub(crate) use compiled::Compiled;
 pub(crate) use configuration::stated_version;
 pub(crate) use creator::{CARRIED, is_creators_script};
 pub(crate) use difference::{Difference, Differences};
