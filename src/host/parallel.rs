@@ -43,28 +43,31 @@ pub(crate) fn map<T: Send, R: Send>(
     results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 
-/// Does `work` for each item, and `finish` for what that returns, each at most `at_once` at a time:
-/// while some items wait in `finish`, others are worked on. Returns the results in the order of the
-/// items. A panic does not stop the other items; the caller panics once all are done.
+/// How many items may wait in `finish` for each that is worked on.
+const WAITING: usize = 4;
+
+/// Does `work` for each item, at most `at_once` at a time, and `finish` for what that returns. While
+/// some items wait in `finish`, others are worked on, but nobody works far ahead. Returns the results
+/// in the order of the items. A panic does not stop the other items; the caller panics once all are
+/// done.
 pub(crate) fn pipeline<T: Send, M: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
     at_once: usize,
     work: impl Fn(T) -> Option<M> + Sync,
     finish: impl Fn(M) -> R + Sync,
 ) -> Vec<R> {
-    if at_once < 2 {
-        let results = map(items, at_once, |item| work(item).map(&finish));
-        return results.into_iter().flatten().collect();
+    let items: Vec<(usize, T)> = items.into_iter().enumerate().collect();
+    if items.len() < 2 {
+        return items.into_iter().filter_map(|(_, item)| work(item).map(&finish)).collect();
     }
-    // Nobody works far ahead of what is finished.
-    let (sender, receiver) = sync_channel(at_once);
+    let (sender, receiver) = sync_channel(0);
     let receiver = Mutex::new(receiver);
     let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
     let finish = |(index, made)| (index, catch_unwind(AssertUnwindSafe(|| finish(made))));
     let drain = || std::iter::from_fn(next).map(finish).collect::<Vec<_>>();
     let mut results: Vec<_> = std::thread::scope(|scope| {
-        let finishers: Vec<_> = (0..at_once).map(|_| scope.spawn(drain)).collect();
-        let items: Vec<(usize, T)> = items.into_iter().enumerate().collect();
+        let finishers = (at_once.max(1) * WAITING).min(items.len());
+        let finishers: Vec<_> = (0..finishers).map(|_| scope.spawn(drain)).collect();
         map(items, at_once, |(index, item)| {
             if let Some(made) = work(item) {
                 // The receiver outlives all senders.
@@ -139,23 +142,25 @@ mod tests {
 
     #[test]
     fn items_are_worked_on_while_others_are_finished() {
-        let later = Barrier::new(2);
-        let work = |item: u32| {
-            if item == 3 {
-                later.wait();
-            }
-            (item != 1).then_some(item)
-        };
-        let finish = |item: u32| {
-            if item == 0 {
-                later.wait();
-            }
-            item * 2
-        };
-        assert_eq!(pipeline(0..6, 2, work, finish), [0, 4, 6, 8, 10]);
+        for at_once in [1, 2] {
+            let later = Barrier::new(2);
+            let work = |item: u32| {
+                if item == 3 {
+                    later.wait();
+                }
+                (item != 1).then_some(item)
+            };
+            let finish = |item: u32| {
+                if item == 0 {
+                    later.wait();
+                }
+                item * 2
+            };
+            assert_eq!(pipeline(0..6, at_once, work, finish), [0, 4, 6, 8, 10]);
+        }
         let ours = current().id();
-        let threads = pipeline(0..3, 1, |_| Some(current().id()), |at| [at, current().id()]);
-        assert!(threads.iter().flatten().all(|id| *id == ours), "{threads:?}");
+        let threads = pipeline([0], 2, |_| Some(current().id()), |at| [at, current().id()]);
+        assert_eq!(threads, [[ours, ours]], "one item needs no thread");
     }
 
     #[test]
