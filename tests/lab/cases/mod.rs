@@ -21,6 +21,7 @@ mod kinds;
 mod layouts;
 mod libraries;
 mod live;
+mod many;
 mod metrics;
 pub(crate) mod minor;
 mod package;
@@ -115,6 +116,7 @@ pub(crate) fn all() -> Vec<Case> {
         layouts::cases(),
         libraries::cases(),
         live::cases(),
+        many::cases(),
         metrics::cases(),
         crate::hostile::cases(),
         users::cases(),

@@ -1,0 +1,75 @@
+//! Many venvs in one upgrade, each with a service of its own: while some services come up, others are built.
+
+use anyhow::{Result, ensure};
+
+use super::Case;
+use crate::machine::Machine;
+use crate::prepare::upgrade::Kind;
+use crate::storm::is_long;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case::guarded("minor_of_many_venvs", Kind::TrixieMinor, &[], many)]
+}
+
+const APP: &str = "import sys
+
+def app(environ, start):
+    start('200 OK', [])
+    return [sys.version.encode()]
+";
+
+const UNIT: &str = "[Service]
+User=app
+ExecStartPre=+/bin/sh -c 'echo %i >>/run/starts'
+ExecStart=/srv/many/%i/venv/bin/gunicorn --chdir /srv/many --bind unix:/srv/many/%i/socket app:app
+";
+
+/// What uv does for one venv; as many at once as venvguard rebuilds.
+const BUILD: &str = "cd /srv/many
+build() { for dir in */; do echo ${dir%/}; done | xargs -P $(nproc) -I {} su app -s /bin/sh -c \
+    \"uv venv --quiet --allow-existing --link-mode copy --python /usr/bin/python3 /srv/many/{}/$1 &&
+      uv pip install --quiet --link-mode copy --compile-bytecode --python /srv/many/{}/$1/bin/python gunicorn\"; }
+";
+
+fn many(machine: &Machine) -> Result<()> {
+    let count: u16 = if is_long() { 39 } else { 6 };
+    machine.install_uv()?;
+    machine.must("printf 'no-index = true\nfind-links = [\"/wheelhouse\"]\n' >/etc/uv/uv.toml")?;
+    machine.must(&format!(
+        "for number in $(seq {count}); do install -d -o app /srv/many/$number; done; {BUILD} build venv"
+    ))?;
+    machine.write("/srv/many/app.py", APP)?;
+    machine.write("/etc/systemd/system/many@.service", UNIT)?;
+    machine.must(&format!(
+        "systemctl daemon-reload
+         systemctl start $(seq -f 'many@%.0f' {count})
+         dpkg --install /package/venvguard_*.deb
+         venvguard scan --register /srv/many"
+    ))?;
+    // apt runs the hooks in the order of their files.
+    for (file, moment) in [("49begin", "begin"), ("51end", "end")] {
+        let hook = format!("DPkg::Post-Invoke {{ \"date +%s%3N >/run/{moment}\"; }};\n");
+        machine.write(&format!("/etc/apt/apt.conf.d/{file}"), &hook)?;
+    }
+    let said = machine.must_upgrade_python()?;
+    let new = &machine.upgrade.about.to.upstream;
+    for number in 1..=count {
+        let answer = format!("curl -fsS --unix-socket /srv/many/{number}/socket http://lab/");
+        let answer = machine.must(&answer)?;
+        ensure!(answer.starts_with(new.as_str()), "{number} answers with {answer}\n{}", said.text);
+    }
+    let starts = machine.must("sort -n /run/starts | uniq -c | awk '{print $1}' | sort -u")?;
+    ensure!(starts.trim() == "2", "a service did not restart once: {starts}\n{}", said.text);
+    machine.must("venvguard status && venvguard rebuild --all --dry-run 2>&1 | grep 'nothing to do'")?;
+    let guarded: u32 =
+        machine.must("echo $(($(cat /run/end) - $(cat /run/begin)))")?.trim().parse()?;
+    let alone =
+        format!("{BUILD} begin=$(date +%s%3N); build alone; echo $(($(date +%s%3N) - begin))");
+    let alone: u32 = machine.must(&alone)?.trim().parse()?;
+    println!(
+        "lab: {count} venvs after dpkg: {:.1} s; uv alone builds them in {:.1} s",
+        f64::from(guarded) / 1000.0,
+        f64::from(alone) / 1000.0
+    );
+    Ok(())
+}
