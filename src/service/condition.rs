@@ -8,10 +8,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::ServiceError;
-use crate::host::clock::{Deadline, wait_until};
+use crate::host::clock::{self, Deadline, wait_until};
 
 /// How often a manager is polled; an answer costs it some milliseconds.
 const POLL: Duration = Duration::from_millis(150);
+
+/// By how much longer it is left alone while the service is up: a restart in between shows afterwards.
+const CALM: Duration = Duration::from_millis(350);
 
 /// For how long a service must be at rest before it counts as down: between the end of
 /// a process and the next attempt some managers report a state of rest.
@@ -124,6 +127,9 @@ pub(super) fn watch(
         pids.extend(now.main_pid);
         let seen = u32::try_from(pids.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let restarts = now.restarts.saturating_sub(first).max(seen);
+        if let Some((_, until)) = since.as_ref().filter(|_| now.up && !ends) {
+            clock::pause(CALM.min(until.left()));
+        }
         last =
             if ends && (now.up || now.done) { Watched::Up } else { Watched::NotUp(now, restarts) };
         ends
@@ -160,7 +166,7 @@ mod tests {
                 Ok(condition(if asked < 3 { "activating" } else { "active" }, 7, 0))
             },
             LONG,
-            STABLE,
+            STABLE * 3,
         );
         assert!(matches!(answer, Watched::Up), "{answer:?}");
         assert!(asked > 4, "it was watched for a while: {asked}");
