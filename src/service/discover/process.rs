@@ -48,8 +48,8 @@ const WHOLE_PATIENCE: Duration = Duration::from_secs(30);
 /// How often to check whether a process is still alive.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The unit of start times: `USER_HZ`, 100 on every architecture Debian has.
-const TICKS: u64 = 100;
+/// The unit of start times in milliseconds: `USER_HZ` is 100 on every architecture Debian has.
+const TICK: u64 = 10;
 
 /// Identifies a process: a pid alone is reused sooner or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,11 +117,12 @@ impl Processes {
         let home = fs::metadata(root.at("/")).map(|m| (m.dev(), m.ino())).ok();
         let uptime = some(&proc.join("uptime"), SMALL).unwrap_or_default();
         let uptime = String::from_utf8_lossy(&uptime);
-        let uptime = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
+        let uptime = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0);
         let entries = fs::read_dir(&proc).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let pids = pids.collect();
-        let mut processes = Self { uptime: Duration::from_secs(uptime), ..Self::default() };
+        let uptime = Duration::try_from_secs_f64(uptime).unwrap_or_default();
+        let mut processes = Self { uptime, ..Self::default() };
         processes.read_all(&Reader { proc, prefix, home }, pids);
         processes
     }
@@ -130,7 +131,7 @@ impl Processes {
     /// command line, the environment and the maps. Then nothing else of that user is read.
     fn read_all(&mut self, reader: &Reader, mut pids: VecDeque<u32>) {
         let (mut patience, whole) = if weakened(Weakness::WaitForProcesses) {
-            (Duration::MAX, Deadline::after(Duration::MAX))
+            (Duration::MAX, Deadline::never())
         } else {
             (PATIENCE, Deadline::after(WHOLE_PATIENCE))
         };
@@ -193,7 +194,7 @@ impl Processes {
 
     /// How long ago a process was started.
     pub(crate) fn age(&self, process: &Process) -> Duration {
-        self.uptime.saturating_sub(Duration::from_secs(process.id.started / TICKS))
+        self.uptime.saturating_sub(Duration::from_millis(process.id.started.saturating_mul(TICK)))
     }
 }
 

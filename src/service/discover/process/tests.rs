@@ -110,7 +110,7 @@ fn a_process_is_read_whole() {
         mapped.map(|(path, deleted)| MappedFile { path: path.into(), deleted })
     );
     assert_eq!(process.describe(), "pid 363 (/opt/v/web/bin/python3 /opt/v/web/bin/gunicorn …)");
-    assert_eq!(processes.age(process), Duration::from_secs(5000 - 43));
+    assert_eq!(processes.age(process), Duration::from_millis(5_000_120 - 43_630));
 }
 
 #[test]
