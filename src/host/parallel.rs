@@ -44,7 +44,7 @@ pub(crate) fn map<T: Send, R: Send>(
 }
 
 /// How many items may wait in `finish` for each that is worked on.
-const WAITING: usize = 4;
+const WAITING: usize = 16;
 
 /// Does `work` for each item, at most `at_once` at a time, and `finish` for what that returns. While
 /// some items wait in `finish`, others are worked on, but nobody works far ahead. Returns the results
