@@ -1,11 +1,12 @@
 //! `DPkg::Pre-Install-Pkgs`: decides whether a transaction may go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::consent::Wish;
 use super::{Guard, GuardError};
 use crate::apt::{RemovedLibraries, Transaction, predict};
+use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::parallel;
 use crate::inventory::Inventory;
@@ -13,6 +14,7 @@ use crate::plan::{Checked, Consent, Decision, Occasion, Phase, Plan, Reason, Unt
 use crate::python::Interpreters;
 use crate::repair::{self, Done, Job};
 use crate::report;
+use crate::service::{self, Condition, Service};
 use crate::store::{Event, Pending, Registry, StoreError, TransactionRecord};
 
 /// An apt run that waits for an answer.
@@ -186,16 +188,11 @@ impl Guard {
         let (mut services, checks) =
             known.map(|record| (record.services, record.checks)).unwrap_or_default();
         let checks = self.checks(inventory, plan, checks);
-        for decision in plan.decisions.iter().filter(|one| one.phase == Phase::AfterDpkg) {
-            if !decision.acts() {
-                continue;
-            }
-            let left_running = decision.reasons.iter().filter_map(|reason| match reason {
-                Reason::NotUnasked { service, .. } => Some(service),
-                _ => None,
-            });
-            let services_of_venv = decision.services.iter().chain(left_running);
-            let up = services_of_venv.filter(|service| self.is_up(service)).cloned();
+        let later = plan.decisions.iter().filter(|one| one.phase == Phase::AfterDpkg);
+        let later: Vec<&Decision> = later.filter(|one| one.acts()).collect();
+        let up = self.that_are_up(later.iter().flat_map(|one| services_of(one)));
+        for decision in later {
+            let up = services_of(decision).filter(|service| up.contains(service)).cloned();
             // The hooks run twice under unattended-upgrades: keep what the first run recorded.
             let known = services.entry(decision.id.clone()).or_default();
             known.extend(up);
@@ -249,8 +246,14 @@ impl Guard {
         known.into_iter().chain(found).collect()
     }
 
-    fn is_up(&self, service: &crate::service::Service) -> bool {
-        crate::service::condition(&self.root, service).is_ok_and(|condition| condition.up)
+    /// Those of some services that are up.
+    fn that_are_up<'a>(&self, services: impl Iterator<Item = &'a Service>) -> BTreeSet<Service> {
+        let services = services.cloned().collect();
+        let found = service::conditions(&self.root, &services, Deadline::never());
+        let is_up = |(service, found): (Service, Result<Condition, _>)| {
+            found.is_ok_and(|found| found.up).then_some(service)
+        };
+        found.into_iter().filter_map(is_up).collect()
     }
 
     /// Audits the verdict on each affected venv. A venv that blocks goes to the history instead.
@@ -292,4 +295,13 @@ impl Guard {
             self.report.error(&format!("cannot record this block in the history: {error}"));
         }
     }
+}
+
+/// The services of a venv that are restarted, and those that are left running.
+fn services_of(decision: &Decision) -> impl Iterator<Item = &Service> {
+    let left_running = decision.reasons.iter().filter_map(|reason| match reason {
+        Reason::NotUnasked { service, .. } => Some(service),
+        _ => None,
+    });
+    decision.services.iter().chain(left_running)
 }

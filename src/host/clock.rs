@@ -33,6 +33,11 @@ const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 pub(crate) struct Deadline(Instant);
 
 impl Deadline {
+    /// One that does not pass.
+    pub(crate) fn never() -> Self {
+        Self::after(Duration::MAX)
+    }
+
     pub(crate) fn after(limit: Duration) -> Self {
         Self(Instant::now() + limit.min(FOR_EVER))
     }

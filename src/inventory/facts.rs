@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Inventory;
+use super::{Inventory, services_of};
+use crate::host::clock::Deadline;
 use crate::host::{parallel, user};
 use crate::plan::{Facts, Questions};
 use crate::python::Minor;
@@ -72,7 +73,8 @@ pub(crate) fn facts(
     let restraints = Restraints::look(context.root);
     let is_shutting_down = service::is_shutting_down(context.root);
     let map = inventory.users(context.root);
-    for (id, Served { services, embedded_in, units_of_users }) in services_of(context, map, &served)
+    for (id, Served { services, embedded_in, units_of_users }) in
+        self::served(context, map, &served)
     {
         let restrained = services.iter().filter(|(_, condition)| condition.is_restarted());
         let restrained =
@@ -104,23 +106,26 @@ struct Served {
 
 /// The services declared for a path that may no longer be a venv.
 pub(crate) fn declared_services(context: &Context, entry: &RegistryEntry) -> Facts {
-    let services = entry.services.iter().cloned();
-    let services = services.filter_map(|service| with_condition(context, service)).collect();
-    Facts { services, ..Facts::default() }
+    let known = with_conditions(context, entry.services.iter().cloned().collect());
+    let known = |one: &Service| Some((one.clone(), known.get(one)?.clone()));
+    Facts { services: entry.services.iter().filter_map(known).collect(), ..Facts::default() }
 }
 
-fn with_condition(context: &Context, service: Service) -> Option<(Service, Condition)> {
-    match service::condition(context.root, &service) {
+/// The conditions of those services that can be asked about. Reports the others.
+fn with_conditions(context: &Context, services: BTreeSet<Service>) -> BTreeMap<Service, Condition> {
+    let found = service::conditions(context.root, &services, Deadline::never());
+    let known = found.into_iter().filter_map(|(service, condition)| match condition {
         Ok(condition) => Some((service, condition)),
         Err(error) => {
             context.report.error(&format!("{service} will not be restarted: {error}"));
             None
         }
-    }
+    });
+    known.collect()
 }
 
 /// The services of some venvs, declared or found, and the condition of each.
-fn services_of(
+fn served(
     context: &Context,
     map: &ServiceMap,
     venvs: &[(&RegistryEntry, &Venv)],
@@ -128,16 +133,14 @@ fn services_of(
     for gap in &map.gaps {
         context.report.note(&format!("some services may be missed: {gap}"));
     }
+    let all = venvs.iter().flat_map(|(entry, venv)| services_of(entry, map.of(&venv.path)));
+    let known = with_conditions(context, all.cloned().collect());
     venvs
         .iter()
         .map(|(entry, venv)| {
             let usage = map.of(&venv.path);
-            let mut services: Vec<Service> = entry.services.clone();
-            // Declared services take precedence: then no others are restarted.
-            if services.is_empty() {
-                services.extend(usage.services.iter().cloned());
-            }
-            let services = services.into_iter().filter_map(|one| with_condition(context, one));
+            let services = services_of(entry, usage).into_iter();
+            let services = services.filter_map(|one| Some((one.clone(), known.get(one)?.clone())));
             let embedded_in = usage.embedding(context.root);
             let (services, units_of_users) = (services.collect(), units_of_users(context, usage));
             (entry.id.clone(), Served { services, embedded_in, units_of_users })

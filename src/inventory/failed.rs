@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Inventory;
+use super::{Inventory, services_of};
 use crate::host::clock::Deadline;
 use crate::repair::Context;
 use crate::service::{self, Service};
@@ -18,22 +18,17 @@ pub(crate) fn failed_services(
     inventory: &Inventory,
 ) -> BTreeMap<String, Vec<Service>> {
     let map = inventory.users(context.root);
-    let deadline = Deadline::after(PATIENCE);
-    let mut known: BTreeMap<Service, bool> = BTreeMap::new();
-    let mut has_failed = |one: &Service| {
-        *known.entry(one.clone()).or_insert_with(|| {
-            !deadline.has_passed()
-                && service::condition(context.root, one).is_ok_and(|condition| condition.failed)
-        })
+    let all = inventory.present();
+    let all = all.flat_map(|(entry, venv)| services_of(entry, map.of(&venv.path))).cloned();
+    let all = all.collect();
+    let found = service::conditions(context.root, &all, Deadline::after(PATIENCE));
+    let has_failed = |one: &&Service| {
+        found.get(one).is_some_and(|found| found.as_ref().is_ok_and(|condition| condition.failed))
     };
     let mut failed = BTreeMap::new();
     for (entry, venv) in inventory.present() {
-        // Declared services take precedence, as in a repair.
-        let its: Vec<&Service> = match entry.services.as_slice() {
-            [] => map.of(&venv.path).services.iter().collect(),
-            declared => declared.iter().collect(),
-        };
-        let its: Vec<Service> = its.into_iter().filter(|one| has_failed(one)).cloned().collect();
+        let its = services_of(entry, map.of(&venv.path)).into_iter().filter(has_failed);
+        let its: Vec<Service> = its.cloned().collect();
         if !its.is_empty() {
             failed.insert(entry.id.clone(), its);
         }

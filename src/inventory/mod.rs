@@ -26,7 +26,7 @@ use std::sync::OnceLock;
 use crate::host::{Root, clock, parallel, user};
 use crate::plan::Subject;
 use crate::repair::Context;
-use crate::service::{self, Processes, ServiceMap};
+use crate::service::{self, Processes, Service, ServiceMap, VenvUsage};
 use crate::store::{Config, Registry, RegistryEntry, StoreError};
 use crate::venv::{self, NotAVenv, Venv};
 
@@ -87,6 +87,14 @@ impl Inventory {
     /// The venvs as decisions see them.
     pub(crate) fn subjects(&self, config: &Config) -> Vec<Subject> {
         self.present().map(|(entry, venv)| subject(config, entry, venv)).collect()
+    }
+}
+
+/// The services of a venv. Declared ones take precedence: then no others are restarted.
+fn services_of<'a>(entry: &'a RegistryEntry, usage: &'a VenvUsage) -> Vec<&'a Service> {
+    match entry.services.as_slice() {
+        [] => usage.services.iter().collect(),
+        declared => declared.iter().collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::condition::{self, Condition, NotUp, Watched};
 use super::error::ServiceError;
 use super::managers::{MANAGERS, Manager, Outcome};
 use crate::host::Root;
+use crate::host::clock::Deadline;
 
 /// The outcomes of an order, one for each service.
 pub(crate) type Outcomes = Vec<(Service, Result<Outcome, ServiceError>)>;
@@ -26,6 +27,30 @@ pub(crate) fn require_trusted(root: &Root, service: &Service) -> Result<(), Serv
 pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, ServiceError> {
     require_trusted(root, service)?;
     service.manager().condition(root, service.name())
+}
+
+/// The conditions of services. Each manager is asked about all of its services at once, if it can
+/// be. What is not known when the deadline has passed is missing.
+pub(crate) fn conditions(
+    root: &Root,
+    services: &BTreeSet<Service>,
+    deadline: Deadline,
+) -> BTreeMap<Service, Result<Condition, ServiceError>> {
+    let mut found = BTreeMap::new();
+    let mut by_manager: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
+    for service in services {
+        match require_trusted(root, service) {
+            Ok(()) => by_manager.entry(service.manager_key()).or_default().push(service),
+            Err(error) => drop(found.insert(service.clone(), Err(error))),
+        }
+    }
+    for own in by_manager.into_values() {
+        let Some(manager) = own.first().map(|service| service.manager()) else { continue };
+        let names: Vec<&str> = own.iter().map(|service| service.name()).collect();
+        let conditions = manager.conditions(root, &names, deadline);
+        found.extend(own.into_iter().cloned().zip(conditions));
+    }
+    found
 }
 
 /// Stops services, except those that are left alone and oneshots, which run to their end.

@@ -34,8 +34,8 @@ pub(crate) use answer::{HttpAnswer, await_answer};
 pub(crate) use check::Check;
 pub(crate) use condition::Condition;
 pub(crate) use control::{
-    await_up, came_up_again, condition, dependents, log, require_trusted, restart_all, start_all,
-    stop_all, stop_with, triggers,
+    await_up, came_up_again, condition, conditions, dependents, log, require_trusted, restart_all,
+    start_all, stop_all, stop_with, triggers,
 };
 pub(crate) use discover::cgroup::CgroupOwner;
 pub(crate) use discover::embedded::Embedding;

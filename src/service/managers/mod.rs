@@ -23,6 +23,7 @@ use super::condition::Condition;
 use super::discover::process::Processes;
 use super::error::{NameError, ServiceError};
 use crate::host::Root;
+use crate::host::clock::Deadline;
 
 /// Every manager that venvguard knows, in the order in which services are started and restarted.
 /// They are stopped in reverse order.
@@ -70,6 +71,18 @@ pub(crate) trait Manager: Sync {
 
     /// The condition of a service.
     fn condition(&self, root: &Root, name: &str) -> Result<Condition, ServiceError>;
+
+    /// The conditions of several services, in their order; fewer if the deadline passes before all
+    /// were asked about.
+    fn conditions(
+        &self,
+        root: &Root,
+        names: &[&str],
+        deadline: Deadline,
+    ) -> Vec<Result<Condition, ServiceError>> {
+        let names = names.iter().take_while(|_| !deadline.has_passed());
+        names.map(|name| self.condition(root, name)).collect()
+    }
 
     /// Stops services, except those that are left alone or run to their end.
     fn stop(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>>;

@@ -60,7 +60,9 @@ fn many(machine: &Machine) -> Result<()> {
     }
     let starts = machine.must("sort -n /run/starts | uniq -c | awk '{print $1}' | sort -u")?;
     ensure!(starts.trim() == "2", "a service did not restart once: {starts}\n{}", said.text);
-    machine.must("venvguard status && venvguard rebuild --all --dry-run 2>&1 | grep 'nothing to do'")?;
+    machine.must(
+        "venvguard status && venvguard rebuild --all --dry-run 2>&1 | grep 'nothing to do'",
+    )?;
     let guarded: u32 =
         machine.must("echo $(($(cat /run/end) - $(cat /run/begin)))")?.trim().parse()?;
     let alone =

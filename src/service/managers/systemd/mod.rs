@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use self::systemctl::{ORDER_LIMIT, QUESTION_LIMIT, SystemdError, systemctl};
 use self::unit::Unit;
 use super::{Discovered, Manager, Order, Outcome, last_lines};
+use crate::host::clock::Deadline;
 use crate::host::{Program, Root};
 use crate::service::condition::Condition;
 use crate::service::discover::cgroup::CgroupOwner;
@@ -80,6 +81,17 @@ impl Manager for Systemd {
         Ok(Unit::ask(root, name)?.condition())
     }
 
+    fn conditions(
+        &self,
+        root: &Root,
+        names: &[&str],
+        deadline: Deadline,
+    ) -> Vec<Result<Condition, ServiceError>> {
+        let chunks = names.chunks(AT_ONCE).take_while(|_| !deadline.has_passed());
+        let found = chunks.flat_map(|names| Unit::ask_all(root, names));
+        found.map(|unit| Ok(unit?.condition())).collect()
+    }
+
     fn stop(&self, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
         give(Order::Stop, root, names)
     }
@@ -142,6 +154,9 @@ impl Manager for Systemd {
     }
 }
 
+/// How many units systemd is asked about at once.
+const AT_ONCE: usize = 64;
+
 /// How many lines of the journal are read for an error message, and to find a cause.
 const WORDS_LINES: usize = 200;
 const LOG_LINES: usize = 2000;
@@ -182,8 +197,9 @@ impl Systemd {
 /// Gives the order to several units in one call: their jobs then are in systemd's queue together,
 /// in the order of the units' dependencies.
 fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
-    let before: Vec<_> =
-        names.iter().map(|name| admit(order, name, Unit::ask(root, name)?)).collect();
+    let found = names.iter().zip(Unit::ask_all(root, names));
+    let before: Vec<Result<Admitted, ServiceError>> =
+        found.map(|(name, unit)| Ok(admit(order, name, unit?)?)).collect();
     let meant = names.iter().zip(&before).filter_map(|(name, admitted)| match admitted {
         Ok(Admitted::Meant(unit)) => Some((*name, unit)),
         _ => None,

@@ -38,6 +38,49 @@ fn machine(shown: &str) -> (tempfile::TempDir, Root) {
     (dir, root)
 }
 
+/// A root whose systemctl answers what is in `units` about each unit, and records its arguments.
+fn machine_of(units: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+    let (dir, root) = machine("");
+    let at = |path: &str| dir.path().join(path);
+    std::fs::create_dir(at("units")).unwrap();
+    for (unit, shown) in units {
+        std::fs::write(at("units").join(unit), shown).unwrap();
+    }
+    let script = format!(
+        "#!/bin/sh\nshift 2\necho \"$@\" >>{dir}/calls\nwhile [ $1 != -- ]; do shift; done; shift\n\
+         first=1; for unit; do [ $first ] || echo; first=; cat {dir}/units/$unit || exit 1; done\n",
+        dir = dir.path().display()
+    );
+    std::fs::write(at("script"), script).unwrap();
+    let install = Program::new("/usr/bin/install").arg("-m755");
+    install.args([at("script"), at("usr/bin/systemctl")]).run().unwrap();
+    (dir, root)
+}
+
+#[test]
+fn systemd_is_asked_about_several_units_at_once() {
+    let web =
+        "Names=web.service www.service\nLoadState=loaded\nActiveState=active\nSubState=running\n";
+    let db = "Names=db.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\n";
+    let (dir, root) = machine_of(&[("www.service", web), ("db.service", db), ("odd.service", db)]);
+    let asked = |names: &[&str]| {
+        let _ = std::fs::remove_file(dir.path().join("calls"));
+        let found = Systemd::System.conditions(&root, names, Deadline::never());
+        let up = found.into_iter().map(|one| one.map(|one| (one.up, one.failed)).ok());
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+        (up.collect::<Vec<_>>(), calls.lines().count())
+    };
+    let (up, failed) = (Some((true, false)), Some((false, true)));
+    assert_eq!(asked(&["www.service", "db.service"]), (vec![up, failed], 1));
+    assert_eq!(asked(&["db.service"]), (vec![failed], 1));
+    // An answer that is not about the units in their order counts for none of them, and neither does
+    // one that was cut off.
+    assert_eq!(asked(&["odd.service", "www.service"]), (vec![failed, up], 3));
+    assert_eq!(asked(&["www.service", "gone.service"]), (vec![up, None], 3));
+    let passed = Deadline::after(std::time::Duration::ZERO);
+    assert!(Systemd::System.conditions(&root, &["www.service"], passed).is_empty());
+}
+
 #[test]
 fn a_restart_reloads_changed_units_and_forgives_past_failures() {
     let (dir, root) = machine("LoadState=loaded\nActiveState=active\nNeedDaemonReload=yes\n");

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use super::systemctl::{SystemdError, systemctl};
 use crate::host::Root;
+use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::service::condition::Condition;
+use crate::service::error::ServiceError;
 
 /// The properties that are queried.
 const PROPERTIES: [&str; 17] = [
@@ -52,14 +54,47 @@ fn is_populated(root: &Root, group: &str) -> bool {
 /// The output of `systemctl show` for a unit.
 pub(in crate::service) struct Unit(HashMap<String, String>);
 
+/// The answer about some properties of some units.
+fn show(root: &Root, properties: &[&str], units: &[&str]) -> Result<String, SystemdError> {
+    let properties = properties.iter().map(|property| format!("--property={property}"));
+    let program = systemctl(root)?.read_only().arg("show").args(properties);
+    Ok(program.arg("--").args(units).run()?.text())
+}
+
 impl Unit {
     pub(super) fn ask(root: &Root, unit: &str) -> Result<Self, SystemdError> {
-        let show = |properties: &[&str], unit: &str| -> Result<Self, SystemdError> {
-            let properties = properties.iter().map(|property| format!("--property={property}"));
-            let program = systemctl(root)?.read_only().arg("show").args(properties);
-            Ok(Self::read(&program.args(["--", unit]).run()?.text()))
+        Self::read(&show(root, &PROPERTIES, &[unit])?).completed(root, unit)
+    }
+
+    /// Asks about several units at once. There is one result for each, in their order.
+    pub(super) fn ask_all(root: &Root, units: &[&str]) -> Vec<Result<Self, ServiceError>> {
+        let ask = |unit: &&str| Ok(Self::ask(root, unit)?);
+        if units.len() < 2 {
+            return units.iter().map(ask).collect();
+        }
+        let text = match show(root, &[&PROPERTIES[..], &["Names"]].concat(), units) {
+            Ok(text) => text,
+            // systemctl may refuse one of them.
+            Err(SystemdError::Command(CommandError::Failed { .. })) => String::new(),
+            Err(error) => {
+                let error = ServiceError::from(error);
+                return units.iter().map(|_| Err(error.clone())).collect();
+            }
         };
-        let mut found = show(&PROPERTIES, unit)?;
+        let found: Vec<Self> = text.split("\n\n").map(Self::read).collect();
+        let is_about = |(found, unit): (&Self, &&str)| {
+            found.get("Names").split_whitespace().any(|name| name == *unit)
+        };
+        if found.len() != units.len() || !found.iter().zip(units).all(is_about) {
+            return units.iter().map(ask).collect();
+        }
+        let found = found.into_iter().zip(units);
+        found.map(|(found, unit)| Ok(found.completed(root, unit)?)).collect()
+    }
+
+    /// Adds what takes more questions.
+    fn completed(self, root: &Root, unit: &str) -> Result<Self, SystemdError> {
+        let mut found = self;
         // systemd does not count tasks if TasksAccounting= is off or the kernel's controller is
         // unavailable.
         if found.number("TasksCurrent").is_none() && found.get("SubState") == "exited" {
@@ -71,7 +106,7 @@ impl Unit {
             let sockets = found.get("TriggeredBy").split_whitespace().map(str::to_string);
             let sockets: Vec<String> = sockets.filter(|name| name.ends_with(".socket")).collect();
             for socket in sockets {
-                if show(&["Accept"], &socket)?.is("Accept") {
+                if Self::read(&show(root, &["Accept"], &[&socket])?).is("Accept") {
                     found.0.insert(CONNECTION_OF.to_string(), socket);
                 }
             }
