@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::Case;
-use crate::machine::Machine;
+use crate::machine::{Machine, wait_for};
 use crate::prepare::upgrade::Kind;
 use crate::storm::is_long;
 
@@ -73,5 +73,44 @@ fn many(machine: &Machine) -> Result<()> {
         f64::from(guarded) / 1000.0,
         f64::from(alone) / 1000.0
     );
+    storm(machine)
+}
+
+/// Kills a rebuild of three venvs at many of its effects: some are built, while others are swapped in and their services
+/// come up.
+fn storm(machine: &Machine) -> Result<()> {
+    machine.must(
+        "rm -r /srv/many/*/alone
+         mkdir -p /etc/venvguard; printf 'stable-for = 1\\n' >/etc/venvguard/config.toml
+         install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults",
+    )?;
+    let stride = if is_long() { 11 } else { 53 };
+    for (kills, effect) in (1..2000).step_by(stride).enumerate() {
+        let venvs = "/srv/many/1/venv /srv/many/2/venv /srv/many/3/venv";
+        let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild {venvs}"))?;
+        if killed.code != 137 {
+            ensure!(killed.code == 0, "{killed:?}");
+            println!("lab: a rebuild of three venvs was killed {kills} times");
+            ensure!(kills > 2, "only {kills} kills");
+            return is_well(machine);
+        }
+        machine.must("venvguard resume")?;
+        is_well(machine)?;
+    }
+    anyhow::bail!("the rebuild never ends")
+}
+
+/// All three work, their services answer, and nothing is left to do.
+fn is_well(machine: &Machine) -> Result<()> {
+    let new = &machine.upgrade.about.to.upstream;
+    for number in 1..=3 {
+        let ask = format!("curl -fsS --unix-socket /srv/many/{number}/socket http://lab/");
+        wait_for("the service to answer", || {
+            Ok(machine.run(&ask)?.text.starts_with(new.as_str()))
+        })?;
+    }
+    machine.must("venvguard status && test -z \"$(ls /var/lib/venvguard/journal)\"")?;
+    let left = machine.must("ls -A /srv/many/1 /srv/many/2 /srv/many/3 | grep -c venvguard")?;
+    ensure!(left.trim().parse::<u32>()? <= 3 * 2, "trees are left behind: {left}");
     Ok(())
 }
