@@ -46,7 +46,7 @@
 //! 7. `adopt` finishes the repair: [`service`] stops the services, `swap` carries the last changes
 //!    over and swaps the trees, the services start. If they do not come up, the trees are swapped
 //!    back. Venvs that share a service do this together (`repair::together`), so that the service
-//!    restarts once.
+//!    restarts once. Meanwhile other venvs are built.
 //! 8. [`repair`] writes the result to the registry and the history, closes the journal and removes
 //!    old trees.
 //!
