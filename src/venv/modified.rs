@@ -25,6 +25,9 @@ const READ_LIMIT: u64 = 16 << 30;
 /// A thread of its own pays for this many files.
 const CHUNK: usize = 256;
 
+/// Each thread takes address space, of which a process of an owner has little.
+const THREADS: usize = 4;
+
 /// A file that differs from what its installer wrote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ModifiedFile {
@@ -59,11 +62,14 @@ pub(crate) fn modified_files(
         }
     }
     let installed: Vec<(PathBuf, Vec<String>)> = written.into_iter().collect();
-    let (look, cores) = (Look { root, venv, since, left: READ_LIMIT.into() }, parallel::cores());
+    let look = Look { root, venv, since, left: READ_LIMIT.into() };
+    let threads = parallel::cores().min(THREADS);
     // Neighbours in one directory stay together.
-    let chunks = installed.chunks(installed.len().div_ceil(cores).max(CHUNK));
-    let mut found: Vec<ModifiedFile> =
-        parallel::map(chunks, cores, |chunk| look.modified(chunk)).into_iter().flatten().collect();
+    let chunks = installed.chunks(installed.len().div_ceil(threads).max(CHUNK));
+    let mut found: Vec<ModifiedFile> = parallel::map(chunks, threads, |chunk| look.modified(chunk))
+        .into_iter()
+        .flatten()
+        .collect();
     let scripts = Dir::open(&root.at(venv.path().join("bin"))).map(|bin| edited_scripts(&bin));
     let scripts = scripts
         .unwrap_or_default()
