@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::Builder;
 
 /// The number of cores that this process may use.
 pub(crate) fn cores() -> usize {
@@ -32,8 +33,10 @@ pub(crate) fn map<T: Send, R: Send>(
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(drain);
+            // The system may refuse threads.
+            let starts = |_: &usize| Builder::new().spawn_scoped(scope, drain).is_ok();
+            if (0..workers).take_while(starts).count() == 0 {
+                drain();
             }
         });
         let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -43,22 +46,21 @@ pub(crate) fn map<T: Send, R: Send>(
     results.into_iter().map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 
-/// How many items may wait in `finish` for each that is worked on.
-const WAITING: usize = 16;
-
-/// Does `work` for each item, at most `at_once` at a time, and `finish` for what that returns. While
-/// some items wait in `finish`, others are worked on, but nobody works far ahead. Returns the results
-/// in the order of the items. A panic does not stop the other items; the caller panics once all are
-/// done.
+/// Does `work` for each item, at most `at_once` at a time, and `finish` for what that returns, at most
+/// `finishing` at a time. While some items wait in `finish`, others are worked on, but nobody works
+/// far ahead. Returns the results in the order of the items. A panic does not stop the other items;
+/// the caller panics once all are done.
 pub(crate) fn pipeline<T: Send, M: Send, R: Send>(
     items: impl IntoIterator<Item = T>,
-    at_once: usize,
+    (at_once, finishing): (usize, usize),
     work: impl Fn(T) -> Option<M> + Sync,
     finish: impl Fn(M) -> R + Sync,
 ) -> Vec<R> {
     let items: Vec<(usize, T)> = items.into_iter().enumerate().collect();
-    if items.len() < 2 {
-        return items.into_iter().filter_map(|(_, item)| work(item).map(&finish)).collect();
+    let finishing = finishing.min(items.len());
+    if finishing < 2 {
+        let results = map(items, at_once, |(_, item)| work(item).map(&finish));
+        return results.into_iter().flatten().collect();
     }
     let (sender, receiver) = sync_channel(0);
     let receiver = Mutex::new(receiver);
@@ -66,19 +68,56 @@ pub(crate) fn pipeline<T: Send, M: Send, R: Send>(
     let finish = |(index, made)| (index, catch_unwind(AssertUnwindSafe(|| finish(made))));
     let drain = || std::iter::from_fn(next).map(finish).collect::<Vec<_>>();
     let mut results: Vec<_> = std::thread::scope(|scope| {
-        let finishers = (at_once.max(1) * WAITING).min(items.len());
-        let finishers: Vec<_> = (0..finishers).map(|_| scope.spawn(drain)).collect();
-        map(items, at_once, |(index, item)| {
-            if let Some(made) = work(item) {
-                // The receiver outlives all senders.
-                let _ = sender.send((index, made));
+        let start = |_| Builder::new().spawn_scoped(scope, drain).ok();
+        let finishers: Vec<_> = (0..finishing).map_while(start).collect();
+        let own = map(items, at_once, |(index, item)| {
+            let made = (index, work(item)?);
+            if finishers.is_empty() {
+                return Some(finish(made));
             }
+            // The receiver outlives all senders.
+            let _ = sender.send(made);
+            None
         });
         drop(sender);
-        finishers.into_iter().flat_map(|one| one.join().unwrap_or_default()).collect()
+        let others = finishers.into_iter().flat_map(|one| one.join().unwrap_or_default());
+        others.chain(own.into_iter().flatten()).collect()
     });
     results.sort_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, one)| one.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+}
+
+/// Lets a number of threads work at the same time; the others wait.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Permits {
+    pub(crate) fn new(number: usize) -> Self {
+        Self { free: Mutex::new(number.max(1)), freed: Condvar::new() }
+    }
+
+    /// Waits for a permit. Dropping it lets another thread work.
+    pub(crate) fn take(&self) -> Permit<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.freed.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Permit(self)
+    }
+}
+
+/// The permission to work.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Permit<'a>(&'a Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
 }
 
 #[cfg(test)]
@@ -156,11 +195,14 @@ mod tests {
                 }
                 item * 2
             };
-            assert_eq!(pipeline(0..6, at_once, work, finish), [0, 4, 6, 8, 10]);
+            assert_eq!(pipeline(0..6, (at_once, 2), work, finish), [0, 4, 6, 8, 10]);
         }
         let ours = current().id();
-        let threads = pipeline([0], 2, |_| Some(current().id()), |at| [at, current().id()]);
-        assert_eq!(threads, [[ours, ours]], "one item needs no thread");
+        let threads = |items, both| {
+            pipeline(0..items, both, |_| Some(current().id()), |at| [at, current().id()])
+        };
+        assert_eq!(threads(1, (2, 8)), [[ours, ours]], "one item needs no thread");
+        assert_eq!(threads(2, (1, 1)), [[ours, ours]; 2], "one after the other");
     }
 
     #[test]
@@ -177,7 +219,8 @@ mod tests {
                     fails("finish", item);
                     done.lock().unwrap().push(item);
                 };
-                let result = AssertUnwindSafe(|| pipeline(0..40, at_once, work, finish));
+                let both = (at_once, at_once);
+                let result = AssertUnwindSafe(|| pipeline(0..40, both, work, finish));
                 assert!(catch_unwind(result).is_err());
                 let mut done = done.into_inner().unwrap();
                 done.sort_unstable();
@@ -185,5 +228,20 @@ mod tests {
                 assert_eq!(done, others, "{at_once} {half}");
             }
         }
+    }
+
+    #[test]
+    fn a_permit_is_free_again_once_it_is_dropped() {
+        let (permits, most) = (Permits::new(2), AtomicUsize::new(0));
+        let at_work = AtomicUsize::new(0);
+        let two = Barrier::new(2);
+        map(0..20, 5, |_| {
+            let permit = permits.take();
+            most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            two.wait();
+            at_work.fetch_sub(1, Ordering::SeqCst);
+            drop(permit);
+        });
+        assert_eq!(most.into_inner(), 2);
     }
 }

@@ -344,6 +344,10 @@ impl Repair<'_, '_> {
         self.users();
         match self.build(target, limit) {
             Ok((Build::Beside(prepared), notes)) => {
+                let limit = limit.max(LOOK_LIMIT);
+                if let Err(error) = prepared.catch_up(self.context, job, limit) {
+                    return Ready::Ended(self.not_rebuilt(error));
+                }
                 self.swap_in_turns();
                 Ready::Swap { prepared: *prepared, notes }
             }

@@ -11,15 +11,21 @@ use super::record::Recorder;
 use super::together::{Groups, finish};
 use super::{Context, hooks};
 use crate::host::clock::Stopwatch;
-use crate::host::parallel;
+use crate::host::parallel::{self, Permits};
 use crate::plan::Remedy;
 use crate::python::Interpreters;
 use crate::store::Registry;
 
-/// Repairs the venvs, `at_once` at a time, and reports and records each as it ends. The long part
-/// is done for each venv on its own; the venvs of a group wait for each other before their services
-/// are restarted. Other venvs are built meanwhile, as services take their time to come up. The
-/// failure of one venv, even a panic, does not stop the others.
+/// For each venv that is built, so many may wait for their services.
+const WAITING: usize = 4;
+
+/// So many may wait at most.
+const MOST_WAITING: usize = 16;
+
+/// Repairs the venvs, and reports and records each as it ends. The long part is done for each venv on
+/// its own, `at_once` at a time; the venvs of a group wait for each other before their services are
+/// restarted. While services come up, other venvs are built, unless that shall be done one at a time.
+/// The failure of one venv, even a panic, does not stop the others.
 pub(crate) fn execute(
     context: &Context,
     registry: &mut Registry,
@@ -43,29 +49,41 @@ pub(crate) fn execute(
         // The last of a group completes it.
         groups.join(index, (repair, ready))
     };
-    let outcomes = parallel::pipeline(queue, at_once, get_ready, |group| conclude(group, at_once));
+    // The programs of hooks.d may take a venv out of service from before its repair until after it.
+    let overlaps = at_once > 1 && !hooks::exist(context);
+    let finishing = if overlaps { (at_once * WAITING).min(MOST_WAITING) } else { 1 };
+    let permits = Permits::new(at_once);
+    let conclude = |group| conclude(group, at_once, &permits);
+    let outcomes = parallel::pipeline(queue, (at_once, finishing), get_ready, conclude);
     outcomes.into_iter().flatten().collect()
 }
 
-/// Finishes the repairs of a group.
-fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize) -> Vec<Outcome> {
+/// Finishes the repairs of a group. Needs a permit, except while services come up.
+fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize, permits: &Permits) -> Vec<Outcome> {
+    let permit = permits.take();
     let started = Stopwatch::start();
     let (repairs, ready): (Vec<Repair>, Vec<Ready>) = repairs.into_iter().unzip();
-    let finished = AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once));
+    let finished =
+        AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once, permit));
     let results = catch_unwind(finished)
         .unwrap_or_else(|_| repairs.iter().map(|repair| (repair, failed())).collect());
-    let outcomes = results.into_iter().map(|(repair, result)| {
+    let permit = permits.take();
+    let recorded = results.into_iter().map(|(repair, result)| {
         let outcome = record(repair, result);
         tell(repair.context, &outcome);
-        hooks::after(repair.context, repair.job, &outcome);
-        outcome
+        (repair, outcome)
     });
-    let outcomes = outcomes.collect();
+    let recorded: Vec<(&Repair, Outcome)> = recorded.collect();
+    drop(permit);
     let share = started.elapsed() / u32::try_from(repairs.len()).unwrap_or(u32::MAX).max(1);
     for repair in &repairs {
         repair.recorder.charge(repair.job.venv.uid, share);
     }
-    outcomes
+    let outcomes = recorded.into_iter().map(|(repair, outcome)| {
+        hooks::after(repair.context, repair.job, &outcome);
+        outcome
+    });
+    outcomes.collect()
 }
 
 /// Builds and checks the new environments that were decided on, for the interpreters of a system,

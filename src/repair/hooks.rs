@@ -37,6 +37,11 @@ impl Repair<'_, '_> {
     }
 }
 
+/// Whether there may be such programs.
+pub(super) fn exist(context: &Context) -> bool {
+    context.root.user().is_none() && context.root.at(DIR).exists()
+}
+
 /// Runs the programs that come after a repair. A failure is only reported.
 pub(super) fn after(context: &Context, job: &Job, outcome: &Outcome) {
     let Some((result, _)) = outcome.in_words() else { return };

@@ -114,7 +114,7 @@ struct LastCopy<'a> {
 impl<'a> PendingSwap<'a> {
     fn new(context: &Context, one: SwapIn<'a>) -> Result<Self, NotRebuilt> {
         let SwapIn { job, prepared, services, limit, halt } = one;
-        let Prepared { tree, installed, rested } = prepared;
+        let Prepared { tree, installed, .. } = prepared;
         let preparing = tree.preparing();
         let failed = |error: RebuildError| NotRebuilt::at(&preparing, error);
         let parent = Parent::of(&job.venv.path).map_err(|error| failed(error.into()))?;
@@ -122,12 +122,6 @@ impl<'a> PendingSwap<'a> {
         let swap = swap_of(job, &tree);
         let (minor, carried) = (swap.minor, Ok(Carried::default()));
         let copy = LastCopy { job, owner, aside, minor, installed, limit, carried };
-        if rested {
-            // Copy and sync while the services still run, because both take long.
-            let all = copy.pair().carry(context.root, Pass::All, limit);
-            all.map_err(|error| failed(RebuildError::Carry(error)))?;
-            parent.sync_all().map_err(|error| failed(error.into()))?;
-        }
         let (notes, stopped) = (tree.notes, Ok(()));
         Ok(Self { job, services, halt, parent, swap, preparing, notes, stopped, copy })
     }
@@ -154,6 +148,27 @@ impl<'a> PendingSwap<'a> {
             NotRebuilt::at(&returning, error)
         })?;
         Ok(Rebuilt { swap, notes })
+    }
+}
+
+impl Prepared {
+    /// Carries over what was written into the venv since an earlier run built the tree. The services
+    /// still run, because this and the sync take long.
+    pub(super) fn catch_up(
+        &self,
+        context: &Context,
+        job: &Job,
+        limit: Duration,
+    ) -> Result<(), NotRebuilt> {
+        if !self.rested {
+            return Ok(());
+        }
+        let (tree, owner) = (&self.tree, owner(context, &job.venv));
+        let pair = Pair::new(&job.venv, &owner, tree.path(), tree.built_for.target.minor);
+        let carried = pair.carry(context.root, Pass::All, limit).map_err(RebuildError::Carry);
+        carried
+            .and_then(|_| Ok(Parent::of(&job.venv.path)?.sync_all()?))
+            .map_err(|error| NotRebuilt::at(&tree.preparing(), error))
     }
 }
 

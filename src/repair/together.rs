@@ -14,7 +14,7 @@ use super::job::{Done, Job};
 use super::not_rebuilt::NotRebuilt;
 use super::restart::{Proof, Restarted, tell};
 use super::swap::{Rebuilt, swap_in};
-use crate::host::parallel;
+use crate::host::parallel::{self, Permit};
 use crate::plan::Remedy;
 use crate::service::{self, Processes, Service, ServiceMap};
 
@@ -101,16 +101,19 @@ enum Waiting {
 }
 
 /// Finishes repairs that are ready: swaps the prepared trees in while the services are stopped,
-/// restarts all services, and tests the venvs, `at_once` at a time.
+/// restarts all services, and tests the venvs, `at_once` at a time. Gives the permit back before the
+/// services come up.
 pub(super) fn finish<'w, 'a, 'r>(
     repairs: Vec<(&'w Repair<'a, 'r>, Ready)>,
     at_once: usize,
+    permit: Permit,
 ) -> Vec<(&'w Repair<'a, 'r>, RepairResult)> {
     let Some(context) = repairs.first().map(|(repair, _)| repair.context) else {
         return Vec::new();
     };
     look_at_users(&repairs);
     let waiting = swap(context, repairs);
+    drop(permit);
     let proofs = restart(context, &waiting, at_once);
     let mut steps: Vec<_> = waiting.into_iter().zip(proofs).collect();
     steps.sort_by_key(|((repair, one), _)| one.rank(repair));
