@@ -37,18 +37,19 @@ pub(crate) fn conditions(
     deadline: Deadline,
 ) -> BTreeMap<Service, Result<Condition, ServiceError>> {
     let mut found = BTreeMap::new();
-    let mut by_manager: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
-    for service in services {
-        match require_trusted(root, service) {
-            Ok(()) => by_manager.entry(service.manager_key()).or_default().push(service),
-            Err(error) => drop(found.insert(service.clone(), Err(error))),
-        }
+    let (trusted, refused): (Vec<&Service>, Vec<&Service>) =
+        services.iter().partition(|service| require_trusted(root, service).is_ok());
+    for service in refused {
+        found.extend(
+            require_trusted(root, service).err().map(|error| (service.clone(), Err(error))),
+        );
     }
-    for own in by_manager.into_values() {
-        let Some(manager) = own.first().map(|service| service.manager()) else { continue };
-        let names: Vec<&str> = own.iter().map(|service| service.name()).collect();
+    for manager in MANAGERS {
+        let own = trusted.iter().filter(|one| one.manager_key() == manager.key());
+        let own: Vec<Service> = own.map(|one| (*one).clone()).collect();
+        let names: Vec<&str> = own.iter().map(Service::name).collect();
         let conditions = manager.conditions(root, &names, deadline);
-        found.extend(own.into_iter().cloned().zip(conditions));
+        found.extend(own.into_iter().zip(conditions));
     }
     found
 }

@@ -88,7 +88,7 @@ impl Manager for Systemd {
         deadline: Deadline,
     ) -> Vec<Result<Condition, ServiceError>> {
         let chunks = names.chunks(AT_ONCE).take_while(|_| !deadline.has_passed());
-        let found = chunks.flat_map(|names| Unit::ask_all(root, names));
+        let found = chunks.flat_map(|names| Unit::ask_all(root, names, deadline));
         found.map(|unit| Ok(unit?.condition())).collect()
     }
 
@@ -197,7 +197,7 @@ impl Systemd {
 /// Gives the order to several units in one call: their jobs then are in systemd's queue together,
 /// in the order of the units' dependencies.
 fn give(order: Order, root: &Root, names: &[&str]) -> Vec<Result<Outcome, ServiceError>> {
-    let found = names.iter().zip(Unit::ask_all(root, names));
+    let found = names.iter().zip(Unit::ask_all(root, names, Deadline::never()));
     let before: Vec<Result<Admitted, ServiceError>> =
         found.map(|(name, unit)| Ok(admit(order, name, unit?)?)).collect();
     let meant = names.iter().zip(&before).filter_map(|(name, admitted)| match admitted {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::systemctl::{SystemdError, systemctl};
 use crate::host::Root;
+use crate::host::clock::Deadline;
 use crate::host::command::CommandError;
 use crate::host::file::printable;
 use crate::service::condition::Condition;
@@ -66,13 +67,19 @@ impl Unit {
         Self::read(&show(root, &PROPERTIES, &[unit])?).completed(root, unit)
     }
 
-    /// Asks about several units at once. There is one result for each, in their order.
-    pub(super) fn ask_all(root: &Root, units: &[&str]) -> Vec<Result<Self, ServiceError>> {
-        let ask = |unit: &&str| Ok(Self::ask(root, unit)?);
+    /// Asks about several units at once. The results are in their order; there are fewer if the
+    /// deadline passes before all are known.
+    pub(super) fn ask_all(
+        root: &Root,
+        units: &[&str],
+        deadline: Deadline,
+    ) -> Vec<Result<Self, ServiceError>> {
+        let ask = |unit: &str| Ok(Self::ask(root, unit)?);
+        let in_time = units.iter().take_while(|_| !deadline.has_passed());
         if units.len() < 2 {
-            return units.iter().map(ask).collect();
+            return in_time.map(|unit| ask(unit)).collect();
         }
-        let text = match show(root, &[&PROPERTIES[..], &["Names"]].concat(), units) {
+        let text = match show(root, &[&PROPERTIES[..], &["Id"]].concat(), units) {
             Ok(text) => text,
             // systemctl may refuse one of them.
             Err(SystemdError::Command(CommandError::Failed { .. })) => String::new(),
@@ -82,14 +89,15 @@ impl Unit {
             }
         };
         let found: Vec<Self> = text.split("\n\n").map(Self::read).collect();
-        let is_about = |(found, unit): (&Self, &&str)| {
-            found.get("Names").split_whitespace().any(|name| name == *unit)
-        };
-        if found.len() != units.len() || !found.iter().zip(units).all(is_about) {
-            return units.iter().map(ask).collect();
+        if found.len() != units.len() {
+            return in_time.map(|unit| ask(unit)).collect();
         }
-        let found = found.into_iter().zip(units);
-        found.map(|(found, unit)| Ok(found.completed(root, unit)?)).collect()
+        let complete = |(unit, found): (&&str, Self)| match found.get("Id") {
+            id if id == *unit => Ok(found.completed(root, unit)?),
+            // It is an alias.
+            _ => ask(unit),
+        };
+        in_time.zip(found).map(complete).collect()
     }
 
     /// Adds what takes more questions.
