@@ -101,7 +101,8 @@ pub(super) fn watch(
     let mut pids = BTreeSet::new();
     let mut since: Option<(Condition, Deadline)> = None;
     let mut last = Watched::Up;
-    wait_until(Deadline::after(patience.saturating_add(stable_for)), POLL, || {
+    let limit = Deadline::after(patience.saturating_add(stable_for));
+    wait_until(limit, POLL, || {
         let now = match ask() {
             Ok(now) => now,
             Err(error) => {
@@ -128,7 +129,8 @@ pub(super) fn watch(
         let seen = u32::try_from(pids.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let restarts = now.restarts.saturating_sub(first).max(seen);
         if let Some((_, until)) = since.as_ref().filter(|_| now.up && !ends) {
-            clock::pause(CALM.min(until.left()));
+            // It is asked once more before its time is up.
+            clock::pause(CALM.min(until.left()).min(limit.left().saturating_sub(POLL * 2)));
         }
         last =
             if ends && (now.up || now.done) { Watched::Up } else { Watched::NotUp(now, restarts) };
