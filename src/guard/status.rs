@@ -131,16 +131,17 @@ impl Guard {
             .collect();
         let healths = healths(&self.context(), &inventory, &self.interpreters()?);
         let (users, entries) = (inventory.users(&self.root), inventory.registry.venvs.iter());
-        let usages: Vec<VenvUsage> = entries.map(|entry| users.of(entry.path()).clone()).collect();
+        let usage = |(entry, is_wanted): (&RegistryEntry, bool)| {
+            is_wanted.then(|| users.of(entry.path()).clone())
+        };
+        let usages: Vec<Option<VenvUsage>> = entries.zip(is_wanted).map(usage).collect();
         let venvs = inventory.registry.venvs.into_iter().zip(inventory.venvs);
         Ok(venvs
             .zip(healths)
             .zip(usages)
-            .zip(is_wanted)
-            .filter(|(_, is_wanted)| *is_wanted)
-            .map(|((((entry, venv), health), usage), _)| {
-                let prepared = self.store.prepared(&entry.id);
-                Looked { entry, venv, health, usage, prepared }
+            .filter_map(|(((entry, venv), health), usage)| {
+                let (usage, prepared) = (usage?, self.store.prepared(&entry.id));
+                Some(Looked { entry, venv, health, usage, prepared })
             })
             .collect())
     }
