@@ -333,7 +333,7 @@ pub(super) struct Rebuild {
     /// unless the interpreter or the installed distributions have changed
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) prepare: bool,
-    /// How many venvs to rebuild in parallel (default: `jobs` in the configuration)
+    /// How many venvs to build in parallel (default: `jobs` in the configuration)
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
     /// Rebuild for this minor version, for example 3.13 (default: that of /usr/bin/python3 for venvs

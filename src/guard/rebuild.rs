@@ -20,7 +20,7 @@ pub(crate) struct RebuildRequest<'a> {
     pub(crate) venvs: Option<&'a [String]>,
     pub(crate) wish: Wish,
     pub(crate) extent: Extent,
-    /// How many to rebuild at the same time, if the caller says so.
+    /// How many to build at the same time, if the caller says so.
     pub(crate) at_once: Option<usize>,
 }
 
@@ -177,7 +177,7 @@ impl Guard {
         }
     }
 
-    /// Carries decisions out, `at_once` at a time, or only prepares the new trees.
+    /// Carries decisions out, or only prepares the new trees: `at_once` are built at a time.
     pub(super) fn carry_out(
         &self,
         mut inventory: Inventory,

@@ -159,7 +159,7 @@ impl Installer<'_> {
             .chain(companions.iter().map(String::as_str))
             .fold(String::new(), |list, name| list + name + "\n");
         let verified = self.verified(&hashed);
-        // Few runs are much faster; if one fails, several tell which distribution fails.
+        // One run or two are much faster; if one fails, single runs tell which distribution fails.
         if verified.is_err()
             || others.is_empty()
             || self.together(&seeds, moving, others.clone()).is_err()
@@ -265,7 +265,7 @@ impl Installer<'_> {
         self.listed(self.program().arg("--require-hashes"), list.to_string())
     }
 
-    /// Installs the seeds and the others, in one run unless only one of them is compiled.
+    /// Installs the seeds and the others, in one run unless only one of the two is compiled.
     fn together(&self, seeds: &Seeds, moving: String, others: String) -> Result<(), InstallError> {
         if self.compile.seeds == self.compile.others {
             return self.listed(seeds.beside(self.program()), moving + &others);

@@ -140,9 +140,11 @@ fn built_for(
 }
 
 /// What installers compile, as in the old tree: uv compiles nothing unless it is asked to.
-fn to_compile(context: &Context, Job { venv, .. }: &Job) -> Compiled {
+fn to_compile(context: &Context, Job { entry, venv, .. }: &Job) -> Compiled {
     match venv.flavour {
-        Flavour::Uv => Compiled::of(context.root, &venv.layout()),
+        Flavour::Uv if entry.build_command().is_empty() => {
+            Compiled::of(context.root, &venv.layout())
+        }
         _ => Compiled::EVERYTHING,
     }
 }

@@ -71,7 +71,7 @@ impl Config {
         Duration::from_secs(self.rebuild_timeout)
     }
 
-    /// How many venvs are worked on in parallel.
+    /// How many venvs are built in parallel.
     pub(crate) fn at_once(&self, asked: Option<usize>) -> usize {
         let wanted = asked.filter(|jobs| *jobs > 0);
         wanted.or(Some(self.jobs).filter(|jobs| *jobs > 0)).unwrap_or(parallel::cores().min(4))
