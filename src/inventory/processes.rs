@@ -71,7 +71,10 @@ pub(crate) fn stale_processes(
         }
     }
     let default = now.default.map(python::path_of);
-    for user in &map.others {
+    // A removed venv still has the processes that it had.
+    let gone = inventory.entries().filter(|(_, venv)| venv.is_err());
+    let gone = gone.flat_map(|(entry, _)| &map.of(entry.path()).processes);
+    for user in map.others.iter().chain(gone) {
         let runs_default = user.process.embeds_python().is_some()
             || user.process.arguments.first().is_some_and(|called| called == python::DEFAULT);
         let interpreter = default.clone().filter(|_| runs_default);

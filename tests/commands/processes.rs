@@ -82,6 +82,10 @@ fn every_process_that_runs_replaced_code_is_listed() {
         (process["pid"].as_u64(), &process["service"]),
         (Some(71), &"systemd:shop.service".into())
     );
+    // The venv is removed, and its process is not.
+    std::fs::remove_dir_all(system.path("/srv/shop/venv")).unwrap();
+    let said = system.run(&["processes"]).expect(3);
+    assert!(said.stdout.lines().any(|row| row.starts_with("71")), "{}", said.stdout);
 }
 
 #[test]
