@@ -73,21 +73,48 @@ fn many(machine: &Machine) -> Result<()> {
         f64::from(guarded) / 1000.0,
         f64::from(alone) / 1000.0
     );
+    machine.must(
+        "rm -r /srv/many/*/alone
+         mkdir -p /etc/venvguard; printf 'stable-for = 1\\n' >/etc/venvguard/config.toml",
+    )?;
+    machine.must(&format!("venvguard rebuild --prepare {THREE} && venvguard rebuild {THREE}"))?;
+    is_well(machine)?;
+    out_of_service(machine)?;
     storm(machine)
+}
+
+const THREE: &str = "/srv/many/1/venv /srv/many/2/venv /srv/many/3/venv";
+
+/// Programs take a venv out of service before its repair and bring it back after it: no more venvs are out than are built
+/// at a time.
+fn out_of_service(machine: &Machine) -> Result<()> {
+    for (moment, word) in [("before", "out"), ("after", "back")] {
+        let dir = format!("/etc/venvguard/hooks.d/{moment}");
+        machine.must(&format!(
+            "mkdir -p {dir}; printf '#!/bin/sh\\necho {word} >>/run/balancer\\n' >{dir}/balancer; chmod 755 {dir}/balancer"
+        ))?;
+    }
+    for jobs in [1, 2] {
+        machine.must(&format!("rm -f /run/balancer; venvguard rebuild --jobs {jobs} {THREE}"))?;
+        let log = machine.must("cat /run/balancer")?;
+        let (mut out, mut most) = (0, 0);
+        for word in log.lines() {
+            out += if word == "out" { 1 } else { -1 };
+            most = out.max(most);
+        }
+        ensure!(log.lines().count() == 6 && out == 0 && most <= jobs, "{jobs}: {log}");
+    }
+    machine.must("rm -r /etc/venvguard/hooks.d")?;
+    is_well(machine)
 }
 
 /// Kills a rebuild of three venvs at many of its effects: some are built, while others are swapped in and their services
 /// come up.
 fn storm(machine: &Machine) -> Result<()> {
-    machine.must(
-        "rm -r /srv/many/*/alone
-         mkdir -p /etc/venvguard; printf 'stable-for = 1\\n' >/etc/venvguard/config.toml
-         install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults",
-    )?;
+    machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
     let stride = if is_long() { 11 } else { 53 };
     for (kills, effect) in (1..2000).step_by(stride).enumerate() {
-        let venvs = "/srv/many/1/venv /srv/many/2/venv /srv/many/3/venv";
-        let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild {venvs}"))?;
+        let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild {THREE}"))?;
         if killed.code != 137 {
             ensure!(killed.code == 0, "{killed:?}");
             println!("lab: a rebuild of three venvs was killed {kills} times");
