@@ -3,13 +3,14 @@
 //! They belong to root's venvs only, and run as root. One at a time: they may change a load
 //! balancer that several venvs share.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Context;
 use super::adopt::{Repair, RepairResult, RestartScope};
 use super::job::{Done, Job, Outcome};
-use crate::host::{Program, programs};
+use crate::host::{Program, ReadError, programs};
 use crate::plan::{self, Fallback, Remedy, Until};
 use crate::store::Event;
 
@@ -37,9 +38,15 @@ impl Repair<'_, '_> {
     }
 }
 
-/// Whether there may be such programs.
+/// Whether there are such programs, or what is there cannot be used.
 pub(super) fn exist(context: &Context) -> bool {
-    context.root.user().is_none() && context.root.at(DIR).exists()
+    let are_there = |moment| programs_of(context, moment).map_or(true, |found| !found.is_empty());
+    context.root.user().is_none() && ["before", "after"].into_iter().any(are_there)
+}
+
+fn programs_of(context: &Context, moment: &str) -> Result<Vec<PathBuf>, ReadError> {
+    let hooks = context.root.at(DIR);
+    programs::in_dir(&[&context.root.at(SETTINGS), &hooks, &hooks.join(moment)])
 }
 
 /// Runs the programs that come after a repair. A failure is only reported.
@@ -65,12 +72,10 @@ fn run(context: &Context, job: &Job, moment: &str, result: Option<&str>) -> Vec<
     }
     let failed =
         |error: &dyn std::fmt::Display| format!("a program in {DIR}/{moment} failed: {error}");
-    let hooks = context.root.at(DIR);
-    let programs =
-        match programs::in_dir(&[&context.root.at(SETTINGS), &hooks, &hooks.join(moment)]) {
-            Ok(programs) => programs,
-            Err(error) => return vec![failed(&error)],
-        };
+    let programs = match programs_of(context, moment) {
+        Ok(programs) => programs,
+        Err(error) => return vec![failed(&error)],
+    };
     let to = match remedy {
         Remedy::Rebuild { target, .. } => target.minor,
         Remedy::Restore { minor, .. } => *minor,
