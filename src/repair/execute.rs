@@ -52,29 +52,26 @@ pub(crate) fn execute(
     // The programs of hooks.d may take a venv out of service from before its repair until after it.
     let overlaps = at_once > 1 && !hooks::exist(context);
     let finishing = if overlaps { (at_once * WAITING).min(MOST_WAITING) } else { 1 };
-    let permits = Permits::new(at_once);
-    let conclude = |group| conclude(group, at_once, &permits);
+    let swaps = Permits::new(at_once);
+    let conclude = |group| conclude(group, at_once, &swaps);
     let outcomes = parallel::pipeline(queue, (at_once, finishing), get_ready, conclude);
     outcomes.into_iter().flatten().collect()
 }
 
-/// Finishes the repairs of a group. Needs a permit, except while services come up.
-fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize, permits: &Permits) -> Vec<Outcome> {
-    let permit = permits.take();
+/// Finishes the repairs of a group, with a permit for the swap.
+fn conclude(repairs: Vec<(Repair, Ready)>, at_once: usize, swaps: &Permits) -> Vec<Outcome> {
+    let swap = swaps.take();
     let started = Stopwatch::start();
     let (repairs, ready): (Vec<Repair>, Vec<Ready>) = repairs.into_iter().unzip();
-    let finished =
-        AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once, permit));
+    let finished = AssertUnwindSafe(|| finish(repairs.iter().zip(ready).collect(), at_once, swap));
     let results = catch_unwind(finished)
         .unwrap_or_else(|_| repairs.iter().map(|repair| (repair, failed())).collect());
-    let permit = permits.take();
     let recorded = results.into_iter().map(|(repair, result)| {
         let outcome = record(repair, result);
         tell(repair.context, &outcome);
         (repair, outcome)
     });
     let recorded: Vec<(&Repair, Outcome)> = recorded.collect();
-    drop(permit);
     let share = started.elapsed() / u32::try_from(repairs.len()).unwrap_or(u32::MAX).max(1);
     for repair in &repairs {
         repair.recorder.charge(repair.job.venv.uid, share);

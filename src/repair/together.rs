@@ -101,8 +101,7 @@ enum Waiting {
 }
 
 /// Finishes repairs that are ready: swaps the prepared trees in while the services are stopped,
-/// restarts all services, and tests the venvs, `at_once` at a time. Gives the permit back before the
-/// services come up.
+/// restarts all services, and tests the venvs, `at_once` at a time. The permit is for the swaps.
 pub(super) fn finish<'w, 'a, 'r>(
     repairs: Vec<(&'w Repair<'a, 'r>, Ready)>,
     at_once: usize,
