@@ -21,6 +21,28 @@ pub(crate) fn is_long() -> bool {
     std::env::var_os("VENVGUARD_LAB_LONG").is_some()
 }
 
+/// Kills a command of venvguard at many of its effects, and finishes it each time. All must be well afterwards.
+pub(crate) fn kill_often(
+    machine: &Machine,
+    line: &str,
+    (stride, least): (usize, usize),
+    is_well: impl Fn(&Machine) -> Result<()>,
+) -> Result<()> {
+    machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
+    for (kills, effect) in (1..2000).step_by(stride).enumerate() {
+        let killed = machine.run(&format!("venvguard-faults --die-at {effect} {line}"))?;
+        if killed.code != 137 {
+            ensure!(killed.code == 0, "{killed:?}");
+            println!("lab: {line}: killed {kills} times");
+            ensure!(kills > least, "only {kills} kills");
+            return is_well(machine);
+        }
+        machine.must("venvguard resume")?;
+        is_well(machine)?;
+    }
+    anyhow::bail!("{line} never ends")
+}
+
 /// A fault at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {

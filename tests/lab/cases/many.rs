@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::Case;
 use crate::machine::{Machine, wait_for};
 use crate::prepare::upgrade::Kind;
-use crate::storm::is_long;
+use crate::storm::{is_long, kill_often};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case::guarded("minor_of_many_venvs", Kind::TrixieMinor, &[], many)]
@@ -108,23 +108,10 @@ fn out_of_service(machine: &Machine) -> Result<()> {
     is_well(machine)
 }
 
-/// Kills a rebuild of three venvs at many of its effects: some are built, while others are swapped in and their services
-/// come up.
+/// Kills a rebuild of three venvs: some are built, while others are swapped in and their services come up.
 fn storm(machine: &Machine) -> Result<()> {
-    machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
     let stride = if is_long() { 11 } else { 53 };
-    for (kills, effect) in (1..2000).step_by(stride).enumerate() {
-        let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild {THREE}"))?;
-        if killed.code != 137 {
-            ensure!(killed.code == 0, "{killed:?}");
-            println!("lab: a rebuild of three venvs was killed {kills} times");
-            ensure!(kills > 2, "only {kills} kills");
-            return is_well(machine);
-        }
-        machine.must("venvguard resume")?;
-        is_well(machine)?;
-    }
-    anyhow::bail!("the rebuild never ends")
+    kill_often(machine, &format!("rebuild {THREE}"), (stride, 2), is_well)
 }
 
 /// All three work, their services answer, and nothing is left to do.

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::Case;
 use crate::machine::Machine;
 use crate::prepare::upgrade::Kind;
-use crate::storm::is_long;
+use crate::storm::{is_long, kill_often};
 
 /// Runs a process of each venv. A venv whose inode is recorded works in that directory only: every new tree of it fails.
 const PAIR: &str = "#!/bin/sh
@@ -92,22 +92,10 @@ fn one_breaks_the_service(machine: &Machine, bad: &str) -> Result<()> {
     Ok(())
 }
 
-/// Kills a rebuild of both at many of its effects.
+/// Kills a rebuild of both.
 fn storm(machine: &Machine) -> Result<()> {
-    machine.must("install -m 755 /package/venvguard-faults /usr/local/sbin/venvguard-faults")?;
     let stride = if is_long() { 9 } else { 19 };
-    for (kills, effect) in (1..2000).step_by(stride).enumerate() {
-        let killed = machine.run(&format!("venvguard-faults --die-at {effect} rebuild one two"))?;
-        if killed.code != 137 {
-            ensure!(killed.code == 0, "{killed:?}");
-            println!("shared_service: a rebuild of two venvs was killed {kills} times");
-            ensure!(kills > 5, "only {kills} kills");
-            return is_well(machine);
-        }
-        machine.must("venvguard resume")?;
-        is_well(machine)?;
-    }
-    anyhow::bail!("the rebuild never ends")
+    kill_often(machine, "rebuild one two", (stride, 5), is_well)
 }
 
 /// Both work, the service is up, and nothing is left to do.
