@@ -248,7 +248,7 @@ impl Guard {
 
     /// Those of some services that are up.
     fn that_are_up<'a>(&self, services: impl Iterator<Item = &'a Service>) -> BTreeSet<Service> {
-        let services = services.cloned().collect();
+        let services: Vec<Service> = services.cloned().collect();
         let found = service::conditions(&self.root, &services, Deadline::never());
         let is_up = |(service, found): (Service, Result<Condition, _>)| {
             found.is_ok_and(|found| found.up).then_some(service)

@@ -106,16 +106,13 @@ struct Served {
 
 /// The services declared for a path that may no longer be a venv.
 pub(crate) fn declared_services(context: &Context, entry: &RegistryEntry) -> Facts {
-    let known = with_conditions(context, &entry.services.iter().cloned().collect());
+    let known = with_conditions(context, &entry.services);
     let known = |one: &Service| Some((one.clone(), known.get(one)?.clone()));
     Facts { services: entry.services.iter().filter_map(known).collect(), ..Facts::default() }
 }
 
 /// The conditions of those services that can be asked about. Reports the others.
-fn with_conditions(
-    context: &Context,
-    services: &BTreeSet<Service>,
-) -> BTreeMap<Service, Condition> {
+fn with_conditions(context: &Context, services: &[Service]) -> BTreeMap<Service, Condition> {
     let found = service::conditions(context.root, services, Deadline::never());
     let known = found.into_iter().filter_map(|(service, condition)| match condition {
         Ok(condition) => Some((service, condition)),
@@ -137,7 +134,7 @@ fn served(
         context.report.note(&format!("some services may be missed: {gap}"));
     }
     let all = venvs.iter().flat_map(|(entry, venv)| services_of(entry, map.of(&venv.path)));
-    let known = with_conditions(context, &all.cloned().collect());
+    let known = with_conditions(context, &all.cloned().collect::<Vec<_>>());
     venvs
         .iter()
         .map(|(entry, venv)| {

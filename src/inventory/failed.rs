@@ -20,7 +20,7 @@ pub(crate) fn failed_services(
     let map = inventory.users(context.root);
     let all = inventory.present();
     let all = all.flat_map(|(entry, venv)| services_of(entry, map.of(&venv.path))).cloned();
-    let all = all.collect();
+    let all: Vec<Service> = all.collect();
     let found = service::conditions(context.root, &all, Deadline::after(PATIENCE));
     let has_failed = |one: &&Service| {
         found.get(one).is_some_and(|found| found.as_ref().is_ok_and(|condition| condition.failed))

@@ -33,50 +33,42 @@ pub(crate) fn condition(root: &Root, service: &Service) -> Result<Condition, Ser
 /// be. What is not known when the deadline has passed is missing.
 pub(crate) fn conditions(
     root: &Root,
-    services: &BTreeSet<Service>,
+    services: &[Service],
     deadline: Deadline,
 ) -> BTreeMap<Service, Result<Condition, ServiceError>> {
-    let mut found = BTreeMap::new();
-    let (trusted, refused): (Vec<&Service>, Vec<&Service>) =
-        services.iter().partition(|service| require_trusted(root, service).is_ok());
-    for service in refused {
-        found.extend(
-            require_trusted(root, service).err().map(|error| (service.clone(), Err(error))),
-        );
-    }
-    for manager in MANAGERS {
-        let own = trusted.iter().filter(|one| one.manager_key() == manager.key());
-        let own: Vec<Service> = own.map(|one| (*one).clone()).collect();
-        let names: Vec<&str> = own.iter().map(Service::name).collect();
-        let conditions = manager.conditions(root, &names, deadline);
-        found.extend(own.into_iter().zip(conditions));
-    }
-    found
+    let ask = |manager: &dyn Manager, names: &[&str]| manager.conditions(root, names, deadline);
+    through_managers(root, services, MANAGERS.iter().copied(), ask).into_iter().collect()
 }
 
 /// Stops services, except those that are left alone and oneshots, which run to their end.
 pub(crate) fn stop_all(root: &Root, services: &[Service]) -> Outcomes {
-    tell(root, services, MANAGERS.iter().copied().rev(), |manager, names| manager.stop(root, names))
+    through_managers(root, services, MANAGERS.iter().copied().rev(), |manager, names| {
+        manager.stop(root, names)
+    })
 }
 
 /// Starts those of the services that are down.
 pub(crate) fn start_all(root: &Root, services: &[Service]) -> Outcomes {
-    tell(root, services, MANAGERS.iter().copied(), |manager, names| manager.start(root, names))
+    through_managers(root, services, MANAGERS.iter().copied(), |manager, names| {
+        manager.start(root, names)
+    })
 }
 
 /// Restarts services, or starts those that are down. `Done` means that a service was ordered to
 /// start, not that it did; see [`await_up`]. Do not wait for services that are left alone.
 pub(crate) fn restart_all(root: &Root, services: &[Service]) -> Outcomes {
-    tell(root, services, MANAGERS.iter().copied(), |manager, names| manager.restart(root, names))
+    through_managers(root, services, MANAGERS.iter().copied(), |manager, names| {
+        manager.restart(root, names)
+    })
 }
 
-/// Gives each manager one order for all its services, each listed once.
-fn tell(
+/// Gives each manager one order, or asks it one question, for all its services, each listed once.
+fn through_managers<T>(
     root: &Root,
     services: &[Service],
     managers: impl Iterator<Item = &'static dyn Manager>,
-    order: impl Fn(&dyn Manager, &[&str]) -> Vec<Result<Outcome, ServiceError>>,
-) -> Outcomes {
+    order: impl Fn(&dyn Manager, &[&str]) -> Vec<Result<T, ServiceError>>,
+) -> Vec<(Service, Result<T, ServiceError>)> {
     let mut results = BTreeMap::new();
     let (trusted, refused): (Vec<&Service>, Vec<&Service>) =
         services.iter().partition(|service| require_trusted(root, service).is_ok());
@@ -92,8 +84,8 @@ fn tell(
         let names: Vec<&str> = own.iter().map(|service| service.name()).collect();
         results.extend(own.into_iter().zip(order(manager, &names)));
     }
-    let told = services.iter().filter_map(|service| results.remove_entry(service));
-    told.map(|(service, result)| (service.clone(), result)).collect()
+    let answered = services.iter().filter_map(|service| results.remove_entry(service));
+    answered.map(|(service, result)| (service.clone(), result)).collect()
 }
 
 /// Waits until a service is up and stays up with the same main process for `stable_for`;
