@@ -70,19 +70,23 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Polls `condition` until it holds or the deadline has passed.
+/// Polls `condition` until it holds or the deadline has passed. Returns whether it holds.
 pub(crate) fn wait_until(
     deadline: Deadline,
     every: Duration,
     mut condition: impl FnMut() -> bool,
 ) -> bool {
-    loop {
-        if condition() {
-            return true;
-        }
+    poll(deadline, || (!condition()).then_some(every))
+}
+
+/// Takes a step, and again after each time that it asks to wait for, until it asks for none or the
+/// deadline has passed. Returns whether it asked for none.
+pub(crate) fn poll(deadline: Deadline, mut step: impl FnMut() -> Option<Duration>) -> bool {
+    while let Some(wait) = step() {
         if deadline.has_passed() {
             return false;
         }
-        std::thread::sleep(every.min(deadline.left()));
+        std::thread::sleep(wait.min(deadline.left()));
     }
+    true
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::ServiceError;
-use crate::host::clock::{self, Deadline, wait_until};
+use crate::host::clock::{Deadline, poll};
 
 /// How often a manager is polled; an answer costs it some milliseconds.
 const POLL: Duration = Duration::from_millis(150);
@@ -101,13 +101,12 @@ pub(super) fn watch(
     let mut pids = BTreeSet::new();
     let mut since: Option<(Condition, Deadline)> = None;
     let mut last = Watched::Up;
-    let limit = Deadline::after(patience.saturating_add(stable_for));
-    wait_until(limit, POLL, || {
+    poll(Deadline::after(patience.saturating_add(stable_for)), || {
         let now = match ask() {
             Ok(now) => now,
             Err(error) => {
                 (last, since) = (Watched::Unknown(error), None);
-                return false;
+                return Some(POLL);
             }
         };
         let first = *first.get_or_insert(now.restarts);
@@ -128,13 +127,10 @@ pub(super) fn watch(
         pids.extend(now.main_pid);
         let seen = u32::try_from(pids.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let restarts = now.restarts.saturating_sub(first).max(seen);
-        if let Some((_, until)) = since.as_ref().filter(|_| now.up && !ends) {
-            // It is asked once more before its time is up.
-            clock::pause(CALM.min(until.left()).min(limit.left().saturating_sub(POLL * 2)));
-        }
+        let calm = since.as_ref().filter(|_| now.up).map(|(_, until)| CALM.min(until.left()));
         last =
             if ends && (now.up || now.done) { Watched::Up } else { Watched::NotUp(now, restarts) };
-        ends
+        (!ends).then(|| POLL + calm.unwrap_or_default())
     });
     last
 }
