@@ -218,8 +218,6 @@ fn asked(subject: &Subject, questions: Questions, now: &Interpreters, wish: Wish
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
-
     use super::*;
     use crate::apt::samples::system;
     use crate::host::{Program, Root};
@@ -250,7 +248,7 @@ mod tests {
         let entry = registry.add(&venv.path, None, Policy::Auto).unwrap();
         entry.services =
             states.iter().map(|(unit, _)| format!("systemd:{unit}").parse().unwrap()).collect();
-        (dir, guard, Inventory { registry, venvs: vec![Ok(venv)], users: OnceLock::new() })
+        (dir, guard, Inventory::new(registry, vec![Ok(venv)]))
     }
 
     #[test]

@@ -36,10 +36,14 @@ pub(crate) struct Inventory {
     pub(crate) registry: Registry,
     pub(crate) venvs: Vec<Result<Venv, NotAVenv>>,
     /// What uses them, once somebody has asked.
-    pub(crate) users: OnceLock<ServiceMap>,
+    users: OnceLock<ServiceMap>,
 }
 
 impl Inventory {
+    pub(crate) fn new(registry: Registry, venvs: Vec<Result<Venv, NotAVenv>>) -> Self {
+        Self { registry, venvs, users: OnceLock::new() }
+    }
+
     /// Reads the venvs that are registered and declared now.
     pub(crate) fn read(context: &Context) -> Result<Self, StoreError> {
         Ok(Self::of(context, registry(context)?))
@@ -52,7 +56,7 @@ impl Inventory {
         };
         let (chunks, at_once) = (registry.venvs.chunks(CHUNK), context.config.at_once(None));
         let venvs = parallel::map(chunks, at_once, inspect_all).into_iter().flatten().collect();
-        Self { registry, venvs, users: OnceLock::new() }
+        Self::new(registry, venvs)
     }
 
     pub(crate) fn entries(
