@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::service::discover::process::tests::FakeProc;
 
@@ -29,13 +31,18 @@ fn machine(shown: &str) -> (tempfile::TempDir, Root) {
          esac; exit 0\n",
         dir = dir.path().display()
     );
-    std::fs::write(at("script"), script).unwrap();
+    install(dir.path(), &script);
+    let root = Root::new(dir.path());
+    (dir, root)
+}
+
+/// Makes a script the systemctl of a root.
+fn install(root: &Path, script: &str) {
+    std::fs::write(root.join("script"), script).unwrap();
     // Written by another process: a file that a thread of ours still holds open for
     // writing, or one of its children does, cannot be run.
     let install = Program::new("/usr/bin/install").arg("-m755");
-    install.args([at("script"), at("usr/bin/systemctl")]).run().unwrap();
-    let root = Root::new(dir.path());
-    (dir, root)
+    install.args([root.join("script"), root.join("usr/bin/systemctl")]).run().unwrap();
 }
 
 /// A root whose systemctl answers what is in `units` about each unit, and records its arguments.
@@ -51,9 +58,7 @@ fn machine_of(units: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
          first=1; for unit; do [ $first ] || echo; first=; cat {dir}/units/$unit || exit 1; done\n",
         dir = dir.path().display()
     );
-    std::fs::write(at("script"), script).unwrap();
-    let install = Program::new("/usr/bin/install").arg("-m755");
-    install.args([at("script"), at("usr/bin/systemctl")]).run().unwrap();
+    install(dir.path(), &script);
     (dir, root)
 }
 
