@@ -2,7 +2,7 @@
 //! refreshed.
 //!
 //! Each is replaced by a rename, so that `bin/python` works at every instant and a running process
-//! keeps its file.
+//! keeps its file. The copies are replaced together, once all are on the disk.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::Task;
 use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::path_text::PathText;
-use crate::host::{Dir, Root, fault};
+use crate::host::{Dir, Root, fault, parallel};
 use crate::python::{Minor, Version, path_of};
 
 const CFG_LIMIT: u64 = 64 << 10;
@@ -101,10 +101,9 @@ impl Task for Refresh {
         let top = Dir::open(&root.at(&self.venv.0))?;
         let bin = own_dir(&top, "bin")?;
         let source = root.at(path_of(self.minor));
-        for name in self.copies.iter().map(|copy| copy.0.as_path()) {
-            replace(&bin, name, |new| io::copy(&mut File::open(&source)?, new).map(drop))?;
-        }
-        bin.sync()?;
+        let copy = |new: &mut File| io::copy(&mut File::open(&source)?, new).map(drop);
+        let names = self.copies.iter().map(|copy| copy.0.as_path());
+        replace_all(&bin, names.map(|name| Replacement::write(&bin, name, copy)))?;
         let name = Path::new("pyvenv.cfg");
         // virtualenv before 20 wrote none.
         let old = match top.read(name, CFG_LIMIT) {
@@ -114,8 +113,8 @@ impl Task for Refresh {
         };
         let new = with_version(&old, &self.version.to_string());
         if new != old {
-            replace(&top, name, |file| file.write_all(&new))?;
-            top.sync()?;
+            let write = |file: &mut File| file.write_all(&new);
+            replace_all(&top, [Replacement::write(&top, name, write)])?;
         }
         Ok(())
     }
@@ -131,31 +130,62 @@ fn own_dir(top: &Dir, name: &str) -> io::Result<Dir> {
     Err(io::Error::other(format!("{path} does not belong to the venv's owner")))
 }
 
-/// Replaces a file with a new one of the same owner and mode.
-fn replace(
-    dir: &Dir,
-    name: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
-    let stat = dir.stat(name)?;
-    let temporary = PathBuf::from(format!(".{}.venvguard", name.display()));
-    fault::point("write a copy")?;
-    dir.unlink(&temporary)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(0o600);
-    let mut file = File::from(rustix::fs::openat(dir.descriptor(), &temporary, flags, mode)?);
-    write(&mut file)?;
-    let created = rustix::fs::fstat(&file)?;
-    if (created.st_uid, created.st_gid) != (stat.st_uid, stat.st_gid) {
-        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        // Only root can; the files of the owner's own process belong to them anyway.
-        let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
+/// A new file beside the one that it replaces, with the same owner and mode. It is removed unless
+/// it gets there.
+struct Replacement<'a> {
+    dir: &'a Dir,
+    name: &'a Path,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl<'a> Replacement<'a> {
+    fn write(
+        dir: &'a Dir,
+        name: &'a Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let stat = dir.stat(name)?;
+        let temporary = PathBuf::from(format!(".{}.venvguard", name.display()));
+        fault::point("write a copy")?;
+        // A leftover of an interruption.
+        dir.unlink(&temporary)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let (flags, mode) = (flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
+        let file = File::from(rustix::fs::openat(dir.descriptor(), &temporary, flags, mode)?);
+        let mut new = Self { dir, name, temporary, file };
+        write(&mut new.file)?;
+        let created = rustix::fs::fstat(&new.file)?;
+        if (created.st_uid, created.st_gid) != (stat.st_uid, stat.st_gid) {
+            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            // Only root can; the files of the owner's own process belong to them anyway.
+            let _ = rustix::fs::fchown(&new.file, Some(uid), Some(gid));
+        }
+        rustix::fs::fchmod(&new.file, Mode::from_raw_mode(stat.st_mode & 0o777))?;
+        Ok(new)
     }
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o777))?;
-    file.sync_all()?;
-    drop(file);
-    fault::point("replace a copy")?;
-    dir.rename(&temporary, name)
+}
+
+impl Drop for Replacement<'_> {
+    fn drop(&mut self) {
+        let _ = self.dir.unlink(&self.temporary);
+    }
+}
+
+/// Puts files of one directory in place once all are written, and waits until the disk has that.
+fn replace_all<'a>(
+    dir: &Dir,
+    new: impl IntoIterator<Item = io::Result<Replacement<'a>>>,
+) -> io::Result<()> {
+    let new: Vec<Replacement> = new.into_iter().collect::<io::Result<_>>()?;
+    // The file system syncs several together.
+    let synced = parallel::map(&new, new.len(), |one| one.file.sync_all());
+    synced.into_iter().collect::<io::Result<()>>()?;
+    for Replacement { name, temporary, .. } in &new {
+        fault::point("replace a copy")?;
+        dir.rename(temporary, name)?;
+    }
+    dir.sync()
 }
 
 /// `version = 3.13.5` and `version_info = 3.13.5.final.0` (virtualenv, uv) with a new version.
@@ -185,8 +215,38 @@ fn with_version(cfg: &[u8], version: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn all_copies_are_replaced_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().canonicalize().unwrap());
+        let (system, bin) = (root.at("/usr/bin"), root.at("/srv/venv/bin"));
+        fs::create_dir_all(&system).unwrap();
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(system.join("python3.11"), "new").unwrap();
+        fs::write(bin.join("python3"), "old").unwrap();
+        let refresh = |names: &[&str]| {
+            let task = Refresh {
+                venv: PathText("/srv/venv".into()),
+                copies: names.iter().map(|name| PathText(name.into())).collect(),
+                minor: Minor::new(3, 11),
+                version: "3.11.9".parse().unwrap(),
+            };
+            task.perform(&root, Deadline::never())
+        };
+        let content = |name: &str| fs::read_to_string(bin.join(name)).unwrap();
+        assert!(refresh(&["python3", "python"]).is_err(), "there is no `python`");
+        assert_eq!(content("python3"), "old");
+        fs::write(bin.join("python"), "old").unwrap();
+        refresh(&["python3", "python"]).unwrap();
+        assert_eq!(["python3", "python"].map(content), ["new", "new"]);
+        assert_eq!(fs::read_dir(&bin).unwrap().count(), 2, "nothing is left over");
+    }
 
     #[test]
     fn only_the_version_changes() {
