@@ -105,7 +105,11 @@ pub(super) struct Restarted {
 
 /// What runs out of a venv now. A process that has renamed itself is recognized by the files it
 /// has mapped, and the kernel reports their current paths: ask before the trees are swapped.
+/// Nobody asks about a venv without services.
 pub(super) fn users_of(context: &Context, job: &Job) -> VenvUsage {
+    if job.services().is_empty() {
+        return VenvUsage::default();
+    }
     let path = job.entry.path();
     ServiceMap::build(context.root, [path], &Processes::look(context.root)).of(path).clone()
 }

@@ -186,7 +186,8 @@ fn restart(
 /// Finds what runs out of the venvs, where that is not known yet, with one look at all processes.
 fn look_at_users(repairs: &[(&Repair, Ready)]) {
     let unknown = |(repair, ready): &&(&Repair, Ready)| {
-        !matches!(ready, Ready::Ended(_)) && repair.users.get().is_none()
+        let is_asked = !matches!(ready, Ready::Ended(_)) && !repair.job.services().is_empty();
+        is_asked && repair.users.get().is_none()
     };
     let unknown: Vec<&Repair> = repairs.iter().filter(unknown).map(|(repair, _)| *repair).collect();
     let Some(root) = unknown.first().map(|repair| repair.context.root) else { return };
