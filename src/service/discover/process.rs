@@ -33,6 +33,9 @@ const MAPPED_LIMIT: usize = 4096;
 /// The limit of the files of /proc with only a few lines.
 const SMALL: u64 = 16 << 10;
 
+/// Most files of /proc fit into so many bytes: the kernel does not report their lengths.
+const USUAL: usize = 4 << 10;
+
 /// How many words of a Python's command line may name its program: options come first.
 pub(super) const WORDS: usize = 6;
 
@@ -434,7 +437,7 @@ fn is_of_interest(path: &[u8]) -> bool {
 
 /// The first `limit` bytes of a file of /proc.
 fn some(path: &Path, limit: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL);
     File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

@@ -113,8 +113,9 @@ impl Catalogue {
             take(name);
         }
         let mut settings = Settings::default();
-        for path in main.into_iter().chain(drop_ins.into_values()) {
-            if let Some(text) = text(root, path) {
+        let drop_ins = drop_ins.into_values().filter_map(|path| target(root, path));
+        for path in main.cloned().into_iter().chain(drop_ins) {
+            if let Some(text) = text(root, &path) {
                 settings.read(&text);
             }
         }
@@ -305,8 +306,8 @@ fn target(root: &Root, path: &Path) -> Option<PathBuf> {
     root.follow(path).ok()?.pop()
 }
 
-fn text(root: &Root, path: &Path) -> Option<String> {
-    let real = root.follow(path).ok()?.pop()?;
+/// The text of a file whose path leads through no links.
+fn text(root: &Root, real: &Path) -> Option<String> {
     let bytes = file::read_untrusted(&root.at(real), LIMIT).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
