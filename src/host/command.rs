@@ -87,6 +87,8 @@ pub(crate) struct Program {
     ended_by: Option<Arc<OwnedFd>>,
     /// How much memory a confined run may use, if less than usual.
     memory_limit: Option<u64>,
+    /// It leads a session of its own, which only a process that leads no group can begin.
+    begins_session: bool,
     changes: bool,
 }
 
@@ -146,7 +148,7 @@ pub(crate) enum CommandError {
     Start { program: String, source: std::io::Error },
     #[error("{program} did not finish within {} s and was killed", .limit.as_secs())]
     TimedOut { program: String, limit: Duration },
-    #[error("{program} was ended before it finished")]
+    #[error("{program} was stopped before it finished")]
     Ended { program: String },
     #[error("{program} did not finish within {} s and cannot be killed: leaving it behind as pid {pid}", .limit.as_secs())]
     Unkillable { program: String, limit: Duration, pid: u32 },
@@ -192,6 +194,7 @@ impl Program {
             limit: DEFAULT_LIMIT,
             ended_by: None,
             memory_limit: None,
+            begins_session: false,
             changes: true,
         }
     }
@@ -270,7 +273,7 @@ impl Program {
         self.name.clone()
     }
 
-    /// The same program started by `launcher`, as in a confined run.
+    /// The same program started by `launcher`, as in a confined run: the launcher begins a session.
     pub(crate) fn launched_by(
         self,
         launcher: impl Into<PathBuf>,
@@ -280,7 +283,7 @@ impl Program {
         let mut all = arguments;
         all.push(self.path.into_os_string());
         all.extend(self.arguments);
-        Self { path: launcher.into(), arguments: all, name, ..self }
+        Self { path: launcher.into(), arguments: all, name, begins_session: true, ..self }
     }
 
     /// Runs it; any exit status but 0 is an error.
@@ -307,11 +310,13 @@ impl Program {
         if !weakened(Weakness::KeepEnvironment) {
             command.env_clear();
         }
+        if !self.begins_session {
+            command.process_group(0);
+        }
         let mut child = command
             .args(&self.arguments)
             .envs(self.environment)
             .current_dir("/")
-            .process_group(0)
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -327,6 +332,8 @@ impl Program {
         let end = await_end(&mut child, self.limit, self.ended_by.as_deref());
         if end != End::OfProgram {
             kill_groups_of_children(group);
+            // A launcher that has not begun its session leads no group yet.
+            let _ = rustix::process::kill_process(group, Signal::KILL);
         }
         // Kill whatever the program left behind in its group.
         if !weakened(Weakness::KeepGroup) {

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use rustix::fs::{FileType, Mode};
-use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::fault::{self, Weakness, weakened};
@@ -147,7 +147,10 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
 fn prepare(confinement: &Confinement) -> io::Result<()> {
     descriptor::keep_from_children();
     overlay::mount(&confinement.overlays)?;
-    rustix::process::setsid().map_err(io::Error::from).or_else(already_leader)?;
+    // Without a terminal: a program of another user could type into root's, or take it away from apt.
+    if !weakened(Weakness::KeepSession) {
+        rustix::process::setsid().map_err(io::Error::from).map_err(step("session"))?;
+    }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     for (resource, most) in [
         (Resource::Core, 0),
@@ -277,15 +280,6 @@ fn give_input_to(uid: Uid, gid: Gid) -> io::Result<()> {
         rustix::fs::fchown(input, Some(uid), Some(gid))?;
     }
     Ok(())
-}
-
-/// The process already leads its group when it starts. A session of its own is then refused,
-/// and not needed: the group is killed as a whole.
-fn already_leader(error: io::Error) -> io::Result<Pid> {
-    if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) {
-        return Ok(rustix::process::getpid());
-    }
-    Err(error)
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) enum Weakness {
     TakeAnyDirectory,
     /// A child that should run as the owner runs as root.
     StayRoot,
+    /// A child shares our session, and with it the terminal.
+    KeepSession,
     /// A child gains privileges by a setuid program.
     GainPrivileges,
     /// A child has no limits.

@@ -99,6 +99,8 @@ fn a_confined_program_gains_no_privileges_and_has_limits() {
     for limit in ["-f", "-v", "-p"] {
         assert_ne!(says(&format!("ulimit {limit}")), "unlimited", "ulimit {limit}");
     }
+    let session = "read -r _ _ _ _ _ session _ </proc/$$/stat; [ $session = $$ ] && echo its own";
+    assert_eq!(says(session), "its own", "without our terminal");
     assert_eq!(says("umask"), "0022");
     assert_eq!(says("pwd"), "/");
     assert_eq!(

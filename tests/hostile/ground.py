@@ -184,6 +184,8 @@ def of_loot(path):
         wrong.append(f"ran as {found['ids']}")
     if not found["gains nothing"] or found["gained"] == "0":
         wrong.append("could gain privileges")
+    if not found["session of its own"]:
+        wrong.append("shared root's session")
     if not found["no core files"]:
         wrong.append("had no limits")
     for name in ("read", "wrote"):

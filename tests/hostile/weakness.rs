@@ -14,6 +14,7 @@ const WEAKNESSES: &[(&str, &str, &[&str], &str)] = &[
     ("read-without-end", "cfg_is_two_gibibytes", &["show prey"], "ended by 134"),
     ("obey-anybody", "others_can_write_the_configuration", &["status"], "was not met by"),
     ("stay-root", "backend_does_what_it_can", &["rebuild prey"], "ran as ['0'"),
+    ("keep-session", "startup_code", &["rebuild prey"], "shared root's session"),
     ("gain-privileges", "startup_code", &["rebuild prey"], "could gain privileges"),
     ("lift-limits", "startup_code", &["rebuild prey"], "had no limits"),
     (
