@@ -183,10 +183,10 @@ impl Work<'_> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match one.kind {
-                ForeignKind::Directory => self.directory(&mut copier, &one.path),
-                ForeignKind::File | ForeignKind::Link => self.file(&mut copier, &one.path),
+                ForeignKind::Directory => self.directory(&mut copier, &one.path)?,
+                ForeignKind::File | ForeignKind::Link => self.file(&mut copier, &one.path)?,
                 ForeignKind::Closed => {
-                    self.left(&one.path, &io::ErrorKind::PermissionDenied.into());
+                    self.failed(&one.path, &io::ErrorKind::PermissionDenied.into())?;
                 }
                 // A socket or a FIFO belongs to its service, which creates it again.
                 ForeignKind::Other => {}
@@ -195,10 +195,10 @@ impl Work<'_> {
         let is_whole =
             matches!(self.task.pass, Pass::Back { partial: false } | Pass::Late { partial: false });
         if matches!(self.task.pass, Pass::All | Pass::Last) || is_whole {
-            self.modified(&mut copier, &distributions);
+            self.modified(&mut copier, &distributions)?;
         }
         if matches!(self.task.pass, Pass::All | Pass::Last) {
-            self.created(&mut copier);
+            self.created(&mut copier)?;
         }
         if matches!(self.task.pass, Pass::All | Pass::Last | Pass::Back { partial: false }) {
             self.settle(
@@ -239,23 +239,24 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn directory(&mut self, copier: &mut Copier, path: &Path) {
+    fn directory(&mut self, copier: &mut Copier, path: &Path) -> io::Result<()> {
         let target = self.task.target(path);
         match copier.make(path, &target) {
             Ok(()) => drop(self.now.user.insert(target)),
             // It may have been removed just now.
             Err(_) if stat(self.from, path).is_err() => {}
-            Err(error) => self.left(path, &error),
+            Err(error) => self.failed(path, &error)?,
         }
+        Ok(())
     }
 
-    fn file(&mut self, copier: &mut Copier, path: &Path) {
+    fn file(&mut self, copier: &mut Copier, path: &Path) -> io::Result<()> {
         let target = self.task.target(path);
         // Such a copy is of no use beside its original.
         if self.task.is_back() && is_kept_beside(path) {
-            return;
+            return Ok(());
         }
-        let Ok(here) = stat(self.from, path) else { return };
+        let Ok(here) = stat(self.from, path) else { return Ok(()) };
         let adapted = self.adapted(path, &here);
         let instead = adapted.instead.as_ref();
         let there = stat(self.to, &target).ok();
@@ -265,17 +266,18 @@ impl Work<'_> {
         let is_unchanged = self.since.is_none_or(|since| FileIdentity::from(&here).changed < since);
         if is_same && (is_unchanged || !is_known) {
             self.now.user.insert(target);
-            return;
+            return Ok(());
         }
         if there.is_some() && !is_known {
-            return self
-                .left(path, &io::Error::other("the other environment has a file of that name"));
+            self.left(path, &io::Error::other("the other environment has a file of that name"));
+            return Ok(());
         }
         let is_newer = |there: &Stat| {
             (there.st_mtime, there.st_mtime_nsec) > (here.st_mtime, here.st_mtime_nsec)
         };
         if matches!(self.task.pass, Pass::Late { .. }) && there.as_ref().is_some_and(is_newer) {
-            return self.left(path, &io::Error::other("the other environment has a newer version"));
+            self.left(path, &io::Error::other("the other environment has a newer version"));
+            return Ok(());
         }
         match copier.copy(path, &target, there.is_some(), instead) {
             Ok(()) => {
@@ -286,8 +288,9 @@ impl Work<'_> {
             }
             // It may have been removed just now.
             Err(_) if stat(self.from, path).is_err() => {}
-            Err(error) => self.left(path, &error),
+            Err(error) => self.failed(path, &error)?,
         }
+        Ok(())
     }
 
     /// Whether two entries look the same by their metadata.
@@ -350,6 +353,19 @@ impl Work<'_> {
         }
     }
 
+    /// Leaves a file that cannot be copied in the first tree. If the second one, which is about to
+    /// be used, has an older copy of it, or if the disk fails, the pass fails instead.
+    fn failed(&mut self, path: &Path, because: &io::Error) -> io::Result<()> {
+        let target = self.task.target(path);
+        let is_stale = self.known.user.contains(&target) || self.known.modified.contains(&target);
+        if !self.task.is_back() && (is_stale || is_of_disk(because)) {
+            let path = printable(self.task.from.path().join(path));
+            return Err(io::Error::new(because.kind(), format!("{path}: {because}")));
+        }
+        self.left(path, because);
+        Ok(())
+    }
+
     fn left(&mut self, path: &Path, because: &io::Error) {
         let path = self.task.from.path().join(path);
         self.carried.left.push(|| format!("{}: {because}", printable(path)));
@@ -367,6 +383,12 @@ impl Work<'_> {
 pub(super) fn is_installers(path: &Path) -> bool {
     let first = path.iter().next().unwrap_or_default();
     ["bin", "include", "lib", "lib64", "share"].iter().any(|name| first == *name)
+}
+
+/// Whether the disk is full or broken: no other file can be copied either.
+fn is_of_disk(error: &io::Error) -> bool {
+    let disk = [Errno::NOSPC, Errno::DQUOT, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| disk.contains(&errno))
 }
 
 /// Whether a path does not exist, or a directory above it was replaced by something else.

@@ -8,7 +8,7 @@ use crate::owner::copy::Copier;
 use crate::venv;
 
 impl Work<'_> {
-    pub(super) fn created(&mut self, copier: &mut Copier) {
+    pub(super) fn created(&mut self, copier: &mut Copier) -> std::io::Result<()> {
         let entries = self.from.dir("bin").and_then(|bin| bin.entries()).unwrap_or_default();
         let in_bin = |name: &Path| Path::new("bin").join(name);
         for entry in entries.into_iter().filter(|entry| entry.kind.is_file()) {
@@ -21,9 +21,10 @@ impl Work<'_> {
                 Ok(())
             };
             if let Err(error) = done {
-                self.left(&path, &error);
+                self.failed(&path, &error)?;
             }
         }
+        Ok(())
     }
 
     /// A script that the other tree lacks, for the library of the other tree.

@@ -19,7 +19,11 @@ pub(super) fn is_kept_beside(path: &Path) -> bool {
 impl Work<'_> {
     /// Copies files that were modified after installation over their counterparts in the other
     /// tree, if those are the unmodified originals. Otherwise the copy is kept beside.
-    pub(super) fn modified(&mut self, copier: &mut Copier, distributions: &[venv::Distribution]) {
+    pub(super) fn modified(
+        &mut self,
+        copier: &mut Copier,
+        distributions: &[venv::Distribution],
+    ) -> io::Result<()> {
         // The first pass does not look at installed files.
         let since = self.since.filter(|_| !self.task.is_ahead() || !self.known.modified.is_empty());
         let tree = self.root.at(&self.task.to.0);
@@ -35,15 +39,16 @@ impl Work<'_> {
             if fits {
                 match copier.copy(&one.path, &target, true, None) {
                     Ok(()) => drop(self.now.modified.insert(target)),
-                    Err(error) => self.left(&one.path, &error),
+                    Err(error) => self.failed(&one.path, &error)?,
                 }
             } else if self.is_same_file(&one.path, &target) {
             } else if self.task.is_back() {
                 self.left(&one.path, &io::Error::other("it was changed after it was installed"));
             } else {
-                self.keep_beside(copier, &one.path, &target);
+                self.keep_beside(copier, &one.path, &target)?;
             }
         }
+        Ok(())
     }
 
     /// Whether a file describes a distribution that the other tree has in another version. With a
@@ -64,7 +69,7 @@ impl Work<'_> {
         })
     }
 
-    fn keep_beside(&mut self, copier: &mut Copier, path: &Path, target: &Path) {
+    fn keep_beside(&mut self, copier: &mut Copier, path: &Path, target: &Path) -> io::Result<()> {
         let mut name = target.as_os_str().to_os_string();
         name.push(BESIDE);
         while !self.known.beside.contains(Path::new(&name))
@@ -84,7 +89,8 @@ impl Work<'_> {
                 });
                 self.now.beside.insert(name);
             }
-            Err(error) => self.left(path, &error),
+            Err(error) => self.failed(path, &error)?,
         }
+        Ok(())
     }
 }

@@ -42,6 +42,15 @@ impl Trees {
     }
 
     fn carry(&self, from: (&str, Minor), to: (&str, Minor), pass: Pass) -> Carried {
+        self.try_to_carry(from, to, pass).unwrap()
+    }
+
+    fn try_to_carry(
+        &self,
+        from: (&str, Minor),
+        to: (&str, Minor),
+        pass: Pass,
+    ) -> io::Result<Carried> {
         let task = Carry {
             from: Layout::new(Path::new(from.0), from.1, Flavour::Venv),
             to: Path::new(to.0).into(),
@@ -49,7 +58,7 @@ impl Trees {
             venv: Path::new("/srv/venv").into(),
             pass,
         };
-        task.perform(&self.root, Deadline::after(Duration::from_secs(30))).unwrap()
+        task.perform(&self.root, Deadline::after(Duration::from_secs(30)))
     }
 
     /// From the venv to its successor.
@@ -85,6 +94,23 @@ impl Trees {
 /// Longer than the tick of a file system's clock.
 fn tick() {
     std::thread::sleep(Duration::from_millis(20));
+}
+
+#[test]
+fn a_pass_fails_that_would_leave_an_outdated_copy() {
+    for pass in [Pass::All, Pass::Last] {
+        let trees = Trees::new();
+        trees.write("/srv/venv/var/app.db", "1");
+        tick();
+        assert_eq!(trees.ahead(Pass::All), Carried::default());
+        tick();
+        trees.write("/srv/venv/var/app.db", "2");
+        // The new copy cannot take its place.
+        fs::remove_file(trees.at("/srv/new/var/app.db")).unwrap();
+        fs::create_dir_all(trees.at("/srv/new/var/app.db/in the way")).unwrap();
+        let error = trees.try_to_carry(("/srv/venv", OLD), ("/srv/new", NEW), pass).unwrap_err();
+        assert!(error.to_string().starts_with("/srv/venv/var/app.db: "), "{error}");
+    }
 }
 
 #[test]
