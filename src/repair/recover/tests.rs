@@ -165,31 +165,37 @@ fn a_new_tree_stays_if_a_program_of_debian_would_run_the_old_one_on_another_pyth
 #[test]
 fn a_service_that_failed_on_the_new_tree_before_the_crash_is_not_in_the_baseline() {
     let crash = Crash::new();
-    let [new, old] = crash.identities();
     let base = crash.venv.parent().unwrap().to_path_buf();
     for path in ["run/systemd/system", "usr/bin", "proc"] {
         std::fs::create_dir_all(base.join(path)).unwrap();
     }
-    let script = "#!/bin/sh\nprintf 'LoadState=loaded\\nActiveState=failed\\nSubState=failed\\nType=simple\\nResult=exit-code\\n'\n";
-    std::fs::write(base.join("script"), script).unwrap();
-    let install = crate::host::Program::new("/usr/bin/install").arg("-m755");
-    install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
+    let fails_with = |state: &str| {
+        let script = format!(
+            "#!/bin/sh\nprintf 'LoadState=loaded\\n{state}\\nType=simple\\nResult=exit-code\\n'\n"
+        );
+        std::fs::write(base.join("script"), script).unwrap();
+        let install = crate::host::Program::new("/usr/bin/install").arg("-m755");
+        install.args([base.join("script"), base.join("usr/bin/systemctl")]).run().unwrap();
+    };
     // The venv has a real path, although a directory stands in for the system.
     let services = vec!["systemd:web.service".parse().unwrap()];
     let decision = Decision { services, ..crash.decision() };
     let venv = venv::inspect(&crash.root, &crash.venv).unwrap();
     let entry = crash.registry.venvs[0].clone();
-    let root = Root::new(base);
+    let root = Root::new(&base);
     let config = Config { service_timeout: 0, stable_for: 0, ..Config::default() };
     let report = Report::for_command();
     let context = Context { root: &root, store: &crash.store, config: &config, report: &report };
-    let swap = crash.swap(old, new);
-    let state = JournalState::Swapping(swap);
-    for (blamed, decision) in [(false, decision.clone()), (true, blaming(decision))] {
-        let (entry, venv) = (entry.clone(), venv.clone());
-        let job = Job { decision, entry, venv };
-        let baseline = super::super::restart::Baseline::take(&context, &job, false);
-        assert_eq!(baseline.is_empty(), blamed, "{state:?}");
+    for failing in
+        ["ActiveState=failed\\nSubState=failed", "ActiveState=activating\\nSubState=auto-restart"]
+    {
+        fails_with(failing);
+        for (blamed, decision) in [(false, decision.clone()), (true, blaming(decision.clone()))] {
+            let (entry, venv) = (entry.clone(), venv.clone());
+            let job = Job { decision, entry, venv };
+            let baseline = super::super::restart::Baseline::take(&context, &job, false);
+            assert_eq!(baseline.is_empty(), blamed, "{failing}");
+        }
     }
 }
 
