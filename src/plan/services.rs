@@ -88,6 +88,14 @@ fn restrain(decision: &mut Decision, subject: &Subject, facts: &Facts) {
         let service = service.clone();
         decision.reasons.push(Reason::NotUnasked { service, restraint });
     }
+    if facts.is_shutting_down {
+        // The shutdown has stopped these already.
+        decision.were_up.clear();
+        let down = std::mem::take(&mut decision.services).into_iter();
+        decision.reasons.extend(
+            down.map(|service| Reason::NotUnasked { service, restraint: Restraint::ShuttingDown }),
+        );
+    }
 }
 
 fn select(decision: &mut Decision, facts: &Facts, is_meant: impl Fn(&Condition) -> bool) {

@@ -53,7 +53,7 @@ impl<'a> Restraints<'a> {
     }
 }
 
-/// Whether logind prepares to shut the machine down: then services are about to stop, and
+/// Whether the machine shuts down, or logind prepares for that: services are about to stop, and
 /// systemd refuses to start them.
 pub(crate) fn is_shutting_down(root: &Root) -> bool {
     if !root.runs_systemd() {
@@ -67,7 +67,10 @@ pub(crate) fn is_shutting_down(root: &Root) -> bool {
         .read_only()
         .limit(LIMIT)
         .run();
-    answer.is_ok_and(|answer| answer.text().trim() == "b true")
+    let state = || Program::named(root, "systemctl").arg("is-system-running").read_only();
+    let is_stopping =
+        || state().limit(LIMIT).finish().is_ok_and(|it| it.text().trim() == "stopping");
+    answer.is_ok_and(|answer| answer.text().trim() == "b true") || is_stopping()
 }
 
 #[cfg(test)]
@@ -125,5 +128,7 @@ mod tests {
         }
         let (_dir, root) = machine("usr/bin/busctl", "echo b true; exit 1");
         assert!(!is_shutting_down(&root));
+        let (_dir, root) = machine("usr/bin/systemctl", "echo stopping; exit 1");
+        assert!(is_shutting_down(&root), "logind has ended");
     }
 }

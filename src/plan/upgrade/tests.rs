@@ -353,6 +353,13 @@ fn at_a_shutdown_venvs_are_repaired_and_services_left_to_the_next_boot() {
         assert_eq!(decision.remedy.word(), "rebuild");
         assert!(decision.services.is_empty() && decision.leaves_services_running());
     }
+    // The shutdown has stopped a service that ran before the upgrade.
+    let were_up = Some(vec!["systemd:web".parse().unwrap()]);
+    let stopped = Condition { up: false, at_rest: true, ..running() };
+    let decision = served_in(stopped, &MINOR, RestartMode::Now, Facts { were_up, ..facts });
+    assert_eq!(decision.remedy.word(), "rebuild");
+    assert!(decision.services.is_empty() && decision.were_up.is_empty(), "{decision:?}");
+    assert!(decision.leaves_services_running());
 }
 
 /// A program of Debian that runs a venv within itself, by a module for this minor version.
