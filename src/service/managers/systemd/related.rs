@@ -17,12 +17,15 @@ const STOP_WITH: [&str; 5] =
 /// No chain of dependencies is longer than this.
 const CHAIN: usize = 16;
 
+/// Those of them by which a unit also restarts with another one.
+const RESTART_WITH: [&str; 4] = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf"];
+
 /// The active units that stop with each of these services, directly or through others.
 pub(super) fn stop_with(
     root: &Root,
     services: &[&str],
 ) -> Result<BTreeMap<String, BTreeSet<String>>, SystemdError> {
-    let found = StopsWith::look(root, services)?;
+    let found = StopsWith::look(root, services, &STOP_WITH)?;
     let all = |service: &&str| {
         let all = found.all(service).into_iter().map(str::to_string).collect();
         ((*service).to_string(), all)
@@ -38,20 +41,20 @@ pub(super) fn independent<'a>(
     // One alone restarts with no other.
     match services {
         [] | [_] => Ok(services.to_vec()),
-        several => Ok(StopsWith::look(root, several)?.independent(several)),
+        several => Ok(StopsWith::look(root, several, &RESTART_WITH)?.independent(several)),
     }
 }
 
-/// The active units that stop with each unit.
+/// The active units that stop, or restart, with each unit.
 struct StopsWith(BTreeMap<String, BTreeSet<String>>);
 
 impl StopsWith {
-    /// Those of some services, and of the units that stop with them.
-    fn look(root: &Root, services: &[&str]) -> Result<Self, SystemdError> {
+    /// Those of some services, and of the units that depend on them in turn.
+    fn look(root: &Root, services: &[&str], by: &[&str]) -> Result<Self, SystemdError> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut next: BTreeSet<String> = services.iter().map(ToString::to_string).collect();
         for _ in 0..CHAIN {
-            let asked = ask(root, &next, &STOP_WITH)?;
+            let asked = ask(root, &next, by)?;
             let active = active(root, &asked.values().flatten().cloned().collect())?;
             let is_active = |unit: &String| active.contains(unit);
             found.extend(

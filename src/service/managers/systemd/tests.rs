@@ -63,6 +63,20 @@ fn machine_of(units: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
 }
 
 #[test]
+fn a_unit_that_only_stops_with_another_one_restarts_on_its_own() {
+    let (dir, root) = machine("");
+    let script = "#!/bin/sh\ncase \"$*\" in\n\
+         *ActiveState*) printf 'Id=b.service\\nActiveState=active\\n';;\n\
+         *PropagatesStopTo*) printf 'Id=a.service\\nPropagatesStopTo=b.service\\n\\nId=b.service\\n';;\n\
+         *) printf 'Id=a.service\\n\\nId=b.service\\n';;\nesac\n";
+    install(dir.path(), script);
+    let services = ["a.service", "b.service"];
+    assert_eq!(related::independent(&root, &services).unwrap(), services);
+    let stop_with = related::stop_with(&root, &services).unwrap();
+    assert!(stop_with["a.service"].contains("b.service"), "{stop_with:?}");
+}
+
+#[test]
 fn systemd_is_asked_about_several_units_at_once() {
     let web = "Id=web.service\nLoadState=loaded\nActiveState=active\nSubState=running\n";
     let db = "Id=db.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\n";
