@@ -124,20 +124,22 @@ impl Guard {
         }
         let record = transaction.as_ref();
         let plan = self.propose_after_dpkg(&inventory, &before, &now, record);
-        self.unpin_all(&mut inventory, &now);
+        let unpinned = self.unpin_all(&mut inventory, &now);
         let all_good = self.repair_all(inventory, &plan, &now) & self.restart_replaced(&plan)?;
+        let all_good = all_good & unpinned;
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
         // If dpkg has changed an interpreter since, that is work for the next run.
-        if python::unchanged(&self.root, &now) {
+        if unpinned && python::unchanged(&self.root, &now) {
             self.store.clear_pending()?;
         }
         Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
     }
 
     /// Unpins the venvs whose minor version is the default one: the default did not move, or it
-    /// came back.
-    fn unpin_all(&self, inventory: &mut Inventory, now: &Interpreters) {
+    /// came back. Returns whether all of them are.
+    fn unpin_all(&self, inventory: &mut Inventory, now: &Interpreters) -> bool {
+        let mut all_good = true;
         let pinned: Vec<(String, Venv)> = inventory
             .present()
             .filter(|(entry, venv)| entry.pin.is_some() && now.default == Some(venv.site))
@@ -148,8 +150,10 @@ impl Guard {
                 repair::record_and_unpin(&self.context(), &mut inventory.registry, &id, &venv);
             if let Err(error) = result {
                 self.report.error(&format!("cannot unpin {}: {error}", printable(&venv.path)));
+                all_good = false;
             }
         }
+        all_good
     }
 
     /// Restarts the services of venvs that their packages have replaced during the run: as they are
