@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use super::account::owner;
 use super::halt::Halt;
 use super::job::{Done, Job};
+use super::not_rebuilt::NotRebuilt;
 use super::prepare::{Build, Prepared};
 use super::record::Recorder;
 use super::restart::{Baseline, Proof, Restarted, check_of, tell, users_of};
@@ -90,6 +91,15 @@ pub(super) enum Ready {
         prepared: Prepared,
         notes: Vec<String>,
     },
+    /// There is no new tree.
+    NotBuilt(NotRebuilt),
+    /// It is not rebuilt, for this reason.
+    FallBack(String),
+    Pin {
+        until: Until,
+        because: Option<String>,
+        scope: RestartScope,
+    },
 }
 
 impl RepairResult {
@@ -150,15 +160,15 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Carries the decision out, up to the point at which the services of the venv are stopped or
-    /// restarted: `together::finish` does that for all venvs that share them.
+    /// Carries the decision out, up to the point at which the services of the venv are stopped,
+    /// started or restarted: `together::finish` does that for all venvs that share them.
     pub(super) fn get_ready(&self) -> Ready {
         let job = self.job;
         if let Some(unfinished) = self.interrupted() {
             return Ready::Ended(unfinished);
         }
         if let Some(withheld) = self.withheld() {
-            return Ready::Ended(withheld);
+            return withheld;
         }
         if job.decision.target().is_none() {
             let works = job.decision.phase == Phase::Now;
@@ -181,7 +191,7 @@ impl Repair<'_, '_> {
                 let scope = if *outdated { RestartScope::All } else { RestartScope::Stopped };
                 let reasons = || report::reasons_in_words(&job.decision).join("; ");
                 let because = (*until == Until::Rebuilt).then(reasons);
-                Ready::Ended(self.pin(&job.venv, *until, because, scope))
+                Ready::Pin { until: *until, because, scope }
             }
             Remedy::Rebuild { target, .. } => self.rebuild(*target),
             Remedy::Restore { tree, identity, minor, adjust } => {
@@ -338,15 +348,14 @@ impl Repair<'_, '_> {
         self.baseline();
         let Some(limit) = self.recorder.time_left(job.venv.uid) else {
             let because = "this run has no time left for venvs of its owner (`owner-timeout` and `run-timeout` in the configuration); run `venvguard rebuild`, which has its own time limit";
-            let (until, scope) = (Until::Rebuilt, RestartScope::Stopped);
-            return Ready::Ended(self.fall_back(because.into(), until, scope));
+            return Ready::FallBack(because.into());
         };
         self.users();
         match self.build(target, limit) {
             Ok((Build::Beside(prepared), notes)) => {
                 let limit = limit.max(LOOK_LIMIT);
                 if let Err(error) = prepared.catch_up(self.context, job, limit) {
-                    return Ready::Ended(self.not_rebuilt(error));
+                    return Ready::NotBuilt(error);
                 }
                 self.swap_in_turns();
                 Ready::Swap { prepared: *prepared, notes }
@@ -361,7 +370,7 @@ impl Repair<'_, '_> {
                     Err(error) => self.not_rebuilt(error),
                 })
             }
-            Err(error) => Ready::Ended(self.not_rebuilt(error)),
+            Err(error) => Ready::NotBuilt(error),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Context;
-use super::adopt::{Repair, RepairResult, RestartScope};
+use super::adopt::{Ready, Repair, RestartScope};
 use super::job::{Done, Job, Outcome};
 use crate::host::{Program, ReadError, programs};
 use crate::plan::{self, Fallback, Remedy, Until};
@@ -25,15 +25,16 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 impl Repair<'_, '_> {
     /// Runs the programs that come before the repair. Why it does not begin, if one fails: a venv
     /// that its default interpreter has left is pinned, and any other stays as it is.
-    pub(super) fn withheld(&self) -> Option<RepairResult> {
+    pub(super) fn withheld(&self) -> Option<Ready> {
         let because = run(self.context, self.job, "before", None).into_iter().next()?;
         let (job, follows) = (self.job, self.job.decision.follows);
         let is_rebuild = matches!(job.decision.remedy, Remedy::Rebuild { .. });
         Some(match plan::fallback(&job.venv, follows, self.now) {
             Some(Fallback::Pin) if is_rebuild => {
-                self.pin(&job.venv, Until::Rebuilt, Some(because), RestartScope::Stopped)
+                let (until, scope) = (Until::Rebuilt, RestartScope::Stopped);
+                Ready::Pin { until, because: Some(because), scope }
             }
-            _ => Done::unchanged(because).into(),
+            _ => Ready::Ended(Done::unchanged(because).into()),
         })
     }
 }

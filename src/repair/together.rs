@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
-use super::adopt::{Ready, Repair, RepairResult};
+use super::adopt::{Ready, Repair, RepairResult, RestartScope};
 use super::halt::each_once;
 use super::job::{Done, Job};
 use super::not_rebuilt::NotRebuilt;
 use super::restart::{Proof, Restarted, tell};
 use super::swap::{Rebuilt, swap_in};
 use crate::host::parallel::{self, Permit};
-use crate::plan::Remedy;
+use crate::plan::{Remedy, Until};
 use crate::service::{self, Processes, Service, ServiceMap};
 
 /// The groups of a run, each with the repairs that are ready.
@@ -88,7 +88,10 @@ fn groups(jobs: &[Job], stop_with: &BTreeMap<String, BTreeSet<String>>) -> Vec<u
 
 /// Whether the services of a venv are restarted once its repair is ready.
 fn is_restarted(job: &Job) -> bool {
-    matches!(job.decision.remedy, Remedy::Restart | Remedy::Refresh | Remedy::Rebuild { .. })
+    matches!(
+        job.decision.remedy,
+        Remedy::Restart | Remedy::Refresh | Remedy::Rebuild { .. } | Remedy::Pin { .. }
+    )
 }
 
 /// What a repair waits for after the swap.
@@ -98,6 +101,8 @@ enum Waiting {
     Refreshed,
     Swapped(Rebuilt),
     NotSwapped(NotRebuilt),
+    FallBack(String),
+    Pin { until: Until, because: Option<String>, scope: RestartScope },
 }
 
 /// Finishes repairs that are ready: swaps the prepared trees in while the services are stopped,
@@ -129,6 +134,12 @@ pub(super) fn finish<'w, 'a, 'r>(
             Waiting::Refreshed => Repair::refreshed(proof),
             Waiting::Swapped(Rebuilt { swap, notes }) => repair.prove(swap, notes, proof),
             Waiting::NotSwapped(error) => repair.not_rebuilt(error),
+            Waiting::FallBack(because) => {
+                repair.fall_back(because, Until::Rebuilt, RestartScope::Stopped)
+            }
+            Waiting::Pin { until, because, scope } => {
+                repair.pin(&repair.job.venv, until, because, scope)
+            }
         };
         if is_swap && !matches!(result.done, Done::Rebuilt { .. }) {
             went_back.push(results.len());
@@ -150,7 +161,7 @@ impl Waiting {
     /// back. What is only restarted comes last.
     fn rank(&self, repair: &Repair) -> u8 {
         match self {
-            Self::Ended(_) | Self::NotSwapped(_) => 0,
+            Self::Ended(_) | Self::NotSwapped(_) | Self::FallBack(_) | Self::Pin { .. } => 0,
             Self::Swapped(_) if repair.now.get(repair.job.venv.site).is_some() => 1,
             Self::Swapped(_) => 2,
             Self::Restart | Self::Refreshed => 3,
@@ -165,7 +176,8 @@ fn restart(
     waiting: &[(&Repair, Waiting)],
     at_once: usize,
 ) -> Vec<Option<Result<Restarted, String>>> {
-    let is_waiting = |one: &Waiting| !matches!(one, Waiting::Ended(_) | Waiting::NotSwapped(_));
+    let is_waiting =
+        |one: &Waiting| matches!(one, Waiting::Restart | Waiting::Refreshed | Waiting::Swapped(_));
     let to_prove: Vec<Option<Proof>> = waiting
         .iter()
         .map(|(repair, one)| is_waiting(one).then(|| repair.proof_of_all()))
@@ -210,6 +222,11 @@ fn swap<'w, 'a, 'r>(
                 Ready::Ended(result) => Some(Waiting::Ended(result)),
                 Ready::Restart => Some(Waiting::Restart),
                 Ready::Refreshed => Some(Waiting::Refreshed),
+                Ready::NotBuilt(error) => Some(Waiting::NotSwapped(error)),
+                Ready::FallBack(because) => Some(Waiting::FallBack(because)),
+                Ready::Pin { until, because, scope } => {
+                    Some(Waiting::Pin { until, because, scope })
+                }
                 Ready::Swap { prepared, notes: own } => {
                     swaps.push(repair.swap_in(prepared));
                     notes.push(own);
@@ -248,6 +265,7 @@ mod tests {
     fn venvs_that_share_a_service_and_venvs_that_only_restart_form_groups() {
         let target = Target { minor: Minor::new(3, 13), follows: true, copies: false };
         let rebuild = || Remedy::Rebuild { target, relax: None };
+        let pin = Remedy::Pin { to: target.minor, until: Until::Rebuilt, outdated: false };
         let jobs = [
             job(Remedy::Restart, &["systemd:a"]),
             job(rebuild(), &["systemd:web", "systemd:apache2"]),
@@ -258,8 +276,9 @@ mod tests {
             job(rebuild(), &[]),
             job(Remedy::Restart, &[]),
             job(Remedy::None, &["systemd:alone"]),
+            job(pin, &["systemd:alone"]),
         ];
-        assert_eq!(groups(&jobs, &BTreeMap::new()), [0, 1, 0, 1, 4, 1, 6, 7, 8]);
+        assert_eq!(groups(&jobs, &BTreeMap::new()), [0, 1, 0, 1, 4, 1, 6, 7, 8, 4]);
         assert_eq!(groups(&[], &BTreeMap::new()), [0; 0]);
     }
 
