@@ -50,9 +50,10 @@ fn programs_of(context: &Context, moment: &str) -> Result<Vec<PathBuf>, ReadErro
     programs::in_dir(&[&context.root.at(SETTINGS), &hooks, &hooks.join(moment)])
 }
 
-/// Runs the programs that come after a repair. A failure is only reported.
+/// Runs the programs that come after a repair, since those before it have run. A failure is only
+/// reported.
 pub(super) fn after(context: &Context, job: &Job, outcome: &Outcome) {
-    let Some((result, _)) = outcome.in_words() else { return };
+    let result = outcome.in_words().map_or("nothing", |(result, _)| result);
     for error in run(context, job, "after", Some(result)) {
         context.report.note(&format!("{}: note: {error}", job.entry.name));
         context.store.audit(&Event::new(&job.entry.name, job.entry.path(), "hook", error));
