@@ -203,7 +203,7 @@ fn run(root: Root, report: Report, command: Command) -> anyhow::Result<Exit> {
         Command::Unhold { .. } => hold::unhold(&guard),
         Command::History { json } => history::history(&guard, json),
         Command::Resume => resume(&guard),
-        Command::SettleOwn => settle_own(&guard),
+        Command::SettleOwn => settle_own(guard),
         Command::Doctor { .. }
         | Command::Hook { .. }
         | Command::Metrics { .. }
@@ -229,7 +229,7 @@ fn resume(guard: &Guard) -> anyhow::Result<Exit> {
 }
 
 /// Repairs the venvs of an ordinary user, as that user, at the end of an apt run.
-fn settle_own(guard: &Guard) -> anyhow::Result<Exit> {
+fn settle_own(guard: Guard) -> anyhow::Result<Exit> {
     if guard.root.user().is_none() {
         anyhow::bail!("settle-own runs for ordinary users only");
     }

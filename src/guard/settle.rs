@@ -71,9 +71,12 @@ impl Guard {
         Ok(if registry.pending_removals.is_empty() { Settled::Done } else { Settled::Attention })
     }
 
-    /// Settles one user's own venvs, for the hook, which has found that there is work.
-    pub(crate) fn settle_own(&self) -> Result<Settled, GuardError> {
+    /// Settles one user's own venvs, for the hook, which has found that there is work and kills this
+    /// process after `users.time-limit`. The last quarter of that time is for swaps and restarts.
+    pub(crate) fn settle_own(mut self) -> Result<Settled, GuardError> {
         confine::step_back();
+        let limit = self.config.users.time_limit / 4 * 3;
+        self.config.run_timeout = self.config.run_timeout.min(limit);
         let _lock = self.lock()?;
         let settled = self.settle_locked()?;
         // Venvs that root has registered too: root has repaired them, but restarts no units of users.

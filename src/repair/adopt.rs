@@ -311,7 +311,10 @@ impl Repair<'_, '_> {
         };
         self.progress.step("refreshing its interpreter");
         let owner = owner(self.context, venv);
-        pin::refresh(self.context.root, &owner, venv, interpreter).map_err(|error| {
+        // Without it the venv is broken, so some time is always left for it.
+        let left = self.recorder.time_left(venv.uid).unwrap_or_default();
+        let limit = left.clamp(pin::LEAST, pin::LIMIT);
+        pin::refresh(self.context.root, &owner, venv, interpreter, limit).map_err(|error| {
             let because = format!("cannot refresh its interpreter: {error}");
             Done::Unfinished { because }
         })

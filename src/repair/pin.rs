@@ -25,8 +25,11 @@ use crate::venv::{self, BaseLink, Venv};
 
 /// The time limits for changing the links of one venv, or copying its interpreter; and for all
 /// venvs of one owner.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 const MOST: Duration = Duration::from_secs(300);
+
+/// The time that a venv gets even if its owner has none left.
+pub(super) const LEAST: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinError {
@@ -264,6 +267,7 @@ pub(super) fn refresh(
     owner: &User,
     venv: &Venv,
     interpreter: &Interpreter,
+    limit: Duration,
 ) -> io::Result<()> {
     let task = Refresh {
         venv: venv.path.as_path().into(),
@@ -271,7 +275,7 @@ pub(super) fn refresh(
         minor: interpreter.version.minor(),
         version: interpreter.version.clone(),
     };
-    owner::run(root, owner, LIMIT, &task)
+    owner::run(root, owner, limit, &task)
 }
 
 /// `python`, `python3`, `python3.11`: the names in `bin` that stand for an interpreter.

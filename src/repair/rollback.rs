@@ -144,7 +144,7 @@ impl Repair<'_, '_> {
                     .now
                     .get(tree.site)
                     .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-                pin::refresh(context.root, &owner, tree, interpreter)?;
+                pin::refresh(context.root, &owner, tree, interpreter, pin::LIMIT)?;
             }
         }
         Ok(())
