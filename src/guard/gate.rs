@@ -86,7 +86,7 @@ impl Guard {
         agreed: Option<&Plan>,
     ) -> Result<Gate, GuardError> {
         let AptRun { transaction, removed, .. } = run;
-        let _lock = self.lock()?;
+        let _lock = self.lock_before_dpkg()?;
         let now = self.interpreters()?;
         if self.store.interpreters()?.is_none() {
             self.store.save_interpreters(&now)?;

@@ -93,7 +93,20 @@ impl Guard {
 
     /// Keeps every other venvguard out. From now on, an interruption reports whether work is left.
     fn lock(&self) -> Result<LockFile, StoreError> {
-        let lock = self.store.lock(PATIENCE)?;
+        self.lock_within(PATIENCE)
+    }
+
+    /// The same before dpkg runs: without the lock, venvguard could neither block nor pin, so it waits
+    /// for as long as another venvguard may work.
+    fn lock_before_dpkg(&self) -> Result<LockFile, StoreError> {
+        if self.store.is_locked() {
+            self.report.note("waiting for another venvguard to finish its work");
+        }
+        self.lock_within(Duration::from_secs(self.config.run_timeout).max(PATIENCE))
+    }
+
+    fn lock_within(&self, patience: Duration) -> Result<LockFile, StoreError> {
+        let lock = self.store.lock(patience)?;
         let (store, report) = (self.store.clone(), self.report.clone());
         let systemd_resumes = self.root.user().is_none() && self.root.runs_systemd();
         let tell = move || {
