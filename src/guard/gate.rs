@@ -10,7 +10,9 @@ use crate::host::clock::Deadline;
 use crate::host::file::printable;
 use crate::host::parallel;
 use crate::inventory::Inventory;
-use crate::plan::{Checked, Consent, Decision, Occasion, Phase, Plan, Reason, Until, Verdict};
+use crate::plan::{
+    Checked, Consent, Decision, Mode, Occasion, Phase, Plan, Reason, Until, Verdict,
+};
 use crate::python::Interpreters;
 use crate::repair::{self, Done, Job};
 use crate::report;
@@ -124,11 +126,18 @@ impl Guard {
         match verdict {
             Verdict::Block if plan.verdict() == Verdict::Block => self.record_block(&plan),
             Verdict::Block => self.record_refusal(&plan, "the mode is \"block\""),
-            Verdict::Allow | Verdict::Repair if overrides => self.record_override(&plan),
+            Verdict::Allow | Verdict::Repair if overrides => self.record_overridden(&plan),
             _ => {}
         }
         Ok(Gate::Answer(match verdict {
-            Verdict::Repair => self.prepare_for_dpkg(inventory, &plan, known, &now)?,
+            Verdict::Repair => {
+                let verdict =
+                    self.prepare_for_dpkg(inventory, &plan, known, &now, occasion.mode)?;
+                if transaction.removed.contains("venvguard") {
+                    self.report_pins_that_stay(&plan);
+                }
+                verdict
+            }
             Verdict::Allow | Verdict::Block => verdict,
         }))
     }
@@ -140,41 +149,42 @@ impl Guard {
         plan: &Plan,
         known: Option<TransactionRecord>,
         now: &Interpreters,
+        mode: Mode,
     ) -> Result<Verdict, GuardError> {
         let acting = plan.decisions.iter().filter(|decision| decision.acts());
         let venvs = acting.filter_map(|decision| inventory.get(&decision.id));
         repair::refresh_recipes(&self.context(), venvs);
-        if !self.move_away(&mut inventory, plan, now) {
+        let left = self.move_away(&mut inventory, plan, now);
+        if !left.is_empty() && self.is_blocked_by(plan, &left, mode) {
             return Ok(Verdict::Block);
         }
         self.pin_during_dpkg(&mut inventory, plan, known)?;
         Ok(Verdict::Repair)
     }
 
-    /// Rebuilds the venvs whose interpreter is removed. If one of the rebuilds fails, returns false
-    /// to block the removal.
-    fn move_away(&self, inventory: &mut Inventory, plan: &Plan, now: &Interpreters) -> bool {
+    /// Rebuilds the venvs whose interpreter is removed. Returns the ids of those that failed.
+    fn move_away(&self, inventory: &mut Inventory, plan: &Plan, now: &Interpreters) -> Vec<String> {
         let before_dpkg = plan.decisions.iter().filter(|one| one.phase == Phase::BeforeDpkg);
         let jobs = Job::all(inventory.present(), before_dpkg);
-        if jobs.is_empty() {
-            return true;
-        }
         let (context, at_once) = (self.context(), self.config.at_once(None));
         let outcomes = repair::execute(&context, &mut inventory.registry, now, &jobs, at_once);
-        let failed: Vec<&str> = outcomes
-            .iter()
-            .filter(|outcome| !matches!(outcome.done, Done::Rebuilt { .. }))
-            .map(|outcome| outcome.id.as_str())
-            .collect();
-        if failed.is_empty() {
-            return true;
-        }
-        self.report.blocked_by_failure(plan, &failed);
-        for decision in plan.decisions.iter().filter(|one| failed.contains(&one.id.as_str())) {
+        let failed = outcomes.into_iter().filter(|one| !matches!(one.done, Done::Rebuilt { .. }));
+        failed.map(|outcome| outcome.id).collect()
+    }
+
+    /// Whether venvs that cannot be moved to another interpreter block the removal of theirs.
+    fn is_blocked_by(&self, plan: &Plan, left: &[String], mode: Mode) -> bool {
+        let blocks = mode != Mode::Allow;
+        self.report.not_moved(plan, left, blocks);
+        for decision in plan.decisions.iter().filter(|one| left.contains(&one.id)) {
             let detail = "cannot move it to the interpreter that stays";
-            self.record_blocked(decision, detail.into());
+            if blocks {
+                self.record_blocked(decision, detail.into());
+            } else {
+                self.record_override(decision, detail);
+            }
         }
-        false
+        blocks
     }
 
     /// Pins the venvs that the default interpreter will move away from. Writes the record first, so
@@ -208,7 +218,7 @@ impl Guard {
         self.store.mark_pending(&Pending::new("an apt run that changes Python"))?;
         self.store.save_transaction(&TransactionRecord::new(services, checks))?;
         let complain = |path: &str, error: &dyn std::fmt::Display| {
-            self.report.error(&format!("cannot pin {path} for this upgrade: {error}"));
+            self.report.error(&format!("cannot pin {path} for this upgrade, so programs that start before its end may fail: {error}"));
         };
         let registry: &mut Registry = &mut inventory.registry;
         let until = Until::Transaction;
@@ -222,6 +232,18 @@ impl Guard {
             Err(error) => complain("the venvs", &error),
         }
         Ok(())
+    }
+
+    /// Reports the venvs that nobody unpins or rebuilds after this run, because it removes venvguard.
+    fn report_pins_that_stay(&self, plan: &Plan) {
+        let pinned = plan.decisions.iter().filter(|decision| decision.pin_during_dpkg);
+        let names: Vec<&str> = pinned.map(|decision| decision.name.as_str()).collect();
+        if !names.is_empty() {
+            self.report.note(&format!(
+                "this run removes venvguard, so these venvs stay pinned to the old Python: {}; keep it installed (`apt-mark manual`), or create them again",
+                names.join(", ")
+            ));
+        }
     }
 
     /// The results of the checks before dpkg runs, of the venvs whose checks are run after it. The
@@ -278,13 +300,17 @@ impl Guard {
     }
 
     /// Records that the upgrade is allowed although venvs block it.
-    fn record_override(&self, plan: &Plan) {
+    fn record_overridden(&self, plan: &Plan) {
         for decision in plan.decisions.iter().filter(|decision| decision.blocks) {
-            let detail = format!("although: {}", report::reasons_in_words(decision).join("; "));
-            let event = Event::new(&decision.name, &decision.path.0, "allowed", detail);
-            if let Err(error) = self.store.record(&event.of(decision)) {
-                self.report.error(&format!("cannot record this in the history: {error}"));
-            }
+            self.record_override(decision, &report::reasons_in_words(decision).join("; "));
+        }
+    }
+
+    fn record_override(&self, decision: &Decision, because: &str) {
+        let detail = format!("although this venv blocks it: {because}");
+        let event = Event::new(&decision.name, &decision.path.0, "allowed", detail);
+        if let Err(error) = self.store.record(&event.of(decision)) {
+            self.report.error(&format!("cannot record this in the history: {error}"));
         }
     }
 

@@ -276,13 +276,18 @@ impl Report {
         }
     }
 
-    pub(crate) fn blocked_by_failure(&self, plan: &Plan, ids: &[&str]) {
-        let failed = plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str()));
-        let names: Vec<&str> = failed.map(|decision| decision.name.as_str()).collect();
-        self.note(&format!(
-            "this run is blocked, and dpkg was not started: {} cannot be moved to the interpreter that remains",
-            names.join(", ")
-        ));
-        self.hint(&words::way_to_keep(plan, ids));
+    /// Reports venvs whose interpreter is about to be removed and that cannot be rebuilt before.
+    pub(crate) fn not_moved(&self, plan: &Plan, ids: &[String], blocks: bool) {
+        let failed = plan.decisions.iter().filter(|one| ids.contains(&one.id));
+        let names = failed.map(|decision| decision.name.as_str()).collect::<Vec<_>>().join(", ");
+        let why = format!("{names} cannot be moved to the interpreter that remains");
+        if blocks {
+            self.note(&format!("this run is blocked, and dpkg was not started: {why}"));
+            self.hint(&words::way_to_keep(plan, ids));
+        } else {
+            self.note(&format!(
+                "this run continues, because the mode is \"allow\", although {why}"
+            ));
+        }
     }
 }

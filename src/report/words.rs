@@ -323,9 +323,9 @@ fn build_before(blocking: &[&Decision]) -> Option<String> {
 }
 
 /// What a person can do if venvs could not be moved to the interpreter that remains.
-pub(super) fn way_to_keep(plan: &Plan, ids: &[&str]) -> String {
+pub(super) fn way_to_keep(plan: &Plan, ids: &[String]) -> String {
     let failed: Vec<&Decision> =
-        plan.decisions.iter().filter(|one| ids.contains(&one.id.as_str())).collect();
+        plan.decisions.iter().filter(|one| ids.contains(&one.id)).collect();
     let fix = "fix the cause above and run apt again".to_string();
     std::iter::once(fix).chain(mark_as_wanted(&failed)).collect::<Vec<_>>().join("\nor ")
 }
@@ -452,7 +452,7 @@ mod tests {
         assert!(told.starts_with(first), "{told}");
         let plan = Plan { decisions: vec![gone.clone()], ..Plan::default() };
         assert_eq!(
-            way_to_keep(&plan, &[&gone.id]),
+            way_to_keep(&plan, std::slice::from_ref(&gone.id)),
             "fix the cause above and run apt again\n\
              or keep the interpreter: `apt-mark manual python3.11 python3.11-minimal`"
         );

@@ -79,6 +79,32 @@ fn a_release_upgrade_is_not_blocked_but_its_removals_are() {
 }
 
 #[test]
+fn an_allowed_removal_goes_on_although_a_venv_cannot_be_moved() {
+    // Only an ordinary user's build command may lie in a temporary directory.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let system = system();
+    system.install_python("3.13.5-2");
+    system.make_default("3.13");
+    system.make_venv("/srv/old/venv", "3.11", "/usr/bin/python3.11");
+    system.script("/usr/bin/false", "exit 1");
+    System::shell(&format!("chown -R 1000:1000 {}", system.path("/srv/old")));
+    system
+        .run(&["register", "/srv/old/venv", "--name", "old", "--build-command", "/usr/bin/false"])
+        .expect(0);
+    let removal = ["python3.11-minimal 3.11.2-6 amd64 allowed > - - none **REMOVE**"];
+    let said = gate(&system, &[], NO_OPTION, &removal).expect(10);
+    let why = "old cannot be moved to the interpreter that remains";
+    assert!(said.stderr.contains(&format!("dpkg was not started: {why}")), "{}", said.stderr);
+    let said = gate(&system, &[("VENVGUARD_MODE", "allow")], NO_OPTION, &removal).expect(0);
+    assert!(said.stderr.contains(&format!("although {why}")), "{}", said.stderr);
+    let history = system.run(&["history", "--json"]).expect(0).json();
+    let events = history["events"].as_array().unwrap();
+    assert_eq!(events.last().unwrap()["what"], "allowed", "{events:?}");
+}
+
+#[test]
 fn the_process_that_rehearses_a_run_leaves_the_prefix_to_the_one_that_started_it() {
     let said = system().hook_with("rehearse", "VERSION 2\n\n").expect(0);
     let told = "error: cannot rehearse this upgrade: apt's list begins with \"VERSION 2\"";
