@@ -33,7 +33,13 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
                 Some(format!("create it again, or unregister it: `venvguard unregister {name}`"))
             }
             State::Broken => Some("create it again with the tool that created it".to_string()),
-            _ => Some("`venvguard rebuild --all`".to_string()),
+            State::CheckFails => Some(format!(
+                "correct the application or the check: `venvguard diagnose {name}` names the cause"
+            )),
+            State::RestartNeeded => Some(format!("`venvguard restart {name}`")),
+            State::Stale | State::Orphaned | State::Stranded => {
+                Some(format!("`venvguard rebuild {name}`"))
+            }
         };
         if let Some(fix) = fix {
             let what = format!("{name} is {}: {}", health.state, health.reasons.join("; "));
@@ -91,15 +97,15 @@ fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
     if let Some(program) = entry.check.first().filter(|word| !Probe::is_meant(word)) {
         if command::find(program).is_none() {
             findings.push(Finding::fault(
-                format!("the check of {name} no longer exists: {}", printable(program)),
-                format!("set another one: `venvguard register {path} --check true`"),
+                format!("the program of the check of {name} is missing: {}", printable(program)),
+                format!("set another check: `venvguard register {path} --check COMMAND`, or clear it: `--check ''`"),
             ));
         }
     }
     for (what, file) in [("requirements", entry.requirements()), ("lock", entry.lock())] {
         if let Some(file) = file.filter(|file| !file.is_file()) {
             findings.push(Finding::fault(
-                format!("the {what} file of {name} no longer exists: {}", printable(file)),
+                format!("the {what} file of {name} is missing: {}", printable(file)),
                 format!("set one that exists: `venvguard register {path} --{what} FILE`"),
             ));
         }

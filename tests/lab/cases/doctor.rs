@@ -60,12 +60,12 @@ const PLANTED: &[(&str, &str)] = &[
     (
         "echo '#!/bin/true' >/root/check; chmod 755 /root/check
          venvguard register /srv/bare/venv --check /root/check; rm /root/check",
-        "the check of bare no longer exists: /root/check",
+        "the program of the check of bare is missing: /root/check",
     ),
     (
         "echo 'flask==3.0 --hash=sha256:ab' >/root/lock.txt
          venvguard register /srv/bare/venv --lock /root/lock.txt; rm /root/lock.txt",
-        "the lock file of bare no longer exists: /root/lock.txt",
+        "the lock file of bare is missing: /root/lock.txt",
     ),
     (
         "python3 -m venv --without-pip /srv/odd/venv; venvguard register /srv/odd/venv
