@@ -23,9 +23,9 @@ use crate::store::Pause;
 
 /// keep Python virtualenvs working across apt upgrades of Python
 ///
-/// venvguard runs inside every apt transaction. Before dpkg runs, it predicts which interpreters
-/// change and what that does to each registered venv. Afterwards it repairs the venvs, restarts
-/// and checks their services, and rolls back a venv whose services fail.
+/// venvguard runs inside apt. Before dpkg runs, it predicts which interpreters change and what that does
+/// to each registered venv. Afterwards it repairs the venvs, restarts and checks their services, and
+/// rolls back a venv whose services fail.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(super) struct Arguments {
@@ -41,13 +41,14 @@ pub(super) struct Arguments {
     pub(super) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the command line is wrong\n  3   something needs attention\n  10  the transaction is blocked (hook pre-install only)";
+const EXIT_CODES: &str = "Exit status:\n  0   done\n  1   failed\n  2   the command line is wrong\n  3   something needs attention\n  10  the apt run is blocked (hook pre-install only)";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Register venvs, or change their settings
     Register(Box<Register>),
-    /// Remove previous environments: all of the named venvs, or those beyond the limits
+    /// Remove previous environments and prepared trees: all of the named venvs, or those beyond the
+    /// limits
     Prune {
         /// Names, paths, ids or globs (default: only what exceeds keep-trees and keep-days)
         #[arg(add = ArgValueCandidates::new(candidates::venvs))]
@@ -75,7 +76,8 @@ pub(super) enum Command {
     },
     /// Find venvs below some directories
     Scan {
-        /// Directories to search (default: the usual places of venvs)
+        /// Directories to search (default: the local file systems, except the directories of the system;
+        /// for an ordinary user, their home)
         dirs: Vec<PathBuf>,
         /// Register the venvs that were found
         #[arg(long)]
@@ -285,8 +287,9 @@ pub(super) struct Register {
     /// one clears the setting
     #[arg(long, value_name = "PAUSE", value_parser = OrNothing(parsed::<Pause>()))]
     pub(super) rolling: Option<Setting<Pause>>,
-    /// Whether a service without a check that answers a request for / before a repair must answer it
-    /// afterwards, too (default: `probe` in the configuration); an empty one clears the setting
+    /// Whether venvguard probes a service without a check: if it answers GET / without an error of the
+    /// server before a repair, it must do so afterwards (default: `probe` in the configuration); an
+    /// empty one clears the setting
     #[arg(long, value_name = "BOOL", value_parser = OrNothing(BoolValueParser::new()))]
     pub(super) probe: Option<Setting<bool>>,
     /// A requirements file that a rebuild installs (default: exactly what is installed now); an empty
@@ -319,7 +322,8 @@ pub(super) struct Rebuild {
         add = ArgValueCandidates::new(candidates::venvs)
     )]
     pub(super) venvs: Vec<String>,
-    /// Repair every venv that is not healthy
+    /// Repair every venv that is stale, orphaned, stranded or restart-needed, and move the venvs that
+    /// venvguard has pinned to the default interpreter
     #[arg(long)]
     pub(super) all: bool,
     /// Rebuild the pinned venvs whose new trees the forecast has prepared, unless their

@@ -63,6 +63,7 @@ pub(super) fn run(root: &Root, event: HookEvent) -> Exit {
         }
         Err(_) => {
             report.error("internal error; apt continues without venvguard");
+            report.hint("run `venvguard resume` when apt has finished: it repairs what is left");
             Exit::Done
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn metrics(
 }
 
 pub(super) const NO_SUMMARY: &str =
-    "there is no summary since the system started; venvguard-metrics.timer writes one";
+    "no summary has been written since the system started; venvguard-metrics.timer writes one";
 
 /// Whether a command that succeeds may change what monitoring reads.
 pub(super) fn may_change(command: &Command) -> bool {

@@ -44,7 +44,7 @@ pub(crate) enum Exit {
     Critical = 2,
     /// The command worked, and found something that needs attention.
     Attention = 3,
-    /// The transaction is blocked.
+    /// The apt run is blocked.
     Blocked = 10,
     /// The launcher failed, and did not start the program.
     NotLaunched = confine::LAUNCHER_FAILED as isize,

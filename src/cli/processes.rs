@@ -33,8 +33,8 @@ pub(super) fn processes(guard: &Guard, json: bool) -> anyhow::Result<Exit> {
         }
         match stale.skipped {
             0 => {}
-            1 => guard.report.note("1 process could not be looked at"),
-            count => guard.report.note(&format!("{count} processes could not be looked at")),
+            1 => guard.report.note("cannot inspect 1 process"),
+            count => guard.report.note(&format!("cannot inspect {count} processes")),
         }
     }
     Ok(if stale.found.is_empty() { Exit::Done } else { Exit::Attention })

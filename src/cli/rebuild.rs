@@ -26,7 +26,7 @@ pub(super) fn rebuild(guard: &Guard, wanted: &Rebuild) -> anyhow::Result<Exit> {
     if wanted.timings && !rebuilt.times.is_empty() {
         guard.report.timings(&rebuilt.times);
     }
-    let nothing = "nothing to do: every venv is healthy";
+    let nothing = "nothing to do: no venv needs a rebuild, a refresh or a restart";
     Ok(conclude(guard, &rebuilt, wanted.dry_run, wanted.json, nothing))
 }
 

@@ -52,7 +52,7 @@ fn print_registered(report: &Report, one: &Registered) {
     if let Some(error) = check_fails {
         report.note(&format!("{}: its check fails now: {error}", entry.name));
         report.hint(
-            "correct it: while it fails, it cannot detect that an upgrade breaks the application",
+            "correct the check: one that already fails cannot detect that an upgrade breaks the application",
         );
     }
     if !venv.base.is_debian {

@@ -92,7 +92,7 @@ fn of_our_hold(root: &Root) -> Option<Finding> {
         Ok(hold) => hold.map(|hold| {
             let (since, packages) = (hold.since, hold.packages.join(" "));
             Finding::note(format!(
-                "Python gets no security updates since {since:.0}: `venvguard hold` holds {packages}"
+                "Python has received no updates since {since:.0}, security updates included: `venvguard hold` holds {packages}"
             ))
         }),
         Err(error) => Some(Finding::fault(error.to_string(), "move that file away")),

@@ -31,7 +31,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     }
     if findings.is_empty() && store.has_work() {
         findings.push(Finding::fault(
-            "an upgrade changed Python, but the venvs have not been adapted yet",
+            "an upgrade changed Python, but the venvs have not been repaired yet",
             "`venvguard resume`",
         ));
     }

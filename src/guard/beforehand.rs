@@ -67,10 +67,10 @@ impl Guard {
             Ok(finished) => messages(&finished).iter().for_each(|line| self.report.note(line)),
             Err(CommandError::Ended { .. }) => {
                 terminal::forget_typed();
-                self.report.note("the rehearsal was skipped; what it has found so far counts");
+                self.report.note("the rehearsal was skipped; venvguard uses what it has found so far");
             }
             Err(CommandError::TimedOut { .. }) => self.report.note(&format!(
-                "the rehearsal ended after {seconds} s; what it has found so far counts"
+                "the rehearsal was stopped after {seconds} s; venvguard uses what it has found so far"
             )),
             Err(error) => self.report.error(&format!("cannot rehearse this upgrade: {error}")),
         }

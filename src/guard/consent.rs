@@ -104,12 +104,12 @@ impl Guard {
     }
 
     fn hold_by_answer(&self) -> Wish {
-        match self.hold(Some(HOLD), Some("the answer when apt was about to upgrade Python")) {
+        match self.hold(Some(HOLD), Some("chosen at apt's question")) {
             Ok(hold) => {
                 let until =
                     hold.until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
                 self.report.note(&format!(
-                    "Python is held{until}, and this run is stopped; nothing was changed"
+                    "this run is stopped, and no package was changed; Python is held{until}"
                 ));
                 self.report.hint(
                     "run the same command again to upgrade everything else; `venvguard unhold` ends the hold",
@@ -117,7 +117,7 @@ impl Guard {
             }
             Err(error) => {
                 self.report.error(&format!(
-                    "cannot hold Python: {error}; this run is stopped, nothing was changed"
+                    "cannot hold Python: {error}; this run is stopped, and no package was changed"
                 ));
             }
         }

@@ -68,7 +68,8 @@ impl Guard {
             plan.decisions.iter().filter(|decision| decision.blocks).collect();
         if blocking.is_empty() {
             if Hold::remove(&self.root)?.is_some() {
-                self.report.note("no venv blocks the upgrade of Python: it is no longer held");
+                self.report
+                    .note("no venv blocks the upgrade any more, so the hold on Python has ended");
             }
             return Ok(());
         }

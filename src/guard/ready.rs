@@ -84,8 +84,8 @@ impl Guard {
         Ok(Rebuilt { decisions, ..result })
     }
 
-    /// The rebuilds of the pinned venvs that nothing keeps from the default interpreter any more but
-    /// their distributions.
+    /// The rebuilds of pinned venvs that only their distributions still keep from the default
+    /// interpreter.
     fn propose_for_pinned(&self, inventory: &Inventory, now: &Interpreters) -> Vec<Decision> {
         let mut decisions =
             self.propose_repair(inventory, now, Wish::default(), RepairFor::Forecast);

@@ -229,7 +229,7 @@ impl Guard {
         let open = inventory.entries().map(|(entry, _)| entry).filter(is_open);
         open.map(|entry| {
             let name = &entry.name;
-            self.report.note(&format!("{name}: its interrupted repair is finished first"));
+            self.report.note(&format!("{name}: the rebuild first finishes an interrupted repair"));
         })
         .count()
             > 0
@@ -251,7 +251,7 @@ impl Guard {
         for decision in decisions.iter().filter(|one| one.remedy == Remedy::Impossible) {
             let reasons = reasons_in_words(decision).join("; ");
             self.report.error(&format!("cannot rebuild {}: {reasons}", decision.name));
-            self.report.note("the venv was not changed");
+            self.report.note("the venv is unchanged");
             found = true;
         }
         found

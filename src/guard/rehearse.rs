@@ -145,7 +145,11 @@ impl Guard {
                 over.load(Ordering::Relaxed) || is_wanted()
             });
             if !over.load(Ordering::Relaxed) {
-                report.note("the rehearsal ends, because apt has started or it takes too long");
+                report.note(if is_wanted() {
+                    "apt has started, so the rehearsal stops; run it again afterwards"
+                } else {
+                    "the rehearsal has taken 12 hours, and stops; its results so far are kept"
+                });
                 signal::end_self();
             }
         });

@@ -52,7 +52,7 @@ impl Guard {
         let lock = self.lock()?;
         // Ask while holding the lock: an apt that starts now waits for it in its first hook.
         if self.is_apt_at_work() {
-            self.report.note("apt or dpkg is at work; try again when it has finished");
+            self.report.note("apt or dpkg is at work, so nothing was repaired; run `venvguard resume` when it has finished");
             return Ok(Settled::Later);
         }
         let settled = self.settle_locked();
@@ -104,7 +104,7 @@ impl Guard {
             let names: Vec<String> = unfinished.iter().map(ToString::to_string).collect();
             let reason = format!("dpkg has not finished with {}", names.join(", "));
             self.report.note(&format!(
-                "{reason}: the venvs are not repaired yet; run `venvguard resume` when it has"
+                "{reason}, so the venvs are not repaired yet; run `dpkg --configure -a`, then `venvguard resume`"
             ));
             self.store.mark_pending(&Pending::new(reason))?;
             return Ok(Settled::Later);
@@ -121,7 +121,10 @@ impl Guard {
         let mut inventory = self.inventory_of(registry);
         for (entry, venv) in inventory.entries() {
             if let Err(NotAVenv::Refused(why)) = venv {
-                self.report.error(&format!("{}: it is refused: {why}", entry.name));
+                self.report.error(&format!(
+                    "venvguard refuses {} and does not repair it: {why}",
+                    entry.name
+                ));
                 self.store.audit(&Event::new(&entry.name, entry.path(), "refused", why));
             }
         }

@@ -86,7 +86,7 @@ impl Guard {
             Ok(next) => Ok(Some(next)),
             Err(NextError::NotShown(because)) => {
                 self.report.note(&format!(
-                    "no program here can see the next system ({because}); venvguard only asks the index for wheels"
+                    "this kernel or container forbids the mounts that a rehearsal needs ({because}); venvguard only asks the index for wheels, and builds nothing"
                 ));
                 Ok(None)
             }

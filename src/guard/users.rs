@@ -82,7 +82,7 @@ impl Guard {
         let left = is_in_time.iter().filter(|is_in_time| !**is_in_time).count();
         if left > 0 {
             self.report
-                .error(&format!("skipped the venvs of {left} users: the time limit has passed"));
+                .error(&format!("skipped the venvs of {left} users: `users.total-time-limit` has passed; `venvguard resume`, run as each of them, repairs them"));
         }
     }
 
@@ -122,7 +122,8 @@ impl Guard {
     fn settle_user(&self, person: &User, deadline: Deadline) {
         let message = &format!("settling the venvs of {0}, as {0}", printable(&person.name));
         audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
-        self.run_as(person, &[COMMAND.to_string()], deadline.left());
+        let late = "the repair of their venvs takes too long; `venvguard resume`, run as that user, finishes it";
+        self.run_as(person, &[COMMAND.to_string()], deadline.left(), late);
     }
 
     /// Restarts the units of users that still run old code of some venvs, each through its user's
@@ -171,12 +172,15 @@ impl Guard {
             let message = &format!("restarting {names} of {name}, as {name}");
             audit::Line { action: "user", message, ..Default::default() }.write(&self.root);
             let command = [RESTART, "--"].map(str::to_string);
-            self.run_as(&person, &[&command[..], &units].concat(), deadline.left());
+            let late =
+                format!("the restart of {names} takes too long; check these units as that user");
+            self.run_as(&person, &[&command[..], &units].concat(), deadline.left(), &late);
         }
     }
 
-    /// Runs this program as a user for a limited time, and shows what it says.
-    fn run_as(&self, person: &User, command: &[String], limit: Duration) {
+    /// Runs this program as a user for a limited time, and shows what it says. After that time, `late`
+    /// says what is unfinished.
+    fn run_as(&self, person: &User, command: &[String], limit: Duration, late: &str) {
         let limit = Duration::from_secs(self.config.users.time_limit).min(limit);
         let program = Program::new("/proc/self/exe").args(command).limit(limit);
         let home: &Path = &person.home;
@@ -186,13 +190,10 @@ impl Guard {
                     self.report.note(&format!("user {}: {message}", printable(&person.name)));
                 }
             }
-            Err(
-                CommandError::TimedOut { limit, .. } | CommandError::Unkillable { limit, .. },
-            ) => self.report.error(&format!(
-                "user {}: the repair of their venvs exceeded its time limit of {} s; `venvguard resume`, run as that user, finishes it",
-                printable(&person.name),
-                limit.as_secs()
-            )),
+            Err(CommandError::TimedOut { limit, .. } | CommandError::Unkillable { limit, .. }) => {
+                let (name, seconds) = (printable(&person.name), limit.as_secs());
+                self.report.error(&format!("user {name}: {late} (limit: {seconds} s)"));
+            }
             Err(error) => {
                 self.report.error(&format!("user {}: {error}", printable(&person.name)));
             }

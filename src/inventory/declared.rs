@@ -19,7 +19,9 @@ pub(crate) fn registry(context: &Context) -> Result<Registry, StoreError> {
         let declaration = match declaration {
             Ok(declaration) => declaration,
             Err((file, error)) => {
-                report.error(&format!("keeping the venvs that this file declared before: {error}"));
+                report.error(&format!(
+                    "cannot read a declaration, so its venvs stay registered as before: {error}"
+                ));
                 let venvs = registry.venvs.iter();
                 let its = venvs.filter(|entry| entry.declared_in() == Some(&file));
                 stay.extend(its.map(|entry| entry.id.clone()));

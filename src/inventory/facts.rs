@@ -117,7 +117,9 @@ fn with_conditions(context: &Context, services: &[Service]) -> BTreeMap<Service,
     let known = found.into_iter().filter_map(|(service, condition)| match condition {
         Ok(condition) => Some((service, condition)),
         Err(error) => {
-            context.report.error(&format!("{service} will not be restarted: {error}"));
+            context.report.error(&format!(
+                "cannot query {service}, so venvguard does not restart it: {error}"
+            ));
             None
         }
     });
@@ -131,7 +133,7 @@ fn served(
     venvs: &[(&RegistryEntry, &Venv)],
 ) -> BTreeMap<String, Served> {
     for gap in &map.gaps {
-        context.report.note(&format!("some services may be missed: {gap}"));
+        context.report.note(&format!("venvguard may have missed services: {gap}"));
     }
     let all = venvs.iter().flat_map(|(entry, venv)| services_of(entry, map.of(&venv.path)));
     let known = with_conditions(context, &all.cloned().collect::<Vec<_>>());

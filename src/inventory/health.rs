@@ -85,7 +85,7 @@ fn embedded_on_another(context: &Context, venv: &Venv, users: &VenvUsage) -> Opt
     let embedding = users.embedding(context.root)?;
     let module = embedding.module.filter(|module| *module != venv.site)?;
     Some(format!(
-        "{} embeds Python {module} and runs its code, but the packages are for {}",
+        "{} runs the venv's code with Python {module}, but its distributions are for {}",
         printable(&embedding.program),
         venv.site
     ))

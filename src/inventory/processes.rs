@@ -22,7 +22,7 @@ pub(crate) struct StaleProcess {
     pub(crate) user: String,
     /// The names of the registered venvs that it uses.
     pub(crate) venvs: Vec<String>,
-    /// The service that a restart of it would be.
+    /// The service to restart, if the process belongs to one.
     pub(crate) service: Option<Service>,
     /// The unit of systemd in which it runs.
     pub(crate) unit: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct StaleProcesses {
     pub(crate) skipped: usize,
 }
 
-/// What the processes of a venv run if they were started now.
+/// What the processes of a venv would run if they were started now.
 pub(crate) fn current(entry: &RegistryEntry, venv: &Venv, now: &Interpreters) -> Current {
     let latest = entry.previous_trees.latest_first().next();
     let swapped = latest.and_then(|tree| clock::now().duration_since(tree.at).try_into().ok());

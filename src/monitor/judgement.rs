@@ -74,7 +74,7 @@ pub(super) fn notices(summary: &Summary, now: Timestamp) -> Vec<Notice> {
     }
     notices.extend(summary.venvs.iter().flat_map(of_venv));
     if summary.has_work {
-        let what = "Python was changed, and the venvs have not been adapted yet";
+        let what = "Python was changed, and the venvs have not been repaired yet";
         notices.push(Notice::new(Severity::Warning, what));
     }
     if summary.last_run.is_some_and(|run| !run.success) {
@@ -207,7 +207,7 @@ mod tests {
                 Summary { has_work: true, ..well.clone() },
                 Some((
                     Severity::Warning,
-                    "Python was changed, and the venvs have not been adapted yet",
+                    "Python was changed, and the venvs have not been repaired yet",
                 )),
             ),
             (

@@ -40,7 +40,7 @@ fn of_guard(summary: &Summary) -> Vec<Family> {
         ),
         (
             "work_pending",
-            "Whether Python was changed and the venvs have not been adapted yet.",
+            "Whether Python was changed and the venvs have not been repaired yet.",
             is(summary.has_work),
         ),
         (
@@ -50,7 +50,7 @@ fn of_guard(summary: &Summary) -> Vec<Family> {
         ),
         (
             "last_run_timestamp_seconds",
-            "When venvguard last adapted venvs after a change of Python, since the system started.",
+            "When venvguard last repaired venvs after a change of Python, since the system started.",
             times(run.map(|run| run.at)),
         ),
         (

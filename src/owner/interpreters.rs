@@ -215,7 +215,6 @@ fn with_version(cfg: &[u8], version: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test prepares its own directories")]
 mod tests {
     use std::fs;
 

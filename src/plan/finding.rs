@@ -1,4 +1,4 @@
-//! What a rehearsal finds out about a venv, as types. `report` puts them into words.
+//! What a rehearsal finds out about a venv, as types.
 
 use std::fmt;
 

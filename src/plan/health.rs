@@ -80,7 +80,7 @@ pub(crate) fn health(venv: &Venv, now: &Interpreters, processes: &[String]) -> H
     if minor != venv.site {
         return Health::new(
             State::Orphaned,
-            format!("bin/python runs {minor}, but the packages are for {}", venv.site),
+            format!("bin/python runs {minor}, but its distributions are for {}", venv.site),
         );
     }
     let stale: Vec<String> = base

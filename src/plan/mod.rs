@@ -48,7 +48,8 @@ pub(crate) enum Policy {
     Auto,
     /// Let no transaction change this venv's interpreter.
     Block,
-    /// As auto, and rebuild instead of refreshing a copied interpreter.
+    /// As auto, but rebuild instead of refreshing a copied interpreter, and block an upgrade that
+    /// the venv is not ready for.
     Rebuild,
     /// Keep the minor version: pin to the old interpreter instead of rebuilding.
     Pin,

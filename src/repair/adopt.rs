@@ -290,7 +290,7 @@ impl Repair<'_, '_> {
             }
             Ok(restarted) => RepairResult::with(Done::Restarted, restarted),
             Err(because) => {
-                let state = "the venv itself is unchanged".into();
+                let state = "the venv is unchanged".into();
                 Done::Failed { because, state }.into()
             }
         }

@@ -101,7 +101,7 @@ impl Needs {
             return String::new();
         }
         let packages: Vec<&str> = self.0.iter().map(String::as_str).collect();
-        format!("{subject} needs `apt install {}` to be built", packages.join(" "))
+        format!("{subject} needs packages that are missing: `apt install {}`", packages.join(" "))
     }
 }
 

@@ -16,10 +16,10 @@ use crate::plan::Remedy;
 use crate::python::Interpreters;
 use crate::store::Registry;
 
-/// For each venv that is built, so many may wait for their services.
+/// How many venvs may wait for their services, for each that is built.
 const WAITING: usize = 4;
 
-/// So many may wait at most.
+/// How many may wait at most.
 const MOST_WAITING: usize = 16;
 
 /// Repairs the venvs, and reports and records each as it ends. The long part is done for each venv on

@@ -36,7 +36,7 @@ impl Repair<'_, '_> {
         let venv = match venv::inspect(self.context.root, self.job.entry.path()) {
             Ok(venv) => venv,
             Err(error) => {
-                let state = format!("the venv is as it was: {error}");
+                let state = format!("the venv is unchanged: {error}");
                 return Done::Failed { because, state }.into();
             }
         };
@@ -59,12 +59,12 @@ impl Repair<'_, '_> {
         match self.restart_which(scope) {
             Ok(restarted) if works => RepairResult::with(Done::RolledBack { because }, restarted),
             Ok(_) => {
-                let state = "the venv is as it was; its interpreter is gone".into();
+                let state = "the venv is unchanged; its interpreter is gone".into();
                 Done::Failed { because, state }.into()
             }
             Err(error) => Done::Failed {
                 because: format!("{because}\n{error}"),
-                state: "the venv is as it was".into(),
+                state: "the venv is unchanged".into(),
             }
             .into(),
         }
@@ -97,7 +97,11 @@ impl Repair<'_, '_> {
             (Err(error), _) => {
                 let error = format!("cannot pin it to {}: {error}", path_of(minor).display());
                 let because = because.into_iter().chain([error]).collect::<Vec<_>>().join("\n");
-                Done::Failed { because, state: format!("it runs {DEFAULT}") }.into()
+                let state = format!(
+                    "the venv still follows {DEFAULT}; run `venvguard rebuild {}`",
+                    self.job.entry.name
+                );
+                Done::Failed { because, state }.into()
             }
         }
     }

@@ -148,7 +148,7 @@ impl Installer<'_> {
         let Exact { hashed, others, unhashed } = recipe.exact(self.minor);
         if !unhashed.is_empty() {
             notes.push(format!(
-                "the lock has no file for Python {}; any file is accepted for: {}",
+                "the lock has no file for Python {} of these distributions, so venvguard accepts any file: {}",
                 self.minor,
                 unhashed.join(", ")
             ));
@@ -438,7 +438,8 @@ mod tests {
             error.contains("greenlet==2.0.2: the nearest version with a wheel is 3.1.0 (`--relax major` accepts it)"),
             "{error}"
         );
-        let needs = "or it needs `apt install build-essential python3.13-dev` to be built";
+        let needs =
+            "or it needs packages that are missing: `apt install build-essential python3.13-dev`";
         assert!(error.contains(needs), "{error}");
     }
 
@@ -458,7 +459,9 @@ mod tests {
         let error = one_that_fails_to_build("none", Some(Relax::Major)).unwrap_err();
         assert!(error.contains("g++"), "{error}");
         assert!(
-            error.ends_with("it needs `apt install build-essential python3.13-dev` to be built"),
+            error.ends_with(
+                "it needs packages that are missing: `apt install build-essential python3.13-dev`"
+            ),
             "{error}"
         );
     }

@@ -95,9 +95,9 @@ impl<'a> InstallSpec<'a> {
         if let Some(lock) = &lock {
             let differing = recipe.follow(lock, entry.lock().is_some());
             if !differing.is_empty() {
-                let taken = if entry.lock().is_some() { "taken" } else { "not taken" };
+                let used = if entry.lock().is_some() { "lock" } else { "venv" };
                 notes.push(format!(
-                    "{} differs from the venv, which was {taken}: {}",
+                    "{} differs from the venv, and venvguard uses the versions of the {used}: {}",
                     file::printable(&lock.path),
                     differing.join("; ")
                 ));

@@ -249,7 +249,7 @@ impl Done {
 
     /// A failure before anything was done.
     pub(super) fn unchanged(because: impl Into<String>) -> Self {
-        Self::Failed { because: because.into(), state: "the venv was not changed".into() }
+        Self::Failed { because: because.into(), state: "the venv is unchanged".into() }
     }
 }
 

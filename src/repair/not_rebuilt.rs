@@ -12,7 +12,7 @@ use crate::venv::Difference;
 /// Why there is no new tree.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RebuildError {
-    #[error("its packages cannot be installed again: {}", .0.join("; "))]
+    #[error("its distributions cannot be installed again: {}", .0.join("; "))]
     Unreproducible(Vec<String>),
     #[error("{0}")]
     NoEngine(String),

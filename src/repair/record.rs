@@ -166,7 +166,7 @@ impl<'a> Recorder<'a> {
         drop(written);
         if let Some(Err((minor, error))) = pinned.map(|minor| marks::keep_installed(root, minor)) {
             report.error(&format!(
-                "cannot mark {} as wanted; apt autoremove may remove it: {error}",
+                "cannot mark the packages of {} as manually installed, so `apt autoremove` may remove them: {error}",
                 minor.program()
             ));
         }
@@ -256,7 +256,7 @@ fn discard_all(
             Err(error) => {
                 context
                     .report
-                    .note(&format!("cannot remove a tree that is no longer needed: {error}"));
+                    .note(&format!("cannot remove a tree that is no longer needed; the next run tries again: {error}"));
                 false
             }
         }

@@ -112,7 +112,7 @@ fn recover_venv(
             put_back(path, swap)?;
         }
         report.note(&format!(
-            "{name}: it is no longer registered; the remains of its repair are beside {}",
+            "{name}: it is no longer registered; the remains of its repair are beside {}, where you can remove them",
             printable(path)
         ));
         return leave_alone(true);

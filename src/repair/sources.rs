@@ -17,8 +17,7 @@ const LIMIT: u64 = 1 << 20;
 const KEYS: [&str; 5] = ["index", "index-url", "extra-index-url", "find-links", "no-index"];
 
 /// The engines that may install into a venv, at least one, the best first, with the pip of the system
-/// `pip_of`. The error says why there
-/// is none.
+/// `pip_of`. The error says why there is none.
 pub(super) fn engines(
     context: &Context,
     venv: &Venv,
@@ -38,8 +37,9 @@ pub(super) fn engines(
         _ => {}
     }
     if engines.is_empty() {
+        let other = if pip.is_some() { "uv" } else { "pip" };
         return Err(format!(
-            "{} says where its packages come from, but the only installer that may be used does not read it",
+            "{} names an index, but {other}, the only installer that may be used, does not read it; configure the index for {other} as well",
             file::printable(pip.or(uv).unwrap_or_default())
         ));
     }

@@ -92,7 +92,7 @@ impl<'a> Pair<'a> {
 pub(super) fn only_in(tree: &Path, files: Lines) -> Option<String> {
     (!files.is_empty()).then(|| {
         format!(
-            "only {} has the latest of these, and it is kept until `venvguard prune NAME`: {}",
+            "the latest versions of these files are only in {}, which is kept until `venvguard prune NAME`: {}",
             printable(tree),
             files.into_lines().join(", ")
         )

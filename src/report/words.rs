@@ -41,7 +41,7 @@ pub(super) fn lines(text: &str) -> String {
 /// the reasons.
 pub(crate) fn decision(decision: &Decision) -> String {
     let what = match &decision.remedy {
-        Remedy::None if decision.blocks => "blocks".to_string(),
+        Remedy::None if decision.blocks => "blocks the upgrade".to_string(),
         Remedy::None => "is left alone".into(),
         Remedy::Restart => "is not changed".into(),
         Remedy::Refresh => "gets its copies of the interpreter and its pyvenv.cfg refreshed".into(),
@@ -128,7 +128,7 @@ fn services(decision: &Decision) -> String {
             () if has(|one| matches!(one, Reason::UnitOfUser { .. })) => {
                 "restarts no service of the system"
             }
-            () => "no service was found that uses it",
+            () => "venvguard found no service that uses it",
         };
         return format!("; {no_service}");
     }
@@ -164,7 +164,7 @@ pub(crate) fn reason(reason: &Reason) -> String {
         Reason::BrokenBefore => "it was broken before this change".into(),
         Reason::Mended => "it was broken before this change, which repairs it".into(),
         Reason::DefaultMoves { to, site } => {
-            format!("{DEFAULT} will run Python {to}, but its packages are for {site}")
+            format!("{DEFAULT} will run Python {to}, but its distributions are for {site}")
         }
         Reason::DefaultRemoved => format!("{DEFAULT} is removed"),
         Reason::Removed(minor) => format!("{} is removed", path_of(*minor).display()),
@@ -182,11 +182,11 @@ pub(crate) fn reason(reason: &Reason) -> String {
             "uv recreates a venv if the version in its pyvenv.cfg differs from its interpreter's"
                 .into()
         }
-        Reason::NoWayBack => "its old interpreter is removed in the same transaction, so a failed rebuild would leave it broken".into(),
+        Reason::NoWayBack => "the same apt run removes its old interpreter, so a failed rebuild would leave it broken".into(),
         Reason::NoOtherInterpreter => {
-            "no other interpreter is installed to rebuild it for".into()
+            "no other interpreter is installed for which it could be rebuilt".into()
         }
-        Reason::Rehearsed => "its new environment is built and checked, and only swapped in".into(),
+        Reason::Rehearsed => "its new environment is built and checked; the upgrade only swaps it in".into(),
         Reason::Resolved => "the index has a wheel of each distribution; none was tried".into(),
         Reason::NotReady(finding) | Reason::Loses(Loss { finding, .. }) => finding.to_string(),
         Reason::Breaks(finding) => format!("as it is, it breaks: {finding}"),
@@ -207,11 +207,11 @@ pub(crate) fn reason(reason: &Reason) -> String {
             printable(&name.0)
         ),
         Reason::EmbeddedIn(program) => format!(
-            "{} embeds Python and runs its code, always on the default version, so pinning it does not help",
+            "{} runs the venv's code, always with the default Python, so pinning the venv does not help",
             printable(&program.0)
         ),
         Reason::EmbeddedOn { program, minor } => format!(
-            "{} embeds Python {minor} and runs its code, until its module for Python is upgraded; then run `venvguard rebuild`",
+            "{} runs the venv's code with Python {minor} until its module for Python is upgraded; then run `venvguard rebuild`",
             printable(&program.0)
         ),
     }

@@ -24,7 +24,7 @@ pub(crate) struct VenvProcess {
     pub(crate) age: Duration,
 }
 
-/// What the processes of a venv run if they were started now.
+/// What the processes of a venv would run if they were started now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Current {
     /// The base interpreter, such as `/usr/bin/python3.13`.
@@ -33,7 +33,7 @@ pub(crate) struct Current {
     pub(crate) swapped: Option<Duration>,
 }
 
-/// By how much the two clocks may differ that a start and a swap are timed with.
+/// How far the clocks may differ that time a start and a swap.
 const MARGIN: Duration = Duration::from_secs(2);
 
 impl VenvProcess {

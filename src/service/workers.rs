@@ -75,7 +75,7 @@ pub(crate) fn come_and_go(
 struct Workers {
     /// The master, and the page faults of its children that had ended when it was seen last.
     master: Option<(ProcessId, u64)>,
-    /// At how many moments more children had ended than at the one before.
+    /// How many looks found that more children had ended than the look before.
     ends: usize,
     seen: BTreeSet<ProcessId>,
     /// Those that were seen last.

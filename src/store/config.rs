@@ -36,7 +36,7 @@ pub(crate) struct Config {
     pub(crate) probe: bool,
     /// The installer of the distributions of a rebuilt venv.
     pub(crate) engine: EngineChoice,
-    /// How many venvs are repaired in parallel; 0: the number of cores, at most 4.
+    /// How many venvs are built at the same time; 0: the number of cores, at most 4.
     pub(crate) jobs: usize,
     /// Seconds that one rebuild may take.
     pub(crate) rebuild_timeout: u64,

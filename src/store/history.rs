@@ -35,8 +35,8 @@ pub(crate) struct Event {
     /// The venv's name.
     pub(crate) venv: String,
     path: PathText,
-    /// The event: `rebuilt`, `refreshed`, `pinned`, `restarted`, `rolled-back`, `blocked`,
-    /// `failed`.
+    /// The event: `rebuilt`, `refreshed`, `prepared`, `pinned`, `restarted`, `rolled-back`,
+    /// `blocked`, `allowed`, `failed`.
     pub(crate) what: String,
     pub(crate) detail: String,
     /// The decision that caused the event, if one did.

@@ -116,7 +116,7 @@ impl Store {
         self.save(REGISTRY, registry)
     }
 
-    /// The interpreters that the venvs were last adapted to. A damaged file counts as missing: it
+    /// The interpreters for which the venvs were last repaired. A damaged file counts as missing: it
     /// is rewritten from what is installed.
     pub(crate) fn interpreters(&self) -> Result<Option<Interpreters>, StoreError> {
         match self.load::<transaction::Snapshot>("interpreters.json", transaction::SCHEMA) {

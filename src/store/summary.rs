@@ -36,7 +36,7 @@ pub(crate) struct Summary {
     pub(crate) guards: bool,
     /// Why the registry or the configuration cannot be used. Then nothing is known about the venvs.
     pub(crate) damage: Option<String>,
-    /// An upgrade changed Python, and the venvs have not been adapted yet.
+    /// An upgrade changed Python, and the venvs have not been repaired yet.
     pub(crate) has_work: bool,
     /// When apt last called venvguard.
     pub(crate) called_at: Option<Timestamp>,
@@ -160,7 +160,7 @@ mod tests {
 
     fn summary() -> Summary {
         let at = |text: &str| text.parse().unwrap();
-        let reason = "bin/python runs 3.13, but the packages are for 3.11".to_string();
+        let reason = "bin/python runs 3.13, but its distributions are for 3.11".to_string();
         let shop = VenvSummary {
             pinned_since: Some(at("2026-01-02T00:00:00Z")),
             failed_services: vec!["systemd:shop.service".into()],

@@ -12,7 +12,7 @@ use crate::service::Service;
 
 pub(super) const SCHEMA: u64 = 1;
 
-/// The interpreters that the venvs were last adapted to.
+/// The interpreters for which the venvs were last repaired.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Snapshot {

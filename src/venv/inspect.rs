@@ -37,7 +37,7 @@ pub(crate) enum NotAVenv {
     Remains(PathBuf),
     #[error("cannot read its configuration: {0}")]
     Configuration(ReadError),
-    #[error("it is refused: {0}")]
+    #[error("venvguard refuses it: {0}")]
     Refused(String),
     #[error("cannot inspect {}: {source}", printable(.path))]
     Io { path: PathBuf, source: io::Error },

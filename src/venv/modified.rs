@@ -22,7 +22,7 @@ use crate::host::{Dir, FileIdentity, Root, file, parallel};
 /// read holes indefinitely.
 const READ_LIMIT: u64 = 16 << 30;
 
-/// A thread of its own pays for this many files.
+/// Another thread pays off for this many files.
 const CHUNK: usize = 256;
 
 /// Each thread takes address space, of which a process of an owner has little.

@@ -24,7 +24,11 @@ fn a_declared_venv_is_guarded_as_long_as_it_is_declared() {
     let shown = system.run(&["show", "blog"]).expect(0).stdout;
     assert!(shown.contains(&format!("declared in: {file}")), "{shown}");
     let refused = system.run(&["unregister", "blog"]).expect(1);
-    assert!(refused.stderr.contains("blog is declared in /usr/share"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("cannot unregister blog, which /usr/share"),
+        "{}",
+        refused.stderr
+    );
 
     system.run(&["register", "/srv/blog/venv", "--policy", "warn"]).expect(0);
     assert_eq!(

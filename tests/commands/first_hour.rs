@@ -141,7 +141,11 @@ fn an_interrupted_repair_is_part_of_the_status() {
     assert!(said.stdout.contains("unfinished"), "{}", said.stdout);
     assert!(said.stdout.contains("venvguard resume"), "{}", said.stdout);
     let said = system.run(&["rebuild", "--all", "--dry-run"]).expect(3);
-    assert!(said.stderr.contains("interrupted repair is finished first"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("the rebuild first finishes an interrupted repair"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]

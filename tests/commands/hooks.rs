@@ -46,7 +46,7 @@ fn a_program_that_fails_before_a_repair_keeps_it_from_beginning() {
     for told in [
         "a program in /etc/venvguard/hooks.d/before failed: 10-drain exited 4",
         "the balancer is away",
-        "the venv was not changed",
+        "the venv is unchanged",
     ] {
         assert!(said.stderr.contains(told), "{told}: {}", said.stderr);
     }

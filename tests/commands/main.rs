@@ -68,7 +68,7 @@ fn each_decision_is_a_line_in_the_journal() {
     };
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(10);
-    has(&journal.lines(), "blocked", "its packages");
+    has(&journal.lines(), "blocked", "its distributions");
     system.run(&["register", "/srv/shop/venv", "--policy", "pin"]).expect(0);
     system.hook("pre-install", MINOR_UPGRADE).expect(0);
     let lines = journal.lines();

@@ -162,7 +162,7 @@ fn nagios_learns_that_nothing_is_known() {
     assert!(asked(&system, 3).contains("summary.json"));
     system.remove_file(SUMMARY);
     let line = asked(&system, 3);
-    assert!(line.starts_with("VENVGUARD UNKNOWN - there is no summary"), "{line}");
+    assert!(line.starts_with("VENVGUARD UNKNOWN - no summary has been written"), "{line}");
     for wrong in [&["--nagios", "--nonsense"][..], &["--nagios", "--json"], &["--nagios", "shop"]] {
         let said = system.run(&[&["status"], wrong].concat()).expect(3);
         assert!(said.stdout.starts_with("VENVGUARD UNKNOWN - error: "), "{}", said.stdout);

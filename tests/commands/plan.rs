@@ -18,7 +18,7 @@ fn a_venv_without_services_is_named_as_such() {
     let system = system();
     system.run(&["register", "/srv/shop/venv"]).expect(0);
     let text = plan(&system);
-    assert!(text.contains("is not changed; no service was found that uses it\n"), "{text}");
+    assert!(text.contains("is not changed; venvguard found no service that uses it\n"), "{text}");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn a_venv_that_a_program_of_debian_runs_on_another_python_is_orphaned() {
         let status = system.run(&["status", "--json"]).expect(code).json();
         let venv = &status["venvs"][0];
         assert_eq!(venv["state"], state, "{plugin}: {status}");
-        let told = "/usr/bin/uwsgi-core embeds Python 3.13 and runs its code, but the packages are for 3.11";
+        let told = "/usr/bin/uwsgi-core runs the venv's code with Python 3.13, but its distributions are for 3.11";
         assert_eq!(venv["reasons"][0] == told, code == 3, "{status}");
     }
 }

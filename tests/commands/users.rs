@@ -167,10 +167,10 @@ fn a_forged_entry_is_refused_and_the_others_remain_valid() {
     let status = person.run(&["status", "--json"]).expect(3).json();
     let reason = |index: usize| status["venvs"][index]["reasons"][0].as_str().unwrap_or_default();
     assert!(!reason(0).contains("refused"), "{status}");
-    assert!(!is_root || reason(1).contains("it is refused: it belongs to root"), "{status}");
-    assert!(reason(2).contains("it is refused: systemd:web.service is not"), "{status}");
+    assert!(!is_root || reason(1).contains("venvguard refuses it: it belongs to root"), "{status}");
+    assert!(reason(2).contains("venvguard refuses it: systemd:web.service is not"), "{status}");
     let said = person.run(&["rebuild", "units"]).expect(1);
-    assert!(said.stderr.contains("cannot rebuild units: it is refused"), "{}", said.stderr);
+    assert!(said.stderr.contains("cannot rebuild units: venvguard refuses it"), "{}", said.stderr);
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn a_new_tree_stays_if_a_program_of_debian_would_run_the_old_one_on_another_pyth
     let events = crash.store.history().unwrap().events;
     let last = events.last().unwrap();
     assert_eq!(last.what, "rebuilt");
-    let told = "\n/usr/bin/uwsgi-core embeds Python ";
+    let told = "\n/usr/bin/uwsgi-core runs the venv's code";
     assert!(last.detail.contains("\nbut ") && last.detail.contains(told), "{}", last.detail);
 }
 

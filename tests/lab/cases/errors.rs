@@ -59,8 +59,7 @@ const APPS: [App; 7] = [
 /// A venv that Debian's uWSGI runs, and that cannot be rebuilt.
 const STUCK: App = app("stuck", Server::Emperor, "no", "");
 
-const EMBEDDED: &str =
-    "/usr/bin/uwsgi-core embeds Python and runs its code, always on the default version";
+const EMBEDDED: &str = "/usr/bin/uwsgi-core runs the venv's code, always with the default Python";
 
 impl App {
     fn service(&self) -> Service {

@@ -74,7 +74,7 @@ fn others(machine: &Machine) -> Result<()> {
     ))?;
     let said = machine.run(&format!("venvguard rebuild {venv}"))?;
     ensure!(said.code != 0 && said.text.contains("var/upload: it belongs to user"), "{said:?}");
-    ensure!(said.text.contains("the venv was not changed"), "{said:?}");
+    ensure!(said.text.contains("the venv is unchanged"), "{said:?}");
     machine.must_upgrade_python()?;
     let status = machine.run("venvguard status")?;
     ensure!(status.text.contains("healthy") && status.text.contains("pinned"), "{status:?}");

@@ -103,7 +103,10 @@ fn rehearsed_unasked(machine: &Machine, upgrade: &str) -> Result<()> {
     wait_for("the end of the rehearsal", ends)?;
     machine.write(CONFIG, "rehearsal.attended = 1\n")?;
     let said = at_terminal(machine, "d,a", upgrade)?;
-    ensure!(said.code == 100 && said.text.contains("the rehearsal ended after 1 s"), "{said:?}");
+    ensure!(
+        said.code == 100 && said.text.contains("the rehearsal was stopped after 1 s"),
+        "{said:?}"
+    );
     machine.write(CONFIG, "")?;
     let said = at_terminal(machine, "d,c", upgrade)?;
     ensure!(said.code == 0 && said.text.contains(begun), "{said:?}");

@@ -92,13 +92,13 @@ const TRICKS: [(&str, &str, &str); 8] = [
     (
         "another",
         "install -m 644 /tmp/of-app.json $STATE/registry.json",
-        "user another: error: followed: it is refused: it belongs to app",
+        "user another: error: venvguard refuses followed and does not repair it: it belongs to app",
     ),
     (
         "unit",
         "venvguard register ~/venv --service user:precious
          sed -i s/\\\"user\\\"/\\\"systemd\\\"/ $STATE/registry.json",
-        "user unit: error: unit: it is refused: systemd:precious.service is not a unit of your own service manager",
+        "user unit: error: venvguard refuses unit and does not repair it: systemd:precious.service is not a unit of your own service manager",
     ),
     (
         "command",
@@ -112,7 +112,7 @@ const TRICKS: [(&str, &str, &str); 8] = [
     (
         "hangs",
         "venvguard register ~/venv; rm $STATE/lock; mkfifo $STATE/lock",
-        "user hangs: the repair of their venvs exceeded its time limit of 20 s",
+        "user hangs: the repair of their venvs takes too long",
     ),
     (
         "talks",

@@ -20,7 +20,8 @@ options:
     elements: str
   all:
     description:
-      - Repairs every venv that is not healthy.
+      - Repairs every venv that is stale, orphaned, stranded or restart-needed, and moves the venvs that venvguard has
+        pinned to the default interpreter.
     type: bool
     default: false
   force:
@@ -51,7 +52,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Repair every venv that is not healthy
+- name: Repair every venv that needs it
   venvguard.venvguard.rebuild:
     all: true
 

@@ -210,9 +210,9 @@ def test_the_terminal_shows_the_first_that_are_not_ready():
 def test_a_venv_names_each_reason_once():
     detail = "ledger==1.2.3: the nearest version with a wheel is 1.3.0"
     obstacle = dict(finding("ledger", "1.2.3", works_from="1.3.0"), detail=detail)
-    decision = planned("x", blocks=True, reasons=["its packages are for 3.11", detail])
+    decision = planned("x", blocks=True, reasons=["its distributions are for 3.11", detail])
     report = readiness.report([answer("a", [venv("x")], [tried("x", obstacle)], plan=plan(decision))])
-    assert readiness_page.obstacles(row(report, "x")) == [detail, "its packages are for 3.11"]
+    assert readiness_page.obstacles(row(report, "x")) == [detail, "its distributions are for 3.11"]
 
 
 def test_a_finding_repeats_nothing():
