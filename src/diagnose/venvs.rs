@@ -6,7 +6,7 @@ use crate::host::command;
 use crate::host::file::printable;
 use crate::host::tree;
 use crate::inventory::{Inventory, healths};
-use crate::plan::{Readiness, State};
+use crate::plan::{Policy, Readiness, State};
 use crate::python;
 use crate::repair::{self, Context};
 use crate::service::Probe;
@@ -37,9 +37,11 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
                 "correct the application or the check: `venvguard diagnose {name}` names the cause"
             )),
             State::RestartNeeded => Some(format!("`venvguard restart {name}`")),
-            State::Stale | State::Orphaned | State::Stranded => {
-                Some(format!("`venvguard rebuild {name}`"))
-            }
+            State::Stale | State::Orphaned | State::Stranded => Some(match entry.policy {
+                // `--all` passes over it.
+                Policy::Ignore => format!("`venvguard rebuild {name}`"),
+                _ => "`venvguard rebuild --all`".to_string(),
+            }),
         };
         if let Some(fix) = fix {
             let what = format!("{name} is {}: {}", health.state, health.reasons.join("; "));
