@@ -4,7 +4,7 @@ use super::Exit;
 use super::arguments::Register;
 use crate::guard::{Guard, Registered, Registration};
 use crate::host::file::printable;
-use crate::report::{Report, pin_in_words};
+use crate::report::Report;
 use crate::service::Service;
 use crate::store::RegistryEntry;
 
@@ -74,7 +74,10 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
 fn print_unregistered(report: &Report, entry: &RegistryEntry) {
     report.data(format!("{}: unregistered; {} is unchanged", entry.name, printable(entry.path())));
     if let Some(pinned) = &entry.pin {
-        report.note(&format!("it stays pinned to Python {}, {}", pinned.to, pin_in_words(pinned)));
+        report.note(&format!(
+            "it stays pinned to Python {}; to move it to the default Python, register it again and run `venvguard rebuild {}`",
+            pinned.to, entry.name
+        ));
     }
     for kept in entry.previous_trees.latest_first() {
         report.note(&format!(

@@ -6,6 +6,7 @@ use super::{LAST_GOOD, REGISTRY, Store, StoreError, registry};
 use crate::host::ReadError;
 use crate::host::access::Access;
 use crate::host::file::printable;
+use crate::host::lock::LockError;
 
 impl Store {
     /// How to fix an error, with the commands; `None` if the error says it all.
@@ -14,6 +15,12 @@ impl Store {
             StoreError::Newer { .. } => {
                 return Some(
                     "install the version of venvguard that wrote it, or a newer one".to_string(),
+                );
+            }
+            StoreError::LockFile(LockError::Held(_)) => {
+                return Some(
+                    "`ps -C venvguard` shows it; when it has finished, try again, or run `venvguard resume` after an apt run"
+                        .to_string(),
                 );
             }
             StoreError::Read(ReadError::NotOurs { path, .. }) => {
