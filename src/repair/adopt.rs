@@ -20,6 +20,7 @@ use super::account::owner;
 use super::halt::Halt;
 use super::job::{Done, Job};
 use super::not_rebuilt::NotRebuilt;
+use super::pin::PinError;
 use super::prepare::{Build, Prepared};
 use super::record::Recorder;
 use super::restart::{Baseline, Proof, Restarted, check_of, tell, users_of};
@@ -32,7 +33,7 @@ use crate::host::file::printable;
 use crate::plan::{
     self, Fallback, Finding, Phase, Reason, Remedy, Restraint, State, Target, Until,
 };
-use crate::python::Interpreters;
+use crate::python::{Interpreters, Minor};
 use crate::report::{self, Progress};
 use crate::service::{self, Service, VenvUsage};
 use crate::store::{CheckFailure, JournalState, PendingRemoval, PreviousTree};
@@ -95,11 +96,18 @@ pub(super) enum Ready {
     NotBuilt(NotRebuilt),
     /// It is not rebuilt, for this reason.
     FallBack(String),
-    Pin {
-        until: Until,
-        because: Option<String>,
-        scope: RestartScope,
-    },
+    /// Its links are changed, if that was possible.
+    Pinned(Pinned),
+}
+
+/// A pin whose services are not restarted yet.
+pub(super) struct Pinned {
+    pub(super) minor: Minor,
+    pub(super) until: Until,
+    pub(super) because: Option<String>,
+    pub(super) scope: RestartScope,
+    /// Whether the links could be changed.
+    pub(super) result: Result<(), PinError>,
 }
 
 impl RepairResult {
@@ -191,7 +199,7 @@ impl Repair<'_, '_> {
                 let scope = if *outdated { RestartScope::All } else { RestartScope::Stopped };
                 let reasons = || report::reasons_in_words(&job.decision).join("; ");
                 let because = (*until == Until::Rebuilt).then(reasons);
-                Ready::Pin { until: *until, because, scope }
+                Ready::Pinned(self.pin_links(&job.venv, *until, because, scope))
             }
             Remedy::Rebuild { target, .. } => self.rebuild(*target),
             Remedy::Restore { tree, identity, minor, adjust } => {

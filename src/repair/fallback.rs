@@ -1,9 +1,10 @@
 //! A venv that gets no new tree works with the one that it has: pinned to its own minor version, with
 //! its interpreter copied again, or as it is.
 
-use super::adopt::{Repair, RepairResult, RestartScope};
+use super::adopt::{Pinned, Repair, RepairResult, RestartScope};
 use super::job::Done;
 use super::not_rebuilt::NotRebuilt;
+use super::restart::Restarted;
 use crate::plan::{self, Fallback, Until};
 use crate::python::{DEFAULT, path_of};
 use crate::report;
@@ -70,23 +71,44 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Pins the venv to its own minor version.
-    pub(super) fn pin(
+    /// Pins the venv to its own minor version, and restarts its services.
+    fn pin(
         &self,
         venv: &Venv,
         until: Until,
         because: Option<String>,
         scope: RestartScope,
     ) -> RepairResult {
-        let minor = venv.site;
+        let pinned = self.pin_links(venv, until, because, scope);
+        let restarted = self.restart_which(scope);
+        self.pinned(pinned, restarted)
+    }
+
+    /// Changes the links that pin a venv. Its services are restarted later.
+    pub(super) fn pin_links(
+        &self,
+        venv: &Venv,
+        until: Until,
+        because: Option<String>,
+        scope: RestartScope,
+    ) -> Pinned {
         // The pin serves the programs of the venv, but not this one.
         let because = because.map(|why| match self.job.decision.embedded_in() {
             Some(embedded) => format!("{why}\n{}", report::reason_in_words(embedded)),
             None => why,
         });
-        let pinned = self.recorder.pin(self.job.id(), venv, until, because.as_deref());
-        let restarted = self.restart_which(scope);
-        match (pinned, restarted) {
+        let result = self.recorder.pin(self.job.id(), venv, until, because.as_deref());
+        Pinned { minor: venv.site, until, because, scope, result }
+    }
+
+    /// The result of a pin, once the services were restarted.
+    pub(super) fn pinned(
+        &self,
+        pinned: Pinned,
+        restarted: Result<Restarted, String>,
+    ) -> RepairResult {
+        let Pinned { minor, until, because, result, .. } = pinned;
+        match (result, restarted) {
             (Ok(()), Ok(restarted)) => RepairResult::with(
                 Done::Pinned { minor, until, because, services: None },
                 restarted,

@@ -32,7 +32,7 @@ impl Repair<'_, '_> {
         Some(match plan::fallback(&job.venv, follows, self.now) {
             Some(Fallback::Pin) if is_rebuild => {
                 let (until, scope) = (Until::Rebuilt, RestartScope::Stopped);
-                Ready::Pin { until, because: Some(because), scope }
+                Ready::Pinned(self.pin_links(&job.venv, until, Some(because), scope))
             }
             _ => Ready::Ended(Done::unchanged(because).into()),
         })

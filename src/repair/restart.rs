@@ -41,7 +41,8 @@ impl Baseline {
     /// check, as the transaction recorded it or as it is now, if the venv `works`.
     pub(super) fn take(context: &Context, job: &Job, works: bool) -> Self {
         let fails = |service: &&Service| {
-            !job.decision.were_up.contains(service) && is_failing(context, service)
+            !job.decision.were_up.contains(service)
+                && service::condition(context.root, service).is_ok_and(|found| found.failed)
         };
         let failing = job.services().iter().filter(fails).cloned().collect();
         let fails_now =
@@ -273,17 +274,6 @@ impl Proof<'_> {
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         answer
     }
-}
-
-/// Whether a service fails now: its manager has given up, or starts it again and again.
-fn is_failing(context: &Context, service: &Service) -> bool {
-    let Ok(found) = service::condition(context.root, service) else { return false };
-    let is_between_attempts = !found.up && !found.done && !found.at_rest;
-    let stable = stable_for(context);
-    found.failed
-        || (is_between_attempts || found.up && found.restarts > 0)
-            && service::await_up(context.root, service, stable, stable)
-                .is_err_and(|error| error.is_down())
 }
 
 fn stable_for(context: &Context) -> Duration {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
-use super::adopt::{Ready, Repair, RepairResult, RestartScope};
+use super::adopt::{Pinned, Ready, Repair, RepairResult, RestartScope};
 use super::halt::each_once;
 use super::job::{Done, Job};
 use super::not_rebuilt::NotRebuilt;
@@ -101,8 +101,9 @@ enum Waiting {
     Refreshed,
     Swapped(Rebuilt),
     NotSwapped(NotRebuilt),
+    NotBuilt(NotRebuilt),
     FallBack(String),
-    Pin { until: Until, because: Option<String>, scope: RestartScope },
+    Pinned(Pinned),
 }
 
 /// Finishes repairs that are ready: swaps the prepared trees in while the services are stopped,
@@ -133,12 +134,13 @@ pub(super) fn finish<'w, 'a, 'r>(
             Waiting::Restart => Repair::restarted(proof),
             Waiting::Refreshed => Repair::refreshed(proof),
             Waiting::Swapped(Rebuilt { swap, notes }) => repair.prove(swap, notes, proof),
-            Waiting::NotSwapped(error) => repair.not_rebuilt(error),
+            Waiting::NotSwapped(error) | Waiting::NotBuilt(error) => repair.not_rebuilt(error),
             Waiting::FallBack(because) => {
                 repair.fall_back(because, Until::Rebuilt, RestartScope::Stopped)
             }
-            Waiting::Pin { until, because, scope } => {
-                repair.pin(&repair.job.venv, until, because, scope)
+            Waiting::Pinned(pinned) => {
+                let stopped = pinned.scope == RestartScope::Stopped;
+                repair.pinned(pinned, if stopped { repair.restart_down() } else { proof })
             }
         };
         if is_swap && !matches!(result.done, Done::Rebuilt { .. }) {
@@ -156,15 +158,15 @@ pub(super) fn finish<'w, 'a, 'r>(
 }
 
 impl Waiting {
-    /// What is finished first: swaps that failed, and of the others those that can go back. A venv
+    /// What is finished first: what was not swapped, and of the others those that can go back. A venv
     /// whose old interpreter is gone stays with its new tree if that works once the others are
     /// back. What is only restarted comes last.
     fn rank(&self, repair: &Repair) -> u8 {
         match self {
-            Self::Ended(_) | Self::NotSwapped(_) | Self::FallBack(_) | Self::Pin { .. } => 0,
+            Self::Ended(_) | Self::NotSwapped(_) | Self::NotBuilt(_) | Self::FallBack(_) => 0,
             Self::Swapped(_) if repair.now.get(repair.job.venv.site).is_some() => 1,
             Self::Swapped(_) => 2,
-            Self::Restart | Self::Refreshed => 3,
+            Self::Restart | Self::Refreshed | Self::Pinned(_) => 3,
         }
     }
 }
@@ -176,8 +178,11 @@ fn restart(
     waiting: &[(&Repair, Waiting)],
     at_once: usize,
 ) -> Vec<Option<Result<Restarted, String>>> {
-    let is_waiting =
-        |one: &Waiting| matches!(one, Waiting::Restart | Waiting::Refreshed | Waiting::Swapped(_));
+    let is_waiting = |one: &Waiting| match one {
+        Waiting::Restart | Waiting::Refreshed | Waiting::Swapped(_) => true,
+        Waiting::Pinned(pinned) => pinned.scope == RestartScope::All,
+        _ => false,
+    };
     let to_prove: Vec<Option<Proof>> = waiting
         .iter()
         .map(|(repair, one)| is_waiting(one).then(|| repair.proof_of_all()))
@@ -222,11 +227,9 @@ fn swap<'w, 'a, 'r>(
                 Ready::Ended(result) => Some(Waiting::Ended(result)),
                 Ready::Restart => Some(Waiting::Restart),
                 Ready::Refreshed => Some(Waiting::Refreshed),
-                Ready::NotBuilt(error) => Some(Waiting::NotSwapped(error)),
+                Ready::NotBuilt(error) => Some(Waiting::NotBuilt(error)),
                 Ready::FallBack(because) => Some(Waiting::FallBack(because)),
-                Ready::Pin { until, because, scope } => {
-                    Some(Waiting::Pin { until, because, scope })
-                }
+                Ready::Pinned(pinned) => Some(Waiting::Pinned(pinned)),
                 Ready::Swap { prepared, notes: own } => {
                     swaps.push(repair.swap_in(prepared));
                     notes.push(own);

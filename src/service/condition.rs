@@ -76,13 +76,6 @@ pub(crate) enum NotUp {
     Unknown(#[from] ServiceError),
 }
 
-impl NotUp {
-    /// Whether the manager has answered.
-    pub(crate) fn is_down(&self) -> bool {
-        !matches!(self, Self::Unknown(_))
-    }
-}
-
 fn quoted(words: &[String]) -> String {
     words.iter().flat_map(|line| ["\n    ", line.as_str()]).collect()
 }
