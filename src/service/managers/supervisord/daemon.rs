@@ -145,7 +145,7 @@ impl State {
             up: self.name() == "RUNNING",
             done: false,
             at_rest: self.is_at_rest(),
-            failed: matches!(self.name(), "FATAL" | "EXITED" | "UNKNOWN"),
+            failed: matches!(self.name(), "FATAL" | "EXITED" | "UNKNOWN" | "BACKOFF"),
             left_alone: None,
             state,
             main_pid: self.pid(),

@@ -206,11 +206,13 @@ impl Unit {
         let is_done = active == "inactive" && self.is_oneshot() && self.get("Result") == "success";
         let has_ended = self.has_ended();
         let is_at_rest = has_ended || matches!(active, "failed" | "inactive");
+        // Between two attempts. A loop that ends as intended has not failed.
+        let is_retried = sub.starts_with("auto-restart") && self.get("Result") != "success";
         Condition {
             up: self.is_active() && !has_ended,
             done: is_done && !is_queued,
             at_rest: is_at_rest && !is_queued,
-            failed: active == "failed" && !self.is_oneshot(),
+            failed: (active == "failed" || is_retried) && !self.is_oneshot(),
             left_alone: self.left_alone(),
             state: printable(self.words(active, sub)),
             main_pid: self.number("MainPID").filter(|pid| *pid != 0),
@@ -270,6 +272,7 @@ mod tests {
         );
         assert!(!condition.up && !condition.at_rest, "{condition:?}");
         assert_eq!(condition.state, "activating (auto-restart: exit-code, status 3)");
+        assert!(condition.failed && !condition.at_rest);
         assert_eq!((condition.main_pid, condition.restarts), (None, 4));
     }
 
