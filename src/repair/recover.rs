@@ -146,7 +146,10 @@ fn recover_venv(
         repair.go_on(step, &journal.state, "it was interrupted")
     });
     tell(context, &outcome);
-    hooks::after(context, &job, &outcome);
+    // Nothing runs before a tree is built for later.
+    if !matches!(journal.state, JournalState::Preparing { to_rest: true, .. }) {
+        hooks::after(context, &job, &outcome);
+    }
     let is_well = !matches!(
         outcome.done,
         Done::Failed { .. } | Done::Unfinished { .. } | Done::Rebuilt { because: Some(_), .. }
