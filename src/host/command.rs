@@ -332,7 +332,6 @@ impl Program {
         let end = await_end(&mut child, self.limit, self.ended_by.as_deref());
         if end != End::OfProgram {
             kill_groups_of_children(group);
-            // A launcher that has not begun its session leads no group yet.
             let _ = rustix::process::kill_process(group, Signal::KILL);
         }
         // Kill whatever the program left behind in its group.
@@ -368,6 +367,8 @@ fn kill_groups_of_children(parent: Pid) {
             children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
         for child in children {
             let _ = rustix::process::kill_process_group(child, Signal::KILL);
+            // A launcher that has not begun its session leads no group yet.
+            let _ = rustix::process::kill_process(child, Signal::KILL);
         }
     }
 }

@@ -145,6 +145,7 @@ pub(crate) fn become_program(confinement: &Confinement, program: &[OsString]) ->
 }
 
 fn prepare(confinement: &Confinement) -> io::Result<()> {
+    let parent = rustix::process::getppid();
     descriptor::keep_from_children();
     overlay::mount(&confinement.overlays)?;
     // Without a terminal: a program of another user could type into root's, or take it away from apt.
@@ -182,6 +183,9 @@ fn prepare(confinement: &Confinement) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(io::Error::from)
         .map_err(step("death signal"))?;
+    if rustix::process::getppid() != parent {
+        return Err(io::Error::other("venvguard has ended"));
+    }
     // As the owner, so that a directory they may not enter is not entered for them.
     std::env::set_current_dir(&confinement.dir.0)
         .or_else(|_| std::env::set_current_dir("/"))
