@@ -243,8 +243,6 @@ impl Work<'_> {
         let target = self.task.target(path);
         match copier.make(path, &target) {
             Ok(()) => drop(self.now.user.insert(target)),
-            // It may have been removed just now.
-            Err(_) if stat(self.from, path).is_err() => {}
             Err(error) => self.failed(path, &error)?,
         }
         Ok(())
@@ -286,8 +284,6 @@ impl Work<'_> {
                 }
                 self.now.user.insert(target);
             }
-            // It may have been removed just now.
-            Err(_) if stat(self.from, path).is_err() => {}
             Err(error) => self.failed(path, &error)?,
         }
         Ok(())
@@ -354,11 +350,15 @@ impl Work<'_> {
     }
 
     /// Leaves a file that cannot be copied in the first tree. If the second one, which is about to
-    /// be used, has an older copy of it, or if the disk fails, the pass fails instead.
+    /// be used, has an older copy of it, or if the disk is full, the pass fails instead.
     fn failed(&mut self, path: &Path, because: &io::Error) -> io::Result<()> {
+        // It may have been removed just now.
+        if stat(self.from, path).is_err_and(|error| is_gone(&error)) {
+            return Ok(());
+        }
         let target = self.task.target(path);
         let is_stale = self.known.user.contains(&target) || self.known.modified.contains(&target);
-        if !self.task.is_back() && (is_stale || is_of_disk(because)) {
+        if !self.task.is_back() && (is_stale || is_full(because)) {
             let path = printable(self.task.from.path().join(path));
             return Err(io::Error::new(because.kind(), format!("{path}: {because}")));
         }
@@ -385,10 +385,10 @@ pub(super) fn is_installers(path: &Path) -> bool {
     ["bin", "include", "lib", "lib64", "share"].iter().any(|name| first == *name)
 }
 
-/// Whether the disk is full or broken: no other file can be copied either.
-fn is_of_disk(error: &io::Error) -> bool {
-    let disk = [Errno::NOSPC, Errno::DQUOT, Errno::IO];
-    Errno::from_io_error(error).is_some_and(|errno| disk.contains(&errno))
+/// Whether there is no room for a copy.
+fn is_full(error: &io::Error) -> bool {
+    let full = [Errno::NOSPC, Errno::DQUOT];
+    Errno::from_io_error(error).is_some_and(|errno| full.contains(&errno))
 }
 
 /// Whether a path does not exist, or a directory above it was replaced by something else.
