@@ -72,10 +72,11 @@ impl Guard {
     }
 
     /// Settles one user's own venvs, for the hook, which has found that there is work and kills this
-    /// process after `users.time-limit`. The last quarter of that time is for swaps and restarts.
+    /// process after `users.time-limit` at the latest. No build begins in the last quarter of that
+    /// time, which is for swaps and restarts.
     pub(crate) fn settle_own(mut self) -> Result<Settled, GuardError> {
         confine::step_back();
-        let limit = self.config.users.time_limit / 4 * 3;
+        let limit = self.config.users.time_limit.saturating_mul(3) / 4;
         self.config.run_timeout = self.config.run_timeout.min(limit);
         let _lock = self.lock()?;
         let settled = self.settle_locked()?;
@@ -131,12 +132,12 @@ impl Guard {
         let record = transaction.as_ref();
         let plan = self.propose_after_dpkg(&inventory, &before, &now, record);
         let unpinned = self.unpin_all(&mut inventory, &now);
-        let all_good = self.repair_all(inventory, &plan, &now) & self.restart_replaced(&plan)?;
-        let all_good = all_good & unpinned;
+        let repaired = self.repair_all(inventory, &plan, &now);
+        let all_good = unpinned & repaired & self.restart_replaced(&plan)?;
         self.store.save_interpreters(&now)?;
         self.store.end_transaction()?;
         // If dpkg has changed an interpreter since, that is work for the next run.
-        if unpinned && python::unchanged(&self.root, &now) {
+        if python::unchanged(&self.root, &now) {
             self.store.clear_pending()?;
         }
         Ok(if all_good && recovered { Settled::Done } else { Settled::Attention })
