@@ -322,8 +322,8 @@ pub(super) struct Rebuild {
         add = ArgValueCandidates::new(candidates::venvs)
     )]
     pub(super) venvs: Vec<String>,
-    /// Repair every venv that is stale, orphaned, stranded or restart-needed, and move the venvs that
-    /// venvguard has pinned to the default interpreter
+    /// Repair every venv that is stale, orphaned, stranded or restart-needed, and move those that
+    /// venvguard has pinned back to the default interpreter
     #[arg(long)]
     pub(super) all: bool,
     /// Rebuild the pinned venvs whose new trees the forecast has prepared, unless their

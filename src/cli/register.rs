@@ -74,10 +74,7 @@ pub(super) fn unregister(guard: &Guard, venvs: &[String]) -> anyhow::Result<Exit
 fn print_unregistered(report: &Report, entry: &RegistryEntry) {
     report.data(format!("{}: unregistered; {} is unchanged", entry.name, printable(entry.path())));
     if let Some(pinned) = &entry.pin {
-        report.note(&format!(
-            "it stays pinned to Python {}; to move it to the default Python, register it again and run `venvguard rebuild {}`",
-            pinned.to, entry.name
-        ));
+        report.note(&format!("it stays pinned to Python {}, which must stay installed", pinned.to));
     }
     for kept in entry.previous_trees.latest_first() {
         report.note(&format!(

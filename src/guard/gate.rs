@@ -155,8 +155,12 @@ impl Guard {
         let venvs = acting.filter_map(|decision| inventory.get(&decision.id));
         repair::refresh_recipes(&self.context(), venvs);
         let left = self.move_away(&mut inventory, plan, now);
-        if !left.is_empty() && self.is_blocked_by(plan, &left, mode) {
-            return Ok(Verdict::Block);
+        if !left.is_empty() {
+            let blocks = mode != Mode::Allow;
+            self.record_not_moved(plan, &left, blocks);
+            if blocks {
+                return Ok(Verdict::Block);
+            }
         }
         self.pin_during_dpkg(&mut inventory, plan, known)?;
         Ok(Verdict::Repair)
@@ -172,9 +176,8 @@ impl Guard {
         failed.map(|outcome| outcome.id).collect()
     }
 
-    /// Whether venvs that cannot be moved to another interpreter block the removal of theirs.
-    fn is_blocked_by(&self, plan: &Plan, left: &[String], mode: Mode) -> bool {
-        let blocks = mode != Mode::Allow;
+    /// Reports and records the venvs that cannot be moved to another interpreter.
+    fn record_not_moved(&self, plan: &Plan, left: &[String], blocks: bool) {
         self.report.not_moved(plan, left, blocks);
         for decision in plan.decisions.iter().filter(|one| left.contains(&one.id)) {
             let detail = "cannot move it to the interpreter that stays";
@@ -184,7 +187,6 @@ impl Guard {
                 self.record_override(decision, detail);
             }
         }
-        blocks
     }
 
     /// Pins the venvs that the default interpreter will move away from. Writes the record first, so
@@ -240,7 +242,7 @@ impl Guard {
         let names: Vec<&str> = pinned.map(|decision| decision.name.as_str()).collect();
         if !names.is_empty() {
             self.report.note(&format!(
-                "this run removes venvguard, so these venvs stay pinned to the old Python: {}; keep it installed (`apt-mark manual`), or create them again",
+                "this run removes venvguard, so these venvs stay pinned to the old Python: {}; keep that Python installed (`apt-mark manual`), or create the venvs again",
                 names.join(", ")
             ));
         }

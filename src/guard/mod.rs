@@ -152,7 +152,7 @@ impl Guard {
             self.report_hold_by_forecast(&hold);
         }
         if self.store.interpreters()?.is_none() {
-            let _lock = self.lock()?;
+            let _lock = self.lock_before_dpkg()?;
             self.store.save_interpreters(&self.interpreters()?)?;
         }
         Ok(())

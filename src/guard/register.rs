@@ -71,7 +71,7 @@ pub(crate) enum RegisterError {
         "the restart mode \"window\" needs a window: --window 'Sat 03:00..05:00', or `window` in the configuration; nothing was registered"
     )]
     NoWindow,
-    #[error("cannot unregister {name}, which {} declares; remove that declaration. Nothing was unregistered", printable(.file))]
+    #[error("cannot unregister {name}, which {} declares (remove that declaration); nothing was unregistered", printable(.file))]
     Declared { name: String, file: PathBuf },
     #[error("cannot finish the interrupted repair of {0}, so it stays registered")]
     Unfinished(String),

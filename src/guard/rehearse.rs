@@ -133,19 +133,19 @@ impl Guard {
         Ok(Rehearsed { lists, changes: changes(&now, &after), venvs, prepared })
     }
 
-    /// Ends this process when an apt run begins, until the result is dropped: apt waits for the lock
-    /// only for a short time. The apt run, or the next one of ours, removes the unfinished trees.
+    /// Ends this process when an apt run begins, until the result is dropped: apt waits for the
+    /// lock. The apt run, or the next one of ours, removes the unfinished trees.
     fn give_way_to_apt(&self) -> Way {
         let is_over = Arc::new(AtomicBool::new(false));
         let (store, report, over) = (self.store.clone(), self.report.clone(), is_over.clone());
         let (before, is_system) = (store.last_call(), self.root.is_system());
         std::thread::spawn(move || {
             let is_wanted = || store.last_call() != before || is_system && lock::is_dpkg_running();
-            clock::wait_until(Deadline::after(LONGEST), POLL, || {
+            let has_apt_started = clock::wait_until(Deadline::after(LONGEST), POLL, || {
                 over.load(Ordering::Relaxed) || is_wanted()
             });
             if !over.load(Ordering::Relaxed) {
-                report.note(if is_wanted() {
+                report.note(if has_apt_started {
                     "apt has started, so the rehearsal stops; run it again afterwards"
                 } else {
                     "the rehearsal has taken 12 hours, and stops; its results so far are kept"

@@ -19,7 +19,7 @@ impl Store {
             }
             StoreError::LockFile(LockError::Held(_)) => {
                 return Some(
-                    "`ps -C venvguard` shows it; when it has finished, try again, or run `venvguard resume` after an apt run"
+                    "try again when the other one has finished; after an apt run, `venvguard resume` does what is left"
                         .to_string(),
                 );
             }

@@ -79,7 +79,7 @@ fn an_address_is_no_program_that_is_missing() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--check", "unix:/run/shop.sock"]).expect(3);
     let said = system.run(&["doctor"]);
-    assert!(!said.stdout.contains("no longer exists"), "{}", said.stdout);
+    assert!(!said.stdout.contains("the program of the check of"), "{}", said.stdout);
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn gives_way(machine: &Machine) -> Result<()> {
     })?;
     machine.must_upgrade_python()?;
     let said = machine.must("journalctl --output=cat --unit=rehearsal")?;
-    ensure!(said.contains("the rehearsal ends, because apt has started"), "{said}");
+    ensure!(said.contains("apt has started, so the rehearsal stops"), "{said}");
     machine.assert_guarded(&[(Site::Followed, On::New)])?;
     let trees = machine.must("ls -d /srv/followed/.venv.venvguard-*")?;
     ensure!(trees.lines().count() == 1, "more than the previous environment: {trees}");

@@ -20,8 +20,8 @@ options:
     elements: str
   all:
     description:
-      - Repairs every venv that is stale, orphaned, stranded or restart-needed, and moves the venvs that venvguard has
-        pinned to the default interpreter.
+      - Repairs every venv that is stale, orphaned, stranded or restart-needed, and moves those that venvguard has
+        pinned back to the default interpreter.
     type: bool
     default: false
   force:

@@ -14,18 +14,18 @@ use crate::service::error::ServiceError;
 const STOP_WITH: [&str; 5] =
     ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"];
 
-/// No chain of dependencies is longer than this.
-const CHAIN: usize = 16;
-
 /// Those of them by which a unit also restarts with another one.
 const RESTART_WITH: [&str; 4] = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf"];
+
+/// No chain of dependencies is longer than this.
+const CHAIN: usize = 16;
 
 /// The active units that stop with each of these services, directly or through others.
 pub(super) fn stop_with(
     root: &Root,
     services: &[&str],
 ) -> Result<BTreeMap<String, BTreeSet<String>>, SystemdError> {
-    let found = StopsWith::look(root, services, &STOP_WITH)?;
+    let found = Dependents::look(root, services, &STOP_WITH)?;
     let all = |service: &&str| {
         let all = found.all(service).into_iter().map(str::to_string).collect();
         ((*service).to_string(), all)
@@ -41,14 +41,14 @@ pub(super) fn independent<'a>(
     // One alone restarts with no other.
     match services {
         [] | [_] => Ok(services.to_vec()),
-        several => Ok(StopsWith::look(root, several, &RESTART_WITH)?.independent(several)),
+        several => Ok(Dependents::look(root, several, &RESTART_WITH)?.independent(several)),
     }
 }
 
 /// The active units that stop, or restart, with each unit.
-struct StopsWith(BTreeMap<String, BTreeSet<String>>);
+struct Dependents(BTreeMap<String, BTreeSet<String>>);
 
-impl StopsWith {
+impl Dependents {
     /// Those of some services, and of the units that depend on them in turn.
     fn look(root: &Root, services: &[&str], by: &[&str]) -> Result<Self, SystemdError> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -70,7 +70,7 @@ impl StopsWith {
         Ok(Self(found))
     }
 
-    /// Of services that stop with each other, one is left.
+    /// Of services that restart with each other, one is left.
     fn independent<'a>(&self, services: &[&'a str]) -> Vec<&'a str> {
         let mut left = services.to_vec();
         for service in services {
@@ -81,7 +81,7 @@ impl StopsWith {
         left
     }
 
-    /// Everything that stops with a unit.
+    /// Everything that depends on a unit.
     fn all<'a>(&'a self, unit: &'a str) -> BTreeSet<&'a str> {
         let (mut all, mut next) = (BTreeSet::new(), vec![unit]);
         while let Some(unit) = next.pop() {
@@ -173,7 +173,7 @@ mod tests {
         ];
         let found = stop_with
             .map(|(unit, with)| (unit.to_string(), with.iter().map(ToString::to_string).collect()));
-        let found = StopsWith(found.into());
+        let found = Dependents(found.into());
         let services =
             ["alone", "worker", "db", "web", "one", "other"].map(|one| format!("{one}.service"));
         let services: Vec<&str> = services.iter().map(String::as_str).collect();
