@@ -100,7 +100,7 @@ fn of_entry(entry: &RegistryEntry) -> Vec<Finding> {
         if command::find(program).is_none() {
             findings.push(Finding::fault(
                 format!("the program of the check of {name} is missing: {}", printable(program)),
-                format!("set another check: `venvguard register {path} --check COMMAND`, or clear it: `--check ''`"),
+                format!("clear it: `venvguard register {path} --check ''`, or set another one"),
             ));
         }
     }
