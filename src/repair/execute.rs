@@ -159,7 +159,7 @@ pub(crate) fn tell(context: &Context, outcome: &Outcome) {
 mod tests {
     use super::*;
     use crate::host::{Program, Root};
-    use crate::plan::{Decision, Policy, Remedy, samples};
+    use crate::plan::{Decision, Policy, Remedy, Until, samples};
     use crate::python::Minor;
     use crate::report::Report;
     use crate::service::Service;
@@ -207,6 +207,15 @@ mod tests {
         jobs: &[(&str, &[&str])],
         rolling: Option<&str>,
     ) -> (Vec<Outcome>, String) {
+        executed(dir, jobs, rolling, |_| {})
+    }
+
+    fn executed(
+        dir: &tempfile::TempDir,
+        jobs: &[(&str, &[&str])],
+        rolling: Option<&str>,
+        change: impl FnOnce(&mut [Job]),
+    ) -> (Vec<Outcome>, String) {
         let root = Root::new(dir.path().canonicalize().unwrap());
         let store = Store::new(&root);
         let rolling = rolling.map(|pause| pause.parse().unwrap());
@@ -215,7 +224,8 @@ mod tests {
         let context = Context { root: &root, store: &store, config: &config, report: &report };
         let mut registry = Registry::default();
         let jobs = jobs.iter().map(|(path, units)| restart_of(&mut registry, path, units));
-        let jobs: Vec<Job> = jobs.collect();
+        let mut jobs: Vec<Job> = jobs.collect();
+        change(&mut jobs);
         let outcomes = execute(&context, &mut registry, &Interpreters::default(), &jobs, 2);
         assert!(store.open_journal().is_empty());
         (outcomes, std::fs::read_to_string(dir.path().join("calls")).unwrap())
@@ -239,6 +249,17 @@ mod tests {
             calls.lines().filter(|line| line.starts_with("restart")).collect();
         assert_eq!(restarts, ["restart -- db.service web.service"], "{calls}");
         assert_eq!(outcomes.iter().map(|one| one.restarted.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn a_pin_restarts_what_it_shares_with_another_venv_once() {
+        let running = r"LoadState=loaded\nActiveState=active\nSubState=running\nType=simple\nResult=success\n";
+        let jobs = [("/srv/a/venv", &["web"][..]), ("/srv/b/venv", &["web"])];
+        let (to, until) = (Minor::new(3, 11), Until::Policy);
+        let (_, calls) = executed(&machine(running), &jobs, None, |jobs| {
+            jobs[1].decision.remedy = Remedy::Pin { to, until, outdated: true };
+        });
+        assert_eq!(orders(&calls), ["restart -- web.service"]);
     }
 
     fn orders(calls: &str) -> Vec<&str> {

@@ -72,3 +72,22 @@ fn a_program_that_others_can_change_is_not_run() {
     assert!(said.stderr.contains("10-drain cannot be trusted"), "{}", said.stderr);
     assert!(!system.read("/calls").contains("\nrestart"), "{}", system.read("/calls"));
 }
+
+#[test]
+fn no_program_runs_after_an_interrupted_rehearsal() {
+    for (to_rest, runs) in [(true, false), (false, true)] {
+        let system = hooked();
+        let venvs = system.run(&["list", "--json"]).expect(0).json();
+        let id = venvs["venvs"][0]["id"].as_str().unwrap();
+        let fixture = include_str!("../../src/store/fixtures/journal.schema-1.json");
+        let mut journal: serde_json::Value = serde_json::from_str(fixture).unwrap();
+        journal["decision"]["id"] = id.into();
+        journal["state"] = serde_json::json!({"preparing": {
+            "aside": "/srv/shop/.venv.venvguard-1", "new": [1, 3], "to_rest": to_rest,
+        }});
+        system.write(&format!("/var/lib/venvguard/journal/{id}.json"), &journal.to_string());
+        let said = system.run(&["rebuild", "--all"]);
+        let calls = if system.exists("/calls") { system.read("/calls") } else { String::new() };
+        assert_eq!(calls.contains("RESULT="), runs, "{calls}\n{}", said.stderr);
+    }
+}
