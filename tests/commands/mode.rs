@@ -105,6 +105,21 @@ fn an_allowed_removal_goes_on_although_a_venv_cannot_be_moved() {
 }
 
 #[test]
+fn an_upgrade_waits_for_another_venvguard() {
+    let system = system();
+    system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
+    let (lock, locked) = (system.path("/run/venvguard/lock"), system.path("/locked"));
+    let script = format!("flock {lock} sh -c 'touch {locked}; sleep 1'");
+    let mut other = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+    while !system.exists("/locked") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let said = gate(&system, &[], NO_OPTION, MINOR_UPGRADE).expect(10);
+    assert!(said.stderr.contains("waiting for another venvguard"), "{}", said.stderr);
+    assert!(other.wait().unwrap().success());
+}
+
+#[test]
 fn the_process_that_rehearses_a_run_leaves_the_prefix_to_the_one_that_started_it() {
     let said = system().hook_with("rehearse", "VERSION 2\n\n").expect(0);
     let told = "error: cannot rehearse this upgrade: apt's list begins with \"VERSION 2\"";
