@@ -1,5 +1,8 @@
 //! Who answers apt: the policies, or a mode that somebody sets.
 
+use std::io::Read;
+use std::process::{Command, Stdio};
+
 use super::system::{Said, System};
 use super::{MINOR_UPGRADE, REVISION, system};
 
@@ -108,12 +111,11 @@ fn an_allowed_removal_goes_on_although_a_venv_cannot_be_moved() {
 fn an_upgrade_waits_for_another_venvguard() {
     let system = system();
     system.run(&["register", "/srv/shop/venv", "--policy", "block"]).expect(0);
-    let (lock, locked) = (system.path("/run/venvguard/lock"), system.path("/locked"));
-    let script = format!("flock {lock} sh -c 'touch {locked}; sleep 1'");
-    let mut other = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
-    while !system.exists("/locked") {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let script = format!("flock {} sh -c 'echo; exec sleep 1'", system.path("/run/venvguard/lock"));
+    let mut other =
+        Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    // It has the lock once it writes.
+    other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let said = gate(&system, &[], NO_OPTION, MINOR_UPGRADE).expect(10);
     assert!(said.stderr.contains("waiting for another venvguard"), "{}", said.stderr);
     assert!(other.wait().unwrap().success());
