@@ -364,10 +364,6 @@ impl Repair<'_, '_> {
         self.users();
         match self.build(target, limit) {
             Ok((Build::Beside(prepared), notes)) => {
-                let limit = limit.max(LOOK_LIMIT);
-                if let Err(error) = prepared.catch_up(self.context, job, limit) {
-                    return Ready::NotBuilt(error);
-                }
                 self.swap_in_turns();
                 Ready::Swap { prepared: *prepared, notes }
             }

@@ -36,8 +36,6 @@ use crate::venv::{self, Compiled, Flavour, Venv};
 pub(super) struct Prepared {
     pub(super) tree: PreparedTree,
     pub(super) installed: Installed,
-    /// It was built by an earlier run: much may have been written into the venv since.
-    pub(super) rested: bool,
 }
 
 /// How a new tree is built.
@@ -99,9 +97,7 @@ pub(super) fn prepare<'a>(
     stage::require_movable(&work.parent, &venv.path, &path)
         .map_err(|error| NotRebuilt::at(&begun, RebuildError::NotThere(vec![error])))?;
     match work.beside(&stage) {
-        Ok(true) => {
-            Ok(Build::Beside(Box::new(Prepared { tree: work.tree, installed, rested: false })))
-        }
+        Ok(true) => Ok(Build::Beside(Box::new(Prepared { tree: work.tree, installed }))),
         Ok(false) => Ok(Build::InPlace(Box::new(work))),
         Err(error) => Err(NotRebuilt::at(&begun, error)),
     }
@@ -123,7 +119,7 @@ pub(super) fn rested(
     let spec = InstallSpec::of(context, entry, venv).map_err(|reasons| reasons.join("; "))?;
     let old = tree::identity(&venv.path).ok_or("there is no venv")?;
     match tree.built_for.difference(&built_for(builder, old, target, &spec, &installed)) {
-        None => Ok(Prepared { tree, installed, rested: true }),
+        None => Ok(Prepared { tree, installed }),
         Some(difference) => Err(difference.into()),
     }
 }

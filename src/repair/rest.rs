@@ -10,6 +10,7 @@ use super::job::Done;
 use super::not_rebuilt::{NotRebuilt, RebuildError};
 use super::prepare::{Build, Prepared, prepare, rested};
 use super::stage;
+use super::trees::LOOK_LIMIT;
 use crate::plan::Target;
 use crate::store::{JournalState, PendingRemoval, PreparedTree};
 use crate::venv::Venv;
@@ -23,7 +24,7 @@ impl Repair<'_, '_> {
             return unfinished;
         }
         let builder = Builder::of(target, system);
-        let built = self.resting(target, &builder).and_then(|(prepared, notes)| {
+        let built = self.resting(target, &builder, Ok).and_then(|(prepared, notes)| {
             let Some(limit) = self.recorder.time_left(job.venv.uid) else {
                 return Err(RebuildError::OutOfTime.into());
             };
@@ -74,11 +75,13 @@ impl Repair<'_, '_> {
         stage::look_at(self.context.root, &venv).ok().map(|measured| measured.bytes)
     }
 
-    /// The prepared tree, if it is still what would be built; otherwise it is discarded.
+    /// The prepared tree, if it is still what would be built and can be brought up to date; otherwise
+    /// it is discarded.
     fn resting(
         &self,
         target: Target,
         builder: &Builder,
+        update: impl FnOnce(Prepared) -> Result<Prepared, RebuildError>,
     ) -> Result<(Option<Prepared>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
         let tree = match context.store.prepared(job.id()) {
@@ -95,7 +98,8 @@ impl Repair<'_, '_> {
         let found = if self.recorder.is_to_be_removed(tree.identity) {
             Err("it awaits removal".into())
         } else {
-            rested(context, job, target, builder, tree.clone())
+            let prepared = rested(context, job, target, builder, tree.clone());
+            prepared.and_then(|prepared| update(prepared).map_err(|error| error.to_string()))
         };
         match found {
             Ok(prepared) => Ok((Some(prepared), Vec::new())),
@@ -115,7 +119,9 @@ impl Repair<'_, '_> {
     ) -> Result<(Build<'_>, Vec<String>), NotRebuilt> {
         let (context, job) = (self.context, self.job);
         let builder = Builder::installed(target, self.now);
-        let (resting, notes) = self.resting(target, &builder)?;
+        let (resting, notes) = self.resting(target, &builder, |prepared| {
+            prepared.catch_up(context, job, limit.max(LOOK_LIMIT)).map(|()| prepared)
+        })?;
         let Some(prepared) = resting else {
             return Ok((
                 prepare(context, job, target, builder, limit, false, &self.progress)?,

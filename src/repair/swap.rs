@@ -159,16 +159,11 @@ impl Prepared {
         context: &Context,
         job: &Job,
         limit: Duration,
-    ) -> Result<(), NotRebuilt> {
-        if !self.rested {
-            return Ok(());
-        }
+    ) -> Result<(), RebuildError> {
         let (tree, owner) = (&self.tree, owner(context, &job.venv));
         let pair = Pair::new(&job.venv, &owner, tree.path(), tree.built_for.target.minor);
-        let carried = pair.carry(context.root, Pass::All, limit).map_err(RebuildError::Carry);
-        carried
-            .and_then(|_| Ok(Parent::of(&job.venv.path)?.sync_all()?))
-            .map_err(|error| NotRebuilt::at(&tree.preparing(), error))
+        pair.carry(context.root, Pass::All, limit).map_err(RebuildError::Carry)?;
+        Ok(Parent::of(&job.venv.path)?.sync_all()?)
     }
 }
 
