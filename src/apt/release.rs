@@ -81,7 +81,8 @@ pub(crate) fn of_release(
         let moved = moved(&text, is_deb822(&path), &own, release);
         is_changed |= moved != text;
         let copy = dir.join(path.strip_prefix(root.at("/etc/apt")).unwrap_or(&path));
-        file::write_atomically(&copy, moved.as_bytes(), 0o644).map_err(io(&copy))?;
+        // A source may hold a password.
+        file::write_atomically(&copy, moved.as_bytes(), 0o600).map_err(io(&copy))?;
     }
     if !is_changed {
         return Err(ReleaseError::NoSource(own));
