@@ -7,7 +7,7 @@ use super::build_needs::Needs;
 use super::engine::{Engine, Seeds};
 use super::install_spec::{InstallSpec, Requested};
 use crate::host::command::{CommandError, Finished};
-use crate::host::{Program, Root};
+use crate::host::{Program, Root, redacted};
 use crate::python::Minor;
 use crate::venv::{Compiled, Exact, Nearest, ProjectLock, Recipe, Relax, Source, Venv, nearest};
 
@@ -214,7 +214,9 @@ impl Installer<'_> {
         for requirement in &mut moved.requirements {
             let Exact { hashed, others, .. } = Exact::of(requirement, self.minor);
             let alone = self.verified(&hashed).and_then(|()| self.listed(self.program(), others));
-            let Err(why) = alone.map_err(|why| why.of(&requirement.to_string())) else { continue };
+            let Err(why) = alone.map_err(|why| why.of(&redacted(&requirement.to_string()))) else {
+                continue;
+            };
             let Source::Index { version, files } = &mut requirement.source else {
                 return Err(why);
             };
