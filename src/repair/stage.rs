@@ -20,7 +20,7 @@ use crate::host::confine::{self, LAUNCHER_FAILED};
 use crate::host::fault::{Weakness, weakened};
 use crate::host::file::printable;
 use crate::host::overlay::{NO_NAMESPACE, Overlay};
-use crate::host::tree::{Identity, Parent};
+use crate::host::tree::{Identity, Parent, identity_of_open};
 use crate::host::user::{self, User};
 use crate::host::{Dir, Program, Root, clock, mount};
 use crate::owner::{self, MakeDirectory, Measure, Measured};
@@ -73,9 +73,15 @@ impl Stage {
         let (parent, name) = (self.path.as_path().into(), TEMPORARY.to_string());
         let task = MakeDirectory { parent, identity: self.identity, name };
         owner::run(root, owner, MOMENT, &task)?;
-        // If it has been replaced since, then by the owner, who may do so.
+        // If it has been replaced since, then by the owner, who may do so, but not with a directory of
+        // somebody else's: it is emptied by whoever owns it.
         let found = Parent::known(&self.path, self.identity)?.identity(Path::new(TEMPORARY));
         let identity = found.ok_or(io::ErrorKind::NotFound)?;
+        let dir = Dir::open(&path)?;
+        if identity_of_open(dir.descriptor())? != identity || dir.own_stat()?.st_uid != owner.uid {
+            let path = printable(&path);
+            return Err(io::Error::other(format!("{path} does not belong to the venv's owner")));
+        }
         Ok(Self { path, identity })
     }
 
