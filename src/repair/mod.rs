@@ -29,6 +29,7 @@ mod mentions;
 mod names;
 mod not_rebuilt;
 mod pin;
+mod place;
 mod prepare;
 mod prove;
 mod readiness;

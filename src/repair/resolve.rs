@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::Context;
-use super::account::owner;
 use super::engine::Engine;
 use super::findings::findings;
 use super::install::{InstallError, Missing, offered};
 use super::install_spec::{InstallSpec, Requested};
 use super::not_rebuilt::RebuildError;
+use super::place::owner_to_run;
 use super::sources;
 use crate::host::clock::Deadline;
 use crate::host::command::{CommandError, Finished};
@@ -44,7 +44,7 @@ fn lacks(
         // Only a build can tell what these need.
         Requested::Listed { .. } | Requested::Built(_) => return Err(RebuildError::OnlyInPlace),
     };
-    let owner = owner(context, venv);
+    let owner = owner_to_run(context, venv).map_err(|why| RebuildError::NotThere(vec![why]))?;
     let interpreter = path_of(venv.site);
     let engine = sources::engines(context, venv, &owner, (venv.site, &interpreter), context.root)
         .and_then(|engines| engines.into_iter().next().ok_or("there is no installer".into()))

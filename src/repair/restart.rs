@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Context;
 use super::account::owner;
 use super::job::Job;
+use super::place::owner_to_run;
 use super::turns::Turns;
 use crate::host::clock;
 use crate::plan::Checked;
@@ -301,14 +302,17 @@ pub(crate) fn check_once(
     entry: &RegistryEntry,
     venv: &Venv,
 ) -> Result<(), String> {
-    let check = Check::new(&entry.check, owner(context, venv));
+    if entry.check.is_empty() {
+        return Ok(());
+    }
+    let check = Check::new(&entry.check, owner_to_run(context, venv)?);
     check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
-/// The check of the venv, unless services that run on decide its result.
+/// The check of the venv, unless services that run on decide its result, or it must not be run.
 pub(super) fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
-    if job.decision.leaves_services_running() {
+    if job.decision.leaves_services_running() || job.entry.check.is_empty() {
         return None;
     }
-    Check::new(&job.entry.check, owner(context, &job.venv))
+    Check::new(&job.entry.check, owner_to_run(context, &job.venv).ok()?)
 }

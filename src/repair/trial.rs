@@ -1,11 +1,11 @@
 //! Tries a venv in a system that is not installed yet.
 
 use super::Context;
-use super::account::owner;
 use super::builder::System;
 use super::findings::findings;
 use super::install_spec::{InstallSpec, Installed};
 use super::not_rebuilt::RebuildError;
+use super::place::owner_to_run;
 use super::smoke::{Wanted, smoke};
 use crate::host::overlay::Overlay;
 use crate::plan::Finding;
@@ -21,7 +21,12 @@ pub(crate) fn check_in(
 ) -> Vec<Finding> {
     let spec = InstallSpec::of(context, entry, venv);
     let modules = spec.map(|spec| spec.modules).unwrap_or_default();
-    let owner = owner(context, venv);
+    let owner = match owner_to_run(context, venv) {
+        Ok(owner) => owner,
+        Err(why) => {
+            return findings(context, venv, venv.site, &RebuildError::NotThere(vec![why]));
+        }
+    };
     let limit = context.config.rebuild_limit();
     // Its own minor version keeps its standard library, whatever the default one is there.
     let wanted =

@@ -123,3 +123,31 @@ fn a_check_is_not_repeated_once_its_service_is_down() {
     assert!(said.contains("its check fails, and passed before the upgrade: "), "{said}");
     assert_eq!(system.read("/count").lines().count(), 1);
 }
+
+/// The owner of a directory on the way puts the venv of another user at the path, to have the check
+/// run as that user, and takes it away again.
+#[test]
+fn no_check_runs_as_the_owner_of_a_venv_that_somebody_else_can_replace() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let system = system();
+    let own = |path: &str| System::shell(&format!("chown -R 1001:1001 {}", system.path(path)));
+    system.write("/ran-as", "");
+    system.set_mode("/ran-as", 0o666);
+    let check = check(&system, &format!("id -u >>{}", system.path("/ran-as")));
+    system.make_venv("/srv/mallory/app/venv", "3.11", "/usr/bin/python3");
+    own("/srv/mallory");
+    for path in ["/", "/srv", "/runs"] {
+        System::shell(&format!("touch {0}; chmod a+rwX {0}", system.path(path)));
+    }
+    system
+        .run(&["register", "/srv/mallory/app/venv", "--name", "hers", "--check", &check])
+        .expect(0);
+    assert_eq!(system.read("/ran-as"), "1001\n");
+    system.make_venv("/srv/roots/venv", "3.11", "/usr/bin/python3");
+    let (app, roots) = (system.path("/srv/mallory/app"), system.path("/srv/roots"));
+    System::shell(&format!("mv {app} {app}-kept; ln -s {roots} {app}"));
+    system.hook("pre-install", REVISION).expect(0);
+    assert_eq!(system.read("/ran-as"), "1001\n");
+}
