@@ -54,9 +54,12 @@ impl Manager for Systemd {
         name.split_once('@').map(|(template, _)| template.to_string())
     }
 
-    /// A unit's processes are those in its cgroup, regardless of what started them.
+    /// A unit's processes are those in its cgroup, regardless of what started them. The unit that runs
+    /// venvguard and apt is no venv's: a restart would kill both.
     fn discover(&self, root: &Root, processes: &Processes) -> Discovered {
+        let own = processes.get(std::process::id()).map(|process| &process.place);
         let unit_of = |process: &Process| match (self, &process.place) {
+            (_, place) if own == Some(place) => None,
             (Self::System, CgroupOwner::Unit(unit)) if !starts_others(unit) => Some(unit.clone()),
             (Self::User, CgroupOwner::UserUnit { uid, unit }) if root.user() == Some(*uid) => {
                 service_unit(unit).ok()

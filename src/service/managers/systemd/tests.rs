@@ -347,6 +347,19 @@ fn a_users_units_are_not_the_systems() {
 }
 
 #[test]
+fn the_unit_that_runs_venvguard_is_not_restarted() {
+    let machine = FakeProc::new();
+    let (ours, other) = ("/system.slice/packagekit.service", "/system.slice/web.service");
+    machine.process((std::process::id(), 1), ours, "/usr/sbin/venvguard", "venvguard hook");
+    for (pid, cgroup) in [(7, ours), (8, other)] {
+        machine.process((pid, 1), cgroup, "/usr/bin/python3.13", "/opt/v/bin/python x");
+    }
+    let (root, processes) = (machine.root(), Processes::look(&machine.root()));
+    let found = Systemd::System.discover(&root, &processes);
+    assert_eq!(found.members, HashMap::from([(8, "web.service".to_string())]));
+}
+
+#[test]
 fn a_machine_without_systemd_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let error = condition(&Root::new(dir.path()), "web.service").unwrap_err();
