@@ -83,6 +83,7 @@ mod tests {
     use super::super::supervised::give;
     use super::super::{Manager, Outcome};
     use super::*;
+    use crate::host::clock::{Deadline, wait_until};
     use crate::service::discover::process::Processes;
     use crate::service::discover::process::tests::FakeProc;
 
@@ -108,6 +109,20 @@ mod tests {
             machine.write(&format!("after/{name}"), after);
         }
         machine
+    }
+
+    #[test]
+    fn a_supervisor_that_notices_an_order_late_is_waited_for() {
+        let down = "false false false -1\n";
+        let machine = machine(&[("web", down, down)]);
+        let (root, after) = (machine.root(), machine.0.path().join("after/web"));
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| S6.start(&root, &["web"]).remove(0));
+            let asked = Deadline::after(Duration::from_secs(10));
+            wait_until(asked, Duration::from_millis(10), || !after.exists());
+            machine.write("state/web", "true true false 9\n");
+            assert_eq!(told.join().unwrap().unwrap(), Outcome::Done);
+        });
     }
 
     #[test]

@@ -25,6 +25,9 @@ use crate::service::error::{NameError, ServiceError};
 /// finish (gunicorn: 30 s). The supervisors wait for ever.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
+/// How long a supervisor may take to notice an order: its program does not wait for that.
+const NOTICE_LIMIT: Duration = Duration::from_secs(5);
+
 /// How often services are polled in that time.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -244,6 +247,7 @@ pub(super) fn give<T: Supervisor>(
     let told = if meant.is_empty() { Ok(()) } else { T::tell(order, root, &meant) };
     let told = told.map_err(ServiceError::from);
     let mut results = Vec::new();
+    let notices = Deadline::after(limit.min(NOTICE_LIMIT));
     wait_until(Deadline::after(limit), POLL, || {
         let mut is_over = true;
         let outcome = |(name, before): (&&str, &Result<State, ServiceError>)| {
@@ -253,7 +257,11 @@ pub(super) fn give<T: Supervisor>(
             }
             told.clone()?;
             let followed = followed(order, name, &before, &ask::<T>(root, name)?, limit);
-            is_over &= !matches!(followed, Err(SupervisorError::DoesNotStop { .. }));
+            is_over &= match followed {
+                Err(SupervisorError::DoesNotStop { .. }) => false,
+                Err(SupervisorError::DoesNotStart { .. }) => notices.has_passed(),
+                _ => true,
+            };
             Ok(followed?)
         };
         results = names.iter().zip(&before).map(outcome).collect();
