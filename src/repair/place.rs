@@ -14,19 +14,19 @@ use crate::venv::Venv;
 /// The owner of a venv, to run programs out of it: an error if somebody else can put another venv in its
 /// place. That one's owner would be taken for this one's, or its programs would run as this one's.
 pub(super) fn owner_to_run(context: &Context, venv: &Venv) -> Result<User, String> {
-    let root = context.root;
-    let path = root.at(&venv.path);
-    let is_plain = Dir::open(&path).and_then(|dir| dir.own_stat()).map(|stat| stat.st_uid);
-    // Through a link, both places count.
-    let real = path.canonicalize().map(|path| root.logical(&path));
-    let real = real.map_err(|error| format!("{}: {error}", printable(&path)))?;
-    let places = [venv.path.clone(), real].map(|path| Venv { path, ..venv.clone() });
-    let is_safe = venv.uid != 0 && is_plain.is_ok_and(|uid| uid == venv.uid);
-    let why = if is_safe { None } else { places.iter().find_map(|one| replaceable(root, one)) };
-    match why {
-        None => Ok(owner(context, venv)),
-        Some(why) => Err(format!("{why}: venvguard runs no program out of it")),
+    let (root, path) = (context.root, context.root.at(&venv.path));
+    let owned_by = Dir::open(&path).and_then(|dir| Ok(dir.own_stat()?.st_uid));
+    // Not root's, and not reached through a link.
+    if venv.uid != 0 && owned_by.is_ok_and(|uid| uid == venv.uid) {
+        return Ok(owner(context, venv));
     }
+    let real = path.canonicalize().map_err(|error| format!("{}: {error}", printable(&path)))?;
+    for path in [venv.path.clone(), root.logical(&real)] {
+        if let Some(why) = replaceable(root, &Venv { path, ..venv.clone() }) {
+            return Err(format!("{why}: venvguard runs no program out of it"));
+        }
+    }
+    Ok(owner(context, venv))
 }
 
 /// Why root must not work in this place: somebody who is neither root nor the venv's owner can
