@@ -302,17 +302,26 @@ pub(crate) fn check_once(
     entry: &RegistryEntry,
     venv: &Venv,
 ) -> Result<(), String> {
-    if entry.check.is_empty() {
-        return Ok(());
-    }
-    let check = Check::new(&entry.check, owner_to_run(context, venv)?);
+    let check = check(context, entry, venv)?;
     check.map_or(Ok(()), |check| check.run(context.root)).map_err(|error| error.to_string())
 }
 
 /// The check of the venv, unless services that run on decide its result, or it must not be run.
 pub(super) fn check_of<'a>(context: &Context, job: &'a Job) -> Option<Check<'a>> {
-    if job.decision.leaves_services_running() || job.entry.check.is_empty() {
+    if job.decision.leaves_services_running() {
         return None;
     }
-    Check::new(&job.entry.check, owner_to_run(context, &job.venv).ok()?)
+    check(context, &job.entry, &job.venv).ok()?
+}
+
+/// The check of a venv, if it has one. The error says why it must not be run.
+fn check<'a>(
+    context: &Context,
+    entry: &'a RegistryEntry,
+    venv: &Venv,
+) -> Result<Option<Check<'a>>, String> {
+    if entry.check.is_empty() {
+        return Ok(None);
+    }
+    Ok(Check::new(&entry.check, owner_to_run(context, venv)?))
 }
