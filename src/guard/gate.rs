@@ -170,6 +170,9 @@ impl Guard {
     fn move_away(&self, inventory: &mut Inventory, plan: &Plan, now: &Interpreters) -> Vec<String> {
         let before_dpkg = plan.decisions.iter().filter(|one| one.phase == Phase::BeforeDpkg);
         let jobs = Job::all(inventory.present(), before_dpkg);
+        if jobs.is_empty() {
+            return Vec::new();
+        }
         let (context, at_once) = (self.context(), self.config.at_once(None));
         let outcomes = repair::execute(&context, &mut inventory.registry, now, &jobs, at_once);
         let failed = outcomes.into_iter().filter(|one| !matches!(one.done, Done::Rebuilt { .. }));
