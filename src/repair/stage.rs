@@ -74,15 +74,14 @@ impl Stage {
         let task = MakeDirectory { parent, identity: self.identity, name };
         owner::run(root, owner, MOMENT, &task)?;
         // If it has been replaced since, then by the owner, who may do so, but not with a directory of
-        // somebody else's: it is emptied by whoever owns it.
-        let found = Parent::known(&self.path, self.identity)?.identity(Path::new(TEMPORARY));
-        let identity = found.ok_or(io::ErrorKind::NotFound)?;
+        // another user: that user's process would empty it.
+        Parent::known(&self.path, self.identity)?;
         let dir = Dir::open(&path)?;
-        let is_theirs = dir.own_stat()?.st_uid == owner.uid || weakened(Weakness::StayRoot);
-        if identity_of_open(dir.descriptor())? != identity || !is_theirs {
+        if dir.own_stat()?.st_uid != owner.uid && !weakened(Weakness::StayRoot) {
             let path = printable(&path);
             return Err(io::Error::other(format!("{path} does not belong to the venv's owner")));
         }
+        let identity = identity_of_open(dir.descriptor())?;
         Ok(Self { path, identity })
     }
 
