@@ -112,7 +112,7 @@ fn a_confined_program_gains_no_privileges_and_has_limits() {
     );
 }
 
-/// Whoever has root's terminal can type into it.
+/// A program that has root's terminal can type into it.
 #[test]
 fn a_confined_program_has_no_terminal() {
     let opens = "if true </dev/tty; then echo it has one; else echo it has none; fi 2>&1";

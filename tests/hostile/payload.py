@@ -51,7 +51,7 @@ def report(how):
         "how": how,
         "ids": status["Uid"].split() + status["Gid"].split() + status["Groups"].split(),
         "gains nothing": status["NoNewPrivs"] == "1",
-        # A terminal belongs to a session: whoever shares root's can type into it. Zero is one of another container's.
+        # A terminal belongs to a session: a process that shares root's can type into it. Zero is one of another container's.
         "session of its own": os.getsid(0) != 0 and not of_root(f"/proc/{os.getsid(0)}"),
         "gained": subprocess.run(["/usr/local/bin/who", "-u"], capture_output=True, text=True).stdout.strip(),
         "no core files": resource.getrlimit(resource.RLIMIT_CORE) == (0, 0),
